@@ -1,0 +1,61 @@
+//! Binds and builds llama.cpp (vendor/README.md says where its source comes from).
+
+use std::env;
+use std::path::PathBuf;
+
+#[path = "build/bindings.rs"]
+mod bindings;
+#[path = "build/native.rs"]
+mod native;
+#[path = "build/options.rs"]
+mod options;
+#[path = "build/source.rs"]
+mod source;
+#[path = "build/tools.rs"]
+mod tools;
+
+/// What the build depends on besides its source.
+const VARIABLES: [&str; 10] = [
+    "CC",
+    "CMAKE",
+    "CMAKE_GENERATOR",
+    "CUDACXX",
+    "CUDA_PATH",
+    "CXX",
+    "DOCS_RS",
+    "LIBCLANG_PATH",
+    "LLAMA_CPP_DIR",
+    "LLAMA_DIFFUSION_CMAKE_ARGS",
+];
+
+fn main() {
+    if let Err(message) = run() {
+        println!("cargo::error={message}");
+    }
+}
+
+fn run() -> Result<(), String> {
+    for file in ["build", "build.rs", "Cargo.toml"] {
+        println!("cargo:rerun-if-changed={file}"); // Cargo.toml has the pin
+    }
+    for variable in VARIABLES {
+        println!("cargo:rerun-if-env-changed={variable}");
+    }
+    let directory = |variable| {
+        env::var_os(variable)
+            .map(PathBuf::from)
+            .ok_or(format!("{variable} is not set"))
+    };
+    let (manifest_dir, out_dir) = (directory("CARGO_MANIFEST_DIR")?, directory("OUT_DIR")?);
+
+    let options = options::Options::from_env(|name| env::var(name).ok());
+    options.check()?;
+    let source = source::Source::find(&manifest_dir)?;
+    println!("cargo:rustc-env=LLAMA_DIFFUSION_LLAMA_CPP={}", source.name);
+    bindings::generate(&source, &out_dir)?;
+    // docs.rs has libclang but not the time to build: rustdoc needs the bindings only.
+    match env::var_os("DOCS_RS") {
+        Some(_) => Ok(()),
+        None => native::build(&options, &source, &out_dir),
+    }
+}

@@ -1,0 +1,174 @@
+//! Builds llama.cpp with cmake and tells Cargo what to link.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::options::{Options, extra_cmake_args};
+use crate::source::Source;
+use crate::tools::{Tool, find_program};
+
+/// Builds the libraries under `out_dir` and prints the link directives.
+pub fn build(options: &Options, source: &Source, out_dir: &Path) -> Result<(), String> {
+    check_tools(options)?;
+    let build_dir = out_dir.join("build");
+    let mut defines: Vec<(String, OsString)> = options
+        .cmake_options()
+        .into_iter()
+        .map(|(name, on)| (name.to_owned(), if on { "ON" } else { "OFF" }.into()))
+        .collect();
+    defines.push(("LLAMA_CPP_DIR".to_owned(), source.root.clone().into()));
+    if options.cuda {
+        defines.push(("CMAKE_CUDA_COMPILER".to_owned(), nvcc()?.into()));
+    }
+    let extra = env::var("LLAMA_DIFFUSION_CMAKE_ARGS").unwrap_or_default();
+    defines.extend(
+        extra_cmake_args(&extra)?
+            .into_iter()
+            .map(|(name, value)| (name, value.into())),
+    );
+    let use_ninja =
+        cfg!(unix) && env::var_os("CMAKE_GENERATOR").is_none() && on_path("ninja").is_some();
+    let generator = use_ninja.then_some("Ninja");
+    let compilers = ["CC", "CXX"].map(env::var_os);
+    start_afresh_if_changed(
+        &build_dir,
+        &format!("{generator:?} {compilers:?} {defines:?}"),
+    )?;
+
+    let mut config = cmake::Config::new("build");
+    config.profile("Release").build_target("native");
+    if let Some(generator) = generator {
+        config.generator(generator);
+    }
+    for (name, value) in defines {
+        config.define(name, value);
+    }
+    config.build();
+
+    for directive in options.link_directives(&link_line(&build_dir)?, &build_dir) {
+        println!("cargo:{directive}");
+    }
+    for directive in options.rpath_directives() {
+        println!("cargo:{directive}");
+    }
+    if options.dynamic_backends {
+        install_beside_binaries(&build_dir.join("bin"), out_dir)?;
+    }
+    Ok(())
+}
+
+fn on_path(name: impl AsRef<OsStr>) -> Option<PathBuf> {
+    find_program(name.as_ref(), env::var_os("PATH").as_deref())
+}
+
+fn check_tools(options: &Options) -> Result<(), String> {
+    // What the user names in these variables, cmake looks for.
+    let need = |variable: &str, program: &str, tool: Tool| match env::var_os(variable) {
+        None if on_path(program).is_none() => Err(tool.missing()),
+        _ => Ok(()),
+    };
+    need("CMAKE", "cmake", Tool::Cmake)?;
+    // Visual Studio's compiler is not on PATH, and a cross compiler has a name of its own.
+    if cfg!(unix) && !options.cross {
+        need("CC", "cc", Tool::CCompiler)?;
+        need("CXX", "c++", Tool::CxxCompiler)?;
+    }
+    if cfg!(unix) && on_path("make").is_none() {
+        need("CMAKE_GENERATOR", "ninja", Tool::Ninja)?;
+    }
+    Ok(())
+}
+
+/// The CUDA compiler; NVIDIA's installer does not put it on PATH.
+fn nvcc() -> Result<PathBuf, String> {
+    env::var_os("CUDACXX")
+        .and_then(on_path)
+        .or_else(|| on_path("nvcc"))
+        .or_else(|| on_path(Path::new(&env::var_os("CUDA_PATH")?).join("bin/nvcc")))
+        .or_else(|| on_path("/usr/local/cuda/bin/nvcc"))
+        .ok_or_else(|| Tool::Nvcc.missing())
+}
+
+/// cmake caches options that are no longer given, so other options need an empty directory. Also
+/// asks for the file API's answer, which cmake writes as it configures.
+fn start_afresh_if_changed(build_dir: &Path, options: &str) -> Result<(), String> {
+    let io = |error: std::io::Error| format!("{}: {error}", build_dir.display());
+    let stamp = build_dir.join("options.txt");
+    if fs::read_to_string(&stamp).is_ok_and(|old| old == options) {
+        return Ok(());
+    }
+    if build_dir.exists() {
+        fs::remove_dir_all(build_dir).map_err(io)?;
+    }
+    let query = build_dir.join(".cmake/api/v1/query");
+    fs::create_dir_all(&query).map_err(io)?;
+    fs::write(query.join("codemodel-v2"), "").map_err(io)?;
+    fs::write(stamp, options).map_err(io)
+}
+
+/// What cmake would link into an executable that uses the libraries, from the answer of its file API:
+/// an index names the model of the project, which names the description of each target.
+fn link_line(build_dir: &Path) -> Result<Vec<String>, String> {
+    let reply = build_dir.join(".cmake/api/v1/reply");
+    let failed = |file: &Path, error: &dyn Display| format!("{}: {error}", file.display());
+    let read = |name: &str| -> Result<Value, String> {
+        let file = reply.join(name);
+        let text = fs::read(&file).map_err(|error| failed(&file, &error))?;
+        serde_json::from_slice(&text).map_err(|error| failed(&file, &error))
+    };
+    let entry = |list: &Value, key: &str, value: &str| -> Result<Value, String> {
+        let entries = list.as_array().into_iter().flatten();
+        let mut matching = entries.filter(|entry| entry[key] == value);
+        let found = matching.next().cloned();
+        found.ok_or_else(|| failed(&reply, &format!("cmake tells of no {value}")))
+    };
+    let open = |list: &Value, key: &str, value: &str| {
+        read(
+            entry(list, key, value)?["jsonFile"]
+                .as_str()
+                .unwrap_or_default(),
+        )
+    };
+
+    let index = fs::read_dir(&reply)
+        .map_err(|error| failed(&reply, &error))?
+        .filter_map(|file| file.ok()?.file_name().into_string().ok())
+        .filter(|name| name.starts_with("index-"))
+        .max() // the newest, says cmake's manual
+        .ok_or_else(|| failed(&reply, &"no answer: cmake 3.14 or newer is needed"))?;
+    let model = open(&read(&index)?["objects"], "kind", "codemodel")?;
+    let release = entry(&model["configurations"], "name", "Release")?;
+    let probe = open(&release["targets"], "name", "link_probe")?;
+    let fragments = probe["link"]["commandFragments"].as_array();
+    Ok(fragments
+        .into_iter()
+        .flatten()
+        .filter(|fragment| fragment["role"] != "flags")
+        .filter_map(|fragment| fragment["fragment"].as_str().map(str::to_owned))
+        .collect())
+}
+
+/// Copies the shared libraries to where Cargo puts binaries, tests and benches: plug-ins are looked
+/// for in the directory of the executable.
+fn install_beside_binaries(libraries: &Path, out_dir: &Path) -> Result<(), String> {
+    // out_dir is PROFILE/build/PACKAGE-HASH/out.
+    let profile = out_dir.ancestors().nth(3).unwrap_or(out_dir);
+    let io = |error: std::io::Error| format!("{}: {error}", libraries.display());
+    for entry in fs::read_dir(libraries).map_err(io)? {
+        let library = entry.map_err(io)?;
+        for directory in [profile.to_owned(), profile.join("deps")] {
+            let copy = directory.join(library.file_name());
+            // A process that has the old file mapped keeps it.
+            if copy.exists() {
+                fs::remove_file(&copy).map_err(io)?;
+            }
+            fs::copy(library.path(), copy).map_err(io)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,899 @@
+//! Messages into a prompt, by the Jinja chat template that a model file carries.
+//!
+//! Templates are written for Hugging Face's `apply_chat_template`; this is that environment: its
+//! whitespace rules, Python's string and dict methods, `tojson` as `json.dumps` writes it,
+//! `raise_exception`, `strftime_now`, `break` and `continue`.
+
+use std::fmt;
+use std::io;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Serde};
+use minijinja::{Environment, ErrorKind, Value, context};
+use minijinja_contrib::pycompat::unknown_method_callback;
+use serde::de::{self, Deserializer, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::ser::Formatter;
+
+use crate::error::{Error, Result};
+
+/// Who says a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Instructions for the whole conversation.
+    System,
+    /// Instructions of the application; most templates treat it as [`System`](Self::System).
+    Developer,
+    /// The person.
+    User,
+    /// The model.
+    #[serde(alias = "model")]
+    Assistant,
+    /// The result of a tool call.
+    Tool,
+}
+
+/// One message of a conversation, as in the JSON of OpenAI-compatible APIs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    /// Who says it.
+    pub role: Role,
+    /// The text. JSON may also have a list of `{"type": "text", "text": …}`, whose texts are
+    /// joined, because not every template can take a list; or null, which is the empty text.
+    #[serde(default, deserialize_with = "text_content")]
+    pub content: String,
+    /// Everything else that a template may read: `name`, `tool_calls`, `reasoning_content` ….
+    #[serde(flatten)]
+    pub extra: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Message {
+    /// A message with nothing but text.
+    pub fn new(role: Role, content: impl Into<String>) -> Self {
+        Self {
+            role,
+            content: content.into(),
+            extra: serde_json::Map::new(),
+        }
+    }
+}
+
+fn text_content<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(tag = "type", rename_all = "lowercase")]
+    enum Part {
+        Text { text: String },
+    }
+
+    struct Content;
+
+    impl<'de> Visitor<'de> for Content {
+        type Value = String;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string, a list of text parts, or null")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<String, E> {
+            Ok(text.to_owned())
+        }
+
+        fn visit_unit<E: de::Error>(self) -> Result<String, E> {
+            Ok(String::new())
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<String, A::Error> {
+            let mut joined = String::new();
+            while let Some(Part::Text { text }) = parts.next_element()? {
+                joined.push_str(&text);
+            }
+            Ok(joined)
+        }
+    }
+
+    deserializer.deserialize_any(Content)
+}
+
+/// What a template gets besides the messages.
+#[derive(Debug, Clone, Default)]
+pub struct RenderOptions {
+    /// Text of the token that begins a sequence.
+    pub bos_token: String,
+    /// Text of the token that ends a sequence.
+    pub eos_token: String,
+    /// Whether the prompt ends with the opening of the assistant's turn.
+    pub add_generation_prompt: bool,
+    /// More variables, such as `enable_thinking` or `tools`. They do not replace those above.
+    pub extra: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A parsed chat template.
+#[derive(Debug, Clone)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+}
+
+const NAME: &str = "chat_template";
+
+/// Instructions that one rendering may take. A template comes with a model file and need not be
+/// friendly; honest ones need some thousands, and one for every 64 bytes they write.
+const FUEL: u64 = 10_000_000;
+
+impl ChatTemplate {
+    /// Parses a template.
+    ///
+    /// # Errors
+    /// [`Error::ChatTemplate`] with the line that is wrong.
+    pub fn new(source: &str) -> Result<Self> {
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build()
+            .map_err(template_error)?;
+        environment.set_syntax(syntax);
+        environment.set_fuel(Some(FUEL));
+        environment.set_unknown_method_callback(unknown_method_callback);
+        environment.add_filter("tojson", to_json);
+        environment.add_function("raise_exception", raise_exception);
+        environment.add_function("strftime_now", strftime_now);
+        environment
+            .add_template_owned(NAME, source.to_owned())
+            .map_err(template_error)?;
+        Ok(Self { environment })
+    }
+
+    /// The prompt for `messages`.
+    ///
+    /// It holds the special tokens as text, the one that begins the sequence included: tokenize it
+    /// with special tokens parsed and none added.
+    ///
+    /// # Errors
+    /// [`Error::ChatTemplate`] with the line, if the template refuses the messages (by
+    /// `raise_exception`) or fails.
+    pub fn render(&self, messages: &[Message], options: &RenderOptions) -> Result<String> {
+        let context = context! {
+            messages => Value::from(Serde(messages)),
+            bos_token => &options.bos_token,
+            eos_token => &options.eos_token,
+            add_generation_prompt => options.add_generation_prompt,
+            ..Value::from(Serde(&options.extra))
+        };
+        self.environment
+            .get_template(NAME)
+            .and_then(|template| template.render(context))
+            .map_err(template_error)
+    }
+}
+
+fn template_error(error: minijinja::Error) -> Error {
+    let mut message = match error.line() {
+        Some(line) => format!("line {line}: "),
+        None => String::new(),
+    };
+    match (error.kind(), error.detail()) {
+        // What a template says by raise_exception needs no further name.
+        (ErrorKind::InvalidOperation, Some(detail)) => message += detail,
+        (kind, Some(detail)) => message += &format!("{kind}: {detail}"),
+        (kind, None) => message += &kind.to_string(),
+    }
+    let mut cause = std::error::Error::source(&error);
+    while let Some(inner) = cause {
+        message += &format!(": {inner}");
+        cause = inner.source();
+    }
+    Error::ChatTemplate(message)
+}
+
+fn invalid(problem: impl Into<String>) -> minijinja::Error {
+    minijinja::Error::new(ErrorKind::InvalidOperation, problem.into())
+}
+
+fn raise_exception(message: &str) -> Result<Value, minijinja::Error> {
+    Err(invalid(message))
+}
+
+/// Keeps a template from filling the memory with blanks.
+const MAX_INDENT: usize = 64;
+
+/// `tojson` with the options that Hugging Face gives it. minijinja's own one escapes for HTML.
+fn to_json(value: &Value, options: Kwargs) -> Result<String, minijinja::Error> {
+    if value.is_undefined() {
+        return Err(invalid("tojson: the value is undefined"));
+    }
+    let indent: Option<usize> = options.get("indent")?;
+    if indent.is_some_and(|width| width > MAX_INDENT) {
+        return Err(invalid(format!(
+            "tojson: indent must be at most {MAX_INDENT}"
+        )));
+    }
+    let separators: Option<Vec<String>> = options.get("separators")?;
+    let ensure_ascii: Option<bool> = options.get("ensure_ascii")?;
+    let sort_keys: Option<bool> = options.get("sort_keys")?;
+    options.assert_all_used()?;
+    let (item, key) = match separators.as_deref() {
+        Some([item, key]) => (item.as_str(), key.as_str()),
+        Some(_) => return Err(invalid("tojson: separators must be two strings")),
+        None if indent.is_some() => (",", ": "),
+        None => (", ", ": "),
+    };
+    let style = PythonJson {
+        indent: indent.map(|width| " ".repeat(width)),
+        item,
+        key,
+        ensure_ascii: ensure_ascii.unwrap_or(false),
+        depth: 0,
+        empty: true,
+    };
+    let failed = |error: serde_json::Error| invalid(format!("tojson: {error}"));
+    let mut json = serde_json::to_value(value).map_err(failed)?;
+    if sort_keys.unwrap_or(false) {
+        json.sort_all_objects();
+    }
+    let mut out = Vec::new();
+    json.serialize(&mut serde_json::Serializer::with_formatter(&mut out, style))
+        .map_err(failed)?;
+    String::from_utf8(out).map_err(|error| invalid(format!("tojson: {error}")))
+}
+
+/// The layout of Python's `json.dumps`.
+struct PythonJson<'a> {
+    /// Of one level; without it all is on one line.
+    indent: Option<String>,
+    /// Between items.
+    item: &'a str,
+    /// Between a key and its value.
+    key: &'a str,
+    ensure_ascii: bool,
+    depth: usize,
+    /// Whether the innermost open array or object has no item yet.
+    empty: bool,
+}
+
+impl PythonJson<'_> {
+    fn open<W: ?Sized + io::Write>(&mut self, writer: &mut W, bracket: &[u8]) -> io::Result<()> {
+        self.depth += 1;
+        self.empty = true;
+        writer.write_all(bracket)
+    }
+
+    fn item<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        if !first {
+            writer.write_all(self.item.as_bytes())?;
+        }
+        self.new_line(writer)
+    }
+
+    fn close<W: ?Sized + io::Write>(&mut self, writer: &mut W, bracket: &[u8]) -> io::Result<()> {
+        self.depth -= 1;
+        if !self.empty {
+            self.new_line(writer)?;
+        }
+        writer.write_all(bracket)
+    }
+
+    fn new_line<W: ?Sized + io::Write>(&self, writer: &mut W) -> io::Result<()> {
+        if let Some(indent) = &self.indent {
+            writer.write_all(b"\n")?;
+            for _ in 0..self.depth {
+                writer.write_all(indent.as_bytes())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Formatter for PythonJson<'_> {
+    fn begin_array<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.open(writer, b"[")
+    }
+
+    fn end_array<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.close(writer, b"]")
+    }
+
+    fn begin_array_value<W: ?Sized + io::Write>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
+        self.item(writer, first)
+    }
+
+    fn end_array_value<W: ?Sized + io::Write>(&mut self, _: &mut W) -> io::Result<()> {
+        self.empty = false;
+        Ok(())
+    }
+
+    fn begin_object<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.open(writer, b"{")
+    }
+
+    fn end_object<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.close(writer, b"}")
+    }
+
+    fn begin_object_key<W: ?Sized + io::Write>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
+        self.item(writer, first)
+    }
+
+    fn begin_object_value<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        writer.write_all(self.key.as_bytes())
+    }
+
+    fn end_object_value<W: ?Sized + io::Write>(&mut self, _: &mut W) -> io::Result<()> {
+        self.empty = false;
+        Ok(())
+    }
+
+    fn write_string_fragment<W: ?Sized + io::Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        if !self.ensure_ascii {
+            return writer.write_all(fragment.as_bytes());
+        }
+        for c in fragment.chars() {
+            if c.is_ascii() {
+                write!(writer, "{c}")?;
+            } else {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    write!(writer, "\\u{unit:04x}")?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The date and time in UTC: the standard library knows no time zones.
+fn strftime_now(format: &str) -> Result<String, minijinja::Error> {
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_err(|_| invalid("strftime_now: the clock is before 1970"))?;
+    strftime(format, since_epoch.as_secs())
+}
+
+/// C's `strftime` in UTC, for what chat templates ask of it.
+fn strftime(format: &str, seconds_since_epoch: u64) -> Result<String, minijinja::Error> {
+    const WEEKDAYS: [&str; 7] = [
+        "Thursday",
+        "Friday",
+        "Saturday",
+        "Sunday",
+        "Monday",
+        "Tuesday",
+        "Wednesday",
+    ];
+    const MONTHS: [&str; 12] = [
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
+        "December",
+    ];
+    let days = seconds_since_epoch / 86_400;
+    let second_of_day = seconds_since_epoch % 86_400;
+    let (hour, minute, second) = (
+        second_of_day / 3600,
+        second_of_day / 60 % 60,
+        second_of_day % 60,
+    );
+    let (year, month, day) = civil_from_days(days);
+    let weekday = WEEKDAYS[(days % 7) as usize];
+    let month_name = MONTHS[month as usize - 1];
+
+    let mut out = String::new();
+    let mut chars = format.chars();
+    while let Some(c) = chars.next() {
+        if c != '%' {
+            out.push(c);
+            continue;
+        }
+        let directive = chars.next();
+        out += &match directive {
+            Some('Y') => year.to_string(),
+            Some('y') => format!("{:02}", year % 100),
+            Some('m') => format!("{month:02}"),
+            Some('B') => month_name.to_owned(),
+            Some('b') => month_name[..3].to_owned(),
+            Some('d') => format!("{day:02}"),
+            Some('e') => format!("{day:2}"),
+            Some('A') => weekday.to_owned(),
+            Some('a') => weekday[..3].to_owned(),
+            Some('H') => format!("{hour:02}"),
+            Some('I') => format!("{:02}", (hour + 11) % 12 + 1),
+            Some('p') => if hour < 12 { "AM" } else { "PM" }.to_owned(),
+            Some('M') => format!("{minute:02}"),
+            Some('S') => format!("{second:02}"),
+            Some('F') => format!("{year}-{month:02}-{day:02}"),
+            Some('T') => format!("{hour:02}:{minute:02}:{second:02}"),
+            Some('Z') => "UTC".to_owned(),
+            Some('z') => "+0000".to_owned(),
+            Some('%') => "%".to_owned(),
+            other => {
+                let name = other.map(String::from).unwrap_or_default();
+                return Err(invalid(format!("strftime_now: '%{name}' is not supported")));
+            }
+        };
+    }
+    Ok(out)
+}
+
+/// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar.
+fn civil_from_days(days: u64) -> (u64, u64, u64) {
+    let leap =
+        |year: u64| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
+    let mut year = 1970 + days / 146_097 * 400;
+    let mut rest = days % 146_097;
+    while rest >= 365 + u64::from(leap(year)) {
+        rest -= 365 + u64::from(leap(year));
+        year += 1;
+    }
+    let february = 28 + u64::from(leap(year));
+    let mut month = 1;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+        if rest < length {
+            break;
+        }
+        rest -= length;
+        month += 1;
+    }
+    (year, month, rest + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn render(source: &str, messages: &[Message], options: &RenderOptions) -> String {
+        let template = ChatTemplate::new(source).unwrap();
+        template.render(messages, options).unwrap()
+    }
+
+    fn render_one(source: &str) -> String {
+        render(
+            source,
+            &[Message::new(Role::User, "Hi")],
+            &options(json!({})),
+        )
+    }
+
+    fn failure(source: &str) -> String {
+        let messages = [Message::new(Role::User, "Hi")];
+        let rendered = ChatTemplate::new(source)
+            .and_then(|template| template.render(&messages, &options(json!({}))));
+        rendered.unwrap_err().to_string()
+    }
+
+    fn options(extra: serde_json::Value) -> RenderOptions {
+        RenderOptions {
+            bos_token: "<s>".into(),
+            eos_token: "</s>".into(),
+            add_generation_prompt: true,
+            extra: serde_json::from_value(extra).unwrap(),
+        }
+    }
+
+    fn messages(json: serde_json::Value) -> Vec<Message> {
+        serde_json::from_value(json).unwrap()
+    }
+
+    const TURNS: &str = "{{ bos_token }}{% for m in messages %}\
+        <|turn>{{ 'model' if m['role'] == 'assistant' else m['role'] }}\n\
+        {{ m['content'] | trim }}<turn|>\n{% endfor %}\
+        {% if add_generation_prompt %}<|turn>model\n{% endif %}";
+
+    #[test]
+    fn turns() {
+        let conversation = [
+            Message::new(Role::System, "Be brief."),
+            Message::new(Role::User, " <b>Hi</b> & \"you\" "),
+            Message::new(Role::Assistant, "Hello"),
+            Message::new(Role::User, "Bye"),
+        ];
+        let prompt = "<s><|turn>system\nBe brief.<turn|>\n\
+            <|turn>user\n<b>Hi</b> & \"you\"<turn|>\n\
+            <|turn>model\nHello<turn|>\n\
+            <|turn>user\nBye<turn|>\n";
+        let mut options = options(json!({}));
+        let opened = render(TURNS, &conversation, &options);
+        assert_eq!(opened, format!("{prompt}<|turn>model\n"));
+        options.add_generation_prompt = false;
+        assert_eq!(render(TURNS, &conversation, &options), prompt);
+    }
+
+    /// What the real template of Gemma 4 uses: macros that call themselves and later ones, keyword
+    /// arguments, namespaces, slices, ranges that run down, `dictsort`, `.get`, `.split`, captured
+    /// blocks, filters after conditions. The expected prompts were made by Jinja2 3.1.
+    const TOOLS: &str = r#"{%- macro declare(tool) -%}
+    {{ tool['function']['name'] }}({{- fields(tool['function']['parameters']['properties'], required=tool['function']['parameters']['required']) -}})
+{%- endmacro -%}
+{%- macro fields(properties, required=[]) -%}
+    {%- set state = namespace(first=true) -%}
+    {%- for name, field in properties | dictsort -%}
+        {%- if field['hidden'] %}{% continue %}{% endif -%}
+        {%- if not state.first %}, {% endif -%}
+        {%- set state.first = false -%}
+        {{ name }}{{ '!' if name in required }}: {{ field['type'] | upper if field['type'] is string else field['type'] | map('upper') | list | join('|') }}
+        {%- if field['enum'] %} of {{ literal(field['enum']) }}{% endif -%}
+        {%- if field['properties'] is defined and field['properties'] is mapping %} { {{- fields(field['properties'], field['required'] | default([])) -}} }{% endif -%}
+    {%- endfor -%}
+{%- endmacro -%}
+{%- macro literal(value, quote_keys=True) -%}
+    {%- if value is none -%}
+        nil
+    {%- elif value is string -%}
+        {{- '`' + value + '`' -}}
+    {%- elif value is boolean -%}
+        {{- 'yes' if value else 'no' -}}
+    {%- elif value is mapping -%}
+        {{- '{' -}}
+        {%- for key, item in value | dictsort -%}
+            {{- ('`' + key + '`') if quote_keys else key -}}:{{- literal(item, quote_keys=quote_keys) -}}
+            {{- ',' if not loop.last -}}
+        {%- endfor -%}
+        {{- '}' -}}
+    {%- elif value is sequence -%}
+        [{%- for item in value -%}{{- literal(item, quote_keys=quote_keys) -}}{{- ',' if not loop.last -}}{%- endfor -%}]
+    {%- else -%}
+        {{- value -}}
+    {%- endif -%}
+{%- endmacro -%}
+{%- macro without_thoughts(text) -%}
+    {%- set kept = namespace(text='') -%}
+    {%- for part in text.split('</think>') -%}
+        {%- set kept.text = kept.text + part.split('<think>')[0] -%}
+    {%- endfor -%}
+    {{- kept.text | trim -}}
+{%- endmacro -%}
+
+{%- set seen = namespace(last_user=-1, previous=None) -%}
+{%- set turns = messages -%}
+{{- bos_token -}}
+{#- Instructions and tools share the first turn. -#}
+{%- if (enable_thinking is defined and enable_thinking) or tools or messages[0]['role'] in ['system', 'developer'] -%}
+    {{- '[system]\n' -}}
+    {%- if enable_thinking is defined and enable_thinking -%}{{- '(think)\n' -}}{%- endif -%}
+    {%- if messages[0]['role'] in ['system', 'developer'] -%}
+        {{- messages[0]['content'] | trim -}}
+        {%- set turns = messages[1:] -%}
+    {%- endif -%}
+    {%- for tool in tools or [] %}
+        {{- '\n* ' + declare(tool) | trim -}}
+    {%- endfor %}
+    {{- '[/]\n' -}}
+{%- endif %}
+
+{%- for i in range(turns | length) -%}
+    {%- if turns[i]['role'] == 'user' -%}{%- set seen.last_user = i -%}{%- endif -%}
+{%- endfor -%}
+
+{%- for message in turns -%}
+    {%- if message['role'] != 'tool' -%}
+    {%- set role = 'model' if message['role'] == 'assistant' else message['role'] -%}
+    {%- set before = namespace(role=None) -%}
+    {%- if loop.index0 > 0 -%}
+        {%- for j in range(loop.index0 - 1, -1, -1) -%}
+            {%- if turns[j]['role'] != 'tool' -%}
+                {%- set before.role = turns[j]['role'] -%}
+                {%- break -%}
+            {%- endif -%}
+        {%- endfor -%}
+    {%- endif -%}
+    {%- if not (role == 'model' and before.role == 'assistant') -%}
+        {{- '[' + role + ']\n' }}
+    {%- endif -%}
+    {%- set thoughts = message.get('reasoning') or message.get('reasoning_content') -%}
+    {%- if thoughts and loop.index0 > seen.last_user -%}
+        {{- '<think>' + thoughts + '</think>' -}}
+    {%- endif -%}
+
+            {%- if message['tool_calls'] -%}
+                {%- for call in message['tool_calls'] -%}
+                    {{- '<call ' + call['function']['name'] + literal(call['function']['arguments'], quote_keys=False) + '>' -}}
+                    {%- for k in range(loop.index0, turns | length) -%}
+                        {%- set follow = turns[k] -%}
+                        {%- if follow.get('tool_call_id') == call.get('id') -%}
+                            {{- '<result ' + (follow.get('name') or 'unnamed') + ' ' + follow['content'] | tojson + '>' -}}
+                        {%- endif -%}
+                    {%- endfor -%}
+                {%- endfor -%}
+            {%- endif -%}
+
+            {%- set text -%}
+                {%- if message['content'] is string -%}
+                    {{- without_thoughts(message['content']) if role == 'model' else message['content'] | trim -}}
+                {%- endif -%}
+            {%- endset -%}
+            {{- text -}}
+        {%- if text | trim | length > 0 or not message['tool_calls'] -%}
+            {{- '[/]\n' -}}
+        {%- endif -%}
+    {%- endif -%}
+{%- endfor -%}
+
+{%- if add_generation_prompt -%}
+    {{- '[model]\n' -}}
+    {%- if not enable_thinking | default(false) -%}
+        {{- '<think></think>' -}}
+    {%- endif -%}
+{%- endif -%}
+"#;
+
+    fn tool_conversation() -> Vec<Message> {
+        messages(json!([
+            {"role": "system", "content": "  Be brief. "},
+            {"role": "user", "content": "Weather in <Oslo> & \"Rome\"?\n"},
+            {
+                "role": "assistant",
+                "content": null,
+                "reasoning_content": "Two cities.",
+                "tool_calls": [
+                    {
+                        "id": "a",
+                        "function": {
+                            "name": "weather",
+                            "arguments": {
+                                "City": "Oslo",
+                                "days": 2,
+                                "f": 1.5,
+                                "at": {"lat": 59.9, "ok": true, "x": null},
+                                "tags": ["é", false]
+                            }
+                        }
+                    },
+                    {"id": "b", "function": {"name": "weather", "arguments": {}}}
+                ]
+            },
+            {"role": "tool", "tool_call_id": "b", "content": "18 °C <sun> & 'wind'"},
+            {"role": "tool", "tool_call_id": "a", "name": "met", "content": "-3\n\"snow\""},
+            {"role": "assistant", "content": "<think>hm</think> Cold, then <think>x</think>warm. "},
+            {"role": "user", "content": " Thanks "}
+        ]))
+    }
+
+    #[test]
+    fn tools_and_results() {
+        let tools = json!([{
+            "type": "function",
+            "function": {
+                "name": "weather",
+                "parameters": {
+                    "type": "object",
+                    "properties": {
+                        "when": {"type": ["string", "null"]},
+                        "City": {"type": "string", "enum": ["Oslo", "Rome"]},
+                        "secret": {"type": "string", "hidden": true},
+                        "at": {
+                            "type": "object",
+                            "properties": {"lon": {"type": "number"}, "lat": {"type": "number"}},
+                            "required": ["lat"]
+                        }
+                    },
+                    "required": ["City"]
+                }
+            }
+        }]);
+        assert_eq!(
+            render(
+                TOOLS,
+                &tool_conversation(),
+                &options(json!({"tools": tools}))
+            ),
+            "<s>[system]\n\
+             Be brief.\n\
+             * weather(at: OBJECT {lat!: NUMBER, lon: NUMBER}, City!: STRING of [`Oslo`,`Rome`], when: STRING|NULL)[/]\n\
+             [user]\n\
+             Weather in <Oslo> & \"Rome\"?[/]\n\
+             [model]\n\
+             <call weather{at:{lat:59.9,ok:yes,x:nil},City:`Oslo`,days:2,f:1.5,tags:[`é`,no]}><result met \"-3\\n\\\"snow\\\"\"><call weather{}><result unnamed \"18 °C <sun> & 'wind'\">Cold, then warm.[/]\n\
+             [user]\n\
+             Thanks[/]\n\
+             [model]\n\
+             <think></think>"
+        );
+    }
+
+    #[test]
+    fn thinking_and_an_open_tool_turn() {
+        let mut options = options(json!({"enable_thinking": true}));
+        options.add_generation_prompt = false;
+        assert_eq!(
+            render(TOOLS, &tool_conversation()[..5], &options),
+            "<s>[system]\n\
+             (think)\n\
+             Be brief.[/]\n\
+             [user]\n\
+             Weather in <Oslo> & \"Rome\"?[/]\n\
+             [model]\n\
+             <think>Two cities.</think><call weather{at:{lat:59.9,ok:yes,x:nil},City:`Oslo`,days:2,f:1.5,tags:[`é`,no]}><result met \"-3\\n\\\"snow\\\"\"><call weather{}><result unnamed \"18 °C <sun> & 'wind'\">"
+        );
+    }
+
+    #[test]
+    fn whitespace_as_hugging_face_has_it() {
+        // Block tags on their own lines leave nothing, and the last newline goes.
+        let source = "a\n  {% if true %}\n  b\n  {% endif %}\nc\n";
+        assert_eq!(render_one(source), "a\n  b\nc");
+    }
+
+    #[test]
+    fn variables_of_the_caller_do_not_replace_the_messages() {
+        let source = "{{ bos_token }}{{ messages[0].content }}{{ date }}";
+        let options = options(json!({"messages": "no", "bos_token": "no", "date": "today"}));
+        let prompt = render(source, &[Message::new(Role::User, "Hi")], &options);
+        assert_eq!(prompt, "<s>Hitoday");
+    }
+
+    #[test]
+    fn undefined_is_empty_and_false() {
+        let source = "[{{ nothing }}{{ 'x' if nothing }}{{ nothing is defined }}]";
+        assert_eq!(render_one(source), "[False]");
+    }
+
+    #[test]
+    fn json_as_python_writes_it() {
+        let json = |arguments: &str| {
+            let data =
+                json!({"b": [1, 2.5, "<é> '🦙'"], "a": {"x": null, "y": true}, "c": [], "d": {}});
+            let source = format!("{{{{ data | tojson{arguments} }}}}");
+            render(&source, &[], &options(json!({ "data": data })))
+        };
+        assert_eq!(
+            json(""),
+            r#"{"b": [1, 2.5, "<é> '🦙'"], "a": {"x": null, "y": true}, "c": [], "d": {}}"#
+        );
+        assert_eq!(
+            json("(ensure_ascii=true, sort_keys=true, separators=(',', ':'))"),
+            r#"{"a":{"x":null,"y":true},"b":[1,2.5,"<\u00e9> '\ud83e\udd99'"],"c":[],"d":{}}"#
+        );
+        let indented = "{\n  \"b\": [\n    1,\n    2.5,\n    \"<é> '🦙'\"\n  ],\n  \"a\": {\n    \
+            \"x\": null,\n    \"y\": true\n  },\n  \"c\": [],\n  \"d\": {}\n}";
+        assert_eq!(json("(indent=2)"), indented);
+    }
+
+    #[test]
+    fn json_refuses_what_python_refuses() {
+        assert!(failure("{{ nothing | tojson }}").contains("tojson: the value is undefined"));
+        assert!(failure("{{ 1 | tojson(indent=1000000) }}").contains("indent must be at most 64"));
+        assert!(failure("{{ 1 | tojson(separators=['a']) }}").contains("must be two strings"));
+        assert!(failure("{{ 1 | tojson(colour=1) }}").contains("colour"));
+    }
+
+    #[test]
+    fn errors_name_the_line() {
+        assert_eq!(
+            failure(
+                "\n{% if messages[0].role == 'user' %}\n{{ raise_exception('No user here') }}{% endif %}"
+            ),
+            "chat template: line 3: No user here"
+        );
+        let unclosed = failure("a\n{% if x %}\nb");
+        assert!(
+            unclosed.starts_with("chat template: line 3: syntax error"),
+            "{unclosed}"
+        );
+        let unknown = failure("a\n{{ 'x' | rot13 }}");
+        assert!(
+            unknown.starts_with("chat template: line 2: unknown filter"),
+            "{unknown}"
+        );
+        let nested = failure("\n{% macro f(x) %}\n{{ x.y.z }}{% endmacro %}\n{{ f({}) }}");
+        assert!(nested.contains("line 3"), "{nested}");
+    }
+
+    #[test]
+    fn a_template_cannot_run_for_ever_or_fill_the_memory() {
+        // Fuel pays for both, and refuses a string of 1 GB before it exists.
+        assert!(failure("{{ 'x' * 1000000000 }}").contains("fuel"));
+        let loops = "{% for i in range(9999) %}x{% endfor %}";
+        assert_eq!(render_one(loops).len(), 9999);
+    }
+
+    #[test]
+    fn messages_from_json() {
+        let parsed = messages(json!([
+            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+            {"role": "model", "content": "c", "name": "n"},
+            {"role": "assistant"}
+        ]));
+        assert_eq!(parsed[0], Message::new(Role::User, "ab"));
+        assert_eq!(parsed[1].role, Role::Assistant);
+        assert_eq!(parsed[1].extra["name"], "n");
+        assert_eq!(parsed[2].content, "");
+    }
+
+    #[test]
+    fn messages_that_cannot_be_read_say_why() {
+        let problem = |message: serde_json::Value| {
+            serde_json::from_value::<Message>(message)
+                .unwrap_err()
+                .to_string()
+        };
+        let role = problem(json!({"role": "pirate", "content": "a"}));
+        assert!(role.contains("unknown variant `pirate`"), "{role}");
+        let image = problem(json!({"role": "user", "content": [{"type": "image", "url": "x"}]}));
+        assert!(
+            image.contains("unknown variant `image`, expected `text`"),
+            "{image}"
+        );
+        let number = problem(json!({"role": "user", "content": 5}));
+        assert!(
+            number.contains("a string, a list of text parts, or null"),
+            "{number}"
+        );
+        assert!(problem(json!({"content": "a"})).contains("missing field `role`"));
+    }
+
+    #[test]
+    fn messages_survive_a_round_trip() {
+        let all = tool_conversation();
+        let json = serde_json::to_string(&all).unwrap();
+        assert_eq!(serde_json::from_str::<Vec<Message>>(&json).unwrap(), all);
+    }
+
+    #[test]
+    fn dates() {
+        let at = |seconds| {
+            strftime(
+                "%a %A %d %e %b %B %m %y %Y %F %H %I %p %M %S %T %Z%z %%",
+                seconds,
+            )
+            .unwrap()
+        };
+        let cases = [
+            (
+                0,
+                "Thu Thursday 01  1 Jan January 01 70 1970 1970-01-01 00 12 AM 00 00 00:00:00 UTC+0000 %",
+            ),
+            (
+                951_782_399,
+                "Mon Monday 28 28 Feb February 02 00 2000 2000-02-28 23 11 PM 59 59 23:59:59 UTC+0000 %",
+            ),
+            (
+                951_782_400,
+                "Tue Tuesday 29 29 Feb February 02 00 2000 2000-02-29 00 12 AM 00 00 00:00:00 UTC+0000 %",
+            ),
+            (
+                1_735_648_496,
+                "Tue Tuesday 31 31 Dec December 12 24 2024 2024-12-31 12 12 PM 34 56 12:34:56 UTC+0000 %",
+            ),
+            (
+                4_107_542_400,
+                "Mon Monday 01  1 Mar March 03 00 2100 2100-03-01 00 12 AM 00 00 00:00:00 UTC+0000 %",
+            ),
+        ];
+        for (seconds, expected) in cases {
+            assert_eq!(at(seconds), expected);
+        }
+        assert!(
+            strftime("%Q", 0)
+                .unwrap_err()
+                .to_string()
+                .contains("'%Q' is not supported")
+        );
+        assert!(
+            strftime("%", 0)
+                .unwrap_err()
+                .to_string()
+                .contains("'%' is not supported")
+        );
+        assert_eq!(render_one("{{ strftime_now('%Y') }}").len(), 4);
+    }
+}

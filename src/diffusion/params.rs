@@ -1,0 +1,272 @@
+//! What a caller may choose about a generation, with the reference's defaults.
+
+use crate::error::{Error, Result};
+
+/// Parameters of one generation.
+///
+/// The defaults are those of the reference implementation (Hugging Face transformers,
+/// `DiffusionGemmaGenerationConfig`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct DiffusionParams {
+    /// Most denoising steps per canvas; more than 0. Default 48.
+    pub max_steps: u32,
+    /// Temperature that the schedule approaches after the last step; at least 0. Default 0.4.
+    pub t_min: f32,
+    /// Temperature of the first step; above [`t_min`](Self::t_min). Default 0.8.
+    pub t_max: f32,
+    /// Entropy in nats that the accepted positions of a step, the most uncertain one not counted,
+    /// may have together; above 0. Default 0.1.
+    pub entropy_bound: f32,
+    /// How many previous steps must have had the same argmax canvas before a canvas counts as
+    /// stable; 0 takes every canvas as stable. Default 1.
+    pub stability_threshold: u32,
+    /// A stable canvas is finished once its mean entropy in nats is below this; above 0.
+    /// Default 0.005.
+    pub confidence_threshold: f32,
+    /// Most tokens of the answer. Whole canvases are denoised, and the last one is cut. `None` is
+    /// no limit. Default 256.
+    pub max_tokens: Option<usize>,
+    /// Most canvases. `None` is as many as [`max_tokens`](Self::max_tokens) needs. Default `None`.
+    pub max_canvases: Option<usize>,
+    /// Key of the randomness, see [`CounterNoise`](super::CounterNoise). Default 0.
+    pub seed: u64,
+}
+
+impl Default for DiffusionParams {
+    fn default() -> Self {
+        Self {
+            max_steps: 48,
+            t_min: 0.4,
+            t_max: 0.8,
+            entropy_bound: 0.1,
+            stability_threshold: 1,
+            confidence_threshold: 0.005,
+            max_tokens: Some(256),
+            max_canvases: None,
+            seed: 0,
+        }
+    }
+}
+
+/// Sampler parameters that one source (the command line, a GGUF file) sets or leaves open.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Overrides {
+    /// `--diffusion-eb-max-steps`, `diffusion.eb_max_steps`.
+    pub max_steps: Option<u32>,
+    /// `--diffusion-eb-t-min`, `diffusion.eb_t_min`.
+    pub t_min: Option<f32>,
+    /// `--diffusion-eb-t-max`, `diffusion.eb_t_max`.
+    pub t_max: Option<f32>,
+    /// `--diffusion-eb-entropy-bound`, `diffusion.eb_entropy_bound`.
+    pub entropy_bound: Option<f32>,
+    /// `--diffusion-eb-stability`, `diffusion.eb_stability_threshold`.
+    pub stability_threshold: Option<u32>,
+    /// `--diffusion-eb-confidence`, `diffusion.eb_confidence_threshold`.
+    pub confidence_threshold: Option<f32>,
+}
+
+impl Overrides {
+    /// Fills what `self` leaves open from `fallback`.
+    #[must_use]
+    pub fn or(self, fallback: Self) -> Self {
+        Self {
+            max_steps: self.max_steps.or(fallback.max_steps),
+            t_min: self.t_min.or(fallback.t_min),
+            t_max: self.t_max.or(fallback.t_max),
+            entropy_bound: self.entropy_bound.or(fallback.entropy_bound),
+            stability_threshold: self.stability_threshold.or(fallback.stability_threshold),
+            confidence_threshold: self.confidence_threshold.or(fallback.confidence_threshold),
+        }
+    }
+}
+
+impl DiffusionParams {
+    /// Parameters from the command line, then from the file, then the reference's defaults, as
+    /// far as each source speaks.
+    ///
+    /// # Errors
+    /// As [`validate`](Self::validate).
+    pub fn resolve(cli: &Overrides, file: &Overrides) -> Result<Self> {
+        let chosen = cli.or(*file);
+        let default = Self::default();
+        let params = Self {
+            max_steps: chosen.max_steps.unwrap_or(default.max_steps),
+            t_min: chosen.t_min.unwrap_or(default.t_min),
+            t_max: chosen.t_max.unwrap_or(default.t_max),
+            entropy_bound: chosen.entropy_bound.unwrap_or(default.entropy_bound),
+            stability_threshold: chosen
+                .stability_threshold
+                .unwrap_or(default.stability_threshold),
+            confidence_threshold: chosen
+                .confidence_threshold
+                .unwrap_or(default.confidence_threshold),
+            ..default
+        };
+        params.validate()?;
+        Ok(params)
+    }
+
+    /// Checks every parameter against the range that the reference allows.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] names the first parameter out of range, with its flag.
+    pub fn validate(&self) -> Result<()> {
+        if self.max_steps == 0 {
+            return Err(out_of_range(MAX_STEPS, 0, "must be at least 1"));
+        }
+        // `contains` is false for NaN, so that NaN is refused without a word of its own.
+        if !(0.0..f32::INFINITY).contains(&self.t_min) {
+            return Err(out_of_range(T_MIN, self.t_min, "must be 0 or more"));
+        }
+        if !(self.t_max > self.t_min && self.t_max.is_finite()) {
+            let wanted = format!("must be above t_min, which is {}", self.t_min);
+            return Err(out_of_range(T_MAX, self.t_max, &wanted));
+        }
+        for (name, value) in [
+            (ENTROPY_BOUND, self.entropy_bound),
+            (CONFIDENCE, self.confidence_threshold),
+        ] {
+            if !(value > 0.0 && value.is_finite()) {
+                return Err(out_of_range(name, value, "must be above 0"));
+            }
+        }
+        for (name, value) in [
+            (MAX_TOKENS, self.max_tokens),
+            (MAX_CANVASES, self.max_canvases),
+        ] {
+            if value == Some(0) {
+                return Err(out_of_range(name, 0, "must be at least 1"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Most canvases of `canvas_len` tokens that this generation may take: what
+    /// [`max_tokens`](Self::max_tokens) needs, rounded up, and no more than
+    /// [`max_canvases`](Self::max_canvases). `None` is no limit.
+    pub fn canvas_limit(&self, canvas_len: usize) -> Option<usize> {
+        let for_tokens = self.max_tokens.map(|n| n.div_ceil(canvas_len.max(1)));
+        match (for_tokens, self.max_canvases) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+}
+
+const MAX_STEPS: &str = "max_steps (--diffusion-eb-max-steps)";
+const T_MIN: &str = "t_min (--diffusion-eb-t-min)";
+const T_MAX: &str = "t_max (--diffusion-eb-t-max)";
+const ENTROPY_BOUND: &str = "entropy_bound (--diffusion-eb-entropy-bound)";
+const CONFIDENCE: &str = "confidence_threshold (--diffusion-eb-confidence)";
+const MAX_TOKENS: &str = "max_tokens (-n)";
+const MAX_CANVASES: &str = "max_canvases (--diffusion-blocks)";
+
+fn out_of_range(parameter: &str, value: impl std::fmt::Display, wanted: &str) -> Error {
+    Error::parameter(parameter, format!("is {value}, but {wanted}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid() {
+        DiffusionParams::default().validate().unwrap();
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_file_and_the_file_over_the_default() {
+        let cli = Overrides {
+            t_max: Some(0.9),
+            max_steps: Some(7),
+            ..Overrides::default()
+        };
+        let file = Overrides {
+            t_max: Some(0.7),
+            entropy_bound: Some(2.0),
+            ..Overrides::default()
+        };
+        let params = DiffusionParams::resolve(&cli, &file).unwrap();
+        let expected = DiffusionParams {
+            t_max: 0.9,
+            max_steps: 7,
+            entropy_bound: 2.0,
+            ..DiffusionParams::default()
+        };
+        assert_eq!(params, expected);
+    }
+
+    #[test]
+    fn a_file_with_impossible_values_is_refused() {
+        let file = Overrides {
+            t_min: Some(0.9),
+            ..Overrides::default()
+        };
+        let error = DiffusionParams::resolve(&Overrides::default(), &file).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "t_max (--diffusion-eb-t-max): is 0.8, but must be above t_min, which is 0.9"
+        );
+    }
+
+    #[test]
+    fn every_bad_value_names_its_parameter() {
+        type Change = fn(&mut DiffusionParams);
+        let cases: [(Change, &str); 15] = [
+            (|p| p.max_steps = 0, MAX_STEPS),
+            (|p| p.t_min = -0.1, T_MIN),
+            (|p| p.t_min = f32::NAN, T_MIN),
+            (|p| p.t_min = f32::INFINITY, T_MIN),
+            (|p| p.t_max = p.t_min, T_MAX),
+            (|p| p.t_max = f32::NAN, T_MAX),
+            (|p| p.t_max = f32::INFINITY, T_MAX),
+            (|p| p.entropy_bound = 0.0, ENTROPY_BOUND),
+            (|p| p.entropy_bound = f32::NAN, ENTROPY_BOUND),
+            (|p| p.entropy_bound = f32::INFINITY, ENTROPY_BOUND),
+            (|p| p.confidence_threshold = 0.0, CONFIDENCE),
+            (|p| p.confidence_threshold = -1.0, CONFIDENCE),
+            (|p| p.confidence_threshold = f32::NAN, CONFIDENCE),
+            (|p| p.max_tokens = Some(0), MAX_TOKENS),
+            (|p| p.max_canvases = Some(0), MAX_CANVASES),
+        ];
+        for (change, name) in cases {
+            let mut params = DiffusionParams::default();
+            change(&mut params);
+            match params.validate() {
+                Err(Error::InvalidParameter { parameter, .. }) => assert_eq!(parameter, name),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn edge_values_of_the_reference_are_allowed() {
+        let params = DiffusionParams {
+            t_min: 0.0,
+            stability_threshold: 0,
+            max_steps: 1,
+            max_tokens: None,
+            ..DiffusionParams::default()
+        };
+        params.validate().unwrap();
+    }
+
+    #[test]
+    fn the_canvas_limit_is_the_smaller_of_both() {
+        let limit = |max_tokens, max_canvases| {
+            DiffusionParams {
+                max_tokens,
+                max_canvases,
+                ..DiffusionParams::default()
+            }
+            .canvas_limit(16)
+        };
+        assert_eq!(limit(Some(1), None), Some(1));
+        assert_eq!(limit(Some(16), None), Some(1));
+        assert_eq!(limit(Some(17), None), Some(2));
+        assert_eq!(limit(Some(160), Some(3)), Some(3));
+        assert_eq!(limit(Some(16), Some(3)), Some(1));
+        assert_eq!(limit(None, Some(3)), Some(3));
+        assert_eq!(limit(None, None), None);
+    }
+}

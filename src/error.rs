@@ -1,0 +1,112 @@
+//! The one error type of the crate. Every message names the culprit (file, key, tensor, parameter)
+//! and says what to do about it; the C ABI and the command-line tool print the same text.
+
+use std::path::{Path, PathBuf};
+
+/// Shorthand for results of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong, from opening a file to the last denoising step.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused an operation on a file.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The file is not a readable GGUF: wrong magic, unknown version, truncated, malformed.
+    #[error("{}: {problem}", path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and where.
+        problem: String,
+    },
+    /// A metadata key is missing, has the wrong type or an impossible value.
+    #[error("{}: metadata key '{key}': {problem}", path.display())]
+    Metadata {
+        /// The file.
+        path: PathBuf,
+        /// The key, as written in the file.
+        key: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A tensor is missing, or its shape or type is wrong.
+    #[error("{}: tensor '{tensor}': {problem}", path.display())]
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name, as written in the file.
+        tensor: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A parameter of a call or a command-line flag has a value that cannot work.
+    #[error("{parameter}: {problem}")]
+    InvalidParameter {
+        /// The parameter or flag.
+        parameter: String,
+        /// What is wrong and which values work.
+        problem: String,
+    },
+    /// Prompt and canvases do not fit the context.
+    #[error(
+        "the prompt has {prompt} tokens and {canvas} more are needed for a canvas, but the context holds {context}: \
+         raise the context size (-c) or shorten the prompt"
+    )]
+    ContextFull {
+        /// Tokens of the prompt (or of prompt and finished canvases).
+        prompt: usize,
+        /// Tokens of one canvas.
+        canvas: usize,
+        /// Positions of the KV cache.
+        context: usize,
+    },
+    /// A buffer could not be had.
+    #[error("out of memory: {what} needs {} MiB on {device}: {advice}", bytes.div_ceil(1 << 20))]
+    OutOfMemory {
+        /// What the buffer was for.
+        what: String,
+        /// The device asked.
+        device: String,
+        /// The size asked for, in bytes.
+        bytes: usize,
+        /// What would make it smaller.
+        advice: String,
+    },
+    /// ggml refused or failed: an op with shapes that do not fit, a graph that failed on a device.
+    #[error("ggml: {0}")]
+    Ggml(String),
+    /// The tokenizer of the file cannot be used, or a text cannot be tokenized.
+    #[error("tokenizer: {0}")]
+    Tokenizer(String),
+    /// The chat template cannot be parsed or refused the messages.
+    #[error("chat template: {0}")]
+    ChatTemplate(String),
+    /// Loading was cancelled by the progress callback.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl Error {
+    /// An [`Error::Io`] about `path`, for `map_err`.
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Self::Io {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// An [`Error::InvalidParameter`].
+    pub(crate) fn parameter(parameter: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::InvalidParameter {
+            parameter: parameter.into(),
+            problem: problem.into(),
+        }
+    }
+}

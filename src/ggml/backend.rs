@@ -1,0 +1,405 @@
+//! Devices, the backends that run graphs on them, and buffers in their memory.
+
+use std::ffi::{CStr, CString, c_void};
+use std::path::Path;
+use std::ptr::NonNull;
+use std::sync::{Arc, Once};
+
+use super::mmap::Mapping;
+use super::tensor::{Context, Tensor};
+use crate::error::{Error, Result};
+use crate::sys;
+
+/// What kind of processor a device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// The host's processor.
+    Cpu,
+    /// A GPU with memory of its own.
+    Gpu,
+    /// A GPU that shares the host's memory.
+    IntegratedGpu,
+    /// A helper of the CPU (BLAS, AMX).
+    Accelerator,
+}
+
+/// A processor that ggml can use. Devices live as long as the process.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Device(NonNull<sys::ggml_backend_device>);
+
+// SAFETY: devices are registered once, are never freed, and their queries take no locks of ours.
+unsafe impl Send for Device {}
+// SAFETY: as above.
+unsafe impl Sync for Device {}
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name())
+    }
+}
+
+/// Finds the backends: those linked in register by themselves, plug-ins are loaded from beside the
+/// program. (A static build must not look for plug-ins: it would find the CPU a second time.)
+fn register() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        super::log::capture();
+        #[cfg(feature = "dynamic-backends")]
+        // SAFETY: registers backends in ggml's own registry; done once.
+        unsafe {
+            sys::ggml_backend_load_all();
+        }
+    });
+}
+
+/// Loads plug-in backends from a directory, beside those that were found already.
+pub fn load_backends(dir: &Path) -> Result<()> {
+    register();
+    let text = CString::new(dir.to_string_lossy().as_bytes())
+        .map_err(|_| Error::parameter("backend directory", "the path contains a zero byte"))?;
+    if !dir.is_dir() {
+        return Err(Error::parameter(
+            "backend directory",
+            format!("{} is not a directory", dir.display()),
+        ));
+    }
+    // SAFETY: a terminated string.
+    unsafe { sys::ggml_backend_load_all_from_path(text.as_ptr()) };
+    Ok(())
+}
+
+impl Device {
+    /// Every device, in ggml's order.
+    pub fn all() -> Vec<Self> {
+        register();
+        // SAFETY: indices below the count are valid.
+        unsafe {
+            (0..sys::ggml_backend_dev_count())
+                .filter_map(|i| NonNull::new(sys::ggml_backend_dev_get(i)).map(Self))
+                .collect()
+        }
+    }
+
+    /// The host's processor.
+    pub fn cpu() -> Result<Self> {
+        Self::all()
+            .into_iter()
+            .find(|d| d.kind() == DeviceKind::Cpu)
+            .ok_or_else(|| {
+                Error::Ggml("no CPU backend was found: put libggml-cpu beside the program".into())
+            })
+    }
+
+    /// The device of this name, as [`name`](Self::name) gives it; case does not matter.
+    pub fn by_name(name: &str) -> Result<Self> {
+        let all = Self::all();
+        all.iter()
+            .copied()
+            .find(|d| d.name().eq_ignore_ascii_case(name))
+            .ok_or_else(|| {
+                let names: Vec<String> = all.iter().map(Self::name).collect();
+                Error::parameter(
+                    "device",
+                    format!("there is no '{name}'; there are: {}", names.join(", ")),
+                )
+            })
+    }
+
+    fn text(raw: *const std::ffi::c_char) -> String {
+        if raw.is_null() {
+            return String::new();
+        }
+        // SAFETY: ggml returns terminated strings that live as long as the device.
+        unsafe { CStr::from_ptr(raw) }
+            .to_string_lossy()
+            .into_owned()
+    }
+
+    /// Short name, such as `CPU` or `CUDA0`.
+    pub fn name(&self) -> String {
+        // SAFETY: a live device.
+        Self::text(unsafe { sys::ggml_backend_dev_name(self.0.as_ptr()) })
+    }
+
+    /// What the device is, such as the processor's model.
+    pub fn description(&self) -> String {
+        // SAFETY: a live device.
+        Self::text(unsafe { sys::ggml_backend_dev_description(self.0.as_ptr()) })
+    }
+
+    /// Free and total memory in bytes.
+    pub fn memory(&self) -> (usize, usize) {
+        let (mut free, mut total) = (0, 0);
+        // SAFETY: both pointers are to live variables.
+        unsafe { sys::ggml_backend_dev_memory(self.0.as_ptr(), &mut free, &mut total) };
+        (free, total)
+    }
+
+    /// What kind of processor it is.
+    pub fn kind(&self) -> DeviceKind {
+        // SAFETY: a live device.
+        match unsafe { sys::ggml_backend_dev_type(self.0.as_ptr()) } {
+            sys::GGML_BACKEND_DEVICE_TYPE_CPU => DeviceKind::Cpu,
+            sys::GGML_BACKEND_DEVICE_TYPE_GPU => DeviceKind::Gpu,
+            sys::GGML_BACKEND_DEVICE_TYPE_IGPU => DeviceKind::IntegratedGpu,
+            _ => DeviceKind::Accelerator,
+        }
+    }
+
+    /// The memory that graphs on this device use.
+    pub(crate) fn buffer_type(&self) -> BufferType {
+        // SAFETY: a live device; every device has a buffer type.
+        BufferType(unsafe { sys::ggml_backend_dev_buffer_type(self.0.as_ptr()) })
+    }
+
+    /// Memory types in which this device keeps some weights rearranged to multiply them faster.
+    pub(crate) fn extra_buffer_types(&self) -> Vec<BufferType> {
+        type GetExtra =
+            unsafe extern "C" fn(sys::ggml_backend_dev_t) -> *mut sys::ggml_backend_buffer_type_t;
+        let Some(get) = self.procedure(c"ggml_backend_dev_get_extra_bufts") else {
+            return Vec::new();
+        };
+        // SAFETY: ggml documents this name with this signature: a null-terminated array or null.
+        unsafe {
+            let get: GetExtra = std::mem::transmute(get);
+            let mut next = get(self.0.as_ptr());
+            let mut types = Vec::new();
+            while !next.is_null() && !(*next).is_null() {
+                types.push(BufferType(*next));
+                next = next.add(1);
+            }
+            types
+        }
+    }
+
+    fn procedure(&self, name: &CStr) -> Option<NonNull<c_void>> {
+        // SAFETY: a live device and a terminated string.
+        unsafe {
+            let reg = sys::ggml_backend_dev_backend_reg(self.0.as_ptr());
+            NonNull::new(sys::ggml_backend_reg_get_proc_address(reg, name.as_ptr()))
+        }
+    }
+
+    /// Whether the device can run this node where its operands are.
+    pub(crate) fn supports(&self, node: &Tensor) -> bool {
+        // SAFETY: a live device and node.
+        unsafe { sys::ggml_backend_dev_supports_op(self.0.as_ptr(), node.raw.as_ptr()) }
+    }
+
+    /// Whether weights can be used where they lie in host memory, such as a mapped file.
+    pub(crate) fn takes_host_pointers(&self) -> bool {
+        // SAFETY: fills a plain struct.
+        unsafe {
+            let mut props = std::mem::zeroed::<sys::ggml_backend_dev_props>();
+            sys::ggml_backend_dev_get_props(self.0.as_ptr(), &mut props);
+            props.caps.buffer_from_host_ptr
+        }
+    }
+
+    /// A buffer over a mapped file, without a copy.
+    pub(crate) fn map(&self, mapping: &Arc<Mapping>, largest_tensor: usize) -> Result<Arc<Buffer>> {
+        let bytes: &[u8] = mapping.as_ref();
+        // SAFETY: the buffer keeps the mapping alive; it is used for weights, which are only read.
+        let raw = unsafe {
+            sys::ggml_backend_dev_buffer_from_host_ptr(
+                self.0.as_ptr(),
+                bytes.as_ptr().cast_mut().cast(),
+                bytes.len(),
+                largest_tensor,
+            )
+        };
+        let raw = NonNull::new(raw)
+            .ok_or_else(|| Error::Ggml(format!("{} cannot use a mapped file", self.name())))?;
+        Ok(Arc::new(Buffer {
+            raw,
+            _mapping: Some(Arc::clone(mapping)),
+        }))
+    }
+
+    /// A new backend; the CPU's computes with `threads` threads.
+    pub(crate) fn backend(&self, threads: usize) -> Result<Backend> {
+        // SAFETY: a live device; null parameters are the default.
+        let raw = unsafe { sys::ggml_backend_dev_init(self.0.as_ptr(), std::ptr::null()) };
+        let raw = NonNull::new(raw).ok_or_else(|| {
+            Error::Ggml(format!("the device {} could not be started", self.name()))
+        })?;
+        let backend = Backend { raw, device: *self };
+        // The procedure is asked for by name because a CPU plug-in is not linked.
+        if let Some(set) = self.procedure(c"ggml_backend_set_n_threads") {
+            // SAFETY: ggml documents this name with this signature.
+            unsafe {
+                let set: unsafe extern "C" fn(sys::ggml_backend_t, i32) = std::mem::transmute(set);
+                set(
+                    backend.raw.as_ptr(),
+                    i32::try_from(threads).unwrap_or(i32::MAX),
+                );
+            }
+        }
+        Ok(backend)
+    }
+}
+
+/// A kind of memory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct BufferType(sys::ggml_backend_buffer_type_t);
+
+// SAFETY: buffer types are static descriptions.
+unsafe impl Send for BufferType {}
+// SAFETY: as above.
+unsafe impl Sync for BufferType {}
+
+impl std::fmt::Debug for BufferType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name())
+    }
+}
+
+impl BufferType {
+    /// Name as `-ot` takes it, such as `CPU` or `CUDA0`.
+    pub(crate) fn name(&self) -> String {
+        // SAFETY: a live description.
+        Device::text(unsafe { sys::ggml_backend_buft_name(self.0) })
+    }
+
+    /// Memory of this type for every tensor of a context that has none.
+    pub(super) fn allocate_context(
+        &self,
+        context: &Context,
+        what: &str,
+        advice: &str,
+    ) -> Result<Buffer> {
+        // SAFETY: a live context and type; a pure query.
+        let bytes =
+            unsafe { sys::ggml_backend_alloc_ctx_tensors_from_buft_size(context.raw(), self.0) };
+        // A size near the address space makes ggml's aligned allocation overflow.
+        let raw = if bytes > isize::MAX as usize / 2 {
+            std::ptr::null_mut()
+        } else {
+            // SAFETY: a live context and type.
+            unsafe { sys::ggml_backend_alloc_ctx_tensors_from_buft(context.raw(), self.0) }
+        };
+        let raw = NonNull::new(raw).ok_or_else(|| Error::OutOfMemory {
+            what: what.into(),
+            device: self.name(),
+            bytes,
+            advice: advice.into(),
+        })?;
+        Ok(Buffer {
+            raw,
+            _mapping: None,
+        })
+    }
+
+    /// Whether the device can run a node that [`probe`](crate::ggml::tensor) built with its first
+    /// operand in memory of this type.
+    pub(crate) fn supports(&self, device: Device, weight: &Tensor, node: &Tensor) -> bool {
+        // SAFETY: an empty buffer marks where the weight would be; both are unset again before it
+        // is freed, and the tensors belong to a throw-away context of this thread.
+        unsafe {
+            let buffer = sys::ggml_backend_buft_alloc_buffer(self.0, 0);
+            if buffer.is_null() {
+                return false;
+            }
+            (*weight.raw.as_ptr()).buffer = buffer;
+            let fits = device.supports(node);
+            (*weight.raw.as_ptr()).buffer = std::ptr::null_mut();
+            sys::ggml_backend_buffer_free(buffer);
+            fits
+        }
+    }
+}
+
+/// Memory on a device.
+pub(crate) struct Buffer {
+    raw: NonNull<sys::ggml_backend_buffer>,
+    /// The file whose pages the buffer uses.
+    _mapping: Option<Arc<Mapping>>,
+}
+
+// SAFETY: a buffer is a handle; its contents are written by its one owner (weights while loading,
+// caches and inputs by their session).
+unsafe impl Send for Buffer {}
+// SAFETY: as above.
+unsafe impl Sync for Buffer {}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: owned; every tensor in it keeps the buffer alive through its arena.
+        unsafe { sys::ggml_backend_buffer_free(self.raw.as_ptr()) }
+    }
+}
+
+impl Buffer {
+    /// Marks the contents as weights: operations then run where their weights are.
+    pub(crate) fn mark_weights(&self) {
+        // SAFETY: a live buffer.
+        unsafe {
+            sys::ggml_backend_buffer_set_usage(
+                self.raw.as_ptr(),
+                sys::GGML_BACKEND_BUFFER_USAGE_WEIGHTS,
+            );
+        }
+    }
+
+    /// Size in bytes.
+    pub(crate) fn size(&self) -> usize {
+        // SAFETY: a live buffer.
+        unsafe { sys::ggml_backend_buffer_get_size(self.raw.as_ptr()) }
+    }
+
+    /// Places a tensor at a byte offset of this buffer.
+    pub(crate) fn place(&self, tensor: &Tensor, offset: usize) -> Result<()> {
+        if offset
+            .checked_add(tensor.nbytes())
+            .is_none_or(|end| end > self.size())
+        {
+            return Err(Error::Ggml(format!(
+                "{} lies outside of its buffer",
+                tensor.label()
+            )));
+        }
+        // SAFETY: the tensor's bytes lie inside the buffer; it has no memory yet.
+        let status = unsafe {
+            let base = sys::ggml_backend_buffer_get_base(self.raw.as_ptr()).cast::<u8>();
+            sys::ggml_backend_tensor_alloc(
+                self.raw.as_ptr(),
+                tensor.raw.as_ptr(),
+                base.add(offset).cast(),
+            )
+        };
+        if status == sys::GGML_STATUS_SUCCESS {
+            Ok(())
+        } else {
+            Err(Error::Ggml(format!(
+                "{} could not be placed in its buffer",
+                tensor.label()
+            )))
+        }
+    }
+}
+
+/// A stream of work on a device.
+pub(crate) struct Backend {
+    pub(super) raw: NonNull<sys::ggml_backend>,
+    device: Device,
+}
+
+// SAFETY: work is submitted only through executors, all of one owner and hence of one thread at a
+// time.
+unsafe impl Send for Backend {}
+// SAFETY: a shared reference only tells the device.
+unsafe impl Sync for Backend {}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        // SAFETY: owned.
+        unsafe { sys::ggml_backend_free(self.raw.as_ptr()) }
+    }
+}
+
+impl Backend {
+    /// The device it runs on.
+    pub(crate) fn device(&self) -> Device {
+        self.device
+    }
+}

@@ -1,0 +1,151 @@
+//! Graphs that are built and allocated once and computed many times.
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use super::backend::Backend;
+use super::tensor::{Context, Tensor};
+use crate::error::{Error, Result};
+use crate::sys;
+
+/// A graph under construction.
+pub(crate) struct Graph {
+    context: Context,
+    raw: NonNull<sys::ggml_cgraph>,
+}
+
+// SAFETY: the graph lies in its context's arena and is used by the thread that owns it alone.
+unsafe impl Send for Graph {}
+
+impl Graph {
+    /// An empty graph with room for `capacity` nodes.
+    pub(crate) fn new(capacity: usize) -> Result<Self> {
+        let context = Context::new(capacity)?;
+        // SAFETY: the context was made with room for a graph of this capacity.
+        let raw = unsafe { sys::ggml_new_graph_custom(context.raw(), capacity, false) };
+        let raw = NonNull::new(raw).ok_or_else(|| Error::Ggml("no room for a graph".into()))?;
+        Ok(Self { context, raw })
+    }
+
+    /// Where the nodes are described.
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Adds a result and all that it needs and that is not in the graph yet. Nodes run in the
+    /// order in which they were added.
+    pub(crate) fn add(&self, result: &Tensor) {
+        // SAFETY: the tensor and what it depends on are alive (see `Arena`).
+        unsafe { sys::ggml_build_forward_expand(self.raw.as_ptr(), self.context.reads(result)) };
+    }
+}
+
+/// Runs one kind of graph: keeps the last one allocated, so that computing it again costs nothing
+/// but the computation.
+pub(crate) struct Executor {
+    scheduler: NonNull<sys::ggml_backend_sched>,
+    graph: Option<Graph>,
+    /// The last backend is the CPU's.
+    backends: Arc<[Backend]>,
+    purpose: &'static str,
+}
+
+// SAFETY: the scheduler holds no state of a thread; one thread at a time owns the executor.
+unsafe impl Send for Executor {}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        // SAFETY: owned; freed before the backends, and with it the memory of the graph's nodes.
+        unsafe { sys::ggml_backend_sched_free(self.scheduler.as_ptr()) }
+    }
+}
+
+impl Executor {
+    /// For graphs of at most `capacity` nodes and inputs; `purpose` is what errors call them.
+    pub(crate) fn new(
+        backends: &Arc<[Backend]>,
+        capacity: usize,
+        purpose: &'static str,
+    ) -> Result<Self> {
+        let mut raw: Vec<_> = backends.iter().map(|b| b.raw.as_ptr()).collect();
+        // SAFETY: ggml copies the array; the backends outlive the scheduler.
+        let scheduler = unsafe {
+            sys::ggml_backend_sched_new(
+                raw.as_mut_ptr(),
+                std::ptr::null_mut(),
+                raw.len() as i32,
+                capacity,
+                false,
+                true,
+            )
+        };
+        Ok(Self {
+            scheduler: NonNull::new(scheduler).ok_or_else(|| Error::Ggml("no scheduler".into()))?,
+            graph: None,
+            backends: Arc::clone(backends),
+            purpose,
+        })
+    }
+
+    /// Replaces the graph and gives its nodes memory.
+    pub(crate) fn load(&mut self, graph: Graph, advice: &str) -> Result<()> {
+        // The memory of the previous graph's nodes is used again.
+        self.graph = None;
+        // SAFETY: a live scheduler and graph; the capacity is checked before ggml would abort.
+        let allocated = unsafe {
+            let size = sys::ggml_graph_size(graph.raw.as_ptr());
+            if size < sys::ggml_graph_n_nodes(graph.raw.as_ptr())
+                || graph.context.capacity() < size as usize
+            {
+                return Err(Error::Ggml(format!(
+                    "the {} graph is larger than planned",
+                    self.purpose
+                )));
+            }
+            sys::ggml_backend_sched_reset(self.scheduler.as_ptr());
+            sys::ggml_backend_sched_alloc_graph(self.scheduler.as_ptr(), graph.raw.as_ptr())
+        };
+        if !allocated {
+            let bytes = self.compute_bytes();
+            return Err(Error::OutOfMemory {
+                what: format!("the {} graph", self.purpose),
+                device: self.backends[0].device().name(),
+                bytes,
+                advice: advice.into(),
+            });
+        }
+        self.graph = Some(graph);
+        Ok(())
+    }
+
+    /// Computes the loaded graph and waits for it.
+    pub(crate) fn compute(&mut self) -> Result<()> {
+        let graph = self
+            .graph
+            .as_ref()
+            .ok_or_else(|| Error::Ggml(format!("no {} graph is loaded", self.purpose)))?;
+        // SAFETY: the graph was allocated by this scheduler.
+        let status = unsafe {
+            sys::ggml_backend_sched_graph_compute(self.scheduler.as_ptr(), graph.raw.as_ptr())
+        };
+        if status == sys::GGML_STATUS_SUCCESS {
+            Ok(())
+        } else {
+            Err(Error::Ggml(format!(
+                "computing the {} graph failed with status {status}",
+                self.purpose
+            )))
+        }
+    }
+
+    /// Memory reserved for intermediate results, over all devices, in bytes.
+    pub(crate) fn compute_bytes(&self) -> usize {
+        self.backends
+            .iter()
+            // SAFETY: the scheduler was made with these backends.
+            .map(|b| unsafe {
+                sys::ggml_backend_sched_get_buffer_size(self.scheduler.as_ptr(), b.raw.as_ptr())
+            })
+            .sum()
+    }
+}

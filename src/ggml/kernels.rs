@@ -1,0 +1,434 @@
+//! CPU operations of our own, called by ggml's CPU backend as nodes of a graph.
+//!
+//! * [`Context::geglu_exact`]: gelu in F32, where ggml's CPU operation looks it up in a table of
+//!   F16 values (relative error 5e-4).
+//! * [`Context::draw`]: everything between the logits and the sampled token in one pass over the
+//!   vocabulary per position instead of about ten.
+
+use std::ffi::c_void;
+
+use multiversion::multiversion;
+
+use super::ops::CpuKernel;
+use super::tensor::{Context, Tensor};
+use super::types::TensorType;
+use crate::error::{Error, Result};
+use crate::sys;
+
+/// Values that the loops below handle together: a multiple of every vector length.
+const LANES: usize = 16;
+/// Length of the stretches whose sums locate a draw without scanning the vocabulary again.
+const STRETCH: usize = 512;
+/// Probabilities are kept as `p * WEIGHT_SCALE / max p`: still in range in F16, so that a product
+/// with an F16 matrix loses none but the smallest (below 2e-12 of the greatest).
+pub(crate) const WEIGHT_SCALE: f32 = 32768.0;
+/// Values that a draw yields per position beside the weights: see [`Context::draw`].
+pub(crate) const DRAW_PLANES: usize = 4;
+
+impl Context {
+    /// `gelu(gate) * up` in F32 with the tanh form of gelu:
+    /// `gelu(x) = x / (1 + exp(-2 sqrt(2/π) (x + 0.044715 x³)))`. CPU only.
+    pub(crate) fn geglu_exact(&self, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+        let rows = |t: &Tensor| t.is(TensorType::F32) && t.nb()[0] == 4;
+        if !rows(gate) || !rows(up) || gate.ne() != up.ne() {
+            return Err(Error::Ggml(format!(
+                "geglu_exact: needs F32 rows of one shape, got {} and {}",
+                gate.label(),
+                up.label()
+            )));
+        }
+        self.custom(&gate.ne(), &[gate, up], geglu_kernel as CpuKernel)
+    }
+
+    /// Turns raw logits `[vocab, positions]` into draws, for the distribution
+    /// `softmax(cap * tanh(logits / cap) / temperature)` of every position.
+    ///
+    /// `uniforms` F32 `[positions]`; `scalars` F32 `[2]` are temperature and cap; `into` is F32
+    /// of `vocab * positions + 4 * positions` elements: first the unnormalised probabilities
+    /// `[vocab, positions]` (the greatest of a row is [`WEIGHT_SCALE`]), then planes of
+    /// `[positions]`: the most likely token, the drawn token (the first whose cumulated
+    /// probability exceeds `uniform * total`), the entropy in nats, and the factor that normalises
+    /// the row. Tokens are stored as numbers; the caller sees to `vocab < 2^24`. CPU only.
+    pub(crate) fn draw(
+        &self,
+        into: &Tensor,
+        logits: &Tensor,
+        uniforms: &Tensor,
+        scalars: &Tensor,
+    ) -> Result<Tensor> {
+        let [vocab, positions, ..] = logits.ne();
+        let plain = |t: &Tensor, n: usize| {
+            t.is(TensorType::F32) && t.is_contiguous() && t.ne() == [n, 1, 1, 1]
+        };
+        if !logits.is(TensorType::F32)
+            || !logits.is_contiguous()
+            || !plain(uniforms, positions)
+            || !plain(scalars, 2)
+            || !plain(into, (vocab + DRAW_PLANES) * positions)
+        {
+            return Err(Error::Ggml(format!(
+                "draw: {}, {}, {} and {} do not fit",
+                into.label(),
+                logits.label(),
+                uniforms.label(),
+                scalars.label()
+            )));
+        }
+        self.custom_into(into, &[logits, uniforms, scalars], draw_kernel as CpuKernel)
+    }
+}
+
+/// The share of `total` items that thread `index` of `threads` does.
+fn share(total: usize, index: i32, threads: i32) -> std::ops::Range<usize> {
+    let (index, threads) = (index as usize, threads as usize);
+    total * index / threads..total * (index + 1) / threads
+}
+
+/// A row of an F32 tensor.
+///
+/// # Safety
+/// `t` is F32 with contiguous rows, allocated in host memory that lives for `'a`, and `row` is one
+/// of its rows.
+unsafe fn row<'a>(t: *const sys::ggml_tensor, row: usize) -> &'a [f32] {
+    // SAFETY: by the contract of this function.
+    unsafe {
+        let t = &*t;
+        let (n1, n2) = (t.ne[1] as usize, t.ne[2] as usize);
+        let (i1, i2, i3) = (row % n1, row / n1 % n2, row / n1 / n2);
+        let start = t
+            .data
+            .cast::<u8>()
+            .add(i1 * t.nb[1] + i2 * t.nb[2] + i3 * t.nb[3]);
+        std::slice::from_raw_parts(start.cast(), t.ne[0] as usize)
+    }
+}
+
+/// Computes some rows of [`Context::geglu_exact`].
+///
+/// # Safety
+/// Called by ggml's CPU backend with the node that `geglu_exact` made.
+unsafe extern "C" fn geglu_kernel(
+    dst: *mut sys::ggml_tensor,
+    index: i32,
+    threads: i32,
+    _: *mut c_void,
+) {
+    // SAFETY: `geglu_exact` checked types and shapes; threads write to rows of their own.
+    unsafe {
+        let node = &*dst;
+        let (gate, up) = (node.src[0], node.src[1]);
+        let width = node.ne[0] as usize;
+        let rows = (node.ne[1] * node.ne[2] * node.ne[3]) as usize;
+        for r in share(rows, index, threads) {
+            let out = std::slice::from_raw_parts_mut(node.data.cast::<f32>().add(r * width), width);
+            geglu_row(row(gate, r), row(up, r), out);
+        }
+    }
+}
+
+/// Computes some positions of [`Context::draw`].
+///
+/// # Safety
+/// Called by ggml's CPU backend with the node that `draw` made.
+unsafe extern "C" fn draw_kernel(
+    dst: *mut sys::ggml_tensor,
+    index: i32,
+    threads: i32,
+    _: *mut c_void,
+) {
+    // SAFETY: `draw` checked types and shapes; threads write to positions of their own.
+    unsafe {
+        let node = &*dst;
+        let (logits, uniforms, scalars) = (node.src[1], row(node.src[2], 0), row(node.src[3], 0));
+        let (vocab, positions) = ((*logits).ne[0] as usize, (*logits).ne[1] as usize);
+        let weights = node.data.cast::<f32>();
+        let planes = weights.add(vocab * positions);
+        let mut sums = vec![0.0; vocab.div_ceil(STRETCH)];
+        for p in share(positions, index, threads) {
+            let weights = std::slice::from_raw_parts_mut(weights.add(p * vocab), vocab);
+            let drawn = draw_row(
+                row(logits, p),
+                weights,
+                &mut sums,
+                scalars[0],
+                scalars[1],
+                uniforms[p],
+            );
+            let values = [
+                drawn.argmax as f32,
+                drawn.sampled as f32,
+                drawn.entropy,
+                drawn.scale,
+            ];
+            for (plane, value) in values.into_iter().enumerate() {
+                *planes.add(plane * positions + p) = value;
+            }
+        }
+    }
+}
+
+/// e^x for x <= 0 (up to 88), with a relative error below 2e-7; arguments below -87 give e^-87.
+#[inline(always)]
+fn exp(x: f32) -> f32 {
+    // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    let x = x.clamp(-87.0, 88.0);
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    // ln 2 in two parts, so that the reduction loses nothing.
+    let r = x - n * 0.693_359_4 + n * 2.121_944_4e-4;
+    // Taylor coefficients, the last adjusted (minimax on |r| <= ln 2 / 2).
+    let p = 1.987_569_1e-4;
+    let p = p * r + 1.398_2e-3;
+    let p = p * r + 8.333_452e-3;
+    let p = p * r + 4.166_579_6e-2;
+    let p = p * r + 0.166_666_66;
+    let p = p * r + 0.5;
+    let p = p * r * r + r + 1.0;
+    f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23))
+}
+
+/// tanh x with a relative error below 3e-7.
+#[inline(always)]
+fn tanh(x: f32) -> f32 {
+    // Near zero 1 - 2 / (e^2|x| + 1) would cancel: there an odd polynomial.
+    let s = x * x;
+    let p = -5.704_988_7e-3;
+    let p = p * s + 2.063_908_9e-2;
+    let p = p * s - 5.373_971_6e-2;
+    let p = p * s + 0.133_314_42;
+    let p = p * s - 0.333_332_82;
+    let near = x + x * s * p;
+    let e = exp(-2.0 * x.abs());
+    let far = ((1.0 - e) / (1.0 + e)).copysign(x);
+    if x.abs() < 0.625 { near } else { far }
+}
+
+#[multiversion(targets(
+    "x86_64+avx512f+avx512bw+avx512dq+avx512vl",
+    "x86_64+avx2+fma",
+    "aarch64+neon"
+))]
+fn geglu_row(gate: &[f32], up: &[f32], out: &mut [f32]) {
+    const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769_1;
+    for ((&x, &u), o) in gate.iter().zip(up).zip(out) {
+        let y = TWICE_SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x);
+        // e^-|y| keeps both signs exact: gelu(x) = x e / (1 + e) for negative x.
+        let e = exp(-y.abs());
+        let numerator = if y >= 0.0 { 1.0 } else { e };
+        *o = x * u * (numerator / (1.0 + e));
+    }
+}
+
+/// What [`draw_row`] says about one position.
+struct RowDraw {
+    argmax: usize,
+    sampled: usize,
+    entropy: f32,
+    scale: f32,
+}
+
+/// Turns one row of logits into weights and draws from them; `sums` has an element per stretch.
+#[multiversion(targets(
+    "x86_64+avx512f+avx512bw+avx512dq+avx512vl",
+    "x86_64+avx2+fma",
+    "aarch64+neon"
+))]
+fn draw_row(
+    logits: &[f32],
+    weights: &mut [f32],
+    sums: &mut [f64],
+    temperature: f32,
+    cap: f32,
+    uniform: f32,
+) -> RowDraw {
+    // Scores, and the greatest of them.
+    let mut best = [f32::NEG_INFINITY; LANES];
+    let gain = cap / temperature;
+    for (x, z) in logits.chunks(LANES).zip(weights.chunks_mut(LANES)) {
+        for ((x, z), best) in x.iter().zip(z).zip(&mut best) {
+            *z = gain * tanh(x / cap);
+            *best = if *z > *best { *z } else { *best };
+        }
+    }
+    let top = best.into_iter().fold(f32::NEG_INFINITY, f32::max);
+    // A score that is not a number leaves no argmax: the entropy below then is not a number either.
+    let argmax = weights.iter().position(|&z| z == top).unwrap_or(0);
+
+    // Weights, their sum per stretch, and the sum of weight times score.
+    let mut total = 0.0_f64;
+    let mut moment = 0.0_f64;
+    for (stretch, sum) in weights.chunks_mut(STRETCH).zip(sums.iter_mut()) {
+        let (mut w_lanes, mut m_lanes) = ([0.0_f32; LANES], [0.0_f32; LANES]);
+        for z in stretch.chunks_mut(LANES) {
+            for ((z, w_lane), m_lane) in z.iter_mut().zip(&mut w_lanes).zip(&mut m_lanes) {
+                let below = *z - top;
+                let w = exp(below);
+                *w_lane += w;
+                *m_lane += w * below;
+                *z = w * WEIGHT_SCALE;
+            }
+        }
+        *sum = w_lanes.iter().map(|&w| f64::from(w)).sum();
+        total += *sum;
+        moment += m_lanes.iter().map(|&m| f64::from(m)).sum::<f64>();
+    }
+    // H = -Σ p ln p with ln p = below - ln total.
+    let entropy = total.ln() - moment / total;
+
+    // The draw: first the stretch, then the token in it.
+    let target = f64::from(uniform) * total;
+    let mut before = 0.0;
+    let mut stretch = sums.len() - 1;
+    for (i, &sum) in sums.iter().enumerate() {
+        if before + sum > target {
+            stretch = i;
+            break;
+        }
+        if i + 1 < sums.len() {
+            before += sum;
+        }
+    }
+    let start = stretch * STRETCH;
+    let end = (start + STRETCH).min(weights.len());
+    let mut sampled = argmax;
+    let mut reached = before;
+    for (i, &w) in weights[start..end].iter().enumerate() {
+        reached += f64::from(w) / f64::from(WEIGHT_SCALE);
+        // Rounding may leave the target unreached: then the last token of the stretch is meant.
+        sampled = start + i;
+        if reached > target {
+            break;
+        }
+    }
+    RowDraw {
+        argmax,
+        sampled,
+        // Rounding may leave a tiny negative; what is not a number must stay visible.
+        entropy: if entropy < 0.0 { 0.0 } else { entropy as f32 },
+        scale: (1.0 / (f64::from(WEIGHT_SCALE) * total)) as f32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_and_tanh_are_exact_to_a_few_ulp() {
+        let mut worst = (0.0_f64, 0.0_f64);
+        for i in -870_000..=100_000 {
+            let x = i as f32 * 1e-4;
+            let e = f64::from(exp(x)) / f64::from(x).exp() - 1.0;
+            worst.0 = worst.0.max(e.abs());
+            if x != 0.0 {
+                let t = f64::from(tanh(x)) / f64::from(x).tanh() - 1.0;
+                worst.1 = worst.1.max(t.abs());
+            }
+        }
+        assert!(worst.0 < 3e-7 && worst.1 < 5e-7, "{worst:?}");
+    }
+
+    #[test]
+    fn geglu_matches_f64() {
+        let x: Vec<f32> = (0..2001).map(|i| (i as f32 - 1000.0) * 0.01).collect();
+        let up: Vec<f32> = x.iter().map(|x| 1.5 - x).collect();
+        let mut out = vec![0.0; x.len()];
+        geglu_row(&x, &up, &mut out);
+        for ((&x, &u), &o) in x.iter().zip(&up).zip(&out) {
+            let d = f64::from(x);
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (d + 0.044715 * d * d * d);
+            // 1 + tanh cancels for negative x: the logistic form does not.
+            let want = d / (1.0 + (-2.0 * inner).exp()) * f64::from(u);
+            assert!(
+                (f64::from(o) - want).abs() <= 2e-6 * want.abs() + 1e-30,
+                "{x}: {o} {want}"
+            );
+        }
+    }
+
+    fn reference(
+        logits: &[f32],
+        temperature: f64,
+        cap: f64,
+        u: f64,
+    ) -> (usize, usize, f64, Vec<f64>) {
+        let z: Vec<f64> = logits
+            .iter()
+            .map(|&x| cap * (f64::from(x) / cap).tanh() / temperature)
+            .collect();
+        let top = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let e: Vec<f64> = z.iter().map(|z| (z - top).exp()).collect();
+        let total: f64 = e.iter().sum();
+        let p: Vec<f64> = e.iter().map(|e| e / total).collect();
+        let entropy = -p
+            .iter()
+            .filter(|p| **p > 0.0)
+            .map(|p| p * p.ln())
+            .sum::<f64>();
+        let mut cdf = 0.0;
+        let sampled = p.iter().position(|p| {
+            cdf += p;
+            cdf > u
+        });
+        let argmax = z.iter().position(|&z| z == top).unwrap();
+        (argmax, sampled.unwrap_or(p.len() - 1), entropy, p)
+    }
+
+    #[test]
+    fn a_row_is_drawn_as_in_f64() {
+        let mut state = 1_u64;
+        let mut random = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 40) as f32 / (1 << 24) as f32
+        };
+        for vocab in [1, 2, 15, 16, 17, 511, 512, 513, 5000] {
+            for spread in [0.1, 5.0, 60.0] {
+                let logits: Vec<f32> = (0..vocab).map(|_| (random() - 0.5) * spread).collect();
+                let u = random();
+                let mut weights = vec![0.0; vocab];
+                let mut sums = vec![0.0; vocab.div_ceil(STRETCH)];
+                let got = draw_row(&logits, &mut weights, &mut sums, 0.7, 30.0, u);
+                let (argmax, sampled, entropy, p) = reference(&logits, 0.7, 30.0, f64::from(u));
+                assert_eq!(got.argmax, argmax);
+                assert!(
+                    (f64::from(got.entropy) - entropy).abs() < 2e-5 * entropy.max(1.0),
+                    "{} {entropy}",
+                    got.entropy
+                );
+                for (w, p) in weights.iter().zip(&p) {
+                    assert!((f64::from(w * got.scale) - p).abs() < 2e-6 * p + 1e-12);
+                }
+                // Next to the edge of a token's stretch of the distribution rounding may decide.
+                let edge: f64 = p[..sampled].iter().sum();
+                if (f64::from(u) - edge).abs() > 1e-5
+                    && (f64::from(u) - edge - p[sampled]).abs() > 1e-5
+                {
+                    assert_eq!(got.sampled, sampled, "vocab {vocab} spread {spread}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn ties_go_to_the_first_and_extremes_stay_inside() {
+        let mut weights = vec![0.0; 40];
+        let mut sums = vec![0.0];
+        let flat = draw_row(&[1.0; 40], &mut weights, &mut sums, 1.0, 30.0, 0.0);
+        assert_eq!((flat.argmax, flat.sampled), (0, 0));
+        assert!((flat.entropy - 40_f32.ln()).abs() < 1e-5);
+        let last = draw_row(
+            &[1.0; 40],
+            &mut weights,
+            &mut sums,
+            1.0,
+            30.0,
+            1.0 - f32::EPSILON / 2.0,
+        );
+        assert_eq!(last.sampled, 39);
+        let broken = draw_row(&[f32::NAN; 40], &mut weights, &mut sums, 1.0, 30.0, 0.5);
+        assert!(broken.sampled < 40 && broken.argmax < 40 && broken.entropy.is_nan());
+    }
+}

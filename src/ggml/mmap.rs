@@ -1,0 +1,73 @@
+//! A file mapped into memory, read-only.
+
+use std::fs::{self, File};
+use std::ops::{Deref, Range};
+use std::path::Path;
+
+use memmap2::Mmap;
+
+use crate::error::{Error, Result};
+
+/// The bytes of a file, mapped read-only.
+#[derive(Debug)]
+pub struct Mapping(Mmap);
+
+impl Mapping {
+    /// Maps the regular file at `path`.
+    ///
+    /// # Errors
+    /// No such file, no permission, a directory or another thing that is no regular file.
+    pub fn open(path: &Path) -> Result<Self> {
+        // Asked before opening: opening a FIFO would block.
+        let metadata = fs::metadata(path).map_err(Error::io(path))?;
+        if !metadata.is_file() {
+            let what = if metadata.is_dir() {
+                "is a directory"
+            } else {
+                "is no regular file"
+            };
+            return Err(Error::Gguf {
+                path: path.to_owned(),
+                problem: format!("{what}: give the path of a GGUF file"),
+            });
+        }
+        let file = File::open(path).map_err(Error::io(path))?;
+        // SAFETY: the mapping is read-only, so nothing in this process writes to it. Another
+        // process that truncates or rewrites a model file while it is in use breaks every program
+        // that maps it; whoever maps model files has to accept that. What is read as text or
+        // lengths is checked again at each use.
+        let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
+        Ok(Self(map))
+    }
+
+    /// Lets the system drop the pages that hold `range`, because their contents were copied
+    /// elsewhere. A later read fetches them from the file again. Does nothing where the system has
+    /// no such call.
+    pub fn release(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if range.start < range.end && range.end <= self.0.len() {
+            // SAFETY: DONTNEED would lose changes to a private mapping, but this one is read-only:
+            // its pages equal those of the file and come back from there.
+            let dropped = unsafe {
+                self.0.unchecked_advise_range(
+                    memmap2::UncheckedAdvice::DontNeed,
+                    range.start,
+                    range.len(),
+                )
+            };
+            if let Err(error) = dropped {
+                tracing::debug!("madvise failed, mapped pages stay resident: {error}");
+            }
+        }
+        #[cfg(not(unix))]
+        let _ = range;
+    }
+}
+
+impl Deref for Mapping {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}

@@ -1,0 +1,20 @@
+//! The safe layer over ggml: all `unsafe` that concerns ggml lives below this module.
+//!
+//! * [`gguf`] and [`types`] describe files and tensor types without calling ggml at all.
+//! * [`tensor`] holds arenas of tensor descriptions, [`ops`] the operations that extend a graph.
+//! * [`backend`] lists devices and owns backends and buffers, [`compute`] runs graphs on them.
+//! * [`kernels`] are our own CPU operations where ggml has none that is exact or fast enough.
+//!
+//! ggml aborts the process when an assertion fails, so every operation checks shapes, types and
+//! bounds here first and returns [`Error::Ggml`](crate::Error::Ggml) instead.
+
+pub(crate) mod backend;
+pub(crate) mod compute;
+pub(crate) mod convert;
+pub mod gguf;
+pub(crate) mod kernels;
+pub(crate) mod log;
+pub mod mmap;
+pub(crate) mod ops;
+pub(crate) mod tensor;
+pub mod types;

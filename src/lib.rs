@@ -1,0 +1,58 @@
+//! DiffusionGemma, block text diffusion, on llama.cpp's ggml.
+//!
+//! The way of the data, file by file:
+//!
+//! ```text
+//! model::file ─▶ model::hparams ─▶ model::tensors ─▶ model::weights
+//! chat ─▶ vocab ─▶ tokens ─┐              │
+//!                          ▼              ▼
+//!                       session ─▶ model::denoiser ─▶ model::graph ─▶ ggml
+//!                          │
+//!        diffusion::scheduler ─▶ canvas ─▶ sampler, schedule, random
+//! ```
+//!
+//! ```no_run
+//! use std::ops::ControlFlow;
+//! use std::path::Path;
+//! use std::sync::Arc;
+//! use llama_diffusion::{CancelFlag, DiffusionParams, Model, Overrides, Session, SessionParams, Vocab};
+//!
+//! # fn main() -> llama_diffusion::Result<()> {
+//! let model = Model::load(Path::new("model.gguf"), &Default::default(), &mut |_| ControlFlow::Continue(()))?;
+//! let model = Arc::new(model);
+//! let vocab = Vocab::load(model.file())?;
+//! let prompt = vocab.tokenize("Why is the sky blue?", true, false)?;
+//! let mut session = Session::new(&model, model.end_tokens()?, &SessionParams::default())?;
+//! let params = DiffusionParams::resolve(&Overrides::default(), &model.overrides())?;
+//! let answer = session.generate(&prompt, &params, &CancelFlag::default(), &mut |_| ControlFlow::Continue(()))?;
+//! println!("{}", vocab.detokenize(&answer.generation.tokens, false)?);
+//! # Ok(())
+//! # }
+//! ```
+
+#![deny(unsafe_code)]
+#![deny(unsafe_op_in_unsafe_fn)]
+#![warn(missing_docs)]
+#![warn(unreachable_pub)]
+
+pub mod chat;
+pub mod diffusion;
+mod error;
+#[allow(unsafe_code, reason = "ggml is C")]
+pub mod ggml;
+pub mod model;
+mod session;
+mod sys;
+mod text;
+#[allow(unsafe_code, reason = "libllama is C")]
+mod vocab;
+
+pub use diffusion::{
+    CancelFlag, DiffusionParams, EndTokens, Event, FinishReason, Generation, Overrides, Token,
+};
+pub use error::{Error, Result};
+pub use ggml::backend::{Device, DeviceKind, load_backends};
+pub use model::{FlashAttention, KvType, Model, PlacementParams, TensorOverride};
+pub use session::{Answer, DEFAULT_CONTEXT, Session, SessionParams};
+pub use text::Utf8Stream;
+pub use vocab::Vocab;

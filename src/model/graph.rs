@@ -1,0 +1,454 @@
+//! DiffusionGemma as graphs of ggml operations.
+//!
+//! Three graphs share the layers: [`Network::encode`] appends tokens to the KV cache,
+//! [`Network::denoise`] turns a canvas into draws, [`soften`] turns the distributions behind the
+//! draws into the next step's soft embeddings.
+//!
+//! Source of the mathematics: `modeling_diffusion_gemma.py` of transformers 5.23.0. Shapes are in
+//! ggml's order, fastest dimension first; T is the number of tokens of a pass.
+
+use super::hparams::{Hparams, LayerKind};
+use super::kv_cache::KvCache;
+use super::tensors::{Experts, LayerTensors};
+use super::weights::Weights;
+use crate::error::Result;
+use crate::ggml::compute::Graph;
+use crate::ggml::kernels::DRAW_PLANES;
+use crate::ggml::ops::Rope;
+use crate::ggml::tensor::{Context, Tensor};
+use crate::ggml::types::TensorType;
+
+/// Where one kind of layer writes and reads its cache during a pass.
+pub(crate) struct CacheInputs {
+    /// I64 `[T]`: the slot of each token.
+    pub(crate) rows: Tensor,
+    /// F16 `[keys, T]`: 0 where a token sees a key, else negative infinity.
+    pub(crate) mask: Tensor,
+    /// Slots that the pass looks at, from the first on.
+    pub(crate) keys: usize,
+}
+
+/// What the host tells a pass; the tensors have memory of their own, so that nothing is copied
+/// again while their contents stay.
+pub(crate) struct PassInputs {
+    /// I32 `[T]`.
+    pub(crate) tokens: Tensor,
+    /// I32 `[T]`: absolute positions.
+    pub(crate) positions: Tensor,
+    pub(crate) full: CacheInputs,
+    pub(crate) sliding: CacheInputs,
+}
+
+impl PassInputs {
+    /// Inputs for `tokens` tokens, with the keys that full and sliding layers look at.
+    pub(crate) fn new(
+        context: &Context,
+        tokens: usize,
+        full_keys: usize,
+        sliding_keys: usize,
+    ) -> Result<Self> {
+        let cache = |keys: usize, rows: &str, mask: &str| -> Result<CacheInputs> {
+            Ok(CacheInputs {
+                rows: context.tensor(TensorType::I64, &[tokens], rows)?,
+                mask: context.tensor(TensorType::F16, &[keys, tokens], mask)?,
+                keys,
+            })
+        };
+        Ok(Self {
+            tokens: context.tensor(TensorType::I32, &[tokens], "tokens")?,
+            positions: context.tensor(TensorType::I32, &[tokens], "positions")?,
+            full: cache(full_keys, "rows_full", "mask_full")?,
+            sliding: cache(sliding_keys, "rows_sliding", "mask_sliding")?,
+        })
+    }
+
+    /// How many tensors [`PassInputs::new`] makes.
+    pub(crate) const TENSORS: usize = 6;
+
+    fn cache(&self, kind: LayerKind) -> &CacheInputs {
+        match kind {
+            LayerKind::Full => &self.full,
+            LayerKind::Sliding => &self.sliding,
+        }
+    }
+}
+
+/// What a canvas carries from step to step, on the device of the output head.
+pub(crate) struct CanvasState {
+    /// F32 `[d, canvas]`: the soft embeddings that condition the next step.
+    pub(crate) soft: Tensor,
+    /// F32: unnormalised probabilities `[vocab, canvas]`, then the planes of a draw (see
+    /// [`Context::draw`]).
+    pub(crate) draws: Tensor,
+    /// F32 `[canvas]` in [0, 1).
+    pub(crate) uniforms: Tensor,
+    /// F32 `[2]`: temperature and soft cap.
+    pub(crate) scalars: Tensor,
+}
+
+impl CanvasState {
+    /// How many tensors [`CanvasState::new`] makes.
+    pub(crate) const TENSORS: usize = 4;
+
+    pub(crate) fn new(context: &Context, hparams: &Hparams) -> Result<Self> {
+        let canvas = hparams.canvas_length;
+        let draws = (hparams.vocab_size + DRAW_PLANES) * canvas;
+        Ok(Self {
+            soft: context.tensor(TensorType::F32, &[hparams.d, canvas], "soft_embeddings")?,
+            draws: context.tensor(TensorType::F32, &[draws], "draws")?,
+            uniforms: context.tensor(TensorType::F32, &[canvas], "uniforms")?,
+            scalars: context.tensor(TensorType::F32, &[2], "scalars")?,
+        })
+    }
+
+    /// The unnormalised probabilities, `[vocab, canvas]`.
+    fn weights(&self, context: &Context, hparams: &Hparams) -> Result<Tensor> {
+        let (vocab, canvas) = (hparams.vocab_size, hparams.canvas_length);
+        context.view(
+            &self.draws,
+            [vocab, canvas, 1],
+            [4 * vocab, 4 * vocab * canvas],
+            0,
+        )
+    }
+
+    /// First byte of a plane of draws.
+    pub(crate) fn plane(hparams: &Hparams, plane: DrawPlane) -> usize {
+        4 * hparams.canvas_length * (hparams.vocab_size + plane as usize)
+    }
+}
+
+/// The planes that a draw fills, one value per position.
+#[derive(Clone, Copy)]
+pub(crate) enum DrawPlane {
+    /// The most likely token.
+    Argmax,
+    /// The drawn token.
+    Sampled,
+    /// Entropy of the distribution, in nats.
+    Entropy,
+    /// The factor that normalises the weights.
+    Scale,
+}
+
+/// How the nodes are chosen.
+#[derive(Clone, Copy)]
+pub(crate) struct NodeChoice {
+    /// Fused attention instead of separate scores, softmax and sum.
+    pub(crate) flash: bool,
+    /// Our CPU kernels: everything runs on the CPU.
+    pub(crate) cpu_kernels: bool,
+}
+
+/// Builds the nodes of one graph.
+pub(crate) struct Network<'a> {
+    pub(crate) graph: &'a Graph,
+    pub(crate) hparams: &'a Hparams,
+    pub(crate) weights: &'a Weights,
+    pub(crate) cache: &'a KvCache,
+    pub(crate) inputs: &'a PassInputs,
+    pub(crate) choice: NodeChoice,
+}
+
+/// Room for the nodes of any graph of this model.
+pub(crate) fn capacity(hparams: &Hparams) -> usize {
+    // A layer makes about 70 nodes and leaves, and two for each of its experts' sums.
+    256 + hparams.layers.len() * (96 + 2 * hparams.n_experts_used)
+}
+
+impl Network<'_> {
+    /// Encodes tokens: the K and V of every layer go to the cache. With `logits` the result is the
+    /// next-token logits `[vocab]` of the last token, before the soft cap.
+    pub(crate) fn encode(&self, logits: bool) -> Result<Option<Tensor>> {
+        let last = self.hparams.layers.len() - 1;
+        let mut x = self.embed()?;
+        for l in 0..last {
+            let scalar = &self.layer(l).encoder_scale;
+            x = self.block(l, &x, scalar)?;
+        }
+        if !logits {
+            // Nothing but K and V of the encoder is ever read.
+            let h = self.norm(&x, &self.layer(last).attn_norm)?;
+            self.keys_values(last, &h)?;
+            return Ok(None);
+        }
+        let x = self.block(last, &x, &self.layer(last).encoder_scale)?;
+        let [d, tokens, ..] = x.ne();
+        let x = self
+            .ctx()
+            .view(&x, [d, 1, 1], [4 * d, 4 * d], 4 * d * (tokens - 1))?;
+        let x = self.norm(&x, &self.weights.table.output_norm)?;
+        let logits = self
+            .ctx()
+            .mul_mat(&self.weights.output, &x)?
+            .named("encoder_logits")
+            .output();
+        self.graph.add(&logits);
+        Ok(Some(logits))
+    }
+
+    /// One denoising step: canvas and soft embeddings to draws in `state`. The result is the
+    /// logits `[vocab, canvas]` before the soft cap.
+    pub(crate) fn denoise(&self, state: &CanvasState) -> Result<Tensor> {
+        let ctx = self.ctx();
+        let sc = &self.weights.table.self_cond;
+        // Soft embeddings of zero, as on the first step, give a signal of exactly zero.
+        let n = self.norm(&state.soft, &sc.pre_norm)?;
+        let gate = ctx.mul_mat(&sc.gate, &n)?;
+        let up = ctx.mul_mat(&sc.up, &n)?;
+        let signal = ctx.mul_mat(&sc.down, &self.geglu(&gate, &up)?)?;
+        let mut x = ctx.rms_norm(&ctx.add(&self.embed()?, &signal)?, self.hparams.rms_eps)?;
+        for l in 0..self.hparams.layers.len() {
+            x = self.block(l, &x, &self.layer(l).decoder_scale)?;
+        }
+        let x = self.norm(&x, &self.weights.table.output_norm)?;
+        let logits = ctx
+            .mul_mat(&self.weights.output, &x)?
+            .named("logits")
+            .output();
+        self.graph.add(&logits);
+        if self.choice.cpu_kernels {
+            self.graph
+                .add(&ctx.draw(&state.draws, &logits, &state.uniforms, &state.scalars)?);
+        } else {
+            self.draw_by_ops(state, &logits)?;
+        }
+        Ok(logits)
+    }
+
+    /// What [`Context::draw`] does, by ggml's own operations, for devices other than the CPU.
+    ///
+    /// The entropy is `-Σ p ln p`; the drawn token is the number of tokens whose cumulated
+    /// probability does not exceed `uniform * total`.
+    fn draw_by_ops(&self, state: &CanvasState, logits: &Tensor) -> Result<()> {
+        use crate::ggml::kernels::WEIGHT_SCALE;
+        let ctx = self.ctx();
+        let hp = self.hparams;
+        let (vocab, canvas) = (hp.vocab_size, hp.canvas_length);
+        let cap = hp.logit_softcap;
+        let temperature = ctx.view(&state.scalars, [1, 1, 1], [4, 4], 0)?;
+        let capped = ctx.scale(&ctx.tanh(&ctx.scale(logits, 1.0 / cap)?)?, cap)?;
+        let z = ctx.div(&capped, &temperature)?;
+        let p = ctx.soft_max(&z)?;
+        let store = |value: &Tensor, plane: DrawPlane| -> Result<()> {
+            let at = ctx.view(
+                &state.draws,
+                [canvas, 1, 1],
+                [4 * canvas; 2],
+                CanvasState::plane(hp, plane),
+            )?;
+            self.graph.add(&ctx.copy(value, &at)?);
+            Ok(())
+        };
+        store(&ctx.argmax(&z)?, DrawPlane::Argmax)?;
+        // A probability of zero would make the logarithm infinite; its share of the entropy is zero.
+        let log_p = ctx.log(&ctx.clamp(&ctx.scale(&p, 1.0)?, f32::MIN_POSITIVE, 1.0)?)?;
+        let entropy = ctx.scale(&ctx.sum_rows(&ctx.mul(&p, &log_p)?)?, -1.0)?;
+        store(&entropy, DrawPlane::Entropy)?;
+        let cdf = ctx.cumsum(&p)?;
+        let total = ctx.view(
+            &cdf,
+            [1, canvas, 1],
+            [4 * vocab, 4 * vocab * canvas],
+            4 * (vocab - 1),
+        )?;
+        let uniforms = ctx.reshape(&state.uniforms, &[1, canvas])?;
+        let target = ctx.mul(&ctx.cont(&total)?, &uniforms)?;
+        let above = ctx.sum_rows(&ctx.step(&ctx.sub(&cdf, &target)?)?)?;
+        let sampled = ctx.clamp(
+            &ctx.scale_bias(&above, -1.0, vocab as f32)?,
+            0.0,
+            (vocab - 1) as f32,
+        )?;
+        store(&sampled, DrawPlane::Sampled)?;
+        let weights = ctx.scale(&p, WEIGHT_SCALE)?;
+        self.graph
+            .add(&ctx.copy(&weights, &state.weights(ctx, hp)?)?);
+        // The sum of the weights of a row is WEIGHT_SCALE.
+        let scale = ctx.scale_bias(&state.uniforms, 0.0, 1.0 / WEIGHT_SCALE)?;
+        store(&scale, DrawPlane::Scale)
+    }
+
+    fn ctx(&self) -> &Context {
+        self.graph.context()
+    }
+
+    fn layer(&self, l: usize) -> &LayerTensors<Tensor> {
+        &self.weights.table.layers[l]
+    }
+
+    /// `rms(x) * weight`.
+    fn norm(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        let ctx = self.ctx();
+        ctx.mul(&ctx.rms_norm(x, self.hparams.rms_eps)?, weight)
+    }
+
+    /// Scaled token embeddings, `[d, T]`.
+    fn embed(&self) -> Result<Tensor> {
+        let ctx = self.ctx();
+        let rows = ctx.get_rows(&self.weights.table.token_embd, &self.inputs.tokens)?;
+        ctx.scale(&rows, self.hparams.embedding_scale)
+    }
+
+    fn geglu(&self, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+        if self.choice.cpu_kernels {
+            self.ctx().geglu_exact(gate, up)
+        } else {
+            self.ctx().geglu(gate, up)
+        }
+    }
+
+    /// One transformer layer, `[d, T]` to `[d, T]`; `scalar [1]` is the encoder's or the decoder's.
+    fn block(&self, l: usize, x: &Tensor, scalar: &Tensor) -> Result<Tensor> {
+        let ctx = self.ctx();
+        let w = self.layer(l);
+        let h = self.norm(x, &w.attn_norm)?;
+        self.keys_values(l, &h)?;
+        let attention = self.norm(&self.attention(l, &h)?, &w.post_attention_norm)?;
+        let x = ctx.add(x, &attention)?;
+
+        let dense = self.norm(&x, &w.ffn_norm)?;
+        let dense = self.geglu(
+            &ctx.mul_mat(&w.ffn_gate, &dense)?,
+            &ctx.mul_mat(&w.ffn_up, &dense)?,
+        )?;
+        let dense = self.norm(&ctx.mul_mat(&w.ffn_down, &dense)?, &w.post_ffw_norm_1)?;
+        let experts = self.norm(&self.experts(l, &x)?, &w.post_ffw_norm_2)?;
+        let mixed = self.norm(&ctx.add(&dense, &experts)?, &w.post_ffw_norm)?;
+        ctx.mul(&ctx.add(&x, &mixed)?, scalar)
+    }
+
+    /// Puts the K and V of the normed input into the cache.
+    fn keys_values(&self, l: usize, h: &Tensor) -> Result<()> {
+        let ctx = self.ctx();
+        let (w, layer) = (self.layer(l), &self.hparams.layers[l]);
+        let tokens = h.ne()[1];
+        let heads = [layer.head_dim, layer.n_kv_heads, tokens];
+        let k = ctx.reshape(&ctx.mul_mat(&w.attn_k, h)?, &heads)?;
+        // Layers without a V projection use the raw K projection.
+        let v = match &w.attn_v {
+            Some(attn_v) => ctx.reshape(&ctx.mul_mat(attn_v, h)?, &heads)?,
+            None => k.clone(),
+        };
+        let k = ctx.rope(&self.norm(&k, &w.attn_k_norm)?, &self.rope(l))?;
+        let v = ctx.rms_norm(&v, self.hparams.rms_eps)?;
+        let width = [layer.head_dim * layer.n_kv_heads, tokens];
+        let rows = &self.inputs.cache(layer.kind).rows;
+        let cache = &self.cache.layers[l];
+        self.graph
+            .add(&ctx.set_rows(&cache.k, &ctx.reshape(&k, &width)?, rows)?);
+        self.graph
+            .add(&ctx.set_rows(&cache.v, &ctx.reshape(&v, &width)?, rows)?);
+        Ok(())
+    }
+
+    fn rope(&self, l: usize) -> Rope<'_> {
+        Rope {
+            positions: &self.inputs.positions,
+            divisors: &self.weights.rope_divisors[l],
+        }
+    }
+
+    /// Attention over the cache, which holds the pass's own K and V already; `[d, T]`.
+    fn attention(&self, l: usize, h: &Tensor) -> Result<Tensor> {
+        let ctx = self.ctx();
+        let (w, layer) = (self.layer(l), &self.hparams.layers[l]);
+        let (dim, heads, tokens) = (layer.head_dim, self.hparams.n_heads, h.ne()[1]);
+        let q = ctx.reshape(&ctx.mul_mat(&w.attn_q, h)?, &[dim, heads, tokens])?;
+        let q = ctx.rope(&self.norm(&q, &w.attn_q_norm)?, &self.rope(l))?;
+        let q = ctx.swap_middle(&q)?;
+
+        let cache = &self.cache.layers[l];
+        let inputs = self.inputs.cache(layer.kind);
+        let row = cache.k.nb()[1];
+        let head = row / layer.n_kv_heads;
+        let shape = [dim, inputs.keys, layer.n_kv_heads];
+        let k = ctx.view(&cache.k, shape, [row, head], 0)?;
+        let v = ctx.view(&cache.v, shape, [row, head], 0)?;
+        // The norms of Q and K carry the scale of the scores.
+        const SCALE: f32 = 1.0;
+        let mixed = if self.choice.flash {
+            ctx.flash_attention(&q, &k, &v, &inputs.mask, SCALE)?
+        } else {
+            let scores = ctx.mul_mat_f32(&k, &q)?;
+            let scores = ctx.soft_max_masked(&scores, &inputs.mask, SCALE)?;
+            let mixed = ctx.mul_mat(&ctx.cont(&ctx.transpose(&v)?)?, &scores)?;
+            ctx.cont(&ctx.swap_middle(&mixed)?)?
+        };
+        ctx.mul_mat(
+            &w.attn_output,
+            &ctx.reshape(&mixed, &[dim * heads, tokens])?,
+        )
+    }
+
+    /// The mixture of experts on the residual `x [d, T]`.
+    fn experts(&self, l: usize, x: &Tensor) -> Result<Tensor> {
+        let ctx = self.ctx();
+        let w = self.layer(l);
+        let (n, used) = (self.hparams.n_experts, self.hparams.n_experts_used);
+        let [d, tokens, ..] = x.ne();
+
+        // Softmax over all experts, the best of them renormalised to sum 1, then the scale of each
+        // expert. A small error here changes experts: the router stays in F32.
+        let input = ctx.mul(
+            &ctx.rms_norm(x, self.hparams.rms_eps)?,
+            &self.weights.router_scale[l],
+        )?;
+        let p = ctx.soft_max(&ctx.mul_mat_f32(&w.router, &input)?)?;
+        let chosen = ctx.top_k(&p, used)?;
+        let pick = |values: &Tensor| -> Result<Tensor> {
+            let rows = ctx.get_rows(&ctx.reshape(values, &[1, n, tokens])?, &chosen)?;
+            ctx.reshape(&rows, &[used, tokens])
+        };
+        let scaled = pick(&ctx.mul(&p, &w.experts_down_scale)?)?;
+        let share = ctx.div(&scaled, &ctx.sum_rows(&pick(&p)?)?)?;
+
+        let input = ctx.reshape(&self.norm(x, &w.pre_ffw_norm_2)?, &[d, 1, tokens])?;
+        let hidden = match &w.experts {
+            Experts::Fused { gate_up } => {
+                let both = ctx.mul_mat_id(gate_up, &input, &chosen)?;
+                let (half, stride) = (both.ne()[0] / 2, both.nb());
+                let part =
+                    |offset| ctx.view(&both, [half, used, tokens], [stride[1], stride[2]], offset);
+                self.geglu(&part(0)?, &part(4 * half)?)?
+            }
+            Experts::Split { gate, up } => self.geglu(
+                &ctx.mul_mat_id(gate, &input, &chosen)?,
+                &ctx.mul_mat_id(up, &input, &chosen)?,
+            )?,
+        };
+        let out = ctx.mul_mat_id(&w.experts_down, &hidden, &chosen)?;
+        let out = ctx.mul(&out, &ctx.reshape(&share, &[1, used, tokens])?)?;
+        let stride = out.nb();
+        let expert =
+            |e: usize| ctx.view(&out, [d, tokens, 1], [stride[2], stride[3]], e * stride[1]);
+        let mut sum = expert(0)?;
+        for e in 1..used {
+            sum = ctx.add(&sum, &expert(e)?)?;
+        }
+        // A single expert's view has gaps of nothing, but ggml cannot know.
+        if used == 1 { ctx.cont(&sum) } else { Ok(sum) }
+    }
+}
+
+/// Self-conditioning's product: probabilities times embeddings, `soft = p E s`, kept in `state`
+/// for the next step.
+pub(crate) fn soften(
+    graph: &Graph,
+    hparams: &Hparams,
+    weights: &Weights,
+    state: &CanvasState,
+) -> Result<()> {
+    let ctx = graph.context();
+    let product = ctx.mul_mat(&weights.embd_transposed, &state.weights(ctx, hparams)?)?;
+    let canvas = hparams.canvas_length;
+    let scale = ctx.view(
+        &state.draws,
+        [1, canvas, 1],
+        [4, 4 * canvas],
+        CanvasState::plane(hparams, DrawPlane::Scale),
+    )?;
+    let soft = ctx.scale(&ctx.mul(&product, &scale)?, hparams.embedding_scale)?;
+    graph.add(&ctx.copy(&soft, &state.soft)?);
+    Ok(())
+}

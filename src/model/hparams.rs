@@ -1,0 +1,439 @@
+//! The hyperparameters of a model, read from GGUF metadata and validated.
+//!
+//! What passes here can neither make ggml stop the process nor make us reserve absurd amounts of
+//! memory: every extent is bounded here or compared with the shape of a tensor that the file really
+//! holds (see [`tensors`](super::tensors)).
+
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use super::file::ModelFile;
+use super::tensors::TOKEN_EMBD;
+use crate::error::Result;
+use crate::ggml::gguf::{Array, FromValue, Gguf, Value};
+use crate::ggml::types::TensorType;
+
+/// The architecture name of DiffusionGemma files.
+pub const ARCHITECTURE: &str = "diffusion-gemma";
+/// Masked-diffusion architectures whose forward pass libllama has.
+const LIBLLAMA_ARCHITECTURES: [&str; 4] = ["dream", "llada", "llada-moe", "rnd1"];
+
+/// Deep models have about a hundred layers; the bound keeps the graph (some 60 nodes a layer)
+/// small.
+const MAX_LAYERS: u32 = 1024;
+/// Logits of a canvas are `canvas_length × vocab_size`, so this bounds them to something that a
+/// machine may have.
+const MAX_CANVAS: u32 = 65_536;
+/// Heads, their size and experts, each; ten times what any model has, and their products still fit.
+const MAX_COUNT: u32 = 4096;
+/// The graph has nodes for each of the experts that a token goes through.
+const MAX_EXPERTS_USED: usize = 128;
+/// Positions and ids are `i32` in ggml.
+const MAX_I32: u32 = i32::MAX as u32;
+
+/// How the queries of a layer see the prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LayerKind {
+    /// The last `sliding_window` positions.
+    Sliding,
+    /// All positions.
+    Full,
+}
+
+impl fmt::Display for LayerKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sliding => "sliding",
+            Self::Full => "full",
+        })
+    }
+}
+
+/// What differs from layer to layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LayerHparams {
+    /// How far its queries see.
+    pub kind: LayerKind,
+    /// Heads of K and V, a divisor of [`Hparams::n_heads`].
+    pub n_kv_heads: usize,
+    /// Size of a head of Q, K and V; even.
+    pub head_dim: usize,
+    /// Base of the rotary embedding (theta).
+    pub rope_base: f32,
+    /// Leading dimensions of a head that the rotary embedding covers; even, at most `head_dim`.
+    pub rope_dims: usize,
+}
+
+/// Settings of the entropy-bound sampler that the file recommends; `None` where it says nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct EntropyBoundHints {
+    /// Denoising steps of a canvas, at most.
+    pub max_steps: Option<u32>,
+    /// Temperature towards the last step.
+    pub t_min: Option<f32>,
+    /// Temperature of the first step.
+    pub t_max: Option<f32>,
+    /// Entropy that the positions accepted in a step may have together, in nats.
+    pub entropy_bound: Option<f32>,
+    /// Steps for which the canvas must not change before it may stop.
+    pub stability_threshold: Option<u32>,
+    /// Mean entropy below which it may stop, in nats.
+    pub confidence_threshold: Option<f32>,
+}
+
+/// The hyperparameters of a DiffusionGemma model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hparams {
+    /// Tokens of the vocabulary.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub d: usize,
+    /// Width of the dense MLP and of the self-conditioning MLP.
+    pub d_ff: usize,
+    /// Heads of Q, the same in all layers.
+    pub n_heads: usize,
+    /// Layer by layer, at least one.
+    pub layers: Vec<LayerHparams>,
+    /// Positions that a token of a sliding layer sees, itself included.
+    pub sliding_window: usize,
+    /// Added to the mean square in every RMS norm.
+    pub rms_eps: f32,
+    /// Experts of a layer.
+    pub n_experts: usize,
+    /// Experts that the router chooses for a token.
+    pub n_experts_used: usize,
+    /// Width of an expert.
+    pub d_expert: usize,
+    /// Logits are squashed to `±logit_softcap` by `c · tanh(x / c)`.
+    pub logit_softcap: f32,
+    /// Tokens of a canvas.
+    pub canvas_length: usize,
+    /// Positions that the model was trained for.
+    pub context_length: usize,
+    /// Embeddings are multiplied by this, see [`embedding_scale`].
+    pub embedding_scale: f32,
+    /// Recommended sampling.
+    pub entropy_bound: EntropyBoundHints,
+    /// Begin-of-sequence token.
+    pub bos: Option<u32>,
+    /// End-of-sequence token.
+    pub eos: Option<u32>,
+    /// Padding token.
+    pub pad: Option<u32>,
+}
+
+impl Hparams {
+    /// Reads and validates the hyperparameters of a file of architecture `diffusion-gemma`.
+    ///
+    /// # Errors
+    /// Another architecture; a missing key; a value of a wrong type, out of range or in
+    /// contradiction to another.
+    pub fn from_file(file: &ModelFile) -> Result<Self> {
+        let gguf = file.metadata();
+        check_architecture(gguf)?;
+        let keys = Keys { gguf };
+        keys.refuse_nonzero(
+            "attention.shared_kv_layers",
+            "K and V shared between layers",
+        )?;
+        keys.refuse_nonzero("embedding_length_per_layer_input", "embeddings per layer")?;
+        if gguf.get("diffusion.shift_logits")? == Some(true) {
+            return Err(gguf.metadata_error(
+                "diffusion.shift_logits",
+                "is true, which canvas models do not support",
+            ));
+        }
+
+        let n_layers = keys.count("block_count", 1..=MAX_LAYERS)?;
+        let n_heads = keys.count("attention.head_count", 1..=MAX_COUNT)?;
+        let n_experts = keys.count("expert_count", 1..=MAX_COUNT)?;
+        let d = keys.count("embedding_length", 1..=MAX_I32)?;
+        let (embd_type, vocab_size) = vocabulary(file)?;
+        let token_id = |name: &str| keys.token_id(name, vocab_size);
+        Ok(Self {
+            vocab_size,
+            d,
+            d_ff: keys.count("feed_forward_length", 1..=MAX_I32)?,
+            n_heads,
+            layers: keys.layers(n_layers, n_heads)?,
+            // A window of one position would leave a token nothing of the prefix.
+            sliding_window: keys.count("attention.sliding_window", 2..=MAX_I32)?,
+            rms_eps: keys.positive("attention.layer_norm_rms_epsilon")?,
+            n_experts,
+            n_experts_used: keys.count(
+                "expert_used_count",
+                1..=n_experts.min(MAX_EXPERTS_USED) as u32,
+            )?,
+            d_expert: keys.count("expert_feed_forward_length", 1..=MAX_I32)?,
+            logit_softcap: keys.positive("final_logit_softcapping")?,
+            canvas_length: in_range(gguf, "diffusion.canvas_length", 1..=MAX_CANVAS)?,
+            context_length: keys.count("context_length", 1..=MAX_I32)?,
+            embedding_scale: match gguf.value(&key("embedding_scale")) {
+                Some(_) => keys.positive("embedding_scale")?,
+                None => embedding_scale(d, embd_type),
+            },
+            entropy_bound: entropy_bound_hints(gguf)?,
+            bos: token_id("bos")?,
+            eos: token_id("eos")?,
+            pad: token_id("padding")?,
+        })
+    }
+}
+
+/// What the reference multiplies embeddings by: `sqrt(d)` in the type of the checkpoint.
+///
+/// F32 and F16 files are taken for what they say. All others come from BF16 checkpoints, whose
+/// factor is rounded to BF16 (53.0 instead of 53.066 for d = 2816).
+pub fn embedding_scale(d: usize, token_embd: TensorType) -> f32 {
+    let scale = (d as f32).sqrt();
+    match token_embd {
+        TensorType::F32 | TensorType::F16 => scale,
+        _ => half::bf16::from_f32(scale).to_f32(),
+    }
+}
+
+fn key(suffix: &str) -> String {
+    format!("{ARCHITECTURE}.{suffix}")
+}
+
+fn check_architecture(gguf: &Gguf) -> Result<()> {
+    let name = "general.architecture";
+    let found: &str = gguf.require(name)?;
+    if found == ARCHITECTURE {
+        return Ok(());
+    }
+    let problem = if LIBLLAMA_ARCHITECTURES.contains(&found) {
+        format!("'{found}' is no canvas model: it runs through libllama, not as '{ARCHITECTURE}'")
+    } else {
+        let others = LIBLLAMA_ARCHITECTURES.join(", ");
+        format!(
+            "'{found}' is not supported: use a '{ARCHITECTURE}' model, or one that libllama runs ({others})"
+        )
+    };
+    Err(gguf.metadata_error(name, problem))
+}
+
+/// Type of the embedding matrix and number of its rows, which the tokenizer's list must agree with.
+fn vocabulary(file: &ModelFile) -> Result<(TensorType, usize)> {
+    let (_, tensor) = file
+        .tensor(TOKEN_EMBD)
+        .ok_or_else(|| file.tensor_error(TOKEN_EMBD, "is missing"))?;
+    let rows = tensor.info.shape[1];
+    if rows > MAX_I32 as usize {
+        return Err(file.tensor_error(
+            TOKEN_EMBD,
+            format!("has {rows} rows, but token ids end at {MAX_I32}"),
+        ));
+    }
+    let list = "tokenizer.ggml.tokens";
+    match file.metadata().value(list) {
+        Some(Value::Array(tokens)) if tokens.len() != rows => {
+            let problem = format!(
+                "has {} tokens, but '{TOKEN_EMBD}' has {rows} rows",
+                tokens.len()
+            );
+            Err(file.metadata().metadata_error(list, problem))
+        }
+        _ => Ok((tensor.info.ty, rows)),
+    }
+}
+
+fn entropy_bound_hints(gguf: &Gguf) -> Result<EntropyBoundHints> {
+    let count = |name: &str, range| {
+        let name = format!("diffusion.eb_{name}");
+        match gguf.value(&name) {
+            Some(_) => in_range(gguf, &name, range).map(|n| Some(n as u32)),
+            None => Ok(None),
+        }
+    };
+    let number = |name: &str| {
+        let name = format!("diffusion.eb_{name}");
+        match gguf.get::<f32>(&name)? {
+            Some(x) if !x.is_finite() || x < 0.0 => Err(gguf.metadata_error(
+                &name,
+                format!("is {x}, expected a finite number that is not negative"),
+            )),
+            x => Ok(x),
+        }
+    };
+    Ok(EntropyBoundHints {
+        max_steps: count("max_steps", 1..=MAX_I32)?,
+        t_min: number("t_min")?,
+        t_max: number("t_max")?,
+        entropy_bound: number("entropy_bound")?,
+        stability_threshold: count("stability_threshold", 0..=MAX_I32)?,
+        confidence_threshold: number("confidence_threshold")?,
+    })
+}
+
+fn in_range(gguf: &Gguf, key: &str, range: RangeInclusive<u32>) -> Result<usize> {
+    let value: u32 = gguf.require(key)?;
+    if range.contains(&value) {
+        Ok(value as usize)
+    } else {
+        let (min, max) = range.into_inner();
+        Err(gguf.metadata_error(key, format!("is {value}, expected {min} to {max}")))
+    }
+}
+
+/// Reads keys with the architecture's prefix.
+struct Keys<'a> {
+    gguf: &'a Gguf,
+}
+
+impl<'a> Keys<'a> {
+    fn require<T: FromValue<'a>>(&self, suffix: &str) -> Result<T> {
+        self.gguf.require(&key(suffix))
+    }
+
+    fn count(&self, suffix: &str, range: RangeInclusive<u32>) -> Result<usize> {
+        in_range(self.gguf, &key(suffix), range)
+    }
+
+    fn positive(&self, suffix: &str) -> Result<f32> {
+        let value: f32 = self.require(suffix)?;
+        if value.is_finite() && value > 0.0 {
+            Ok(value)
+        } else {
+            Err(self.gguf.metadata_error(
+                &key(suffix),
+                format!("is {value}, expected a finite number above 0"),
+            ))
+        }
+    }
+
+    fn refuse_nonzero(&self, suffix: &str, feature: &str) -> Result<()> {
+        match self.gguf.get::<u32>(&key(suffix))? {
+            None | Some(0) => Ok(()),
+            Some(value) => {
+                let problem = format!("is {value}: {feature} are not supported (expected 0)");
+                Err(self.gguf.metadata_error(&key(suffix), problem))
+            }
+        }
+    }
+
+    fn token_id(&self, name: &str, vocab_size: usize) -> Result<Option<u32>> {
+        let key = format!("tokenizer.ggml.{name}_token_id");
+        match self.gguf.get::<u32>(&key)? {
+            Some(id) if id as usize >= vocab_size => {
+                let problem = format!("is {id}, but the vocabulary has {vocab_size} tokens");
+                Err(self.gguf.metadata_error(&key, problem))
+            }
+            id => Ok(id),
+        }
+    }
+
+    fn layers(&self, n_layers: usize, n_heads: usize) -> Result<Vec<LayerHparams>> {
+        let kinds = self.kinds(n_layers)?.into_iter();
+        let kv_heads = self.kv_heads(n_layers, n_heads)?;
+        kinds
+            .zip(kv_heads)
+            .map(|(kind, n_kv_heads)| self.layer(kind, n_kv_heads))
+            .collect()
+    }
+
+    /// An array with an element per layer, or a period p: every p-th layer is full.
+    fn kinds(&self, n_layers: usize) -> Result<Vec<LayerKind>> {
+        let name = key("attention.sliding_window_pattern");
+        let is_sliding: Vec<bool> = match self.gguf.require::<Value<'_>>(&name)? {
+            Value::Array(_) => self.per_layer(&name, n_layers)?,
+            _ => {
+                let period = in_range(self.gguf, &name, 1..=MAX_LAYERS)?;
+                (1..=n_layers)
+                    .map(|layer| !layer.is_multiple_of(period))
+                    .collect()
+            }
+        };
+        let kind = |sliding| {
+            if sliding {
+                LayerKind::Sliding
+            } else {
+                LayerKind::Full
+            }
+        };
+        Ok(is_sliding.into_iter().map(kind).collect())
+    }
+
+    fn kv_heads(&self, n_layers: usize, n_heads: usize) -> Result<Vec<usize>> {
+        let name = key("attention.head_count_kv");
+        let counts: Vec<u32> = match self.gguf.require::<Value<'_>>(&name)? {
+            Value::Array(_) => self.per_layer(&name, n_layers)?,
+            _ => vec![self.gguf.require(&name)?; n_layers],
+        };
+        let divides = |&count: &u32| count > 0 && n_heads.is_multiple_of(count as usize);
+        match counts.iter().find(|count| !divides(count)) {
+            Some(count) => {
+                let problem = format!(
+                    "has {count} heads of K and V, which do not divide the {n_heads} heads of Q"
+                );
+                Err(self.gguf.metadata_error(&name, problem))
+            }
+            None => Ok(counts.into_iter().map(|count| count as usize).collect()),
+        }
+    }
+
+    fn per_layer<T: FromValue<'a>>(&self, name: &str, n_layers: usize) -> Result<Vec<T>> {
+        let array: Array<'_> = self.gguf.require(name)?;
+        if array.len() != n_layers {
+            let problem = format!("has {} elements for {n_layers} layers", array.len());
+            return Err(self.gguf.metadata_error(name, problem));
+        }
+        let values: Option<Vec<T>> = array.to_vec();
+        values.ok_or_else(|| {
+            let problem = format!(
+                "is {}, expected each element to be {}",
+                Value::Array(array),
+                T::EXPECTED
+            );
+            self.gguf.metadata_error(name, problem)
+        })
+    }
+
+    /// The sizes are those of the layer's kind.
+    fn layer(&self, kind: LayerKind, n_kv_heads: usize) -> Result<LayerHparams> {
+        let suffix = match kind {
+            LayerKind::Sliding => "_swa",
+            LayerKind::Full => "",
+        };
+        let even = |name: &str, max: u32| {
+            let name = format!("{name}{suffix}");
+            let value = self.count(&name, 2..=max)?;
+            if value.is_multiple_of(2) {
+                Ok(value)
+            } else {
+                let problem = format!(
+                    "is {value}, expected an even number: the rotary embedding turns pairs"
+                );
+                Err(self.gguf.metadata_error(&key(&name), problem))
+            }
+        };
+        let head_dim = even("attention.key_length", MAX_COUNT)?;
+        let value_key = format!("attention.value_length{suffix}");
+        let value_dim = self.count(&value_key, 1..=MAX_COUNT)?;
+        if value_dim != head_dim {
+            let problem = format!(
+                "is {value_dim}, but the keys of {kind} layers have a length of {head_dim}"
+            );
+            return Err(self.gguf.metadata_error(&key(&value_key), problem));
+        }
+        Ok(LayerHparams {
+            kind,
+            n_kv_heads,
+            head_dim,
+            rope_base: self.positive(&format!("rope.freq_base{suffix}"))?,
+            rope_dims: even("rope.dimension_count", head_dim as u32)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_embedding_scale_is_that_of_the_checkpoint() {
+        assert_eq!(embedding_scale(2816, TensorType::Q8_0), 53.0);
+        assert_eq!(embedding_scale(2816, TensorType::F32), 2816_f32.sqrt());
+        assert_eq!(embedding_scale(2304, TensorType::BF16), 48.0);
+    }
+}

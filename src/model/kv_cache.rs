@@ -1,0 +1,200 @@
+//! The keys and values of the encoded prefix, and the room behind it where a canvas keeps its own
+//! while it is denoised.
+
+use std::str::FromStr;
+
+use super::hparams::{Hparams, LayerKind};
+use super::mask::KeyLayout;
+use super::placement::Placement;
+use crate::Token;
+use crate::error::{Error, Result};
+use crate::ggml::tensor::{Context, Tensor};
+use crate::ggml::types::TensorType;
+
+/// Element type of cached keys and values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KvType {
+    /// Half precision, the default.
+    #[default]
+    F16,
+    /// Single precision.
+    F32,
+    /// Blocks of 32 8-bit numbers with a scale: half the size of F16, needs flash attention.
+    Q8_0,
+}
+
+impl KvType {
+    pub(crate) fn tensor_type(self) -> TensorType {
+        match self {
+            Self::F16 => TensorType::F16,
+            Self::F32 => TensorType::F32,
+            Self::Q8_0 => TensorType::Q8_0,
+        }
+    }
+}
+
+impl FromStr for KvType {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name.to_ascii_lowercase().as_str() {
+            "f16" => Ok(Self::F16),
+            "f32" => Ok(Self::F32),
+            "q8_0" => Ok(Self::Q8_0),
+            _ => Err(Error::parameter(
+                "KV cache type",
+                format!("'{name}' is not supported: use f16, f32 or q8_0"),
+            )),
+        }
+    }
+}
+
+/// Cached keys and values of one layer, each `[head_dim * kv_heads, slots]`.
+pub(crate) struct LayerCache {
+    pub(crate) k: Tensor,
+    pub(crate) v: Tensor,
+}
+
+/// The cache of one session.
+pub(crate) struct KvCache {
+    pub(crate) layers: Vec<LayerCache>,
+    full: KeyLayout,
+    sliding: KeyLayout,
+    ty: KvType,
+    context: usize,
+    /// Tokens whose keys and values are cached.
+    tokens: Vec<Token>,
+    /// One past the highest position ever written since the start was: what a ring overwrote.
+    written: usize,
+    bytes: usize,
+}
+
+/// Slots are rounded up to this, as GPU attention kernels ask for keys in such units.
+pub(crate) const SLOT_UNIT: usize = 256;
+
+impl KvCache {
+    /// Room for `context` positions; `pass` is the most tokens that one pass writes.
+    pub(crate) fn new(
+        hparams: &Hparams,
+        placement: &Placement,
+        context: usize,
+        pass: usize,
+        ty: KvType,
+    ) -> Result<Self> {
+        let full = KeyLayout {
+            slots: context.next_multiple_of(SLOT_UNIT),
+            window: None,
+        };
+        // A window beyond the context is the context.
+        let ring = (hparams.sliding_window.min(context) - 1 + pass).next_multiple_of(SLOT_UNIT);
+        let sliding = KeyLayout {
+            // A context below the window never wraps.
+            slots: ring.min(full.slots),
+            window: Some(hparams.sliding_window),
+        };
+        let mut layers: Vec<Option<LayerCache>> = (0..hparams.layers.len()).map(|_| None).collect();
+        let mut bytes = 0;
+        for (buffer_type, members) in placement.layers_by_memory() {
+            let arena = Context::new(2 * members.len())?;
+            for l in members {
+                let row = hparams.layers[l].n_kv_heads * hparams.layers[l].head_dim;
+                let slots = match hparams.layers[l].kind {
+                    LayerKind::Full => full.slots,
+                    LayerKind::Sliding => sliding.slots,
+                };
+                if row % ty.tensor_type().block_len() != 0 {
+                    return Err(Error::parameter(
+                        "KV cache type",
+                        format!(
+                            "q8_0 needs rows of a multiple of 32, layer {l} has {row}: use f16"
+                        ),
+                    ));
+                }
+                layers[l] = Some(LayerCache {
+                    k: arena.tensor(ty.tensor_type(), &[row, slots], &format!("cache_k.{l}"))?,
+                    v: arena.tensor(ty.tensor_type(), &[row, slots], &format!("cache_v.{l}"))?,
+                });
+            }
+            let buffer = arena.allocate(
+                buffer_type,
+                &format!("the KV cache of {context} positions"),
+                "lower the context size (-c) or use a smaller KV cache type (-ctk, -ctv)",
+            )?;
+            bytes += buffer.size();
+        }
+        let layers: Option<Vec<LayerCache>> = layers.into_iter().collect();
+        let cache = Self {
+            layers: layers.ok_or_else(|| Error::Ggml("a layer was placed nowhere".into()))?,
+            full,
+            sliding,
+            ty,
+            context,
+            tokens: Vec::new(),
+            written: 0,
+            bytes,
+        };
+        // Hidden slots take part in attention with weight zero: they must hold numbers.
+        for layer in &cache.layers {
+            layer.k.zero()?;
+            layer.v.zero()?;
+        }
+        Ok(cache)
+    }
+
+    /// How a layer's positions lie in its slots.
+    pub(crate) fn layout(&self, kind: LayerKind) -> KeyLayout {
+        match kind {
+            LayerKind::Full => self.full,
+            LayerKind::Sliding => self.sliding,
+        }
+    }
+
+    /// Element type.
+    pub(crate) fn ty(&self) -> KvType {
+        self.ty
+    }
+
+    /// Positions that fit.
+    pub(crate) fn context(&self) -> usize {
+        self.context
+    }
+
+    /// Size of all buffers.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Tokens whose keys and values are cached.
+    pub(crate) fn tokens(&self) -> &[Token] {
+        &self.tokens
+    }
+
+    /// Notes that a pass wrote `count` positions behind the cached tokens without keeping them.
+    pub(crate) fn scratch(&mut self, count: usize) {
+        self.written = self.written.max(self.tokens.len() + count);
+    }
+
+    /// Notes that these tokens were encoded behind the cached ones.
+    pub(crate) fn append(&mut self, tokens: &[Token]) {
+        self.scratch(tokens.len());
+        self.tokens.extend_from_slice(tokens);
+    }
+
+    /// Forgets all but the first `count` tokens, and everything if the rings no longer hold what
+    /// the window before position `count` needs. Returns how many are kept.
+    pub(crate) fn truncate(&mut self, count: usize) -> usize {
+        let count = count.min(self.tokens.len());
+        let window_start = count.saturating_sub(self.sliding.window.unwrap_or(0).saturating_sub(1));
+        let overwritten_below = self.written.saturating_sub(self.sliding.slots);
+        let kept = if window_start >= overwritten_below {
+            count
+        } else {
+            0
+        };
+        self.tokens.truncate(kept);
+        if kept == 0 {
+            self.written = 0;
+        }
+        kept
+    }
+}

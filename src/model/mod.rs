@@ -1,0 +1,170 @@
+//! DiffusionGemma: the model file, its weights, its graphs, and the sequences that run on it.
+
+pub mod denoiser;
+pub mod file;
+mod graph;
+pub mod hparams;
+mod kv_cache;
+pub mod mask;
+mod placement;
+pub mod synthetic;
+pub mod tensors;
+pub mod tokenizer;
+mod weights;
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+pub use denoiser::{Counters, DenoiserParams, FlashAttention, SequenceDenoiser};
+use file::ModelFile;
+use hparams::Hparams;
+pub use kv_cache::KvType;
+use placement::Placement;
+pub use placement::{PlacementParams, TensorOverride};
+use tensors::TensorTable;
+use weights::Weights;
+
+use crate::diffusion::{EndTokens, Overrides, Token};
+use crate::error::{Error, Result};
+
+/// A loaded model: immutable, shared by the sessions that run on it.
+pub struct Model {
+    file: ModelFile,
+    hparams: Hparams,
+    placement: Placement,
+    weights: Weights,
+    /// Whether sequences on the CPU use our own kernels; tests turn it off to compare them with
+    /// ggml's operations.
+    cpu_kernels: bool,
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model")
+            .field("path", &self.file.metadata().path())
+            .field("hparams", &self.hparams)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Model {
+    /// Loads a GGUF file of architecture `diffusion-gemma`, or all parts of a split one.
+    ///
+    /// `progress` hears the share that is loaded, from 0 to 1, and may stop.
+    ///
+    /// # Errors
+    /// The file cannot be read, is not such a model, or does not fit the devices;
+    /// [`Error::Cancelled`] if `progress` stopped.
+    pub fn load(
+        path: &Path,
+        params: &PlacementParams,
+        progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
+    ) -> Result<Self> {
+        let file = ModelFile::open(path)?;
+        let hparams = Hparams::from_file(&file)?;
+        let located = TensorTable::locate(&file, &hparams)?;
+        let placement = Placement::new(&hparams, params)?;
+        let weights = Weights::load(
+            &file,
+            &hparams,
+            located,
+            &placement,
+            !params.no_mmap,
+            progress,
+        )?;
+        tracing::info!(
+            path = %path.display(),
+            layers = hparams.layers.len(),
+            experts = hparams.n_experts,
+            vocab = hparams.vocab_size,
+            canvas = hparams.canvas_length,
+            mapped_mib = weights.mapped_bytes >> 20,
+            copied_mib = weights.copied_bytes >> 20,
+            devices = ?placement.devices(),
+            "model loaded"
+        );
+        Ok(Self {
+            file,
+            hparams,
+            placement,
+            weights,
+            cpu_kernels: true,
+        })
+    }
+
+    /// Makes CPU sequences use ggml's own operations instead of this crate's kernels: slower, and
+    /// gelu is less exact. For comparison.
+    #[doc(hidden)]
+    pub fn without_cpu_kernels(mut self) -> Self {
+        self.cpu_kernels = false;
+        self
+    }
+
+    /// Sizes and settings of the model.
+    pub fn hparams(&self) -> &Hparams {
+        &self.hparams
+    }
+
+    /// The file, for its metadata.
+    pub fn file(&self) -> &ModelFile {
+        &self.file
+    }
+
+    /// Bytes of weights: copied to devices, and used in the mapped file.
+    pub fn weight_bytes(&self) -> (usize, usize) {
+        (self.weights.copied_bytes, self.weights.mapped_bytes)
+    }
+
+    /// Sampler settings that the file recommends.
+    pub fn overrides(&self) -> Overrides {
+        let hints = &self.hparams.entropy_bound;
+        Overrides {
+            max_steps: hints.max_steps,
+            t_min: hints.t_min,
+            t_max: hints.t_max,
+            entropy_bound: hints.entropy_bound,
+            stability_threshold: hints.stability_threshold,
+            confidence_threshold: hints.confidence_threshold,
+        }
+    }
+
+    /// The tokens that the file says end an answer: the list `diffusion.eos_token_ids` if it is
+    /// there, else the end-of-sequence token. The vocabulary may know more by their names.
+    ///
+    /// # Errors
+    /// The list is not one of token ids.
+    pub fn end_tokens(&self) -> Result<EndTokens> {
+        let gguf = self.file.metadata();
+        let ids: Vec<Token> = match gguf.get::<crate::ggml::gguf::Array<'_>>(EOS_LIST)? {
+            Some(list) => list
+                .to_vec::<u32>()
+                .unwrap_or_default()
+                .into_iter()
+                .filter_map(|id| self.token(id))
+                .collect(),
+            None => self
+                .hparams
+                .eos
+                .and_then(|id| self.token(id))
+                .into_iter()
+                .collect(),
+        };
+        if ids.is_empty() && gguf.value(EOS_LIST).is_some() {
+            return Err(Error::Metadata {
+                path: gguf.path().to_owned(),
+                key: EOS_LIST.into(),
+                problem: "expected a list of token ids".into(),
+            });
+        }
+        Ok(EndTokens {
+            ids,
+            pad: self.hparams.pad.and_then(|id| self.token(id)),
+        })
+    }
+
+    fn token(&self, id: u32) -> Option<Token> {
+        ((id as usize) < self.hparams.vocab_size).then_some(id as Token)
+    }
+}
+
+const EOS_LIST: &str = "diffusion.eos_token_ids";

@@ -1,0 +1,226 @@
+//! Which device holds which part of the model: `-ngl`, `-dev`, `-ts`, `--n-cpu-moe` and `-ot`.
+
+use regex::Regex;
+
+use super::hparams::Hparams;
+use crate::error::{Error, Result};
+use crate::ggml::backend::{BufferType, Device, DeviceKind};
+
+/// Keeps the tensors whose names match a pattern in a given kind of memory.
+#[derive(Clone, Debug)]
+pub struct TensorOverride {
+    /// Regular expression over tensor names, found anywhere in the name.
+    pub pattern: Regex,
+    /// Name of the memory, such as `CPU` or `CUDA0`.
+    pub memory: String,
+}
+
+/// Where the model shall lie.
+#[derive(Clone, Debug, Default)]
+pub struct PlacementParams {
+    /// Layers on GPUs, counted from the last one; the output head counts as one. `None` is all.
+    pub gpu_layers: Option<usize>,
+    /// Devices to use, by name; `None` is every GPU there is, an empty list is none.
+    pub devices: Option<Vec<String>>,
+    /// Shares of the layers for each GPU; empty shares by free memory.
+    pub split: Vec<f32>,
+    /// Keep the experts of this many layers, from the first on, in host memory.
+    pub cpu_moe_layers: usize,
+    /// Memory of single tensors; the first match counts.
+    pub overrides: Vec<TensorOverride>,
+    /// Keep the KV cache in host memory.
+    pub kv_on_host: bool,
+    /// Copy the weights instead of using the mapped file (`--no-mmap`).
+    pub no_mmap: bool,
+}
+
+/// The decision, device by device.
+pub(crate) struct Placement {
+    cpu: Device,
+    gpus: Vec<Device>,
+    layers: Vec<Device>,
+    output: Device,
+    kv_on_host: bool,
+    cpu_moe_layers: usize,
+    overrides: Vec<(Regex, BufferType)>,
+}
+
+/// Gives each of `units` parts (layers, then the output head) to one of the GPUs or to none: the
+/// last `on_gpu` of them are shared out in order, by `shares`.
+fn assign(units: usize, on_gpu: usize, shares: &[f32]) -> Vec<Option<usize>> {
+    let total: f32 = shares.iter().sum();
+    let first = units - on_gpu.min(units);
+    (0..units)
+        .map(|unit| {
+            if unit < first || shares.is_empty() {
+                return None;
+            }
+            let at = (unit - first) as f32 / (units - first) as f32 * total;
+            let mut end = 0.0;
+            let gpu = shares.iter().position(|share| {
+                end += share;
+                at < end
+            });
+            Some(gpu.unwrap_or(shares.len() - 1))
+        })
+        .collect()
+}
+
+impl Placement {
+    /// Decides for a model.
+    ///
+    /// # Errors
+    /// A device or memory that does not exist, or shares that are no shares.
+    pub(crate) fn new(hparams: &Hparams, params: &PlacementParams) -> Result<Self> {
+        let cpu = Device::cpu()?;
+        let is_gpu = |d: &Device| matches!(d.kind(), DeviceKind::Gpu | DeviceKind::IntegratedGpu);
+        let gpus: Vec<Device> = match &params.devices {
+            Some(names) => names
+                .iter()
+                .map(|name| Device::by_name(name))
+                .filter(|d| d.as_ref().map_or(true, is_gpu))
+                .collect::<Result<_>>()?,
+            None => {
+                let all: Vec<Device> = Device::all().into_iter().filter(is_gpu).collect();
+                // Integrated GPUs share the host's memory: beside a real one they only slow down.
+                let discrete: Vec<Device> = all
+                    .iter()
+                    .copied()
+                    .filter(|d| d.kind() == DeviceKind::Gpu)
+                    .collect();
+                if discrete.is_empty() { all } else { discrete }
+            }
+        };
+        if params.split.iter().any(|s| !s.is_finite() || *s < 0.0)
+            || params.split.len() > gpus.len().max(1)
+        {
+            return Err(Error::parameter(
+                "tensor split (-ts)",
+                format!(
+                    "give at most {} shares, one per GPU, none below 0",
+                    gpus.len()
+                ),
+            ));
+        }
+        let shares: Vec<f32> = if params.split.iter().any(|s| *s > 0.0) {
+            (0..gpus.len())
+                .map(|i| params.split.get(i).copied().unwrap_or(0.0))
+                .collect()
+        } else {
+            gpus.iter().map(|d| d.memory().0.max(1) as f32).collect()
+        };
+        let units = hparams.layers.len() + 1;
+        let owner = assign(units, params.gpu_layers.unwrap_or(units), &shares);
+        let device = |unit: usize| owner[unit].map_or(cpu, |gpu| gpus[gpu]);
+
+        let mut known: Vec<BufferType> = Device::all().iter().map(Device::buffer_type).collect();
+        known.extend(cpu.extra_buffer_types());
+        let overrides = params
+            .overrides
+            .iter()
+            .map(|o| {
+                let found = known
+                    .iter()
+                    .find(|b| b.name().eq_ignore_ascii_case(&o.memory));
+                let memory = found.ok_or_else(|| {
+                    let names: Vec<String> = known.iter().map(BufferType::name).collect();
+                    Error::parameter(
+                        "tensor override (-ot)",
+                        format!(
+                            "there is no memory '{}'; there are: {}",
+                            o.memory,
+                            names.join(", ")
+                        ),
+                    )
+                })?;
+                Ok((o.pattern.clone(), *memory))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            cpu,
+            layers: (0..hparams.layers.len()).map(device).collect(),
+            output: device(hparams.layers.len()),
+            gpus,
+            kv_on_host: params.kv_on_host,
+            cpu_moe_layers: params.cpu_moe_layers,
+            overrides,
+        })
+    }
+
+    /// Every device that takes part, the CPU last.
+    pub(crate) fn devices(&self) -> Vec<Device> {
+        let used = |d: &&Device| self.output == **d || self.layers.contains(d);
+        let mut devices: Vec<Device> = self.gpus.iter().filter(used).copied().collect();
+        devices.push(self.cpu);
+        devices
+    }
+
+    /// Whether nothing but the CPU takes part.
+    pub(crate) fn is_cpu_only(&self) -> bool {
+        self.devices().len() == 1
+    }
+
+    /// The host's processor.
+    pub(crate) fn cpu(&self) -> Device {
+        self.cpu
+    }
+
+    /// Where the output head is: what belongs to the vocabulary lies there too.
+    pub(crate) fn output(&self) -> Device {
+        self.output
+    }
+
+    /// Where a tensor's operations run: its layer's device, or the output head's.
+    pub(crate) fn device_of(&self, layer: Option<usize>, is_expert: bool) -> Device {
+        match layer {
+            Some(l) if is_expert && l < self.cpu_moe_layers => self.cpu,
+            Some(l) => self.layers[l],
+            None => self.output,
+        }
+    }
+
+    /// The memory that the user chose for a tensor.
+    pub(crate) fn overridden(&self, name: &str) -> Option<BufferType> {
+        self.overrides
+            .iter()
+            .find(|(pattern, _)| pattern.is_match(name))
+            .map(|(_, memory)| *memory)
+    }
+
+    /// Layers grouped by the memory of their KV cache.
+    pub(crate) fn layers_by_memory(&self) -> Vec<(BufferType, Vec<usize>)> {
+        let mut groups: Vec<(BufferType, Vec<usize>)> = Vec::new();
+        for (l, device) in self.layers.iter().enumerate() {
+            let memory = if self.kv_on_host { self.cpu } else { *device }.buffer_type();
+            match groups.iter_mut().find(|(m, _)| *m == memory) {
+                Some((_, members)) => members.push(l),
+                None => groups.push((memory, vec![l])),
+            }
+        }
+        groups
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::assign;
+
+    #[test]
+    fn the_last_layers_and_the_head_go_first_to_the_gpus() {
+        assert_eq!(assign(4, 0, &[1.0]), [None; 4]);
+        assert_eq!(assign(4, 1, &[1.0]), [None, None, None, Some(0)]);
+        assert_eq!(assign(4, 99, &[1.0]), [Some(0); 4]);
+        assert_eq!(assign(4, 4, &[]), [None; 4]);
+    }
+
+    #[test]
+    fn shares_are_kept() {
+        let owner = assign(8, 8, &[3.0, 1.0]);
+        assert_eq!(owner.iter().filter(|o| **o == Some(0)).count(), 6);
+        assert_eq!(owner[7], Some(1));
+        assert_eq!(
+            assign(5, 4, &[1.0, 0.0, 1.0]),
+            [None, Some(0), Some(0), Some(2), Some(2)]
+        );
+    }
+}

@@ -1,0 +1,766 @@
+//! Generated models: files of any geometry with random weights, for tests and benchmarks.
+//!
+//! The weights mean nothing, but they are sized so that activations stay in the range of a trained
+//! model, no two tensors are alike, and the scalars of encoder and decoder are far apart. The same
+//! seed gives the same file.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::str::FromStr;
+
+use half::{bf16, f16};
+
+use super::file::ModelFile;
+use super::hparams::{
+    ARCHITECTURE, EntropyBoundHints, Hparams, LayerHparams, LayerKind, embedding_scale,
+};
+use super::tensors::{Expected, TOKEN_EMBD, TensorTable, TensorUse};
+use crate::error::{Error, Result};
+use crate::ggml::gguf::writer::{DataWriter, Encoded, GgufWriter};
+use crate::ggml::types::TensorType;
+
+/// The extents of a generated model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// Layers.
+    pub n_layers: usize,
+    /// Every so many layers, and the last, one is full; the others are sliding.
+    pub full_every: usize,
+    /// Width of the residual stream.
+    pub d: usize,
+    /// Width of the dense MLPs.
+    pub d_ff: usize,
+    /// Heads of Q.
+    pub n_heads: usize,
+    /// Heads of K and V on sliding layers.
+    pub n_kv_heads: usize,
+    /// Heads of K and V on full layers.
+    pub n_kv_heads_full: usize,
+    /// Size of a head on sliding layers.
+    pub head_dim: usize,
+    /// Size of a head on full layers.
+    pub head_dim_full: usize,
+    /// Positions that a token of a sliding layer sees.
+    pub sliding_window: usize,
+    /// Experts of a layer.
+    pub n_experts: usize,
+    /// Experts chosen for a token.
+    pub n_experts_used: usize,
+    /// Width of an expert.
+    pub d_expert: usize,
+    /// Tokens of the vocabulary, at least those of [`min_vocab_size`].
+    pub vocab_size: usize,
+    /// Tokens of a canvas.
+    pub canvas_length: usize,
+    /// Positions that the model pretends to be trained for.
+    pub context_length: usize,
+    /// Whether the experts' gate and up projections are one tensor.
+    pub fused_experts: bool,
+    /// Whether the output head is the embedding matrix.
+    pub tied_output: bool,
+    /// Whether full layers have a value projection.
+    pub full_layers_have_v: bool,
+}
+
+impl Geometry {
+    /// A model for tests, below a megabyte: every feature of the architecture in small. Rows are
+    /// whole blocks of 32, so that it can be had in Q8_0.
+    pub const fn tiny() -> Self {
+        Self {
+            n_layers: 3,
+            full_every: 2,
+            d: 64,
+            d_ff: 96,
+            n_heads: 4,
+            n_kv_heads: 2,
+            n_kv_heads_full: 1,
+            head_dim: 16,
+            head_dim_full: 32,
+            sliding_window: 8,
+            n_experts: 4,
+            n_experts_used: 2,
+            d_expert: 32,
+            vocab_size: 320,
+            canvas_length: 16,
+            context_length: 4096,
+            fused_experts: true,
+            tied_output: true,
+            full_layers_have_v: false,
+        }
+    }
+
+    /// A model for benchmarks on a CPU: 131 million weights, 263 MB in F16.
+    pub const fn small() -> Self {
+        Self {
+            n_layers: 6,
+            full_every: 6,
+            d: 768,
+            d_ff: 1536,
+            n_heads: 8,
+            n_kv_heads: 4,
+            n_kv_heads_full: 1,
+            head_dim: 128,
+            head_dim_full: 256,
+            sliding_window: 1024,
+            n_experts: 16,
+            n_experts_used: 4,
+            d_expert: 384,
+            vocab_size: 8192,
+            canvas_length: 256,
+            context_length: 32_768,
+            fused_experts: true,
+            tied_output: true,
+            full_layers_have_v: false,
+        }
+    }
+
+    /// The geometry of diffusiongemma-26B-A4B.
+    pub const fn a4b_26b() -> Self {
+        Self {
+            n_layers: 30,
+            full_every: 6,
+            d: 2816,
+            d_ff: 2112,
+            n_heads: 16,
+            n_kv_heads: 8,
+            n_kv_heads_full: 2,
+            head_dim: 256,
+            head_dim_full: 512,
+            sliding_window: 1024,
+            n_experts: 128,
+            n_experts_used: 8,
+            d_expert: 704,
+            vocab_size: 262_144,
+            canvas_length: 256,
+            context_length: 262_144,
+            fused_experts: true,
+            tied_output: true,
+            full_layers_have_v: false,
+        }
+    }
+
+    /// The hyperparameters that a generated file of F32 has.
+    pub fn hparams(&self) -> Hparams {
+        Hparams {
+            vocab_size: self.vocab_size,
+            d: self.d,
+            d_ff: self.d_ff,
+            n_heads: self.n_heads,
+            layers: (1..=self.n_layers)
+                .map(|number| self.layer(number))
+                .collect(),
+            sliding_window: self.sliding_window,
+            rms_eps: 1e-6,
+            n_experts: self.n_experts,
+            n_experts_used: self.n_experts_used,
+            d_expert: self.d_expert,
+            logit_softcap: 30.0,
+            canvas_length: self.canvas_length,
+            context_length: self.context_length,
+            embedding_scale: embedding_scale(self.d, TensorType::F32),
+            entropy_bound: EntropyBoundHints::default(),
+            bos: Some(special_id("<bos>")),
+            eos: Some(special_id("<eos>")),
+            pad: Some(special_id("<pad>")),
+        }
+    }
+
+    /// The layer of this number, counted from 1.
+    fn layer(&self, number: usize) -> LayerHparams {
+        let full = number == self.n_layers || number.is_multiple_of(self.full_every.max(1));
+        let (kind, n_kv_heads, head_dim, rope_base) = if full {
+            (
+                LayerKind::Full,
+                self.n_kv_heads_full,
+                self.head_dim_full,
+                1e6,
+            )
+        } else {
+            (LayerKind::Sliding, self.n_kv_heads, self.head_dim, 1e4)
+        };
+        LayerHparams {
+            kind,
+            n_kv_heads,
+            head_dim,
+            rope_base,
+            rope_dims: head_dim,
+        }
+    }
+
+    /// The tensors of the file.
+    fn tensors(&self, hparams: &Hparams) -> Vec<Expected> {
+        let has = |name: &str| match name.rsplit('.').nth(1) {
+            Some("output") => !self.tied_output,
+            Some("attn_v") => self.full_layers_have_v,
+            Some("ffn_gate_up_exps") => self.fused_experts,
+            Some("ffn_gate_exps") => !self.fused_experts,
+            _ => true,
+        };
+        let mut tensors = Vec::new();
+        let collected = TensorTable::expected(hparams, has).try_map(&mut |tensor| {
+            tensors.push(tensor);
+            Ok::<_, std::convert::Infallible>(())
+        });
+        let Ok(_) = collected;
+        tensors
+    }
+}
+
+impl FromStr for Geometry {
+    type Err = String;
+
+    /// `tiny`, `small` or `26b-a4b`.
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "tiny" => Ok(Self::tiny()),
+            "small" => Ok(Self::small()),
+            "26b-a4b" => Ok(Self::a4b_26b()),
+            _ => Err(format!(
+                "unknown geometry '{name}', expected tiny, small or 26b-a4b"
+            )),
+        }
+    }
+}
+
+/// The types of a generated model's matrices. Norms, scales and routers are F32. A type whose
+/// blocks do not fit the rows of a tensor gives way to the next that does, as llama.cpp's quantizer
+/// has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightTypes {
+    /// One type.
+    Uniform(TensorType),
+    /// Q4_K, with Q6_K for the embedding and, in every other layer, for value and down projections:
+    /// the mixture of the files called Q4_K_M.
+    Q4KM,
+}
+
+impl WeightTypes {
+    fn of(self, tensor: &Expected) -> TensorType {
+        if tensor.usage != TensorUse::Matrix {
+            return TensorType::F32;
+        }
+        let ty = match self {
+            Self::Uniform(ty) => ty,
+            Self::Q4KM => {
+                let sensitive = ["attn_v", "ffn_down"]
+                    .iter()
+                    .any(|name| tensor.name.contains(name));
+                match tensor.layer {
+                    Some(layer) if sensitive && layer % 2 == 0 => TensorType::Q6_K,
+                    None if tensor.name == TOKEN_EMBD => TensorType::Q6_K,
+                    _ => TensorType::Q4_K,
+                }
+            }
+        };
+        let fits = |ty: &TensorType| tensor.shape[0].is_multiple_of(ty.block_len());
+        let coarser = match ty {
+            TensorType::Q4_K => TensorType::Q5_0,
+            TensorType::Q5_K => TensorType::Q5_1,
+            _ => TensorType::Q8_0,
+        };
+        [ty, coarser]
+            .into_iter()
+            .find(fits)
+            .unwrap_or(TensorType::F16)
+    }
+}
+
+impl FromStr for WeightTypes {
+    type Err = String;
+
+    /// The name of a tensor type, or `q4_k_m`.
+    fn from_str(name: &str) -> Result<Self, String> {
+        if name.eq_ignore_ascii_case("q4_k_m") {
+            Ok(Self::Q4KM)
+        } else {
+            name.parse().map(Self::Uniform)
+        }
+    }
+}
+
+/// Writes a generated model to `path`.
+///
+/// # Errors
+/// A vocabulary below [`min_vocab_size`], a type for which there is no generator, or the file
+/// cannot be written.
+pub fn write_synthetic(
+    path: &Path,
+    geometry: &Geometry,
+    types: WeightTypes,
+    seed: u64,
+) -> Result<()> {
+    let out = BufWriter::new(File::create(path).map_err(Error::io(path))?);
+    write(out, path, geometry, types, seed).map(drop)
+}
+
+/// A generated model in memory.
+///
+/// # Errors
+/// A vocabulary below [`min_vocab_size`], or a type for which there is no generator.
+pub fn synthetic_bytes(geometry: &Geometry, types: WeightTypes, seed: u64) -> Result<Vec<u8>> {
+    write(Vec::new(), Path::new("(in memory)"), geometry, types, seed)
+}
+
+fn write<W: Write>(
+    out: W,
+    path: &Path,
+    geometry: &Geometry,
+    types: WeightTypes,
+    seed: u64,
+) -> Result<W> {
+    if geometry.vocab_size < min_vocab_size() {
+        let problem = format!(
+            "is {}, expected at least {}",
+            geometry.vocab_size,
+            min_vocab_size()
+        );
+        return Err(Error::parameter("vocab_size", problem));
+    }
+    let hparams = geometry.hparams();
+    let tensors: Vec<_> = geometry
+        .tensors(&hparams)
+        .into_iter()
+        .map(|tensor| (types.of(&tensor), tensor))
+        .collect();
+    let mut writer = GgufWriter::new();
+    set_hparams(&mut writer, &hparams);
+    set_tokenizer(&mut writer, &hparams);
+    for (ty, tensor) in &tensors {
+        if scales(*ty).is_none() {
+            return Err(Error::parameter(
+                "tensor type",
+                format!("random weights of type {ty} are not supported"),
+            ));
+        }
+        writer.tensor(&tensor.name, &tensor.shape, *ty);
+    }
+    let data = writer.begin(out).map_err(Error::io(path))?;
+    write_data(data, &tensors, seed).map_err(Error::io(path))
+}
+
+fn write_data<W: Write>(
+    mut data: DataWriter<W>,
+    tensors: &[(TensorType, Expected)],
+    seed: u64,
+) -> io::Result<W> {
+    for (ty, tensor) in tensors {
+        let mut random = Random::new(seed, &tensor.name);
+        let elements: usize = tensor.shape.iter().product();
+        data.write_with(|out| match tensor.usage {
+            TensorUse::Vector => out.write_all(&vector(&tensor.name, elements, &mut random)),
+            _ => write_matrix(out, *ty, elements, amplitude(tensor), &mut random),
+        })?;
+    }
+    data.finish()
+}
+
+/// Bound of the uniform distribution of a matrix's weights, so that activations keep their size.
+fn amplitude(tensor: &Expected) -> f32 {
+    let row = tensor.shape[0] as f32;
+    let deviation = match tensor.usage {
+        // Its input is divided by the root of its length.
+        TensorUse::Router => 1.0,
+        // Logits this far apart give the canvas certain and uncertain positions.
+        _ if tensor.name == TOKEN_EMBD => 3.0 / row.sqrt(),
+        _ => 1.0 / row.sqrt(),
+    };
+    deviation * 3_f32.sqrt()
+}
+
+/// Norm weights, scales and frequency factors, as F32.
+fn vector(name: &str, len: usize, random: &mut Random) -> Vec<u8> {
+    let value = |index: usize| match name.rsplit('.').nth(1) {
+        // A quarter of the pairs turn.
+        Some("rope_freqs") => {
+            if index < len / 4 {
+                1.0
+            } else {
+                1e30
+            }
+        }
+        Some("layer_output_scale") => 1.0 + 0.1 * random.signed(),
+        Some("enc_layer_output_scale") => 0.5 + 0.1 * random.signed(),
+        _ => 1.0 + 0.5 * random.signed(),
+    };
+    (0..len).map(value).flat_map(f32::to_le_bytes).collect()
+}
+
+/// Where the blocks of a type hold their F16 scales, and how these follow from the amplitude: the
+/// largest quantized value comes near the amplitude and the mean near 0. `None` for the types that
+/// cannot be generated.
+fn scales(ty: TensorType) -> Option<&'static [(usize, f32)]> {
+    Some(match ty {
+        TensorType::F32 | TensorType::F16 | TensorType::BF16 => &[],
+        TensorType::Q4_0 => &[(0, 1.0 / 8.0)],
+        TensorType::Q4_1 => &[(0, 1.0 / 7.5), (2, -1.0)],
+        TensorType::Q5_0 => &[(0, 1.0 / 16.0)],
+        TensorType::Q5_1 => &[(0, 1.0 / 15.5), (2, -1.0)],
+        TensorType::Q8_0 => &[(0, 1.0 / 128.0)],
+        TensorType::Q2_K => &[(80, 1.0 / (1.5 * 7.5)), (82, 1.0 / 7.5)],
+        TensorType::Q3_K => &[(108, 1.0 / (4.0 * 32.0))],
+        TensorType::Q4_K => &[(0, 1.0 / (7.5 * 31.5)), (2, 1.0 / 31.5)],
+        TensorType::Q5_K => &[(0, 1.0 / (15.5 * 31.5)), (2, 1.0 / 31.5)],
+        TensorType::Q6_K => &[(208, 1.0 / (32.0 * 128.0))],
+        _ => return None,
+    })
+}
+
+/// Writes a matrix of random weights, in pieces that fit the cache.
+fn write_matrix(
+    out: &mut dyn Write,
+    ty: TensorType,
+    elements: usize,
+    amplitude: f32,
+    random: &mut Random,
+) -> io::Result<()> {
+    const PIECE_BYTES: usize = 1 << 18;
+    let mut left = elements / ty.block_len() * ty.block_bytes();
+    let blocks = PIECE_BYTES / ty.block_bytes();
+    let mut buffer = vec![0; left.min(blocks * ty.block_bytes())];
+    while left > 0 {
+        let piece = left.min(buffer.len());
+        fill(&mut buffer[..piece], ty, amplitude, random);
+        out.write_all(&buffer[..piece])?;
+        left -= piece;
+    }
+    Ok(())
+}
+
+/// Fills `buffer` with blocks of random weights.
+fn fill(buffer: &mut [u8], ty: TensorType, amplitude: f32, random: &mut Random) {
+    let blocks = |buffer: &mut [u8], make: &mut dyn FnMut(&mut [u8])| {
+        buffer.chunks_exact_mut(ty.block_bytes()).for_each(make);
+    };
+    let mut weight = || amplitude * random.signed();
+    match ty {
+        TensorType::F32 => blocks(buffer, &mut |block| {
+            block.copy_from_slice(&weight().to_le_bytes())
+        }),
+        TensorType::F16 => blocks(buffer, &mut |block| {
+            block.copy_from_slice(&f16::from_f32(weight()).to_le_bytes());
+        }),
+        TensorType::BF16 => blocks(buffer, &mut |block| {
+            block.copy_from_slice(&bf16::from_f32(weight()).to_le_bytes());
+        }),
+        _ => {
+            random.fill(buffer);
+            blocks(buffer, &mut |block| {
+                for &(offset, factor) in scales(ty).unwrap_or_default() {
+                    block[offset..offset + 2]
+                        .copy_from_slice(&f16::from_f32(amplitude * factor).to_le_bytes());
+                }
+            });
+        }
+    }
+}
+
+/// SplitMix64: fast, and good enough for weights that mean nothing.
+struct Random(u64);
+
+impl Random {
+    /// Each tensor has its own stream, so that its weights do not depend on the others.
+    fn new(seed: u64, name: &str) -> Self {
+        // FNV-1a.
+        let hash = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        Self(name.bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, hash))
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+
+    /// Uniform in [-1, 1).
+    fn signed(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1_u32 << 23) as f32 - 1.0
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(8) {
+            chunk.copy_from_slice(&self.next().to_le_bytes()[..chunk.len()]);
+        }
+    }
+}
+
+fn set_hparams(writer: &mut GgufWriter, hparams: &Hparams) {
+    let number = |n: usize| Encoded::from(n as u32);
+    writer
+        .set("general.architecture", ARCHITECTURE)
+        .set("general.name", "synthetic")
+        .set("diffusion.canvas_length", number(hparams.canvas_length));
+    let sliding = |layer: &LayerHparams| layer.kind == LayerKind::Sliding;
+    let mut set = |suffix: &str, value: Encoded| {
+        writer.set(format!("{ARCHITECTURE}.{suffix}"), value);
+    };
+    set("block_count", number(hparams.layers.len()));
+    set("context_length", number(hparams.context_length));
+    set("embedding_length", number(hparams.d));
+    set("feed_forward_length", number(hparams.d_ff));
+    set("attention.head_count", number(hparams.n_heads));
+    set(
+        "attention.head_count_kv",
+        hparams
+            .layers
+            .iter()
+            .map(|layer| layer.n_kv_heads as i32)
+            .collect(),
+    );
+    set("attention.sliding_window", number(hparams.sliding_window));
+    set(
+        "attention.sliding_window_pattern",
+        hparams.layers.iter().map(sliding).collect(),
+    );
+    set("attention.shared_kv_layers", number(0));
+    set("embedding_length_per_layer_input", number(0));
+    set("attention.layer_norm_rms_epsilon", hparams.rms_eps.into());
+    for layer in &hparams.layers {
+        let suffix = if sliding(layer) { "_swa" } else { "" };
+        set(
+            &format!("attention.key_length{suffix}"),
+            number(layer.head_dim),
+        );
+        set(
+            &format!("attention.value_length{suffix}"),
+            number(layer.head_dim),
+        );
+        set(&format!("rope.freq_base{suffix}"), layer.rope_base.into());
+        set(
+            &format!("rope.dimension_count{suffix}"),
+            number(layer.rope_dims),
+        );
+    }
+    set("expert_count", number(hparams.n_experts));
+    set("expert_used_count", number(hparams.n_experts_used));
+    set("expert_feed_forward_length", number(hparams.d_expert));
+    set("final_logit_softcapping", hparams.logit_softcap.into());
+}
+
+/// The first tokens, all special.
+const SPECIAL_TOKENS: [&str; 11] = [
+    "<pad>",
+    "<eos>",
+    "<bos>",
+    "<unk>",
+    "<mask>",
+    "<|turn>",
+    "<turn|>",
+    "<|channel>",
+    "<channel|>",
+    "<|think|>",
+    "<|tool_response>",
+];
+/// Then a token for each byte, then these, and after them tokens that no text yields.
+const TEXT_TOKENS: [&str; 16] = [
+    "\n", "▁", "a", "e", "h", "i", "n", "o", "r", "s", "t", "th", "the", "▁the", "in", "▁in",
+];
+const MERGES: [&str; 5] = ["t h", "th e", "▁ the", "i n", "▁ in"];
+
+/// Tokens that every generated vocabulary has.
+pub const fn min_vocab_size() -> usize {
+    SPECIAL_TOKENS.len() + 256 + TEXT_TOKENS.len()
+}
+
+fn special_id(token: &str) -> u32 {
+    SPECIAL_TOKENS
+        .iter()
+        .position(|&special| special == token)
+        .unwrap_or_default() as u32
+}
+
+/// Turns as Gemma 4 has them.
+const CHAT_TEMPLATE: &str = "{{ bos_token }}{% for message in messages %}\
+    {{ '<|turn>' + ('model' if message.role == 'assistant' else message.role) + '\n' + message.content + '<turn|>\n' }}\
+    {% endfor %}{% if add_generation_prompt %}{{ '<|turn>model\n' }}{% endif %}";
+
+fn set_tokenizer(writer: &mut GgufWriter, hparams: &Hparams) {
+    const NORMAL: i32 = 1;
+    const CONTROL: i32 = 3;
+    const BYTE: i32 = 6;
+    let special = SPECIAL_TOKENS.map(|token| (token.to_owned(), CONTROL));
+    let bytes = (0..=u8::MAX).map(|byte| (format!("<0x{byte:02X}>"), BYTE));
+    let text = TEXT_TOKENS.map(|token| (token.to_owned(), NORMAL));
+    let others = (min_vocab_size()..hparams.vocab_size).map(|id| (format!("▁token{id}"), NORMAL));
+    let (tokens, types): (Vec<_>, Vec<_>) = special
+        .into_iter()
+        .chain(bytes)
+        .chain(text)
+        .chain(others)
+        .unzip();
+    let scores: Encoded = (0..tokens.len()).map(|id| -(id as f32)).collect();
+    let mut set = |suffix: &str, value: Encoded| {
+        writer.set(format!("tokenizer.{suffix}"), value);
+    };
+    set("ggml.model", "gemma4".into());
+    set("ggml.tokens", tokens.iter().map(String::as_str).collect());
+    set("ggml.scores", scores);
+    set("ggml.token_type", types.into_iter().collect());
+    set("ggml.merges", MERGES.into_iter().collect());
+    for (name, token) in [
+        ("bos", "<bos>"),
+        ("eos", "<eos>"),
+        ("unknown", "<unk>"),
+        ("padding", "<pad>"),
+        ("mask", "<mask>"),
+    ] {
+        set(&format!("ggml.{name}_token_id"), special_id(token).into());
+    }
+    set("ggml.add_bos_token", true.into());
+    set("ggml.add_space_prefix", false.into());
+    set("chat_template", CHAT_TEMPLATE.into());
+}
+
+/// Writes the backbone of a DiffusionGemma model as a model of architecture `gemma4`, which
+/// libllama can run: the same weights with the encoder's scalars, without self-conditioning.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_as_gemma4(model: &ModelFile, path: &Path) -> Result<()> {
+    const TARGET: &str = "gemma4";
+    let renamed = |name: &str| match name.rsplit_once('.') {
+        Some((stem, _))
+            if stem.starts_with("self_cond") || stem.ends_with(".layer_output_scale") =>
+        {
+            None
+        }
+        _ => Some(name.replace("enc_layer_output_scale", "layer_output_scale")),
+    };
+    let mut writer = GgufWriter::new();
+    for (key, value) in model.metadata().metadata() {
+        let key = match key.strip_prefix(ARCHITECTURE) {
+            // A canvas is not causal, a prefix is.
+            Some(".attention.causal") => continue,
+            Some(suffix) => format!("{TARGET}{suffix}"),
+            None if key.starts_with("split.") => continue,
+            None => key.to_owned(),
+        };
+        writer.set(key, value);
+    }
+    writer.set("general.architecture", TARGET);
+    let tensors = || {
+        model
+            .tensors()
+            .filter_map(|(_, tensor)| Some((renamed(&tensor.info.name)?, tensor)))
+    };
+    for (name, tensor) in tensors() {
+        writer.tensor(name, &tensor.info.shape, tensor.info.ty);
+    }
+    let out = BufWriter::new(File::create(path).map_err(Error::io(path))?);
+    let mut data = writer.begin(out).map_err(Error::io(path))?;
+    for (_, tensor) in tensors() {
+        data.write(tensor.data).map_err(Error::io(path))?;
+    }
+    data.finish().map(drop).map_err(Error::io(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ggml::gguf::Gguf;
+    use crate::model::tokenizer::check_tokenizer;
+
+    fn generated(geometry: &Geometry, types: WeightTypes, seed: u64) -> ModelFile {
+        let bytes = synthetic_bytes(geometry, types, seed).unwrap();
+        ModelFile::from_gguf(Gguf::parse(Path::new("synthetic.gguf"), bytes).unwrap())
+    }
+
+    fn every_variant() -> impl Iterator<Item = Geometry> {
+        [(true, true, false), (false, false, true)].into_iter().map(
+            |(fused_experts, tied_output, full_layers_have_v)| Geometry {
+                fused_experts,
+                tied_output,
+                full_layers_have_v,
+                ..Geometry::tiny()
+            },
+        )
+    }
+
+    #[test]
+    fn generated_files_pass_every_check() {
+        for geometry in every_variant() {
+            let file = generated(&geometry, WeightTypes::Uniform(TensorType::F32), 1);
+            let hparams = Hparams::from_file(&file).unwrap();
+            assert_eq!(hparams, geometry.hparams());
+            check_tokenizer(file.metadata()).unwrap();
+            let table = TensorTable::locate(&file, &hparams).unwrap();
+            assert_eq!(table.output.is_none(), geometry.tied_output);
+            let last = table.layers.last().unwrap();
+            assert_eq!(last.attn_v.is_some(), geometry.full_layers_have_v);
+        }
+    }
+
+    #[test]
+    fn weights_depend_on_seed_and_name_only() {
+        let geometry = Geometry::tiny();
+        let types = WeightTypes::Uniform(TensorType::F16);
+        let data = |file: &ModelFile, name: &str| file.tensor(name).unwrap().1.data.to_vec();
+        let (one, other) = (
+            generated(&geometry, types, 1),
+            generated(&geometry, types, 2),
+        );
+        let wider = generated(
+            &Geometry {
+                vocab_size: 400,
+                ..geometry.clone()
+            },
+            types,
+            1,
+        );
+        let names = ["blk.0.attn_q.weight", "blk.1.attn_norm.weight"];
+        for name in names {
+            assert_eq!(
+                data(&one, name),
+                data(&generated(&geometry, types, 1), name)
+            );
+            assert_eq!(data(&one, name), data(&wider, name));
+            assert_ne!(data(&one, name), data(&other, name));
+        }
+        assert_ne!(
+            data(&one, "blk.0.attn_norm.weight"),
+            data(&one, "blk.1.attn_norm.weight")
+        );
+    }
+
+    #[test]
+    fn blocks_that_do_not_fit_a_row_give_way() {
+        let file = generated(&Geometry::tiny(), WeightTypes::Q4KM, 1);
+        let ty = |name: &str| file.tensor(name).unwrap().1.info.ty;
+        assert_eq!(ty("blk.0.attn_q.weight"), TensorType::Q5_0);
+        assert_eq!(ty("token_embd.weight"), TensorType::Q8_0);
+        assert_eq!(ty("blk.0.ffn_gate_inp.weight"), TensorType::F32);
+    }
+
+    #[test]
+    fn every_generator_stays_near_its_amplitude() {
+        for &ty in TensorType::ALL.iter().filter(|&&ty| scales(ty).is_some()) {
+            let mut buffer = vec![0; ty.block_bytes() * 4];
+            fill(&mut buffer, ty, 0.5, &mut Random(1));
+            for block in buffer.chunks_exact(ty.block_bytes()) {
+                for &(offset, factor) in scales(ty).unwrap() {
+                    let scale = f16::from_le_bytes([block[offset], block[offset + 1]]);
+                    assert_eq!(scale, f16::from_f32(0.5 * factor), "{ty}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_vocabulary_that_is_too_small_is_refused() {
+        let geometry = Geometry {
+            vocab_size: min_vocab_size() - 1,
+            ..Geometry::tiny()
+        };
+        let error = synthetic_bytes(&geometry, WeightTypes::Q4KM, 1)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("vocab_size"), "{error}");
+        let error = synthetic_bytes(
+            &Geometry::tiny(),
+            WeightTypes::Uniform(TensorType::NVFP4),
+            1,
+        );
+        assert!(error.unwrap_err().to_string().contains("nvfp4"));
+    }
+}

@@ -1,0 +1,482 @@
+//! The weights where they are used: in the mapped file, or copied to a device.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+use half::f16;
+
+use super::file::ModelFile;
+use super::hparams::{Hparams, LayerKind};
+use super::placement::Placement;
+use super::tensors::{Located, TensorTable};
+use crate::error::{Error, Result};
+use crate::ggml::backend::{BufferType, Device};
+use crate::ggml::convert::to_f32;
+use crate::ggml::tensor::{Context, Tensor};
+use crate::ggml::types::TensorType;
+
+/// The weights of a model as tensors with memory, and what is computed from them once.
+pub(crate) struct Weights {
+    /// The tensors of the file.
+    pub(crate) table: TensorTable<Tensor>,
+    /// The output head, `[d, vocab]`: a tensor of its own or the embeddings.
+    pub(crate) output: Tensor,
+    /// The embeddings with the vocabulary along rows, `[vocab, d]`: what probabilities are
+    /// multiplied with. F32 if the embeddings are, else F16.
+    pub(crate) embd_transposed: Tensor,
+    /// Per layer, F32 `[rope_dims / 2]`: what positions are divided by.
+    pub(crate) rope_divisors: Vec<Tensor>,
+    /// Per layer, F32 `[d]`: the scale of the router's input with its constant `1 / sqrt(d)`.
+    pub(crate) router_scale: Vec<Tensor>,
+    /// Bytes copied to devices, and bytes used in the mapped file.
+    pub(crate) copied_bytes: usize,
+    pub(crate) mapped_bytes: usize,
+}
+
+/// Where a tensor will lie.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Memory {
+    /// In the mapped file of a part.
+    Mapped(usize),
+    /// In a buffer of this type.
+    Buffer(BufferType),
+}
+
+/// Hears how much of the model is loaded, from 0 to 1, and may stop it.
+pub(crate) type Progress<'a> = &'a mut dyn FnMut(f32) -> ControlFlow<()>;
+
+impl Weights {
+    /// Loads what the table locates.
+    pub(crate) fn load(
+        file: &ModelFile,
+        hparams: &Hparams,
+        located: TensorTable<Located>,
+        placement: &Placement,
+        use_mmap: bool,
+        progress: Progress<'_>,
+    ) -> Result<Self> {
+        let chooser = Chooser::new(file, placement, use_mmap)?;
+        let mut plan = Plan::default();
+        // The embeddings are looked up, and multiplied with as the head unless there is one.
+        let embd = located.token_embd.clone();
+        let embd_memory = chooser.lookup(&embd)?;
+        let head = located.output.clone().unwrap_or_else(|| embd.clone());
+        let head_memory = chooser.matrix(&head)?;
+
+        let mut tensors = HashMap::new();
+        let table = located.try_map(&mut |tensor| {
+            let memory = match &tensor {
+                t if t.info.name == embd.info.name => embd_memory,
+                t if t.info.name == head.info.name => head_memory,
+                t => chooser.any(t)?,
+            };
+            let name = tensor.info.name.clone();
+            let index = plan.add(memory, tensor);
+            tensors.insert(name, index);
+            Ok::<usize, Error>(index)
+        })?;
+        let output = if head_memory == embd_memory || head.info.name != embd.info.name {
+            tensors[&head.info.name]
+        } else {
+            plan.add(head_memory, head)
+        };
+
+        let mut loaded = plan.load(file, placement.cpu(), progress)?;
+        let table = table.try_map(&mut |index| Ok::<_, Error>(loaded.tensors[index].clone()))?;
+        let computed = Computed::new(file, hparams, placement, &embd)?;
+        loaded.copied += computed.bytes;
+        Ok(Self {
+            output: loaded.tensors[output].clone(),
+            table,
+            embd_transposed: computed.embd_transposed,
+            rope_divisors: computed.rope_divisors,
+            router_scale: computed.router_scale,
+            copied_bytes: loaded.copied,
+            mapped_bytes: loaded.mapped,
+        })
+    }
+}
+
+/// Chooses the memory of each tensor.
+struct Chooser<'a> {
+    file: &'a ModelFile,
+    placement: &'a Placement,
+    /// Memory in which the CPU multiplies some types faster, the best first.
+    cpu_extra: Vec<BufferType>,
+    use_mmap: bool,
+}
+
+/// Tokens of the pass that operations are probed with: a typical prefill.
+const PROBE_TOKENS: usize = 256;
+
+impl<'a> Chooser<'a> {
+    fn new(file: &'a ModelFile, placement: &'a Placement, use_mmap: bool) -> Result<Self> {
+        let cpu = placement.cpu();
+        Ok(Self {
+            file,
+            placement,
+            cpu_extra: cpu.extra_buffer_types(),
+            use_mmap: use_mmap && cpu.takes_host_pointers(),
+        })
+    }
+
+    fn device(&self, tensor: &Located) -> Device {
+        let is_expert = tensor.info.name.contains("_exps.");
+        self.placement.device_of(tensor.layer, is_expert)
+    }
+
+    /// For tensors that rows are looked up in.
+    fn lookup(&self, tensor: &Located) -> Result<Memory> {
+        let device = self.device(tensor);
+        let fits = device == self.placement.cpu()
+            || self.probe(tensor, device, device.buffer_type(), |ctx, weight| {
+                let rows = ctx.tensor(TensorType::I32, &[PROBE_TOKENS], "rows")?;
+                ctx.get_rows(weight, &rows)
+            })?;
+        self.settle(
+            tensor,
+            if fits {
+                device.buffer_type()
+            } else {
+                self.placement.cpu().buffer_type()
+            },
+        )
+    }
+
+    /// For tensors that are multiplied with.
+    fn matrix(&self, tensor: &Located) -> Result<Memory> {
+        let cpu = self.placement.cpu();
+        let device = self.device(tensor);
+        let mut candidates = Vec::new();
+        if device != cpu {
+            candidates.push((device, device.buffer_type()));
+        }
+        candidates.extend(self.cpu_extra.iter().map(|memory| (cpu, *memory)));
+        for (device, memory) in candidates {
+            if self.probe(tensor, device, memory, |ctx, weight| product(ctx, weight))? {
+                return self.settle(tensor, memory);
+            }
+        }
+        self.settle(tensor, cpu.buffer_type())
+    }
+
+    fn any(&self, tensor: &Located) -> Result<Memory> {
+        if tensor.info.shape[1] > 1 {
+            self.matrix(tensor)
+        } else {
+            self.settle(tensor, self.device(tensor).buffer_type())
+        }
+    }
+
+    fn settle(&self, tensor: &Located, memory: BufferType) -> Result<Memory> {
+        let memory = self
+            .placement
+            .overridden(&tensor.info.name)
+            .unwrap_or(memory);
+        let mapped = self.use_mmap
+            && memory == self.placement.cpu().buffer_type()
+            && self.file.parts()[tensor.part].mapping().is_some();
+        Ok(if mapped {
+            Memory::Mapped(tensor.part)
+        } else {
+            Memory::Buffer(memory)
+        })
+    }
+
+    fn probe(
+        &self,
+        tensor: &Located,
+        device: Device,
+        memory: BufferType,
+        node: impl Fn(&Context, &Tensor) -> Result<Tensor>,
+    ) -> Result<bool> {
+        let context = Context::new(8)?;
+        let weight = context.tensor(tensor.info.ty, &tensor.info.shape, "weight")?;
+        let node = node(&context, &weight)?;
+        Ok(memory.supports(device, &weight, &node))
+    }
+}
+
+/// A product as the graphs use it: with chosen experts if the weight has three dimensions.
+fn product(ctx: &Context, weight: &Tensor) -> Result<Tensor> {
+    let [row, _, experts, _] = weight.ne();
+    if experts > 1 {
+        let input = ctx.tensor(TensorType::F32, &[row, 1, PROBE_TOKENS], "input")?;
+        let chosen = ctx.tensor(TensorType::I32, &[1, PROBE_TOKENS], "chosen")?;
+        ctx.mul_mat_id(weight, &input, &chosen)
+    } else {
+        let input = ctx.tensor(TensorType::F32, &[row, PROBE_TOKENS], "input")?;
+        ctx.mul_mat(weight, &input)
+    }
+}
+
+/// Tensors and their memories, before any is had.
+#[derive(Default)]
+struct Plan {
+    items: Vec<(Memory, Located)>,
+}
+
+struct Loaded {
+    tensors: Vec<Tensor>,
+    copied: usize,
+    mapped: usize,
+}
+
+impl Plan {
+    fn add(&mut self, memory: Memory, tensor: Located) -> usize {
+        self.items.push((memory, tensor));
+        self.items.len() - 1
+    }
+
+    /// Describes the tensors, one arena for each memory, gives them memory and fills it.
+    fn load(self, file: &ModelFile, cpu: Device, progress: Progress<'_>) -> Result<Loaded> {
+        let mut memories: Vec<Memory> = Vec::new();
+        for (memory, _) in &self.items {
+            if !memories.contains(memory) {
+                memories.push(*memory);
+            }
+        }
+        let mut tensors: Vec<Option<Tensor>> = vec![None; self.items.len()];
+        let (mut copied, mut mapped) = (0, 0);
+        for memory in &memories {
+            let members = || {
+                self.items
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, (m, _))| m == memory)
+            };
+            let context = Context::new(members().count())?;
+            for (i, (_, located)) in members() {
+                let info = &located.info;
+                tensors[i] = Some(context.tensor(info.ty, &info.shape, &info.name)?);
+            }
+            match memory {
+                Memory::Buffer(buffer_type) => {
+                    let advice = "use a smaller quantization, or put fewer layers on this device (-ngl, --n-cpu-moe)";
+                    let buffer = context.allocate(*buffer_type, "the weights", advice)?;
+                    buffer.mark_weights();
+                    copied += buffer.size();
+                }
+                Memory::Mapped(part) => {
+                    let mapping = file.parts()[*part].mapping();
+                    let mapping =
+                        mapping.ok_or_else(|| Error::Ggml("a part is not mapped".into()))?;
+                    let largest = members()
+                        .map(|(_, (_, t))| t.info.range.len())
+                        .max()
+                        .unwrap_or(0);
+                    let buffer = cpu.map(mapping, largest)?;
+                    buffer.mark_weights();
+                    context.keep(&buffer);
+                    for (i, (_, located)) in members() {
+                        if let Some(tensor) = &tensors[i] {
+                            buffer.place(tensor, located.info.range.start)?;
+                            mapped += located.info.range.len();
+                        }
+                    }
+                }
+            }
+        }
+        let tensors: Option<Vec<Tensor>> = tensors.into_iter().collect();
+        let tensors = tensors.ok_or_else(|| Error::Ggml("a tensor was planned nowhere".into()))?;
+
+        let total: usize = self.items.iter().map(|(_, t)| t.info.range.len()).sum();
+        let mut done = 0;
+        for ((memory, located), tensor) in self.items.iter().zip(&tensors) {
+            let range = &located.info.range;
+            if matches!(memory, Memory::Buffer(_)) {
+                let part = &file.parts()[located.part];
+                tensor.write(0, &part.bytes()[range.clone()])?;
+                part.release(range.clone());
+            }
+            done += range.len();
+            if progress(done as f32 / total.max(1) as f32).is_break() {
+                return Err(Error::Cancelled);
+            }
+        }
+        Ok(Loaded {
+            tensors,
+            copied,
+            mapped,
+        })
+    }
+}
+
+/// Tensors that are not in the file but follow from it.
+struct Computed {
+    embd_transposed: Tensor,
+    rope_divisors: Vec<Tensor>,
+    router_scale: Vec<Tensor>,
+    bytes: usize,
+}
+
+impl Computed {
+    fn new(
+        file: &ModelFile,
+        hparams: &Hparams,
+        placement: &Placement,
+        embd: &Located,
+    ) -> Result<Self> {
+        let advice = "use a smaller quantization or fewer GPU layers (-ngl)";
+        let context = Context::new(1)?;
+        let ty = if embd.info.ty == TensorType::F32 {
+            TensorType::F32
+        } else {
+            TensorType::F16
+        };
+        let embd_transposed =
+            context.tensor(ty, &[hparams.vocab_size, hparams.d], "embd_transposed")?;
+        let buffer = context.allocate(
+            placement.output().buffer_type(),
+            "the transposed embeddings",
+            advice,
+        )?;
+        buffer.mark_weights();
+        transpose(file, embd, &embd_transposed)?;
+        let mut bytes = buffer.size();
+
+        let data = |name: &str| -> Result<Vec<f32>> {
+            let (_, tensor) = file
+                .tensor(name)
+                .ok_or_else(|| file.tensor_error(name, "is missing"))?;
+            let mut values = vec![0.0; tensor.info.shape.iter().product()];
+            to_f32(tensor.info.ty, tensor.data, &mut values)?;
+            Ok(values)
+        };
+        let rope_freqs = file
+            .tensor(ROPE_FREQS)
+            .map(|_| data(ROPE_FREQS))
+            .transpose()?;
+        let (mut rope_divisors, mut router_scale) = (Vec::new(), Vec::new());
+        for (l, layer) in hparams.layers.iter().enumerate() {
+            let divisors = divisors(
+                layer.rope_base,
+                layer.rope_dims,
+                layer.kind,
+                rope_freqs.as_deref(),
+            );
+            let mut scale = data(&format!("blk.{l}.ffn_gate_inp.scale"))?;
+            let root = (hparams.d as f32).sqrt();
+            scale.iter_mut().for_each(|s| *s /= root);
+
+            let context = Context::new(2)?;
+            let divisors_tensor =
+                context.tensor(TensorType::F32, &[divisors.len()], "rope_divisors")?;
+            let scale_tensor = context.tensor(TensorType::F32, &[scale.len()], "router_scale")?;
+            let memory = placement.device_of(Some(l), false).buffer_type();
+            let buffer = context.allocate(memory, "the weights", advice)?;
+            buffer.mark_weights();
+            bytes += buffer.size();
+            divisors_tensor.write(0, &divisors)?;
+            scale_tensor.write(0, &scale)?;
+            rope_divisors.push(divisors_tensor);
+            router_scale.push(scale_tensor);
+        }
+        Ok(Self {
+            embd_transposed,
+            rope_divisors,
+            router_scale,
+            bytes,
+        })
+    }
+}
+
+const ROPE_FREQS: &str = "rope_freqs.weight";
+
+/// `base^(2i / dims)` for every pair i, times the file's factors on full layers.
+fn divisors(base: f32, dims: usize, kind: LayerKind, factors: Option<&[f32]>) -> Vec<f32> {
+    (0..dims / 2)
+        .map(|i| {
+            let divisor = f64::from(base).powf(2.0 * i as f64 / dims as f64);
+            let factor = match (kind, factors) {
+                (LayerKind::Sliding, _) => 1.0,
+                (LayerKind::Full, Some(factors)) => {
+                    f64::from(factors.get(i).copied().unwrap_or(1.0))
+                }
+                // The reference turns the first quarter of the pairs ("proportional" rotary embedding).
+                (LayerKind::Full, None) if i < dims / 8 => 1.0,
+                (LayerKind::Full, None) => f64::INFINITY,
+            };
+            (divisor * factor).min(f64::from(f32::MAX)) as f32
+        })
+        .collect()
+}
+
+/// Tokens that are transposed together.
+const PANEL: usize = 1024;
+
+/// Fills `to [vocab, d]` with the transposed embeddings.
+fn transpose(file: &ModelFile, embd: &Located, to: &Tensor) -> Result<()> {
+    let part = &file.parts()[embd.part];
+    let bytes = &part.bytes()[embd.info.range.clone()];
+    let [d, vocab, ..] = embd.info.shape;
+    let row = bytes.len() / vocab;
+    let starts: Vec<usize> = (0..vocab).step_by(PANEL).collect();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let panel = |start: usize| -> Result<Vec<f32>> {
+        let count = PANEL.min(vocab - start);
+        let mut rows = vec![0.0; count * d];
+        to_f32(
+            embd.info.ty,
+            &bytes[start * row..(start + count) * row],
+            &mut rows,
+        )?;
+        let mut columns = vec![0.0; count * d];
+        for (t, row) in rows.chunks_exact(d).enumerate() {
+            for (i, value) in row.iter().enumerate() {
+                columns[i * count + t] = *value;
+            }
+        }
+        Ok(columns)
+    };
+    for batch in starts.chunks(threads) {
+        let panels: Vec<Result<Vec<f32>>> = std::thread::scope(|scope| {
+            let workers: Vec<_> = batch
+                .iter()
+                .map(|start| scope.spawn(|| panel(*start)))
+                .collect();
+            let joined = workers.into_iter().map(std::thread::ScopedJoinHandle::join);
+            joined
+                .map(|r| {
+                    r.unwrap_or_else(|_| {
+                        Err(Error::Ggml("transposing the embeddings failed".into()))
+                    })
+                })
+                .collect()
+        });
+        for (start, columns) in batch.iter().zip(panels) {
+            let columns = columns?;
+            let count = columns.len() / d;
+            let stride = to.nb()[1];
+            if to.is(TensorType::F32) {
+                to.write_rows(4 * start, stride, count, &columns)?;
+            } else {
+                let halves: Vec<u16> = columns
+                    .iter()
+                    .map(|v| f16::from_f32(*v).to_bits())
+                    .collect();
+                to.write_rows(2 * start, stride, count, &halves)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rope_divisors_follow_base_and_factors() {
+        let sliding = divisors(1e4, 8, LayerKind::Sliding, Some(&[2.0; 4]));
+        assert_eq!(sliding, [1.0, 10.0, 100.0, 1000.0]);
+        assert_eq!(
+            divisors(1e4, 8, LayerKind::Full, Some(&[1.0, 1e30, 1e30, 1e30])),
+            [1.0, 1e31, 1e32, 1e33]
+        );
+        assert_eq!(
+            divisors(1e4, 8, LayerKind::Full, None),
+            [1.0, f32::MAX, f32::MAX, f32::MAX]
+        );
+    }
+}

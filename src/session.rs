@@ -1,0 +1,183 @@
+//! What one caller owns: a model, its vocabulary, and a sequence with its KV cache.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::Token;
+use crate::diffusion::{
+    CancelFlag, CounterNoise, Denoiser as _, DiffusionParams, EndTokens, Event, Generation,
+    NoiseSource, generate,
+};
+use crate::error::{Error, Result};
+use crate::model::{DenoiserParams, FlashAttention, KvType, Model, SequenceDenoiser};
+
+/// How a session runs. The default suits the model.
+#[derive(Clone, Debug)]
+pub struct SessionParams {
+    /// Positions of the KV cache for prompt and answer; `None` is what the model was trained for,
+    /// at most [`DEFAULT_CONTEXT`].
+    pub context: Option<usize>,
+    /// Most tokens that one pass over a prompt takes; `None` is a canvas, at least 256.
+    pub batch: Option<usize>,
+    /// Threads of the CPU; `None` is one for each core.
+    pub threads: Option<usize>,
+    /// Element type of the KV cache.
+    pub kv_type: KvType,
+    /// Fused attention.
+    pub flash_attention: FlashAttention,
+}
+
+/// Positions of the KV cache unless the caller says more.
+pub const DEFAULT_CONTEXT: usize = 8192;
+
+impl Default for SessionParams {
+    fn default() -> Self {
+        Self {
+            context: None,
+            batch: None,
+            threads: None,
+            kv_type: KvType::default(),
+            flash_attention: FlashAttention::default(),
+        }
+    }
+}
+
+/// What [`Session::generate`] yields.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// Tokens, canvases, steps, and why it ended.
+    pub generation: Generation,
+    /// Tokens of the prompt that were in the cache already.
+    pub reused: usize,
+    /// Time to encode the rest of the prompt.
+    pub prefill: Duration,
+}
+
+/// A conversation with a model. The keys and values of what was read and written stay cached, so
+/// that a longer prompt that begins alike costs only its new tokens.
+pub struct Session {
+    denoiser: SequenceDenoiser,
+    end: EndTokens,
+}
+
+impl Session {
+    /// Reserves the memory of a session. `end` are the tokens that end an answer, for example
+    /// [`Model::end_tokens`] and those of the vocabulary.
+    ///
+    /// # Errors
+    /// Parameters that cannot work, or memory that is not there.
+    pub fn new(model: &Arc<Model>, end: EndTokens, params: &SessionParams) -> Result<Self> {
+        let hparams = model.hparams();
+        let context = params
+            .context
+            .unwrap_or(hparams.context_length.min(DEFAULT_CONTEXT));
+        let denoiser = SequenceDenoiser::new(
+            model,
+            &DenoiserParams {
+                context,
+                batch: params.batch.unwrap_or(hparams.canvas_length.max(256)),
+                threads: match params.threads {
+                    Some(threads) => threads,
+                    None => std::thread::available_parallelism().map_or(1, usize::from),
+                },
+                kv_type: params.kv_type,
+                flash_attention: params.flash_attention,
+            },
+        )?;
+        Ok(Self { denoiser, end })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Arc<Model> {
+        self.denoiser.model()
+    }
+
+    /// The sequence itself, for callers that run their own loop.
+    pub fn denoiser(&mut self) -> &mut SequenceDenoiser {
+        &mut self.denoiser
+    }
+
+    /// Forgets everything read and written.
+    pub fn reset(&mut self) {
+        self.denoiser.truncate(0);
+    }
+
+    /// Encodes a prompt, reusing what is cached of it. Returns how many tokens were.
+    ///
+    /// # Errors
+    /// The prompt is empty or too long for the context, or the device fails.
+    pub fn prefill(&mut self, prompt: &[Token]) -> Result<usize> {
+        if prompt.is_empty() {
+            return Err(Error::parameter(
+                "prompt",
+                "it is empty: give at least one token",
+            ));
+        }
+        let (canvas, context) = (self.denoiser.canvas_len(), self.denoiser.context_len());
+        if prompt.len() + canvas > context {
+            return Err(Error::ContextFull {
+                prompt: prompt.len(),
+                canvas,
+                context,
+            });
+        }
+        let common = prompt
+            .iter()
+            .zip(self.denoiser.cached())
+            .take_while(|(a, b)| a == b)
+            .count();
+        let reused = self.denoiser.truncate(common);
+        self.denoiser.encode(&prompt[reused..])?;
+        Ok(reused)
+    }
+
+    /// Answers a prompt with randomness from `params.seed`.
+    ///
+    /// `on_event` sees every draft and every finished canvas, and may stop the generation, as
+    /// `cancel` may from another thread.
+    ///
+    /// # Errors
+    /// As [`prefill`](Self::prefill) and [`generate`].
+    pub fn generate(
+        &mut self,
+        prompt: &[Token],
+        params: &DiffusionParams,
+        cancel: &CancelFlag,
+        on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> Result<Answer> {
+        let noise = CounterNoise::new(params.seed, self.model().hparams().vocab_size)?;
+        self.generate_with(prompt, params, &noise, cancel, on_event)
+    }
+
+    /// Like [`generate`](Self::generate), with randomness from anywhere.
+    ///
+    /// # Errors
+    /// As [`generate`](Self::generate), and those of `noise`.
+    pub fn generate_with(
+        &mut self,
+        prompt: &[Token],
+        params: &DiffusionParams,
+        noise: &dyn NoiseSource,
+        cancel: &CancelFlag,
+        on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> Result<Answer> {
+        params.validate()?;
+        let start = Instant::now();
+        let reused = self.prefill(prompt)?;
+        let prefill = start.elapsed();
+        let generation = generate(
+            &mut self.denoiser,
+            noise,
+            params,
+            &self.end,
+            cancel,
+            on_event,
+        )?;
+        Ok(Answer {
+            generation,
+            reused,
+            prefill,
+        })
+    }
+}

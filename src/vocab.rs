@@ -1,0 +1,249 @@
+//! Tokens and text, by libllama's vocabulary.
+//!
+//! libllama does not know the architecture `diffusion-gemma`, but the tokenizer is Gemma 4's: the
+//! file is opened as `gemma4` with nothing but its vocabulary loaded.
+
+use std::ffi::{CStr, CString, c_char};
+use std::ptr::NonNull;
+
+use crate::Token;
+use crate::error::{Error, Result};
+use crate::model::file::ModelFile;
+use crate::model::tokenizer::check_tokenizer;
+use crate::sys;
+
+/// The vocabulary of a model: immutable, usable from any thread.
+pub struct Vocab {
+    model: NonNull<sys::llama_model>,
+    vocab: NonNull<sys::llama_vocab>,
+    end_tokens: Vec<Token>,
+}
+
+// SAFETY: libllama documents its vocabulary functions as thread-safe; nothing here writes.
+unsafe impl Send for Vocab {}
+// SAFETY: as above.
+unsafe impl Sync for Vocab {}
+
+impl Drop for Vocab {
+    fn drop(&mut self) {
+        // SAFETY: owned.
+        unsafe { sys::llama_model_free(self.model.as_ptr()) }
+    }
+}
+
+impl std::fmt::Debug for Vocab {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Vocab")
+            .field("tokens", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// End tokens of the checkpoint that libllama does not take for one by name.
+const MORE_END_TOKENS: [&[u8]; 1] = [b"<|tool_response>"];
+
+/// Writes a string into one of libllama's fixed arrays; it is cut to fit.
+fn fill(array: &mut [c_char], text: &CStr) {
+    let room = array.len() - 1;
+    for (to, from) in array[..room].iter_mut().zip(text.to_bytes()) {
+        *to = *from as c_char;
+    }
+}
+
+impl Vocab {
+    /// Loads the vocabulary of a model file.
+    ///
+    /// # Errors
+    /// The file has no tokenizer, or a malformed one.
+    pub fn load(file: &ModelFile) -> Result<Self> {
+        let gguf = file.metadata();
+        // libllama aborts or reads out of bounds on some malformed lists: this is the gate.
+        check_tokenizer(gguf)?;
+        let path = CString::new(gguf.path().as_os_str().as_encoded_bytes()).map_err(|_| {
+            Error::Tokenizer(format!(
+                "{}: the path contains a zero byte",
+                gguf.path().display()
+            ))
+        })?;
+        crate::ggml::log::capture();
+        // SAFETY: the override list ends with an empty key, and everything passed outlives the call.
+        let model = unsafe {
+            let mut overrides: [sys::llama_model_kv_override; 2] = std::mem::zeroed();
+            overrides[0].tag = sys::LLAMA_KV_OVERRIDE_TYPE_STR;
+            fill(&mut overrides[0].key, c"general.architecture");
+            fill(&mut overrides[0].__bindgen_anon_1.val_str, c"gemma4");
+            sys::llama_backend_init();
+            let mut params = sys::llama_model_default_params();
+            params.vocab_only = true;
+            params.kv_overrides = overrides.as_ptr();
+            sys::llama_model_load_from_file(path.as_ptr(), params)
+        };
+        let model = NonNull::new(model).ok_or_else(|| {
+            Error::Tokenizer(format!(
+                "{}: libllama refused the vocabulary; its reason is in the log (-v)",
+                gguf.path().display()
+            ))
+        })?;
+        // SAFETY: a live model; its vocabulary lives as long.
+        let vocab = unsafe { sys::llama_model_get_vocab(model.as_ptr()) };
+        let mut this = Self {
+            model,
+            vocab: NonNull::new(vocab.cast_mut())
+                .ok_or_else(|| Error::Tokenizer("no vocabulary".into()))?,
+            end_tokens: Vec::new(),
+        };
+        this.end_tokens = (0..this.len() as Token)
+            // SAFETY: tokens below the count are valid.
+            .filter(|t| unsafe { sys::llama_vocab_is_eog(this.raw(), *t) } || this.is_named_end(*t))
+            .collect();
+        Ok(this)
+    }
+
+    fn raw(&self) -> *const sys::llama_vocab {
+        self.vocab.as_ptr()
+    }
+
+    fn is_named_end(&self, token: Token) -> bool {
+        // SAFETY: a valid token; the text is terminated and lives as long as the vocabulary.
+        let (text, control) = unsafe {
+            (
+                CStr::from_ptr(sys::llama_vocab_get_text(self.raw(), token)),
+                sys::llama_vocab_is_control(self.raw(), token),
+            )
+        };
+        control && MORE_END_TOKENS.contains(&text.to_bytes())
+    }
+
+    /// How many tokens there are.
+    pub fn len(&self) -> usize {
+        // SAFETY: a live vocabulary.
+        unsafe { sys::llama_vocab_n_tokens(self.raw()) as usize }
+    }
+
+    /// Whether there is no token at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Tokens that end an answer, by what the file and their names say.
+    pub fn end_tokens(&self) -> &[Token] {
+        &self.end_tokens
+    }
+
+    fn check(&self, token: Token) -> Result<()> {
+        if usize::try_from(token).is_ok_and(|t| t < self.len()) {
+            return Ok(());
+        }
+        Err(Error::Tokenizer(format!(
+            "token {token} is not in the vocabulary of {}",
+            self.len()
+        )))
+    }
+
+    /// Whether a token is a control token, which has no text of its own.
+    ///
+    /// # Errors
+    /// The token is not in the vocabulary.
+    pub fn is_control(&self, token: Token) -> Result<bool> {
+        self.check(token)?;
+        // SAFETY: a valid token.
+        Ok(unsafe { sys::llama_vocab_is_control(self.raw(), token) })
+    }
+
+    /// The begin-of-sequence token, if there is one.
+    pub fn bos(&self) -> Option<Token> {
+        // SAFETY: a live vocabulary.
+        let token = unsafe { sys::llama_vocab_bos(self.raw()) };
+        (token >= 0).then_some(token)
+    }
+
+    /// The end-of-sequence token, if there is one.
+    pub fn eos(&self) -> Option<Token> {
+        // SAFETY: a live vocabulary.
+        let token = unsafe { sys::llama_vocab_eos(self.raw()) };
+        (token >= 0).then_some(token)
+    }
+
+    /// Splits a text into tokens. `add_special` puts the begin-of-sequence token in front if the
+    /// model wants one; `parse_special` takes control tokens written out, such as `<|turn>`, for
+    /// what they are, instead of for their letters.
+    ///
+    /// # Errors
+    /// The text is longer than libllama can take.
+    pub fn tokenize(
+        &self,
+        text: &str,
+        add_special: bool,
+        parse_special: bool,
+    ) -> Result<Vec<Token>> {
+        let too_long = || Error::Tokenizer(format!("a text of {} bytes is too long", text.len()));
+        let bytes = i32::try_from(text.len()).map_err(|_| too_long())?;
+        let mut tokens: Vec<Token> = vec![0; text.len() + 4];
+        loop {
+            let room = i32::try_from(tokens.len()).map_err(|_| too_long())?;
+            // SAFETY: text and room are given with their lengths.
+            let count = unsafe {
+                sys::llama_tokenize(
+                    self.raw(),
+                    text.as_ptr().cast(),
+                    bytes,
+                    tokens.as_mut_ptr(),
+                    room,
+                    add_special,
+                    parse_special,
+                )
+            };
+            match usize::try_from(count) {
+                Ok(count) => {
+                    tokens.truncate(count);
+                    return Ok(tokens);
+                }
+                Err(_) if count == i32::MIN => return Err(too_long()),
+                // A negative count says how much room is needed.
+                Err(_) => tokens.resize(count.unsigned_abs() as usize, 0),
+            }
+        }
+    }
+
+    /// The bytes of a token's text; not always whole characters. Control tokens have none unless
+    /// `special` asks for their name.
+    ///
+    /// # Errors
+    /// The token is not in the vocabulary.
+    pub fn piece(&self, token: Token, special: bool) -> Result<Vec<u8>> {
+        self.check(token)?;
+        let mut bytes = vec![0_u8; 32];
+        loop {
+            // SAFETY: a valid token and room of the given length.
+            let count = unsafe {
+                sys::llama_token_to_piece(
+                    self.raw(),
+                    token,
+                    bytes.as_mut_ptr().cast(),
+                    bytes.len() as i32,
+                    0,
+                    special,
+                )
+            };
+            match usize::try_from(count) {
+                Ok(count) => {
+                    bytes.truncate(count);
+                    return Ok(bytes);
+                }
+                Err(_) => bytes.resize(count.unsigned_abs() as usize, 0),
+            }
+        }
+    }
+
+    /// The text of tokens, with what is not UTF-8 replaced.
+    ///
+    /// # Errors
+    /// A token is not in the vocabulary.
+    pub fn detokenize(&self, tokens: &[Token], special: bool) -> Result<String> {
+        let mut bytes = Vec::new();
+        for token in tokens {
+            bytes.extend(self.piece(*token, special)?);
+        }
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
