@@ -1,0 +1,119 @@
+//! A model together with what makes text of it: vocabulary, chat template, end tokens.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::Token;
+use crate::chat::{ChatTemplate, Message, RenderOptions};
+use crate::diffusion::EndTokens;
+use crate::error::Result;
+use crate::model::{Model, PlacementParams};
+use crate::session::{Session, SessionParams};
+use crate::vocab::Vocab;
+
+/// A model and its vocabulary: immutable, shared by the sessions that run on it.
+#[derive(Debug)]
+pub struct TextModel {
+    model: Arc<Model>,
+    vocab: Vocab,
+}
+
+impl TextModel {
+    /// Loads the weights and the vocabulary of a GGUF file, see [`Model::load`].
+    ///
+    /// # Errors
+    /// As [`Model::load`] and [`Vocab::load`].
+    pub fn load(
+        path: &Path,
+        params: &PlacementParams,
+        progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
+    ) -> Result<Self> {
+        let model = Arc::new(Model::load(path, params, progress)?);
+        let vocab = Vocab::load(model.file())?;
+        Ok(Self { model, vocab })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// The vocabulary.
+    pub fn vocab(&self) -> &Vocab {
+        &self.vocab
+    }
+
+    /// The chat template of the file, if it has one.
+    ///
+    /// # Errors
+    /// The template cannot be parsed.
+    pub fn chat_template(&self) -> Result<Option<ChatTemplate>> {
+        let source: Option<&str> = self.model.file().metadata().get("tokenizer.chat_template")?;
+        source.map(ChatTemplate::new).transpose()
+    }
+
+    /// The tokens of a conversation up to the opening of the model's next turn. `variables` go to
+    /// the template, such as `enable_thinking`.
+    ///
+    /// # Errors
+    /// The template refuses the messages, or the prompt cannot be tokenized.
+    pub fn chat_prompt(
+        &self,
+        template: &ChatTemplate,
+        messages: &[Message],
+        variables: Map<String, Value>,
+    ) -> Result<Vec<Token>> {
+        let options = RenderOptions {
+            bos_token: self.token_text(self.vocab.bos())?,
+            eos_token: self.token_text(self.vocab.eos())?,
+            add_generation_prompt: true,
+            extra: variables,
+        };
+        let text = template.render(messages, &options)?;
+        // The template has written the special tokens out, the first one included.
+        self.vocab.tokenize(&text, false, true)
+    }
+
+    /// The tokens of a text without a template, behind the token that begins a sequence. Special
+    /// tokens that are written out count as what they are.
+    ///
+    /// # Errors
+    /// The text cannot be tokenized.
+    pub fn raw_prompt(&self, text: &str) -> Result<Vec<Token>> {
+        self.vocab.tokenize(text, true, true)
+    }
+
+    fn token_text(&self, token: Option<Token>) -> Result<String> {
+        token.map_or(Ok(String::new()), |token| {
+            self.vocab.detokenize(&[token], true)
+        })
+    }
+
+    /// The tokens that end an answer: those that the file lists. A file without a list knows only
+    /// one of a checkpoint's several end tokens, so that those the vocabulary knows by name count
+    /// as well.
+    ///
+    /// # Errors
+    /// As [`Model::end_tokens`].
+    pub fn end_tokens(&self) -> Result<EndTokens> {
+        let mut end = self.model.end_tokens()?;
+        if !self.model.lists_end_tokens() {
+            let named = self.vocab.end_tokens().iter().copied();
+            end.ids.extend(named);
+            end.ids.sort_unstable();
+            end.ids.dedup();
+        }
+        Ok(end)
+    }
+
+    /// A session that ends its answers at [`end_tokens`](Self::end_tokens).
+    ///
+    /// # Errors
+    /// As [`Session::new`].
+    pub fn session(&self, params: &SessionParams) -> Result<Session> {
+        Session::new(&self.model, self.end_tokens()?, params)
+    }
+}
