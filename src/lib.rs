@@ -14,18 +14,21 @@
 //! ```no_run
 //! use std::ops::ControlFlow;
 //! use std::path::Path;
-//! use std::sync::Arc;
-//! use llama_diffusion::{CancelFlag, DiffusionParams, Model, Overrides, Session, SessionParams, Vocab};
+//! use llama_diffusion::chat::{Message, Role};
+//! use llama_diffusion::{CancelFlag, DiffusionParams, Overrides, SessionParams, TextModel};
 //!
 //! # fn main() -> llama_diffusion::Result<()> {
-//! let model = Model::load(Path::new("model.gguf"), &Default::default(), &mut |_| ControlFlow::Continue(()))?;
-//! let model = Arc::new(model);
-//! let vocab = Vocab::load(model.file())?;
-//! let prompt = vocab.tokenize("Why is the sky blue?", true, false)?;
-//! let mut session = Session::new(&model, model.end_tokens()?, &SessionParams::default())?;
-//! let params = DiffusionParams::resolve(&Overrides::default(), &model.overrides())?;
+//! let path = Path::new("model.gguf");
+//! let text = TextModel::load(path, &Default::default(), &mut |_| ControlFlow::Continue(()))?;
+//! let question = "Why is the sky blue?";
+//! let prompt = match text.chat_template()? {
+//!     Some(template) => text.chat_prompt(&template, &[Message::new(Role::User, question)], Default::default())?,
+//!     None => text.raw_prompt(question)?,
+//! };
+//! let mut session = text.session(&SessionParams::default())?;
+//! let params = DiffusionParams::resolve(&Overrides::default(), &text.model().overrides())?;
 //! let answer = session.generate(&prompt, &params, &CancelFlag::default(), &mut |_| ControlFlow::Continue(()))?;
-//! println!("{}", vocab.detokenize(&answer.generation.tokens, false)?);
+//! println!("{}", text.vocab().detokenize(&answer.generation.tokens, false)?);
 //! # Ok(())
 //! # }
 //! ```
@@ -44,6 +47,7 @@ pub mod model;
 mod session;
 mod sys;
 mod text;
+mod text_model;
 #[allow(unsafe_code, reason = "libllama is C")]
 mod vocab;
 
@@ -55,4 +59,5 @@ pub use ggml::backend::{Device, DeviceKind, load_backends};
 pub use model::{FlashAttention, KvType, Model, PlacementParams, TensorOverride};
 pub use session::{Answer, DEFAULT_CONTEXT, Session, SessionParams};
 pub use text::Utf8Stream;
+pub use text_model::TextModel;
 pub use vocab::Vocab;

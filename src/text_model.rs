@@ -14,6 +14,9 @@ use crate::model::{Model, PlacementParams};
 use crate::session::{Session, SessionParams};
 use crate::vocab::Vocab;
 
+const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
+const END_TOKEN_LIST: &str = "diffusion.eos_token_ids";
+
 /// A model and its vocabulary: immutable, shared by the sessions that run on it.
 #[derive(Debug)]
 pub struct TextModel {
@@ -51,7 +54,7 @@ impl TextModel {
     /// # Errors
     /// The template cannot be parsed.
     pub fn chat_template(&self) -> Result<Option<ChatTemplate>> {
-        let source: Option<&str> = self.model.file().metadata().get("tokenizer.chat_template")?;
+        let source: Option<&str> = self.model.file().metadata().get(CHAT_TEMPLATE)?;
         source.map(ChatTemplate::new).transpose()
     }
 
@@ -100,9 +103,8 @@ impl TextModel {
     /// As [`Model::end_tokens`].
     pub fn end_tokens(&self) -> Result<EndTokens> {
         let mut end = self.model.end_tokens()?;
-        if !self.model.lists_end_tokens() {
-            let named = self.vocab.end_tokens().iter().copied();
-            end.ids.extend(named);
+        if self.model.file().metadata().value(END_TOKEN_LIST).is_none() {
+            end.ids.extend_from_slice(self.vocab.end_tokens());
             end.ids.sort_unstable();
             end.ids.dedup();
         }

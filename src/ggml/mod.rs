@@ -3,6 +3,7 @@
 //! * [`gguf`] and [`types`] describe files and tensor types without calling ggml at all.
 //! * [`tensor`] holds arenas of tensor descriptions, [`ops`] the operations that extend a graph.
 //! * [`backend`] lists devices and owns backends and buffers, [`compute`] runs graphs on them.
+//! * [`upstream`] runs libllama's own models, for comparison.
 //! * [`kernels`] are our own CPU operations where ggml has none that is exact or fast enough.
 //!
 //! ggml aborts the process when an assertion fails, so every operation checks shapes, types and
@@ -18,3 +19,4 @@ pub mod mmap;
 pub(crate) mod ops;
 pub(crate) mod tensor;
 pub mod types;
+pub mod upstream;

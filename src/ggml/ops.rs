@@ -25,7 +25,7 @@ pub(super) type CpuKernel = unsafe extern "C" fn(*mut sys::ggml_tensor, i32, i32
 pub(crate) struct Rope<'a> {
     /// I32 `[tokens]`: absolute positions.
     pub(crate) positions: &'a Tensor,
-    /// F32 `[head_dim / 2]`: the angle of pair i is `position / divisors[i]`.
+    /// F32, one for each pair that turns: the angle of pair i is `position / divisors[i]`.
     pub(crate) divisors: &'a Tensor,
 }
 
@@ -264,7 +264,8 @@ impl Context {
         self.own(unsafe { sys::ggml_rms_norm(self.raw(), self.reads(a), eps) })
     }
 
-    /// Rotary position embedding over `a [head_dim, heads, tokens]`, pairs (i, i + head_dim / 2).
+    /// Rotary position embedding over `a [head_dim, heads, tokens]`: n divisors turn the pairs
+    /// (i, i + n) of each head.
     ///
     /// ggml derives the frequencies by repeated multiplication, which loses digits at high
     /// positions. With base 1 they stay at the position and the divisors alone make the angle.
@@ -283,15 +284,17 @@ impl Context {
         require!(
             rope.positions.ne() == [ne[2], 1, 1, 1]
                 && rope.divisors.is(TensorType::F32)
-                && rope.divisors.ne() == [ne[0] / 2, 1, 1, 1],
+                && rope.divisors.is_contiguous()
+                && 2 * rope.divisors.ne()[0] <= ne[0],
             "rope",
-            "a position for every token and a divisor for every pair",
+            "a position for every token and at most half a head of divisors",
             a,
             rope.positions,
             rope.divisors
         );
         self.ensure_room()?;
-        let dims = i32::try_from(ne[0]).map_err(|_| Error::Ggml("rope: head too large".into()))?;
+        let dims = i32::try_from(2 * rope.divisors.ne()[0])
+            .map_err(|_| Error::Ggml("rope: head too large".into()))?;
         // SAFETY: checked as ggml does.
         self.own(unsafe {
             sys::ggml_rope_ext(

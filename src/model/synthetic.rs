@@ -639,6 +639,12 @@ pub fn write_as_gemma4(model: &ModelFile, path: &Path) -> Result<()> {
         writer.set(key, value);
     }
     writer.set("general.architecture", TARGET);
+    if model.metadata().value("tokenizer.ggml.model").is_none() {
+        // A file without a tokenizer, such as one for tests, must say so to libllama.
+        let vocab_size = Hparams::from_file(model)?.vocab_size;
+        writer.set("tokenizer.ggml.model", "no_vocab");
+        writer.set(format!("{TARGET}.vocab_size"), vocab_size as u32);
+    }
     let tensors = || {
         model
             .tensors()
