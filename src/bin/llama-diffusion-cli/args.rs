@@ -1,12 +1,12 @@
 //! The flags: llama.cpp's spelling, parsed by clap.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use clap::{ArgAction, Command, CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
+use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
 use llama_diffusion::{
-    Error, FlashAttention, KvType, Overrides, PlacementParams, Result, SessionParams,
-    TensorOverride,
+    DiffusionParams, Error, FlashAttention, KvType, Overrides, PlacementParams, Result,
+    SessionParams, TensorOverride,
 };
 use regex::Regex;
 
@@ -27,6 +27,10 @@ const VERSION: &str = concat!(
 #[derive(Debug, Parser)]
 #[command(name = "llama-diffusion-cli", version = VERSION, max_term_width = 100)]
 pub struct Args {
+    /// Say more about what happens
+    #[arg(short, long)]
+    pub verbose: bool,
+
     /// Model file (GGUF), the first part of a split one. Without it, a small demo model inside
     /// this program is used, if it was built in
     #[arg(short, long, value_name = "FILE", help_heading = "Model")]
@@ -99,10 +103,6 @@ pub struct Args {
 
     #[command(flatten)]
     placement: PlacementArgs,
-
-    /// Say more about what happens
-    #[arg(short, long)]
-    pub verbose: bool,
 }
 
 /// Flags of the sampler: each overrides what the model file recommends.
@@ -178,7 +178,13 @@ struct ComputeArgs {
     ubatch_size: Option<usize>,
 
     /// Threads of the CPU; 0 or less is one for each core
-    #[arg(short, long, value_name = "N", default_value = "0", hide_default_value = true)]
+    #[arg(
+        short,
+        long,
+        value_name = "N",
+        default_value = "0",
+        hide_default_value = true
+    )]
     threads: i32,
 
     /// Fused attention: auto uses it where the devices have it [-fa]
@@ -187,11 +193,11 @@ struct ComputeArgs {
 
     /// Element type of the KV cache: f16, f32 or q8_0 [-ctk]
     #[arg(long, value_name = "TYPE", default_value = "f16")]
-    cache_type_k: String,
+    cache_type_k: KvType,
 
     /// The same for V; both must be the same type [-ctv]
     #[arg(long, value_name = "TYPE", default_value = "f16")]
-    cache_type_v: String,
+    cache_type_v: KvType,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -371,6 +377,7 @@ impl Args {
         Self::from_arg_matches(&command.try_get_matches_from(line)?)
     }
 
+    /// Whether the devices are to be printed instead of an answer.
     pub fn list_devices(&self) -> bool {
         self.placement.list_devices
     }
@@ -380,39 +387,53 @@ impl Args {
         self.seed.0
     }
 
-    /// Limits of the answer: tokens and canvases. `None` as the first leaves it to the library.
-    pub fn limits(&self) -> (Option<Option<usize>>, Option<usize>) {
-        let tokens = match (self.predict, self.diffusion.blocks) {
-            (Some(Limit(tokens)), _) => Some(tokens),
-            (None, Some(_)) => Some(None),
-            (None, None) => None,
+    /// Layers on GPUs, if the user chose a number.
+    pub fn gpu_layers(&self) -> Option<usize> {
+        self.placement.gpu_layers.0
+    }
+
+    /// How an answer is generated, where `model` is what its file recommends.
+    ///
+    /// # Errors
+    /// Parameters that cannot work.
+    pub fn diffusion(&self, model: &Overrides, seed: u64) -> Result<DiffusionParams> {
+        let flags = &self.diffusion;
+        let chosen = Overrides {
+            max_steps: flags.max_steps.or(flags.steps),
+            t_min: flags.t_min,
+            t_max: flags.t_max,
+            entropy_bound: flags.entropy_bound,
+            stability_threshold: flags.stability,
+            confidence_threshold: flags.confidence,
         };
-        (tokens, self.diffusion.blocks)
+        let resolved = DiffusionParams::resolve(&chosen, model)?;
+        let max_tokens = match (self.predict, flags.blocks) {
+            (Some(Limit(tokens)), _) => tokens,
+            (None, Some(_)) => None,
+            (None, None) => resolved.max_tokens,
+        };
+        let params = DiffusionParams {
+            max_tokens,
+            max_canvases: flags.blocks,
+            seed,
+            ..resolved
+        };
+        params.validate()?;
+        Ok(params)
     }
 
-    pub fn sampler(&self) -> Overrides {
-        let diffusion = &self.diffusion;
-        Overrides {
-            max_steps: diffusion.max_steps.or(diffusion.steps),
-            t_min: diffusion.t_min,
-            t_max: diffusion.t_max,
-            entropy_bound: diffusion.entropy_bound,
-            stability_threshold: diffusion.stability,
-            confidence_threshold: diffusion.confidence,
-        }
-    }
-
+    /// How a session runs on a model that was trained for `trained_context` positions.
+    ///
     /// # Errors
     /// Flags that contradict each other.
     pub fn session(&self, trained_context: usize) -> Result<SessionParams> {
         let compute = &self.compute;
-        let kv_types = (&compute.cache_type_k, &compute.cache_type_v);
-        if !kv_types.0.eq_ignore_ascii_case(kv_types.1) {
+        if compute.cache_type_k != compute.cache_type_v {
             return Err(Error::InvalidParameter {
                 parameter: "-ctk, -ctv".into(),
                 problem: format!(
-                    "{} and {} differ, but keys and values share one type: give both",
-                    kv_types.0, kv_types.1
+                    "{:?} and {:?} differ, but keys and values share one type: give both",
+                    compute.cache_type_k, compute.cache_type_v
                 ),
             });
         }
@@ -426,7 +447,7 @@ impl Args {
                 .flatten()
                 .min(),
             threads: usize::try_from(compute.threads).ok().filter(|n| *n > 0),
-            kv_type: kv_types.0.parse::<KvType>()?,
+            kv_type: compute.cache_type_k,
             flash_attention: match compute.flash_attn {
                 When::On => FlashAttention::On,
                 When::Off => FlashAttention::Off,
@@ -435,11 +456,15 @@ impl Args {
         })
     }
 
+    /// Where the model lies.
     pub fn placement(&self) -> PlacementParams {
         let placement = &self.placement;
         let devices = placement.device.as_ref().map(|names| match names.as_str() {
             "none" => Vec::new(),
-            _ => names.split(',').map(|name| name.trim().to_owned()).collect(),
+            _ => names
+                .split(',')
+                .map(|name| name.trim().to_owned())
+                .collect(),
         });
         PlacementParams {
             gpu_layers: placement.gpu_layers.0,
@@ -453,6 +478,162 @@ impl Args {
             overrides: placement.override_tensor.clone(),
             kv_on_host: placement.no_kv_offload,
             no_mmap: placement.no_mmap,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &[&str]) -> Result<Args, clap::Error> {
+        let line = ["llama-diffusion-cli"].iter().chain(line);
+        Args::parse_from_line(line.map(OsString::from))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn single_dash_names_mean_flags_that_exist_or_are_refused_by_name() {
+        for (single, long) in SINGLE_DASH {
+            let error = parse(&[single, "\u{1}"])
+                .map(|_| ())
+                .map_err(|e| e.to_string());
+            let named = error
+                .as_ref()
+                .map_or_else(|message| message.contains(long), |()| false);
+            let is_switch = matches!(
+                single,
+                "-cmoe" | "-nkvo" | "-st" | "-no-cnv" | "-sys" | "-dev"
+            );
+            assert!(named || is_switch, "{single}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn llama_cpp_s_spelling() {
+        let args = parse(&[
+            "-ngl",
+            "3",
+            "-ncmoe",
+            "2",
+            "-dev",
+            "CUDA0,CPU",
+            "-ts",
+            "3,1",
+            "-nkvo",
+        ]);
+        let placement = args.unwrap().placement();
+        assert_eq!(placement.gpu_layers, Some(3));
+        assert_eq!(placement.cpu_moe_layers, 2);
+        assert_eq!(placement.devices.unwrap(), ["CUDA0", "CPU"]);
+        assert_eq!(placement.split, [3.0, 1.0]);
+        assert!(placement.kv_on_host);
+        for line in [["-n", "5"], ["--predict", "5"], ["--n-predict", "5"]] {
+            let params = parse(&line)
+                .unwrap()
+                .diffusion(&Overrides::default(), 0)
+                .unwrap();
+            assert_eq!(params.max_tokens, Some(5));
+        }
+    }
+
+    #[test]
+    fn values_may_begin_with_a_dash_or_be_empty() {
+        assert_eq!(
+            parse(&["-p", "-5 degrees"]).unwrap().prompt.unwrap(),
+            "-5 degrees"
+        );
+        assert_eq!(parse(&["-p", "=x="]).unwrap().prompt.unwrap(), "=x=");
+        assert_eq!(parse(&["-p", ""]).unwrap().prompt.unwrap(), "");
+        assert_eq!(parse(&["--prompt", "-p"]).unwrap().prompt.unwrap(), "-p");
+        assert_eq!(parse(&["-sys", "-p"]).unwrap().system.unwrap(), "-p");
+        assert_eq!(parse(&["-s", "-1"]).unwrap().seed(), None);
+    }
+
+    #[test]
+    fn short_flags_are_not_run_together() {
+        let message = parse(&["-nope"]).unwrap_err().to_string();
+        assert!(message.contains("--nope"), "{message}");
+        assert!(parse(&["-n5"]).is_err());
+    }
+
+    #[test]
+    fn a_flag_goes_before_the_model_and_the_general_one_behind_the_special_one() {
+        let model = Overrides {
+            max_steps: Some(7),
+            t_max: Some(0.9),
+            ..Overrides::default()
+        };
+        let steps = |line: &[&str]| parse(line).unwrap().diffusion(&model, 3).unwrap().max_steps;
+        assert_eq!(steps(&[]), 7);
+        assert_eq!(steps(&["--diffusion-steps", "9"]), 9);
+        assert_eq!(
+            steps(&["--diffusion-steps", "9", "--diffusion-eb-max-steps", "8"]),
+            8
+        );
+        let error = parse(&["--diffusion-eb-t-min", "1"])
+            .unwrap()
+            .diffusion(&model, 3);
+        assert!(
+            error
+                .unwrap_err()
+                .to_string()
+                .contains("--diffusion-eb-t-max")
+        );
+    }
+
+    #[test]
+    fn limits_of_the_answer() {
+        let limits = |line: &[&str]| {
+            let params = parse(line)
+                .unwrap()
+                .diffusion(&Overrides::default(), 0)
+                .unwrap();
+            (params.max_tokens, params.max_canvases)
+        };
+        assert_eq!(limits(&[]), (Some(256), None));
+        assert_eq!(limits(&["-n", "-1"]), (None, None));
+        assert_eq!(limits(&["--diffusion-blocks", "3"]), (None, Some(3)));
+        assert_eq!(
+            limits(&["--diffusion-blocks", "3", "-n", "9"]),
+            (Some(9), Some(3))
+        );
+        assert!(parse(&["-n", "-2"]).is_err());
+    }
+
+    #[test]
+    fn the_smaller_batch_and_the_trained_context() {
+        let session = |line: &[&str]| parse(line).unwrap().session(131_072);
+        assert_eq!(
+            session(&["-b", "512", "-ub", "64"]).unwrap().batch,
+            Some(64)
+        );
+        assert_eq!(session(&["-b", "512"]).unwrap().batch, Some(512));
+        assert_eq!(session(&["-c", "0"]).unwrap().context, Some(131_072));
+        assert_eq!(session(&[]).unwrap().context, None);
+        assert_eq!(session(&["-t", "-1"]).unwrap().threads, None);
+        let error = session(&["-ctk", "q8_0"]).unwrap_err().to_string();
+        assert!(
+            error.starts_with("-ctk, -ctv: Q8_0 and F16 differ"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn overrides_of_tensors() {
+        let args = parse(&["-ot", "blk\\.1=CPU,exps=CUDA0", "-ot", "a=b=c"]).unwrap();
+        let overrides = args.placement().overrides;
+        let pairs: Vec<(&str, &str)> = overrides
+            .iter()
+            .map(|o| (o.pattern.as_str(), o.memory.as_str()))
+            .collect();
+        assert_eq!(pairs, [("blk\\.1", "CPU"), ("exps", "CUDA0"), ("a=b", "c")]);
+        for bad in ["exps", "(=CPU"] {
+            assert!(parse(&["-ot", bad]).is_err(), "{bad}");
         }
     }
 }

@@ -1,0 +1,151 @@
+//! The lines behind an answer.
+
+use std::fmt;
+use std::time::Duration;
+
+use llama_diffusion::{Answer, FinishReason};
+
+/// What an answer took. The first two lines are those of llama.cpp's tools, which count whole
+/// canvases; the third counts what the user got.
+pub struct Report<'a> {
+    pub answer: &'a Answer,
+    /// Tokens of a canvas.
+    pub canvas: usize,
+    /// Tokens of the prompt.
+    pub prompt: usize,
+    pub seed: u64,
+}
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Answer {
+            generation,
+            reused,
+            prefill,
+        } = self.answer;
+        let (steps, blocks) = (generation.steps, generation.canvases.len());
+        let total = *prefill + generation.timing.denoise + generation.timing.commit;
+        let per_step = match u32::try_from(steps) {
+            Ok(steps @ 1..) => total / steps,
+            _ => Duration::ZERO,
+        };
+        writeln!(
+            f,
+            "total time: {:.2}ms, time per step: {:.2}ms ({steps} steps over {blocks} blocks, \
+             entropy-bound)",
+            millis(total),
+            millis(per_step),
+        )?;
+        let canvas = self.canvas;
+        let tokens = blocks * canvas;
+        writeln!(
+            f,
+            "throughput: {:.1} tok/s ({tokens} tok in {:.2}ms), in-step parallel {:.0} tok/s \
+             ({canvas}-tok canvas x {:.1} steps/block)",
+            rate(tokens, total),
+            millis(total),
+            rate(canvas, per_step),
+            steps as f64 / blocks.max(1) as f64,
+        )?;
+        let shown = generation.tokens.len();
+        write!(
+            f,
+            "answer: {shown} tok ({}), {:.1} tok/s, {:.1} tok per forward; prefill: {} tok in \
+             {:.2}ms, {reused} reused; seed: {}",
+            match generation.finish {
+                FinishReason::EndOfText => "ended by the model",
+                FinishReason::Length => "cut at -n or --diffusion-blocks",
+                FinishReason::ContextFull => "the context is full: raise -c",
+                FinishReason::Cancelled => "interrupted",
+            },
+            rate(shown, total),
+            generation.tokens_per_forward(),
+            self.prompt - reused,
+            millis(*prefill),
+            self.seed,
+        )
+    }
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// Per second; 0 if nothing was measured.
+fn rate(tokens: usize, time: Duration) -> f64 {
+    if time.is_zero() {
+        return 0.0;
+    }
+    tokens as f64 / time.as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use llama_diffusion::Generation;
+    use llama_diffusion::diffusion::{FinishedCanvas, Timing};
+
+    use super::*;
+
+    fn answer(steps: u64, canvases: Vec<FinishedCanvas>, denoise: Duration) -> Answer {
+        Answer {
+            generation: Generation {
+                tokens: vec![7; 20],
+                canvases,
+                steps,
+                finish: FinishReason::EndOfText,
+                timing: Timing {
+                    denoise,
+                    commit: Duration::ZERO,
+                },
+            },
+            reused: 5,
+            prefill: Duration::from_micros(22_950),
+        }
+    }
+
+    fn lines(answer: &Answer) -> String {
+        let report = Report {
+            answer,
+            canvas: 256,
+            prompt: 12,
+            seed: 9,
+        };
+        report.to_string()
+    }
+
+    #[test]
+    fn llama_cpp_s_lines_and_an_honest_one() {
+        let canvas = FinishedCanvas {
+            block: 0,
+            steps: 4,
+            converged: true,
+            answer: vec![7; 20],
+            generated: 21,
+            ended: true,
+            tokens: vec![7; 256],
+        };
+        let answer = answer(4, vec![canvas], Duration::from_millis(14_900));
+        assert_eq!(
+            lines(&answer),
+            "total time: 14922.95ms, time per step: 3730.74ms (4 steps over 1 blocks, entropy-bound)\n\
+             throughput: 17.2 tok/s (256 tok in 14922.95ms), in-step parallel 69 tok/s \
+             (256-tok canvas x 4.0 steps/block)\n\
+             answer: 20 tok (ended by the model), 1.3 tok/s, 5.2 tok per forward; \
+             prefill: 7 tok in 22.95ms, 5 reused; seed: 9"
+        );
+    }
+
+    #[test]
+    fn an_answer_that_was_interrupted_before_its_first_step_divides_by_nothing() {
+        let answer = answer(0, Vec::new(), Duration::ZERO);
+        let text = lines(&answer);
+        assert!(
+            text.contains("time per step: 0.00ms (0 steps over 0 blocks"),
+            "{text}"
+        );
+        assert!(
+            text.contains("in-step parallel 0 tok/s (256-tok canvas x 0.0 steps/block)"),
+            "{text}"
+        );
+    }
+}
