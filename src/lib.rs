@@ -38,6 +38,8 @@
 #![warn(missing_docs)]
 #![warn(unreachable_pub)]
 
+#[allow(unsafe_code, reason = "callers are C")]
+pub mod capi;
 pub mod chat;
 pub mod diffusion;
 mod error;

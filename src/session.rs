@@ -10,6 +10,7 @@ use crate::diffusion::{
     NoiseSource, generate,
 };
 use crate::error::{Error, Result};
+use crate::model::hparams::{Hparams, LayerHparams};
 use crate::model::{DenoiserParams, FlashAttention, KvType, Model, SequenceDenoiser};
 
 /// How a session runs. The default suits the model.
@@ -20,7 +21,8 @@ pub struct SessionParams {
     pub context: Option<usize>,
     /// Most tokens that one pass over a prompt takes; `None` is a canvas, at least 256.
     pub batch: Option<usize>,
-    /// Threads of the CPU; `None` is one for each core.
+    /// Threads of the CPU; `None` is one for each core, and fewer for a model so small that waiting
+    /// for each other would cost more than the work they share.
     pub threads: Option<usize>,
     /// Element type of the KV cache.
     pub kv_type: KvType,
@@ -41,6 +43,22 @@ impl Default for SessionParams {
             flash_attention: FlashAttention::default(),
         }
     }
+}
+
+/// Operations of a denoising step that are worth a thread: some 10 ms of work. Threads meet after
+/// each of a few hundred operations, and a thread that the system does not run holds up all.
+const OPERATIONS_PER_THREAD: usize = 1 << 30;
+
+fn default_threads(hparams: &Hparams) -> usize {
+    let layer = |l: &LayerHparams| {
+        let attention = 2 * hparams.d * l.head_dim * (hparams.n_heads + l.n_kv_heads);
+        attention + 3 * hparams.d * (hparams.d_ff + hparams.n_experts_used * hparams.d_expert)
+    };
+    let weights: usize =
+        hparams.layers.iter().map(layer).sum::<usize>() + 2 * hparams.d * hparams.vocab_size;
+    let operations = weights.saturating_mul(2 * hparams.canvas_length);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    cores.min(operations.div_ceil(OPERATIONS_PER_THREAD))
 }
 
 /// What [`Session::generate`] yields.
@@ -77,10 +95,7 @@ impl Session {
             &DenoiserParams {
                 context,
                 batch: params.batch.unwrap_or(hparams.canvas_length.max(256)),
-                threads: match params.threads {
-                    Some(threads) => threads,
-                    None => std::thread::available_parallelism().map_or(1, usize::from),
-                },
+                threads: params.threads.unwrap_or_else(|| default_threads(hparams)),
                 kv_type: params.kv_type,
                 flash_attention: params.flash_attention,
             },

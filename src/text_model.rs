@@ -34,7 +34,14 @@ impl TextModel {
         params: &PlacementParams,
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Self> {
-        let model = Arc::new(Model::load(path, params, progress)?);
+        Self::new(Arc::new(Model::load(path, params, progress)?))
+    }
+
+    /// Loads the vocabulary of a model.
+    ///
+    /// # Errors
+    /// As [`Vocab::load`].
+    pub fn new(model: Arc<Model>) -> Result<Self> {
         let vocab = Vocab::load(model.file())?;
         Ok(Self { model, vocab })
     }

@@ -12,6 +12,8 @@ use llama_diffusion::diffusion::{
     Denoiser, DiffusionParams, EndTokens, Event, Progress, RecordedBlock, RecordedNoise,
     RecordedStep, StepInput, StepOutput,
 };
+use llama_diffusion::ggml::gguf::{self, Gguf, writer::GgufWriter};
+use llama_diffusion::ggml::types::TensorType;
 use llama_diffusion::model::{DenoiserParams, SequenceDenoiser};
 use llama_diffusion::{
     CancelFlag, FlashAttention, KvType, Model, PlacementParams, Session, SessionParams, Token,
@@ -121,14 +123,27 @@ impl Case {
             .collect()
     }
 
-    fn load(&self, path: &Path) -> Arc<Model> {
+    /// The model with the weights and the kernels of a run.
+    fn load(&self, run: &Run) -> Arc<Model> {
+        let path = self.dir.join("model.gguf");
+        let halves = tempfile::NamedTempFile::new().unwrap();
+        let path = if run.f16_weights {
+            write_f16(&path, halves.path());
+            halves.path()
+        } else {
+            &path
+        };
         let model = Model::load(path, &PlacementParams::default(), &mut |_| {
             ControlFlow::Continue(())
         })
         .unwrap();
         assert_eq!(model.hparams().vocab_size, self.meta.vocab_size);
         assert_eq!(model.hparams().canvas_length, self.meta.canvas_length);
-        Arc::new(model)
+        Arc::new(if run.cpu_kernels {
+            model
+        } else {
+            model.without_cpu_kernels()
+        })
     }
 
     fn context(&self) -> usize {
@@ -155,6 +170,9 @@ struct Run {
     flash: FlashAttention,
     batch: usize,
     threads: usize,
+    f16_weights: bool,
+    /// Our kernels between logits and draw and for gelu, or ggml's operations.
+    cpu_kernels: bool,
     /// Largest relative error of logits without and with self-conditioning, and of K and V.
     limits: [f64; 3],
 }
@@ -164,11 +182,14 @@ const F32: Run = Run {
     kv: KvType::F32,
     flash: FlashAttention::On,
     batch: 256,
-    threads: 2,
+    // Tests run side by side: more threads than cores would wait for each other.
+    threads: 1,
+    f16_weights: false,
+    cpu_kernels: true,
     limits: [1e-5, 1e-4, 1e-5],
 };
 
-const RUNS: [Run; 4] = [
+const RUNS: [Run; 5] = [
     F32,
     Run {
         name: "f32, separate softmax",
@@ -177,18 +198,60 @@ const RUNS: [Run; 4] = [
     },
     // Passes of 5 tokens: every boundary between passes falls somewhere inside the window.
     Run {
-        name: "f32, prefill in passes of 5, one thread",
+        name: "f32, prefill in passes of 5",
         batch: 5,
-        threads: 1,
         ..F32
     },
     Run {
-        name: "f16 cache",
+        name: "f16 weights and cache",
         kv: KvType::F16,
+        f16_weights: true,
         limits: [5e-3, 5e-3, 5e-3],
         ..F32
     },
+    // ggml's gelu on the CPU is a table of F16 numbers.
+    Run {
+        name: "ggml's operations",
+        cpu_kernels: false,
+        limits: [1e-3, 1e-3, 1e-3],
+        ..F32
+    },
 ];
+
+/// Copies a model with its matrices (and its experts) rounded to F16.
+fn write_f16(from: &Path, to: &Path) {
+    let gguf = Gguf::open(from).unwrap();
+    let is_matrix =
+        |t: &gguf::Tensor<'_>| t.info.shape[1] > 1 && !t.info.name.contains("ffn_gate_inp");
+    let mut writer = GgufWriter::new();
+    for (key, value) in gguf.metadata() {
+        writer.set(key, value);
+    }
+    for tensor in gguf.tensors() {
+        let ty = if is_matrix(&tensor) {
+            TensorType::F16
+        } else {
+            tensor.info.ty
+        };
+        writer.tensor(tensor.info.name.as_str(), &tensor.info.shape, ty);
+    }
+    let mut data = writer.begin(std::fs::File::create(to).unwrap()).unwrap();
+    for tensor in gguf.tensors() {
+        if is_matrix(&tensor) {
+            let values = tensor
+                .data
+                .chunks_exact(4)
+                .map(|c| f32::from_le_bytes(c.try_into().unwrap()));
+            let halves: Vec<u8> = values
+                .flat_map(|v| half::f16::from_f32(v).to_le_bytes())
+                .collect();
+            data.write(&halves).unwrap();
+        } else {
+            data.write(tensor.data).unwrap();
+        }
+    }
+    data.finish().unwrap();
+}
 
 /// ‖ours − reference‖ / ‖reference‖
 fn relative_error(ours: &[f32], reference: &[f32]) -> f64 {
@@ -368,8 +431,8 @@ fn generation(case: &Case, model: &Arc<Model>, run: &Run) -> f32 {
 #[test]
 fn single_forwards_agree_with_transformers() {
     for case in Case::all() {
-        let model = case.load(&case.dir.join("model.gguf"));
         for run in &RUNS {
+            let model = case.load(run);
             let errors = forwards(&case, &model, run);
             let [plain, conditioned, kv] = errors;
             println!(
@@ -393,8 +456,8 @@ fn single_forwards_agree_with_transformers() {
 #[test]
 fn generations_replay_token_for_token() {
     for case in Case::all() {
-        let model = case.load(&case.dir.join("model.gguf"));
         for run in &RUNS[..3] {
+            let model = case.load(run);
             let worst = generation(&case, &model, run);
             println!(
                 "{}: {}: {} steps, entropies within {worst:.1e}",

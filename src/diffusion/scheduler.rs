@@ -115,6 +115,11 @@ impl CancelFlag {
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
+
+    /// Makes the flag usable for another generation.
+    pub fn reset(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 /// Generates an answer behind the prefix that `denoiser` holds, canvas by canvas, until an end

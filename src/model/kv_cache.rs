@@ -102,11 +102,12 @@ impl KvCache {
                     LayerKind::Full => full.slots,
                     LayerKind::Sliding => sliding.slots,
                 };
-                if row % ty.tensor_type().block_len() != 0 {
+                let head_dim = hparams.layers[l].head_dim;
+                if !head_dim.is_multiple_of(ty.tensor_type().block_len()) {
                     return Err(Error::parameter(
-                        "KV cache type",
+                        "KV cache type (-ctk, -ctv)",
                         format!(
-                            "q8_0 needs rows of a multiple of 32, layer {l} has {row}: use f16"
+                            "q8_0 needs heads of a multiple of 32, layer {l} has {head_dim}: use f16"
                         ),
                     ));
                 }

@@ -1,0 +1,114 @@
+//! The devices that models can run on.
+
+use std::ffi::c_char;
+
+use super::border::{Failure, StructOutput, Versioned, guard, output};
+use super::error::{ErrorObject, Status};
+use crate::ggml::backend::{Device, DeviceKind};
+
+/// What kind of processor a device is.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceType {
+    /// The host's processor.
+    Cpu = 0,
+    /// A GPU with memory of its own.
+    Gpu = 1,
+    /// A GPU that shares the host's memory.
+    IntegratedGpu = 2,
+    /// A helper of the CPU.
+    Accelerator = 3,
+}
+
+/// Size of `diffusion_device.name`.
+pub const DIFFUSION_DEVICE_NAME_SIZE: usize = 64;
+/// Size of `diffusion_device.description`.
+pub const DIFFUSION_DEVICE_DESCRIPTION_SIZE: usize = 256;
+
+/// A device.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct DeviceInfo {
+    /// Set it to `sizeof(diffusion_device)` before the call.
+    pub struct_size: usize,
+    /// Bytes of its memory that are free now; 0 if it does not tell.
+    pub memory_free: u64,
+    /// Bytes of its memory.
+    pub memory_total: u64,
+    /// What it is called in `diffusion_model_params.devices`, such as "CUDA0". Terminated by a
+    /// zero byte, cut if it is too long.
+    pub name: [c_char; DIFFUSION_DEVICE_NAME_SIZE],
+    /// What it is, such as the model of the processor. As `name`.
+    pub description: [c_char; DIFFUSION_DEVICE_DESCRIPTION_SIZE],
+    /// A `diffusion_device_type`.
+    pub kind: i32,
+    /// Not used yet.
+    pub reserved: i32,
+}
+
+// SAFETY: integers in C's layout, the size first.
+unsafe impl Versioned for DeviceInfo {
+    const NAME: &'static str = "diffusion_device";
+    const FIRST_SIZE: usize = size_of::<Self>();
+}
+
+fn array<const SIZE: usize>(text: &str) -> [c_char; SIZE] {
+    let mut array = [0; SIZE];
+    for (to, from) in array[..SIZE - 1].iter_mut().zip(text.bytes()) {
+        *to = from as c_char;
+    }
+    array
+}
+
+/// How many devices there are. Any thread may ask.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn diffusion_device_count(
+    count: *mut usize,
+    error: *mut *mut ErrorObject,
+) -> Status {
+    guard(error, || {
+        let count = output(count, "count")?;
+        // SAFETY: by the rules of the header.
+        unsafe { count.write(Device::all().len()) };
+        Ok(())
+    })
+}
+
+/// Describes a device. Any thread may ask.
+///
+/// `index`: from 0 to one below `diffusion_device_count`.
+///
+/// Errors: `NOT_FOUND` for any other index.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn diffusion_device_get(
+    index: usize,
+    device: *mut DeviceInfo,
+    error: *mut *mut ErrorObject,
+) -> Status {
+    guard(error, || {
+        // SAFETY: by the rules of the header.
+        let out = unsafe { StructOutput::new(device, "device") }?;
+        let all = Device::all();
+        let device = all.get(index).ok_or_else(|| {
+            let problem = format!("index: is {index}, but there are {} devices", all.len());
+            Failure::new(Status::NotFound, problem)
+        })?;
+        let (free, total) = device.memory();
+        let kind = match device.kind() {
+            DeviceKind::Cpu => DeviceType::Cpu,
+            DeviceKind::Gpu => DeviceType::Gpu,
+            DeviceKind::IntegratedGpu => DeviceType::IntegratedGpu,
+            DeviceKind::Accelerator => DeviceType::Accelerator,
+        };
+        out.write(&DeviceInfo {
+            struct_size: 0,
+            memory_free: free as u64,
+            memory_total: total as u64,
+            name: array(&device.name()),
+            description: array(&device.description()),
+            kind: kind as i32,
+            reserved: 0,
+        });
+        Ok(())
+    })
+}

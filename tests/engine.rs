@@ -1,0 +1,561 @@
+//! What the engine promises beside right numbers: graphs built once, little traffic, a cache that
+//! is never filled twice, results that depend on nothing but seed and prompt, and clear refusals.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::{Arc, LazyLock};
+
+use llama_diffusion::diffusion::{Denoiser, StepInput, StepOutput};
+use llama_diffusion::ggml::types::TensorType;
+use llama_diffusion::model::synthetic::{Geometry, WeightTypes, write_synthetic};
+use llama_diffusion::model::{DenoiserParams, SequenceDenoiser};
+use llama_diffusion::{
+    CancelFlag, DiffusionParams, EndTokens, Error, Event, FinishReason, FlashAttention, KvType,
+    Model, PlacementParams, Session, SessionParams, TensorOverride, Token,
+};
+
+static DIR: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
+
+fn file(name: &str, geometry: &Geometry, ty: TensorType) -> PathBuf {
+    let path = DIR.path().join(name);
+    write_synthetic(&path, geometry, WeightTypes::Uniform(ty), 7).unwrap();
+    path
+}
+
+fn load(path: &std::path::Path, params: &PlacementParams) -> Model {
+    Model::load(path, params, &mut |_| ControlFlow::Continue(())).unwrap()
+}
+
+static TINY: LazyLock<Arc<Model>> = LazyLock::new(|| {
+    let path = file("tiny.gguf", &Geometry::tiny(), TensorType::F32);
+    Arc::new(load(&path, &PlacementParams::default()))
+});
+
+fn prompt(n: usize) -> Vec<Token> {
+    (0..n).map(|i| (5 + i * 17 % 300) as Token).collect()
+}
+
+/// Tests run side by side: more threads than cores would wait for each other.
+fn settings() -> SessionParams {
+    SessionParams {
+        threads: Some(1),
+        ..SessionParams::default()
+    }
+}
+
+fn session(params: &SessionParams) -> Session {
+    Session::new(&TINY, EndTokens::default(), params).unwrap()
+}
+
+fn params(canvases: usize) -> DiffusionParams {
+    DiffusionParams {
+        max_steps: 4,
+        max_tokens: None,
+        max_canvases: Some(canvases),
+        seed: 11,
+        ..DiffusionParams::default()
+    }
+}
+
+fn run(session: &mut Session, prompt: &[Token], canvases: usize) -> llama_diffusion::Answer {
+    session
+        .generate(
+            prompt,
+            &params(canvases),
+            &CancelFlag::default(),
+            &mut |_| ControlFlow::Continue(()),
+        )
+        .unwrap()
+}
+
+fn tokens(session: &mut Session, prompt: &[Token], canvases: usize) -> Vec<Token> {
+    let answer = run(session, prompt, canvases);
+    answer
+        .generation
+        .canvases
+        .iter()
+        .flat_map(|c| c.tokens.clone())
+        .collect()
+}
+
+fn relative_error(ours: &[f32], reference: &[f32]) -> f32 {
+    let norm = |v: &mut dyn Iterator<Item = f32>| v.map(|x| x * x).sum::<f32>().sqrt();
+    norm(&mut ours.iter().zip(reference).map(|(a, b)| a - b)) / norm(&mut reference.iter().copied())
+}
+
+/// Logits of the first step behind a prompt.
+fn first_logits(session: &mut Session, tokens: &[Token]) -> Vec<f32> {
+    session.prefill(tokens).unwrap();
+    let denoiser = session.denoiser();
+    denoiser.begin_canvas().unwrap();
+    step(denoiser);
+    denoiser.logits().unwrap()
+}
+
+/// One step over a fixed canvas: argmax, draws and entropies.
+fn step(denoiser: &mut SequenceDenoiser) -> (Vec<Token>, Vec<Token>, Vec<f32>) {
+    let n = denoiser.canvas_len();
+    let canvas = prompt(n);
+    let uniforms: Vec<f32> = (0..n).map(|i| (i as f32 + 0.5) / n as f32).collect();
+    let (mut argmax, mut sampled, mut entropy) = (vec![0; n], vec![0; n], vec![0.0; n]);
+    let input = StepInput {
+        canvas: &canvas,
+        temperature: 0.7,
+        uniforms: &uniforms,
+    };
+    let output = StepOutput {
+        argmax: &mut argmax,
+        sampled: &mut sampled,
+        entropy: &mut entropy,
+    };
+    denoiser.step(input, output).unwrap();
+    (argmax, sampled, entropy)
+}
+
+#[test]
+fn a_graph_serves_every_step_and_a_few_kilobytes_cross_the_border() {
+    let mut session = session(&SessionParams {
+        context: Some(512),
+        ..settings()
+    });
+    run(&mut session, &prompt(40), 1);
+    let built = session.denoiser().counters().graphs_built;
+    // Encoder, decoder, self-conditioning.
+    assert_eq!(built, 3);
+    let answer = run(&mut session, &prompt(40), 1);
+    let counters = session.denoiser().counters();
+    assert_eq!(
+        counters.graphs_built, built,
+        "the same prefix needs no new graph"
+    );
+    assert_eq!(answer.generation.steps, 4);
+    assert_eq!(counters.steps, 8);
+    // Per position: token, uniform, argmax, draw, entropy; temperature and soft cap.
+    assert_eq!(counters.step_bytes, 8 * (5 * 4 * 16 + 8));
+    // At the public model's canvas of 256 that makes 5 KB.
+    assert!(5 * 4 * 256 + 8 < 16 * 1024);
+}
+
+#[test]
+fn nothing_is_encoded_twice() {
+    let mut warm = session(&SessionParams {
+        context: Some(512),
+        ..settings()
+    });
+    let first = run(&mut warm, &prompt(40), 3);
+    assert_eq!(first.reused, 0);
+    // The prompt and the canvases that another one followed.
+    assert_eq!(warm.denoiser().counters().tokens_encoded, 40 + 2 * 16);
+
+    let mut longer = prompt(40);
+    longer.extend(
+        first.generation.canvases[..2]
+            .iter()
+            .flat_map(|c| c.tokens.clone()),
+    );
+    longer.extend([9, 8, 7]);
+    let second = run(&mut warm, &longer, 1);
+    assert_eq!(second.reused, 40 + 2 * 16);
+    assert_eq!(warm.denoiser().counters().tokens_encoded, 40 + 2 * 16 + 3);
+
+    let mut cold = session(&SessionParams {
+        context: Some(512),
+        ..settings()
+    });
+    assert_eq!(
+        second.generation.canvases,
+        run(&mut cold, &longer, 1).generation.canvases
+    );
+}
+
+#[test]
+fn an_earlier_branch_is_taken_up_only_if_the_sliding_layers_still_hold_it() {
+    let params = SessionParams {
+        context: Some(4096),
+        kv_type: KvType::F32,
+        ..settings()
+    };
+    let mut warm = session(&params);
+    run(&mut warm, &prompt(3000), 1);
+    for shared in [2999, 2980, 1500, 10, 0] {
+        let mut branch = prompt(shared);
+        branch.extend([1, 2, 3, 4]);
+        let mut cold = session(&params);
+        let error = relative_error(
+            &first_logits(&mut warm, &branch),
+            &first_logits(&mut cold, &branch),
+        );
+        assert!(error < 1e-4, "branch at {shared}: {error:.1e}");
+    }
+    // The rings of this geometry have room for some tokens more than the window.
+    run(&mut warm, &prompt(3000), 1);
+    let mut branch = prompt(2999);
+    branch.push(1);
+    assert_eq!(run(&mut warm, &branch, 1).reused, 2999);
+    assert_eq!(run(&mut warm, &prompt(100), 1).reused, 0);
+}
+
+#[test]
+fn threads_passes_and_attention_kernels_do_not_change_the_answer() {
+    let reference = tokens(
+        &mut session(&SessionParams {
+            kv_type: KvType::F32,
+            ..settings()
+        }),
+        &prompt(70),
+        2,
+    );
+    assert_eq!(reference.len(), 32);
+    for threads in [1, 2] {
+        for batch in [7, 64] {
+            for flash_attention in [FlashAttention::On, FlashAttention::Off] {
+                let params = SessionParams {
+                    context: Some(300),
+                    batch: Some(batch),
+                    threads: Some(threads),
+                    kv_type: KvType::F32,
+                    flash_attention,
+                };
+                let ours = tokens(&mut session(&params), &prompt(70), 2);
+                assert_eq!(ours, reference, "{params:?}");
+            }
+        }
+    }
+    let other_seed = DiffusionParams {
+        seed: 12,
+        ..params(2)
+    };
+    let mut session = session(&settings());
+    let answer = session
+        .generate(
+            &prompt(70),
+            &other_seed,
+            &CancelFlag::default(),
+            &mut |_| ControlFlow::Continue(()),
+        )
+        .unwrap();
+    let other: Vec<Token> = answer
+        .generation
+        .canvases
+        .iter()
+        .flat_map(|c| c.tokens.clone())
+        .collect();
+    assert_ne!(other, reference, "the seed has no effect");
+}
+
+/// The last of some steps with the given model.
+fn steps(model: &Arc<Model>, count: usize) -> (Vec<Token>, Vec<Token>, Vec<f32>) {
+    let params = DenoiserParams {
+        context: 256,
+        batch: 64,
+        threads: 1,
+        kv_type: KvType::F32,
+        flash_attention: FlashAttention::Auto,
+    };
+    let mut denoiser = SequenceDenoiser::new(model, &params).unwrap();
+    denoiser.encode(&prompt(20)).unwrap();
+    denoiser.begin_canvas().unwrap();
+    (1..count).for_each(|_| drop(step(&mut denoiser)));
+    step(&mut denoiser)
+}
+
+#[test]
+fn weights_in_the_mapped_file_and_copied_ones_are_the_same() {
+    let geometry = Geometry::tiny();
+    for ty in [
+        TensorType::F32,
+        TensorType::F16,
+        TensorType::BF16,
+        TensorType::Q8_0,
+    ] {
+        let path = file(&format!("{}.gguf", ty.name()), &geometry, ty);
+        let mapped = load(&path, &PlacementParams::default());
+        let copied = load(
+            &path,
+            &PlacementParams {
+                no_mmap: true,
+                ..PlacementParams::default()
+            },
+        );
+        assert!(mapped.weight_bytes().1 > 0 && copied.weight_bytes().1 == 0);
+        assert_eq!(
+            steps(&Arc::new(mapped), 2),
+            steps(&Arc::new(copied), 2),
+            "{ty}"
+        );
+    }
+}
+
+#[test]
+fn every_weight_type_runs() {
+    let wide = Geometry {
+        d: 256,
+        d_ff: 256,
+        d_expert: 256,
+        n_heads: 8,
+        head_dim: 32,
+        ..Geometry::tiny()
+    };
+    let (reference, ..) = steps(
+        &Arc::new(load(
+            &file("w-f32.gguf", &wide, TensorType::F32),
+            &PlacementParams::default(),
+        )),
+        1,
+    );
+    for (name, least) in [
+        ("f16", 14),
+        ("bf16", 14),
+        ("q8_0", 12),
+        ("q6_k", 8),
+        ("q5_k", 6),
+        ("q4_k", 4),
+        ("q5_0", 6),
+        ("q4_0", 5),
+        ("q4_k_m", 4),
+    ] {
+        let path = DIR.path().join(format!("w-{name}.gguf"));
+        write_synthetic(&path, &wide, name.parse().unwrap(), 7).unwrap();
+        let (argmax, _, entropy) = steps(&Arc::new(load(&path, &PlacementParams::default())), 1);
+        assert!(entropy.iter().all(|h| h.is_finite() && *h >= 0.0), "{name}");
+        // Coarser types move more logits of a random model; garbage would agree nowhere.
+        let same = argmax
+            .iter()
+            .zip(&reference)
+            .filter(|(a, b)| a == b)
+            .count();
+        println!("{name}: {same} of 16 argmax as in f32");
+        assert!(same >= least, "{name}: {same} of 16");
+    }
+}
+
+#[test]
+fn quantized_and_half_caches_stay_close() {
+    let geometry = Geometry {
+        head_dim: 32,
+        ..Geometry::tiny()
+    };
+    let path = file("cache.gguf", &geometry, TensorType::F32);
+    let model = Arc::new(load(&path, &PlacementParams::default()));
+    let logits = |kv_type| {
+        let params = SessionParams {
+            context: Some(256),
+            kv_type,
+            ..settings()
+        };
+        let mut session = Session::new(&model, EndTokens::default(), &params).unwrap();
+        first_logits(&mut session, &prompt(60))
+    };
+    let reference = logits(KvType::F32);
+    for (kv_type, limit) in [(KvType::F16, 5e-3), (KvType::Q8_0, 0.2)] {
+        let error = relative_error(&logits(kv_type), &reference);
+        println!("{kv_type:?}: {error:.1e}");
+        assert!(error > 0.0 && error < limit, "{kv_type:?}: {error}");
+    }
+    let unfused = SessionParams {
+        kv_type: KvType::Q8_0,
+        flash_attention: FlashAttention::Off,
+        ..settings()
+    };
+    let message = Session::new(&model, EndTokens::default(), &unfused)
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        message.contains("q8_0") && message.contains("-fa"),
+        "{message}"
+    );
+    let message = refusal(&SessionParams {
+        kv_type: KvType::Q8_0,
+        ..settings()
+    });
+    assert!(
+        message.contains("multiple of 32") && message.contains("16"),
+        "{message}"
+    );
+}
+
+#[test]
+fn placement_by_name_puts_tensors_elsewhere() {
+    let path = file("override.gguf", &Geometry::tiny(), TensorType::F32);
+    let overrides = vec![TensorOverride {
+        pattern: r"ffn_.*_exps".parse().unwrap(),
+        memory: "cpu".into(),
+    }];
+    let model = load(
+        &path,
+        &PlacementParams {
+            overrides,
+            cpu_moe_layers: 2,
+            ..PlacementParams::default()
+        },
+    );
+    assert_eq!(steps(&Arc::new(model), 2), steps(&TINY, 2));
+    let overrides = vec![TensorOverride {
+        pattern: "x".parse().unwrap(),
+        memory: "CUDA7".into(),
+    }];
+    let refused = Model::load(
+        &path,
+        &PlacementParams {
+            overrides,
+            ..PlacementParams::default()
+        },
+        &mut |_| ControlFlow::Continue(()),
+    );
+    let message = refused.unwrap_err().to_string();
+    assert!(
+        message.contains("-ot") && message.contains("CUDA7") && message.contains("CPU"),
+        "{message}"
+    );
+    let devices = Some(vec!["nothing".to_owned()]);
+    let refused = Model::load(
+        &path,
+        &PlacementParams {
+            devices,
+            ..PlacementParams::default()
+        },
+        &mut |_| ControlFlow::Continue(()),
+    );
+    let message = refused.unwrap_err().to_string();
+    assert!(
+        message.contains("nothing") && message.contains("CPU"),
+        "{message}"
+    );
+}
+
+#[test]
+fn loading_reports_progress_and_can_be_cancelled() {
+    let path = file("progress.gguf", &Geometry::tiny(), TensorType::F32);
+    let mut seen = Vec::new();
+    Model::load(&path, &PlacementParams::default(), &mut |p| {
+        seen.push(p);
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    assert!(seen.is_sorted() && seen.last() == Some(&1.0));
+    let cancelled = Model::load(&path, &PlacementParams::default(), &mut |_| {
+        ControlFlow::Break(())
+    });
+    assert!(matches!(cancelled.unwrap_err(), Error::Cancelled));
+}
+
+fn refusal(params: &SessionParams) -> String {
+    Session::new(&TINY, EndTokens::default(), params)
+        .err()
+        .unwrap()
+        .to_string()
+}
+
+#[test]
+fn sessions_that_cannot_work_are_refused() {
+    let base = settings;
+    // 1 << 31 positions would need 600 GB; this machine reserves them or says no, and never aborts.
+    let message = refusal(&SessionParams {
+        context: Some((1 << 31) - 600),
+        ..base()
+    });
+    assert!(
+        message.contains("out of memory") && message.contains("-c"),
+        "{message}"
+    );
+    let message = refusal(&SessionParams {
+        context: Some(usize::MAX),
+        ..base()
+    });
+    assert!(message.contains("context size (-c)"), "{message}");
+    let message = refusal(&SessionParams {
+        context: Some(16),
+        ..base()
+    });
+    assert!(
+        message.contains("context size (-c)") && message.contains("16"),
+        "{message}"
+    );
+    let message = refusal(&SessionParams {
+        threads: Some(0),
+        ..base()
+    });
+    assert!(message.contains("-t"), "{message}");
+    let message = refusal(&SessionParams {
+        batch: Some(0),
+        ..base()
+    });
+    assert!(message.contains("-b"), "{message}");
+}
+
+#[test]
+fn prompts_that_cannot_work_are_refused_and_the_session_lives_on() {
+    let mut session = session(&SessionParams {
+        context: Some(64),
+        ..settings()
+    });
+    let mut attempt = |prompt: &[Token]| {
+        session.generate(prompt, &params(1), &CancelFlag::default(), &mut |_| {
+            ControlFlow::Continue(())
+        })
+    };
+    let message = attempt(&[]).unwrap_err().to_string();
+    assert!(
+        message.contains("prompt") && message.contains("empty"),
+        "{message}"
+    );
+    let message = attempt(&prompt(49)).unwrap_err().to_string();
+    assert!(
+        message.contains("49") && message.contains("64") && message.contains("-c"),
+        "{message}"
+    );
+    let message = attempt(&[1, 320]).unwrap_err().to_string();
+    assert!(message.contains("320"), "{message}");
+    let message = attempt(&[-1]).unwrap_err().to_string();
+    assert!(message.contains("-1"), "{message}");
+    let fits = attempt(&prompt(48)).unwrap();
+    assert_eq!(fits.generation.canvases.len(), 1);
+}
+
+#[test]
+fn a_full_context_ends_the_answer() {
+    let mut session = session(&SessionParams {
+        context: Some(64),
+        ..settings()
+    });
+    let answer = run(&mut session, &prompt(20), 9);
+    assert_eq!(answer.generation.finish, FinishReason::ContextFull);
+    assert_eq!(answer.generation.canvases.len(), 2);
+}
+
+#[test]
+fn a_generation_can_be_stopped_at_any_step_and_the_session_lives_on() {
+    let mut session = session(&SessionParams {
+        context: Some(256),
+        ..settings()
+    });
+    let whole = tokens(&mut session, &prompt(10), 2);
+    for stop_at in 0..8 {
+        let mut steps = 0;
+        let answer = session
+            .generate(
+                &prompt(10),
+                &params(2),
+                &CancelFlag::default(),
+                &mut |event| {
+                    if matches!(event, Event::Draft(_)) {
+                        steps += 1;
+                    }
+                    if steps > stop_at {
+                        ControlFlow::Break(())
+                    } else {
+                        ControlFlow::Continue(())
+                    }
+                },
+            )
+            .unwrap();
+        assert_eq!(
+            answer.generation.finish,
+            FinishReason::Cancelled,
+            "step {stop_at}"
+        );
+        assert_eq!(answer.generation.steps, stop_at + 1);
+    }
+    assert_eq!(tokens(&mut session, &prompt(10), 2), whole);
+}

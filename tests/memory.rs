@@ -1,0 +1,77 @@
+//! The peak of resident memory, in a process of its own.
+
+#![cfg(target_os = "linux")]
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use llama_diffusion::ggml::types::TensorType;
+use llama_diffusion::model::synthetic::{Geometry, WeightTypes, write_synthetic};
+use llama_diffusion::{
+    CancelFlag, DiffusionParams, EndTokens, Model, PlacementParams, Session, SessionParams,
+};
+
+fn peak_bytes() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|l| l.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse::<usize>()
+        .unwrap()
+        * 1024
+}
+
+#[test]
+fn memory_is_weights_cache_and_three_times_the_logits() {
+    let dir = tempfile::tempdir().unwrap();
+    let geometry = Geometry {
+        vocab_size: 32_768,
+        ..Geometry::small()
+    };
+    for ty in [TensorType::Q8_0, TensorType::Q4_K, TensorType::F16] {
+        let path = dir.path().join("model.gguf");
+        write_synthetic(&path, &geometry, WeightTypes::Uniform(ty), 1).unwrap();
+        // Writing the model took memory too: 5 resets the peak (proc(5)).
+        std::fs::write("/proc/self/clear_refs", "5").unwrap();
+        let before = peak_bytes();
+
+        let model = Model::load(&path, &PlacementParams::default(), &mut |_| {
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        let weights = model.file().tensor_bytes();
+        let params = SessionParams {
+            context: Some(8192),
+            ..SessionParams::default()
+        };
+        let mut session = Session::new(&Arc::new(model), EndTokens::default(), &params).unwrap();
+        let prompt: Vec<i32> = (5..600).collect();
+        let generate = DiffusionParams {
+            max_steps: 2,
+            max_tokens: None,
+            max_canvases: Some(2),
+            ..DiffusionParams::default()
+        };
+        session
+            .generate(&prompt, &generate, &CancelFlag::default(), &mut |_| {
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        let (cache, compute) = session.denoiser().memory();
+        let logits = 3 * geometry.canvas_length * geometry.vocab_size * 4;
+        let allowed = 1.15 * (weights + cache + logits + (150 << 20)) as f64;
+        let peak = peak_bytes();
+        let mib = |bytes: usize| bytes >> 20;
+        println!(
+            "{ty}: peak {} MiB (before loading {}), allowed {:.0}: weights {}, cache {}, compute {}",
+            mib(peak),
+            mib(before),
+            allowed / f64::from(1 << 20),
+            mib(weights),
+            mib(cache),
+            mib(compute)
+        );
+        assert!(peak as f64 <= allowed, "{ty}");
+    }
+}
