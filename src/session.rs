@@ -14,7 +14,7 @@ use crate::model::hparams::{Hparams, LayerHparams};
 use crate::model::{DenoiserParams, FlashAttention, KvType, Model, SequenceDenoiser};
 
 /// How a session runs. The default suits the model.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct SessionParams {
     /// Positions of the KV cache for prompt and answer; `None` is what the model was trained for,
     /// at most [`DEFAULT_CONTEXT`].
@@ -32,18 +32,6 @@ pub struct SessionParams {
 
 /// Positions of the KV cache unless the caller says more.
 pub const DEFAULT_CONTEXT: usize = 8192;
-
-impl Default for SessionParams {
-    fn default() -> Self {
-        Self {
-            context: None,
-            batch: None,
-            threads: None,
-            kv_type: KvType::default(),
-            flash_attention: FlashAttention::default(),
-        }
-    }
-}
 
 /// Operations of a denoising step that are worth a thread: some 10 ms of work. Threads meet after
 /// each of a few hundred operations, and a thread that the system does not run holds up all.

@@ -10,12 +10,11 @@ use crate::Token;
 use crate::chat::{ChatTemplate, Message, RenderOptions};
 use crate::diffusion::EndTokens;
 use crate::error::Result;
-use crate::model::{Model, PlacementParams};
+use crate::model::{EOS_LIST, Model, PlacementParams};
 use crate::session::{Session, SessionParams};
 use crate::vocab::Vocab;
 
 const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
-const END_TOKEN_LIST: &str = "diffusion.eos_token_ids";
 
 /// A model and its vocabulary: immutable, shared by the sessions that run on it.
 #[derive(Debug)]
@@ -110,7 +109,7 @@ impl TextModel {
     /// As [`Model::end_tokens`].
     pub fn end_tokens(&self) -> Result<EndTokens> {
         let mut end = self.model.end_tokens()?;
-        if self.model.file().metadata().value(END_TOKEN_LIST).is_none() {
+        if self.model.file().metadata().value(EOS_LIST).is_none() {
             end.ids.extend_from_slice(self.vocab.end_tokens());
             end.ids.sort_unstable();
             end.ids.dedup();

@@ -87,7 +87,20 @@ fn the_seed_decides_and_the_threads_do_not() {
     // With so few steps the model is unsure, so that draws show.
     let hasty = |more: &[&str]| {
         let story = "Tell a story about Leo and a small dog.";
-        answer(&[&["-p", story, "--diffusion-steps", "3"], more].concat())
+        answer(
+            &[
+                &[
+                    "-p",
+                    story,
+                    "--diffusion-steps",
+                    "3",
+                    "--diffusion-blocks",
+                    "1",
+                ],
+                more,
+            ]
+            .concat(),
+        )
     };
     let seeded = hasty(&["-s", "5"]);
     assert_eq!(hasty(&["-s", "5"]), seeded);
@@ -283,4 +296,40 @@ fn the_embedded_model_leaves_no_file_behind() {
 
     let run = command.env("TMPDIR", Path::new("no/such/directory"));
     assert!(text(&run.output().unwrap().stderr).contains("no/such/directory"));
+}
+
+#[test]
+#[cfg(unix)]
+fn an_interrupted_answer_ends_with_130_and_its_summary() {
+    use std::io::{BufRead as _, BufReader, Read as _};
+    use std::process::{Command, Stdio};
+
+    // A confidence that no canvas reaches keeps it busy for seconds.
+    let mut child = Command::new(assert_cmd::cargo::cargo_bin!("llama-diffusion-cli"))
+        .args(["-t", "1", "-p", QUESTION, "-n", "-1", "--raw"])
+        .args(["--diffusion-visual", "--diffusion-eb-confidence", "1e-30"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.starts_with("canvas 1, step ") {
+        line.clear();
+        assert_ne!(
+            stderr.read_line(&mut line).unwrap(),
+            0,
+            "it ended by itself"
+        );
+    }
+    let pid = child.id().to_string();
+    let kill = Command::new("kill").args(["-INT", &pid]).status();
+    assert!(kill.unwrap().success());
+    let mut rest = String::new();
+    stderr.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest}");
+    assert!(
+        rest.contains("total time: ") && rest.contains("(interrupted)"),
+        "{rest}"
+    );
 }

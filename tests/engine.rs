@@ -130,10 +130,9 @@ fn a_graph_serves_every_step_and_a_few_kilobytes_cross_the_border() {
     );
     assert_eq!(answer.generation.steps, 4);
     assert_eq!(counters.steps, 8);
-    // Per position: token, uniform, argmax, draw, entropy; temperature and soft cap.
+    // Per position: token, uniform, argmax, draw, entropy; temperature and soft cap. 5 KB at the
+    // public model's canvas of 256.
     assert_eq!(counters.step_bytes, 8 * (5 * 4 * 16 + 8));
-    // At the public model's canvas of 256 that makes 5 KB.
-    assert!(5 * 4 * 256 + 8 < 16 * 1024);
 }
 
 #[test]

@@ -194,10 +194,10 @@ fn tanh(x: f32) -> f32 {
     // Near zero 1 - 2 / (e^2|x| + 1) would cancel: there an odd polynomial.
     let s = x * x;
     let p = -5.704_988_7e-3;
-    let p = p * s + 2.063_908_9e-2;
+    let p = p * s + 2.063_909e-2;
     let p = p * s - 5.373_971_6e-2;
     let p = p * s + 0.133_314_42;
-    let p = p * s - 0.333_332_82;
+    let p = p * s - 0.333_332_8;
     let near = x + x * s * p;
     let e = exp(-2.0 * x.abs());
     let far = ((1.0 - e) / (1.0 + e)).copysign(x);
@@ -210,7 +210,7 @@ fn tanh(x: f32) -> f32 {
     "aarch64+neon"
 ))]
 fn geglu_row(gate: &[f32], up: &[f32], out: &mut [f32]) {
-    const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769_1;
+    const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769;
     for ((&x, &u), o) in gate.iter().zip(up).zip(out) {
         let y = TWICE_SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x);
         // e^-|y| keeps both signs exact: gelu(x) = x e / (1 + e) for negative x.
@@ -340,10 +340,9 @@ mod tests {
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (d + 0.044715 * d * d * d);
             // 1 + tanh cancels for negative x: the logistic form does not.
             let want = d / (1.0 + (-2.0 * inner).exp()) * f64::from(u);
-            assert!(
-                (f64::from(o) - want).abs() <= 2e-6 * want.abs() + 1e-30,
-                "{x}: {o} {want}"
-            );
+            // The exponent carries the rounding of its argument.
+            let tolerance = (1e-6 + 4e-7 * inner.abs()) * want.abs() + 1e-30;
+            assert!((f64::from(o) - want).abs() <= tolerance, "{x}: {o} {want}");
         }
     }
 
@@ -398,8 +397,10 @@ mod tests {
                     "{} {entropy}",
                     got.entropy
                 );
+                // Scores reach spread / 0.7; the exponent carries their rounding.
+                let tolerance = 1e-6 + 5e-7 * f64::from(spread) / 0.7;
                 for (w, p) in weights.iter().zip(&p) {
-                    assert!((f64::from(w * got.scale) - p).abs() < 2e-6 * p + 1e-12);
+                    assert!((f64::from(w * got.scale) - p).abs() < tolerance * p + 1e-12);
                 }
                 // Next to the edge of a token's stretch of the distribution rounding may decide.
                 let edge: f64 = p[..sampled].iter().sum();

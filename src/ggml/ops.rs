@@ -273,7 +273,7 @@ impl Context {
         let ne = a.ne();
         require!(
             a.is(TensorType::F32)
-                && ne[0] % 2 == 0
+                && ne[0].is_multiple_of(2)
                 && ne[3] == 1
                 && rope.positions.is(TensorType::I32),
             "rope",

@@ -130,7 +130,7 @@ impl Context {
     pub(crate) fn tensor(&self, ty: TensorType, ne: &[usize], name: &str) -> Result<Tensor> {
         self.ensure_room()?;
         let full = shape(ne);
-        if ne.len() > 4 || full.contains(&0) || full[0] % ty.block_len() != 0 {
+        if ne.len() > 4 || full.contains(&0) || !full[0].is_multiple_of(ty.block_len()) {
             return Err(Error::Ggml(format!(
                 "{name}: no tensor of type {} can have the shape {ne:?}",
                 ty.name()
@@ -212,6 +212,8 @@ impl Tensor {
 
     /// The element type, or `None` for one this crate does not know.
     pub(crate) fn ty(&self) -> Option<TensorType> {
+        // C enums are signed on some systems.
+        #[allow(clippy::unnecessary_cast)]
         TensorType::from_id(self.desc().type_ as u32)
     }
 

@@ -167,4 +167,5 @@ impl Model {
     }
 }
 
-const EOS_LIST: &str = "diffusion.eos_token_ids";
+/// Every token that ends an answer, where a file lists them.
+pub(crate) const EOS_LIST: &str = "diffusion.eos_token_ids";

@@ -153,7 +153,7 @@ impl<'a> Chooser<'a> {
         }
         candidates.extend(self.cpu_extra.iter().map(|memory| (cpu, *memory)));
         for (device, memory) in candidates {
-            if self.probe(tensor, device, memory, |ctx, weight| product(ctx, weight))? {
+            if self.probe(tensor, device, memory, product)? {
                 return self.settle(tensor, memory);
             }
         }

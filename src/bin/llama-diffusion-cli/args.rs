@@ -182,7 +182,7 @@ struct ComputeArgs {
     #[arg(long, value_name = "N")]
     ubatch_size: Option<usize>,
 
-    /// Threads of the CPU; 0 or less is one for each core
+    /// Threads of the CPU; 0 or less is one for each core, fewer for a small model
     #[arg(
         short,
         long,
