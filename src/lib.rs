@@ -63,3 +63,8 @@ pub use session::{Answer, DEFAULT_CONTEXT, Session, SessionParams};
 pub use text::Utf8Stream;
 pub use text_model::TextModel;
 pub use vocab::Vocab;
+
+/// Compiles the example of README.md.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -242,6 +242,22 @@ fn threads_passes_and_attention_kernels_do_not_change_the_answer() {
     assert_ne!(other, reference, "the seed has no effect");
 }
 
+#[test]
+fn a_longer_context_costs_full_layers_only() {
+    let bytes = |context| {
+        let mut session = session(&SessionParams {
+            context: Some(context),
+            ..settings()
+        });
+        session.denoiser().memory().0
+    };
+    // Layers 2 and 3 of the tiny geometry are full: K and V of a head of 32 in F16.
+    assert_eq!(
+        bytes(32_768) - bytes(4096),
+        2 * 2 * 32 * 2 * (32_768 - 4096)
+    );
+}
+
 /// The last of some steps with the given model.
 fn steps(model: &Arc<Model>, count: usize) -> (Vec<Token>, Vec<Token>, Vec<f32>) {
     let params = DenoiserParams {
