@@ -111,6 +111,11 @@ impl Session {
     /// # Errors
     /// The prompt is empty or too long for the context, or the device fails.
     pub fn prefill(&mut self, prompt: &[Token]) -> Result<usize> {
+        self.prefill_unless(prompt, &CancelFlag::default())
+    }
+
+    /// Stops between passes if cancelled; what is encoded by then stays.
+    fn prefill_unless(&mut self, prompt: &[Token], cancel: &CancelFlag) -> Result<usize> {
         if prompt.is_empty() {
             return Err(Error::parameter(
                 "prompt",
@@ -131,7 +136,12 @@ impl Session {
             .take_while(|(a, b)| a == b)
             .count();
         let reused = self.denoiser.truncate(common);
-        self.denoiser.encode(&prompt[reused..])?;
+        for pass in prompt[reused..].chunks(self.denoiser.batch()) {
+            if cancel.is_cancelled() {
+                break;
+            }
+            self.denoiser.encode(pass)?;
+        }
         Ok(reused)
     }
 
@@ -167,7 +177,7 @@ impl Session {
     ) -> Result<Answer> {
         params.validate()?;
         let start = Instant::now();
-        let reused = self.prefill(prompt)?;
+        let reused = self.prefill_unless(prompt, cancel)?;
         let prefill = start.elapsed();
         let generation = generate(
             &mut self.denoiser,

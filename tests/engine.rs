@@ -274,6 +274,122 @@ fn steps(model: &Arc<Model>, count: usize) -> (Vec<Token>, Vec<Token>, Vec<f32>)
     step(&mut denoiser)
 }
 
+/// What devices without our kernels run.
+#[test]
+fn ggmls_operations_draw_as_our_kernels_do() {
+    let path = file("ops.gguf", &Geometry::tiny(), TensorType::F32);
+    let ops = Arc::new(load(&path, &PlacementParams::default()).without_cpu_kernels());
+    let (argmax, sampled, entropy) = steps(&TINY, 1);
+    let (ops_argmax, ops_sampled, ops_entropy) = steps(&ops, 1);
+    assert_eq!(argmax, ops_argmax);
+    // ggml's gelu is less exact: a draw next to the edge of a token's share may differ.
+    let differ = sampled
+        .iter()
+        .zip(&ops_sampled)
+        .filter(|(a, b)| a != b)
+        .count();
+    assert!(differ <= 1, "{differ} draws differ");
+    for (a, b) in entropy.iter().zip(&ops_entropy) {
+        assert!((a - b).abs() < 2e-2, "entropy {a} {b}");
+    }
+}
+
+#[test]
+fn a_single_expert_works_in_types_that_are_rearranged_for_the_cpu() {
+    let geometry = Geometry {
+        d: 256,
+        d_ff: 256,
+        d_expert: 256,
+        n_experts: 1,
+        n_experts_used: 1,
+        ..Geometry::tiny()
+    };
+    for ty in [TensorType::F32, TensorType::Q4_0, TensorType::Q4_K] {
+        let path = file(&format!("one-{ty}.gguf"), &geometry, ty);
+        let (_, _, entropy) = steps(&Arc::new(load(&path, &PlacementParams::default())), 2);
+        assert!(entropy.iter().all(|h| h.is_finite()), "{ty}");
+    }
+}
+
+#[test]
+fn deep_models_fit_their_graphs() {
+    let flash_attention = FlashAttention::Off;
+    for (n_layers, n_experts, n_experts_used) in [(1, 4, 2), (81, 1, 1), (144, 8, 8)] {
+        let geometry = Geometry {
+            n_layers,
+            n_experts,
+            n_experts_used,
+            ..Geometry::tiny()
+        };
+        let path = file(&format!("deep-{n_layers}.gguf"), &geometry, TensorType::F32);
+        let model = Arc::new(load(&path, &PlacementParams::default()).without_cpu_kernels());
+        let params = SessionParams {
+            context: Some(64),
+            flash_attention,
+            ..settings()
+        };
+        let mut session = Session::new(&model, EndTokens::default(), &params).unwrap();
+        assert_eq!(
+            first_logits(&mut session, &prompt(20)).len(),
+            320 * 16,
+            "{n_layers} layers"
+        );
+    }
+}
+
+#[test]
+fn a_step_needs_a_canvas_behind_the_cached_tokens() {
+    let mut session = session(&SessionParams {
+        context: Some(256),
+        ..settings()
+    });
+    session.prefill(&prompt(20)).unwrap();
+    let denoiser = session.denoiser();
+    let try_step = |denoiser: &mut SequenceDenoiser, n: usize| {
+        let (mut argmax, mut sampled, mut entropy) = (vec![0; n], vec![0; n], vec![0.0; n]);
+        let input = StepInput {
+            canvas: &prompt(16),
+            temperature: 0.7,
+            uniforms: &[0.5; 16],
+        };
+        let output = StepOutput {
+            argmax: &mut argmax,
+            sampled: &mut sampled,
+            entropy: &mut entropy,
+        };
+        denoiser.step(input, output).map_err(|e| e.to_string())
+    };
+    assert!(try_step(denoiser, 16).unwrap_err().contains("begin_canvas"));
+    denoiser.begin_canvas().unwrap();
+    assert!(try_step(denoiser, 15).unwrap_err().contains("16 entries"));
+    try_step(denoiser, 16).unwrap();
+    denoiser.commit(&prompt(16)).unwrap();
+    let cached = denoiser.keys_values(0, 30).unwrap();
+    assert!(try_step(denoiser, 16).unwrap_err().contains("begin_canvas"));
+    assert_eq!(denoiser.keys_values(0, 30).unwrap(), cached);
+    assert!(denoiser.keys_values(9, 0).is_err());
+    denoiser.truncate(20);
+    assert!(try_step(denoiser, 16).unwrap_err().contains("begin_canvas"));
+}
+
+#[test]
+fn a_cancelled_prompt_is_not_read_to_its_end() {
+    let mut session = session(&SessionParams {
+        context: Some(256),
+        batch: Some(8),
+        ..settings()
+    });
+    let cancel = CancelFlag::default();
+    cancel.cancel();
+    let answer = session
+        .generate(&prompt(100), &params(1), &cancel, &mut |_| {
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(answer.generation.finish, FinishReason::Cancelled);
+    assert_eq!(session.denoiser().counters().tokens_encoded, 0);
+}
+
 #[test]
 fn weights_in_the_mapped_file_and_copied_ones_are_the_same() {
     let geometry = Geometry::tiny();

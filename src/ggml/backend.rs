@@ -290,7 +290,7 @@ impl BufferType {
         })
     }
 
-    /// Whether the device can run a node that [`probe`](crate::ggml::tensor) built with its first
+    /// Whether the device can run a node that a throw-away context built with its first
     /// operand in memory of this type.
     pub(crate) fn supports(&self, device: Device, weight: &Tensor, node: &Tensor) -> bool {
         // SAFETY: an empty buffer marks where the weight would be; both are unset again before it

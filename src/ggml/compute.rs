@@ -47,7 +47,28 @@ pub(crate) struct Executor {
     graph: Option<Graph>,
     /// The last backend is the CPU's.
     backends: Arc<[Backend]>,
+    capacity: usize,
     purpose: &'static str,
+}
+
+/// A scheduler for graphs of at most `capacity` nodes and as many leaves.
+fn new_scheduler(
+    backends: &[Backend],
+    capacity: usize,
+) -> Result<NonNull<sys::ggml_backend_sched>> {
+    let mut raw: Vec<_> = backends.iter().map(|b| b.raw.as_ptr()).collect();
+    // SAFETY: ggml copies the array; whoever owns the scheduler keeps the backends.
+    let scheduler = unsafe {
+        sys::ggml_backend_sched_new(
+            raw.as_mut_ptr(),
+            std::ptr::null_mut(),
+            raw.len() as i32,
+            2 * capacity,
+            false,
+            true,
+        )
+    };
+    NonNull::new(scheduler).ok_or_else(|| Error::Ggml("no scheduler".into()))
 }
 
 // SAFETY: the scheduler holds no state of a thread; one thread at a time owns the executor.
@@ -67,22 +88,11 @@ impl Executor {
         capacity: usize,
         purpose: &'static str,
     ) -> Result<Self> {
-        let mut raw: Vec<_> = backends.iter().map(|b| b.raw.as_ptr()).collect();
-        // SAFETY: ggml copies the array; the backends outlive the scheduler.
-        let scheduler = unsafe {
-            sys::ggml_backend_sched_new(
-                raw.as_mut_ptr(),
-                std::ptr::null_mut(),
-                raw.len() as i32,
-                capacity,
-                false,
-                true,
-            )
-        };
         Ok(Self {
-            scheduler: NonNull::new(scheduler).ok_or_else(|| Error::Ggml("no scheduler".into()))?,
+            scheduler: new_scheduler(backends, capacity)?,
             graph: None,
             backends: Arc::clone(backends),
+            capacity,
             purpose,
         })
     }
@@ -91,31 +101,57 @@ impl Executor {
     pub(crate) fn load(&mut self, graph: Graph, advice: &str) -> Result<()> {
         // The memory of the previous graph's nodes is used again.
         self.graph = None;
-        // SAFETY: a live scheduler and graph; the capacity is checked before ggml would abort.
+        // SAFETY: a live scheduler and graph.
         let allocated = unsafe {
-            let size = sys::ggml_graph_size(graph.raw.as_ptr());
-            if size < sys::ggml_graph_n_nodes(graph.raw.as_ptr())
-                || graph.context.capacity() < size as usize
-            {
-                return Err(Error::Ggml(format!(
-                    "the {} graph is larger than planned",
-                    self.purpose
-                )));
-            }
             sys::ggml_backend_sched_reset(self.scheduler.as_ptr());
             sys::ggml_backend_sched_alloc_graph(self.scheduler.as_ptr(), graph.raw.as_ptr())
         };
         if !allocated {
-            let bytes = self.compute_bytes();
-            return Err(Error::OutOfMemory {
-                what: format!("the {} graph", self.purpose),
-                device: self.backends[0].device().name(),
-                bytes,
-                advice: advice.into(),
-            });
+            return Err(self.refused(&graph, advice));
         }
         self.graph = Some(graph);
         Ok(())
+    }
+
+    /// What to say of a graph whose nodes found no memory. The scheduler is replaced: after a
+    /// failed allocation it holds plans for buffers that it does not have.
+    fn refused(&mut self, graph: &Graph, advice: &str) -> Error {
+        let fresh = |this: &mut Self| -> Result<()> {
+            let scheduler = new_scheduler(&this.backends, this.capacity)?;
+            // SAFETY: owned, and replaced by the new one.
+            unsafe { sys::ggml_backend_sched_free(this.scheduler.as_ptr()) };
+            this.scheduler = scheduler;
+            Ok(())
+        };
+        let mut sizes = vec![0; self.backends.len()];
+        let asked = fresh(self).and_then(|()| {
+            // SAFETY: `sizes` has an element for each backend.
+            unsafe {
+                sys::ggml_backend_sched_reserve_size(
+                    self.scheduler.as_ptr(),
+                    graph.raw.as_ptr(),
+                    sizes.as_mut_ptr(),
+                );
+            }
+            // Asking leaves plans as well.
+            fresh(self)
+        });
+        if let Err(error) = asked {
+            return error;
+        }
+        let (bytes, device) = sizes
+            .into_iter()
+            .zip(self.backends.iter())
+            .max_by_key(|(bytes, _)| *bytes)
+            .map_or((0, String::new()), |(bytes, backend)| {
+                (bytes, backend.device().name())
+            });
+        Error::OutOfMemory {
+            what: format!("the {} graph", self.purpose),
+            device,
+            bytes,
+            advice: advice.into(),
+        }
     }
 
     /// Computes the loaded graph and waits for it.

@@ -102,11 +102,6 @@ impl Context {
         self.arena.raw.as_ptr()
     }
 
-    /// How many nodes a graph of this context may have.
-    pub(super) fn capacity(&self) -> usize {
-        self.capacity
-    }
-
     /// Refuses a tensor more than the arena was made for: ggml would abort.
     pub(super) fn ensure_room(&self) -> Result<()> {
         // SAFETY: queries of a live context.
@@ -130,7 +125,7 @@ impl Context {
     pub(crate) fn tensor(&self, ty: TensorType, ne: &[usize], name: &str) -> Result<Tensor> {
         self.ensure_room()?;
         let full = shape(ne);
-        if ne.len() > 4 || full.contains(&0) || !full[0].is_multiple_of(ty.block_len()) {
+        if full.contains(&0) || !full[0].is_multiple_of(ty.block_len()) {
             return Err(Error::Ggml(format!(
                 "{name}: no tensor of type {} can have the shape {ne:?}",
                 ty.name()

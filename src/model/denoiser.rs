@@ -11,6 +11,7 @@ use crate::diffusion::{Denoiser, StepInput, StepOutput};
 use crate::error::{Error, Result};
 use crate::ggml::backend::Backend;
 use crate::ggml::compute::{Executor, Graph};
+use crate::ggml::convert::to_f32;
 use crate::ggml::tensor::{Context, Tensor, transferred_bytes};
 use crate::ggml::types::TensorType;
 
@@ -63,6 +64,17 @@ struct PassShape {
     logits: bool,
 }
 
+/// Where the canvas behind the cached tokens stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Canvas {
+    /// There is none: its inputs are those of another prefix.
+    None,
+    /// The next step is the first.
+    Begun,
+    /// The next step is conditioned on the distribution of the one before.
+    Stepped,
+}
+
 /// An allocated graph with its inputs.
 struct Pass {
     shape: PassShape,
@@ -83,8 +95,7 @@ pub struct SequenceDenoiser {
     decoder: Executor,
     decode_pass: Option<Pass>,
     softener: Executor,
-    /// A step ran whose distribution the next step is conditioned on.
-    pending: bool,
+    canvas: Canvas,
     counters: Counters,
 }
 
@@ -99,12 +110,20 @@ impl SequenceDenoiser {
     pub fn new(model: &Arc<Model>, params: &DenoiserParams) -> Result<Self> {
         let (hparams, placement) = (model.hparams(), &model.placement);
         let canvas = hparams.canvas_length;
-        // Positions are I32 in ggml.
-        if params.context < canvas + 1 || params.context > i32::MAX as usize - SLOT_UNIT {
+        if params.context < canvas + 1 {
             return Err(Error::parameter(
                 "context size (-c)",
                 format!(
                     "{} does not hold one prompt token and a canvas of {canvas}",
+                    params.context
+                ),
+            ));
+        }
+        if params.context > MAX_CONTEXT {
+            return Err(Error::parameter(
+                "context size (-c)",
+                format!(
+                    "{} is more than the {MAX_CONTEXT} positions that ggml can count",
                     params.context
                 ),
             ));
@@ -165,7 +184,7 @@ impl SequenceDenoiser {
             decoder: Executor::new(&backends, capacity, "denoising")?,
             decode_pass: None,
             softener: Executor::new(&backends, 64, "self-conditioning")?,
-            pending: false,
+            canvas: Canvas::None,
             counters: Counters::default(),
             model: Arc::clone(model),
         };
@@ -207,8 +226,13 @@ impl SequenceDenoiser {
     /// Keeps the first `count` cached tokens, or none if the sliding layers no longer hold what
     /// is needed before that position. Returns how many are kept.
     pub fn truncate(&mut self, count: usize) -> usize {
-        self.pending = false;
+        self.canvas = Canvas::None;
         self.cache.truncate(count)
+    }
+
+    /// Most tokens that one pass of the prefill takes.
+    pub fn batch(&self) -> usize {
+        self.batch
     }
 
     /// Appends tokens to the cache: causal, in passes of at most the batch size.
@@ -255,13 +279,22 @@ impl SequenceDenoiser {
     }
 
     /// Keys and values of a layer at cached positions `first ..`, each `[positions, kv_heads,
-    /// head_dim]`: for comparison with a reference. Only F32 and F16 caches can be read.
+    /// head_dim]`: for comparison with a reference.
     ///
     /// # Errors
-    /// Another type of cache.
+    /// There is no such layer, or its slots no longer hold the first position.
     pub fn keys_values(&self, layer: usize, first: usize) -> Result<(Vec<f32>, Vec<f32>)> {
-        let hp = &self.model.hparams().layers[layer];
+        let hp = self.model.hparams().layers.get(layer).ok_or_else(|| {
+            let n = self.model.hparams().layers.len();
+            Error::parameter("layer", format!("{layer} is not one of the {n} layers"))
+        })?;
         let layout = self.cache.layout(hp.kind);
+        if first < self.cache.overwritten_below(layout) {
+            return Err(Error::parameter(
+                "first position",
+                format!("{first} is no longer cached in layer {layer}"),
+            ));
+        }
         let width = hp.n_kv_heads * hp.head_dim;
         let cached = &self.cache.layers[layer];
         let read = |tensor: &Tensor| -> Result<Vec<f32>> {
@@ -270,7 +303,7 @@ impl SequenceDenoiser {
                 let mut row = vec![0_u8; tensor.nb()[1]];
                 tensor.read(layout.slot(position) * row.len(), &mut row)?;
                 let mut numbers = vec![0.0; width];
-                crate::ggml::convert::to_f32(self.cache.ty().tensor_type(), &row, &mut numbers)?;
+                to_f32(self.cache.ty().tensor_type(), &row, &mut numbers)?;
                 values.extend(numbers);
             }
             Ok(values)
@@ -309,7 +342,7 @@ impl SequenceDenoiser {
                 context: self.cache.context(),
             });
         }
-        self.pending = false;
+        self.canvas = Canvas::None;
         let mut raw = Vec::new();
         let passes = tokens.len().div_ceil(self.batch);
         for (i, chunk) in tokens.chunks(self.batch).enumerate() {
@@ -338,6 +371,8 @@ impl SequenceDenoiser {
             );
             self.upload(pass, start, &full, &sliding)?;
             pass.inputs.tokens.write(0, chunk)?;
+            // A pass that fails may have written already.
+            self.cache.scratch(chunk.len());
             self.encoder.compute()?;
             if let Some(logits) = &pass.logits {
                 raw.resize(self.model.hparams().vocab_size, 0.0);
@@ -411,6 +446,9 @@ enum Kind {
     Denoise,
 }
 
+/// Positions are I32 in ggml, and slots come in units.
+const MAX_CONTEXT: usize = i32::MAX as usize - SLOT_UNIT;
+
 /// More than any machine has; ggml's limit is 512.
 const MAX_THREADS: usize = 512;
 
@@ -461,6 +499,7 @@ impl Denoiser for SequenceDenoiser {
                 context: self.context_len(),
             });
         }
+        self.canvas = Canvas::None;
         let shape = self.shape(start, canvas, true);
         if self
             .decode_pass
@@ -482,29 +521,37 @@ impl Denoiser for SequenceDenoiser {
             self.upload(pass, start, &full, &sliding)?;
         }
         self.cache.scratch(canvas);
-        self.pending = false;
-        self.state.soft.zero()
+        self.state.soft.zero()?;
+        self.canvas = Canvas::Begun;
+        Ok(())
     }
 
     fn step(&mut self, input: StepInput<'_>, output: StepOutput<'_>) -> Result<()> {
         self.check_tokens(input.canvas)?;
         let before = transferred_bytes();
         let hparams = self.model.hparams();
-        let Some(pass) = &self.decode_pass else {
+        let n = hparams.canvas_length;
+        let lengths = [
+            input.uniforms.len(),
+            output.argmax.len(),
+            output.sampled.len(),
+            output.entropy.len(),
+        ];
+        if input.canvas.len() != n || lengths != [n; 4] {
             return Err(Error::parameter(
                 "canvas",
-                "begin_canvas was not called before the step",
-            ));
-        };
-        if input.canvas.len() != hparams.canvas_length
-            || input.uniforms.len() != hparams.canvas_length
-        {
-            return Err(Error::parameter(
-                "canvas",
-                format!("it must have {} tokens", hparams.canvas_length),
+                format!("it and all that belongs to it must have {n} entries"),
             ));
         }
-        if std::mem::take(&mut self.pending) {
+        // A step that fails leaves no canvas.
+        let canvas = std::mem::replace(&mut self.canvas, Canvas::None);
+        let (Some(pass), Canvas::Begun | Canvas::Stepped) = (&self.decode_pass, canvas) else {
+            return Err(Error::parameter(
+                "canvas",
+                "begin_canvas was not called behind the cached tokens",
+            ));
+        };
+        if canvas == Canvas::Stepped {
             self.softener.compute()?;
         }
         pass.inputs.tokens.write(0, input.canvas)?;
@@ -513,7 +560,7 @@ impl Denoiser for SequenceDenoiser {
             .scalars
             .write(0, &[input.temperature, hparams.logit_softcap])?;
         self.decoder.compute()?;
-        self.pending = true;
+        self.canvas = Canvas::Stepped;
 
         let draws = &self.state.draws;
         draws.read(

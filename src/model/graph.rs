@@ -152,7 +152,7 @@ pub(crate) struct Network<'a> {
 
 /// Room for the nodes of any graph of this model.
 pub(crate) fn capacity(hparams: &Hparams) -> usize {
-    // A layer makes about 70 nodes and leaves, and two for each of its experts' sums.
+    // A layer makes at most 74 nodes, and two for each of its experts' sums.
     256 + hparams.layers.len() * (96 + 2 * hparams.n_experts_used)
 }
 
@@ -242,6 +242,7 @@ impl Network<'_> {
         };
         store(&ctx.argmax(&z)?, DrawPlane::Argmax)?;
         // A probability of zero would make the logarithm infinite; its share of the entropy is zero.
+        // Clamping works in place, on a copy.
         let log_p = ctx.log(&ctx.clamp(&ctx.scale(&p, 1.0)?, f32::MIN_POSITIVE, 1.0)?)?;
         let entropy = ctx.scale(&ctx.sum_rows(&ctx.mul(&p, &log_p)?)?, -1.0)?;
         store(&entropy, DrawPlane::Entropy)?;

@@ -28,6 +28,8 @@ const MAX_CANVAS: u32 = 65_536;
 const MAX_COUNT: u32 = 4096;
 /// The graph has nodes for each of the experts that a token goes through.
 const MAX_EXPERTS_USED: usize = 128;
+/// Drawn tokens travel as F32, which holds whole numbers up to this; sixty times what any model has.
+const MAX_VOCAB: usize = 1 << 24;
 /// Positions and ids are `i32` in ggml.
 const MAX_I32: u32 = i32::MAX as u32;
 
@@ -219,10 +221,10 @@ fn vocabulary(file: &ModelFile) -> Result<(TensorType, usize)> {
         .tensor(TOKEN_EMBD)
         .ok_or_else(|| file.tensor_error(TOKEN_EMBD, "is missing"))?;
     let rows = tensor.info.shape[1];
-    if rows > MAX_I32 as usize {
+    if rows > MAX_VOCAB {
         return Err(file.tensor_error(
             TOKEN_EMBD,
-            format!("has {rows} rows, but token ids end at {MAX_I32}"),
+            format!("has {rows} rows, but at most {MAX_VOCAB} tokens are supported"),
         ));
     }
     let list = "tokenizer.ggml.tokens";

@@ -181,13 +181,17 @@ impl KvCache {
         self.tokens.extend_from_slice(tokens);
     }
 
+    /// The first position that slots of this layout still hold.
+    pub(crate) fn overwritten_below(&self, layout: KeyLayout) -> usize {
+        self.written.saturating_sub(layout.slots)
+    }
+
     /// Forgets all but the first `count` tokens, and everything if the rings no longer hold what
     /// the window before position `count` needs. Returns how many are kept.
     pub(crate) fn truncate(&mut self, count: usize) -> usize {
         let count = count.min(self.tokens.len());
         let window_start = count.saturating_sub(self.sliding.window.unwrap_or(0).saturating_sub(1));
-        let overwritten_below = self.written.saturating_sub(self.sliding.slots);
-        let kept = if window_start >= overwritten_below {
+        let kept = if window_start >= self.overwritten_below(self.sliding) {
             count
         } else {
             0

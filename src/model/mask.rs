@@ -39,43 +39,38 @@ impl KeyLayout {
         self.window.is_none_or(|window| key + window > query)
     }
 
-    fn fill(
+    /// One row of a mask over `keys` slots.
+    fn row(
         &self,
         keys: usize,
         end: usize,
-        queries: usize,
-        visible: impl Fn(usize, usize) -> bool,
-    ) -> Vec<u16> {
-        let mut mask = vec![HIDDEN; keys * queries];
-        for slot in 0..keys {
-            let Some(key) = self.position(slot, end) else {
-                continue;
-            };
-            for query in 0..queries {
-                if visible(key, query) {
-                    mask[query * keys + slot] = VISIBLE;
-                }
-            }
-        }
-        mask
+        visible: impl Fn(usize) -> bool,
+    ) -> impl Iterator<Item = u16> {
+        (0..keys).map(move |slot| match self.position(slot, end) {
+            Some(key) if visible(key) => VISIBLE,
+            _ => HIDDEN,
+        })
     }
 
     /// The encoder's mask, F16 `[keys, count]`, for tokens at positions `start .. start + count`:
     /// causal, and within the window on sliding layers.
     pub fn causal(&self, start: usize, count: usize, keys: usize) -> Vec<u16> {
-        self.fill(keys, start + count, count, |key, query| {
-            let query = start + query;
-            key <= query && self.in_window(key, query)
-        })
+        let mut mask = Vec::with_capacity(keys * count);
+        for query in start..start + count {
+            mask.extend(self.row(keys, start + count, |key| {
+                key <= query && self.in_window(key, query)
+            }));
+        }
+        mask
     }
 
     /// The decoder's mask, F16 `[keys, canvas]`, for a canvas behind `prefix` tokens: every
     /// position sees the whole canvas and, of the prefix, what the canvas's first position sees
     /// (everything, or the last `window - 1` tokens). The window does not move along the canvas.
     pub fn canvas(&self, prefix: usize, canvas: usize, keys: usize) -> Vec<u16> {
-        self.fill(keys, prefix + canvas, canvas, |key, _| {
-            key >= prefix || self.in_window(key, prefix)
-        })
+        let visible = |key| key >= prefix || self.in_window(key, prefix);
+        let row: Vec<u16> = self.row(keys, prefix + canvas, visible).collect();
+        row.repeat(canvas)
     }
 }
 

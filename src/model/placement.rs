@@ -34,6 +34,12 @@ pub struct PlacementParams {
     pub no_mmap: bool,
 }
 
+/// What errors call the overrides.
+pub(crate) const OVERRIDE: &str = "tensor override (-ot)";
+
+/// What ggml's scheduler takes.
+const MAX_DEVICES: usize = 16;
+
 /// The decision, device by device.
 pub(crate) struct Placement {
     cpu: Device,
@@ -42,7 +48,7 @@ pub(crate) struct Placement {
     output: Device,
     kv_on_host: bool,
     cpu_moe_layers: usize,
-    overrides: Vec<(Regex, BufferType)>,
+    overrides: Vec<(Regex, Device)>,
 }
 
 /// Gives each of `units` parts (layers, then the output head) to one of the GPUs or to none: the
@@ -113,29 +119,34 @@ impl Placement {
         let owner = assign(units, params.gpu_layers.unwrap_or(units), &shares);
         let device = |unit: usize| owner[unit].map_or(cpu, |gpu| gpus[gpu]);
 
-        let mut known: Vec<BufferType> = Device::all().iter().map(Device::buffer_type).collect();
-        known.extend(cpu.extra_buffer_types());
+        let known: Vec<Device> = gpus.iter().copied().chain([cpu]).collect();
         let overrides = params
             .overrides
             .iter()
             .map(|o| {
-                let found = known
-                    .iter()
-                    .find(|b| b.name().eq_ignore_ascii_case(&o.memory));
-                let memory = found.ok_or_else(|| {
-                    let names: Vec<String> = known.iter().map(BufferType::name).collect();
-                    Error::parameter(
-                        "tensor override (-ot)",
-                        format!(
-                            "there is no memory '{}'; there are: {}",
-                            o.memory,
-                            names.join(", ")
-                        ),
-                    )
+                let named = |d: &&Device| d.buffer_type().name().eq_ignore_ascii_case(&o.memory);
+                let device = known.iter().find(named).ok_or_else(|| {
+                    let names: Vec<String> = known.iter().map(|d| d.buffer_type().name()).collect();
+                    let problem = format!(
+                        "there is no memory '{}'; there are: {}",
+                        o.memory,
+                        names.join(", ")
+                    );
+                    Error::parameter(OVERRIDE, problem)
                 })?;
-                Ok((o.pattern.clone(), *memory))
+                Ok((o.pattern.clone(), *device))
             })
             .collect::<Result<_>>()?;
+        if known.len() > MAX_DEVICES {
+            return Err(Error::parameter(
+                "device (-dev)",
+                format!(
+                    "{} devices are too many: name at most {}",
+                    known.len(),
+                    MAX_DEVICES - 1
+                ),
+            ));
+        }
         Ok(Self {
             cpu,
             layers: (0..hparams.layers.len()).map(device).collect(),
@@ -149,7 +160,11 @@ impl Placement {
 
     /// Every device that takes part, the CPU last.
     pub(crate) fn devices(&self) -> Vec<Device> {
-        let used = |d: &&Device| self.output == **d || self.layers.contains(d);
+        let used = |d: &&Device| {
+            self.output == **d
+                || self.layers.contains(d)
+                || self.overrides.iter().any(|(_, o)| o == *d)
+        };
         let mut devices: Vec<Device> = self.gpus.iter().filter(used).copied().collect();
         devices.push(self.cpu);
         devices
@@ -179,12 +194,12 @@ impl Placement {
         }
     }
 
-    /// The memory that the user chose for a tensor.
-    pub(crate) fn overridden(&self, name: &str) -> Option<BufferType> {
+    /// The device in whose memory the user wants a tensor.
+    pub(crate) fn overridden(&self, name: &str) -> Option<Device> {
         self.overrides
             .iter()
             .find(|(pattern, _)| pattern.is_match(name))
-            .map(|(_, memory)| *memory)
+            .map(|(_, device)| *device)
     }
 
     /// Layers grouped by the memory of their KV cache.

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-use half::f16;
+use half::{bf16, f16};
 
 use super::file::ModelFile;
 use super::hparams::{Hparams, LayerKind};
-use super::placement::Placement;
+use super::placement::{OVERRIDE, Placement};
 use super::tensors::{Located, TensorTable};
 use crate::error::{Error, Result};
 use crate::ggml::backend::{BufferType, Device};
@@ -22,7 +22,7 @@ pub(crate) struct Weights {
     /// The output head, `[d, vocab]`: a tensor of its own or the embeddings.
     pub(crate) output: Tensor,
     /// The embeddings with the vocabulary along rows, `[vocab, d]`: what probabilities are
-    /// multiplied with. F32 if the embeddings are, else F16.
+    /// multiplied with. F32 if the embeddings are, else F16, or BF16 on GPUs.
     pub(crate) embd_transposed: Tensor,
     /// Per layer, F32 `[rope_dims / 2]`: what positions are divided by.
     pub(crate) rope_divisors: Vec<Tensor>,
@@ -59,16 +59,16 @@ impl Weights {
         let mut plan = Plan::default();
         // The embeddings are looked up, and multiplied with as the head unless there is one.
         let embd = located.token_embd.clone();
-        let embd_memory = chooser.lookup(&embd)?;
+        let embd_memory = chooser.choose(&embd, Operation::Lookup)?;
         let head = located.output.clone().unwrap_or_else(|| embd.clone());
-        let head_memory = chooser.matrix(&head)?;
+        let head_memory = chooser.choose(&head, Operation::Product)?;
 
         let mut tensors = HashMap::new();
         let table = located.try_map(&mut |tensor| {
             let memory = match &tensor {
                 t if t.info.name == embd.info.name => embd_memory,
                 t if t.info.name == head.info.name => head_memory,
-                t => chooser.any(t)?,
+                t => chooser.choose(t, Operation::of(t))?,
             };
             let name = tensor.info.name.clone();
             let index = plan.add(memory, tensor);
@@ -120,67 +120,51 @@ impl<'a> Chooser<'a> {
         })
     }
 
-    fn device(&self, tensor: &Located) -> Device {
-        let is_expert = tensor.info.name.contains("_exps.");
-        self.placement.device_of(tensor.layer, is_expert)
-    }
-
-    /// For tensors that rows are looked up in.
-    fn lookup(&self, tensor: &Located) -> Result<Memory> {
-        let device = self.device(tensor);
-        let fits = device == self.placement.cpu()
-            || self.probe(tensor, device, device.buffer_type(), |ctx, weight| {
-                let rows = ctx.tensor(TensorType::I32, &[PROBE_TOKENS], "rows")?;
-                ctx.get_rows(weight, &rows)
-            })?;
-        self.settle(
-            tensor,
-            if fits {
-                device.buffer_type()
-            } else {
-                self.placement.cpu().buffer_type()
-            },
-        )
-    }
-
-    /// For tensors that are multiplied with.
-    fn matrix(&self, tensor: &Located) -> Result<Memory> {
+    /// The first memory in which the device of the tensor can do what the graphs do with it; the
+    /// CPU's, which can do everything, is the last. What the user wants comes before all.
+    fn choose(&self, tensor: &Located, operation: Operation) -> Result<Memory> {
         let cpu = self.placement.cpu();
-        let device = self.device(tensor);
+        let name = &tensor.info.name;
+        if let Some(device) = self.placement.overridden(name) {
+            let memory = device.buffer_type();
+            if device != cpu && !self.probe(tensor, device, memory, operation)? {
+                let problem = format!(
+                    "{} cannot use '{name}' of type {}",
+                    device.name(),
+                    tensor.info.ty
+                );
+                return Err(Error::parameter(OVERRIDE, problem));
+            }
+            return Ok(self.settle(tensor, memory));
+        }
+        let device = self.placement.device_of(tensor.layer, is_expert(tensor));
         let mut candidates = Vec::new();
         if device != cpu {
             candidates.push((device, device.buffer_type()));
         }
-        candidates.extend(self.cpu_extra.iter().map(|memory| (cpu, *memory)));
+        if operation.is_product() {
+            candidates.extend(self.cpu_extra.iter().map(|memory| (cpu, *memory)));
+        }
         for (device, memory) in candidates {
-            if self.probe(tensor, device, memory, product)? {
-                return self.settle(tensor, memory);
+            if self.probe(tensor, device, memory, operation)? {
+                return Ok(self.settle(tensor, memory));
             }
         }
-        self.settle(tensor, cpu.buffer_type())
+        Ok(self.settle(tensor, cpu.buffer_type()))
     }
 
-    fn any(&self, tensor: &Located) -> Result<Memory> {
-        if tensor.info.shape[1] > 1 {
-            self.matrix(tensor)
-        } else {
-            self.settle(tensor, self.device(tensor).buffer_type())
-        }
-    }
-
-    fn settle(&self, tensor: &Located, memory: BufferType) -> Result<Memory> {
-        let memory = self
-            .placement
-            .overridden(&tensor.info.name)
-            .unwrap_or(memory);
+    fn settle(&self, tensor: &Located, memory: BufferType) -> Memory {
+        let part = &self.file.parts()[tensor.part];
+        // Kernels read aligned values; files that say nothing have this alignment.
         let mapped = self.use_mmap
             && memory == self.placement.cpu().buffer_type()
-            && self.file.parts()[tensor.part].mapping().is_some();
-        Ok(if mapped {
+            && part.mapping().is_some()
+            && part.alignment().is_multiple_of(MAPPED_ALIGNMENT);
+        if mapped {
             Memory::Mapped(tensor.part)
         } else {
             Memory::Buffer(memory)
-        })
+        }
     }
 
     fn probe(
@@ -188,26 +172,64 @@ impl<'a> Chooser<'a> {
         tensor: &Located,
         device: Device,
         memory: BufferType,
-        node: impl Fn(&Context, &Tensor) -> Result<Tensor>,
+        operation: Operation,
     ) -> Result<bool> {
-        let context = Context::new(8)?;
-        let weight = context.tensor(tensor.info.ty, &tensor.info.shape, "weight")?;
-        let node = node(&context, &weight)?;
+        let ctx = Context::new(8)?;
+        let weight = ctx.tensor(tensor.info.ty, &tensor.info.shape, "weight")?;
+        let [row, width, ..] = weight.ne();
+        let node = match operation {
+            Operation::Lookup => {
+                let rows = ctx.tensor(TensorType::I32, &[PROBE_TOKENS], "rows")?;
+                ctx.get_rows(&weight, &rows)?
+            }
+            Operation::Product => {
+                let input = ctx.tensor(TensorType::F32, &[row, PROBE_TOKENS], "input")?;
+                ctx.mul_mat(&weight, &input)?
+            }
+            Operation::ExpertProduct => {
+                let input = ctx.tensor(TensorType::F32, &[row, 1, PROBE_TOKENS], "input")?;
+                let chosen = ctx.tensor(TensorType::I32, &[1, PROBE_TOKENS], "chosen")?;
+                ctx.mul_mat_id(&weight, &input, &chosen)?
+            }
+            Operation::Scale => {
+                let input = ctx.tensor(TensorType::F32, &[row, width, PROBE_TOKENS], "input")?;
+                ctx.mul(&input, &weight)?
+            }
+        };
         Ok(memory.supports(device, &weight, &node))
     }
 }
 
-/// A product as the graphs use it: with chosen experts if the weight has three dimensions.
-fn product(ctx: &Context, weight: &Tensor) -> Result<Tensor> {
-    let [row, _, experts, _] = weight.ne();
-    if experts > 1 {
-        let input = ctx.tensor(TensorType::F32, &[row, 1, PROBE_TOKENS], "input")?;
-        let chosen = ctx.tensor(TensorType::I32, &[1, PROBE_TOKENS], "chosen")?;
-        ctx.mul_mat_id(weight, &input, &chosen)
-    } else {
-        let input = ctx.tensor(TensorType::F32, &[row, PROBE_TOKENS], "input")?;
-        ctx.mul_mat(weight, &input)
+/// Alignment of mapped weights, in bytes.
+const MAPPED_ALIGNMENT: usize = 32;
+
+/// What the graphs do with a weight.
+#[derive(Clone, Copy)]
+enum Operation {
+    Lookup,
+    Product,
+    ExpertProduct,
+    Scale,
+}
+
+impl Operation {
+    fn is_product(self) -> bool {
+        matches!(self, Self::Product | Self::ExpertProduct)
     }
+
+    fn of(tensor: &Located) -> Self {
+        if is_expert(tensor) {
+            Self::ExpertProduct
+        } else if tensor.info.shape[1] > 1 {
+            Self::Product
+        } else {
+            Self::Scale
+        }
+    }
+}
+
+fn is_expert(tensor: &Located) -> bool {
+    tensor.info.name.contains("_exps.weight")
 }
 
 /// Tensors and their memories, before any is had.
@@ -319,10 +341,12 @@ impl Computed {
     ) -> Result<Self> {
         let advice = "use a smaller quantization or fewer GPU layers (-ngl)";
         let context = Context::new(1)?;
-        let ty = if embd.info.ty == TensorType::F32 {
-            TensorType::F32
-        } else {
-            TensorType::F16
+        let ty = match embd.info.ty {
+            TensorType::F32 => TensorType::F32,
+            // GPUs may sum products with F16 in F16, which a sum over the vocabulary does not bear;
+            // BF16 they sum in F32, and it is what the reference multiplies.
+            _ if placement.output() != placement.cpu() => TensorType::BF16,
+            _ => TensorType::F16,
         };
         let embd_transposed =
             context.tensor(ty, &[hparams.vocab_size, hparams.d], "embd_transposed")?;
@@ -412,7 +436,10 @@ fn transpose(file: &ModelFile, embd: &Located, to: &Tensor) -> Result<()> {
     let [d, vocab, ..] = embd.info.shape;
     let row = bytes.len() / vocab;
     let starts: Vec<usize> = (0..vocab).step_by(PANEL).collect();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    // Each thread holds two panels; memory is the limit after a few.
+    let threads = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(8);
     let panel = |start: usize| -> Result<Vec<f32>> {
         let count = PANEL.min(vocab - start);
         let mut rows = vec![0.0; count * d];
@@ -451,10 +478,11 @@ fn transpose(file: &ModelFile, embd: &Located, to: &Tensor) -> Result<()> {
             if to.is(TensorType::F32) {
                 to.write_rows(4 * start, stride, count, &columns)?;
             } else {
-                let halves: Vec<u16> = columns
-                    .iter()
-                    .map(|v| f16::from_f32(*v).to_bits())
-                    .collect();
+                let half = |v: &f32| match to.ty() {
+                    Some(TensorType::BF16) => bf16::from_f32(*v).to_bits(),
+                    _ => f16::from_f32(*v).to_bits(),
+                };
+                let halves: Vec<u16> = columns.iter().map(half).collect();
                 to.write_rows(2 * start, stride, count, &halves)?;
             }
         }
