@@ -53,7 +53,8 @@ pub fn build(options: &Options, source: &Source, out_dir: &Path) -> Result<(), S
     for directive in options.link_directives(&link_line(&build_dir)?, &build_dir) {
         println!("cargo:{directive}");
     }
-    for directive in options.rpath_directives() {
+    let own = [options.rpath_directives(), options.soname_directives()];
+    for directive in own.concat() {
         println!("cargo:{directive}");
     }
     if options.dynamic_backends {

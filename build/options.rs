@@ -128,6 +128,20 @@ impl Options {
         vec![format!("rustc-link-arg=-Wl,-rpath,{origin}")]
     }
 
+    /// The directives of the package's shared library: the name by which programs ask for it at run
+    /// time, which ends in `DIFFUSION_ABI_VERSION` of `src/capi/library.rs`.
+    pub fn soname_directives(&self) -> Vec<String> {
+        if self.target_os == "windows" {
+            return Vec::new();
+        }
+        let switch = if self.is_apple() {
+            "-install_name,@rpath/libllama_diffusion.0.dylib"
+        } else {
+            "-soname,libllama_diffusion.so.0"
+        };
+        vec![format!("rustc-cdylib-link-arg=-Wl,{switch}")]
+    }
+
     fn library_file(&self, file: &Path, build_dir: &Path) -> Vec<String> {
         let Some(name) = file.file_name().and_then(|name| name.to_str()) else {
             return Vec::new();

@@ -103,6 +103,15 @@ fn each_feature_changes_its_cmake_options_and_no_others() {
 }
 
 #[test]
+fn the_shared_library_has_a_versioned_name() {
+    let linux = ["rustc-cdylib-link-arg=-Wl,-soname,libllama_diffusion.so.0"];
+    assert_eq!(options("linux", &[]).soname_directives(), linux);
+    let macos = ["rustc-cdylib-link-arg=-Wl,-install_name,@rpath/libllama_diffusion.0.dylib"];
+    assert_eq!(options("macos", &[]).soname_directives(), macos);
+    assert!(options("windows", &[]).soname_directives().is_empty());
+}
+
+#[test]
 fn a_cross_build_is_not_tuned_for_the_host() {
     let cross = Options {
         cross: true,

@@ -189,7 +189,7 @@ fn a_system_prompt_reaches_the_model() {
 #[test]
 fn flags_that_cannot_work_are_named() {
     assert_fails(&["-p", ""], &["prompt (-p", "empty"]);
-    assert_fails(&[], &["-p or -f"]);
+    assert_fails(&[], &["-p, -f or standard input"]);
     assert_fails(&["-p", "x", "-n", "0"], &["-n "]);
     assert_fails(
         &["-p", "x", "--diffusion-blocks", "0"],

@@ -30,8 +30,8 @@ pub enum LogLevel {
 }
 
 /// Receives a message: its `diffusion_log_level`, its origin ("ggml" or a module of this library)
-/// and one line of UTF-8. Both strings are valid during the call only. It is called from any
-/// thread, from several at once, and must not call this library.
+/// and the text in UTF-8, without a newline at its end. Both strings are valid during the call
+/// only. It is called from any thread, from several at once, and must not call this library.
 pub type LogCallback = Option<
     unsafe extern "C" fn(
         level: i32,

@@ -1,31 +1,40 @@
 //! `llama-diffusion-cli`: answers a prompt with a DiffusionGemma model.
 
+mod answer;
 mod args;
+mod chat;
 mod demo;
+mod hub;
+mod inert;
+mod interrupt;
 mod prompt;
+mod record;
 mod report;
+mod spelling;
+mod thinking;
 mod view;
 
+use std::fs::File;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::{self, IsTerminal as _};
 use std::ops::ControlFlow;
 use std::process::ExitCode;
+use std::sync::Mutex;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use llama_diffusion::{CancelFlag, Device, DeviceKind, Error, FinishReason, Result, TextModel};
-use tracing::Level;
+use llama_diffusion::chat::{Message, Role};
+use llama_diffusion::{CancelFlag, Device, Error, FinishReason, Result, TextModel};
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
-use args::Args;
-use prompt::Prompt;
-use report::Report;
-use view::View;
+use answer::Answerer;
+use args::{Args, OutputArgs, Subcommand};
+use interrupt::{INTERRUPTED, Interrupt};
+use prompt::Setting;
 
 const ERROR: u8 = 1;
-/// 128 + SIGINT, as shells report it.
-const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
-    let args = match Args::parse_from_line(std::env::args_os()) {
+    let mut args = match Args::parse_from_line(std::env::args_os()) {
         Ok(args) => args,
         Err(message) => {
             // Help and version are no errors, and go to the standard output.
@@ -35,8 +44,7 @@ fn main() -> ExitCode {
             return code.into();
         }
     };
-    log_to_stderr(args.verbose);
-    match run(&args, &cancel_on_ctrl_c()) {
+    match log(&args.output).and_then(|()| run(&mut args)) {
         Ok(FinishReason::Cancelled) | Err(Error::Cancelled) => INTERRUPTED.into(),
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
@@ -46,78 +54,71 @@ fn main() -> ExitCode {
     }
 }
 
-fn log_to_stderr(verbose: bool) {
-    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let level = if verbose { Level::DEBUG } else { Level::WARN };
+fn log(options: &OutputArgs) -> Result<()> {
+    let (writer, is_terminal) = match &options.log_file {
+        Some(path) => {
+            let file = File::create(path).map_err(|source| Error::Io {
+                path: path.clone(),
+                source,
+            })?;
+            (BoxMakeWriter::new(Mutex::new(file)), false)
+        }
+        None => (BoxMakeWriter::new(io::stderr), io::stderr().is_terminal()),
+    };
     tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal() && !no_color)
-        .with_max_level(level)
-        .with_target(verbose)
+        .with_writer(writer)
+        .with_ansi(options.has_colors(is_terminal))
+        .with_max_level(options.log_level())
+        .with_target(options.verbose)
         .without_time()
         .init();
+    Ok(())
 }
 
-/// A flag that the first Ctrl-C sets. The second one ends the program at once.
-fn cancel_on_ctrl_c() -> CancelFlag {
-    let cancel = CancelFlag::default();
-    let flag = cancel.clone();
-    let handler = move || {
-        if flag.is_cancelled() {
-            view::restore_terminal();
-            std::process::exit(INTERRUPTED.into());
-        }
-        flag.cancel();
-    };
-    if let Err(error) = ctrlc::set_handler(handler) {
-        tracing::warn!("Ctrl-C will end the program at once: {error}");
+fn run(args: &mut Args) -> Result<FinishReason> {
+    for warning in &args.warnings {
+        tracing::warn!("{warning}");
     }
-    cancel
-}
-
-fn run(args: &Args, cancel: &CancelFlag) -> Result<FinishReason> {
+    if let Some(shell) = args.output.completion() {
+        Args::print_completion(shell);
+        return Ok(FinishReason::EndOfText);
+    }
     if args.list_devices() {
         list_devices();
         return Ok(FinishReason::EndOfText);
     }
+    // Before the first Ctrl-C may come.
+    let interrupt = Interrupt::install();
+    if let Some(Subcommand::Replay(replay)) = args.command.take() {
+        args.output.drafts = true;
+        args.output.progress = true;
+        return interrupt
+            .while_waiting(|| record::replay(&replay, args))
+            .map(|()| FinishReason::EndOfText);
+    }
+    let chat = args.is_chat(io::stdin().is_terminal());
     // What the user got wrong is said before minutes of loading.
-    let prompt = Prompt::read(args)?;
-    let model = load(args, cancel)?;
-    let tokens = prompt.tokens(&model)?;
+    let first = interrupt.while_waiting(|| prompt::first_message(args, chat))?;
+    let mut setting = Setting::read(args)?;
+    let model = load(args, interrupt.flag())?;
+    setting.complete(&model, chat)?;
     let seed = args.seed().unwrap_or_else(random_seed);
-    let params = args.diffusion(&model.model().overrides(), seed)?;
-    let hparams = model.model().hparams();
-    let mut session = model.session(&args.session(hparams.context_length)?)?;
-
-    let mut view = View::new(&args.view, model.vocab(), args.verbose);
-    let mut shown = Ok(());
-    let result = session.generate(&tokens, &params, cancel, &mut |event| {
-        shown = view.show(event);
-        match shown {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
+    let mut answerer = Answerer::new(args, &model, setting)?;
+    match first {
+        Some(text) if !chat => {
+            let mut messages = answerer.opening();
+            messages.push(Message::new(Role::User, text));
+            let reply = answerer.answer(&messages, seed, interrupt.flag())?;
+            Ok(reply.finish)
         }
-    });
-    shown?;
-    // The canvases that were finished before a failure are shown, too.
-    view.finish()?;
-    let answer = result?;
-    let report = Report {
-        answer: &answer,
-        canvas: hparams.canvas_length,
-        prompt: tokens.len(),
-        seed,
-    };
-    eprintln!("{report}");
-    Ok(answer.generation.finish)
+        first => chat::run(&mut answerer, first, seed, &interrupt),
+    }
 }
 
 fn load(args: &Args, cancel: &CancelFlag) -> Result<TextModel> {
+    let path = args.model()?;
     let placement = args.placement();
-    let is_gpu =
-        |device: Device| matches!(device.kind(), DeviceKind::Gpu | DeviceKind::IntegratedGpu);
-    if args.gpu_layers().is_some_and(|layers| layers > 0) && !Device::all().into_iter().any(is_gpu)
-    {
+    if args.gpu_layers().is_some_and(|layers| layers > 0) && args::gpus().next().is_none() {
         tracing::warn!(
             "-ngl has no effect: there is no GPU, or this program was built without support for it"
         );
@@ -134,7 +135,7 @@ fn load(args: &Args, cancel: &CancelFlag) -> Result<TextModel> {
             false => ControlFlow::Continue(()),
         }
     };
-    let model = match &args.model {
+    let model = match &path {
         Some(path) => TextModel::load(path, &placement, progress),
         None => demo::load(&placement, progress),
     };

@@ -1,81 +1,118 @@
-//! What the user asks: the text of flags and files, put into the chat template.
+//! What the user asks: the text of flags, files and the standard input, put into the chat template.
 
 use std::fs;
-use std::path::Path;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
 
 use llama_diffusion::chat::{ChatTemplate, Message, Role};
 use llama_diffusion::{Error, Result, TextModel, Token};
+use serde_json::{Map, Value};
 
-use crate::args::Args;
+use crate::args::{Args, PromptSource};
 
-/// A prompt as text, read and checked before the model is loaded.
-pub struct Prompt {
-    text: String,
+/// The first message of the user, if the command line or a pipe has one.
+///
+/// # Errors
+/// It is empty, a file cannot be read, or it is not UTF-8.
+pub fn first_message(args: &Args, chat: bool) -> Result<Option<String>> {
+    let text = match args.prompt() {
+        Some(PromptSource::Text(text)) => text,
+        Some(PromptSource::File(path)) => without_last_newline(read_text(&path)?),
+        // Each line is a message.
+        None if chat => return Ok(None),
+        None => without_last_newline(read_stdin()?),
+    };
+    match text.is_empty() {
+        true => Err(error("prompt (-p, -f or standard input)", "it is empty")),
+        false => Ok(Some(text)),
+    }
+}
+
+/// What surrounds the messages of a conversation.
+pub struct Setting {
     system: Option<String>,
     raw: bool,
     /// Instead of the model's.
     template: Option<ChatTemplate>,
+    variables: Map<String, Value>,
 }
 
-impl Prompt {
-    /// Reads the files that the flags name.
+impl Setting {
+    /// Reads the files that the flags name, so that what is wrong with them is said before minutes
+    /// of loading.
     ///
     /// # Errors
-    /// No prompt, an empty one, a file that cannot be read, or a template that cannot be parsed.
+    /// A file that cannot be read, or a template that cannot be parsed.
     pub fn read(args: &Args) -> Result<Self> {
-        let text = match (&args.prompt, &args.file) {
-            (Some(text), _) => text.clone(),
-            (None, Some(path)) => {
-                let text = read_text(path)?;
-                text.strip_suffix('\n').unwrap_or(&text).to_owned()
+        let chat = &args.chat;
+        let template = match (&chat.chat_template, &chat.chat_template_file) {
+            _ if chat.raw => None,
+            (Some(source), _) if !source.contains('{') => {
+                return Err(error(
+                    "--chat-template",
+                    format!(
+                        "'{source}' is no Jinja template, and this tool knows none by name: the \
+                         model's own is used if you leave the flag out"
+                    ),
+                ));
             }
-            (None, None) => return Err(error("prompt", "there is none: give it with -p or -f")),
+            (Some(source), _) => Some(ChatTemplate::new(source)?),
+            (None, Some(path)) => Some(ChatTemplate::new(&read_text(path)?)?),
+            (None, None) => None,
         };
-        if text.is_empty() {
-            return Err(error("prompt (-p, -f)", "it is empty"));
-        }
-        let template = match &args.chat_template_file {
-            Some(path) => Some(ChatTemplate::new(&read_text(path)?)?),
-            None => None,
+        let system = match &chat.system_prompt_file {
+            Some(path) => Some(without_last_newline(read_text(path)?)),
+            None => args.system(),
         };
         Ok(Self {
-            text,
-            system: args.system.clone(),
-            raw: args.raw,
+            system,
+            raw: chat.raw,
             template,
+            variables: args.template_variables(),
         })
     }
 
-    /// The tokens of the prompt for this model.
+    /// Takes the model's own template if no other was chosen.
     ///
     /// # Errors
-    /// The template refuses the messages, a system prompt has no template to go into, or the text
-    /// cannot be tokenized.
-    pub fn tokens(&self, model: &TextModel) -> Result<Vec<Token>> {
+    /// The model's template cannot be parsed, or a system prompt or a chat has none to go into.
+    pub fn complete(&mut self, model: &TextModel, chat: bool) -> Result<()> {
         if self.raw {
-            return model.raw_prompt(&self.text);
+            return Ok(());
         }
-        let template = match &self.template {
-            Some(template) => Some(template.clone()),
-            None => model.chat_template()?,
+        if self.template.is_none() {
+            self.template = model.chat_template()?;
+        }
+        let needs_one = match (self.system.is_some(), chat) {
+            _ if self.template.is_some() => return Ok(()),
+            (true, _) => "system prompt (-sys)",
+            (false, true) => "chat (-cnv)",
+            (false, false) => return Ok(()),
         };
-        let Some(template) = template else {
-            return match self.system {
-                Some(_) => Err(error(
-                    "system prompt (-sys)",
-                    "the model has no chat template to put it into: give one with \
-                     --chat-template-file",
-                )),
-                None => model.raw_prompt(&self.text),
-            };
-        };
-        let system = self
-            .system
-            .iter()
-            .map(|text| Message::new(Role::System, text));
-        let user = Message::new(Role::User, &self.text);
-        let messages: Vec<Message> = system.chain([user]).collect();
-        model.chat_prompt(&template, &messages, Default::default())
+        Err(error(
+            needs_one,
+            "the model has no chat template to put it into: give one with --chat-template-file",
+        ))
+    }
+
+    /// The messages that a conversation begins with.
+    pub fn opening(&self) -> Vec<Message> {
+        let system = self.system.iter();
+        system
+            .map(|text| Message::new(Role::System, text))
+            .collect()
+    }
+
+    /// The tokens of a conversation for this model.
+    ///
+    /// # Errors
+    /// The template refuses the messages, or the text cannot be tokenized.
+    pub fn tokens(&self, model: &TextModel, messages: &[Message]) -> Result<Vec<Token>> {
+        match (&self.template, messages) {
+            (Some(template), _) => model.chat_prompt(template, messages, self.variables.clone()),
+            (None, [message]) => model.raw_prompt(&message.content),
+            (None, _) => Err(error("prompt", "without a chat template it is one message")),
+        }
     }
 }
 
@@ -84,11 +121,33 @@ fn read_text(path: &Path) -> Result<String> {
         path: path.to_owned(),
         source,
     })?;
+    utf8(bytes, &path.display().to_string())
+}
+
+fn read_stdin() -> Result<String> {
+    let mut bytes = Vec::new();
+    io::stdin()
+        .lock()
+        .read_to_end(&mut bytes)
+        .map_err(|source| Error::Io {
+            path: PathBuf::from("standard input"),
+            source,
+        })?;
+    utf8(bytes, "standard input")
+}
+
+fn utf8(bytes: Vec<u8>, name: &str) -> Result<String> {
     String::from_utf8(bytes).map_err(|invalid| {
         let position = invalid.utf8_error().valid_up_to();
-        let problem = format!("the byte at offset {position} is not UTF-8");
-        error(path.display().to_string(), problem)
+        error(name, format!("the byte at offset {position} is not UTF-8"))
     })
+}
+
+fn without_last_newline(mut text: String) -> String {
+    if text.ends_with('\n') {
+        text.pop();
+    }
+    text
 }
 
 fn error(parameter: impl Into<String>, problem: impl Into<String>) -> Error {

@@ -8,46 +8,66 @@ use crossterm::style::{StyledContent, Stylize as _};
 use crossterm::terminal::{self, BeginSynchronizedUpdate, Clear, ClearType, EndSynchronizedUpdate};
 use crossterm::{cursor, queue};
 use llama_diffusion::diffusion::{Draft, Progress};
-use llama_diffusion::{Error, Event, Result, Token, Utf8Stream, Vocab};
-use unicode_width::UnicodeWidthChar as _;
+use llama_diffusion::{Error, Event, Result, Token, Utf8Stream};
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-use crate::args::ViewArgs;
+use crate::args::Args;
+use crate::thinking::{Channel, Part, Splitter};
+
+/// Gives the bytes of a token; control tokens have none.
+pub type PieceOf<'a> = &'a dyn Fn(Token) -> Result<Vec<u8>>;
 
 /// Writes an answer to the standard output, canvas by canvas.
 pub struct View<'a> {
-    vocab: &'a Vocab,
+    piece: PieceOf<'a>,
     text: Utf8Stream,
     /// Whether the output stands at the beginning of a line.
     at_line_start: bool,
     interval: u32,
     drafts: Drafts,
+    splitter: Splitter,
+    thoughts: Thoughts,
 }
 
 enum Drafts {
     Hidden,
     /// A line for each on the standard error.
     Lines,
-    /// On the terminal, in place. The answer is written when all of it is there.
+    /// On the terminal, in place, behind what is finished.
     Live(Live<Stdout>),
 }
 
+/// What becomes of the model's thoughts.
+enum Thoughts {
+    /// The user is told once that there are some.
+    Hidden { told: bool },
+    /// They go to the standard error.
+    Shown(Utf8Stream),
+}
+
 impl<'a> View<'a> {
-    /// A view of one answer. `logs` says that log lines may appear meanwhile, which would tear a
-    /// live view.
-    pub fn new(args: &ViewArgs, vocab: &'a Vocab, logs: bool) -> Self {
-        let drafts = if !args.drafts && !args.progress {
-            Drafts::Hidden
-        } else if io::stdout().is_terminal() && !logs {
-            Drafts::Live(Live::new(io::stdout(), args.drafts, args.progress))
-        } else {
-            Drafts::Lines
+    /// A view of one answer of a model whose thoughts are in `channel`.
+    pub fn new(args: &Args, piece: PieceOf<'a>, channel: Option<Channel>) -> Self {
+        let options = &args.output;
+        // Log lines would tear a live view.
+        let live =
+            io::stdout().is_terminal() && options.has_colors(true) && !options.logs_details();
+        let drafts = match options.drafts || options.progress {
+            false => Drafts::Hidden,
+            true if live => Drafts::Live(Live::new(io::stdout(), options.drafts, options.progress)),
+            true => Drafts::Lines,
         };
         Self {
-            vocab,
+            piece,
             text: Utf8Stream::new(),
             at_line_start: true,
-            interval: args.interval,
+            interval: options.interval,
             drafts,
+            splitter: Splitter::new(channel),
+            thoughts: match args.chat.show_thinking {
+                true => Thoughts::Shown(Utf8Stream::new()),
+                false => Thoughts::Hidden { told: false },
+            },
         }
     }
 
@@ -65,18 +85,41 @@ impl<'a> View<'a> {
                 Ok(())
             }
             Event::CanvasDone(canvas) => {
+                // The region stands where thoughts and text go now.
+                if let Drafts::Live(live) = &mut self.drafts {
+                    live.remove(terminal_size()).map_err(output_error)?;
+                }
                 let mut text = String::new();
                 for &token in &canvas.answer {
-                    text += &self.text.push(&self.vocab.piece(token, false)?);
+                    match self.splitter.push(token) {
+                        Part::Answer => text += &self.text.push(&(self.piece)(token)?),
+                        Part::Thought => self.think(token)?,
+                        Part::Mark => self.end_thought(),
+                    }
                 }
                 match &mut self.drafts {
-                    Drafts::Live(live) => {
-                        live.finish_canvas(&text);
-                        Ok(())
-                    }
+                    Drafts::Live(live) => live.finish_canvas(&text).map_err(output_error),
                     _ => self.write(&text),
                 }
             }
+        }
+    }
+
+    fn think(&mut self, token: Token) -> Result<()> {
+        match &mut self.thoughts {
+            Thoughts::Hidden { told: true } => {}
+            Thoughts::Hidden { told } => {
+                *told = true;
+                eprintln!("[thinking; --show-thinking shows it]");
+            }
+            Thoughts::Shown(text) => eprint!("{}", text.push(&(self.piece)(token)?)),
+        }
+        Ok(())
+    }
+
+    fn end_thought(&mut self) {
+        if let (Thoughts::Shown(text), false) = (&mut self.thoughts, self.splitter.is_thinking()) {
+            eprintln!("{}", text.finish());
         }
     }
 
@@ -88,9 +131,10 @@ impl<'a> View<'a> {
                 Ok(())
             }
             Drafts::Live(live) => {
-                let spans = live.draft_spans(draft, |token| self.vocab.piece(token, false))?;
-                let size = terminal::size().ok().filter(|(width, _)| *width > 0);
-                live.draw(&spans, draft, size.unwrap_or((80, 24)))
+                let hide = matches!(self.thoughts, Thoughts::Hidden { .. });
+                let splitter = hide.then(|| self.splitter.clone());
+                let spans = live.draft_spans(draft, splitter, self.piece)?;
+                live.draw(&spans, draft, terminal_size())
                     .map_err(output_error)
             }
         }
@@ -104,6 +148,10 @@ impl<'a> View<'a> {
         let mut rest = self.text.finish();
         if let Drafts::Live(live) = mem::replace(&mut self.drafts, Drafts::Hidden) {
             rest = live.finish().map_err(output_error)? + &rest;
+        }
+        if self.splitter.is_thinking() && matches!(self.thoughts, Thoughts::Shown(_)) {
+            // The answer was cut in the middle of a thought.
+            eprintln!();
         }
         self.write(&rest)?;
         if !self.at_line_start {
@@ -121,6 +169,11 @@ impl<'a> View<'a> {
             .and_then(|()| out.flush())
             .map_err(output_error)
     }
+}
+
+fn terminal_size() -> (u16, u16) {
+    let size = terminal::size().ok().filter(|(width, _)| *width > 0);
+    size.unwrap_or((80, 24))
 }
 
 fn output_error(source: io::Error) -> Error {
@@ -178,12 +231,13 @@ type Span = (String, Origin);
 /// A region of the terminal's normal buffer that is drawn anew with each draft.
 struct Live<W: Write> {
     out: W,
-    /// Text of the finished canvases.
+    /// The last line of the finished canvases, which the draft goes on with. The lines before it
+    /// are written and scroll up with the terminal.
     finished: String,
     /// The accepted tokens of the draft before, by position.
     accepted: Vec<Option<Token>>,
-    /// Rows that the region takes now; the cursor is in the row below.
-    rows: u16,
+    /// Columns of each row of the region; the cursor is in the row below.
+    rows: Vec<usize>,
     show_text: bool,
     show_progress: bool,
 }
@@ -194,21 +248,28 @@ impl<W: Write> Live<W> {
             out,
             finished: String::new(),
             accepted: Vec::new(),
-            rows: 0,
+            rows: Vec::new(),
             show_text,
             show_progress,
         }
     }
 
-    fn finish_canvas(&mut self, text: &str) {
+    /// Writes the lines that a canvas completes, where the region was.
+    fn finish_canvas(&mut self, text: &str) -> io::Result<()> {
         self.finished += text;
         self.accepted.clear();
+        let lines = self.finished.rfind('\n').map_or(0, |end| end + 1);
+        self.out.write_all(&self.finished.as_bytes()[..lines])?;
+        self.finished.drain(..lines);
+        self.out.flush()
     }
 
-    /// The text so far and the draft behind it. Special tokens have no text.
+    /// The text so far and the draft behind it. Special tokens have no text, nor have the thoughts
+    /// that `hidden` finds.
     fn draft_spans(
         &mut self,
         draft: &Draft<'_>,
+        mut hidden: Option<Splitter>,
         piece: impl Fn(Token) -> Result<Vec<u8>>,
     ) -> Result<Vec<Span>> {
         let mut spans = vec![(self.finished.clone(), Origin::Finished)];
@@ -222,7 +283,16 @@ impl<W: Write> Live<W> {
                 true => Origin::Accepted,
             };
             *before = accepted.then_some(token);
-            spans.push((text.push(&piece(token)?), origin));
+            let part = match (&mut hidden, accepted) {
+                (Some(splitter), true) => splitter.push(token),
+                (Some(splitter), false) => splitter.part_of_noise(),
+                (None, _) => Part::Answer,
+            };
+            if part == Part::Answer {
+                spans.push((text.push(&piece(token)?), origin));
+            } else if part == Part::Mark && hidden.as_ref().is_some_and(Splitter::is_thinking) {
+                spans.push(("[thinking]".into(), Origin::Noise));
+            }
         }
         Ok(spans)
     }
@@ -247,20 +317,30 @@ impl<W: Write> Live<W> {
         rows.drain(..rows.len().saturating_sub(room.into()));
 
         queue!(self.out, BeginSynchronizedUpdate, cursor::Hide)?;
-        self.clear()?;
+        self.clear((width, height))?;
         for row in &rows {
             for (text, origin) in row {
                 write!(self.out, "{}", origin.style(text))?;
             }
             self.out.write_all(b"\r\n")?;
         }
-        self.rows = rows.len() as u16;
+        self.rows = rows.iter().map(|row| columns(row)).collect();
         queue!(self.out, EndSynchronizedUpdate)?;
         self.out.flush()
     }
 
-    fn clear(&mut self) -> io::Result<()> {
-        match mem::take(&mut self.rows) {
+    /// Removes the region. A terminal that became narrower since has broken its rows.
+    fn clear(&mut self, (width, height): (u16, u16)) -> io::Result<()> {
+        let width = usize::from(width.max(1));
+        let rows: usize = mem::take(&mut self.rows)
+            .into_iter()
+            .map(|columns| columns.div_ceil(width).max(1))
+            .sum();
+        // What is above the terminal's first row cannot be reached.
+        match u16::try_from(rows)
+            .unwrap_or(u16::MAX)
+            .min(height.saturating_sub(1))
+        {
             0 => Ok(()),
             rows => queue!(
                 self.out,
@@ -270,14 +350,19 @@ impl<W: Write> Live<W> {
         }
     }
 
-    /// Removes the region and gives back the text of the finished canvases.
+    fn remove(&mut self, size: (u16, u16)) -> io::Result<()> {
+        self.clear(size)?;
+        self.out.flush()
+    }
+
+    /// Removes the region and gives back the line that is not written yet.
     fn finish(mut self) -> io::Result<String> {
         self.leave()?;
         Ok(mem::take(&mut self.finished))
     }
 
     fn leave(&mut self) -> io::Result<()> {
-        self.clear()?;
+        self.clear(terminal_size())?;
         queue!(self.out, cursor::Show)?;
         self.out.flush()
     }
@@ -336,6 +421,11 @@ fn wrap(spans: &[Span], width: usize) -> Vec<Vec<Span>> {
         push(&mut rows, &mut run, *origin);
     }
     rows
+}
+
+/// Columns that a row takes.
+fn columns(row: &[Span]) -> usize {
+    row.iter().map(|(text, _)| text.width()).sum()
 }
 
 fn push(rows: &mut [Vec<Span>], run: &mut String, origin: Origin) {
@@ -429,10 +519,10 @@ mod tests {
     #[test]
     fn a_token_is_accepted_once_then_kept_and_noise_when_it_is_given_up() {
         let mut live = Live::new(Vec::new(), true, false);
-        live.finish_canvas("x");
+        live.finish_canvas("a line\nx").unwrap();
         let mut origins = |canvas, accepted| {
             let spans = live
-                .draft_spans(&draft(&canvas, &accepted, 0), letter)
+                .draft_spans(&draft(&canvas, &accepted, 0), None, letter)
                 .unwrap();
             assert_eq!(spans[0], ("x".into(), Origin::Finished));
             spans[1..]
@@ -459,7 +549,7 @@ mod tests {
     fn special_tokens_have_no_text() {
         let mut live = Live::new(Vec::new(), true, false);
         let spans = live
-            .draft_spans(&draft(&[1, 0, 2], &[true; 3], 0), letter)
+            .draft_spans(&draft(&[1, 0, 2], &[true; 3], 0), None, letter)
             .unwrap();
         assert_eq!(texts(&wrap(&spans, 9)), ["ab"]);
     }
@@ -471,9 +561,9 @@ mod tests {
             let mut live = Live::new(&mut out, true, true);
             for step in 0..2 {
                 let draft = draft(&[1, 2, 3], &[true; 3], step);
-                let spans = live.draft_spans(&draft, letter).unwrap();
+                let spans = live.draft_spans(&draft, None, letter).unwrap();
                 live.draw(&spans, &draft, (2, 24)).unwrap();
-                assert_eq!(live.rows, 3); // ab, c, and the progress
+                assert_eq!(live.rows.len(), 3); // ab, c, and the progress
             }
         }
         let out = String::from_utf8(out).unwrap();
@@ -485,12 +575,56 @@ mod tests {
     }
 
     #[test]
+    fn a_terminal_that_became_narrower_has_broken_the_rows() {
+        let mut live = Live::new(Vec::new(), true, false);
+        let draft = draft(&[1, 2, 3], &[true; 3], 0);
+        let spans = [("abcdefgh\n日本\n\ni".into(), Origin::Finished)];
+        live.draw(&spans, &draft, (80, 24)).unwrap();
+        assert_eq!(live.rows, [8, 4, 0, 1]);
+        live.out.clear();
+        live.draw(&spans, &draft, (3, 24)).unwrap();
+        // 3 + 2 + 1 + 1
+        let text = String::from_utf8(live.out.clone()).unwrap();
+        assert!(text.contains("\x1b[7F\x1b[J"), "{text:?}");
+        live.out.clear();
+        live.draw(&spans, &draft, (3, 4)).unwrap();
+        let text = String::from_utf8(live.out.clone()).unwrap();
+        assert!(text.contains("\x1b[3F\x1b[J"), "{text:?}");
+    }
+
+    #[test]
+    fn complete_lines_scroll_up_and_the_last_one_stays_with_the_draft() {
+        let mut live = Live::new(Vec::new(), true, false);
+        live.finish_canvas("one\ntwo\nth").unwrap();
+        live.finish_canvas("ree").unwrap();
+        assert_eq!(live.out, b"one\ntwo\n");
+        assert_eq!(live.finish().unwrap(), "three");
+    }
+
+    #[test]
+    fn hidden_thoughts_leave_a_mark_in_the_draft() {
+        let mut live = Live::new(Vec::new(), true, false);
+        let channel = serde_json::from_str(r#"{"open": 3, "close": 4}"#).unwrap();
+        let mut texts = |canvas| {
+            let splitter = Some(Splitter::new(Some(channel)));
+            let spans = live.draft_spans(&draft(&canvas, &[true; 3], 0), splitter, letter);
+            spans
+                .unwrap()
+                .into_iter()
+                .map(|(text, _)| text)
+                .collect::<String>()
+        };
+        assert_eq!(texts([1, 3, 2]), "a[thinking]");
+        assert_eq!(texts([3, 4, 2]), "[thinking]b");
+    }
+
+    #[test]
     fn a_region_is_never_higher_than_the_terminal() {
         let mut live = Live::new(Vec::new(), true, false);
         let draft = draft(&[1, 2, 3], &[true; 3], 0);
         let spans = [("v\nw\nx\ny\nz".into(), Origin::Finished)];
         live.draw(&spans, &draft, (80, 4)).unwrap();
-        assert_eq!(live.rows, 3);
+        assert_eq!(live.rows.len(), 3);
         let text = String::from_utf8(live.out.clone()).unwrap();
         assert!(
             text.contains("x\r\ny\r\nz\r\n") && !text.contains('w'),

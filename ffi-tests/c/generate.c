@@ -1,0 +1,244 @@
+/* Models, text and generation with streaming drafts. Arguments: the demo model, a golden model. */
+#include "check.h"
+
+static int loads;
+
+static bool count_loads(float progress, void *user_data) {
+    CHECK(progress >= 0.0f && progress <= 1.0f);
+    CHECK(user_data == &loads);
+    loads++;
+    return true;
+}
+
+static int messages;
+
+static void count_messages(int32_t level, const char *target, const char *message, void *data) {
+    CHECK(level >= DIFFUSION_LOG_LEVEL_ERROR && level <= DIFFUSION_LOG_LEVEL_DEBUG);
+    CHECK(strlen(target) > 0 && strlen(message) > 0);
+    CHECK(message[strlen(message) - 1] != '\n');
+    CHECK(data == &messages);
+    messages++;
+}
+
+static void library(void) {
+    char version[32];
+    size_t devices = 0;
+    diffusion_device device;
+    snprintf(version, sizeof version, "%d.%d.%d", DIFFUSION_VERSION_MAJOR,
+             DIFFUSION_VERSION_MINOR, DIFFUSION_VERSION_PATCH);
+    CHECK(strcmp(diffusion_version(), version) == 0);
+    CHECK(diffusion_abi_version() == DIFFUSION_ABI_VERSION);
+    CALL(diffusion_device_count(&devices, &error));
+    CHECK(devices >= 1);
+    device.struct_size = sizeof device;
+    CALL(diffusion_device_get(devices - 1, &device, &error));
+    CHECK(device.struct_size == sizeof device);
+    CHECK(strlen(device.name) > 0 && strlen(device.description) > 0);
+    CHECK(device.kind >= DIFFUSION_DEVICE_TYPE_CPU);
+}
+
+static diffusion_model *load(const char *path) {
+    diffusion_model_params params;
+    diffusion_model *model = NULL;
+    CALL(diffusion_log_set(count_messages, DIFFUSION_LOG_LEVEL_DEBUG, &messages, &error));
+    CALL(diffusion_model_params_init(&params, sizeof params, &error));
+    params.devices = "none";
+    params.tensor_overrides = "ffn_.*=CPU,attn=CPU";
+    params.progress = count_loads;
+    params.user_data = &loads;
+    CALL(diffusion_model_load(path, &params, &model, &error));
+    CHECK(loads > 0 && messages > 0);
+    CALL(diffusion_log_set(NULL, DIFFUSION_LOG_LEVEL_ERROR, NULL, &error));
+    messages = 0;
+    return model;
+}
+
+static void describe(const diffusion_model *model) {
+    char name[64];
+    size_t size = 0;
+    CHECK(strcmp(diffusion_model_architecture(model), "diffusion-gemma") == 0);
+    CHECK(diffusion_model_vocab_size(model) == 1024);
+    CHECK(diffusion_model_canvas_length(model) == 64);
+    CHECK(diffusion_model_context_length(model) == 2048);
+    CHECK(diffusion_model_is_end_token(model, 1) && diffusion_model_is_end_token(model, 6));
+    CHECK(!diffusion_model_is_end_token(model, 7) && !diffusion_model_is_end_token(model, -1));
+    CALL(diffusion_model_metadata(model, "general.architecture", name, sizeof name, &size, &error));
+    CHECK(size == sizeof "diffusion-gemma" && strcmp(name, "diffusion-gemma") == 0);
+    CALL(diffusion_model_metadata(model, "diffusion.canvas_length", name, sizeof name, &size,
+                                  &error));
+    CHECK(strcmp(name, "64") == 0);
+}
+
+static void text(const diffusion_model *model) {
+    static const char words[] = "What is the capital of Norway?";
+    int32_t tokens[64];
+    char back[64];
+    size_t needed = 0, count = 0, size = 0;
+    FAILS(diffusion_tokenize(model, words, strlen(words), false, false, NULL, 0, &needed, &error),
+          DIFFUSION_STATUS_BUFFER_TOO_SMALL, "are needed");
+    CHECK(needed > 0 && needed <= 64);
+    CALL(diffusion_tokenize(model, words, strlen(words), false, false, tokens, needed, &count,
+                            &error));
+    CHECK(count == needed);
+    CALL(diffusion_detokenize(model, tokens, count, false, back, sizeof back, &size, &error));
+    CHECK(size == sizeof words && strcmp(back, words) == 0);
+    CALL(diffusion_tokenize(model, NULL, 0, false, false, NULL, 0, &count, &error));
+    CHECK(count == 0);
+    /* A control token counts only where it was asked for. */
+    CALL(diffusion_tokenize(model, "<bos>", 5, false, true, tokens, 64, &count, &error));
+    CHECK(count == 1);
+    CALL(diffusion_tokenize(model, "<bos>", 5, false, false, tokens, 64, &count, &error));
+    CHECK(count > 1);
+}
+
+typedef struct stream {
+    const diffusion_model *model;
+    uint32_t steps, canvases;
+    token_list answer;
+    float first_entropy, last_entropy;
+} stream;
+
+static bool on_step(const diffusion_draft *draft, void *user_data) {
+    stream *seen = user_data;
+    float sum = 0.0f;
+    char text[4096];
+    size_t size = 0, i;
+    CHECK(draft->struct_size == sizeof *draft);
+    CHECK(draft->length == diffusion_model_canvas_length(seen->model));
+    CHECK(draft->block == seen->canvases && draft->step < draft->max_steps);
+    CHECK(draft->temperature > 0.0f);
+    for (i = 0; i < draft->length; i++) {
+        const size_t vocab = diffusion_model_vocab_size(seen->model);
+        CHECK((size_t)draft->argmax[i] < vocab && (size_t)draft->sampled[i] < vocab);
+        CHECK(draft->entropy[i] >= 0.0f);
+        CHECK(!draft->accepted[i] || draft->canvas[i] == draft->sampled[i]);
+        sum += draft->entropy[i];
+    }
+    sum /= (float)draft->length;
+    CHECK(sum - draft->mean_entropy < 1e-3f && draft->mean_entropy - sum < 1e-3f);
+    if (seen->steps == 0)
+        seen->first_entropy = draft->mean_entropy;
+    seen->last_entropy = draft->mean_entropy;
+    /* Functions of the model may be called from here. */
+    CALL(diffusion_detokenize(seen->model, draft->argmax, draft->length, true, text, sizeof text,
+                              &size, &error));
+    seen->steps++;
+    return true;
+}
+
+static bool on_canvas(const diffusion_canvas *canvas, void *user_data) {
+    stream *seen = user_data;
+    CHECK(canvas->struct_size == sizeof *canvas);
+    CHECK(canvas->block == seen->canvases && canvas->steps > 0);
+    CHECK(seen->answer.count + canvas->count <= CAPACITY);
+    memcpy(seen->answer.items + seen->answer.count, canvas->tokens,
+           canvas->count * sizeof *canvas->tokens);
+    seen->answer.count += canvas->count;
+    seen->canvases++;
+    return true;
+}
+
+static void answers(diffusion_model *model) {
+    static const char question[] = "What is the capital of Norway?";
+    const token_list prompt = norway(model);
+    diffusion_context *context = new_context(model);
+    diffusion_params params = default_params(model);
+    diffusion_result result;
+    token_list answer;
+    stream seen;
+    char words[512], *same_words = NULL;
+    size_t size = 0;
+
+    memset(&seen, 0, sizeof seen);
+    seen.model = model;
+    params.seed = 7;
+    params.on_step = on_step;
+    params.on_canvas = on_canvas;
+    params.user_data = &seen;
+    answer = generate(context, &prompt, &params, &result);
+    CALL(diffusion_detokenize(model, answer.items, answer.count, false, words, sizeof words, &size,
+                              &error));
+    CHECK(strstr(words, "Oslo") != NULL);
+    CHECK(result.struct_size == sizeof result);
+    CHECK(result.steps == seen.steps && result.blocks == seen.canvases && result.steps > 1);
+    CHECK(result.finish == DIFFUSION_FINISH_END_OF_TEXT && result.reused == 0);
+    CHECK(result.prefill_seconds > 0.0 && result.denoise_seconds > 0.0);
+    CHECK(same(&answer, &seen.answer));
+    CHECK(seen.last_entropy < seen.first_entropy);
+
+    /* The same from text to text, and without callbacks. */
+    params.on_step = NULL;
+    params.on_canvas = NULL;
+    CALL(diffusion_generate_text(context, question, strlen(question), &params, &same_words, &result,
+                                 &error));
+    CHECK(strcmp(words, same_words) == 0);
+    diffusion_string_free(same_words);
+    /* And with the model's defaults and no result. */
+    CALL(diffusion_generate_text(context, question, strlen(question), NULL, &same_words, NULL,
+                                 &error));
+    CHECK(strlen(same_words) > 0);
+    diffusion_string_free(same_words);
+    diffusion_context_free(context);
+}
+
+static void limits(diffusion_model *model) {
+    const token_list prompt = chat(
+        model,
+        "[{\"role\": \"user\", \"content\": \"Tell a story about Grace and a white owl.\"}]");
+    diffusion_context *context = new_context(model);
+    diffusion_params params = default_params(model);
+    diffusion_result result;
+    token_list answer;
+
+    params.max_steps = 3;
+    params.max_tokens = 5;
+    answer = generate(context, &prompt, &params, &result);
+    CHECK(answer.count == 5 && result.finish == DIFFUSION_FINISH_LENGTH && result.blocks == 1);
+    params.max_tokens = 0;
+    params.max_canvases = 1;
+    answer = generate(context, &prompt, &params, &result);
+    CHECK(answer.count == 64 && result.finish == DIFFUSION_FINISH_LENGTH);
+    diffusion_context_free(context);
+}
+
+/* A file without a tokenizer is run with tokens. */
+static void tokens_only(const char *path) {
+    diffusion_model *model = load_model(path);
+    diffusion_context *context = new_context(model);
+    diffusion_params params = default_params(model);
+    diffusion_result result;
+    token_list prompt, answer;
+    size_t count = 99;
+    prompt.count = 3;
+    prompt.items[0] = 5;
+    prompt.items[1] = 6;
+    prompt.items[2] = 7;
+    params.max_tokens = 16;
+    params.max_steps = 4;
+    answer = generate(context, &prompt, &params, &result);
+    CHECK(answer.count > 0);
+    FAILS(diffusion_tokenize(model, "a", 1, false, false, NULL, 0, &count, &error),
+          DIFFUSION_STATUS_TOKENIZER, "the file has no tokenizer");
+    CHECK(count == 99);
+    diffusion_context_free(context);
+    diffusion_model_free(model);
+}
+
+int main(int argc, char **argv) {
+    diffusion_model *model;
+    CHECK(argc == 3);
+    library();
+    model = load(argv[1]);
+    describe(model);
+    text(model);
+    answers(model);
+    limits(model);
+    /* The second holder still has it when the first has let go. */
+    CHECK(diffusion_model_retain(model) == model);
+    diffusion_model_free(model);
+    describe(model);
+    diffusion_model_free(model);
+    tokens_only(argv[2]);
+    CHECK(messages == 0);
+    return 0;
+}

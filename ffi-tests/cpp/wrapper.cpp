@@ -1,0 +1,127 @@
+// The C++ wrapper. Argument: the demo model.
+#include <llama_diffusion.hpp>
+
+#include <cstdio>
+#include <cstdlib>
+#include <type_traits>
+
+using namespace llama_diffusion;
+
+#define CHECK(condition)                                                                   \
+    do {                                                                                   \
+        if (!(condition)) {                                                                \
+            std::fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #condition); \
+            std::exit(1);                                                                  \
+        }                                                                                  \
+    } while (0)
+
+std::string other_version();
+std::size_t other_vocab_size(const Model &model);
+
+static_assert(!std::is_copy_constructible<Context>::value, "a context has one owner");
+static_assert(!std::is_copy_assignable<Context>::value, "a context has one owner");
+static_assert(std::is_nothrow_move_constructible<Context>::value, "a context can be handed over");
+static_assert(std::is_nothrow_move_assignable<Context>::value, "a context can be handed over");
+static_assert(std::is_nothrow_copy_constructible<Model>::value, "models are shared");
+
+namespace {
+
+template <class Call> Error failure(Call call) {
+    try {
+        call();
+    } catch (const Error &error) {
+        return error;
+    }
+    std::fprintf(stderr, "nothing was thrown\n");
+    std::exit(1);
+}
+
+void errors(const std::string &path) {
+    CHECK(failure([] { Model("/no/such/file.gguf"); }).status() == DIFFUSION_STATUS_IO);
+    const Model model(path);
+    const Error error = failure([&] { model.metadata("no.such.key"); });
+    CHECK(error.status() == DIFFUSION_STATUS_NOT_FOUND);
+    CHECK(std::string(error.what()).find("'no.such.key'") != std::string::npos);
+    ContextParams params;
+    params.context_length = 1;
+    CHECK(failure([&] { Context(model, params); }).status() == DIFFUSION_STATUS_INVALID_ARGUMENT);
+    Context context(model);
+    Params bad(model);
+    bad.max_steps = 0;
+    CHECK(failure([&] { context.generate({5}, bad); }).status() ==
+          DIFFUSION_STATUS_INVALID_ARGUMENT);
+}
+
+void ownership(const std::string &path) {
+    Model model(path);
+    Model copy = model;
+    CHECK(copy.get() == model.get());
+    Model moved = std::move(model);
+    CHECK(moved.get() == copy.get() && model.get() == nullptr);
+    copy = moved;
+    CHECK(other_vocab_size(copy) == 1024);
+    Context first{Model(path)};
+    Context second = std::move(first);
+    CHECK(first.get() == nullptr);
+    second.reset();
+    CHECK(second.cached() == 0);
+    second = Context(moved);
+}
+
+void generation(const std::string &path) {
+    const Model model(path);
+    Context context(model);
+    const Tokens prompt = model.apply_chat_template(
+        R"([{"role": "user", "content": "What is the capital of Norway?"}])");
+    Params params(model);
+    params.seed = 7;
+    int steps = 0, canvases = 0;
+    params.step = [&](const diffusion_draft &) { return ++steps > 0; };
+    params.canvas = [&](const diffusion_canvas &) { return ++canvases > 0; };
+    const Answer answer = context.generate(prompt, params);
+    CHECK(answer.result.steps == static_cast<std::uint64_t>(steps) && canvases == 1);
+    const std::string text = model.detokenize(answer.tokens);
+    CHECK(text.find("Oslo") != std::string::npos);
+    CHECK(context.generate_text("What is the capital of Norway?", params).text == text);
+
+    // More than the first guess at the size.
+    std::string many;
+    for (int i = 0; i < 100; i++)
+        many += "What is ";
+    CHECK(model.detokenize(model.tokenize(many)) == many);
+
+    // A callback cancels, by itself, through the context, and by an exception.
+    params.step = [](const diffusion_draft &) { return false; };
+    CHECK(failure([&] { context.generate(prompt, params); }).status() ==
+          DIFFUSION_STATUS_CANCELLED);
+    params.step = [&](const diffusion_draft &) {
+        context.cancel();
+        return true;
+    };
+    CHECK(failure([&] { context.generate(prompt, params); }).status() ==
+          DIFFUSION_STATUS_CANCELLED);
+    params.step = [](const diffusion_draft &) -> bool { throw 42; };
+    for (const bool from_text : {false, true}) {
+        try {
+            if (from_text)
+                context.generate_text("Hello!", params);
+            else
+                context.generate(prompt, params);
+            CHECK(!"nothing was thrown");
+        } catch (int number) {
+            CHECK(number == 42);
+        }
+    }
+    params.step = nullptr;
+    CHECK(context.generate(prompt, params).tokens == answer.tokens);
+}
+
+} // namespace
+
+int main(int argc, char **argv) {
+    CHECK(argc == 2);
+    CHECK(other_version() == diffusion_version());
+    errors(argv[1]);
+    ownership(argv[1]);
+    generation(argv[1]);
+}

@@ -1,0 +1,215 @@
+package diffusion
+
+import (
+	"context"
+	"errors"
+	"os"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+const norway = `[{"role": "user", "content": "What is the capital of Norway?"}]`
+
+// demo loads the model that the environment names.
+func demo(t *testing.T) (*Model, *Context, []Token) {
+	t.Helper()
+	model, err := Load(os.Getenv("DIFFUSION_TEST_MODEL"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := model.NewContext(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		c.Close()
+		model.Close()
+	})
+	prompt, err := model.Chat(norway)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return model, c, prompt
+}
+
+func TestGenerate(t *testing.T) {
+	model, c, prompt := demo(t)
+	steps := 0
+	var streamed []Token
+	answer, err := c.Generate(context.Background(), prompt, Params{
+		Seed: 7,
+		OnStep: func(draft Draft) {
+			if draft.Step != steps || len(draft.Argmax) != 64 || len(draft.Accepted) != 64 {
+				t.Errorf("step %d: %+v", steps, draft)
+			}
+			steps++
+		},
+		OnCanvas: func(tokens []Token) { streamed = append(streamed, tokens...) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if answer.Steps != steps || answer.Blocks != 1 || !answer.Ended || answer.Reused != 0 {
+		t.Errorf("%+v after %d steps", answer, steps)
+	}
+	if !reflect.DeepEqual(streamed, answer.Tokens) {
+		t.Errorf("streamed %v, returned %v", streamed, answer.Tokens)
+	}
+	text, err := model.Detokenize(answer.Tokens)
+	if err != nil || !strings.Contains(text, "Oslo") {
+		t.Errorf("%q, %v", text, err)
+	}
+	again, err := c.Generate(context.Background(), prompt, Params{Seed: 7})
+	if err != nil || again.Reused != len(prompt) || !reflect.DeepEqual(again.Tokens, answer.Tokens) {
+		t.Errorf("%+v, %v", again, err)
+	}
+}
+
+func TestTextThereAndBack(t *testing.T) {
+	model, _, _ := demo(t)
+	for _, text := range []string{"", "a", strings.Repeat("What is ", 200)} {
+		tokens, err := model.Tokenize(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, err := model.Detokenize(tokens)
+		if err != nil || back != text {
+			t.Errorf("%q, %v", back, err)
+		}
+	}
+}
+
+func TestErrors(t *testing.T) {
+	_, err := Load("/no/such/file.gguf")
+	var failure *Error
+	if !errors.Is(err, IO) || errors.Is(err, Busy) || !errors.As(err, &failure) ||
+		!strings.Contains(failure.Message, "/no/such/file.gguf") {
+		t.Errorf("%v", err)
+	}
+	_, c, _ := demo(t)
+	if _, err := c.Generate(context.Background(), nil, Params{}); !errors.Is(err, InvalidArgument) {
+		t.Errorf("%v", err)
+	}
+	if _, err := c.Generate(context.Background(), make([]Token, 2048), Params{}); !errors.Is(err, ContextFull) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestCancel(t *testing.T) {
+	_, c, prompt := demo(t)
+	want, err := c.Generate(context.Background(), prompt, Params{})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	before, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, err = c.Generate(before, prompt, Params{})
+	if !errors.Is(err, context.Canceled) || !errors.Is(err, Cancelled) {
+		t.Errorf("cancelled before: %v", err)
+	}
+
+	during, cancel := context.WithCancel(context.Background())
+	steps := 0
+	_, err = c.Generate(during, prompt, Params{OnStep: func(Draft) {
+		steps++
+		cancel()
+	}})
+	if !errors.Is(err, context.Canceled) || steps != 1 {
+		t.Errorf("cancelled in step %d: %v", steps, err)
+	}
+
+	late, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+	defer cancel()
+	_, err = c.Generate(late, prompt, Params{OnStep: func(Draft) { <-late.Done() }})
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("timed out: %v", err)
+	}
+
+	got, err := c.Generate(context.Background(), prompt, Params{})
+	if err != nil || !reflect.DeepEqual(got.Tokens, want.Tokens) {
+		t.Errorf("afterwards: %+v, %v", got, err)
+	}
+}
+
+func TestBusy(t *testing.T) {
+	_, c, prompt := demo(t)
+	_, err := c.Generate(context.Background(), prompt, Params{OnCanvas: func([]Token) {
+		if _, err := c.Generate(context.Background(), prompt, Params{}); !errors.Is(err, Busy) {
+			t.Errorf("%v", err)
+		}
+	}})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPanicsOfCallbacksComeThrough(t *testing.T) {
+	_, c, prompt := demo(t)
+	func() {
+		defer func() {
+			if got := recover(); got != "from the callback" {
+				t.Errorf("recovered %v", got)
+			}
+		}()
+		c.Generate(context.Background(), prompt, Params{OnStep: func(Draft) { panic("from the callback") }})
+	}()
+	if _, err := c.Generate(context.Background(), prompt, Params{}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestContextsShareAModel(t *testing.T) {
+	model, c, prompt := demo(t)
+	want, err := c.Generate(context.Background(), prompt, Params{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var group sync.WaitGroup
+	for i := 0; i < 4; i++ {
+		group.Add(1)
+		go func() {
+			defer group.Done()
+			own, err := model.NewContext(1)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer own.Close()
+			got, err := own.Generate(context.Background(), prompt, Params{})
+			if err != nil || !reflect.DeepEqual(got.Tokens, want.Tokens) {
+				t.Errorf("%+v, %v", got, err)
+			}
+		}()
+	}
+	group.Wait()
+}
+
+func TestClose(t *testing.T) {
+	model, c, prompt := demo(t)
+	for i := 0; i < 2; i++ {
+		if model.Close() != nil {
+			t.Error("Close failed")
+		}
+	}
+	if _, err := c.Generate(context.Background(), prompt, Params{}); err != nil {
+		t.Errorf("after the model's Close: %v", err)
+	}
+	for i := 0; i < 2; i++ {
+		if c.Close() != nil {
+			t.Error("Close failed")
+		}
+	}
+	if _, err := c.Generate(context.Background(), prompt, Params{}); err != ErrClosed {
+		t.Errorf("%v", err)
+	}
+	if _, err := model.Tokenize("a"); err != ErrClosed {
+		t.Errorf("%v", err)
+	}
+	if _, err := model.NewContext(1); err != ErrClosed {
+		t.Errorf("%v", err)
+	}
+}

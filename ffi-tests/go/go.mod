@@ -1,0 +1,3 @@
+module llama-diffusion.test/diffusion
+
+go 1.19

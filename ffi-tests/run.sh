@@ -1,0 +1,193 @@
+#!/usr/bin/env bash
+# Installs the C library into a temporary prefix and tests it from there: in C, C++ and Go, under
+# AddressSanitizer with UBSan, and under valgrind.
+#
+# CYCLES: how often the leak test creates, generates and frees (default 2000).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+demo=$PWD/models/demo-q8_0.gguf
+golden=$PWD/tests/golden/one-expert/model.gguf
+release=${CARGO_TARGET_DIR:-target}/release
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+prefix=$tmp/prefix
+
+say() { printf '\n== %s (after %d s)\n' "$*" "$SECONDS"; }
+
+fail() {
+    echo "error: $*" >&2
+    exit 1
+}
+
+# Runs a command that a checker must end with a complaint that contains the first argument.
+must_complain() {
+    local complaint=$1
+    shift
+    if "$@" >"$tmp/complaint" 2>&1; then
+        fail "not found: $complaint: $*"
+    fi
+    grep -q "$complaint" "$tmp/complaint" || {
+        cat "$tmp/complaint" >&2
+        fail "another complaint than $complaint: $*"
+    }
+    echo "found as it should be: $complaint"
+}
+
+say "install"
+make --no-print-directory install PREFIX="$prefix" >"$tmp/install.log" 2>&1 || {
+    cat "$tmp/install.log" >&2
+    exit 1
+}
+make --no-print-directory install PREFIX=/usr DESTDIR="$tmp/staged" >/dev/null 2>&1
+diff <(cd "$prefix" && find . | sort) <(cd "$tmp/staged/usr" && find . | sort)
+grep -q '^prefix=/usr$' "$tmp/staged/usr/lib/pkgconfig/llama_diffusion.pc"
+rm -r "$tmp/staged"
+
+export PKG_CONFIG_PATH=$prefix/lib/pkgconfig LD_LIBRARY_PATH=$prefix/lib
+abi=$(sed -n 's/#define DIFFUSION_ABI_VERSION //p' "$prefix/include/llama_diffusion.h")
+soname=$(readelf -d "$prefix/lib/libllama_diffusion.so" | sed -n 's/.*SONAME.*\[\(.*\)\]/\1/p')
+[ "$soname" = "libllama_diffusion.so.$abi" ] || fail "the SONAME is '$soname', the ABI $abi"
+nm -D --defined-only "$prefix/lib/libllama_diffusion.so" | awk '{print $3}' | LC_ALL=C sort |
+    diff ffi-tests/exported-symbols.txt -
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+[ "$(pkg-config --modversion llama_diffusion)" = "$version" ] || fail "the .pc has another version"
+
+read -ra cflags <<<"$(pkg-config --cflags llama_diffusion)"
+read -ra libs <<<"$(pkg-config --libs llama_diffusion)"
+read -ra static_libs <<<"$(pkg-config --static --libs llama_diffusion)"
+strict=(-Wall -Wextra -Wpedantic -Werror)
+
+say "the header is clean C99, C11 and C++11, included twice"
+printf '#include <llama_diffusion.h>\n#include <llama_diffusion.h>\n' >"$tmp/twice.c"
+for compiler in cc clang; do
+    command -v $compiler >/dev/null || continue
+    for standard in c99 c11; do
+        $compiler -std=$standard "${strict[@]}" "${cflags[@]}" -fsyntax-only "$tmp/twice.c"
+    done
+    for standard in c++11 c++17; do
+        $compiler -x c++ -std=$standard "${strict[@]}" "${cflags[@]}" -fsyntax-only "$tmp/twice.c"
+    done
+done
+
+# build_c DIRECTORY FLAGS…: all C programs but panic, which needs another library.
+build_c() {
+    local directory=$1 program
+    shift
+    mkdir -p "$directory"
+    for program in generate errors reuse threads cycles tokens broken; do
+        cc -std=c99 -O1 -g "${strict[@]}" "$@" "${cflags[@]}" "ffi-tests/c/$program.c" \
+            -o "$directory/$program" "${libs[@]}" -pthread
+    done
+}
+
+# run_c DIRECTORY CHECKER…: all at once, because some take long under a checker.
+run_c() {
+    local directory=$1 pids=() pid
+    shift
+    "$@" "$directory/generate" "$demo" "$golden" &
+    pids+=($!)
+    "$@" "$directory/errors" "$demo" "$PWD/Makefile" &
+    pids+=($!)
+    "$@" "$directory/reuse" "$demo" &
+    pids+=($!)
+    "$@" "$directory/threads" "$demo" &
+    pids+=($!)
+    "$@" "$directory/broken" nothing "$demo" &
+    pids+=($!)
+    for pid in "${pids[@]}"; do
+        wait "$pid"
+    done
+}
+
+say "C"
+build_c "$tmp/c"
+run_c "$tmp/c"
+"$tmp/c/cycles" "$golden" "${CYCLES:-2000}"
+
+say "C under AddressSanitizer and UBSan"
+build_c "$tmp/asan" -fsanitize=address,undefined -fno-sanitize-recover=all
+run_c "$tmp/asan"
+must_complain "detected memory leaks" "$tmp/asan/broken" leak "$demo"
+must_complain "heap-use-after-free" "$tmp/asan/broken" use-after-free "$demo"
+must_complain "heap-buffer-overflow" "$tmp/asan/broken" overflow "$demo"
+
+say "C++"
+for compiler in c++ clang++; do
+    command -v $compiler >/dev/null || continue
+    $compiler -std=c++11 -O1 -g "${strict[@]}" "${cflags[@]}" ffi-tests/cpp/{wrapper,other}.cpp \
+        -o "$tmp/wrapper" "${libs[@]}"
+    "$tmp/wrapper" "$demo"
+done
+c++ -std=c++11 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all "${cflags[@]}" \
+    ffi-tests/cpp/{wrapper,other}.cpp -o "$tmp/wrapper" "${libs[@]}"
+"$tmp/wrapper" "$demo"
+c++ -std=c++11 "${strict[@]}" "${cflags[@]}" ffi-tests/cpp/tokens.cpp -o "$tmp/tokens-cpp" "${libs[@]}"
+
+say "Go"
+(
+    cd ffi-tests/go
+    # Go's cache does not notice that pkg-config tells another prefix.
+    export CGO_CPPFLAGS=-DPREFIX=$prefix
+    unformatted=$(gofmt -l .)
+    [ -z "$unformatted" ] || fail "gofmt: $unformatted"
+    go vet ./...
+    DIFFUSION_TEST_MODEL=$demo go test -count=1 ./...
+    go build -o "$tmp/tokens-go" ./cmd/tokens
+)
+
+say "the static library, by pkg-config and by CMake; the shared one by CMake"
+cc -std=c99 -static "${cflags[@]}" ffi-tests/c/tokens.c -o "$tmp/tokens-static" "${static_libs[@]}" \
+    2>"$tmp/static.log" || {
+    cat "$tmp/static.log" >&2
+    exit 1
+}
+cmake -S ffi-tests/cmake -B "$tmp/cmake" -DCMAKE_PREFIX_PATH="$prefix" >/dev/null
+cmake --build "$tmp/cmake" >/dev/null
+
+say "the same tokens from Rust, C, C++ and Go"
+cargo build --release --locked --example tokens 2>/dev/null
+compared=0
+for model in "$demo" tests/golden/*/model.gguf; do
+    for seed in 0 42; do
+        arguments=("$model" "$seed" 40 5 6 7 8 9)
+        "$release/examples/tokens" "${arguments[@]}" >"$tmp/expected"
+        [ -s "$tmp/expected" ] || fail "no tokens from $model"
+        for program in c/tokens asan/tokens tokens-cpp tokens-go tokens-static \
+            cmake/with_llama_diffusion cmake/with_static; do
+            "$tmp/$program" "${arguments[@]}" | cmp - "$tmp/expected"
+            compared=$((compared + 1))
+        done
+    done
+done
+echo "$compared answers are the same as Rust's"
+
+# Two things that the installed library cannot do: panic on demand, and run under a valgrind that
+# does not know the newest instructions of this machine.
+say "a library for valgrind, with a panic on demand"
+# Cargo gives this build's files the names of the usual one's, and must not take one for the other.
+forget_library() { rm -f "$release"/{,deps/}libllama_diffusion.*; }
+trap 'forget_library; rm -rf "$tmp"' EXIT
+forget_library
+cargo rustc --release --locked --lib --features portable -- --cfg llama_diffusion_test_panic \
+    >"$tmp/build.log" 2>&1 || {
+    cat "$tmp/build.log" >&2
+    exit 1
+}
+mkdir "$tmp/portable"
+cp "$release/libllama_diffusion.so" "$tmp/portable/$soname"
+cc -std=c99 -O1 -g "${strict[@]}" "${cflags[@]}" ffi-tests/c/panic.c -o "$tmp/c/panic" \
+    "$tmp/portable/$soname"
+export LD_LIBRARY_PATH=$tmp/portable
+# "Possibly lost" is how valgrind sees Rust's record of the main thread.
+valgrind=(valgrind -q --error-exitcode=9 --leak-check=full --show-leak-kinds=definite
+    --errors-for-leak-kinds=definite)
+
+say "C under valgrind"
+run_c "$tmp/c" "${valgrind[@]}"
+"${valgrind[@]}" "$tmp/c/panic" "$demo"
+must_complain "definitely lost" "${valgrind[@]}" "$tmp/c/broken" leak "$golden"
+must_complain "Invalid read" "${valgrind[@]}" "$tmp/c/broken" use-after-free "$golden"
+must_complain "Invalid write" "${valgrind[@]}" "$tmp/c/broken" overflow "$demo"
+
+say "all passed"

@@ -1,0 +1,298 @@
+/*
+ * C++11 on top of llama_diffusion.h: objects that free themselves, exceptions, std::string and
+ * std::vector. Header only. The comments of llama_diffusion.h hold here, too.
+ */
+#ifndef LLAMA_DIFFUSION_HPP
+#define LLAMA_DIFFUSION_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "llama_diffusion.h"
+
+namespace llama_diffusion {
+
+/* A failure, with the message of the library. */
+class Error : public std::runtime_error {
+public:
+    Error(diffusion_status status, const char *message)
+        : std::runtime_error(message), status_(status) {}
+
+    diffusion_status status() const noexcept { return status_; }
+
+private:
+    diffusion_status status_;
+};
+
+namespace detail {
+
+struct Free {
+    void operator()(diffusion_error *error) const noexcept { diffusion_error_free(error); }
+    void operator()(diffusion_model *model) const noexcept { diffusion_model_free(model); }
+    void operator()(diffusion_context *context) const noexcept { diffusion_context_free(context); }
+    void operator()(char *string) const noexcept { diffusion_string_free(string); }
+};
+
+template <class T> using Handle = std::unique_ptr<T, Free>;
+
+/* Receives the error object of one call, and throws it if the call failed. */
+class Check {
+public:
+    diffusion_error **out() noexcept { return &error_; }
+
+    void operator()(diffusion_status status) const {
+        if (status == DIFFUSION_STATUS_OK)
+            return;
+        const Handle<diffusion_error> owned(error_);
+        throw Error(status, diffusion_error_message(owned.get()));
+    }
+
+private:
+    diffusion_error *error_ = nullptr;
+};
+
+/* Calls `call(data, capacity, count, error)`, a second time with the capacity that it asks for. */
+template <class Container, class Call> Container fill(Call call) {
+    Container values(64, typename Container::value_type());
+    for (;;) {
+        std::size_t count = 0;
+        Check check;
+        const diffusion_status status = call(&values[0], values.size(), &count, check.out());
+        if (status == DIFFUSION_STATUS_BUFFER_TOO_SMALL && count > values.size()) {
+            const Handle<diffusion_error> ignored(*check.out());
+            values.resize(count);
+            continue;
+        }
+        check(status);
+        values.resize(count);
+        return values;
+    }
+}
+
+/* As `fill`, without the zero byte at the end. */
+template <class Call> std::string fill_text(Call call) {
+    std::string text = fill<std::string>(call);
+    text.pop_back();
+    return text;
+}
+
+} // namespace detail
+
+using Tokens = std::vector<std::int32_t>;
+
+/* How a model is loaded: the fields of diffusion_model_params. */
+struct ModelParams : diffusion_model_params {
+    ModelParams() {
+        detail::Check check;
+        check(diffusion_model_params_init(this, sizeof(diffusion_model_params), check.out()));
+    }
+};
+
+/* How a context runs: the fields of diffusion_context_params. */
+struct ContextParams : diffusion_context_params {
+    ContextParams() {
+        detail::Check check;
+        check(diffusion_context_params_init(this, sizeof(diffusion_context_params), check.out()));
+    }
+};
+
+/* A model. Copies share it; any thread may use it at any time. */
+class Model {
+public:
+    explicit Model(const std::string &path, const diffusion_model_params &params = ModelParams()) {
+        detail::Check check;
+        diffusion_model *model = nullptr;
+        check(diffusion_model_load(path.c_str(), &params, &model, check.out()));
+        handle_.reset(model);
+    }
+
+    Model(const Model &other) noexcept : handle_(diffusion_model_retain(other.get())) {}
+    Model(Model &&) noexcept = default;
+    Model &operator=(Model other) noexcept {
+        handle_.swap(other.handle_);
+        return *this;
+    }
+    ~Model() = default;
+
+    diffusion_model *get() const noexcept { return handle_.get(); }
+
+    std::string architecture() const { return diffusion_model_architecture(get()); }
+    std::size_t vocab_size() const noexcept { return diffusion_model_vocab_size(get()); }
+    std::size_t canvas_length() const noexcept { return diffusion_model_canvas_length(get()); }
+    std::size_t context_length() const noexcept { return diffusion_model_context_length(get()); }
+    bool is_end_token(std::int32_t token) const noexcept {
+        return diffusion_model_is_end_token(get(), token);
+    }
+
+    std::string metadata(const std::string &key) const {
+        return detail::fill_text(
+            [&](char *buffer, std::size_t capacity, std::size_t *size, diffusion_error **error) {
+                return diffusion_model_metadata(get(), key.c_str(), buffer, capacity, size, error);
+            });
+    }
+
+    Tokens tokenize(const std::string &text, bool add_special = false,
+                    bool parse_special = false) const {
+        return detail::fill<Tokens>([&](std::int32_t *tokens, std::size_t capacity,
+                                        std::size_t *count, diffusion_error **error) {
+            return diffusion_tokenize(get(), text.data(), text.size(), add_special, parse_special,
+                                      tokens, capacity, count, error);
+        });
+    }
+
+    std::string detokenize(const Tokens &tokens, bool special = false) const {
+        return detail::fill_text(
+            [&](char *buffer, std::size_t capacity, std::size_t *size, diffusion_error **error) {
+                return diffusion_detokenize(get(), tokens.data(), tokens.size(), special, buffer,
+                                            capacity, size, error);
+            });
+    }
+
+    /* `messages` and `variables` are JSON. */
+    Tokens apply_chat_template(const std::string &messages,
+                               const std::string &variables = "{}") const {
+        return detail::fill<Tokens>([&](std::int32_t *tokens, std::size_t capacity,
+                                        std::size_t *count, diffusion_error **error) {
+            return diffusion_apply_chat_template(get(), messages.c_str(), variables.c_str(), tokens,
+                                                 capacity, count, error);
+        });
+    }
+
+private:
+    detail::Handle<diffusion_model> handle_;
+};
+
+/*
+ * How an answer is generated: the fields of diffusion_params, and callbacks that may throw; the
+ * exception leaves Context::generate. `on_step`, `on_canvas` and `user_data` of the base are taken.
+ */
+struct Params : diffusion_params {
+    explicit Params(const Model &model) {
+        detail::Check check;
+        check(diffusion_params_init(model.get(), this, sizeof(diffusion_params), check.out()));
+    }
+
+    /* Return false to cancel. */
+    std::function<bool(const diffusion_draft &)> step;
+    std::function<bool(const diffusion_canvas &)> canvas;
+};
+
+struct Answer {
+    Tokens tokens;
+    diffusion_result result;
+};
+
+struct TextAnswer {
+    std::string text;
+    diffusion_result result;
+};
+
+/* A conversation. Move only; one thread at a time, but for cancel(). */
+class Context {
+public:
+    explicit Context(const Model &model, const diffusion_context_params &params = ContextParams()) {
+        detail::Check check;
+        diffusion_context *context = nullptr;
+        check(diffusion_context_new(model.get(), &params, &context, check.out()));
+        handle_.reset(context);
+    }
+
+    diffusion_context *get() const noexcept { return handle_.get(); }
+
+    void reset() {
+        detail::Check check;
+        check(diffusion_context_reset(get(), check.out()));
+    }
+
+    std::size_t cached() const {
+        detail::Check check;
+        std::size_t count = 0;
+        check(diffusion_context_cached(get(), &count, check.out()));
+        return count;
+    }
+
+    void cancel() const noexcept { diffusion_context_cancel(get()); }
+
+    Answer generate(const Tokens &prompt, const Params &params) {
+        Bridge bridge(params);
+        Answer answer;
+        answer.result.struct_size = sizeof answer.result;
+        const auto call = [&](std::int32_t *tokens, std::size_t capacity, std::size_t *count,
+                              diffusion_error **error) {
+            return bridge.rethrow(diffusion_generate(get(), prompt.data(), prompt.size(),
+                                                     &bridge.params, tokens, capacity, count,
+                                                     &answer.result, error),
+                                  error);
+        };
+        answer.tokens = detail::fill<Tokens>(call);
+        return answer;
+    }
+
+    TextAnswer generate_text(const std::string &prompt, const Params &params) {
+        Bridge bridge(params);
+        TextAnswer answer;
+        answer.result.struct_size = sizeof answer.result;
+        detail::Check check;
+        char *text = nullptr;
+        check(bridge.rethrow(diffusion_generate_text(get(), prompt.data(), prompt.size(),
+                                                     &bridge.params, &text, &answer.result,
+                                                     check.out()),
+                             check.out()));
+        const detail::Handle<char> owned(text);
+        answer.text = text;
+        return answer;
+    }
+
+private:
+    /* Keeps exceptions of callbacks out of the library: they cancel, and are thrown behind it. */
+    struct Bridge {
+        explicit Bridge(const Params &own) : params(own), callbacks(own) {
+            params.on_step = own.step ? on_step : nullptr;
+            params.on_canvas = own.canvas ? on_canvas : nullptr;
+            params.user_data = this;
+        }
+
+        diffusion_status rethrow(diffusion_status status, diffusion_error **error) {
+            if (thrown) {
+                const detail::Handle<diffusion_error> ignored(*error);
+                std::rethrow_exception(thrown);
+            }
+            return status;
+        }
+
+        template <class Callback, class View>
+        static bool call(Callback Params::*callback, const View *view, void *user_data) noexcept {
+            Bridge *bridge = static_cast<Bridge *>(user_data);
+            try {
+                return (bridge->callbacks.*callback)(*view);
+            } catch (...) {
+                bridge->thrown = std::current_exception();
+                return false;
+            }
+        }
+
+        static bool on_step(const diffusion_draft *draft, void *user_data) {
+            return call(&Params::step, draft, user_data);
+        }
+        static bool on_canvas(const diffusion_canvas *canvas, void *user_data) {
+            return call(&Params::canvas, canvas, user_data);
+        }
+
+        diffusion_params params;
+        const Params &callbacks;
+        std::exception_ptr thrown;
+    };
+
+    detail::Handle<diffusion_context> handle_;
+};
+
+} // namespace llama_diffusion
+
+#endif
