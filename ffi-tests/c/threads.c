@@ -139,7 +139,7 @@ static void one_context_in_two(diffusion_model *model, gate *gate) {
     diffusion_context_free(own.context);
 }
 
-enum { RUSHES = 5 };
+enum { RUSHES = 3 };
 
 typedef struct rush {
     diffusion_context *context;
