@@ -20,11 +20,13 @@ run: tools
 	cargo run $(cargo_flags) $(features) --bin llama-diffusion-cli -- -p "$$PROMPT"
 
 test: tools
+	@tools/install_build_tools.sh test
 	cargo fmt --check
 	cargo clippy $(cargo_flags) --all-targets -- -D warnings
 	cargo test $(cargo_flags)
 	# As docs.rs builds it: without llama.cpp's libraries.
 	DOCS_RS=1 RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib --target-dir target/docs-rs
+	ffi-tests/run.sh
 
 tools:
 	@tools/install_build_tools.sh

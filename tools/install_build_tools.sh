@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what the build needs and the machine lacks, by the system's package manager:
-# cmake, ninja, a C and a C++ compiler, libclang with its headers. Silent when nothing is missing.
+# cmake, ninja, a C and a C++ compiler, libclang with its headers; with the argument "test" also what
+# the tests of the C library need: Go, pkg-config, valgrind (on Linux, where those run). Silent when nothing is missing.
 set -eu
 
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -54,9 +55,14 @@ have ninja || missing="$missing ninja"
 have cc || missing="$missing cc"
 have c++ || missing="$missing c++"
 have_libclang || missing="$missing libclang"
+if [ "${1:-}" = test ] && [ "$(uname -s)" = Linux ]; then
+    have go || missing="$missing go"
+    have pkg-config || missing="$missing pkg-config"
+    have valgrind || missing="$missing valgrind"
+fi
 [ -n "$missing" ] || exit 0
 
-# packages NINJA CC C++ LIBCLANG: the missing ones by the names of this system.
+# packages NINJA CC C++ LIBCLANG GO PKG-CONFIG: the missing ones by the names of this system.
 packages() {
     for word in $missing; do
         case $word in
@@ -64,6 +70,8 @@ packages() {
         cc) echo "$2" ;;
         c++) echo "$3" ;;
         libclang) echo "$4" ;;
+        go) echo "$5" ;;
+        pkg-config) echo "$6" ;;
         *) echo "$word" ;;
         esac
     done
@@ -75,19 +83,19 @@ echo "installing:$missing" >&2
 if have apt-get; then
     as_root apt-get update -qq
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-        $(packages ninja-build 'gcc libc6-dev' g++ libclang-dev)
+        $(packages ninja-build 'gcc libc6-dev' g++ libclang-dev golang-go pkg-config)
 elif have dnf; then
-    as_root dnf install -y -q $(packages ninja-build gcc gcc-c++ clang-devel)
+    as_root dnf install -y -q $(packages ninja-build gcc gcc-c++ clang-devel golang pkgconf-pkg-config)
 elif have pacman; then
-    as_root pacman -Sy --needed --noconfirm $(packages ninja gcc gcc clang)
+    as_root pacman -Sy --needed --noconfirm $(packages ninja gcc gcc clang go pkgconf)
 elif have apk; then
-    as_root apk add $(packages ninja 'gcc musl-dev linux-headers' g++ clang-dev)
+    as_root apk add $(packages ninja 'gcc musl-dev linux-headers' g++ clang-dev go pkgconf)
 elif have brew; then
     if ! have cc || ! have c++; then
         echo "error: a C++ compiler is missing: install it with xcode-select --install" >&2
         exit 1
     fi
-    brew install $(packages ninja '' '' llvm)
+    brew install $(packages ninja '' '' llvm go pkgconf)
 else
     echo "error: install these with your system's package manager:$missing" >&2
     exit 1
