@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 
 use super::file::ModelFile;
 use super::tensors::TOKEN_EMBD;
+use crate::diffusion::Overrides;
 use crate::error::Result;
 use crate::ggml::gguf::{Array, FromValue, Gguf, Value};
 use crate::ggml::types::TensorType;
@@ -66,23 +67,6 @@ pub struct LayerHparams {
     pub rope_dims: usize,
 }
 
-/// Settings of the entropy-bound sampler that the file recommends; `None` where it says nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct EntropyBoundHints {
-    /// Denoising steps of a canvas, at most.
-    pub max_steps: Option<u32>,
-    /// Temperature towards the last step.
-    pub t_min: Option<f32>,
-    /// Temperature of the first step.
-    pub t_max: Option<f32>,
-    /// Entropy that the positions accepted in a step may have together, in nats.
-    pub entropy_bound: Option<f32>,
-    /// Steps for which the canvas must not change before it may stop.
-    pub stability_threshold: Option<u32>,
-    /// Mean entropy below which it may stop, in nats.
-    pub confidence_threshold: Option<f32>,
-}
-
 /// The hyperparameters of a DiffusionGemma model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hparams {
@@ -114,8 +98,8 @@ pub struct Hparams {
     pub context_length: usize,
     /// Embeddings are multiplied by this, see [`embedding_scale`].
     pub embedding_scale: f32,
-    /// Recommended sampling.
-    pub entropy_bound: EntropyBoundHints,
+    /// Settings of the sampler that the file recommends (`diffusion.eb_…`).
+    pub sampler: Overrides,
     /// Begin-of-sequence token.
     pub bos: Option<u32>,
     /// End-of-sequence token.
@@ -174,7 +158,7 @@ impl Hparams {
                 Some(_) => keys.positive("embedding_scale")?,
                 None => embedding_scale(d, embd_type),
             },
-            entropy_bound: entropy_bound_hints(gguf)?,
+            sampler: sampler_hints(gguf)?,
             bos: token_id("bos")?,
             eos: token_id("eos")?,
             pad: token_id("padding")?,
@@ -240,7 +224,7 @@ fn vocabulary(file: &ModelFile) -> Result<(TensorType, usize)> {
     }
 }
 
-fn entropy_bound_hints(gguf: &Gguf) -> Result<EntropyBoundHints> {
+fn sampler_hints(gguf: &Gguf) -> Result<Overrides> {
     let count = |name: &str, range| {
         let name = format!("diffusion.eb_{name}");
         match gguf.value(&name) {
@@ -258,7 +242,7 @@ fn entropy_bound_hints(gguf: &Gguf) -> Result<EntropyBoundHints> {
             x => Ok(x),
         }
     };
-    Ok(EntropyBoundHints {
+    Ok(Overrides {
         max_steps: count("max_steps", 1..=MAX_I32)?,
         t_min: number("t_min")?,
         t_max: number("t_max")?,

@@ -117,15 +117,7 @@ impl Model {
 
     /// Sampler settings that the file recommends.
     pub fn overrides(&self) -> Overrides {
-        let hints = &self.hparams.entropy_bound;
-        Overrides {
-            max_steps: hints.max_steps,
-            t_min: hints.t_min,
-            t_max: hints.t_max,
-            entropy_bound: hints.entropy_bound,
-            stability_threshold: hints.stability_threshold,
-            confidence_threshold: hints.confidence_threshold,
-        }
+        self.hparams.sampler
     }
 
     /// The tokens that the file says end an answer: the list `diffusion.eos_token_ids` if it is

@@ -12,10 +12,9 @@ use std::str::FromStr;
 use half::{bf16, f16};
 
 use super::file::ModelFile;
-use super::hparams::{
-    ARCHITECTURE, EntropyBoundHints, Hparams, LayerHparams, LayerKind, embedding_scale,
-};
+use super::hparams::{ARCHITECTURE, Hparams, LayerHparams, LayerKind, embedding_scale};
 use super::tensors::{Expected, TOKEN_EMBD, TensorTable, TensorUse};
+use crate::diffusion::Overrides;
 use crate::error::{Error, Result};
 use crate::ggml::gguf::writer::{DataWriter, Encoded, GgufWriter};
 use crate::ggml::types::TensorType;
@@ -159,7 +158,7 @@ impl Geometry {
             canvas_length: self.canvas_length,
             context_length: self.context_length,
             embedding_scale: embedding_scale(self.d, TensorType::F32),
-            entropy_bound: EntropyBoundHints::default(),
+            sampler: Overrides::default(),
             bos: Some(special_id("<bos>")),
             eos: Some(special_id("<eos>")),
             pad: Some(special_id("<pad>")),
