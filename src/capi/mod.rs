@@ -2,7 +2,7 @@
 //! from this module (`make header`). The documentation here is written for readers of the header,
 //! whose opening comment (`cbindgen.toml`) has the rules that hold for all of it.
 //!
-//! Every exported function runs in [`border::guard`], which turns failures and panics into a
+//! Every exported function runs in `border::guard`, which turns failures and panics into a
 //! status and an error object. What comes from C is checked there before Rust types are made of
 //! it; ggml never sees it unchecked.
 

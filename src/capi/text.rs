@@ -16,7 +16,7 @@ use crate::chat::{ChatTemplate, Message};
 ///
 /// `text`, `length`: UTF-8 and its length in bytes. `add_special`: put the token in front that
 /// begins a sequence, if the model wants one. `parse_special`: take control tokens that are
-/// written out, such as "<bos>", for what they are; never do so with text from others. `tokens`,
+/// written out, such as `<bos>`, for what they are; never do so with text from others. `tokens`,
 /// `capacity`, `count`: see "Outputs of unknown size".
 ///
 /// Errors: `TOKENIZER`, `BUFFER_TOO_SMALL`.

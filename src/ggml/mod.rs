@@ -1,10 +1,10 @@
 //! The safe layer over ggml: all `unsafe` that concerns ggml lives below this module.
 //!
 //! * [`gguf`] and [`types`] describe files and tensor types without calling ggml at all.
-//! * [`tensor`] holds arenas of tensor descriptions, [`ops`] the operations that extend a graph.
-//! * [`backend`] lists devices and owns backends and buffers, [`compute`] runs graphs on them.
+//! * `tensor` holds arenas of tensor descriptions, `ops` the operations that extend a graph.
+//! * `backend` lists devices and owns backends and buffers, `compute` runs graphs on them.
 //! * [`upstream`] runs libllama's own models, for comparison.
-//! * [`kernels`] are our own CPU operations where ggml has none that is exact or fast enough.
+//! * `kernels` are our own CPU operations where ggml has none that is exact or fast enough.
 //!
 //! ggml aborts the process when an assertion fails, so every operation checks shapes, types and
 //! bounds here first and returns [`Error::Ggml`](crate::Error::Ggml) instead.
