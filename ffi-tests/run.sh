@@ -2,7 +2,7 @@
 # Installs the C library into a temporary prefix and tests it from there: in C, C++ and Go, under
 # AddressSanitizer with UBSan, and under valgrind.
 #
-# CYCLES: how often the leak test creates, generates and frees (default 2000).
+# CYCLES: how often the leak test creates, generates and frees (default 10000).
 set -euo pipefail
 if [ "$(uname -s)" != Linux ]; then
     echo "the C library is installed and tested on Linux only: nothing was tested"
@@ -107,7 +107,7 @@ run_c() {
 say "C"
 build_c "$tmp/c"
 run_c "$tmp/c"
-"$tmp/c/cycles" "$golden" "${CYCLES:-2000}"
+"$tmp/c/cycles" "$golden" "${CYCLES:-10000}"
 
 say "C under AddressSanitizer and UBSan"
 build_c "$tmp/asan" -fsanitize=address,undefined -fno-sanitize-recover=all

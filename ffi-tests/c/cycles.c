@@ -1,21 +1,21 @@
 /*
- * Creates a context, generates and frees both again and again, and watches the resident memory,
- * but for pages of files: those of the model and of the library come and go as the system likes.
- * Arguments: a small model, how many cycles.
+ * Creates a context, generates and frees both again and again, and watches the resident memory. In
+ * the warm-up malloc finds its shape: it takes up to 2 MB in the first 1,500 cycles, and then a
+ * tenth of that in 8,000. Arguments: a small model, how many cycles.
  */
 #define _DEFAULT_SOURCE
 #include <unistd.h>
 
 #include "check.h"
 
-enum { WARM_UP = 500, LIMIT_KIB = 2048, MODEL_EVERY = 100 };
+enum { WARM_UP = 2000, LIMIT_KIB = 2048, MODEL_EVERY = 100 };
 
 static long resident_kib(void) {
-    long resident = 0, shared = 0;
+    long resident = 0;
     FILE *file = fopen("/proc/self/statm", "r");
-    CHECK(file != NULL && fscanf(file, "%*s %ld %ld", &resident, &shared) == 2);
+    CHECK(file != NULL && fscanf(file, "%*s %ld", &resident) == 1);
     fclose(file);
-    return (resident - shared) * (sysconf(_SC_PAGESIZE) / 1024);
+    return resident * (sysconf(_SC_PAGESIZE) / 1024);
 }
 
 int main(int argc, char **argv) {
