@@ -33,6 +33,17 @@ pub struct StepOutput<'a> {
     pub entropy: &'a mut [f32],
 }
 
+impl StepOutput<'_> {
+    /// The same slices, borrowed for a shorter time.
+    pub fn reborrow(&mut self) -> StepOutput<'_> {
+        StepOutput {
+            argmax: self.argmax,
+            sampled: self.sampled,
+            entropy: self.entropy,
+        }
+    }
+}
+
 /// Whether a canvas needs another step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {

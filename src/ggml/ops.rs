@@ -347,6 +347,31 @@ impl Context {
         self.own(unsafe { sys::ggml_argsort_top_k(self.raw(), self.reads(a), k as i32) })
     }
 
+    /// Matrices of `n` rows side by side: `[n, a]`, `[n, b]`, ... to `[n, a + b + ...]`. One alone is
+    /// not copied.
+    pub(crate) fn join_columns(&self, parts: &[Tensor]) -> Result<Tensor> {
+        match parts {
+            [] => Err(Error::Ggml("join_columns: nothing to join".into())),
+            [one] => Ok(one.clone()),
+            // Halves, so that an element is copied log2(parts) times.
+            _ => {
+                let (left, right) = parts.split_at(parts.len() / 2);
+                let (a, b) = (self.join_columns(left)?, self.join_columns(right)?);
+                let ([n, _, a2, a3], [m, _, b2, b3]) = (a.ne(), b.ne());
+                require!(
+                    n == m && [a2, a3, b2, b3] == [1; 4],
+                    "join_columns",
+                    "matrices of as many rows",
+                    a,
+                    b
+                );
+                self.ensure_room()?;
+                // SAFETY: all but the joined dimension are equal.
+                self.own(unsafe { sys::ggml_concat(self.raw(), self.reads(&a), self.reads(&b), 1) })
+            }
+        }
+    }
+
     /// The same elements in another shape.
     pub(crate) fn reshape(&self, a: &Tensor, ne: &[usize]) -> Result<Tensor> {
         let full = super::tensor::shape(ne);

@@ -1,18 +1,20 @@
-//! Runs the graphs of one sequence: prefill, denoising steps, commits.
+//! Runs one sequence: prefill, denoising steps, commits.
 
 use std::sync::Arc;
 
 use super::Model;
-use super::graph::{self, CanvasState, DrawPlane, Network, NodeChoice, PassInputs};
-use super::hparams::LayerKind;
+use super::decoder::{Decoder, Member};
+use super::graph::{self, Keys, Network, NodeChoice};
 use super::kv_cache::{KvCache, KvType, SLOT_UNIT};
+use super::pass::{ADVICE, Pass, allocate_inputs, keys};
+use super::sequence::Sequence;
 use crate::Token;
 use crate::diffusion::{Denoiser, StepInput, StepOutput};
 use crate::error::{Error, Result};
 use crate::ggml::backend::Backend;
 use crate::ggml::compute::{Executor, Graph};
 use crate::ggml::convert::to_f32;
-use crate::ggml::tensor::{Context, Tensor, transferred_bytes};
+use crate::ggml::tensor::{Context, Tensor};
 use crate::ggml::types::TensorType;
 
 /// Whether attention runs as one fused operation.
@@ -51,56 +53,30 @@ pub struct Counters {
     pub steps: usize,
     /// Tokens encoded, prompt and canvases.
     pub tokens_encoded: usize,
-    /// Bytes that went between host and device during denoising steps.
+    /// Bytes that went between host and device during denoising steps, without what a canvas costs
+    /// once.
     pub step_bytes: usize,
 }
 
-/// The shape of a pass: while it stays, the allocated graph is used again.
+/// The shape of a pass of the encoder.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct PassShape {
+struct EncodeShape {
     tokens: usize,
-    full_keys: usize,
-    sliding_keys: usize,
+    keys: Keys,
     logits: bool,
-}
-
-/// Where the canvas behind the cached tokens stands.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Canvas {
-    /// There is none: its inputs are those of another prefix.
-    None,
-    /// The next step is the first.
-    Begun,
-    /// The next step is conditioned on the distribution of the one before.
-    Stepped,
-}
-
-/// An allocated graph with its inputs.
-struct Pass {
-    shape: PassShape,
-    inputs: PassInputs,
-    logits: Option<Tensor>,
 }
 
 /// One sequence on the devices of its model: the KV cache, the state of a canvas, and the graphs.
 pub struct SequenceDenoiser {
-    model: Arc<Model>,
-    cache: KvCache,
-    state: CanvasState,
+    sequence: Sequence,
+    backends: Arc<[Backend]>,
     choice: NodeChoice,
-    key_unit: usize,
     batch: usize,
     encoder: Executor,
-    encode_pass: Option<Pass>,
-    decoder: Executor,
-    decode_pass: Option<Pass>,
-    softener: Executor,
-    canvas: Canvas,
+    encode_pass: Option<(EncodeShape, Pass)>,
+    decoder: Decoder,
     counters: Counters,
 }
-
-const ADVICE: &str =
-    "lower the context size (-c) or the batch (-b), or put fewer layers on this device (-ngl)";
 
 impl SequenceDenoiser {
     /// Reserves the memory of a sequence.
@@ -146,17 +122,6 @@ impl SequenceDenoiser {
             devices.iter().map(|d| d.backend(params.threads)).collect();
         let backends: Arc<[Backend]> = backends?.into();
 
-        let context = Context::new(CanvasState::TENSORS)?;
-        let state = CanvasState::new(&context, hparams)?;
-        context.allocate(
-            placement.output().buffer_type(),
-            "the state of a canvas",
-            ADVICE,
-        )?;
-        state.soft.zero()?;
-        state.draws.zero()?;
-
-        let cpu_only = placement.is_cpu_only();
         let flash = match params.flash_attention {
             FlashAttention::Off => false,
             FlashAttention::On => true,
@@ -168,66 +133,72 @@ impl SequenceDenoiser {
                 "q8_0 needs flash attention: use -fa on, or -ctk f16 -ctv f16",
             ));
         }
-        let capacity = graph::capacity(hparams);
-        let mut this = Self {
-            cache,
-            state,
-            choice: NodeChoice {
-                flash,
-                cpu_kernels: cpu_only && model.cpu_kernels,
-            },
-            // CPU kernels take any number of keys; CUDA's want multiples of this.
-            key_unit: if cpu_only { 32 } else { SLOT_UNIT },
-            batch,
-            encoder: Executor::new(&backends, capacity, "encoder")?,
-            encode_pass: None,
-            decoder: Executor::new(&backends, capacity, "denoising")?,
-            decode_pass: None,
-            softener: Executor::new(&backends, 64, "self-conditioning")?,
-            canvas: Canvas::None,
-            counters: Counters::default(),
-            model: Arc::clone(model),
+        let choice = NodeChoice {
+            flash,
+            cpu_kernels: placement.is_cpu_only() && model.cpu_kernels,
         };
-        let softener = Graph::new(64)?;
-        graph::soften(
-            &softener,
-            this.model.hparams(),
-            &this.model.weights,
-            &this.state,
-        )?;
-        this.softener.load(softener, ADVICE)?;
-        this.counters.graphs_built += 1;
-        Ok(this)
+        Ok(Self {
+            encoder: Executor::new(&backends, graph::capacity(hparams, 1), "encoder")?,
+            encode_pass: None,
+            decoder: Decoder::new(model, &backends, choice, 1)?,
+            sequence: Sequence::new(model, cache, &backends)?,
+            backends,
+            choice,
+            batch,
+            counters: Counters {
+                // That of the self-conditioning.
+                graphs_built: 1,
+                ..Counters::default()
+            },
+        })
     }
 
     /// The model.
     pub fn model(&self) -> &Arc<Model> {
-        &self.model
+        &self.sequence.model
     }
 
-    /// What was done so far.
+    /// What was done so far. Steps in a [batch](super::CanvasBatch) are counted there.
     pub fn counters(&self) -> Counters {
-        self.counters
+        let decoder = self.decoder.counters();
+        Counters {
+            graphs_built: self.counters.graphs_built + decoder.graphs_built,
+            steps: decoder.steps,
+            step_bytes: decoder.step_bytes,
+            tokens_encoded: self.counters.tokens_encoded,
+        }
+    }
+
+    pub(super) fn sequence(&mut self) -> &mut Sequence {
+        &mut self.sequence
+    }
+
+    pub(super) fn backends(&self) -> &Arc<[Backend]> {
+        &self.backends
+    }
+
+    pub(super) fn node_choice(&self) -> NodeChoice {
+        self.choice
     }
 
     /// Tokens whose keys and values are cached.
     pub fn cached(&self) -> &[Token] {
-        self.cache.tokens()
+        self.sequence.cache.tokens()
     }
 
     /// Bytes of KV cache, and of intermediate results.
     pub fn memory(&self) -> (usize, usize) {
         let compute = self.encoder.compute_bytes()
             + self.decoder.compute_bytes()
-            + self.softener.compute_bytes();
-        (self.cache.bytes(), compute)
+            + self.sequence.compute_bytes();
+        (self.sequence.cache.bytes(), compute)
     }
 
     /// Keeps the first `count` cached tokens, or none if the sliding layers no longer hold what
     /// is needed before that position. Returns how many are kept.
     pub fn truncate(&mut self, count: usize) -> usize {
-        self.canvas = Canvas::None;
-        self.cache.truncate(count)
+        self.sequence.drop_canvas();
+        self.sequence.cache.truncate(count)
     }
 
     /// Most tokens that one pass of the prefill takes.
@@ -267,12 +238,10 @@ impl SequenceDenoiser {
     /// No step was computed yet.
     pub fn logits(&self) -> Result<Vec<f32>> {
         let logits = self
-            .decode_pass
-            .as_ref()
-            .and_then(|pass| pass.logits.as_ref());
-        let logits = logits
+            .decoder
+            .logits()
             .ok_or_else(|| Error::parameter("logits", "no denoising step was computed yet"))?;
-        let hparams = self.model.hparams();
+        let hparams = self.model().hparams();
         let mut raw = vec![0.0; hparams.vocab_size * hparams.canvas_length];
         logits.read(0, &mut raw)?;
         Ok(self.soft_cap(raw))
@@ -284,26 +253,26 @@ impl SequenceDenoiser {
     /// # Errors
     /// There is no such layer, or its slots no longer hold the first position.
     pub fn keys_values(&self, layer: usize, first: usize) -> Result<(Vec<f32>, Vec<f32>)> {
-        let hp = self.model.hparams().layers.get(layer).ok_or_else(|| {
-            let n = self.model.hparams().layers.len();
+        let hp = self.model().hparams().layers.get(layer).ok_or_else(|| {
+            let n = self.model().hparams().layers.len();
             Error::parameter("layer", format!("{layer} is not one of the {n} layers"))
         })?;
-        let layout = self.cache.layout(hp.kind);
-        if first < self.cache.overwritten_below(layout) {
+        let layout = self.sequence.cache.layout(hp.kind);
+        if first < self.sequence.cache.overwritten_below(layout) {
             return Err(Error::parameter(
                 "first position",
                 format!("{first} is no longer cached in layer {layer}"),
             ));
         }
         let width = hp.n_kv_heads * hp.head_dim;
-        let cached = &self.cache.layers[layer];
+        let cached = &self.sequence.cache.layers[layer];
         let read = |tensor: &Tensor| -> Result<Vec<f32>> {
             let mut values = Vec::new();
-            for position in first..self.cache.tokens().len() {
+            for position in first..self.sequence.cache.tokens().len() {
                 let mut row = vec![0_u8; tensor.nb()[1]];
                 tensor.read(layout.slot(position) * row.len(), &mut row)?;
                 let mut numbers = vec![0.0; width];
-                to_f32(self.cache.ty().tensor_type(), &row, &mut numbers)?;
+                to_f32(self.sequence.cache.ty().tensor_type(), &row, &mut numbers)?;
                 values.extend(numbers);
             }
             Ok(values)
@@ -312,138 +281,76 @@ impl SequenceDenoiser {
     }
 
     fn soft_cap(&self, mut logits: Vec<f32>) -> Vec<f32> {
-        let cap = self.model.hparams().logit_softcap;
+        let cap = self.model().hparams().logit_softcap;
         logits.iter_mut().for_each(|x| *x = (*x / cap).tanh() * cap);
         logits
     }
 
-    fn check_tokens(&self, tokens: &[Token]) -> Result<()> {
-        let vocab = self.model.hparams().vocab_size;
-        match tokens
-            .iter()
-            .find(|t| usize::try_from(**t).map_or(true, |t| t >= vocab))
-        {
-            Some(token) => Err(Error::parameter(
-                "token",
-                format!("{token} is not in the vocabulary of {vocab} tokens"),
-            )),
-            None => Ok(()),
-        }
-    }
-
     /// Returns the raw logits of the last token if asked for.
     fn encode_passes(&mut self, tokens: &[Token], logits: bool) -> Result<Vec<f32>> {
-        self.check_tokens(tokens)?;
-        let end = self.cache.tokens().len() + tokens.len();
-        if end > self.cache.context() {
+        self.sequence.check_tokens(tokens)?;
+        let cache = &self.sequence.cache;
+        let end = cache.tokens().len() + tokens.len();
+        if end > cache.context() {
             return Err(Error::ContextFull {
                 prompt: end,
-                canvas: self.model.hparams().canvas_length,
-                context: self.cache.context(),
+                canvas: self.model().hparams().canvas_length,
+                context: cache.context(),
             });
         }
-        self.canvas = Canvas::None;
+        self.sequence.drop_canvas();
         let mut raw = Vec::new();
         let passes = tokens.len().div_ceil(self.batch);
         for (i, chunk) in tokens.chunks(self.batch).enumerate() {
-            let want = logits && i + 1 == passes;
-            let start = self.cache.tokens().len();
-            let shape = self.shape(start, chunk.len(), want);
-            if self
-                .encode_pass
-                .as_ref()
-                .is_none_or(|pass| pass.shape != shape)
-            {
-                self.encode_pass = None;
-                self.encode_pass = Some(self.build(shape, Kind::Encode)?);
-            }
-            let Some(pass) = &self.encode_pass else {
-                return Err(Error::Ggml("the encoder graph was not built".into()));
+            let model = Arc::clone(self.model());
+            let shape = EncodeShape {
+                tokens: chunk.len(),
+                keys: keys(&model, &self.sequence.cache, chunk.len()),
+                logits: logits && i + 1 == passes,
             };
-            let full =
-                self.cache
-                    .layout(LayerKind::Full)
-                    .causal(start, chunk.len(), shape.full_keys);
-            let sliding = self.cache.layout(LayerKind::Sliding).causal(
-                start,
-                chunk.len(),
-                shape.sliding_keys,
-            );
-            self.upload(pass, start, &full, &sliding)?;
+            let kept = self.encode_pass.take().filter(|(built, _)| *built == shape);
+            let (_, pass) = match kept {
+                Some(kept) => self.encode_pass.insert(kept),
+                None => {
+                    let built = (shape, self.build_encoder(&model, shape)?);
+                    self.encode_pass.insert(built)
+                }
+            };
+            let cache = &mut self.sequence.cache;
+            let start = cache.tokens().len();
+            pass.upload_positions(0, cache, chunk.len(), |layout, keys| {
+                layout.causal(start, chunk.len(), keys)
+            })?;
             pass.inputs.tokens.write(0, chunk)?;
             // A pass that fails may have written already.
-            self.cache.scratch(chunk.len());
+            cache.scratch(chunk.len());
             self.encoder.compute()?;
             if let Some(logits) = &pass.logits {
-                raw.resize(self.model.hparams().vocab_size, 0.0);
+                raw.resize(model.hparams().vocab_size, 0.0);
                 logits.read(0, &mut raw)?;
             }
-            self.cache.append(chunk);
+            cache.append(chunk);
             self.counters.tokens_encoded += chunk.len();
         }
         Ok(raw)
     }
 
-    fn shape(&self, start: usize, tokens: usize, logits: bool) -> PassShape {
-        let keys = |kind| self.cache.layout(kind).used(start + tokens, self.key_unit);
-        PassShape {
-            tokens,
-            full_keys: keys(LayerKind::Full),
-            sliding_keys: keys(LayerKind::Sliding),
-            logits,
-        }
-    }
-
-    /// Writes what stays the same during a pass (or all steps of a canvas).
-    fn upload(&self, pass: &Pass, start: usize, full: &[u16], sliding: &[u16]) -> Result<()> {
-        let range = start..start + pass.shape.tokens;
-        let positions: Vec<i32> = range.clone().map(|p| p as i32).collect();
-        pass.inputs.positions.write(0, &positions)?;
-        for (kind, inputs, mask) in [
-            (LayerKind::Full, &pass.inputs.full, full),
-            (LayerKind::Sliding, &pass.inputs.sliding, sliding),
-        ] {
-            let layout = self.cache.layout(kind);
-            let rows: Vec<i64> = range.clone().map(|p| layout.slot(p) as i64).collect();
-            inputs.rows.write(0, &rows)?;
-            inputs.mask.write(0, mask)?;
-        }
-        Ok(())
-    }
-
-    /// Builds and allocates the graph of a pass.
-    fn build(&mut self, shape: PassShape, kind: Kind) -> Result<Pass> {
-        let context = Context::new(PassInputs::TENSORS)?;
-        let inputs = PassInputs::new(&context, shape.tokens, shape.full_keys, shape.sliding_keys)?;
-        let memory = self.model.placement.devices()[0].buffer_type();
-        context.allocate(memory, "the inputs of a pass", ADVICE)?;
-        let graph = Graph::new(graph::capacity(self.model.hparams()))?;
+    fn build_encoder(&mut self, model: &Model, shape: EncodeShape) -> Result<Pass> {
+        let inputs = allocate_inputs(model, shape.tokens, &[shape.keys])?;
+        let graph = Graph::new(graph::capacity(model.hparams(), 1))?;
         let network = Network {
             graph: &graph,
-            hparams: self.model.hparams(),
-            weights: &self.model.weights,
-            cache: &self.cache,
+            hparams: model.hparams(),
+            weights: &model.weights,
+            caches: &[&self.sequence.cache],
             inputs: &inputs,
             choice: self.choice,
         };
-        let (logits, executor) = match kind {
-            Kind::Encode => (network.encode(shape.logits)?, &mut self.encoder),
-            Kind::Denoise => (Some(network.denoise(&self.state)?), &mut self.decoder),
-        };
-        executor.load(graph, ADVICE)?;
+        let logits = network.encode(shape.logits)?;
+        self.encoder.load(graph, ADVICE)?;
         self.counters.graphs_built += 1;
-        Ok(Pass {
-            shape,
-            inputs,
-            logits,
-        })
+        Ok(Pass { inputs, logits })
     }
-}
-
-#[derive(Clone, Copy)]
-enum Kind {
-    Encode,
-    Denoise,
 }
 
 /// Positions are I32 in ggml, and slots come in units.
@@ -479,107 +386,27 @@ fn supports_flash(model: &Model, kv_type: KvType) -> Result<bool> {
 
 impl Denoiser for SequenceDenoiser {
     fn canvas_len(&self) -> usize {
-        self.model.hparams().canvas_length
+        self.model().hparams().canvas_length
     }
 
     fn prefix_len(&self) -> usize {
-        self.cache.tokens().len()
+        self.sequence.cache.tokens().len()
     }
 
     fn context_len(&self) -> usize {
-        self.cache.context()
+        self.sequence.cache.context()
     }
 
     fn begin_canvas(&mut self) -> Result<()> {
-        let (start, canvas) = (self.prefix_len(), self.canvas_len());
-        if start + canvas > self.context_len() {
-            return Err(Error::ContextFull {
-                prompt: start,
-                canvas,
-                context: self.context_len(),
-            });
-        }
-        self.canvas = Canvas::None;
-        let shape = self.shape(start, canvas, true);
-        if self
-            .decode_pass
-            .as_ref()
-            .is_none_or(|pass| pass.shape != shape)
-        {
-            self.decode_pass = None;
-            self.decode_pass = Some(self.build(shape, Kind::Denoise)?);
-        }
-        let full = self
-            .cache
-            .layout(LayerKind::Full)
-            .canvas(start, canvas, shape.full_keys);
-        let sliding =
-            self.cache
-                .layout(LayerKind::Sliding)
-                .canvas(start, canvas, shape.sliding_keys);
-        if let Some(pass) = &self.decode_pass {
-            self.upload(pass, start, &full, &sliding)?;
-        }
-        self.cache.scratch(canvas);
-        self.state.soft.zero()?;
-        self.canvas = Canvas::Begun;
-        Ok(())
+        self.sequence.begin_canvas()
     }
 
     fn step(&mut self, input: StepInput<'_>, output: StepOutput<'_>) -> Result<()> {
-        self.check_tokens(input.canvas)?;
-        let before = transferred_bytes();
-        let hparams = self.model.hparams();
-        let n = hparams.canvas_length;
-        let lengths = [
-            input.uniforms.len(),
-            output.argmax.len(),
-            output.sampled.len(),
-            output.entropy.len(),
-        ];
-        if input.canvas.len() != n || lengths != [n; 4] {
-            return Err(Error::parameter(
-                "canvas",
-                format!("it and all that belongs to it must have {n} entries"),
-            ));
-        }
-        // A step that fails leaves no canvas.
-        let canvas = std::mem::replace(&mut self.canvas, Canvas::None);
-        let (Some(pass), Canvas::Begun | Canvas::Stepped) = (&self.decode_pass, canvas) else {
-            return Err(Error::parameter(
-                "canvas",
-                "begin_canvas was not called behind the cached tokens",
-            ));
-        };
-        if canvas == Canvas::Stepped {
-            self.softener.compute()?;
-        }
-        pass.inputs.tokens.write(0, input.canvas)?;
-        self.state.uniforms.write(0, input.uniforms)?;
-        self.state
-            .scalars
-            .write(0, &[input.temperature, hparams.logit_softcap])?;
-        self.decoder.compute()?;
-        self.canvas = Canvas::Stepped;
-
-        let draws = &self.state.draws;
-        draws.read(
-            CanvasState::plane(hparams, DrawPlane::Entropy),
-            output.entropy,
-        )?;
-        let mut numbers = vec![0.0_f32; hparams.canvas_length];
-        for (plane, tokens) in [
-            (DrawPlane::Argmax, output.argmax),
-            (DrawPlane::Sampled, output.sampled),
-        ] {
-            draws.read(CanvasState::plane(hparams, plane), &mut numbers)?;
-            for (token, number) in tokens.iter_mut().zip(&numbers) {
-                *token = *number as Token;
-            }
-        }
-        self.counters.steps += 1;
-        self.counters.step_bytes += transferred_bytes() - before;
-        Ok(())
+        self.decoder.step(&mut [Member {
+            sequence: &mut self.sequence,
+            input,
+            output,
+        }])
     }
 
     fn commit(&mut self, tokens: &[Token]) -> Result<()> {

@@ -29,24 +29,32 @@ pub(crate) struct CacheInputs {
 }
 
 /// What the host tells a pass; the tensors have memory of their own, so that nothing is copied
-/// again while their contents stay.
+/// again while their contents stay. T is the tokens of all sequences, which take T / sequences each.
 pub(crate) struct PassInputs {
     /// I32 `[T]`.
     pub(crate) tokens: Tensor,
     /// I32 `[T]`: absolute positions.
     pub(crate) positions: Tensor,
+    /// One entry per sequence, in the order of their tokens.
+    pub(crate) sequences: Vec<SequenceInputs>,
+}
+
+/// What the host tells a pass about one sequence.
+pub(crate) struct SequenceInputs {
     pub(crate) full: CacheInputs,
     pub(crate) sliding: CacheInputs,
 }
 
+/// Keys that a pass over one sequence looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Keys {
+    pub(crate) full: usize,
+    pub(crate) sliding: usize,
+}
+
 impl PassInputs {
-    /// Inputs for `tokens` tokens, with the keys that full and sliding layers look at.
-    pub(crate) fn new(
-        context: &Context,
-        tokens: usize,
-        full_keys: usize,
-        sliding_keys: usize,
-    ) -> Result<Self> {
+    /// Inputs for `tokens` tokens of each sequence.
+    pub(crate) fn new(context: &Context, tokens: usize, sequences: &[Keys]) -> Result<Self> {
         let cache = |keys: usize, rows: &str, mask: &str| -> Result<CacheInputs> {
             Ok(CacheInputs {
                 rows: context.tensor(TensorType::I64, &[tokens], rows)?,
@@ -54,17 +62,27 @@ impl PassInputs {
                 keys,
             })
         };
+        let all = tokens * sequences.len();
+        let sequence = |keys: &Keys| -> Result<SequenceInputs> {
+            Ok(SequenceInputs {
+                full: cache(keys.full, "rows_full", "mask_full")?,
+                sliding: cache(keys.sliding, "rows_sliding", "mask_sliding")?,
+            })
+        };
         Ok(Self {
-            tokens: context.tensor(TensorType::I32, &[tokens], "tokens")?,
-            positions: context.tensor(TensorType::I32, &[tokens], "positions")?,
-            full: cache(full_keys, "rows_full", "mask_full")?,
-            sliding: cache(sliding_keys, "rows_sliding", "mask_sliding")?,
+            tokens: context.tensor(TensorType::I32, &[all], "tokens")?,
+            positions: context.tensor(TensorType::I32, &[all], "positions")?,
+            sequences: sequences.iter().map(sequence).collect::<Result<_>>()?,
         })
     }
 
     /// How many tensors [`PassInputs::new`] makes.
-    pub(crate) const TENSORS: usize = 6;
+    pub(crate) fn tensors(sequences: usize) -> usize {
+        2 + 4 * sequences
+    }
+}
 
+impl SequenceInputs {
     fn cache(&self, kind: LayerKind) -> &CacheInputs {
         match kind {
             LayerKind::Full => &self.full,
@@ -132,7 +150,7 @@ pub(crate) enum DrawPlane {
 }
 
 /// How the nodes are chosen.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NodeChoice {
     /// Fused attention instead of separate scores, softmax and sum.
     pub(crate) flash: bool,
@@ -145,15 +163,18 @@ pub(crate) struct Network<'a> {
     pub(crate) graph: &'a Graph,
     pub(crate) hparams: &'a Hparams,
     pub(crate) weights: &'a Weights,
-    pub(crate) cache: &'a KvCache,
+    /// One entry per sequence, as in `inputs`.
+    pub(crate) caches: &'a [&'a KvCache],
     pub(crate) inputs: &'a PassInputs,
     pub(crate) choice: NodeChoice,
 }
 
-/// Room for the nodes of any graph of this model.
-pub(crate) fn capacity(hparams: &Hparams) -> usize {
-    // A layer makes at most 74 nodes, and two for each of its experts' sums.
-    256 + hparams.layers.len() * (96 + 2 * hparams.n_experts_used)
+/// Room for the nodes of any graph of this model over so many sequences.
+pub(crate) fn capacity(hparams: &Hparams, sequences: usize) -> usize {
+    // A layer makes at most 74 nodes, two for each of its experts' sums, and 20 for the attention
+    // of each further sequence. A draw takes up to 40.
+    let per_layer = 96 + 2 * hparams.n_experts_used + 24 * (sequences - 1);
+    192 + 64 * sequences + hparams.layers.len() * per_layer
 }
 
 impl Network<'_> {
@@ -187,13 +208,14 @@ impl Network<'_> {
         Ok(Some(logits))
     }
 
-    /// One denoising step: canvas and soft embeddings to draws in `state`. The result is the
-    /// logits `[vocab, canvas]` before the soft cap.
-    pub(crate) fn denoise(&self, state: &CanvasState) -> Result<Tensor> {
+    /// One denoising step: canvases and soft embeddings to draws in `states`, one per sequence. The
+    /// result is the logits `[vocab, T]` before the soft cap.
+    pub(crate) fn denoise(&self, states: &[&CanvasState]) -> Result<Tensor> {
         let ctx = self.ctx();
         let sc = &self.weights.table.self_cond;
         // Soft embeddings of zero, as on the first step, give a signal of exactly zero.
-        let n = self.norm(&state.soft, &sc.pre_norm)?;
+        let soft: Vec<Tensor> = states.iter().map(|state| state.soft.clone()).collect();
+        let n = self.norm(&ctx.join_columns(&soft)?, &sc.pre_norm)?;
         let gate = ctx.mul_mat(&sc.gate, &n)?;
         let up = ctx.mul_mat(&sc.up, &n)?;
         let signal = ctx.mul_mat(&sc.down, &self.geglu(&gate, &up)?)?;
@@ -207,11 +229,14 @@ impl Network<'_> {
             .named("logits")
             .output();
         self.graph.add(&logits);
-        if self.choice.cpu_kernels {
-            self.graph
-                .add(&ctx.draw(&state.draws, &logits, &state.uniforms, &state.scalars)?);
-        } else {
-            self.draw_by_ops(state, &logits)?;
+        for (sequence, state) in states.iter().enumerate() {
+            let logits = self.of_sequence(&logits, sequence)?;
+            if self.choice.cpu_kernels {
+                let draws = ctx.draw(&state.draws, &logits, &state.uniforms, &state.scalars)?;
+                self.graph.add(&draws);
+            } else {
+                self.draw_by_ops(state, &logits)?;
+            }
         }
         Ok(logits)
     }
@@ -274,6 +299,19 @@ impl Network<'_> {
         self.graph.context()
     }
 
+    /// The columns `[n, T / sequences]` of one sequence in `x [n, T]`.
+    fn of_sequence(&self, x: &Tensor, sequence: usize) -> Result<Tensor> {
+        let sequences = self.caches.len();
+        if sequences == 1 {
+            return Ok(x.clone());
+        }
+        let ([n, all, ..], stride) = (x.ne(), x.nb());
+        let tokens = all / sequences;
+        let first = sequence * tokens * stride[1];
+        self.ctx()
+            .view(x, [n, tokens, 1], [stride[1], tokens * stride[1]], first)
+    }
+
     fn layer(&self, l: usize) -> &LayerTensors<Tensor> {
         &self.weights.table.layers[l]
     }
@@ -334,12 +372,19 @@ impl Network<'_> {
         let k = ctx.rope(&self.norm(&k, &w.attn_k_norm)?, &self.rope(l))?;
         let v = ctx.rms_norm(&v, self.hparams.rms_eps)?;
         let width = [layer.head_dim * layer.n_kv_heads, tokens];
-        let rows = &self.inputs.cache(layer.kind).rows;
-        let cache = &self.cache.layers[l];
-        self.graph
-            .add(&ctx.set_rows(&cache.k, &ctx.reshape(&k, &width)?, rows)?);
-        self.graph
-            .add(&ctx.set_rows(&cache.v, &ctx.reshape(&v, &width)?, rows)?);
+        let (k, v) = (ctx.reshape(&k, &width)?, ctx.reshape(&v, &width)?);
+        for (sequence, (cache, inputs)) in
+            self.caches.iter().zip(&self.inputs.sequences).enumerate()
+        {
+            let rows = &inputs.cache(layer.kind).rows;
+            let cache = &cache.layers[l];
+            let (k, v) = (
+                self.of_sequence(&k, sequence)?,
+                self.of_sequence(&v, sequence)?,
+            );
+            self.graph.add(&ctx.set_rows(&cache.k, &k, rows)?);
+            self.graph.add(&ctx.set_rows(&cache.v, &v, rows)?);
+        }
         Ok(())
     }
 
@@ -350,17 +395,28 @@ impl Network<'_> {
         }
     }
 
-    /// Attention over the cache, which holds the pass's own K and V already; `[d, T]`.
+    /// Attention over the caches, which hold the pass's own K and V already; `[d, T]`.
     fn attention(&self, l: usize, h: &Tensor) -> Result<Tensor> {
         let ctx = self.ctx();
         let (w, layer) = (self.layer(l), &self.hparams.layers[l]);
         let (dim, heads, tokens) = (layer.head_dim, self.hparams.n_heads, h.ne()[1]);
         let q = ctx.reshape(&ctx.mul_mat(&w.attn_q, h)?, &[dim, heads, tokens])?;
         let q = ctx.rope(&self.norm(&q, &w.attn_q_norm)?, &self.rope(l))?;
-        let q = ctx.swap_middle(&q)?;
+        let q = ctx.reshape(&q, &[dim * heads, tokens])?;
+        let mixed: Result<Vec<Tensor>> = (0..self.caches.len())
+            .map(|sequence| self.sequence_attention(l, &self.of_sequence(&q, sequence)?, sequence))
+            .collect();
+        ctx.mul_mat(&w.attn_output, &ctx.join_columns(&mixed?)?)
+    }
 
-        let cache = &self.cache.layers[l];
-        let inputs = self.inputs.cache(layer.kind);
+    /// Attention of one sequence: `q [head_dim * heads, t]` to a mixture of V of the same shape.
+    fn sequence_attention(&self, l: usize, q: &Tensor, sequence: usize) -> Result<Tensor> {
+        let ctx = self.ctx();
+        let layer = &self.hparams.layers[l];
+        let (dim, heads, tokens) = (layer.head_dim, self.hparams.n_heads, q.ne()[1]);
+        let q = ctx.swap_middle(&ctx.reshape(q, &[dim, heads, tokens])?)?;
+        let cache = &self.caches[sequence].layers[l];
+        let inputs = self.inputs.sequences[sequence].cache(layer.kind);
         let row = cache.k.nb()[1];
         let head = row / layer.n_kv_heads;
         let shape = [dim, inputs.keys, layer.n_kv_heads];
@@ -376,10 +432,7 @@ impl Network<'_> {
             let mixed = ctx.mul_mat(&ctx.cont(&ctx.transpose(&v)?)?, &scores)?;
             ctx.cont(&ctx.swap_middle(&mixed)?)?
         };
-        ctx.mul_mat(
-            &w.attn_output,
-            &ctx.reshape(&mixed, &[dim * heads, tokens])?,
-        )
+        ctx.reshape(&mixed, &[dim * heads, tokens])
     }
 
     /// The mixture of experts on the residual `x [d, T]`.

@@ -1,12 +1,16 @@
 //! DiffusionGemma: the model file, its weights, its graphs, and the sequences that run on it.
 
+mod batch;
+mod decoder;
 pub mod denoiser;
 pub mod file;
 mod graph;
 pub mod hparams;
 mod kv_cache;
 pub mod mask;
+mod pass;
 mod placement;
+mod sequence;
 pub mod synthetic;
 pub mod tensors;
 pub mod tokenizer;
@@ -15,6 +19,7 @@ mod weights;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+pub use batch::{BatchMember, CanvasBatch};
 pub use denoiser::{Counters, DenoiserParams, FlashAttention, SequenceDenoiser};
 use file::ModelFile;
 use hparams::Hparams;

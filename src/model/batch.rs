@@ -1,0 +1,103 @@
+//! Several sequences of one model, denoised together: one pass reads the weights once for all.
+
+use std::sync::Arc;
+
+use super::Model;
+use super::decoder::{Decoder, Member};
+use super::denoiser::SequenceDenoiser;
+use crate::diffusion::{StepInput, StepOutput};
+use crate::error::{Error, Result};
+
+/// One sequence's share of a [batched step](CanvasBatch::step).
+pub struct BatchMember<'a, 'io> {
+    /// The sequence; its canvas has begun.
+    pub denoiser: &'a mut SequenceDenoiser,
+    /// As in [`Denoiser::step`](crate::diffusion::Denoiser::step).
+    pub input: StepInput<'io>,
+    /// As in [`Denoiser::step`](crate::diffusion::Denoiser::step).
+    pub output: StepOutput<'io>,
+}
+
+/// Denoises the canvases of several sequences in one forward pass. Prefixes, steps and
+/// temperatures may differ; each sequence draws what it would draw alone.
+///
+/// The graph is kept while the same sequences come in the same order and their prefixes need the
+/// same number of keys.
+pub struct CanvasBatch {
+    model: Arc<Model>,
+    capacity: usize,
+    decoder: Decoder,
+}
+
+impl CanvasBatch {
+    /// For at most `capacity` sequences of the model of `like`, which are run as it is (threads,
+    /// flash attention).
+    ///
+    /// # Errors
+    /// The capacity is 0, or memory is not there.
+    pub fn new(like: &SequenceDenoiser, capacity: usize) -> Result<Self> {
+        if capacity == 0 {
+            return Err(Error::parameter("batch of canvases", "use at least 1"));
+        }
+        let model = Arc::clone(like.model());
+        let decoder = Decoder::new(&model, like.backends(), like.node_choice(), capacity)?;
+        Ok(Self {
+            model,
+            capacity,
+            decoder,
+        })
+    }
+
+    /// Sequences that fit a step.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Graphs built so far: one for each new combination of sequences and key counts.
+    pub fn graphs_built(&self) -> usize {
+        self.decoder.counters().graphs_built
+    }
+
+    /// Bytes of intermediate results.
+    pub fn memory(&self) -> usize {
+        self.decoder.compute_bytes()
+    }
+
+    /// One denoising step of every member; see
+    /// [`Denoiser::step`](crate::diffusion::Denoiser::step). If it fails, no member has a canvas
+    /// any more.
+    ///
+    /// # Errors
+    /// There are no members or too many, they are of another model or run otherwise than the
+    /// batch, an input does not fit its canvas, or the device fails.
+    pub fn step(&mut self, members: &mut [BatchMember<'_, '_>]) -> Result<()> {
+        if members.is_empty() || members.len() > self.capacity {
+            return Err(Error::parameter(
+                "batch of canvases",
+                format!("{} sequences: use 1 to {}", members.len(), self.capacity),
+            ));
+        }
+        if let Some(i) = members.iter().position(|m| !self.fits(m.denoiser)) {
+            return Err(Error::parameter(
+                "batch of canvases",
+                format!(
+                    "sequence {i} is of another model, or its flash attention is set otherwise"
+                ),
+            ));
+        }
+        let mut members: Vec<Member<'_, '_>> = members
+            .iter_mut()
+            .map(|m| Member {
+                sequence: m.denoiser.sequence(),
+                input: m.input,
+                output: m.output.reborrow(),
+            })
+            .collect();
+        self.decoder.step(&mut members)
+    }
+
+    fn fits(&self, denoiser: &SequenceDenoiser) -> bool {
+        Arc::ptr_eq(denoiser.model(), &self.model)
+            && denoiser.node_choice() == self.decoder.choice()
+    }
+}

@@ -1,0 +1,165 @@
+//! Denoising steps: the decoder's pass over the canvas of one sequence, or of several at once.
+
+use std::sync::Arc;
+
+use super::Model;
+use super::graph::{self, Keys, Network, NodeChoice};
+use super::pass::{ADVICE, Pass, allocate_inputs, keys};
+use super::sequence::Sequence;
+use crate::diffusion::{StepInput, StepOutput};
+use crate::error::{Error, Result};
+use crate::ggml::backend::Backend;
+use crate::ggml::compute::{Executor, Graph};
+use crate::ggml::tensor::{Tensor, transferred_bytes};
+
+/// One sequence's share of a step.
+pub(super) struct Member<'a, 'io> {
+    pub(super) sequence: &'a mut Sequence,
+    pub(super) input: StepInput<'io>,
+    pub(super) output: StepOutput<'io>,
+}
+
+/// What a pass was built for: the sequences whose tensors are in its graph, and their keys.
+#[derive(PartialEq, Eq)]
+struct Shape {
+    sequences: Vec<u64>,
+    keys: Vec<Keys>,
+}
+
+/// Runs denoising steps; the graph is kept while the sequences and their key counts stay.
+pub(super) struct Decoder {
+    executor: Executor,
+    choice: NodeChoice,
+    pass: Option<(Shape, Pass)>,
+    /// The canvases whose positions and masks are uploaded.
+    canvases: Vec<u64>,
+    counters: DecoderCounters,
+}
+
+/// What a [`Decoder`] did so far.
+#[derive(Clone, Copy, Default)]
+pub(super) struct DecoderCounters {
+    pub(super) graphs_built: usize,
+    pub(super) steps: usize,
+    /// Without what a canvas costs once.
+    pub(super) step_bytes: usize,
+}
+
+impl Decoder {
+    /// For at most so many sequences at once.
+    pub(super) fn new(
+        model: &Model,
+        backends: &Arc<[Backend]>,
+        choice: NodeChoice,
+        sequences: usize,
+    ) -> Result<Self> {
+        let capacity = graph::capacity(model.hparams(), sequences);
+        Ok(Self {
+            executor: Executor::new(backends, capacity, "denoising")?,
+            choice,
+            pass: None,
+            canvases: Vec::new(),
+            counters: DecoderCounters::default(),
+        })
+    }
+
+    pub(super) fn choice(&self) -> NodeChoice {
+        self.choice
+    }
+
+    pub(super) fn counters(&self) -> DecoderCounters {
+        self.counters
+    }
+
+    /// Memory of intermediate results, in bytes.
+    pub(super) fn compute_bytes(&self) -> usize {
+        self.executor.compute_bytes()
+    }
+
+    /// Raw logits `[vocab, T]` of the latest step.
+    pub(super) fn logits(&self) -> Option<&Tensor> {
+        let (_, pass) = self.pass.as_ref()?;
+        pass.logits.as_ref()
+    }
+
+    /// One forward pass over the canvases of all members, at least one, all of one model.
+    pub(super) fn step(&mut self, members: &mut [Member<'_, '_>]) -> Result<()> {
+        for member in &*members {
+            member.sequence.check_step(&member.input, &member.output)?;
+        }
+        self.prepare(members)?;
+        let before = transferred_bytes();
+        let Some((_, pass)) = &self.pass else {
+            return Err(Error::Ggml("the denoising graph was not built".into()));
+        };
+        for (i, member) in members.iter_mut().enumerate() {
+            member.sequence.begin_step(&member.input)?;
+            let canvas = member.input.canvas;
+            pass.inputs.tokens.write(i * size_of_val(canvas), canvas)?;
+        }
+        self.executor.compute()?;
+        for member in &mut *members {
+            member.sequence.end_step(&mut member.output)?;
+        }
+        self.counters.steps += 1;
+        self.counters.step_bytes += transferred_bytes() - before;
+        Ok(())
+    }
+
+    /// Sees to a graph for these members, and to positions and masks of their canvases.
+    fn prepare(&mut self, members: &[Member<'_, '_>]) -> Result<()> {
+        let model = Arc::clone(&members[0].sequence.model);
+        let canvas = model.hparams().canvas_length;
+        let shape = Shape {
+            sequences: members.iter().map(|m| m.sequence.id).collect(),
+            keys: members
+                .iter()
+                .map(|m| keys(&model, &m.sequence.cache, canvas))
+                .collect(),
+        };
+        if self.pass.as_ref().is_none_or(|(built, _)| *built != shape) {
+            self.pass = None;
+            self.canvases = vec![u64::MAX; members.len()];
+            self.pass = Some(self.build(&model, shape, members)?);
+        }
+        let Some((_, pass)) = &self.pass else {
+            return Ok(());
+        };
+        for (i, member) in members.iter().enumerate() {
+            let sequence = &*member.sequence;
+            if self.canvases[i] != sequence.canvas_id {
+                let prefix = sequence.cache.tokens().len();
+                pass.upload_positions(i, &sequence.cache, canvas, |layout, keys| {
+                    layout.canvas(prefix, canvas, keys)
+                })?;
+                self.canvases[i] = sequence.canvas_id;
+            }
+        }
+        Ok(())
+    }
+
+    fn build(
+        &mut self,
+        model: &Model,
+        shape: Shape,
+        members: &[Member<'_, '_>],
+    ) -> Result<(Shape, Pass)> {
+        let hparams = model.hparams();
+        let inputs = allocate_inputs(model, hparams.canvas_length, &shape.keys)?;
+        let graph = Graph::new(graph::capacity(hparams, members.len()))?;
+        let caches: Vec<_> = members.iter().map(|m| &m.sequence.cache).collect();
+        let states: Vec<_> = members.iter().map(|m| &m.sequence.state).collect();
+        let network = Network {
+            graph: &graph,
+            hparams,
+            weights: &model.weights,
+            caches: &caches,
+            inputs: &inputs,
+            choice: self.choice,
+        };
+        let logits = Some(network.denoise(&states)?);
+        self.executor.load(graph, ADVICE)?;
+        self.counters.graphs_built += 1;
+        Ok((shape, Pass { inputs, logits }))
+    }
+}

@@ -1,0 +1,88 @@
+//! A pass over the model: an allocated graph with its inputs, used again while its shape stays.
+
+use std::ops::Range;
+
+use super::Model;
+use super::graph::{CacheInputs, Keys, PassInputs};
+use super::hparams::LayerKind;
+use super::kv_cache::{KvCache, SLOT_UNIT};
+use super::mask::KeyLayout;
+use crate::error::Result;
+use crate::ggml::tensor::{Context, Tensor};
+
+/// What to do when a graph finds no memory.
+pub(super) const ADVICE: &str =
+    "lower the context size (-c) or the batch (-b), or put fewer layers on this device (-ngl)";
+
+/// A graph that an executor holds, as the host sees it.
+pub(super) struct Pass {
+    pub(super) inputs: PassInputs,
+    pub(super) logits: Option<Tensor>,
+}
+
+/// Memory for the inputs of a pass over `tokens` tokens of each sequence.
+pub(super) fn allocate_inputs(model: &Model, tokens: usize, keys: &[Keys]) -> Result<PassInputs> {
+    let context = Context::new(PassInputs::tensors(keys.len()))?;
+    let inputs = PassInputs::new(&context, tokens, keys)?;
+    let memory = model.placement.devices()[0].buffer_type();
+    context.allocate(memory, "the inputs of a pass", ADVICE)?;
+    Ok(inputs)
+}
+
+/// Keys per attention call come in multiples of this: kernels of the CPU take any number, those of
+/// GPUs want 256.
+pub(super) fn key_unit(model: &Model) -> usize {
+    if model.placement.is_cpu_only() {
+        32
+    } else {
+        SLOT_UNIT
+    }
+}
+
+/// Keys that a pass looks at which stores `tokens` behind the cached ones.
+pub(super) fn keys(model: &Model, cache: &KvCache, tokens: usize) -> Keys {
+    let end = cache.tokens().len() + tokens;
+    let unit = key_unit(model);
+    Keys {
+        full: cache.layout(LayerKind::Full).used(end, unit),
+        sliding: cache.layout(LayerKind::Sliding).used(end, unit),
+    }
+}
+
+impl Pass {
+    /// Writes where the next `tokens` tokens of a sequence stand and what they see; `mask` makes
+    /// the mask of a layout over so many keys. This stays the same for all steps of a canvas.
+    pub(super) fn upload_positions(
+        &self,
+        sequence: usize,
+        cache: &KvCache,
+        tokens: usize,
+        mask: impl Fn(KeyLayout, usize) -> Vec<u16>,
+    ) -> Result<()> {
+        let start = cache.tokens().len();
+        let range = start..start + tokens;
+        let positions: Vec<i32> = range.clone().map(|p| p as i32).collect();
+        self.inputs
+            .positions
+            .write(sequence * tokens * size_of::<i32>(), &positions)?;
+        let inputs = &self.inputs.sequences[sequence];
+        for (kind, inputs) in [
+            (LayerKind::Full, &inputs.full),
+            (LayerKind::Sliding, &inputs.sliding),
+        ] {
+            upload_keys(inputs, cache.layout(kind), range.clone(), &mask)?;
+        }
+        Ok(())
+    }
+}
+
+fn upload_keys(
+    inputs: &CacheInputs,
+    layout: KeyLayout,
+    positions: Range<usize>,
+    mask: impl Fn(KeyLayout, usize) -> Vec<u16>,
+) -> Result<()> {
+    let rows: Vec<i64> = positions.map(|p| layout.slot(p) as i64).collect();
+    inputs.rows.write(0, &rows)?;
+    inputs.mask.write(0, &mask(layout, inputs.keys))
+}

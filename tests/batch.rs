@@ -1,0 +1,214 @@
+//! Canvases of several sequences in one pass draw what each draws alone.
+
+use std::ops::ControlFlow;
+use std::sync::{Arc, LazyLock};
+
+use llama_diffusion::diffusion::{CanvasRun, CounterNoise, Denoiser, EndTokens, Progress};
+use llama_diffusion::ggml::types::TensorType;
+use llama_diffusion::model::synthetic::{Geometry, WeightTypes, write_synthetic};
+use llama_diffusion::model::{BatchMember, CanvasBatch, DenoiserParams, SequenceDenoiser};
+use llama_diffusion::{DiffusionParams, FlashAttention, KvType, Model, PlacementParams, Token};
+
+fn model() -> Arc<Model> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tiny.gguf");
+    let types = WeightTypes::Uniform(TensorType::F32);
+    write_synthetic(&path, &Geometry::tiny(), types, 7).unwrap();
+    let load = Model::load(&path, &PlacementParams::default(), &mut |_| {
+        ControlFlow::Continue(())
+    });
+    Arc::new(load.unwrap())
+}
+
+static TINY: LazyLock<Arc<Model>> = LazyLock::new(model);
+
+fn denoiser_of(model: &Arc<Model>, flash: FlashAttention) -> SequenceDenoiser {
+    let params = DenoiserParams {
+        context: 512,
+        batch: 64,
+        threads: 1,
+        kv_type: KvType::F32,
+        flash_attention: flash,
+    };
+    SequenceDenoiser::new(model, &params).unwrap()
+}
+
+fn denoiser(flash: FlashAttention) -> SequenceDenoiser {
+    denoiser_of(&TINY, flash)
+}
+
+fn prompt(sequence: usize) -> Vec<Token> {
+    // Rings of the sliding layers wrap at some of these lengths.
+    let n = [7, 90, 1, 230][sequence];
+    (0..n)
+        .map(|i| (5 + (i * 17 + sequence * 31) % 300) as Token)
+        .collect()
+}
+
+/// Each sequence has temperatures and noise of its own.
+fn run(sequence: usize, block: u32, canvas: usize) -> (CanvasRun, CounterNoise) {
+    let params = DiffusionParams {
+        max_steps: 3 + sequence as u32,
+        t_max: 0.9 - 0.1 * sequence as f32,
+        ..DiffusionParams::default()
+    };
+    let noise = CounterNoise::new(sequence as u64, TINY.hparams().vocab_size).unwrap();
+    (
+        CanvasRun::new(&params, block, canvas, &noise).unwrap(),
+        noise,
+    )
+}
+
+/// What a step leaves: the next canvas, the most likely tokens, the entropies.
+type Trace = Vec<(Vec<Token>, Vec<Token>, Vec<f32>)>;
+
+fn note(run: &CanvasRun, trace: &mut Trace) {
+    let draft = run.draft();
+    trace.push((
+        draft.canvas.to_vec(),
+        draft.argmax.to_vec(),
+        draft.entropy.to_vec(),
+    ));
+}
+
+/// Two canvases of one sequence alone, the first committed.
+fn alone(sequence: usize, flash: FlashAttention) -> Trace {
+    let mut denoiser = denoiser(flash);
+    denoiser.encode(&prompt(sequence)).unwrap();
+    let mut trace = Trace::new();
+    for block in 0..2 {
+        let (mut run, noise) = run(sequence, block, denoiser.canvas_len());
+        denoiser.begin_canvas().unwrap();
+        while run.progress() == Progress::Running {
+            let (input, output) = run.begin_step(&noise).unwrap();
+            denoiser.step(input, output).unwrap();
+            run.end_step(&noise).unwrap();
+            note(&run, &mut trace);
+        }
+        denoiser
+            .commit(&run.finish(&EndTokens::default()).tokens)
+            .unwrap();
+    }
+    trace
+}
+
+/// The same for all sequences at once: each commits and goes on when its canvas is done.
+fn together(sequences: usize, flash: FlashAttention) -> (Vec<Trace>, CanvasBatch) {
+    let mut denoisers: Vec<_> = (0..sequences).map(|_| denoiser(flash)).collect();
+    let mut batch = CanvasBatch::new(&denoisers[0], sequences).unwrap();
+    let canvas = denoisers[0].canvas_len();
+    let mut runs = Vec::new();
+    for (sequence, denoiser) in denoisers.iter_mut().enumerate() {
+        denoiser.encode(&prompt(sequence)).unwrap();
+        denoiser.begin_canvas().unwrap();
+        runs.push((0, run(sequence, 0, canvas)));
+    }
+    let mut traces = vec![Trace::new(); sequences];
+    while runs.iter().any(|(block, _)| *block < 2) {
+        let mut members: Vec<BatchMember<'_, '_>> = denoisers
+            .iter_mut()
+            .zip(&mut runs)
+            .filter(|(_, (block, _))| *block < 2)
+            .map(|(denoiser, (_, (run, noise)))| {
+                let (input, output) = run.begin_step(noise).unwrap();
+                BatchMember {
+                    denoiser,
+                    input,
+                    output,
+                }
+            })
+            .collect();
+        batch.step(&mut members).unwrap();
+        for (sequence, (block, (current, noise))) in runs.iter_mut().enumerate() {
+            if *block == 2 {
+                continue;
+            }
+            current.end_step(noise).unwrap();
+            note(current, &mut traces[sequence]);
+            if current.progress() != Progress::Running {
+                *block += 1;
+                let (next, _) = run(sequence, *block, canvas);
+                let done = std::mem::replace(current, next).finish(&EndTokens::default());
+                denoisers[sequence].commit(&done.tokens).unwrap();
+                if *block < 2 {
+                    denoisers[sequence].begin_canvas().unwrap();
+                }
+            }
+        }
+    }
+    (traces, batch)
+}
+
+#[test]
+fn a_batch_draws_what_each_sequence_draws_alone() {
+    for flash in [FlashAttention::On, FlashAttention::Off] {
+        let alone: Vec<Trace> = (0..4).map(|sequence| alone(sequence, flash)).collect();
+        for sequences in [1, 2, 3, 4] {
+            let (together, batch) = together(sequences, flash);
+            for (sequence, (own, shared)) in alone.iter().zip(&together).enumerate() {
+                assert_eq!(own.len(), shared.len());
+                for (step, (own, shared)) in own.iter().zip(shared).enumerate() {
+                    let at = format!("sequence {sequence} of {sequences}, step {step}");
+                    assert_eq!(own.0, shared.0, "{at}");
+                    assert_eq!(own.1, shared.1, "{at}");
+                    for (a, b) in own.2.iter().zip(&shared.2) {
+                        assert!((a - b).abs() <= 1e-4 * a.abs().max(1.0), "{at}: {a} {b}");
+                    }
+                }
+            }
+            // Each sequence begins twice and leaves once, at most: never a graph per step.
+            assert!(
+                batch.graphs_built() <= 3 * sequences,
+                "{}",
+                batch.graphs_built()
+            );
+            assert!(batch.memory() > 0);
+        }
+    }
+}
+
+#[test]
+fn a_batch_that_cannot_work_is_refused_and_the_canvases_live_on() {
+    let (mut a, mut b) = (denoiser(FlashAttention::On), denoiser(FlashAttention::On));
+    let (mut other, mut separate) = (
+        denoiser_of(&model(), FlashAttention::On),
+        denoiser(FlashAttention::Off),
+    );
+    for denoiser in [&mut a, &mut other, &mut separate] {
+        denoiser.encode(&[5, 6]).unwrap();
+        denoiser.begin_canvas().unwrap();
+    }
+    let (run, noise) = run(0, 0, a.canvas_len());
+    let mut batch = CanvasBatch::new(&a, 2).unwrap();
+    assert_eq!(batch.capacity(), 2);
+    let mut step = |denoisers: Vec<&mut SequenceDenoiser>| -> Result<(), String> {
+        let mut runs = vec![run.clone(); denoisers.len()];
+        let mut members: Vec<BatchMember<'_, '_>> = denoisers
+            .into_iter()
+            .zip(&mut runs)
+            .map(|(denoiser, run)| {
+                let (input, output) = run.begin_step(&noise).unwrap();
+                BatchMember {
+                    denoiser,
+                    input,
+                    output,
+                }
+            })
+            .collect();
+        batch.step(&mut members).map_err(|error| error.to_string())
+    };
+    let mut refused = |denoisers: Vec<&mut SequenceDenoiser>, why: &str| {
+        let error = step(denoisers).unwrap_err();
+        assert!(error.contains(why), "{error}");
+    };
+    refused(vec![], "use 1 to 2");
+    refused(vec![&mut a, &mut other], "sequence 1 is of another model");
+    refused(vec![&mut a, &mut separate], "flash attention");
+    refused(vec![&mut a, &mut b], "begin_canvas was not called");
+    let mut third = denoiser(FlashAttention::On);
+    refused(vec![&mut a, &mut b, &mut third], "use 1 to 2");
+    b.encode(&[7]).unwrap();
+    b.begin_canvas().unwrap();
+    step(vec![&mut a, &mut b]).unwrap();
+    assert!(CanvasBatch::new(&a, 0).is_err());
+}
