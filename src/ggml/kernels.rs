@@ -4,6 +4,7 @@
 //!   F16 values (relative error 5e-4).
 //! * [`Context::draw`]: everything between the logits and the sampled token in one pass over the
 //!   vocabulary per position instead of about ten.
+//! * [`Context::sparse_mixture`]: self-conditioning's product where few tokens have all the mass.
 
 use std::ffi::c_void;
 
@@ -23,7 +24,16 @@ const STRETCH: usize = 512;
 /// with an F16 matrix loses none but the smallest (below 2e-12 of the greatest).
 pub(crate) const WEIGHT_SCALE: f32 = 32768.0;
 /// Values that a draw yields per position beside the weights: see [`Context::draw`].
-pub(crate) const DRAW_PLANES: usize = 4;
+pub(crate) const DRAW_PLANES: usize = 6;
+/// A sparse mixture drops tokens that together have at most this probability: no more than what
+/// the rounding of a dense sum in F32 loses.
+pub(crate) const MAX_DROPPED_MASS: f32 = 1e-6;
+
+/// The weight, relative to the greatest, above which a token is kept. Its probability is at most
+/// its relative weight, so what `vocab` tokens at or below it have together is bounded.
+fn keep_above(vocab: usize) -> f32 {
+    MAX_DROPPED_MASS / vocab as f32
+}
 
 impl Context {
     /// `gelu(gate) * up` in F32 with the tanh form of gelu:
@@ -44,11 +54,12 @@ impl Context {
     /// `softmax(cap * tanh(logits / cap) / temperature)` of every position.
     ///
     /// `uniforms` F32 `[positions]`; `scalars` F32 `[2]` are temperature and cap; `into` is F32
-    /// of `vocab * positions + 4 * positions` elements: first the unnormalised probabilities
+    /// of `vocab * positions + 6 * positions` elements: first the unnormalised probabilities
     /// `[vocab, positions]` (the greatest of a row is [`WEIGHT_SCALE`]), then planes of
     /// `[positions]`: the most likely token, the drawn token (the first whose cumulated
-    /// probability exceeds `uniform * total`), the entropy in nats, and the factor that normalises
-    /// the row. Tokens are stored as numbers; the caller sees to `vocab < 2^24`. CPU only.
+    /// probability exceeds `uniform * total`), the entropy in nats, the factor that normalises
+    /// the row, and how many tokens a [sparse mixture](Self::sparse_mixture) keeps and what mass
+    /// it drops. Tokens are stored as numbers; the caller sees to `vocab < 2^24`. CPU only.
     pub(crate) fn draw(
         &self,
         into: &Tensor,
@@ -75,6 +86,119 @@ impl Context {
             )));
         }
         self.custom_into(into, &[logits, uniforms, scalars], draw_kernel as CpuKernel)
+    }
+
+    /// Rows of `table [d, vocab]` (any type) mixed with the `weights [vocab, positions]` of a
+    /// draw, not normalised, to `[d, positions]`. Tokens of the least weight are left out: at most
+    /// [`MAX_DROPPED_MASS`] of the probability of a position. CPU only.
+    ///
+    /// Costs one scan of the weights and a row for every token that is kept, where
+    /// [`mul_mat`](Self::mul_mat) costs all rows for all positions.
+    pub(crate) fn sparse_mixture(&self, table: &Tensor, weights: &Tensor) -> Result<Tensor> {
+        let ([d, vocab, ..], [width, positions, ..]) = (table.ne(), weights.ne());
+        let plain = weights.is(TensorType::F32) && weights.is_contiguous();
+        let readable = table.ty().is_some_and(|ty| row_reader(ty.id()).is_some());
+        if !plain || !readable || !table.is_contiguous() || width != vocab {
+            return Err(Error::Ggml(format!(
+                "sparse_mixture: {} and {} do not fit",
+                table.label(),
+                weights.label()
+            )));
+        }
+        self.custom(
+            &[d, positions],
+            &[table, weights],
+            sparse_mixture_kernel as CpuKernel,
+        )
+    }
+}
+
+/// How a stored row becomes numbers.
+enum RowReader {
+    /// It is F32.
+    Plain,
+    Convert(unsafe extern "C" fn(*const c_void, *mut f32, i64)),
+}
+
+fn row_reader(ty: u32) -> Option<RowReader> {
+    if ty == TensorType::F32.id() {
+        return Some(RowReader::Plain);
+    }
+    // SAFETY: a static table, asked for a type of a live tensor.
+    let traits = unsafe { &*sys::ggml_get_type_traits(ty as sys::ggml_type) };
+    traits.to_float.map(RowReader::Convert)
+}
+
+/// Computes some positions of [`Context::sparse_mixture`].
+///
+/// # Safety
+/// Called by ggml's CPU backend with the node that `sparse_mixture` made.
+unsafe extern "C" fn sparse_mixture_kernel(
+    dst: *mut sys::ggml_tensor,
+    index: i32,
+    threads: i32,
+    _: *mut c_void,
+) {
+    // SAFETY: `sparse_mixture` checked types and shapes; threads write to positions of their own.
+    unsafe {
+        let node = &*dst;
+        let (table, weights) = (&*node.src[0], node.src[1]);
+        let (d, positions) = (node.ne[0] as usize, node.ne[1] as usize);
+        let Some(reader) = row_reader(table.type_) else {
+            return;
+        };
+        let mut numbers = vec![0.0_f32; d];
+        for p in share(positions, index, threads) {
+            let out = std::slice::from_raw_parts_mut(node.data.cast::<f32>().add(p * d), d);
+            out.fill(0.0);
+            let weights = row(weights, p);
+            let least = keep_above(weights.len()) * WEIGHT_SCALE;
+            for_each_above(weights, least, |token, weight| {
+                let stored = table.data.cast::<u8>().add(token * table.nb[1]);
+                let values = match reader {
+                    RowReader::Plain => std::slice::from_raw_parts(stored.cast::<f32>(), d),
+                    RowReader::Convert(convert) => {
+                        convert(stored.cast(), numbers.as_mut_ptr(), d as i64);
+                        numbers.as_slice()
+                    }
+                };
+                add_scaled(out, values, weight);
+            });
+        }
+    }
+}
+
+/// Calls `found` with the index and value of each element above `least`.
+fn for_each_above(values: &[f32], least: f32, mut found: impl FnMut(usize, f32)) {
+    for (i, block) in values.chunks(4 * LANES).enumerate() {
+        // Most blocks have none: this test runs in vectors.
+        if any_above(block, least) {
+            for (j, &value) in block.iter().enumerate() {
+                if value > least {
+                    found(4 * LANES * i + j, value);
+                }
+            }
+        }
+    }
+}
+
+#[multiversion(targets(
+    "x86_64+avx512f+avx512bw+avx512dq+avx512vl",
+    "x86_64+avx2+fma",
+    "aarch64+neon"
+))]
+fn any_above(values: &[f32], least: f32) -> bool {
+    values.iter().fold(false, |any, &v| any | (v > least))
+}
+
+#[multiversion(targets(
+    "x86_64+avx512f+avx512bw+avx512dq+avx512vl",
+    "x86_64+avx2+fma",
+    "aarch64+neon"
+))]
+fn add_scaled(out: &mut [f32], values: &[f32], factor: f32) {
+    for (o, v) in out.iter_mut().zip(values) {
+        *o += factor * v;
     }
 }
 
@@ -159,6 +283,8 @@ unsafe extern "C" fn draw_kernel(
                 drawn.sampled as f32,
                 drawn.entropy,
                 drawn.scale,
+                drawn.kept as f32,
+                drawn.dropped,
             ];
             for (plane, value) in values.into_iter().enumerate() {
                 *planes.add(plane * positions + p) = value;
@@ -226,6 +352,10 @@ struct RowDraw {
     sampled: usize,
     entropy: f32,
     scale: f32,
+    /// Tokens that a sparse mixture keeps.
+    kept: usize,
+    /// The probability of the others.
+    dropped: f32,
 }
 
 /// Turns one row of logits into weights and draws from them; `sums` has an element per stretch.
@@ -258,20 +388,28 @@ fn draw_row(
     // Weights, their sum per stretch, and the sum of weight times score.
     let mut total = 0.0_f64;
     let mut moment = 0.0_f64;
+    let mut kept = [0_u32; LANES];
+    let mut dropped = 0.0_f64;
+    let least = keep_above(weights.len());
     for (stretch, sum) in weights.chunks_mut(STRETCH).zip(sums.iter_mut()) {
         let (mut w_lanes, mut m_lanes) = ([0.0_f32; LANES], [0.0_f32; LANES]);
+        let mut d_lanes = [0.0_f32; LANES];
         for z in stretch.chunks_mut(LANES) {
-            for ((z, w_lane), m_lane) in z.iter_mut().zip(&mut w_lanes).zip(&mut m_lanes) {
+            for (i, z) in z.iter_mut().enumerate() {
                 let below = *z - top;
                 let w = exp(below);
-                *w_lane += w;
-                *m_lane += w * below;
+                w_lanes[i] += w;
+                m_lanes[i] += w * below;
+                let keep = w > least;
+                kept[i] += u32::from(keep);
+                d_lanes[i] += if keep { 0.0 } else { w };
                 *z = w * WEIGHT_SCALE;
             }
         }
         *sum = w_lanes.iter().map(|&w| f64::from(w)).sum();
         total += *sum;
         moment += m_lanes.iter().map(|&m| f64::from(m)).sum::<f64>();
+        dropped += d_lanes.iter().map(|&w| f64::from(w)).sum::<f64>();
     }
     // H = -Σ p ln p with ln p = below - ln total.
     let entropy = total.ln() - moment / total;
@@ -307,6 +445,8 @@ fn draw_row(
         // Rounding may leave a tiny negative; what is not a number must stay visible.
         entropy: if entropy < 0.0 { 0.0 } else { entropy as f32 },
         scale: (1.0 / (f64::from(WEIGHT_SCALE) * total)) as f32,
+        kept: kept.iter().sum::<u32>() as usize,
+        dropped: (dropped / total) as f32,
     }
 }
 
@@ -402,6 +542,16 @@ mod tests {
                 for (w, p) in weights.iter().zip(&p) {
                     assert!((f64::from(w * got.scale) - p).abs() < tolerance * p + 1e-12);
                 }
+                let least = keep_above(vocab) * WEIGHT_SCALE;
+                let (mut kept, mut mass) = (0, 0.0);
+                for_each_above(&weights, least, |token, weight| {
+                    assert_eq!(weight, weights[token]);
+                    kept += 1;
+                    mass += f64::from(weight * got.scale);
+                });
+                assert_eq!(got.kept, kept);
+                assert!(got.dropped <= MAX_DROPPED_MASS);
+                assert!((1.0 - mass - f64::from(got.dropped)).abs() < 1e-5);
                 // Next to the edge of a token's stretch of the distribution rounding may decide.
                 let edge: f64 = p[..sampled].iter().sum();
                 if (f64::from(u) - edge).abs() > 1e-5
@@ -431,5 +581,66 @@ mod tests {
         assert_eq!(last.sampled, 39);
         let broken = draw_row(&[f32::NAN; 40], &mut weights, &mut sums, 1.0, 30.0, 0.5);
         assert!(broken.sampled < 40 && broken.argmax < 40 && broken.entropy.is_nan());
+    }
+
+    #[test]
+    fn a_sparse_mixture_is_the_dense_one_in_every_kind_of_row() {
+        use crate::ggml::backend::Device;
+        use crate::ggml::compute::{Executor, Graph};
+        use crate::ggml::convert::to_f32;
+
+        const D: usize = 64;
+        const VOCAB: usize = 150;
+        const POSITIONS: usize = 5;
+        for ty in [TensorType::F32, TensorType::F16, TensorType::Q8_0] {
+            let device = Device::cpu().unwrap();
+            let inputs = Context::new(2).unwrap();
+            let table = inputs.tensor(ty, &[D, VOCAB], "table").unwrap();
+            let weights = inputs
+                .tensor(TensorType::F32, &[VOCAB, POSITIONS], "weights")
+                .unwrap();
+            let memory = device.buffer_type();
+            inputs.allocate(memory, "a test", "").unwrap();
+            // Small exponents of F16 scales: all bytes that follow are finite numbers.
+            let bytes: Vec<u8> = (0..table.nbytes()).map(|i| (i * 37 % 60) as u8).collect();
+            table.write(0, &bytes).unwrap();
+            let mut numbers = vec![0.0; D * VOCAB];
+            to_f32(ty, &bytes, &mut numbers).unwrap();
+            let p: Vec<f32> = (0..VOCAB * POSITIONS)
+                .map(|i| {
+                    if i % 7 == 0 {
+                        (i % 11) as f32 * 3e3
+                    } else {
+                        1e-6
+                    }
+                })
+                .collect();
+            weights.write(0, &p).unwrap();
+
+            let graph = Graph::new(8).unwrap();
+            let mixture = graph
+                .context()
+                .sparse_mixture(&table, &weights)
+                .unwrap()
+                .output();
+            graph.add(&mixture);
+            let backends = vec![device.backend(2).unwrap()].into();
+            let mut executor = Executor::new(&backends, 8, "test").unwrap();
+            executor.load(graph, "").unwrap();
+            executor.compute().unwrap();
+            let mut got = vec![0.0; D * POSITIONS];
+            mixture.read(0, &mut got).unwrap();
+            for (position, got) in got.chunks(D).enumerate() {
+                let p = &p[position * VOCAB..][..VOCAB];
+                for (i, &got) in got.iter().enumerate() {
+                    let terms = p.iter().enumerate().filter(|(_, p)| **p > 1.0);
+                    let want: f64 = terms
+                        .map(|(token, &p)| f64::from(p) * f64::from(numbers[token * D + i]))
+                        .sum();
+                    let error = (f64::from(got) - want).abs();
+                    assert!(error <= 1e-5 * want.abs(), "{}: {got} {want}", ty.name());
+                }
+            }
+        }
     }
 }

@@ -45,7 +45,7 @@ pub struct DenoiserParams {
 }
 
 /// What a [`SequenceDenoiser`] did so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Counters {
     /// Graphs built and allocated.
     pub graphs_built: usize,
@@ -56,6 +56,10 @@ pub struct Counters {
     /// Bytes that went between host and device during denoising steps, without what a canvas costs
     /// once.
     pub step_bytes: usize,
+    /// Steps whose self-conditioning left out tokens of next to no probability.
+    pub sparse_mixtures: usize,
+    /// The most probability that was left out at any position.
+    pub dropped_mass: f32,
 }
 
 /// The shape of a pass of the encoder.
@@ -75,7 +79,8 @@ pub struct SequenceDenoiser {
     encoder: Executor,
     encode_pass: Option<(EncodeShape, Pass)>,
     decoder: Decoder,
-    counters: Counters,
+    encoder_graphs: usize,
+    tokens_encoded: usize,
 }
 
 impl SequenceDenoiser {
@@ -141,15 +146,12 @@ impl SequenceDenoiser {
             encoder: Executor::new(&backends, graph::capacity(hparams, 1), "encoder")?,
             encode_pass: None,
             decoder: Decoder::new(model, &backends, choice, 1)?,
-            sequence: Sequence::new(model, cache, &backends)?,
+            sequence: Sequence::new(model, cache, &backends, choice)?,
             backends,
             choice,
             batch,
-            counters: Counters {
-                // That of the self-conditioning.
-                graphs_built: 1,
-                ..Counters::default()
-            },
+            encoder_graphs: 0,
+            tokens_encoded: 0,
         })
     }
 
@@ -160,13 +162,22 @@ impl SequenceDenoiser {
 
     /// What was done so far. Steps in a [batch](super::CanvasBatch) are counted there.
     pub fn counters(&self) -> Counters {
-        let decoder = self.decoder.counters();
+        let (sequence, decoder) = (self.sequence.counters(), self.decoder.counters());
         Counters {
-            graphs_built: self.counters.graphs_built + decoder.graphs_built,
+            graphs_built: self.encoder_graphs + decoder.graphs_built + sequence.graphs_built,
             steps: decoder.steps,
+            tokens_encoded: self.tokens_encoded,
             step_bytes: decoder.step_bytes,
-            tokens_encoded: self.counters.tokens_encoded,
+            sparse_mixtures: sequence.sparse_mixtures,
+            dropped_mass: sequence.dropped_mass,
         }
+    }
+
+    /// Whether self-conditioning may leave out the tokens that have next to no probability, which
+    /// it does on the CPU where that is faster; on by default. What is left out has a probability
+    /// of at most 1e-6 in all, less than rounding takes from the sum of all.
+    pub fn allow_sparse_self_conditioning(&mut self, allowed: bool) {
+        self.sequence.allow_sparse(allowed);
     }
 
     pub(super) fn sequence(&mut self) -> &mut Sequence {
@@ -330,7 +341,7 @@ impl SequenceDenoiser {
                 logits.read(0, &mut raw)?;
             }
             cache.append(chunk);
-            self.counters.tokens_encoded += chunk.len();
+            self.tokens_encoded += chunk.len();
         }
         Ok(raw)
     }
@@ -348,7 +359,7 @@ impl SequenceDenoiser {
         };
         let logits = network.encode(shape.logits)?;
         self.encoder.load(graph, ADVICE)?;
-        self.counters.graphs_built += 1;
+        self.encoder_graphs += 1;
         Ok(Pass { inputs, logits })
     }
 }

@@ -147,6 +147,10 @@ pub(crate) enum DrawPlane {
     Entropy,
     /// The factor that normalises the weights.
     Scale,
+    /// How many tokens a sparse mixture keeps.
+    Kept,
+    /// The probability of the tokens that it drops.
+    Dropped,
 }
 
 /// How the nodes are chosen.
@@ -291,8 +295,11 @@ impl Network<'_> {
         self.graph
             .add(&ctx.copy(&weights, &state.weights(ctx, hp)?)?);
         // The sum of the weights of a row is WEIGHT_SCALE.
-        let scale = ctx.scale_bias(&state.uniforms, 0.0, 1.0 / WEIGHT_SCALE)?;
-        store(&scale, DrawPlane::Scale)
+        let constant = |value| ctx.scale_bias(&state.uniforms, 0.0, value);
+        store(&constant(1.0 / WEIGHT_SCALE)?, DrawPlane::Scale)?;
+        // Sparse mixtures run on the CPU alone.
+        store(&constant(vocab as f32)?, DrawPlane::Kept)?;
+        store(&constant(0.0)?, DrawPlane::Dropped)
     }
 
     fn ctx(&self) -> &Context {
@@ -485,6 +492,15 @@ impl Network<'_> {
     }
 }
 
+/// How self-conditioning multiplies probabilities and embeddings.
+#[derive(Clone, Copy)]
+pub(crate) enum Mixture {
+    /// With all embeddings.
+    Dense,
+    /// With those of the tokens that matter, see [`Context::sparse_mixture`].
+    Sparse,
+}
+
 /// Self-conditioning's product: probabilities times embeddings, `soft = p E s`, kept in `state`
 /// for the next step.
 pub(crate) fn soften(
@@ -492,9 +508,14 @@ pub(crate) fn soften(
     hparams: &Hparams,
     weights: &Weights,
     state: &CanvasState,
+    mixture: Mixture,
 ) -> Result<()> {
     let ctx = graph.context();
-    let product = ctx.mul_mat(&weights.embd_transposed, &state.weights(ctx, hparams)?)?;
+    let p = state.weights(ctx, hparams)?;
+    let product = match mixture {
+        Mixture::Dense => ctx.mul_mat(&weights.embd_transposed, &p)?,
+        Mixture::Sparse => ctx.sparse_mixture(&weights.table.token_embd, &p)?,
+    };
     let canvas = hparams.canvas_length;
     let scale = ctx.view(
         &state.draws,
