@@ -47,7 +47,7 @@ impl<'a> Answerer<'a> {
             args,
             model,
             setting,
-            session: model.session(&args.session(trained_context)?)?,
+            session: model.session(&args.common.session(trained_context)?)?,
             channel,
             recorder,
         })

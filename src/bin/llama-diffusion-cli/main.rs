@@ -83,7 +83,7 @@ fn run(args: &mut Args) -> Result<FinishReason> {
         Args::print_completion(shell);
         return Ok(FinishReason::EndOfText);
     }
-    if args.list_devices() {
+    if args.placement.list_devices {
         list_devices();
         return Ok(FinishReason::EndOfText);
     }
@@ -102,7 +102,7 @@ fn run(args: &mut Args) -> Result<FinishReason> {
     let mut setting = Setting::read(args)?;
     let model = load(args, interrupt.flag())?;
     setting.complete(&model, chat)?;
-    let seed = args.seed().unwrap_or_else(random_seed);
+    let seed = args.common.seed().unwrap_or_else(random_seed);
     let mut answerer = Answerer::new(args, &model, setting)?;
     match first {
         Some(text) if !chat => {
@@ -116,9 +116,10 @@ fn run(args: &mut Args) -> Result<FinishReason> {
 }
 
 fn load(args: &Args, cancel: &CancelFlag) -> Result<TextModel> {
-    let path = args.model()?;
-    let placement = args.placement();
-    if args.gpu_layers().is_some_and(|layers| layers > 0) && args::gpus().next().is_none() {
+    let path = args.placement.model()?;
+    let placement = args.placement.params();
+    if args.placement.gpu_layers().is_some_and(|layers| layers > 0) && args::gpus().next().is_none()
+    {
         tracing::warn!(
             "-ngl has no effect: there is no GPU, or this program was built without support for it"
         );

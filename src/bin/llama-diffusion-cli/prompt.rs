@@ -15,7 +15,7 @@ use crate::args::{Args, PromptSource};
 /// # Errors
 /// It is empty, a file cannot be read, or it is not UTF-8.
 pub fn first_message(args: &Args, chat: bool) -> Result<Option<String>> {
-    let text = match args.prompt() {
+    let text = match args.common.prompt() {
         Some(PromptSource::Text(text)) => text,
         Some(PromptSource::File(path)) => without_last_newline(read_text(&path)?),
         // Each line is a message.
@@ -68,7 +68,7 @@ impl Setting {
             system,
             raw: chat.raw,
             template,
-            variables: args.template_variables(),
+            variables: args.chat.template_variables(),
         })
     }
 

@@ -1,0 +1,69 @@
+//! Flags of a conversation.
+
+use std::path::PathBuf;
+
+use serde_json::{Map, Value};
+
+use super::values::{Variables, parse_variables};
+
+/// How a conversation is led.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Chat")]
+pub struct ChatArgs {
+    /// Chat: each line is a message, /help lists the commands [-cnv]. This is what happens on a
+    /// terminal when there is no prompt
+    #[arg(long, conflicts_with_all = ["raw", "single_turn"])]
+    pub conversation: bool,
+
+    /// Answer one message and end [-st]
+    #[arg(long, conflicts_with = "raw")]
+    pub single_turn: bool,
+
+    /// System prompt [-sys]
+    #[arg(long = "system-prompt", value_name = "TEXT", conflicts_with = "raw")]
+    pub system: Option<String>,
+
+    /// File with the system prompt [-sysf]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["raw", "system"])]
+    pub system_prompt_file: Option<PathBuf>,
+
+    /// Jinja chat template to use instead of the model's
+    #[arg(long, value_name = "JINJA", env = "LLAMA_ARG_CHAT_TEMPLATE")]
+    pub chat_template: Option<String>,
+
+    /// File with a Jinja chat template to use instead of the model's
+    #[arg(long, value_name = "FILE", env = "LLAMA_ARG_CHAT_TEMPLATE_FILE")]
+    pub chat_template_file: Option<PathBuf>,
+
+    /// JSON object with more variables for the chat template
+    #[arg(long, value_name = "JSON", value_parser = parse_variables, env = "LLAMA_ARG_CHAT_TEMPLATE_KWARGS")]
+    chat_template_kwargs: Option<Variables>,
+
+    /// Ask the model to think, and show its thoughts on the standard error. Unless told, the
+    /// template decides, and thoughts are hidden
+    #[arg(long, conflicts_with_all = ["raw", "no_thinking"])]
+    pub show_thinking: bool,
+
+    /// Ask the model not to think
+    #[arg(long, conflicts_with = "raw")]
+    no_thinking: bool,
+
+    /// Give the prompt to the model without a chat template [-no-cnv]. This is also what happens
+    /// when the model has no template
+    #[arg(long, visible_alias = "no-conversation")]
+    pub raw: bool,
+}
+
+impl ChatArgs {
+    /// What the chat template gets besides the messages.
+    pub fn template_variables(&self) -> Map<String, Value> {
+        let mut variables = match &self.chat_template_kwargs {
+            Some(Variables(given)) => given.clone(),
+            None => Map::new(),
+        };
+        if self.show_thinking || self.no_thinking {
+            variables.insert("enable_thinking".into(), self.show_thinking.into());
+        }
+        variables
+    }
+}
