@@ -6,7 +6,8 @@
 //! model::file ─▶ model::hparams ─▶ model::tensors ─▶ model::weights
 //! chat ─▶ vocab ─▶ tokens ─┐              │
 //!                          ▼              ▼
-//!                       session ─▶ model::denoiser ─▶ model::graph ─▶ ggml
+//!        session, session_batch ─▶ model::denoiser, model::batch
+//!                          │                     └─▶ model::graph ─▶ ggml
 //!                          │
 //!        diffusion::scheduler ─▶ canvas ─▶ sampler, schedule, random
 //! ```
@@ -47,6 +48,7 @@ mod error;
 pub mod ggml;
 pub mod model;
 mod session;
+mod session_batch;
 mod sys;
 mod text;
 mod text_model;
@@ -60,6 +62,7 @@ pub use error::{Error, Result};
 pub use ggml::backend::{Device, DeviceKind, load_backends};
 pub use model::{FlashAttention, KvType, Model, PlacementParams, TensorOverride};
 pub use session::{Answer, DEFAULT_CONTEXT, Session, SessionParams};
+pub use session_batch::{FinishedMember, MemberId, SessionBatch};
 pub use text::Utf8Stream;
 pub use text_model::TextModel;
 pub use vocab::Vocab;

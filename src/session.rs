@@ -96,6 +96,11 @@ impl Session {
         self.denoiser.model()
     }
 
+    /// The tokens that end an answer.
+    pub fn end_tokens(&self) -> &EndTokens {
+        &self.end
+    }
+
     /// The sequence itself, for callers that run their own loop.
     pub fn denoiser(&mut self) -> &mut SequenceDenoiser {
         &mut self.denoiser
@@ -115,7 +120,11 @@ impl Session {
     }
 
     /// Stops between passes if cancelled; what is encoded by then stays.
-    fn prefill_unless(&mut self, prompt: &[Token], cancel: &CancelFlag) -> Result<usize> {
+    pub(crate) fn prefill_unless(
+        &mut self,
+        prompt: &[Token],
+        cancel: &CancelFlag,
+    ) -> Result<usize> {
         if prompt.is_empty() {
             return Err(Error::parameter(
                 "prompt",

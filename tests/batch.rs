@@ -7,7 +7,10 @@ use llama_diffusion::diffusion::{CanvasRun, CounterNoise, Denoiser, EndTokens, P
 use llama_diffusion::ggml::types::TensorType;
 use llama_diffusion::model::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::model::{BatchMember, CanvasBatch, DenoiserParams, SequenceDenoiser};
-use llama_diffusion::{DiffusionParams, FlashAttention, KvType, Model, PlacementParams, Token};
+use llama_diffusion::{
+    Answer, CancelFlag, DiffusionParams, FinishReason, FlashAttention, KvType, MemberId, Model,
+    PlacementParams, Session, SessionBatch, SessionParams, Token,
+};
 
 fn model() -> Arc<Model> {
     let dir = tempfile::tempdir().unwrap();
@@ -211,4 +214,136 @@ fn a_batch_that_cannot_work_is_refused_and_the_canvases_live_on() {
     b.begin_canvas().unwrap();
     step(vec![&mut a, &mut b]).unwrap();
     assert!(CanvasBatch::new(&a, 0).is_err());
+}
+
+fn session() -> Session {
+    let params = SessionParams {
+        context: Some(512),
+        threads: Some(1),
+        kv_type: KvType::F32,
+        ..SessionParams::default()
+    };
+    Session::new(&TINY, EndTokens::default(), &params).unwrap()
+}
+
+fn request(sequence: usize) -> DiffusionParams {
+    DiffusionParams {
+        max_steps: 2 + sequence as u32,
+        max_tokens: None,
+        max_canvases: Some(1 + sequence),
+        seed: sequence as u64,
+        ..DiffusionParams::default()
+    }
+}
+
+fn answer_alone(sequence: usize) -> Answer {
+    session()
+        .generate(
+            &prompt(sequence),
+            &request(sequence),
+            &CancelFlag::default(),
+            &mut |_| ControlFlow::Continue(()),
+        )
+        .unwrap()
+}
+
+#[test]
+fn sessions_that_join_at_any_time_answer_as_alone() {
+    let mut first = session();
+    let mut batch = SessionBatch::new(&mut first, 3).unwrap();
+    let mut waiting: Vec<_> = vec![first, session(), session(), session()];
+    waiting.reverse();
+    let mut ids: Vec<MemberId> = Vec::new();
+    let mut done = Vec::new();
+    let mut events = 0;
+    let mut step = 0;
+    while done.len() < 4 {
+        // One joins every second step, the fourth only when another has left.
+        if step % 2 == 0 && batch.len() < 3 {
+            if let Some(session) = waiting.pop() {
+                let n = ids.len();
+                let joined = batch.join(session, &prompt(n), &request(n), &CancelFlag::default());
+                ids.push(joined.map_err(|(error, _)| error).unwrap());
+            }
+        }
+        let finished = batch
+            .step(&mut |id, _| {
+                assert!(ids.contains(&id));
+                events += 1;
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        done.extend(finished);
+        step += 1;
+    }
+    assert!(batch.is_empty());
+    let mut steps = 0;
+    for member in &mut done {
+        let sequence = ids.iter().position(|id| *id == member.id).unwrap();
+        let (own, alone) = (member.answer.as_ref().unwrap(), answer_alone(sequence));
+        assert_eq!(own.generation.canvases, alone.generation.canvases);
+        assert_eq!(own.generation.finish, alone.generation.finish);
+        steps += own.generation.steps + own.generation.canvases.len() as u64;
+        // The session goes on: what it read and committed is cached.
+        let again = member
+            .session
+            .generate(
+                &prompt(sequence),
+                &request(sequence),
+                &CancelFlag::default(),
+                &mut |_| ControlFlow::Continue(()),
+            )
+            .unwrap();
+        assert_eq!(again.generation.canvases, alone.generation.canvases);
+    }
+    assert_eq!(events, steps);
+}
+
+#[test]
+fn a_member_is_cancelled_or_taken_out_without_the_others() {
+    let mut first = session();
+    let mut batch = SessionBatch::new(&mut first, 2).unwrap();
+    let cancel = CancelFlag::default();
+    let join = |batch: &mut SessionBatch, session, n: usize, cancel: &CancelFlag| {
+        batch.join(session, &prompt(n), &request(n), cancel)
+    };
+    let a = join(&mut batch, first, 2, &cancel)
+        .map_err(|(e, _)| e)
+        .unwrap();
+    let b = join(&mut batch, session(), 3, &CancelFlag::default())
+        .map_err(|(e, _)| e)
+        .unwrap();
+    let (error, third) = join(&mut batch, session(), 1, &cancel).unwrap_err();
+    assert!(
+        error.to_string().contains("full with 2 sessions"),
+        "{error}"
+    );
+    let go_on = &mut |_: MemberId, _: llama_diffusion::Event<'_>| ControlFlow::Continue(());
+    assert!(batch.step(go_on).unwrap().is_empty());
+    cancel.cancel();
+    let finished = batch.step(go_on).unwrap();
+    assert_eq!(finished.len(), 1);
+    assert_eq!(finished[0].id, a);
+    let answer = finished[0].answer.as_ref().unwrap();
+    assert_eq!(answer.generation.finish, FinishReason::Cancelled);
+    assert_eq!(answer.generation.steps, 1);
+    let (error, third) = batch
+        .join(third, &[], &request(1), &CancelFlag::default())
+        .unwrap_err();
+    assert!(error.to_string().contains("empty"), "{error}");
+    assert!(batch.leave(a).is_none());
+    assert!(batch.leave(b).is_some());
+    assert!(batch.is_empty() && batch.step(go_on).unwrap().is_empty());
+    let c = join(&mut batch, third, 0, &CancelFlag::default());
+    let c = c.map_err(|(e, _)| e).unwrap();
+    let mut finished = Vec::new();
+    while !batch.is_empty() {
+        finished = batch.step(go_on).unwrap();
+    }
+    assert_eq!(finished[0].id, c);
+    let answer = finished[0].answer.as_ref().unwrap();
+    assert_eq!(
+        answer.generation.canvases,
+        answer_alone(0).generation.canvases
+    );
 }

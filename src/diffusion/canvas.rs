@@ -153,6 +153,11 @@ impl CanvasRun {
         noise: &dyn NoiseSource,
     ) -> Result<(StepInput<'_>, StepOutput<'_>)> {
         noise.uniforms(self.block, self.steps, &mut self.uniforms)?;
+        Ok(self.step_io())
+    }
+
+    /// What [`begin_step`](Self::begin_step) lent, once more.
+    pub(crate) fn step_io(&mut self) -> (StepInput<'_>, StepOutput<'_>) {
         let input = StepInput {
             canvas: &self.canvas,
             temperature: self.schedule.temperature(self.steps),
@@ -163,7 +168,7 @@ impl CanvasRun {
             sampled: &mut self.sampled,
             entropy: &mut self.entropy,
         };
-        Ok((input, output))
+        (input, output)
     }
 
     /// Takes what the model wrote: accepts, renoises, and decides whether the canvas is done.

@@ -139,50 +139,85 @@ pub fn generate(
     cancel: &CancelFlag,
     on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
 ) -> Result<Generation> {
-    params.validate()?;
-    let canvas_len = denoiser.canvas_len();
-    if !has_room_for(denoiser, 1) {
-        return Err(Error::ContextFull {
-            prompt: denoiser.prefix_len(),
-            canvas: canvas_len,
-            context: denoiser.context_len(),
-        });
-    }
-    let canvas_limit = params.canvas_limit(canvas_len);
-    let mut generation = Generation {
-        tokens: Vec::new(),
-        canvases: Vec::new(),
-        steps: 0,
-        finish: FinishReason::Cancelled,
-        timing: Timing::default(),
-    };
-
+    let mut answer = AnswerRun::begin(params, denoiser)?;
     for block in 0.. {
         denoiser.begin_canvas()?;
-        let mut run = CanvasRun::new(params, block, canvas_len, noise)?;
+        let mut run = CanvasRun::new(params, block, denoiser.canvas_len(), noise)?;
         while run.progress() == Progress::Running {
             if cancel.is_cancelled() {
-                return Ok(generation);
+                return Ok(answer.generation);
             }
             let start = Instant::now();
             let (input, output) = run.begin_step(noise)?;
             denoiser.step(input, output)?;
             run.end_step(noise)?;
-            generation.timing.denoise += start.elapsed();
-            generation.steps += 1;
+            answer.count_step(start.elapsed());
             if on_event(Event::Draft(run.draft())).is_break() {
-                return Ok(generation);
+                return Ok(answer.generation);
             }
         }
+        let goes_on = answer.end_canvas(run.finish(end), denoiser, cancel, on_event)?;
+        if !goes_on {
+            break;
+        }
+    }
+    Ok(answer.generation)
+}
 
-        let mut canvas = run.finish(end);
+/// An answer while it is written: what its canvases add up to, and when it ends.
+pub(crate) struct AnswerRun {
+    max_tokens: Option<usize>,
+    max_canvases: Option<usize>,
+    /// Cancelled, until it ends otherwise.
+    pub(crate) generation: Generation,
+}
+
+impl AnswerRun {
+    /// Behind the prefix that `denoiser` holds.
+    pub(crate) fn begin(params: &DiffusionParams, denoiser: &dyn Denoiser) -> Result<Self> {
+        params.validate()?;
+        let canvas = denoiser.canvas_len();
+        if !has_room_for(denoiser, 1) {
+            return Err(Error::ContextFull {
+                prompt: denoiser.prefix_len(),
+                canvas,
+                context: denoiser.context_len(),
+            });
+        }
+        Ok(Self {
+            max_tokens: params.max_tokens,
+            max_canvases: params.canvas_limit(canvas),
+            generation: Generation {
+                tokens: Vec::new(),
+                canvases: Vec::new(),
+                steps: 0,
+                finish: FinishReason::Cancelled,
+                timing: Timing::default(),
+            },
+        })
+    }
+
+    pub(crate) fn count_step(&mut self, time: Duration) {
+        self.generation.timing.denoise += time;
+        self.generation.steps += 1;
+    }
+
+    /// Takes a finished canvas. If the answer goes on behind it, commits it and says so.
+    pub(crate) fn end_canvas(
+        &mut self,
+        mut canvas: FinishedCanvas,
+        denoiser: &mut dyn Denoiser,
+        cancel: &CancelFlag,
+        on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> Result<bool> {
         tracing::debug!(
-            block,
+            block = canvas.block,
             steps = canvas.steps,
             converged = canvas.converged,
             "canvas done"
         );
-        let room = params
+        let generation = &mut self.generation;
+        let room = self
             .max_tokens
             .map_or(usize::MAX, |max| max - generation.tokens.len());
         let cut = canvas.answer.len() > room;
@@ -196,7 +231,7 @@ pub fn generate(
             FinishReason::Length
         } else if canvas.ended {
             FinishReason::EndOfText
-        } else if Some(generation.canvases.len()) == canvas_limit {
+        } else if Some(generation.canvases.len()) == self.max_canvases {
             FinishReason::Length
         } else if !has_room_for(denoiser, 2) {
             FinishReason::ContextFull
@@ -206,11 +241,10 @@ pub fn generate(
             let start = Instant::now();
             denoiser.commit(&canvas.tokens)?;
             generation.timing.commit += start.elapsed();
-            continue;
+            return Ok(true);
         };
-        break;
+        Ok(false)
     }
-    Ok(generation)
 }
 
 /// Whether `canvases` more fit behind the prefix.

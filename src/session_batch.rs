@@ -1,0 +1,238 @@
+//! Several sessions that answer at once: their canvases share every forward pass.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use crate::Token;
+use crate::diffusion::scheduler::AnswerRun;
+use crate::diffusion::{
+    CancelFlag, CanvasRun, CounterNoise, Denoiser as _, DiffusionParams, Event, Progress,
+};
+use crate::error::{Error, Result};
+use crate::model::{BatchMember, CanvasBatch};
+use crate::session::{Answer, Session};
+
+/// Names a session in a [`SessionBatch`]; none is given twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MemberId(u64);
+
+/// A session whose answer is complete.
+pub struct FinishedMember {
+    /// As [`SessionBatch::join`] gave it.
+    pub id: MemberId,
+    /// The session, for the next prompt.
+    pub session: Session,
+    /// The answer, or what ended it. Its denoising time is that of the steps it took part in,
+    /// which others shared.
+    pub answer: Result<Answer>,
+}
+
+struct Member {
+    id: MemberId,
+    session: Session,
+    params: DiffusionParams,
+    noise: CounterNoise,
+    cancel: CancelFlag,
+    canvas: CanvasRun,
+    answer: AnswerRun,
+    reused: usize,
+    prefill: Duration,
+}
+
+/// What becomes of a member after a step.
+enum Fate {
+    GoesOn,
+    Ends,
+}
+
+/// Sessions of one model that denoise together. They join and finish at any time, and each answers
+/// what it would answer alone: canvases, steps and temperatures need not be in step with each
+/// other. A step of several canvases reads the weights once.
+pub struct SessionBatch {
+    batch: CanvasBatch,
+    members: Vec<Member>,
+    next: u64,
+}
+
+impl SessionBatch {
+    /// For at most `capacity` sessions of the model of `like` that run as it does (flash
+    /// attention); steps use its threads.
+    ///
+    /// # Errors
+    /// The capacity is 0, or memory is not there.
+    pub fn new(like: &mut Session, capacity: usize) -> Result<Self> {
+        Ok(Self {
+            batch: CanvasBatch::new(like.denoiser(), capacity)?,
+            members: Vec::new(),
+            next: 0,
+        })
+    }
+
+    /// Sessions at work.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether no session is at work.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Encodes a prompt and begins its answer with the next [`step`](Self::step).
+    ///
+    /// # Errors
+    /// With the session given back: the batch is full, and those of
+    /// [`Session::generate`] before its first step.
+    pub fn join(
+        &mut self,
+        mut session: Session,
+        prompt: &[Token],
+        params: &DiffusionParams,
+        cancel: &CancelFlag,
+    ) -> Result<MemberId, (Error, Session)> {
+        match self.begin(&mut session, prompt, params, cancel) {
+            Ok((canvas, noise, answer, reused, prefill)) => {
+                let id = MemberId(self.next);
+                self.next += 1;
+                self.members.push(Member {
+                    id,
+                    session,
+                    params: params.clone(),
+                    noise,
+                    cancel: cancel.clone(),
+                    canvas,
+                    answer,
+                    reused,
+                    prefill,
+                });
+                Ok(id)
+            }
+            Err(error) => Err((error, session)),
+        }
+    }
+
+    fn begin(
+        &self,
+        session: &mut Session,
+        prompt: &[Token],
+        params: &DiffusionParams,
+        cancel: &CancelFlag,
+    ) -> Result<(CanvasRun, CounterNoise, AnswerRun, usize, Duration)> {
+        if self.members.len() == self.batch.capacity() {
+            let problem = format!("it is full with {} sessions", self.members.len());
+            return Err(Error::parameter("batch of sessions", problem));
+        }
+        params.validate()?;
+        let start = Instant::now();
+        let reused = session.prefill_unless(prompt, cancel)?;
+        let prefill = start.elapsed();
+        let noise = CounterNoise::new(params.seed, session.model().hparams().vocab_size)?;
+        let denoiser = session.denoiser();
+        let answer = AnswerRun::begin(params, denoiser)?;
+        denoiser.begin_canvas()?;
+        let canvas = CanvasRun::new(params, 0, denoiser.canvas_len(), &noise)?;
+        Ok((canvas, noise, answer, reused, prefill))
+    }
+
+    /// Takes a session out, its answer unfinished.
+    pub fn leave(&mut self, id: MemberId) -> Option<Session> {
+        let index = self.members.iter().position(|m| m.id == id)?;
+        Some(self.members.remove(index).session)
+    }
+
+    /// One denoising step of all sessions, and the commit of those canvases that it finished.
+    /// Returns the sessions whose answer is complete or cancelled; without members, nothing.
+    /// `on_event` hears of drafts and canvases as in [`Session::generate`].
+    ///
+    /// # Errors
+    /// The forward pass fails. The members stay, but without their canvases: take them out by
+    /// [`leave`](Self::leave).
+    pub fn step(
+        &mut self,
+        on_event: &mut dyn FnMut(MemberId, Event<'_>) -> ControlFlow<()>,
+    ) -> Result<Vec<FinishedMember>> {
+        let (mut finished, mut stepping) = (Vec::new(), Vec::new());
+        for mut member in self.members.drain(..) {
+            // Uniforms are drawn before the pass, so that a failure is the member's own.
+            match member.cancel.is_cancelled() {
+                true => finished.push(member.finish(Ok(()))),
+                false => match member.canvas.begin_step(&member.noise) {
+                    Ok(_) => stepping.push(member),
+                    Err(error) => finished.push(member.finish(Err(error))),
+                },
+            }
+        }
+        self.members = stepping;
+        if self.members.is_empty() {
+            return Ok(finished);
+        }
+        let start = Instant::now();
+        let mut batch: Vec<BatchMember<'_, '_>> = self
+            .members
+            .iter_mut()
+            .map(|member| {
+                let (input, output) = member.canvas.step_io();
+                BatchMember {
+                    denoiser: member.session.denoiser(),
+                    input,
+                    output,
+                }
+            })
+            .collect();
+        self.batch.step(&mut batch)?;
+        let time = start.elapsed();
+
+        for mut member in std::mem::take(&mut self.members) {
+            match member.end_step(time, on_event) {
+                Ok(Fate::GoesOn) => self.members.push(member),
+                Ok(Fate::Ends) => finished.push(member.finish(Ok(()))),
+                Err(error) => finished.push(member.finish(Err(error))),
+            }
+        }
+        Ok(finished)
+    }
+}
+
+impl Member {
+    fn end_step(
+        &mut self,
+        time: Duration,
+        on_event: &mut dyn FnMut(MemberId, Event<'_>) -> ControlFlow<()>,
+    ) -> Result<Fate> {
+        let id = self.id;
+        let on_event = &mut |event: Event<'_>| on_event(id, event);
+        self.canvas.end_step(&self.noise)?;
+        self.answer.count_step(time);
+        if on_event(Event::Draft(self.canvas.draft())).is_break() {
+            return Ok(Fate::Ends);
+        }
+        if self.canvas.progress() == Progress::Running {
+            return Ok(Fate::GoesOn);
+        }
+        let end = self.session.end_tokens().clone();
+        let denoiser = self.session.denoiser();
+        let done = self.canvas.clone().finish(&end);
+        let block = done.block + 1;
+        if !self
+            .answer
+            .end_canvas(done, denoiser, &self.cancel, on_event)?
+        {
+            return Ok(Fate::Ends);
+        }
+        denoiser.begin_canvas()?;
+        self.canvas = CanvasRun::new(&self.params, block, denoiser.canvas_len(), &self.noise)?;
+        Ok(Fate::GoesOn)
+    }
+
+    fn finish(self, result: Result<()>) -> FinishedMember {
+        FinishedMember {
+            id: self.id,
+            session: self.session,
+            answer: result.map(|()| Answer {
+                generation: self.answer.generation,
+                reused: self.reused,
+                prefill: self.prefill,
+            }),
+        }
+    }
+}
