@@ -89,7 +89,7 @@ impl SessionBatch {
         prompt: &[Token],
         params: &DiffusionParams,
         cancel: &CancelFlag,
-    ) -> Result<MemberId, (Error, Session)> {
+    ) -> Result<MemberId, Box<(Error, Session)>> {
         match self.begin(&mut session, prompt, params, cancel) {
             Ok((canvas, noise, answer, reused, prefill)) => {
                 let id = MemberId(self.next);
@@ -107,7 +107,7 @@ impl SessionBatch {
                 });
                 Ok(id)
             }
-            Err(error) => Err((error, session)),
+            Err(error) => Err(Box::new((error, session))),
         }
     }
 

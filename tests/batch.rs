@@ -259,12 +259,13 @@ fn sessions_that_join_at_any_time_answer_as_alone() {
     let mut step = 0;
     while done.len() < 4 {
         // One joins every second step, the fourth only when another has left.
-        if step % 2 == 0 && batch.len() < 3 {
-            if let Some(session) = waiting.pop() {
-                let n = ids.len();
-                let joined = batch.join(session, &prompt(n), &request(n), &CancelFlag::default());
-                ids.push(joined.map_err(|(error, _)| error).unwrap());
-            }
+        if step % 2 == 0
+            && batch.len() < 3
+            && let Some(session) = waiting.pop()
+        {
+            let n = ids.len();
+            let joined = batch.join(session, &prompt(n), &request(n), &CancelFlag::default());
+            ids.push(joined.map_err(|refused| refused.0).unwrap());
         }
         let finished = batch
             .step(&mut |id, _| {
@@ -308,12 +309,14 @@ fn a_member_is_cancelled_or_taken_out_without_the_others() {
         batch.join(session, &prompt(n), &request(n), cancel)
     };
     let a = join(&mut batch, first, 2, &cancel)
-        .map_err(|(e, _)| e)
+        .map_err(|refused| refused.0)
         .unwrap();
     let b = join(&mut batch, session(), 3, &CancelFlag::default())
-        .map_err(|(e, _)| e)
+        .map_err(|refused| refused.0)
         .unwrap();
-    let (error, third) = join(&mut batch, session(), 1, &cancel).unwrap_err();
+    let (error, third) = *join(&mut batch, session(), 1, &cancel)
+        .map(|_| ())
+        .unwrap_err();
     assert!(
         error.to_string().contains("full with 2 sessions"),
         "{error}"
@@ -327,15 +330,16 @@ fn a_member_is_cancelled_or_taken_out_without_the_others() {
     let answer = finished[0].answer.as_ref().unwrap();
     assert_eq!(answer.generation.finish, FinishReason::Cancelled);
     assert_eq!(answer.generation.steps, 1);
-    let (error, third) = batch
+    let (error, third) = *batch
         .join(third, &[], &request(1), &CancelFlag::default())
+        .map(|_| ())
         .unwrap_err();
     assert!(error.to_string().contains("empty"), "{error}");
     assert!(batch.leave(a).is_none());
     assert!(batch.leave(b).is_some());
     assert!(batch.is_empty() && batch.step(go_on).unwrap().is_empty());
     let c = join(&mut batch, third, 0, &CancelFlag::default());
-    let c = c.map_err(|(e, _)| e).unwrap();
+    let c = c.map_err(|refused| refused.0).unwrap();
     let mut finished = Vec::new();
     while !batch.is_empty() {
         finished = batch.step(go_on).unwrap();
