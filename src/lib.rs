@@ -47,6 +47,7 @@ mod error;
 #[allow(unsafe_code, reason = "ggml is C")]
 pub mod ggml;
 pub mod model;
+pub mod quantize;
 mod session;
 mod session_batch;
 mod sys;

@@ -111,6 +111,55 @@ impl TensorType {
             Self::I8 | Self::I16 | Self::I32 | Self::I64 | Self::F64 | Self::Q8_1 | Self::Q8_K
         )
     }
+
+    /// Whether rows can be quantized to this type without an importance matrix. That leaves out
+    /// the types below three bits that are useless (or impossible) without one, and those that
+    /// only models trained for them use.
+    pub const fn is_quantizable(self) -> bool {
+        matches!(
+            self,
+            Self::F32
+                | Self::F16
+                | Self::BF16
+                | Self::Q4_0
+                | Self::Q4_1
+                | Self::Q5_0
+                | Self::Q5_1
+                | Self::Q8_0
+                | Self::Q2_K
+                | Self::Q3_K
+                | Self::Q4_K
+                | Self::Q5_K
+                | Self::Q6_K
+                | Self::IQ4_NL
+                | Self::IQ4_XS
+        )
+    }
+
+    /// Whether it stores its elements in blocks with common scales.
+    pub const fn is_quantized(self) -> bool {
+        self.block_len() > 1
+    }
+
+    /// This type if rows of `row_len` elements can be stored in it, else the one that llama.cpp's
+    /// quantizer takes instead: one of blocks of 32, or F16.
+    pub const fn for_rows_of(self, row_len: usize) -> Self {
+        let smaller = match self {
+            Self::Q2_K | Self::Q3_K => Self::Q4_0,
+            Self::Q4_K => Self::Q5_0,
+            Self::Q5_K => Self::Q5_1,
+            Self::Q6_K => Self::Q8_0,
+            Self::IQ4_XS => Self::IQ4_NL,
+            other => other,
+        };
+        if row_len.is_multiple_of(self.block_len()) {
+            self
+        } else if row_len.is_multiple_of(smaller.block_len()) {
+            smaller
+        } else {
+            Self::F16
+        }
+    }
 }
 
 impl fmt::Display for TensorType {
@@ -152,6 +201,24 @@ mod tests {
             assert_eq!(TensorType::from_id(withdrawn), None);
         }
         assert!("q4_9".parse::<TensorType>().unwrap_err().contains("'q4_9'"));
+    }
+
+    #[test]
+    fn rows_that_are_no_whole_blocks_get_another_type() {
+        for (ty, row_len, expected) in [
+            (TensorType::Q4_K, 2816, TensorType::Q4_K),
+            (TensorType::Q4_K, 704, TensorType::Q5_0),
+            (TensorType::Q5_K, 2112, TensorType::Q5_1),
+            (TensorType::Q6_K, 704, TensorType::Q8_0),
+            (TensorType::Q4_K, 20, TensorType::F16),
+            (TensorType::Q8_0, 20, TensorType::F16),
+            (TensorType::BF16, 1, TensorType::BF16),
+        ] {
+            assert_eq!(ty.for_rows_of(row_len), expected, "{ty}, {row_len}");
+        }
+        for &ty in TensorType::ALL.iter().filter(|ty| ty.is_quantizable()) {
+            assert!(ty.for_rows_of(32).is_quantizable() && ty.is_multipliable());
+        }
     }
 
     #[test]

@@ -196,13 +196,7 @@ impl Geometry {
             Some("ffn_gate_exps") => !self.fused_experts,
             _ => true,
         };
-        let mut tensors = Vec::new();
-        let collected = TensorTable::expected(hparams, has).try_map(&mut |tensor| {
-            tensors.push(tensor);
-            Ok::<_, std::convert::Infallible>(())
-        });
-        let Ok(_) = collected;
-        tensors
+        TensorTable::expected(hparams, has).into_vec()
     }
 }
 

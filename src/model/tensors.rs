@@ -256,6 +256,16 @@ impl TensorTable<Expected> {
                 .collect(),
         }
     }
+
+    /// All of them in a list, layer by layer.
+    pub fn into_vec(self) -> Vec<Expected> {
+        let mut tensors = Vec::new();
+        let Ok(_) = self.try_map(&mut |tensor| {
+            tensors.push(tensor);
+            Ok::<_, std::convert::Infallible>(())
+        });
+        tensors
+    }
 }
 
 impl LayerTensors<Expected> {

@@ -234,10 +234,10 @@ impl<W: Write> DataWriter<W> {
     /// # Errors
     /// All tensors are written, `fill` wrote more or less than the size of the tensor, or what
     /// `fill` or the output report.
-    pub fn write_with(
+    pub fn write_with<E: From<io::Error>>(
         &mut self,
-        fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-    ) -> io::Result<()> {
+        fill: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+    ) -> Result<(), E> {
         let (name, size) = self
             .pending
             .next()
@@ -251,10 +251,11 @@ impl<W: Write> DataWriter<W> {
         if written != size {
             return Err(invalid(format!(
                 "tensor '{name}' has {size} bytes, but {written} were written"
-            )));
+            ))
+            .into());
         }
         let padding = vec![0; size.next_multiple_of(self.alignment) - size];
-        self.out.write_all(&padding)
+        Ok(self.out.write_all(&padding)?)
     }
 
     /// Flushes and returns the output.

@@ -1,0 +1,144 @@
+//! The data of one tensor on its way from file to file, a slab of rows at a time.
+
+use std::io::{self, Write};
+use std::thread;
+
+use crate::error::{Error, Result};
+use crate::ggml::convert::{from_f32, is_finite, to_f32};
+use crate::ggml::gguf::Tensor;
+use crate::ggml::types::TensorType;
+
+/// Elements that a thread converts between two writes: enough work to be worth a thread, and little
+/// beside the tensors of any model that takes long.
+const SLAB: usize = 1 << 21;
+/// Elements that a thread has in F32 at a time, which fit its cache.
+const PIECE: usize = 1 << 15;
+
+/// Why a tensor could not be written.
+pub(super) enum Failure {
+    /// The output failed.
+    Output(io::Error),
+    /// Anything else, the caller's wish to stop included.
+    Other(Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+/// A tensor and what shall become of it.
+#[derive(Clone, Copy)]
+pub(super) struct Conversion<'a> {
+    pub(super) tensor: Tensor<'a>,
+    pub(super) ty: TensorType,
+    /// Importances of the columns, matrix by matrix.
+    pub(super) importance: Option<&'a [f32]>,
+}
+
+impl Conversion<'_> {
+    /// Writes the tensor's data in the new type. Every row is converted by itself, so that the
+    /// number of threads does not show in the result. `done` hears how many bytes of the old data
+    /// are behind.
+    pub(super) fn run(
+        &self,
+        threads: usize,
+        out: &mut dyn Write,
+        done: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<(), Failure> {
+        let Tensor { info, data } = self.tensor;
+        let rows: usize = info.shape[1..].iter().product();
+        let [from, to] = self.row_bytes()?;
+        let part = (SLAB / info.shape[0]).max(1);
+        let mut buffer = Vec::new();
+        let mut first = 0;
+        while first < rows {
+            let slab = rows.min(first + part * threads) - first;
+            if self.ty == info.ty {
+                out.write_all(&data[first * from..(first + slab) * from])?;
+            } else {
+                buffer.resize(slab * to, 0);
+                self.convert_slab(first, slab.div_ceil(threads), &mut buffer)?;
+                out.write_all(&buffer)?;
+            }
+            first += slab;
+            done(first * from)?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of a row, old and new.
+    fn row_bytes(&self) -> Result<[usize; 2]> {
+        let Tensor { info, .. } = self.tensor;
+        let bytes = [info.ty, self.ty].map(|ty| ty.row_bytes(info.shape[0]));
+        match bytes {
+            [Some(from), Some(to)] => Ok([from, to]),
+            _ => Err(Error::Ggml(format!(
+                "tensor '{}': {} cannot hold rows of {}",
+                info.name, self.ty, info.shape[0]
+            ))),
+        }
+    }
+
+    /// Fills `out` with rows from `first` on, each thread with `part` of them.
+    fn convert_slab(&self, first: usize, part: usize, out: &mut [u8]) -> Result<()> {
+        let [_, to] = self.row_bytes()?;
+        thread::scope(|scope| {
+            let parts = out.chunks_mut(part * to).enumerate();
+            let threads: Vec<_> = parts
+                .map(|(i, out)| scope.spawn(move || self.convert_rows(first + i * part, out)))
+                .collect();
+            threads.into_iter().try_for_each(|thread| {
+                let panicked = |_| Error::Ggml("a thread of the quantizer panicked".into());
+                thread.join().map_err(panicked)?
+            })
+        })
+    }
+
+    /// Fills `out` with rows from `first` on.
+    fn convert_rows(&self, first: usize, out: &mut [u8]) -> Result<()> {
+        let Tensor { info, data } = self.tensor;
+        let [columns, rows_of_matrix, ..] = info.shape;
+        let [from, to] = self.row_bytes()?;
+        let mut numbers = Vec::new();
+        let (mut row, end) = (first, first + out.len() / to);
+        while row < end {
+            // The columns of each expert have their own importances.
+            let matrix = row / rows_of_matrix;
+            let next = ((matrix + 1) * rows_of_matrix)
+                .min(row + (PIECE / columns).max(1))
+                .min(end);
+            numbers.resize((next - row) * columns, 0.0);
+            to_f32(info.ty, &data[row * from..next * from], &mut numbers)?;
+            if !numbers.iter().all(|x| x.is_finite()) {
+                return Err(self.error(row, next, "hold a number that is not finite".into()));
+            }
+            let importance = self
+                .importance
+                .and_then(|all| all.get(matrix * columns..(matrix + 1) * columns));
+            let out = &mut out[(row - first) * to..(next - first) * to];
+            from_f32(self.ty, &numbers, columns, importance, out)?;
+            if !is_finite(self.ty, out) {
+                let problem = format!("hold a number that is too large for {}", self.ty);
+                return Err(self.error(row, next, problem));
+            }
+            row = next;
+        }
+        Ok(())
+    }
+
+    fn error(&self, row: usize, next: usize, problem: String) -> Error {
+        Error::Ggml(format!(
+            "tensor '{}': rows {row} to {} {problem}",
+            self.tensor.info.name,
+            next - 1
+        ))
+    }
+}
