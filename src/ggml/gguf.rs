@@ -6,7 +6,7 @@
 //! file before it was compared with the file's size.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -351,7 +351,7 @@ pub struct Gguf {
 #[derive(Debug)]
 struct Contents {
     alignment: usize,
-    metadata: BTreeMap<String, Slot>,
+    metadata: HashMap<String, Slot>,
     tensors: Vec<TensorInfo>,
     by_name: HashMap<String, usize>,
 }
@@ -403,9 +403,13 @@ impl Gguf {
         self.contents.alignment
     }
 
-    /// All metadata, in the order of the keys.
+    /// All metadata, in the order of the file.
     pub fn metadata(&self) -> impl Iterator<Item = (&str, Value<'_>)> {
-        let slots = self.contents.metadata.iter();
+        let mut slots: Vec<_> = self.contents.metadata.iter().collect();
+        slots.sort_unstable_by_key(|(_, slot)| match slot {
+            Slot::Scalar(_, range) | Slot::Array(_, _, range) => range.start,
+        });
+        let slots = slots.into_iter();
         slots.filter_map(|(key, slot)| Some((key.as_str(), self.decode(slot)?)))
     }
 
@@ -689,7 +693,7 @@ impl Contents {
         let n_tensors = cursor.u64(At::Header)?;
         let n_keys = cursor.u64(At::Header)?;
 
-        let mut metadata = BTreeMap::new();
+        let mut metadata = HashMap::new();
         for index in 0..n_keys {
             let key = cursor.name(At::Key(index))?;
             let slot = cursor.slot(key)?;

@@ -1,5 +1,5 @@
 //! libllama's own language models, for comparison: what upstream computes on the same backbone,
-//! and how long it takes.
+//! how long it takes, and how it quantizes.
 
 use std::ffi::CString;
 use std::path::Path;
@@ -55,8 +55,7 @@ impl UpstreamModel {
         super::log::capture();
         let refused =
             |what: &str| Error::Ggml(format!("{}: libllama refused the {what}", path.display()));
-        let text =
-            CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| refused("path"))?;
+        let text = c_path(path)?;
         // SAFETY: a terminated path and parameters that start from libllama's defaults.
         unsafe {
             sys::llama_backend_init();
@@ -156,5 +155,59 @@ impl UpstreamModel {
             let n = sys::llama_vocab_n_tokens(vocab) as usize;
             Ok(std::slice::from_raw_parts(row, n).to_vec())
         }
+    }
+}
+
+fn c_path(path: &Path) -> Result<CString> {
+    CString::new(path.as_os_str().as_encoded_bytes())
+        .map_err(|_| Error::Ggml(format!("{}: libllama refused the path", path.display())))
+}
+
+/// Quantizes a file of an architecture that libllama knows. `file_type` is libllama's number of a
+/// mixture; `importance` has names of tensors with the weights of their columns, and may be empty.
+///
+/// # Errors
+/// libllama refuses.
+pub fn quantize(
+    input: &Path,
+    output: &Path,
+    file_type: u32,
+    pure: bool,
+    importance: &[(CString, Vec<f32>)],
+) -> Result<()> {
+    super::log::capture();
+    let (from, to) = (c_path(input)?, c_path(output)?);
+    let mut entries: Vec<_> = importance
+        .iter()
+        .map(|(name, weights)| sys::llama_model_imatrix_data {
+            name: name.as_ptr(),
+            data: weights.as_ptr(),
+            size: weights.len(),
+        })
+        .collect();
+    entries.push(sys::llama_model_imatrix_data {
+        name: std::ptr::null(),
+        data: std::ptr::null(),
+        size: 0,
+    });
+    // SAFETY: terminated paths, parameters that start from libllama's defaults, and a list of
+    // importances that ends with a null name; all outlive the call.
+    let status = unsafe {
+        sys::llama_backend_init();
+        let mut params = sys::llama_model_quantize_default_params();
+        params.nthread = 1;
+        params.ftype = file_type as sys::llama_ftype;
+        params.pure_ = pure;
+        if !importance.is_empty() {
+            params.imatrix = entries.as_ptr();
+        }
+        sys::llama_model_quantize(from.as_ptr(), to.as_ptr(), &params)
+    };
+    match status {
+        0 => Ok(()),
+        _ => Err(Error::Ggml(format!(
+            "{}: libllama refused to quantize it",
+            input.display()
+        ))),
     }
 }

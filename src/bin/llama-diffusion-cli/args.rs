@@ -21,6 +21,7 @@ pub use output::OutputArgs;
 pub use placement::gpus;
 
 use crate::inert;
+use crate::quantize::QuantizeArgs;
 use crate::spelling::respell;
 use chat::ChatArgs;
 use common::CommonArgs;
@@ -93,6 +94,10 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Subcommand {
+    /// Write a model with its matrices in a smaller type, as llama.cpp's llama-quantize does for
+    /// other architectures
+    Quantize(QuantizeArgs),
+
     /// Show a recording of --record again, without its model
     Replay(ReplayArgs),
 }

@@ -7,7 +7,9 @@ mod demo;
 mod hub;
 mod inert;
 mod interrupt;
+mod progress;
 mod prompt;
+mod quantize;
 mod record;
 mod report;
 mod spelling;
@@ -17,11 +19,9 @@ mod view;
 use std::fs::File;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::{self, IsTerminal as _};
-use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::sync::Mutex;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use llama_diffusion::chat::{Message, Role};
 use llama_diffusion::{CancelFlag, Device, Error, FinishReason, Result, TextModel};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
@@ -89,12 +89,8 @@ fn run(args: &mut Args) -> Result<FinishReason> {
     }
     // Before the first Ctrl-C may come.
     let interrupt = Interrupt::install();
-    if let Some(Subcommand::Replay(replay)) = args.command.take() {
-        args.output.drafts = true;
-        args.output.progress = true;
-        return interrupt
-            .while_waiting(|| record::replay(&replay, args))
-            .map(|()| FinishReason::EndOfText);
+    if let Some(command) = args.command.take() {
+        return run_subcommand(command, args, &interrupt).map(|()| FinishReason::EndOfText);
     }
     let chat = args.is_chat(io::stdin().is_terminal());
     // What the user got wrong is said before minutes of loading.
@@ -115,6 +111,17 @@ fn run(args: &mut Args) -> Result<FinishReason> {
     }
 }
 
+fn run_subcommand(command: Subcommand, args: &mut Args, interrupt: &Interrupt) -> Result<()> {
+    match command {
+        Subcommand::Quantize(options) => quantize::run(&options, interrupt.flag()),
+        Subcommand::Replay(replay) => {
+            args.output.drafts = true;
+            args.output.progress = true;
+            interrupt.while_waiting(|| record::replay(&replay, args))
+        }
+    }
+}
+
 fn load(args: &Args, cancel: &CancelFlag) -> Result<TextModel> {
     let path = args.placement.model()?;
     let placement = args.placement.params();
@@ -124,24 +131,10 @@ fn load(args: &Args, cancel: &CancelFlag) -> Result<TextModel> {
             "-ngl has no effect: there is no GPU, or this program was built without support for it"
         );
     }
-    // Hidden where the standard error is no terminal.
-    let bar = ProgressBar::new(100).with_message("loading");
-    if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:40}] {percent}%") {
-        bar.set_style(style.progress_chars("## "));
-    }
-    let progress = &mut |share: f32| {
-        bar.set_position((share * 100.0) as u64);
-        match cancel.is_cancelled() {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
-    };
-    let model = match &path {
+    progress::show("loading", cancel, |progress| match &path {
         Some(path) => TextModel::load(path, &placement, progress),
         None => demo::load(&placement, progress),
-    };
-    bar.finish_and_clear();
-    model
+    })
 }
 
 fn list_devices() {

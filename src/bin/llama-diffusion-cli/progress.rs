@@ -1,0 +1,28 @@
+//! The bar of work that takes long.
+
+use std::ops::ControlFlow;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use llama_diffusion::CancelFlag;
+
+/// Shows how far `work` is while it tells, and stops it when it is cancelled. Nothing is shown where
+/// the standard error is no terminal.
+pub fn show<T>(
+    message: &'static str,
+    cancel: &CancelFlag,
+    work: impl FnOnce(&mut dyn FnMut(f32) -> ControlFlow<()>) -> T,
+) -> T {
+    let bar = ProgressBar::new(100).with_message(message);
+    if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:40}] {percent}%") {
+        bar.set_style(style.progress_chars("## "));
+    }
+    let result = work(&mut |share| {
+        bar.set_position((share * 100.0) as u64);
+        match cancel.is_cancelled() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    });
+    bar.finish_and_clear();
+    result
+}
