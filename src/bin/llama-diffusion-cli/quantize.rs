@@ -1,9 +1,11 @@
 //! `quantize`: a model with its matrices in a smaller type, by llama-quantize's flags.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Arg, Command};
 use llama_diffusion::ggml::types::TensorType;
 use llama_diffusion::quantize::{
     FileType, ImportanceMatrix, Mix, Plan, QuantizeParams, TypeOverride,
@@ -24,7 +26,7 @@ pub struct QuantizeArgs {
     output: PathBuf,
 
     /// Type of the file, in either case, or llama.cpp's number for it
-    #[arg(value_name = "TYPE", ignore_case = true, value_parser = file_types())]
+    #[arg(value_name = "TYPE", value_parser = FileTypeParser)]
     file_type: FileType,
 
     /// Threads, as for llama-quantize
@@ -75,12 +77,31 @@ fn possible_value(ty: &FileType) -> PossibleValue {
     }
 }
 
-fn file_types() -> impl TypedValueParser<Value = FileType> {
-    PossibleValuesParser::new(FileType::ALL.iter().map(possible_value)).try_map(|text| {
-        let is_it = |ty: &&FileType| possible_value(ty).matches(&text, true);
-        let known = FileType::ALL.iter().find(is_it).copied();
-        known.map_or_else(|| text.parse(), Ok)
-    })
+/// Takes the names in either case, and suggests the nearest for one that is not among them.
+#[derive(Clone)]
+struct FileTypeParser;
+
+impl TypedValueParser for FileTypeParser {
+    type Value = FileType;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<FileType, clap::Error> {
+        let names = PossibleValuesParser::new(FileType::ALL.iter().map(possible_value));
+        let parser = names.try_map(|text| {
+            let is_it = |ty: &&FileType| possible_value(ty).matches(&text, false);
+            let known = FileType::ALL.iter().find(is_it).copied();
+            known.map_or_else(|| text.parse(), Ok)
+        });
+        parser.parse_ref(command, arg, &value.to_ascii_uppercase())
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(FileType::ALL.iter().map(possible_value)))
+    }
 }
 
 fn parse_override(text: &str) -> Result<TypeOverride, String> {
