@@ -42,6 +42,7 @@
 #[allow(unsafe_code, reason = "callers are C")]
 pub mod capi;
 pub mod chat;
+pub mod cross_entropy;
 pub mod diffusion;
 mod error;
 #[allow(unsafe_code, reason = "ggml is C")]

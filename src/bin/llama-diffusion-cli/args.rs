@@ -20,6 +20,7 @@ pub use common::PromptSource;
 pub use output::OutputArgs;
 pub use placement::gpus;
 
+use crate::cross_entropy::CrossEntropyArgs;
 use crate::inert;
 use crate::quantize::QuantizeArgs;
 use crate::spelling::respell;
@@ -94,6 +95,9 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Subcommand {
+    /// Print how well models denoise known answers: what a smaller type costs
+    CrossEntropy(CrossEntropyArgs),
+
     /// Write a model with its matrices in a smaller type, as llama.cpp's llama-quantize does for
     /// other architectures
     Quantize(QuantizeArgs),

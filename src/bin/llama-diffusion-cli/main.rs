@@ -3,6 +3,7 @@
 mod answer;
 mod args;
 mod chat;
+mod cross_entropy;
 mod demo;
 mod hub;
 mod inert;
@@ -113,6 +114,7 @@ fn run(args: &mut Args) -> Result<FinishReason> {
 
 fn run_subcommand(command: Subcommand, args: &mut Args, interrupt: &Interrupt) -> Result<()> {
     match command {
+        Subcommand::CrossEntropy(options) => cross_entropy::run(&options, interrupt.flag()),
         Subcommand::Quantize(options) => quantize::run(&options, interrupt.flag()),
         Subcommand::Replay(replay) => {
             args.output.drafts = true;
