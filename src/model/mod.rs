@@ -8,6 +8,7 @@ mod graph;
 pub mod hparams;
 mod kv_cache;
 pub mod mask;
+pub mod mix;
 mod pass;
 mod placement;
 mod sequence;

@@ -13,6 +13,7 @@ use half::{bf16, f16};
 
 use super::file::ModelFile;
 use super::hparams::{ARCHITECTURE, Hparams, LayerHparams, LayerKind, embedding_scale};
+use super::mix::{Backbone, FileType, Mix};
 use super::tensors::{Expected, TOKEN_EMBD, TensorTable, TensorUse};
 use crate::diffusion::Overrides;
 use crate::error::{Error, Result};
@@ -217,45 +218,36 @@ impl FromStr for Geometry {
 }
 
 /// The types of a generated model's matrices. Norms, scales and routers are F32. A type whose
-/// blocks do not fit the rows of a tensor gives way to the next that does, as llama.cpp's quantizer
-/// has it.
+/// blocks do not fit the rows of a tensor [gives way](TensorType::for_rows_of).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WeightTypes {
     /// One type.
     Uniform(TensorType),
-    /// Q4_K, with Q6_K for the embedding and, in every other layer, for value and down projections:
-    /// the mixture of the files called Q4_K_M.
+    /// The mixture of the files called Q4_K_M.
     Q4KM,
 }
 
 impl WeightTypes {
-    fn of(self, tensor: &Expected) -> TensorType {
-        if tensor.usage != TensorUse::Matrix {
-            return TensorType::F32;
-        }
-        let ty = match self {
-            Self::Uniform(ty) => ty,
-            Self::Q4KM => {
-                let sensitive = ["attn_v", "ffn_down"]
-                    .iter()
-                    .any(|name| tensor.name.contains(name));
-                match tensor.layer {
-                    Some(layer) if sensitive && layer % 2 == 0 => TensorType::Q6_K,
-                    None if tensor.name == TOKEN_EMBD => TensorType::Q6_K,
-                    _ => TensorType::Q4_K,
-                }
-            }
+    fn of(self, tensors: &[Expected], geometry: &Geometry) -> Vec<TensorType> {
+        let types: Vec<_> = match self {
+            Self::Uniform(ty) => tensors
+                .iter()
+                .map(|tensor| {
+                    let is_matrix = tensor.usage == TensorUse::Matrix;
+                    is_matrix.then(|| ty.for_rows_of(tensor.shape[0]))
+                })
+                .collect(),
+            Self::Q4KM => Mix::of(FileType::Q4_K_M).types(
+                tensors,
+                &Backbone {
+                    n_layers: geometry.n_layers,
+                    n_experts: geometry.n_experts,
+                    weighted: false,
+                },
+            ),
         };
-        let fits = |ty: &TensorType| tensor.shape[0].is_multiple_of(ty.block_len());
-        let coarser = match ty {
-            TensorType::Q4_K => TensorType::Q5_0,
-            TensorType::Q5_K => TensorType::Q5_1,
-            _ => TensorType::Q8_0,
-        };
-        [ty, coarser]
-            .into_iter()
-            .find(fits)
-            .unwrap_or(TensorType::F16)
+        let types = types.into_iter();
+        types.map(|ty| ty.unwrap_or(TensorType::F32)).collect()
     }
 }
 
@@ -311,11 +303,9 @@ fn write<W: Write>(
         return Err(Error::parameter("vocab_size", problem));
     }
     let hparams = geometry.hparams();
-    let tensors: Vec<_> = geometry
-        .tensors(&hparams)
-        .into_iter()
-        .map(|tensor| (types.of(&tensor), tensor))
-        .collect();
+    let tensors = geometry.tensors(&hparams);
+    let types = types.of(&tensors, geometry);
+    let tensors: Vec<_> = types.into_iter().zip(tensors).collect();
     let mut writer = GgufWriter::new();
     set_hparams(&mut writer, &hparams);
     set_tokenizer(&mut writer, &hparams);

@@ -1,12 +1,11 @@
 //! Quantization of model files: the matrices of a DiffusionGemma model in smaller types, everything
 //! else as it is.
 //!
-//! [`mix`] decides which tensor gets which type, [`imatrix`] reads what weighs the errors, `stream`
-//! converts the data of one tensor. Here they meet: a [`Plan`] is made of an open, checked model
-//! and says what its file would hold, and [`Plan::write`] writes it.
+//! A [`Mix`] decides which tensor gets which type, [`imatrix`] reads what weighs the errors,
+//! `stream` converts the data of one tensor. Here they meet: a [`Plan`] is made of an open, checked
+//! model and says what its file would hold, and [`Plan::write`] writes it.
 
 pub mod imatrix;
-pub mod mix;
 mod stream;
 
 use std::fs;
@@ -14,9 +13,8 @@ use std::io::{self, BufWriter, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
 
+pub use crate::model::mix::{FileType, Mix, TypeOverride};
 pub use imatrix::ImportanceMatrix;
-use mix::Backbone;
-pub use mix::{FileType, Mix, TypeOverride};
 use stream::{Conversion, Failure};
 
 use crate::error::{Error, Result};
@@ -24,7 +22,8 @@ use crate::ggml::gguf::writer::GgufWriter;
 use crate::ggml::types::TensorType;
 use crate::model::file::ModelFile;
 use crate::model::hparams::{ARCHITECTURE, Hparams, embedding_scale};
-use crate::model::tensors::{TOKEN_EMBD, TensorTable, TensorUse};
+use crate::model::mix::Backbone;
+use crate::model::tensors::{Expected, TOKEN_EMBD, TensorTable, TensorUse};
 use crate::sys;
 
 const ARCHITECTURE_KEY: &str = "general.architecture";
@@ -101,8 +100,8 @@ impl Plan {
         let expected = TensorTable::expected(&hparams, |name| file.tensor(name).is_some());
         let expected = expected.into_vec();
         for TypeOverride { pattern, .. } in &params.mix.overrides {
-            let matches = |t: &&_| is_matrix(t) && pattern.is_match(&t.name);
-            if expected.iter().find(matches).is_none() {
+            let matches = |t: &Expected| t.usage == TensorUse::Matrix && pattern.is_match(&t.name);
+            if !expected.iter().any(matches) {
                 return Err(Error::parameter(
                     TENSOR_TYPE,
                     format!("'{pattern}' matches none of the model's matrices"),
@@ -369,10 +368,6 @@ fn check_architecture(file: &ModelFile) -> Result<()> {
              llama-quantize for the architectures that it knows"
         ),
     ))
-}
-
-fn is_matrix(tensor: &crate::model::tensors::Expected) -> bool {
-    tensor.usage == TensorUse::Matrix
 }
 
 /// Copies the metadata, without what describes the parts of a split model, and adds what describes

@@ -125,7 +125,7 @@ pub fn run(args: &CrossEntropyArgs, cancel: &CancelFlag) -> Result<()> {
     let exchanges = read(&args.answers)?;
     let levels = NOISE_LEVELS.map(|level| format!("{:.0} % noise", level * 100.0));
     println!(
-        "| model | bits per weight | {} | mean | ± | more than the first | ± | likeliest |",
+        "| model | bits per weight | {} | mean | ± | against the first | ± | likeliest |",
         levels.join(" | ")
     );
     println!("|---{}|", "|---:".repeat(levels.len() + 6));
@@ -141,14 +141,14 @@ pub fn run(args: &CrossEntropyArgs, cancel: &CancelFlag) -> Result<()> {
         let first = first.get_or_insert_with(|| means.clone());
         let differences: Vec<f64> = means.iter().zip(first).map(|(a, b)| a - *b).collect();
         let levels = (0..NOISE_LEVELS.len())
-            .map(|i| format!("{:.4}", mean(scores.iter().map(|score| score.levels[i]))));
+            .map(|i| format!("{:.5}", mean(scores.iter().map(|score| score.levels[i]))));
         let file = model.model().file();
         let elements: usize = file
             .tensors()
             .map(|(_, tensor)| tensor.info.shape.iter().product::<usize>())
             .sum();
         println!(
-            "| {} | {:.2} | {} | {:.4} | {:.4} | {:+.4} | {:.4} | {:.1} % |",
+            "| {} | {:.2} | {} | {:.5} | {:.5} | {:+.5} | {:.5} | {:.1} % |",
             path.file_name().unwrap_or(path.as_os_str()).display(),
             file.tensor_bytes() as f64 * 8.0 / elements.max(1) as f64,
             levels.collect::<Vec<_>>().join(" | "),

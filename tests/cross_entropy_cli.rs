@@ -1,0 +1,119 @@
+//! `llama-diffusion-cli cross-entropy` from outside, on the demo model.
+
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+
+use assert_cmd::Command;
+use llama_diffusion::quantize::{FileType, Plan, QuantizeParams};
+use tempfile::TempDir;
+
+const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/demo-q8_0.gguf");
+
+fn run(dir: &TempDir, args: &[&str]) -> Output {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("llama-diffusion-cli"));
+    command.current_dir(dir).arg("cross-entropy").args(args);
+    command.output().unwrap()
+}
+
+/// The cells of the rows below the head, without the names of the models.
+fn table(dir: &TempDir, args: &[&str]) -> Vec<Vec<f64>> {
+    let output = run(dir, args);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let rows = stdout.lines().skip(2).map(|row| {
+        let cells = row.trim_matches('|').split('|').skip(1);
+        let cells = cells.map(|cell| cell.trim().trim_end_matches(" %").parse().unwrap());
+        cells.collect()
+    });
+    rows.collect()
+}
+
+fn save(dir: &TempDir, name: &str, lines: &[&str]) {
+    fs::write(dir.path().join(name), lines.join("\n")).unwrap();
+}
+
+const RIGHT: &str =
+    r#"{"prompt": "What is the capital of Norway?", "answer": "The capital of Norway is Oslo."}"#;
+const WRONG: &str =
+    r#"{"prompt": "What is the capital of Norway?", "answer": "The capital of Norway is Rome."}"#;
+
+#[test]
+fn right_answers_and_good_types_have_the_lower_cross_entropy() {
+    let dir = TempDir::new().unwrap();
+    let rough = dir.path().join("rough.gguf");
+    let mut params = QuantizeParams::new(FileType::Q4_0);
+    params.allow_requantize = true;
+    params.threads = Some(1);
+    params.mix.pure = true;
+    let plan = Plan::new(Path::new(DEMO), params).unwrap();
+    plan.write(&rough, &mut |_| std::ops::ControlFlow::Continue(()))
+        .unwrap();
+
+    save(&dir, "right.jsonl", &[RIGHT]);
+    save(&dir, "wrong.jsonl", &[WRONG]);
+    let right = table(&dir, &["right.jsonl", DEMO, "-t", "1"]);
+    let wrong = table(&dir, &["wrong.jsonl", DEMO, "rough.gguf", "-t", "1"]);
+    let [bits, quarter, .., noise, mean, _, difference, _, top1] = right[0][..] else {
+        panic!("{right:?}");
+    };
+    assert!((8.5..9.0).contains(&bits) && wrong[1][0] < 5.5);
+    assert!(quarter < 0.2 && mean < 0.5 && top1 > 90.0, "{right:?}");
+    // Of a canvas of noise the prompt alone tells what it was.
+    assert!(quarter <= noise, "{right:?}");
+    assert_eq!(difference, 0.0);
+    assert!(wrong[0][5] > mean + 0.5, "{wrong:?}");
+    // What the model does not believe, its types do not believe alike.
+    assert_ne!(wrong[1][7], 0.0);
+    assert!(
+        (wrong[1][7] - (wrong[1][5] - wrong[0][5])).abs() < 2e-5,
+        "{wrong:?}"
+    );
+    let wrong = &wrong[..1];
+
+    // The same conversation as messages; another seed has other noise.
+    let messages = r#"{"messages": [{"role": "user", "content": "What is the capital of Norway?"},
+        {"role": "assistant", "content": "The capital of Norway is Rome."}]}"#;
+    save(
+        &dir,
+        "messages.jsonl",
+        &["", &messages.replace('\n', " "), ""],
+    );
+    assert_eq!(table(&dir, &["messages.jsonl", DEMO, "-t", "1"]), wrong);
+    assert_eq!(table(&dir, &["wrong.jsonl", DEMO, "-t", "2"]), wrong);
+    assert_ne!(
+        table(&dir, &["wrong.jsonl", DEMO, "-t", "1", "-s", "2"]),
+        wrong
+    );
+}
+
+#[test]
+fn mistakes_are_named() {
+    let dir = TempDir::new().unwrap();
+    save(&dir, "right.jsonl", &[RIGHT]);
+    save(&dir, "broken.jsonl", &[RIGHT, "", "{\"prompt\": "]);
+    save(&dir, "half.jsonl", &[r#"{"prompt": "Hello!"}"#]);
+    save(&dir, "empty.jsonl", &["", ""]);
+    for (line, parts) in [
+        (&["right.jsonl"][..], &["<MODEL>..."][..]),
+        (
+            &["none.jsonl", DEMO],
+            &["error: none.jsonl", "No such file"],
+        ),
+        (&["broken.jsonl", DEMO], &["error: broken.jsonl: line 3"]),
+        (&["half.jsonl", DEMO], &["half.jsonl: line 1", "\"answer\""]),
+        (&["empty.jsonl", DEMO], &["empty.jsonl", "no lines"]),
+        (&["right.jsonl", "none.gguf"], &["error: none.gguf"]),
+    ] {
+        let output = run(&dir, line);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{line:?}: {stderr}");
+        for part in parts {
+            assert!(
+                stderr.contains(part),
+                "{line:?}: {part:?} is not in {stderr:?}"
+            );
+        }
+    }
+}
