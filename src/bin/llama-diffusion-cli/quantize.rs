@@ -34,7 +34,7 @@ pub struct QuantizeArgs {
     nthreads: Option<usize>,
 
     /// Threads [default: one for each core]
-    #[arg(short, long, value_name = "N", env = "LLAMA_ARG_THREADS")]
+    #[arg(short, long, value_name = "N")]
     threads: Option<i32>,
 
     /// Importance matrix of llama-imatrix, in GGUF or its older format: errors where activations
