@@ -2,7 +2,8 @@
 //! recorded random draws, where every token of every step must be the same.
 //!
 //! `tests/golden/README.md` documents the format. `DIFFUSION_GOLDEN_DIR` names a folder with more
-//! cases.
+//! cases; `DIFFUSION_GOLDEN_DEVICE` a device (`CUDA0`) on which they are run, too. All else runs on
+//! the CPU.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -133,10 +134,11 @@ impl Case {
         } else {
             &path
         };
-        let model = Model::load(path, &PlacementParams::default(), &mut |_| {
-            ControlFlow::Continue(())
-        })
-        .unwrap();
+        let placement = PlacementParams {
+            devices: Some(run.device.iter().map(|name| name.to_string()).collect()),
+            ..PlacementParams::default()
+        };
+        let model = Model::load(path, &placement, &mut |_| ControlFlow::Continue(())).unwrap();
         assert_eq!(model.hparams().vocab_size, self.meta.vocab_size);
         assert_eq!(model.hparams().canvas_length, self.meta.canvas_length);
         Arc::new(if run.cpu_kernels {
@@ -166,6 +168,8 @@ impl Case {
 #[derive(Clone, Copy)]
 struct Run {
     name: &'static str,
+    /// A GPU, or nothing for the CPU.
+    device: Option<&'static str>,
     kv: KvType,
     flash: FlashAttention,
     batch: usize,
@@ -179,6 +183,7 @@ struct Run {
 
 const F32: Run = Run {
     name: "f32, flash attention",
+    device: None,
     kv: KvType::F32,
     flash: FlashAttention::On,
     batch: 256,
@@ -313,8 +318,18 @@ fn forwards(case: &Case, model: &Arc<Model>, run: &Run) -> [f64; 3] {
     [first, decode(1), worst_kv]
 }
 
-/// Replays the recorded generation; returns the largest error of an entropy, in nats.
-fn generation(case: &Case, model: &Arc<Model>, run: &Run) -> f32 {
+/// How a replay went.
+struct Replay {
+    /// Steps that were as recorded in every token and decision.
+    steps: usize,
+    /// The largest error of an entropy in them, in nats.
+    worst_entropy: f32,
+    /// What the first step did that was not.
+    difference: Option<String>,
+}
+
+/// Replays the recorded generation up to its first difference.
+fn generation(case: &Case, model: &Arc<Model>, run: &Run) -> Replay {
     let meta = &case.meta;
     let (canvas, g) = (meta.canvas_length, &meta.generation);
     let row = |values: &[Token], i: usize| values[i * canvas..(i + 1) * canvas].to_vec();
@@ -375,80 +390,100 @@ fn generation(case: &Case, model: &Arc<Model>, run: &Run) -> f32 {
         case.floats("gen.mean_entropy"),
     );
     let (accept, stop) = (case.flags("gen.accept"), case.flags("gen.stop"));
-    let (mut i, mut worst) = (0, 0.0_f32);
     let name = case.name();
+    let mut replay = Replay {
+        steps: 0,
+        worst_entropy: 0.0,
+        difference: None,
+    };
     let answer = session.generate_with(
         &case.tokens("prompt"),
         &params,
         &noise,
         &CancelFlag::default(),
         &mut |event| {
-            if let Event::Draft(draft) = event {
-                let at = format!(
-                    "{name}, {}: canvas {} step {}",
+            let Event::Draft(draft) = event else {
+                return ControlFlow::Continue(());
+            };
+            let i = replay.steps;
+            let recorded = i * canvas..(i + 1) * canvas;
+            let alike = |what: &str, alike: bool| match alike {
+                true => Ok(()),
+                false => Err(format!(
+                    "{name}, {}: canvas {} step {}: {what}",
                     run.name, draft.block, draft.step
-                );
-                assert!(i < meta.steps, "{at}: the reference had stopped");
-                assert_eq!(draft.argmax, row(&argmax, i), "{at}: argmax");
-                assert_eq!(draft.sampled, row(&sampled, i), "{at}: sampled");
-                assert_eq!(
-                    draft.accepted,
-                    &accept[i * canvas..(i + 1) * canvas],
-                    "{at}: accepted"
-                );
-                assert_eq!(draft.canvas, row(&canvas_out, i), "{at}: next canvas");
-                assert!(
-                    (draft.temperature - temperature[i]).abs() < 1e-6,
-                    "{at}: temperature"
-                );
-                assert_eq!(draft.progress == Progress::Converged, stop[i], "{at}: stop");
-                assert!(
-                    (draft.mean_entropy - mean[i]).abs() < 1e-2,
-                    "{at}: mean entropy"
-                );
-                for (ours, theirs) in draft.entropy.iter().zip(&entropy[i * canvas..]) {
-                    worst = worst.max((ours - theirs).abs());
-                }
-                i += 1;
+                )),
+            };
+            let checked = alike("the reference had stopped", i < meta.steps)
+                .and_then(|()| alike("argmax", draft.argmax == row(&argmax, i)))
+                .and_then(|()| alike("sampled", draft.sampled == row(&sampled, i)))
+                .and_then(|()| alike("accepted", draft.accepted == &accept[recorded.clone()]))
+                .and_then(|()| alike("next canvas", draft.canvas == row(&canvas_out, i)))
+                .and_then(|()| {
+                    let error = (draft.temperature - temperature[i]).abs();
+                    alike("temperature", error < 1e-6)
+                })
+                .and_then(|()| {
+                    let converged = draft.progress == Progress::Converged;
+                    alike("stop", converged == stop[i])
+                })
+                .and_then(|()| {
+                    let error = (draft.mean_entropy - mean[i]).abs();
+                    alike("mean entropy", error < 1e-2)
+                });
+            if let Err(difference) = checked {
+                replay.difference = Some(difference);
+                return ControlFlow::Break(());
             }
+            for (ours, theirs) in draft.entropy.iter().zip(&entropy[recorded]) {
+                replay.worst_entropy = replay.worst_entropy.max((ours - theirs).abs());
+            }
+            replay.steps += 1;
             ControlFlow::Continue(())
         },
     );
     let answer = answer.unwrap();
-    assert_eq!(i, meta.steps, "{name}: steps");
-    let blocks: Vec<Token> = answer
-        .generation
-        .canvases
-        .iter()
-        .flat_map(|c| c.tokens.clone())
-        .collect();
-    assert_eq!(blocks, case.tokens("gen.blocks"), "{name}: blocks");
-    let finished: Vec<bool> = answer.generation.canvases.iter().map(|c| c.ended).collect();
-    assert_eq!(finished, case.flags("gen.finished"), "{name}: finished");
-    worst
+    if replay.difference.is_none() {
+        assert_eq!(replay.steps, meta.steps, "{name}: steps");
+        let blocks: Vec<Token> = answer
+            .generation
+            .canvases
+            .iter()
+            .flat_map(|c| c.tokens.clone())
+            .collect();
+        assert_eq!(blocks, case.tokens("gen.blocks"), "{name}: blocks");
+        let finished: Vec<bool> = answer.generation.canvases.iter().map(|c| c.ended).collect();
+        assert_eq!(finished, case.flags("gen.finished"), "{name}: finished");
+    }
+    replay
+}
+
+/// Runs the forwards of a case and asserts its limits.
+fn check_forwards(case: &Case, run: &Run) {
+    let model = case.load(run);
+    let errors = forwards(case, &model, run);
+    let [plain, conditioned, kv] = errors;
+    println!(
+        "{}: {}: logits {plain:.1e}, self-conditioned {conditioned:.1e}, K and V {kv:.1e}",
+        case.name(),
+        run.name
+    );
+    for (error, limit) in errors.iter().zip(run.limits) {
+        assert!(
+            *error <= limit,
+            "{}: {}: {errors:?} above {:?}",
+            case.name(),
+            run.name,
+            run.limits
+        );
+    }
 }
 
 #[test]
 fn single_forwards_agree_with_transformers() {
     for case in Case::all() {
         for run in &RUNS {
-            let model = case.load(run);
-            let errors = forwards(&case, &model, run);
-            let [plain, conditioned, kv] = errors;
-            println!(
-                "{}: {}: logits {plain:.1e}, self-conditioned {conditioned:.1e}, K and V {kv:.1e}",
-                case.name(),
-                run.name
-            );
-            for (error, limit) in errors.iter().zip(run.limits) {
-                assert!(
-                    *error <= limit,
-                    "{}: {}: {errors:?} above {:?}",
-                    case.name(),
-                    run.name,
-                    run.limits
-                );
-            }
+            check_forwards(&case, run);
         }
     }
 }
@@ -458,7 +493,11 @@ fn generations_replay_token_for_token() {
     for case in Case::all() {
         for run in &RUNS[..3] {
             let model = case.load(run);
-            let worst = generation(&case, &model, run);
+            let replay = generation(&case, &model, run);
+            if let Some(difference) = replay.difference {
+                panic!("{difference}");
+            }
+            let worst = replay.worst_entropy;
             println!(
                 "{}: {}: {} steps, entropies within {worst:.1e}",
                 case.name(),
@@ -473,4 +512,37 @@ fn generations_replay_token_for_token() {
             );
         }
     }
+}
+
+/// On a device of the user's choice: forwards within the limits of F16, and how far the traces go
+/// before a rounding decides a token otherwise, which is told and no failure.
+#[test]
+fn the_named_device_agrees() {
+    let Ok(device) = std::env::var("DIFFUSION_GOLDEN_DEVICE") else {
+        return;
+    };
+    let device: &'static str = device.leak();
+    let run = Run {
+        name: device,
+        device: (device != "CPU").then_some(device),
+        kv: KvType::F16,
+        limits: [5e-3, 5e-3, 5e-3],
+        ..F32
+    };
+    let (mut equal, mut all) = (0, 0);
+    for case in Case::all() {
+        check_forwards(&case, &run);
+        let model = case.load(&run);
+        let replay = generation(&case, &model, &run);
+        println!(
+            "{}: {device}: {} of {} steps as recorded; {}",
+            case.name(),
+            replay.steps,
+            case.meta.steps,
+            replay.difference.as_deref().unwrap_or("no difference")
+        );
+        equal += replay.steps;
+        all += case.meta.steps;
+    }
+    println!("golden: {equal} of {all} steps as recorded on {device}");
 }

@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# Checks and measures a machine with an NVIDIA GPU (CUDA 12.8 or newer), and writes one JSON file:
+# the golden cases on the device, then prefill and denoising steps of the 26B-A4B geometry with
+# random weights (no download), with a profile, growing prefixes, batches of canvases, and libllama
+# in the same run.
+#
+#   tools/gpu-check.sh [RESULT.json]
+#
+# DEVICE    the device, CUDA0 by default; CPU tries the script without a GPU, on a small model
+# MODELS    what to measure, "26b-a4b:q4_k_m 26b-a4b:q8_0" by default ("tiny:q8_0" on the CPU)
+# BIN       a folder with programs built beforehand: llama-diffusion-bench, and the test golden
+# SECONDS_LEFT  begin no measurement after so many seconds, 570 by default, the build not counted
+#
+# Ends with 1 if a golden case fails or no measurement could be made. What was left out for lack of
+# time, or failed, is told in the result under "failed".
+set -euo pipefail
+result=$(realpath -m "${1:-gpu-check.json}")
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+device=${DEVICE:-CUDA0}
+limit=${SECONDS_LEFT:-570}
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+
+if [ "$device" = CPU ]; then
+    features=()
+    place=(-dev none)
+    models=${MODELS:-tiny:q8_0}
+    prefixes=0,64,256
+else
+    features=(--features cuda)
+    place=(-dev "$device")
+    models=${MODELS:-26b-a4b:q4_k_m 26b-a4b:q8_0}
+    prefixes=0,1024,8192,32768
+fi
+
+if [ -n "${BIN:-}" ]; then
+    bench=$BIN/llama-diffusion-bench
+    golden=$BIN/golden
+else
+    cargo build --release --locked "${features[@]}" --bin llama-diffusion-bench
+    bench=${CARGO_TARGET_DIR:-target}/release/llama-diffusion-bench
+    golden=$(cargo test --release --locked "${features[@]}" --test golden --no-run --message-format=json |
+        sed -n 's/.*"executable":"\([^"]*golden-[^"]*\)".*/\1/p')
+fi
+SECONDS=0
+
+if [ "$device" != CPU ] && ! "$bench" --list-devices | grep -q "^ *$device:"; then
+    echo "error: there is no device $device; there are:" >&2
+    "$bench" --list-devices >&2
+    exit 1
+fi
+
+say() { printf '\n== %s (after %d s)\n' "$*" "$SECONDS" >&2; }
+
+say "golden cases on $device"
+golden_passed=true
+DIFFUSION_GOLDEN_DEVICE=$device "$golden" --nocapture the_named_device_agrees >"$tmp/golden" 2>&1 ||
+    golden_passed=false
+grep -E ": $device: |^golden: " "$tmp/golden" >&2 || cat "$tmp/golden" >&2
+
+measured=0
+: >"$tmp/results"
+: >"$tmp/failed"
+
+# measure NAME ARGUMENT…: one run of the benchmark; its object joins the results.
+measure() {
+    local name=$1
+    shift
+    say "$name"
+    if [ "$SECONDS" -ge "$limit" ]; then
+        echo "left out: $limit s are over" >&2
+        printf '%s\n' "$name: left out for lack of time" >>"$tmp/failed"
+    elif timeout $((limit - SECONDS + 30)) "$bench" "${place[@]}" "$@" -o json >"$tmp/one" 2>"$tmp/log"; then
+        # One name for one run: the objects are joined without a tool that knows JSON.
+        [ "$measured" -eq 0 ] || printf ',\n' >>"$tmp/results"
+        printf '{"name": "%s", "result": ' "$name" >>"$tmp/results"
+        cat "$tmp/one" >>"$tmp/results"
+        printf '}' >>"$tmp/results"
+        measured=$((measured + 1))
+    else
+        tail -n 5 "$tmp/log" >&2
+        printf '%s\n' "$name: $(tail -n 1 "$tmp/log")" >>"$tmp/failed"
+    fi
+}
+
+for model in $models; do
+    measure "$model, prefixes" --synthetic "$model" -p "$prefixes" --steps 10 -r 3
+    measure "$model, profile" --synthetic "$model" -p "$(cut -d, -f2 <<<"$prefixes")" -r 3 --profile
+    for batch in 2 4 8; do
+        measure "$model, batch of $batch" --synthetic "$model" -p 256 --steps 10 -r 3 --parallel "$batch"
+    done
+done
+for model in $models; do
+    measure "$model, against libllama" --synthetic "$model" -p 256 --steps 16 -r 3 --compare-upstream
+done
+
+quoted() { sed 's/\\/\\\\/g; s/"/\\"/g; s/.*/"&"/' "$1" | paste -sd, -; }
+"$bench" --list-devices >"$tmp/devices"
+{
+    printf '{\n"version": "%s",\n' "$("$bench" --version)"
+    printf '"device": "%s",\n"devices": [%s],\n' "$device" "$(quoted "$tmp/devices")"
+    grep -E ": $device: |^golden: " "$tmp/golden" >"$tmp/lines" || true
+    printf '"golden_passed": %s,\n"golden": [%s],\n' "$golden_passed" "$(quoted "$tmp/lines")"
+    printf '"seconds": %d,\n"failed": [%s],\n"measured": [\n' "$SECONDS" "$(quoted "$tmp/failed")"
+    cat "$tmp/results"
+    printf '\n]\n}\n'
+} >"$result"
+say "written: $result"
+[ "$golden_passed" = true ] && [ "$measured" -gt 0 ]
