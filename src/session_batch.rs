@@ -122,6 +122,7 @@ impl SessionBatch {
             let problem = format!("it is full with {} sessions", self.members.len());
             return Err(Error::parameter("batch of sessions", problem));
         }
+        self.batch.check(session.denoiser())?;
         params.validate()?;
         let start = Instant::now();
         let reused = session.prefill_unless(prompt, cancel)?;

@@ -205,7 +205,7 @@ fn a_batch_that_cannot_work_is_refused_and_the_canvases_live_on() {
         assert!(error.contains(why), "{error}");
     };
     refused(vec![], "use 1 to 2");
-    refused(vec![&mut a, &mut other], "sequence 1 is of another model");
+    refused(vec![&mut a, &mut other], "of another model");
     refused(vec![&mut a, &mut separate], "flash attention");
     refused(vec![&mut a, &mut b], "begin_canvas was not called");
     let mut third = denoiser(FlashAttention::On);
@@ -335,6 +335,15 @@ fn a_member_is_cancelled_or_taken_out_without_the_others() {
         .map(|_| ())
         .unwrap_err();
     assert!(error.to_string().contains("empty"), "{error}");
+    let separate = SessionParams {
+        flash_attention: FlashAttention::Off,
+        ..SessionParams::default()
+    };
+    let separate = Session::new(&TINY, EndTokens::default(), &separate).unwrap();
+    let (error, _) = *join(&mut batch, separate, 1, &CancelFlag::default())
+        .map(|_| ())
+        .unwrap_err();
+    assert!(error.to_string().contains("flash attention"), "{error}");
     assert!(batch.leave(a).is_none());
     assert!(batch.leave(b).is_some());
     assert!(batch.is_empty() && batch.step(go_on).unwrap().is_empty());

@@ -77,13 +77,8 @@ impl CanvasBatch {
                 format!("{} sequences: use 1 to {}", members.len(), self.capacity),
             ));
         }
-        if let Some(i) = members.iter().position(|m| !self.fits(m.denoiser)) {
-            return Err(Error::parameter(
-                "batch of canvases",
-                format!(
-                    "sequence {i} is of another model, or its flash attention is set otherwise"
-                ),
-            ));
+        for member in &*members {
+            self.check(member.denoiser)?;
         }
         let mut members: Vec<Member<'_, '_>> = members
             .iter_mut()
@@ -96,8 +91,16 @@ impl CanvasBatch {
         self.decoder.step(&mut members)
     }
 
-    fn fits(&self, denoiser: &SequenceDenoiser) -> bool {
-        Arc::ptr_eq(denoiser.model(), &self.model)
+    /// Refuses a sequence that cannot take part.
+    pub(crate) fn check(&self, denoiser: &SequenceDenoiser) -> Result<()> {
+        if Arc::ptr_eq(denoiser.model(), &self.model)
             && denoiser.node_choice() == self.decoder.choice()
+        {
+            return Ok(());
+        }
+        Err(Error::parameter(
+            "batch of canvases",
+            "a sequence is of another model, or its flash attention is set otherwise",
+        ))
     }
 }
