@@ -67,11 +67,13 @@ impl Stepper {
                 canvas: &self.canvas,
                 temperature: 0.6,
                 uniforms: &uniforms,
+                selection: None,
             };
             let output = StepOutput {
                 argmax: &mut argmax,
                 sampled: &mut sampled,
                 entropy: &mut entropy,
+                likelihood: None,
             };
             self.denoiser.step(input, output).unwrap();
             black_box(&sampled);

@@ -1,4 +1,5 @@
-//! DiffusionGemma, block text diffusion, on llama.cpp's ggml.
+//! DiffusionGemma, block text diffusion, on llama.cpp's ggml; and the masked families that libllama
+//! runs (Dream, LLaDA, LLaDA-MoE, RND1), sampled by the same loop.
 //!
 //! The way of the data, file by file:
 //!
@@ -10,6 +11,8 @@
 //!                          │                     └─▶ model::graph ─▶ ggml
 //!                          │
 //!        diffusion::scheduler ─▶ canvas ─▶ sampler, schedule, random
+//!                          │   └▶ masked ─▶ transfer, candidates, random
+//!                   masked_session ─▶ model::masked ─▶ libllama
 //! ```
 //!
 //! ```no_run
@@ -47,6 +50,7 @@ pub mod diffusion;
 mod error;
 #[allow(unsafe_code, reason = "ggml is C")]
 pub mod ggml;
+mod masked_session;
 pub mod model;
 pub mod quantize;
 mod session;
@@ -58,11 +62,13 @@ mod text_model;
 mod vocab;
 
 pub use diffusion::{
-    CancelFlag, DiffusionParams, EndTokens, Event, FinishReason, Generation, Overrides, Token,
+    CancelFlag, DiffusionParams, EndTokens, Event, FinishReason, Generation, MaskedParams,
+    Overrides, Token,
 };
 pub use error::{Error, Result};
 pub use ggml::backend::{Device, DeviceKind, load_backends};
-pub use model::{FlashAttention, KvType, Model, PlacementParams, TensorOverride};
+pub use masked_session::{AnswerLength, MaskedSession, MaskedSessionParams};
+pub use model::{FlashAttention, KvType, MaskedModel, Model, PlacementParams, TensorOverride};
 pub use session::{Answer, DEFAULT_CONTEXT, Session, SessionParams};
 pub use session_batch::{FinishedMember, MemberId, SessionBatch};
 pub use text::Utf8Stream;

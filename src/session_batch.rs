@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::Token;
 use crate::diffusion::scheduler::AnswerRun;
 use crate::diffusion::{
-    CancelFlag, CanvasRun, CounterNoise, Denoiser as _, DiffusionParams, Event, Progress,
+    CancelFlag, CanvasRun, CounterNoise, Denoiser as _, DiffusionParams, Event, Progress, Run as _,
 };
 use crate::error::{Error, Result};
 use crate::model::{BatchMember, CanvasBatch};

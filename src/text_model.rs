@@ -10,16 +10,17 @@ use crate::Token;
 use crate::chat::{ChatTemplate, Message, RenderOptions};
 use crate::diffusion::EndTokens;
 use crate::error::Result;
-use crate::model::{EOS_LIST, Model, PlacementParams};
+use crate::masked_session::{MaskedSession, MaskedSessionParams};
+use crate::model::{Backbone, EOS_LIST, MaskedModel, Model, PlacementParams};
 use crate::session::{Session, SessionParams};
 use crate::vocab::Vocab;
 
 const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 
-/// A model and its vocabulary: immutable, shared by the sessions that run on it.
+/// A model of either kind and its vocabulary: immutable, shared by the sessions that run on it.
 #[derive(Debug)]
-pub struct TextModel {
-    model: Arc<Model>,
+pub struct TextModel<M = Model> {
+    model: Arc<M>,
     vocab: Vocab,
 }
 
@@ -36,17 +37,49 @@ impl TextModel {
         Self::new(Arc::new(Model::load(path, params, progress)?))
     }
 
+    /// A session that ends its answers at [`end_tokens`](Self::end_tokens).
+    ///
+    /// # Errors
+    /// As [`Session::new`].
+    pub fn session(&self, params: &SessionParams) -> Result<Session> {
+        Session::new(&self.model, self.end_tokens()?, params)
+    }
+}
+
+impl TextModel<MaskedModel> {
+    /// Loads the weights and the vocabulary of a GGUF file, see [`MaskedModel::load`].
+    ///
+    /// # Errors
+    /// As [`MaskedModel::load`] and [`Vocab::load`].
+    pub fn load_masked(
+        path: &Path,
+        params: &PlacementParams,
+        progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
+    ) -> Result<Self> {
+        Self::new(Arc::new(MaskedModel::load(path, params, progress)?))
+    }
+
+    /// A session that ends its answers at [`end_tokens`](Self::end_tokens).
+    ///
+    /// # Errors
+    /// As [`end_tokens`](Self::end_tokens).
+    pub fn masked_session(&self, params: MaskedSessionParams) -> Result<MaskedSession> {
+        Ok(MaskedSession::new(&self.model, self.end_tokens()?, params))
+    }
+}
+
+impl<M: Backbone> TextModel<M> {
     /// Loads the vocabulary of a model.
     ///
     /// # Errors
     /// As [`Vocab::load`].
-    pub fn new(model: Arc<Model>) -> Result<Self> {
+    pub fn new(model: Arc<M>) -> Result<Self> {
         let vocab = Vocab::load(model.file())?;
         Ok(Self { model, vocab })
     }
 
     /// The model.
-    pub fn model(&self) -> &Arc<Model> {
+    pub fn model(&self) -> &Arc<M> {
         &self.model
     }
 
@@ -115,13 +148,5 @@ impl TextModel {
             end.ids.dedup();
         }
         Ok(end)
-    }
-
-    /// A session that ends its answers at [`end_tokens`](Self::end_tokens).
-    ///
-    /// # Errors
-    /// As [`Session::new`].
-    pub fn session(&self, params: &SessionParams) -> Result<Session> {
-        Session::new(&self.model, self.end_tokens()?, params)
     }
 }

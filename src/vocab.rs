@@ -1,7 +1,7 @@
 //! Tokens and text, by libllama's vocabulary.
 //!
-//! libllama does not know the architecture `diffusion-gemma`, but the tokenizer is Gemma 4's: the
-//! file is opened as `gemma4` with nothing but its vocabulary loaded.
+//! libllama does not know the architecture `diffusion-gemma`, but the tokenizer is Gemma 4's: such a
+//! file is opened as `gemma4`, and every file with nothing but its vocabulary loaded.
 
 use std::ffi::{CStr, CString, c_char};
 use std::ptr::NonNull;
@@ -9,6 +9,7 @@ use std::ptr::NonNull;
 use crate::Token;
 use crate::error::{Error, Result};
 use crate::model::file::ModelFile;
+use crate::model::hparams::ARCHITECTURE;
 use crate::model::tokenizer::check_tokenizer;
 use crate::sys;
 
@@ -65,6 +66,7 @@ impl Vocab {
                 gguf.path().display()
             ))
         })?;
+        let architecture: Option<&str> = gguf.get("general.architecture")?;
         crate::ggml::log::capture();
         // SAFETY: the override list ends with an empty key, and everything passed outlives the call.
         let model = unsafe {
@@ -75,7 +77,9 @@ impl Vocab {
             sys::llama_backend_init();
             let mut params = sys::llama_model_default_params();
             params.vocab_only = true;
-            params.kv_overrides = overrides.as_ptr();
+            if architecture == Some(ARCHITECTURE) {
+                params.kv_overrides = overrides.as_ptr();
+            }
             sys::llama_model_load_from_file(path.as_ptr(), params)
         };
         let model = NonNull::new(model).ok_or_else(|| {

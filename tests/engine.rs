@@ -109,11 +109,13 @@ fn step_at(
         canvas: &canvas,
         temperature,
         uniforms: &uniforms,
+        selection: None,
     };
     let output = StepOutput {
         argmax: &mut argmax,
         sampled: &mut sampled,
         entropy: &mut entropy,
+        likelihood: None,
     };
     denoiser.step(input, output).unwrap();
     (argmax, sampled, entropy)
@@ -386,11 +388,13 @@ fn a_step_needs_a_canvas_behind_the_cached_tokens() {
             canvas: &prompt(16),
             temperature: 0.7,
             uniforms: &[0.5; 16],
+            selection: None,
         };
         let output = StepOutput {
             argmax: &mut argmax,
             sampled: &mut sampled,
             entropy: &mut entropy,
+            likelihood: None,
         };
         denoiser.step(input, output).map_err(|e| e.to_string())
     };

@@ -302,11 +302,13 @@ fn forwards(case: &Case, model: &Arc<Model>, run: &Run) -> [f64; 3] {
             canvas: &canvas,
             temperature: meta.self_conditioning_temperature,
             uniforms: &vec![0.5; n],
+            selection: None,
         };
         let output = StepOutput {
             argmax: &mut argmax,
             sampled: &mut sampled,
             entropy: &mut entropy,
+            likelihood: None,
         };
         denoiser.step(input, output).unwrap();
         relative_error(

@@ -1,95 +1,16 @@
-//! The state of one canvas: from random tokens, through denoising steps, to the finished block.
-//!
-//! [`CanvasRun`] does not call the model. It says what the next step needs and takes what the step
-//! gave, so that one loop can drive one canvas and another one a whole batch.
+//! The state of one canvas of uniform-state diffusion: from random tokens, through denoising steps,
+//! to the finished block.
 
 use super::Token;
 use super::params::DiffusionParams;
 use super::random::NoiseSource;
+use super::run::{Draft, EndTokens, FinishedCanvas, Progress, Run, Sampler, StepInput, StepOutput};
 use super::sampler::{StabilityTracker, accept_by_entropy, mean_entropy, renoise};
 use super::schedule::TemperatureSchedule;
 use crate::error::{Error, Result};
 
-/// What one denoising step reads. Slices have one entry per canvas position.
-#[derive(Debug, Clone, Copy)]
-pub struct StepInput<'a> {
-    /// The canvas to denoise.
-    pub canvas: &'a [Token],
-    /// Divides the logits.
-    pub temperature: f32,
-    /// In [0, 1); the inverse CDF at these points gives the sampled tokens.
-    pub uniforms: &'a [f32],
-}
-
-/// What one denoising step writes, every entry. Slices have one entry per canvas position; all of
-/// it follows from the logits divided by the temperature.
-#[derive(Debug)]
-pub struct StepOutput<'a> {
-    /// The most likely token.
-    pub argmax: &'a mut [Token],
-    /// A token drawn from the distribution.
-    pub sampled: &'a mut [Token],
-    /// Entropy of the distribution, in nats.
-    pub entropy: &'a mut [f32],
-}
-
-impl StepOutput<'_> {
-    /// The same slices, borrowed for a shorter time.
-    pub fn reborrow(&mut self) -> StepOutput<'_> {
-        StepOutput {
-            argmax: self.argmax,
-            sampled: self.sampled,
-            entropy: self.entropy,
-        }
-    }
-}
-
-/// Whether a canvas needs another step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
-    /// It does.
-    Running,
-    /// It does not: the argmax canvas is stable and its mean entropy below the threshold.
-    Converged,
-    /// It gets none: all steps are used up.
-    OutOfSteps,
-}
-
-/// A canvas after one denoising step, for a live view or a trace. Slices have one entry per canvas
-/// position.
-#[derive(Debug, Clone, Copy)]
-pub struct Draft<'a> {
-    /// Index of the canvas in the answer, from 0.
-    pub block: u32,
-    /// Index of the step in the canvas, from 0.
-    pub step: u32,
-    /// Most steps that the canvas gets.
-    pub max_steps: u32,
-    /// Temperature of the step.
-    pub temperature: f32,
-    /// Most likely tokens: the best guess at the finished canvas so far.
-    pub argmax: &'a [Token],
-    /// Tokens drawn in this step.
-    pub sampled: &'a [Token],
-    /// Entropies in nats.
-    pub entropy: &'a [f32],
-    /// Positions whose drawn token was accepted.
-    pub accepted: &'a [bool],
-    /// Input of the next step: accepted tokens, and noise elsewhere.
-    pub canvas: &'a [Token],
-    /// Mean of the entropies, in nats.
-    pub mean_entropy: f32,
-    /// Whether the argmax canvas equals those of the previous steps, as many as the stability
-    /// threshold asks for.
-    pub stable: bool,
-    /// Whether another step follows.
-    pub progress: Progress,
-}
-
-/// One canvas on its way from noise to a finished block.
-///
-/// While it is [`Running`](Progress::Running), each step is [`begin_step`](Self::begin_step), the
-/// model, [`end_step`](Self::end_step); then comes [`finish`](Self::finish).
+/// A canvas of uniform-state diffusion: from random tokens, by entropy-bound acceptance and
+/// renoising, to the argmax canvas of the last step.
 #[derive(Debug, Clone)]
 pub struct CanvasRun {
     params: DiffusionParams,
@@ -144,39 +65,34 @@ impl CanvasRun {
         })
     }
 
-    /// Draws the uniforms of the next step, and lends what the model reads and where it writes.
-    ///
-    /// # Errors
-    /// Those of `noise`.
-    pub fn begin_step(
-        &mut self,
-        noise: &dyn NoiseSource,
-    ) -> Result<(StepInput<'_>, StepOutput<'_>)> {
-        noise.uniforms(self.block, self.steps, &mut self.uniforms)?;
-        Ok(self.step_io())
-    }
-
-    /// What [`begin_step`](Self::begin_step) lent, once more.
+    /// What [`begin_step`](Run::begin_step) lent, once more.
     pub(crate) fn step_io(&mut self) -> (StepInput<'_>, StepOutput<'_>) {
         let input = StepInput {
             canvas: &self.canvas,
             temperature: self.schedule.temperature(self.steps),
             uniforms: &self.uniforms,
+            selection: None,
         };
         let output = StepOutput {
             argmax: &mut self.argmax,
             sampled: &mut self.sampled,
             entropy: &mut self.entropy,
+            likelihood: None,
         };
         (input, output)
     }
+}
 
-    /// Takes what the model wrote: accepts, renoises, and decides whether the canvas is done.
-    ///
-    /// # Errors
-    /// [`Error::Ggml`] if an entropy is not finite: sorting by it would mean nothing, and a canvas
-    /// of arbitrary tokens would look like an answer. Those of `noise`.
-    pub fn end_step(&mut self, noise: &dyn NoiseSource) -> Result<()> {
+impl Run for CanvasRun {
+    fn begin_step<'a>(
+        &'a mut self,
+        noise: &'a dyn NoiseSource,
+    ) -> Result<(StepInput<'a>, StepOutput<'a>)> {
+        noise.uniforms(self.block, self.steps, &mut self.uniforms)?;
+        Ok(self.step_io())
+    }
+
+    fn end_step(&mut self, noise: &dyn NoiseSource) -> Result<()> {
         let step = self.steps;
         if let Some(position) = self.entropy.iter().position(|h| !h.is_finite()) {
             return Err(Error::Ggml(format!(
@@ -203,14 +119,11 @@ impl CanvasRun {
         Ok(())
     }
 
-    /// Whether the canvas needs another step.
-    pub fn progress(&self) -> Progress {
+    fn progress(&self) -> Progress {
         self.progress
     }
 
-    /// The canvas as the latest [`end_step`](Self::end_step) left it. Before the first one only
-    /// [`canvas`](Draft::canvas) has a meaning.
-    pub fn draft(&self) -> Draft<'_> {
+    fn draft(&self) -> Draft<'_> {
         let step = self.steps.saturating_sub(1);
         Draft {
             block: self.block,
@@ -228,9 +141,8 @@ impl CanvasRun {
         }
     }
 
-    /// The finished block: the argmax canvas of the last step, cut at its first end token.
-    pub fn finish(self, end: &EndTokens) -> FinishedCanvas {
-        let mut tokens = self.argmax;
+    fn finish(&mut self, end: &EndTokens) -> FinishedCanvas {
+        let mut tokens = std::mem::take(&mut self.argmax);
         let first_end = tokens.iter().position(|&token| end.is_end(token));
         if let (Some(position), Some(pad)) = (first_end, end.pad) {
             tokens[position + 1..].fill(pad);
@@ -249,44 +161,28 @@ impl CanvasRun {
     }
 }
 
-/// Which tokens end an answer, and what fills a canvas behind them.
-///
-/// They come from the generation config (or what a GGUF says of it), and a checkpoint may have
-/// several.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct EndTokens {
-    /// Each of these ends the answer.
-    pub ids: Vec<Token>,
-    /// Replaces what follows the first end token of a canvas. Never part of an answer.
-    pub pad: Option<Token>,
-}
-
-impl EndTokens {
-    /// Whether `token` ends the answer.
-    pub fn is_end(&self, token: Token) -> bool {
-        self.ids.contains(&token)
+impl Sampler for DiffusionParams {
+    fn validate(&self) -> Result<()> {
+        self.validate()
     }
-}
 
-/// A denoised block.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FinishedCanvas {
-    /// Index of the canvas in the answer, from 0.
-    pub block: u32,
-    /// Denoising steps it took.
-    pub steps: u32,
-    /// Whether it stopped because it was stable and confident, and not for lack of steps.
-    pub converged: bool,
-    /// The whole canvas, as it is committed to the KV cache and as the reference returns it: the
-    /// first end token stays, what follows it is padding.
-    pub tokens: Vec<Token>,
-    /// What a reader wants of it: the tokens before the first end token, without padding, and no
-    /// more than the answer's limit allows.
-    pub answer: Vec<Token>,
-    /// Tokens of the canvas that are not padding; the first end token counts.
-    pub generated: usize,
-    /// Whether it holds an end token.
-    pub ended: bool,
+    fn max_tokens(&self) -> Option<usize> {
+        self.max_tokens
+    }
+
+    fn canvas_limit(&self, canvas_len: usize) -> Option<usize> {
+        self.canvas_limit(canvas_len)
+    }
+
+    fn begin(
+        &self,
+        block: u32,
+        canvas_len: usize,
+        _: &EndTokens,
+        noise: &dyn NoiseSource,
+    ) -> Result<Box<dyn Run>> {
+        Ok(Box::new(CanvasRun::new(self, block, canvas_len, noise)?))
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 ///
 /// Blocks and steps count from 0. An implementation returns the same values for the same address
 /// whatever was asked before, so that threads, devices and batches cannot change a generation.
-pub trait NoiseSource {
+pub trait NoiseSource: Sync {
     /// Fills `out`, one entry per canvas position, with the tokens a block starts from.
     ///
     /// # Errors
@@ -28,6 +28,32 @@ pub trait NoiseSource {
     /// # Errors
     /// If the source has no such draws.
     fn renoise(&self, block: u32, step: u32, out: &mut [Token]) -> Result<()>;
+
+    /// Fills `out` with the uniforms in (0, 1) that decide which masked positions a step unmasks.
+    ///
+    /// # Errors
+    /// If the source has no such draws, as unless it says otherwise.
+    fn order(&self, block: u32, step: u32, out: &mut [f64]) -> Result<()> {
+        let _ = out;
+        Err(no_draws("order", block, step))
+    }
+
+    /// Fills `out`, one entry per token of the vocabulary, with the uniforms in (0, 1) that noise
+    /// the logits of a position.
+    ///
+    /// # Errors
+    /// If the source has no such draws, as unless it says otherwise.
+    fn vocabulary(&self, block: u32, step: u32, position: usize, out: &mut [f64]) -> Result<()> {
+        let _ = (position, out);
+        Err(no_draws("noise of the logits", block, step))
+    }
+}
+
+fn no_draws(what: &str, block: u32, step: u32) -> Error {
+    Error::parameter(
+        "source of randomness",
+        format!("block {block}, step {step}: it has no draws for the {what}"),
+    )
 }
 
 /// Draws that are a pure function of (seed, purpose, block, step, position).
@@ -41,11 +67,15 @@ pub trait NoiseSource {
 /// | nonce | 0..32 | step |
 /// | nonce | 32..64 | block |
 /// | word counter | 0..33 | 2 × position (each draw has two 32-bit words) |
-/// | word counter | 64..66 | purpose: 0 initial canvas, 1 uniforms, 2 renoise |
+/// | word counter | 64..67 | purpose: 0 initial canvas, 1 uniforms, 2 renoise, 3 order, 4 vocabulary |
+///
+/// The noise of a whole vocabulary has two addresses: bits 0..33 of the word counter hold 2 × token
+/// and bits 33..64 the position.
 ///
 /// A uniform is the top 24 bits of its first word, divided by 2²⁴: every F32 value k/2²⁴ in [0, 1)
 /// is as likely as any other. A token is ⌊w · V / 2⁶⁴⌋ of its 64-bit word w, which favours no token
-/// by more than V/2⁶⁴.
+/// by more than V/2⁶⁴. An F64 uniform is the middle of one of 2⁵² equal parts of (0, 1), by the top
+/// 52 bits of its word, so that its logarithm is finite and not 0.
 #[derive(Debug, Clone)]
 pub struct CounterNoise {
     rng: ChaCha8Rng,
@@ -57,6 +87,8 @@ enum Purpose {
     InitialCanvas = 0,
     Uniforms = 1,
     Renoise = 2,
+    Order = 3,
+    Vocabulary = 4,
 }
 
 /// Part of the key. Another layout of the counter must change it, as it changes every answer.
@@ -112,6 +144,24 @@ impl NoiseSource for CounterNoise {
     fn renoise(&self, block: u32, step: u32, out: &mut [Token]) -> Result<()> {
         self.tokens(Purpose::Renoise, block, step, out);
         Ok(())
+    }
+
+    fn order(&self, block: u32, step: u32, out: &mut [f64]) -> Result<()> {
+        open_uniforms(&mut self.at(Purpose::Order, block, step), out);
+        Ok(())
+    }
+
+    fn vocabulary(&self, block: u32, step: u32, position: usize, out: &mut [f64]) -> Result<()> {
+        let mut rng = self.at(Purpose::Vocabulary, block, step);
+        rng.set_word_pos((Purpose::Vocabulary as u128) << 64 | (position as u128) << 33);
+        open_uniforms(&mut rng, out);
+        Ok(())
+    }
+}
+
+fn open_uniforms(rng: &mut ChaCha8Rng, out: &mut [f64]) {
+    for uniform in out {
+        *uniform = ((rng.next_u64() >> 12) as f64 + 0.5) / (1_u64 << 52) as f64;
     }
 }
 

@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Token;
-use super::canvas::{CanvasRun, Draft, EndTokens, FinishedCanvas, Progress, StepInput, StepOutput};
-use super::params::DiffusionParams;
 use super::random::NoiseSource;
+use super::run::{Draft, EndTokens, FinishedCanvas, Progress, Sampler, StepInput, StepOutput};
 use crate::error::{Error, Result};
 
 /// The model, as the loop sees it: a cached prefix, and canvases that are denoised behind it.
@@ -123,7 +122,7 @@ impl CancelFlag {
 }
 
 /// Generates an answer behind the prefix that `denoiser` holds, canvas by canvas, until an end
-/// token, a limit of `params`, the end of the context or a cancellation.
+/// token, a limit of `sampler`, the end of the context or a cancellation.
 ///
 /// The last canvas is not committed, as in the reference: the prefix then ends with the canvas
 /// before it.
@@ -134,15 +133,15 @@ impl CancelFlag {
 pub fn generate(
     denoiser: &mut dyn Denoiser,
     noise: &dyn NoiseSource,
-    params: &DiffusionParams,
+    sampler: &dyn Sampler,
     end: &EndTokens,
     cancel: &CancelFlag,
     on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
 ) -> Result<Generation> {
-    let mut answer = AnswerRun::begin(params, denoiser)?;
+    let mut answer = AnswerRun::begin(sampler, denoiser)?;
     for block in 0.. {
         denoiser.begin_canvas()?;
-        let mut run = CanvasRun::new(params, block, denoiser.canvas_len(), noise)?;
+        let mut run = sampler.begin(block, denoiser.canvas_len(), end, noise)?;
         while run.progress() == Progress::Running {
             if cancel.is_cancelled() {
                 return Ok(answer.generation);
@@ -174,8 +173,8 @@ pub(crate) struct AnswerRun {
 
 impl AnswerRun {
     /// Behind the prefix that `denoiser` holds.
-    pub(crate) fn begin(params: &DiffusionParams, denoiser: &dyn Denoiser) -> Result<Self> {
-        params.validate()?;
+    pub(crate) fn begin(sampler: &dyn Sampler, denoiser: &dyn Denoiser) -> Result<Self> {
+        sampler.validate()?;
         let canvas = denoiser.canvas_len();
         if !has_room_for(denoiser, 1) {
             return Err(Error::ContextFull {
@@ -185,8 +184,8 @@ impl AnswerRun {
             });
         }
         Ok(Self {
-            max_tokens: params.max_tokens,
-            max_canvases: params.canvas_limit(canvas),
+            max_tokens: sampler.max_tokens(),
+            max_canvases: sampler.canvas_limit(canvas),
             generation: Generation {
                 tokens: Vec::new(),
                 canvases: Vec::new(),
@@ -256,7 +255,7 @@ fn has_room_for(denoiser: &dyn Denoiser, canvases: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diffusion::CounterNoise;
+    use crate::diffusion::{CounterNoise, DiffusionParams};
 
     const CANVAS: usize = 4;
     const VOCAB: usize = 100;

@@ -146,6 +146,11 @@ impl Device {
         }
     }
 
+    /// The device itself, for calls of libllama.
+    pub(super) fn as_ptr(&self) -> sys::ggml_backend_dev_t {
+        self.0.as_ptr()
+    }
+
     /// The memory that graphs on this device use.
     pub(crate) fn buffer_type(&self) -> BufferType {
         // SAFETY: a live device; every device has a buffer type.
@@ -255,6 +260,11 @@ impl std::fmt::Debug for BufferType {
 }
 
 impl BufferType {
+    /// The description itself, for calls of libllama.
+    pub(super) fn as_ptr(&self) -> sys::ggml_backend_buffer_type_t {
+        self.0
+    }
+
     /// Name as `-ot` takes it, such as `CPU` or `CUDA0`.
     pub(crate) fn name(&self) -> String {
         // SAFETY: a live description.

@@ -3,6 +3,7 @@
 //! * [`gguf`] and [`types`] describe files and tensor types without calling ggml at all.
 //! * `tensor` holds arenas of tensor descriptions, `ops` the operations that extend a graph.
 //! * `backend` lists devices and owns backends and buffers, `compute` runs graphs on them.
+//! * `bidirectional` runs libllama's models of masked diffusion.
 //! * [`upstream`] runs libllama's own models, for comparison.
 //! * `kernels` are our own CPU operations where ggml has none that is exact or fast enough.
 //!
@@ -10,6 +11,7 @@
 //! bounds here first and returns [`Error::Ggml`](crate::Error::Ggml) instead.
 
 pub(crate) mod backend;
+pub(crate) mod bidirectional;
 pub(crate) mod compute;
 pub(crate) mod convert;
 pub mod gguf;

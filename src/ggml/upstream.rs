@@ -145,11 +145,26 @@ impl UpstreamModel {
     /// # Errors
     /// Nothing was decoded.
     pub fn last_logits(&mut self) -> Result<Vec<f32>> {
+        self.row(-1)
+    }
+
+    /// The logits of a token of the last pass, counted from 0.
+    ///
+    /// # Errors
+    /// There are no logits for it.
+    pub fn logits(&mut self, index: usize) -> Result<Vec<f32>> {
+        self.row(i32::try_from(index).unwrap_or(i32::MAX))
+    }
+
+    fn row(&mut self, index: i32) -> Result<Vec<f32>> {
         // SAFETY: the row has as many logits as the vocabulary has tokens.
         unsafe {
-            let row = sys::llama_get_logits_ith(self.context.as_ptr(), -1);
+            let row = sys::llama_get_logits_ith(self.context.as_ptr(), index);
             if row.is_null() {
-                return Err(Error::parameter("logits", "nothing was decoded yet"));
+                return Err(Error::parameter(
+                    "logits",
+                    format!("there are none at {index}"),
+                ));
             }
             let vocab = sys::llama_model_get_vocab(self.model.as_ptr());
             let n = sys::llama_vocab_n_tokens(vocab) as usize;

@@ -17,7 +17,7 @@ use crate::ggml::types::TensorType;
 /// The architecture name of DiffusionGemma files.
 pub const ARCHITECTURE: &str = "diffusion-gemma";
 /// Masked-diffusion architectures whose forward pass libllama has.
-const LIBLLAMA_ARCHITECTURES: [&str; 4] = ["dream", "llada", "llada-moe", "rnd1"];
+pub(crate) const LIBLLAMA_ARCHITECTURES: [&str; 4] = ["dream", "llada", "llada-moe", "rnd1"];
 
 /// Deep models have about a hundred layers; the bound keeps the graph (some 60 nodes a layer)
 /// small.
@@ -189,11 +189,14 @@ fn check_architecture(gguf: &Gguf) -> Result<()> {
         return Ok(());
     }
     let problem = if LIBLLAMA_ARCHITECTURES.contains(&found) {
-        format!("'{found}' is no canvas model: it runs through libllama, not as '{ARCHITECTURE}'")
+        format!(
+            "'{found}' is a masked model, which runs in llama-diffusion-cli and by MaskedModel of the Rust crate; \
+             expected '{ARCHITECTURE}' here"
+        )
     } else {
         let others = LIBLLAMA_ARCHITECTURES.join(", ");
         format!(
-            "'{found}' is not supported: use a '{ARCHITECTURE}' model, or one that libllama runs ({others})"
+            "'{found}' is not supported: use a '{ARCHITECTURE}' model, or in llama-diffusion-cli a masked one ({others})"
         )
     };
     Err(gguf.metadata_error(name, problem))

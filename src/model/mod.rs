@@ -8,6 +8,7 @@ mod graph;
 pub mod hparams;
 mod kv_cache;
 pub mod mask;
+pub mod masked;
 pub mod mix;
 mod pass;
 mod placement;
@@ -25,13 +26,15 @@ pub use denoiser::{Counters, DenoiserParams, FlashAttention, SequenceDenoiser};
 use file::ModelFile;
 use hparams::Hparams;
 pub use kv_cache::KvType;
+pub use masked::{MaskedDenoiser, MaskedModel};
 use placement::Placement;
 pub use placement::{PlacementParams, TensorOverride};
 use tensors::TensorTable;
 use weights::Weights;
 
 use crate::diffusion::{EndTokens, Overrides, Token};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::ggml::gguf::{Array, Gguf};
 
 /// A loaded model: immutable, shared by the sessions that run on it.
 pub struct Model {
@@ -125,44 +128,65 @@ impl Model {
     pub fn overrides(&self) -> Overrides {
         self.hparams.sampler
     }
-
     /// The tokens that the file says end an answer: the list `diffusion.eos_token_ids` if it is
     /// there, else the end-of-sequence token. The vocabulary may know more by their names.
     ///
     /// # Errors
     /// The list is not one of token ids.
     pub fn end_tokens(&self) -> Result<EndTokens> {
-        let gguf = self.file.metadata();
-        let ids: Vec<Token> = match gguf.get::<crate::ggml::gguf::Array<'_>>(EOS_LIST)? {
-            Some(list) => list
-                .to_vec::<u32>()
-                .unwrap_or_default()
-                .into_iter()
-                .filter_map(|id| self.token(id))
-                .collect(),
-            None => self
-                .hparams
-                .eos
-                .and_then(|id| self.token(id))
-                .into_iter()
-                .collect(),
-        };
-        if ids.is_empty() && gguf.value(EOS_LIST).is_some() {
-            return Err(Error::Metadata {
-                path: gguf.path().to_owned(),
-                key: EOS_LIST.into(),
-                problem: "expected a list of token ids".into(),
-            });
-        }
-        Ok(EndTokens {
-            ids,
-            pad: self.hparams.pad.and_then(|id| self.token(id)),
-        })
+        let hparams = &self.hparams;
+        end_tokens(
+            self.file.metadata(),
+            hparams.vocab_size,
+            hparams.eos,
+            hparams.pad,
+        )
+    }
+}
+
+/// A model of either kind, as far as its text is concerned.
+pub trait Backbone {
+    /// The file, for its metadata.
+    fn file(&self) -> &ModelFile;
+
+    /// The tokens that the file says end an answer.
+    ///
+    /// # Errors
+    /// The file's list is not one of token ids.
+    fn end_tokens(&self) -> Result<EndTokens>;
+}
+
+impl Backbone for Model {
+    fn file(&self) -> &ModelFile {
+        self.file()
     }
 
-    fn token(&self, id: u32) -> Option<Token> {
-        ((id as usize) < self.hparams.vocab_size).then_some(id as Token)
+    fn end_tokens(&self) -> Result<EndTokens> {
+        self.end_tokens()
     }
+}
+
+fn end_tokens(
+    gguf: &Gguf,
+    vocab_size: usize,
+    eos: Option<u32>,
+    pad: Option<u32>,
+) -> Result<EndTokens> {
+    let token = |id: u32| ((id as usize) < vocab_size).then_some(id as Token);
+    let ids: Vec<Token> = match gguf.get::<Array<'_>>(EOS_LIST)? {
+        Some(list) => {
+            let ids = list.to_vec::<u32>().unwrap_or_default();
+            ids.into_iter().filter_map(token).collect()
+        }
+        None => eos.and_then(token).into_iter().collect(),
+    };
+    if ids.is_empty() && gguf.value(EOS_LIST).is_some() {
+        return Err(gguf.metadata_error(EOS_LIST, "expected a list of token ids"));
+    }
+    Ok(EndTokens {
+        ids,
+        pad: pad.and_then(token),
+    })
 }
 
 /// Every token that ends an answer, where a file lists them.
