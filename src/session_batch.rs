@@ -212,7 +212,7 @@ impl Member {
         }
         let end = self.session.end_tokens().clone();
         let denoiser = self.session.denoiser();
-        let done = self.canvas.clone().finish(&end);
+        let done = self.canvas.finish(&end);
         let block = done.block + 1;
         if !self
             .answer

@@ -14,6 +14,8 @@ mod pass;
 mod placement;
 mod sequence;
 pub mod synthetic;
+#[doc(hidden)]
+pub mod synthetic_masked;
 pub mod tensors;
 pub mod tokenizer;
 mod weights;

@@ -308,7 +308,7 @@ fn write<W: Write>(
     let tensors: Vec<_> = types.into_iter().zip(tensors).collect();
     let mut writer = GgufWriter::new();
     set_hparams(&mut writer, &hparams);
-    set_tokenizer(&mut writer, &hparams);
+    set_tokenizer(&mut writer, hparams.vocab_size);
     for (ty, tensor) in &tensors {
         if scales(*ty).is_none() {
             return Err(Error::parameter(
@@ -390,7 +390,7 @@ fn scales(ty: TensorType) -> Option<&'static [(usize, f32)]> {
 }
 
 /// Writes a matrix of random weights, in pieces that fit the cache.
-fn write_matrix(
+pub(super) fn write_matrix(
     out: &mut dyn Write,
     ty: TensorType,
     elements: usize,
@@ -439,11 +439,11 @@ fn fill(buffer: &mut [u8], ty: TensorType, amplitude: f32, random: &mut Random) 
 }
 
 /// SplitMix64: fast, and good enough for weights that mean nothing.
-struct Random(u64);
+pub(super) struct Random(u64);
 
 impl Random {
     /// Each tensor has its own stream, so that its weights do not depend on the others.
-    fn new(seed: u64, name: &str) -> Self {
+    pub(super) fn new(seed: u64, name: &str) -> Self {
         // FNV-1a.
         let hash = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         Self(name.bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, hash))
@@ -457,7 +457,7 @@ impl Random {
     }
 
     /// Uniform in [-1, 1).
-    fn signed(&mut self) -> f32 {
+    pub(super) fn signed(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1_u32 << 23) as f32 - 1.0
     }
 
@@ -558,14 +558,14 @@ const CHAT_TEMPLATE: &str = "{{ bos_token }}{% for message in messages %}\
     {{ '<|turn>' + ('model' if message.role == 'assistant' else message.role) + '\n' + message.content + '<turn|>\n' }}\
     {% endfor %}{% if add_generation_prompt %}{{ '<|turn>model\n' }}{% endif %}";
 
-fn set_tokenizer(writer: &mut GgufWriter, hparams: &Hparams) {
+pub(super) fn set_tokenizer(writer: &mut GgufWriter, vocab_size: usize) {
     const NORMAL: i32 = 1;
     const CONTROL: i32 = 3;
     const BYTE: i32 = 6;
     let special = SPECIAL_TOKENS.map(|token| (token.to_owned(), CONTROL));
     let bytes = (0..=u8::MAX).map(|byte| (format!("<0x{byte:02X}>"), BYTE));
     let text = TEXT_TOKENS.map(|token| (token.to_owned(), NORMAL));
-    let others = (min_vocab_size()..hparams.vocab_size).map(|id| (format!("▁token{id}"), NORMAL));
+    let others = (min_vocab_size()..vocab_size).map(|id| (format!("▁token{id}"), NORMAL));
     let (tokens, types): (Vec<_>, Vec<_>) = special
         .into_iter()
         .chain(bytes)

@@ -3,21 +3,23 @@
 use std::ops::ControlFlow;
 
 use llama_diffusion::chat::Message;
-use llama_diffusion::{CancelFlag, FinishReason, Result, Session, TextModel};
+use llama_diffusion::{CancelFlag, Event, FinishReason, Result, TextModel, Token};
 
 use crate::args::Args;
+use crate::engine::Engine;
 use crate::prompt::Setting;
 use crate::record::Recorder;
 use crate::report::Report;
 use crate::thinking::{self, Channel};
 use crate::view::View;
 
-/// Answers conversations. What one begins like the one before it stays in the KV cache.
-pub struct Answerer<'a> {
+/// Answers conversations. What one begins like the one before it stays in the KV
+/// cache, if the model has one.
+pub struct Answerer<'a, M: Engine> {
     args: &'a Args,
-    model: &'a TextModel,
+    model: &'a TextModel<M>,
     setting: Setting,
-    session: Session,
+    session: M::Session,
     channel: Option<Channel>,
     recorder: Option<Recorder>,
 }
@@ -29,15 +31,19 @@ pub struct Reply {
     pub finish: FinishReason,
 }
 
-impl<'a> Answerer<'a> {
+/// What a draft shows where no token is known yet.
+const PLACEHOLDER: &str = "░";
+
+impl<'a, M: Engine> Answerer<'a, M> {
     /// Reserves a session and opens the recording.
     ///
     /// # Errors
     /// As [`TextModel::session`], or the file of the recording cannot be written.
-    pub fn new(args: &'a Args, model: &'a TextModel, setting: Setting) -> Result<Self> {
-        // What cannot work is said before the memory is reserved.
-        args.diffusion(&model.model().overrides(), 0)?;
-        let trained_context = model.model().hparams().context_length;
+    pub fn new(args: &'a Args, model: &'a TextModel<M>, setting: Setting) -> Result<Self> {
+        for warning in M::warnings(args) {
+            tracing::warn!("{warning}");
+        }
+        let session = M::session(model, args)?;
         let channel = Channel::of(model.vocab())?;
         let recorder = match &args.output.record {
             Some(path) => Some(Recorder::create(path, channel)?),
@@ -47,7 +53,7 @@ impl<'a> Answerer<'a> {
             args,
             model,
             setting,
-            session: model.session(&args.common.session(trained_context)?)?,
+            session,
             channel,
             recorder,
         })
@@ -69,27 +75,30 @@ impl<'a> Answerer<'a> {
         cancel: &CancelFlag,
     ) -> Result<Reply> {
         let tokens = self.setting.tokens(self.model, messages)?;
-        let params = self.args.diffusion(&self.model.model().overrides(), seed)?;
         let vocab = self.model.vocab();
-        let piece = |token| vocab.piece(token, false);
+        let placeholder = self.model.model().placeholder();
+        let piece = |token: Token| match Some(token) == placeholder {
+            true => Ok(PLACEHOLDER.into()),
+            false => vocab.piece(token, false),
+        };
         let mut view = View::new(self.args, &piece, self.channel);
         let recorder = &mut self.recorder;
         let mut shown = Ok(());
-        let result = self
-            .session
-            .generate(&tokens, &params, cancel, &mut |event| {
-                shown = match recorder {
-                    Some(recorder) => recorder.record(event, &piece),
-                    None => Ok(()),
-                };
-                if shown.is_ok() {
-                    shown = view.show(event);
-                }
-                match shown {
-                    Ok(()) => ControlFlow::Continue(()),
-                    Err(_) => ControlFlow::Break(()),
-                }
-            });
+        let on_event = &mut |event: Event<'_>| {
+            shown = match recorder {
+                Some(recorder) => recorder.record(event, &piece),
+                None => Ok(()),
+            };
+            if shown.is_ok() {
+                shown = view.show(event);
+            }
+            match shown {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            }
+        };
+        let session = &mut self.session;
+        let result = M::answer(session, self.args, seed, &tokens, cancel, on_event);
         shown?;
         // The canvases that were finished before a failure are shown, too.
         view.finish()?;
@@ -99,9 +108,12 @@ impl<'a> Answerer<'a> {
         let answer = result?;
         let report = Report {
             answer: &answer,
-            canvas: self.model.model().hparams().canvas_length,
+            canvas: self.model.model().canvas_len(&answer),
             prompt: tokens.len(),
             seed,
+            sampler: M::sampler(self.args),
+            limit: M::LIMIT,
+            caches: M::CACHES,
         };
         eprintln!("{report}");
         let generation = &answer.generation;

@@ -4,6 +4,7 @@ mod chat;
 mod common;
 mod diffusion;
 mod escape;
+mod masked;
 mod output;
 mod placement;
 mod values;
@@ -14,7 +15,7 @@ use std::path::PathBuf;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory as _, FromArgMatches as _, Parser};
 use clap_complete::Shell;
-use llama_diffusion::{DiffusionParams, Overrides, Result};
+use llama_diffusion::{AnswerLength, DiffusionParams, MaskedParams, Overrides, Result};
 
 pub use common::PromptSource;
 pub use output::OutputArgs;
@@ -27,6 +28,7 @@ use crate::spelling::respell;
 use chat::ChatArgs;
 use common::CommonArgs;
 use diffusion::DiffusionArgs;
+use masked::{KindWarnings, MaskedArgs};
 use placement::{PlacementArgs, SplitMode};
 
 /// This version, the source of the llama.cpp inside, and what it was built with.
@@ -52,7 +54,8 @@ fn version() -> String {
     )
 }
 
-/// Answers a prompt, or chats, with a DiffusionGemma model: text is denoised canvas by canvas.
+/// Answers a prompt, or chats, with a DiffusionGemma model: text is denoised canvas by canvas. Masked
+/// models (Dream, LLaDA, LLaDA-MoE, RND1) run as well: an answer is unmasked token by token.
 ///
 /// The answer goes to the standard output, everything else to the standard error. A prompt is put
 /// into the chat template of the model, as llama.cpp does; --raw gives it to the model as it is.
@@ -77,6 +80,9 @@ pub struct Args {
     diffusion: DiffusionArgs,
 
     #[command(flatten)]
+    pub masked: MaskedArgs,
+
+    #[command(flatten)]
     pub placement: PlacementArgs,
 
     #[command(flatten)]
@@ -91,6 +97,10 @@ pub struct Args {
     /// A line for each flag that was used in vain.
     #[arg(skip)]
     pub warnings: Vec<String>,
+
+    /// The same for flags that are for one kind of model only.
+    #[arg(skip)]
+    pub kind_warnings: KindWarnings,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -132,6 +142,7 @@ impl Args {
         let matches = command.try_get_matches_from_mut(line)?;
         let mut args = Self::from_arg_matches(&matches)?;
         args.warnings = inert::warnings(&matches);
+        args.kind_warnings = KindWarnings::of(&command, &matches);
         args.settle(&matches);
         Ok(args)
     }
@@ -215,6 +226,20 @@ impl Args {
     /// Parameters that cannot work.
     pub fn diffusion(&self, model: &Overrides, seed: u64) -> Result<DiffusionParams> {
         self.diffusion.params(model, self.common.predict, seed)
+    }
+
+    /// How a masked model generates an answer.
+    ///
+    /// # Errors
+    /// Parameters that cannot work.
+    pub fn masked(&self, seed: u64) -> Result<(AnswerLength, MaskedParams)> {
+        let common = &self.common;
+        self.masked.params(
+            common.predict,
+            common.ubatch_size,
+            self.diffusion.steps,
+            seed,
+        )
     }
 }
 

@@ -13,6 +13,7 @@ use rustyline::{
 };
 
 use crate::answer::Answerer;
+use crate::engine::Engine;
 use crate::interrupt::Interrupt;
 
 const HELP: &str = "\
@@ -27,8 +28,8 @@ Ctrl-C         ends an answer at its next step; what is finished of it stays";
 /// # Errors
 /// The input cannot be read, or an answer fails. On a terminal, an error that the next message can
 /// mend does not end the chat.
-pub fn run(
-    answerer: &mut Answerer<'_>,
+pub fn run<M: Engine>(
+    answerer: &mut Answerer<'_, M>,
     first: Option<String>,
     seed: u64,
     interrupt: &Interrupt,
@@ -79,7 +80,10 @@ pub fn run(
         }
         match chat.answer(answerer, interrupt) {
             Err(
-                error @ (Error::ContextFull { .. } | Error::ChatTemplate(_) | Error::Tokenizer(_)),
+                error @ (Error::ContextFull { .. }
+                | Error::InvalidParameter { .. }
+                | Error::ChatTemplate(_)
+                | Error::Tokenizer(_)),
             ) if input.is_terminal() => eprintln!("error: {error}\n/clear begins anew"),
             result => result?,
         }
@@ -120,7 +124,11 @@ impl Chat {
         self.is_open()
     }
 
-    fn answer(&mut self, answerer: &mut Answerer<'_>, interrupt: &Interrupt) -> Result<()> {
+    fn answer<M: Engine>(
+        &mut self,
+        answerer: &mut Answerer<'_, M>,
+        interrupt: &Interrupt,
+    ) -> Result<()> {
         let reply = answerer.answer(&self.messages, self.seed, interrupt.flag())?;
         if reply.finish != FinishReason::Cancelled || !reply.text.is_empty() {
             let message = Message::new(Role::Assistant, reply.text);

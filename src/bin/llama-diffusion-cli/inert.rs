@@ -7,7 +7,6 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 struct Inert {
     long: &'static str,
-    alias: Option<&'static str>,
     env: Option<&'static str>,
     value: Value,
     effect: Effect,
@@ -16,7 +15,6 @@ struct Inert {
 enum Value {
     Flag,
     Text,
-    Number,
     Integer,
     Choice(&'static [&'static str]),
 }
@@ -30,17 +28,11 @@ enum Effect {
     GivenUnlessOff(&'static str),
 }
 
-const SCHEDULE: &str = "the temperature of a canvas falls from --diffusion-eb-t-max to \
-                        --diffusion-eb-t-min, step by step";
-const CANDIDATES: &str = "a canvas is drawn from all tokens, and --diffusion-eb-entropy-bound \
-                          decides which are kept";
-const MASKED: &str = "it is for masked models, such as Dream and LLaDA, and this is a canvas model";
 const SWITCH: Value = Value::Choice(&["auto", "on", "off"]);
 
 const fn inert(long: &'static str, value: Value, effect: Effect) -> Inert {
     Inert {
         long,
-        alias: None,
         env: None,
         value,
         effect,
@@ -55,39 +47,6 @@ const fn with_env(flag: Inert, env: &'static str) -> Inert {
 }
 
 const FLAGS: &[Inert] = &[
-    Inert {
-        alias: Some("temperature"),
-        ..with_env(
-            inert("temp", Value::Number, Effect::None(SCHEDULE)),
-            "LLAMA_ARG_TEMPERATURE",
-        )
-    },
-    with_env(
-        inert("top-k", Value::Integer, Effect::None(CANDIDATES)),
-        "LLAMA_ARG_TOP_K",
-    ),
-    with_env(
-        inert("top-p", Value::Number, Effect::None(CANDIDATES)),
-        "LLAMA_ARG_TOP_P",
-    ),
-    inert("diffusion-eps", Value::Number, Effect::None(MASKED)),
-    inert(
-        "diffusion-algorithm",
-        Value::Choice(&["0", "1", "2", "3", "4"]),
-        Effect::None(MASKED),
-    ),
-    inert("diffusion-alg-temp", Value::Number, Effect::None(MASKED)),
-    inert(
-        "diffusion-block-length",
-        Value::Integer,
-        Effect::None(MASKED),
-    ),
-    inert("diffusion-cfg-scale", Value::Number, Effect::None(MASKED)),
-    inert(
-        "diffusion-add-gumbel-noise",
-        Value::Number,
-        Effect::None(MASKED),
-    ),
     inert(
         "diffusion-eb",
         SWITCH,
@@ -160,9 +119,6 @@ impl Inert {
             .help(help)
             .help_heading("Taken as by llama.cpp, without effect")
             .hide_env_values(true);
-        if let Some(alias) = self.alias {
-            arg = arg.visible_alias(alias);
-        }
         if let Some(env) = self.env {
             arg = arg.env(env);
         }
@@ -172,7 +128,6 @@ impl Inert {
                 return arg.action(ArgAction::SetTrue).value_parser(parser);
             }
             Value::Text => ("TEXT", value_parser!(String)),
-            Value::Number => ("F", value_parser!(f32).into()),
             Value::Integer => ("N", value_parser!(i64).into()),
             Value::Choice(values) => ("CHOICE", PossibleValuesParser::new(values).into()),
         };

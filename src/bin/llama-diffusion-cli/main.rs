@@ -1,10 +1,11 @@
-//! `llama-diffusion-cli`: answers a prompt with a DiffusionGemma model.
+//! `llama-diffusion-cli`: answers a prompt with a text diffusion model.
 
 mod answer;
 mod args;
 mod chat;
 mod cross_entropy;
 mod demo;
+mod engine;
 mod hub;
 mod inert;
 mod interrupt;
@@ -24,11 +25,14 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 
 use llama_diffusion::chat::{Message, Role};
-use llama_diffusion::{CancelFlag, Device, Error, FinishReason, Result, TextModel};
+use llama_diffusion::model::file::ModelFile;
+use llama_diffusion::model::masked::is_masked;
+use llama_diffusion::{CancelFlag, Device, Error, FinishReason, MaskedModel, Result, TextModel};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use answer::Answerer;
 use args::{Args, OutputArgs, Subcommand};
+use engine::Engine;
 use interrupt::{INTERRUPTED, Interrupt};
 use prompt::Setting;
 
@@ -96,11 +100,40 @@ fn run(args: &mut Args) -> Result<FinishReason> {
     let chat = args.is_chat(io::stdin().is_terminal());
     // What the user got wrong is said before minutes of loading.
     let first = interrupt.while_waiting(|| prompt::first_message(args, chat))?;
-    let mut setting = Setting::read(args)?;
-    let model = load(args, interrupt.flag())?;
-    setting.complete(&model, chat)?;
+    let setting = Setting::read(args)?;
+    let opened = Opened {
+        setting,
+        chat,
+        first,
+    };
+    match load(args, interrupt.flag())? {
+        Loaded::Canvas(model) => answer(args, &model, opened, &interrupt),
+        Loaded::Masked(model) => answer(args, &model, opened, &interrupt),
+    }
+}
+
+/// What there is to do.
+struct Opened {
+    setting: Setting,
+    chat: bool,
+    /// The first message.
+    first: Option<String>,
+}
+
+fn answer<M: Engine>(
+    args: &Args,
+    model: &TextModel<M>,
+    opened: Opened,
+    interrupt: &Interrupt,
+) -> Result<FinishReason> {
+    let Opened {
+        mut setting,
+        chat,
+        first,
+    } = opened;
+    setting.complete(model, chat)?;
     let seed = args.common.seed().unwrap_or_else(random_seed);
-    let mut answerer = Answerer::new(args, &model, setting)?;
+    let mut answerer = Answerer::new(args, model, setting)?;
     match first {
         Some(text) if !chat => {
             let mut messages = answerer.opening();
@@ -108,7 +141,7 @@ fn run(args: &mut Args) -> Result<FinishReason> {
             let reply = answerer.answer(&messages, seed, interrupt.flag())?;
             Ok(reply.finish)
         }
-        first => chat::run(&mut answerer, first, seed, &interrupt),
+        first => chat::run(&mut answerer, first, seed, interrupt),
     }
 }
 
@@ -124,7 +157,12 @@ fn run_subcommand(command: Subcommand, args: &mut Args, interrupt: &Interrupt) -
     }
 }
 
-fn load(args: &Args, cancel: &CancelFlag) -> Result<TextModel> {
+enum Loaded {
+    Canvas(TextModel),
+    Masked(TextModel<MaskedModel>),
+}
+
+fn load(args: &Args, cancel: &CancelFlag) -> Result<Loaded> {
     let path = args.placement.model()?;
     let placement = args.placement.params();
     if args.placement.gpu_layers().is_some_and(|layers| layers > 0) && args::gpus().next().is_none()
@@ -134,8 +172,11 @@ fn load(args: &Args, cancel: &CancelFlag) -> Result<TextModel> {
         );
     }
     progress::show("loading", cancel, |progress| match &path {
-        Some(path) => TextModel::load(path, &placement, progress),
-        None => demo::load(&placement, progress),
+        Some(path) if is_masked(&ModelFile::open(path)?)? => {
+            TextModel::load_masked(path, &placement, progress).map(Loaded::Masked)
+        }
+        Some(path) => TextModel::load(path, &placement, progress).map(Loaded::Canvas),
+        None => demo::load(&placement, progress).map(Loaded::Canvas),
     })
 }
 

@@ -5,6 +5,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use llama_diffusion::chat::{ChatTemplate, Message, Role};
+use llama_diffusion::model::Backbone;
 use llama_diffusion::{Error, Result, TextModel, Token};
 use serde_json::{Map, Value};
 
@@ -76,7 +77,7 @@ impl Setting {
     ///
     /// # Errors
     /// The model's template cannot be parsed, or a system prompt or a chat has none to go into.
-    pub fn complete(&mut self, model: &TextModel, chat: bool) -> Result<()> {
+    pub fn complete<M: Backbone>(&mut self, model: &TextModel<M>, chat: bool) -> Result<()> {
         if self.raw {
             return Ok(());
         }
@@ -107,7 +108,11 @@ impl Setting {
     ///
     /// # Errors
     /// The template refuses the messages, or the text cannot be tokenized.
-    pub fn tokens(&self, model: &TextModel, messages: &[Message]) -> Result<Vec<Token>> {
+    pub fn tokens<M: Backbone>(
+        &self,
+        model: &TextModel<M>,
+        messages: &[Message],
+    ) -> Result<Vec<Token>> {
         match (&self.template, messages) {
             (Some(template), _) => model.chat_prompt(template, messages, self.variables.clone()),
             (None, [message]) => model.raw_prompt(&message.content),

@@ -14,6 +14,12 @@ pub struct Report<'a> {
     /// Tokens of the prompt.
     pub prompt: usize,
     pub seed: u64,
+    /// What decides which tokens a step keeps.
+    pub sampler: &'static str,
+    /// What the answer is cut by.
+    pub limit: &'static str,
+    /// Whether the prompt was encoded once, and not in every step.
+    pub caches: bool,
 }
 
 impl fmt::Display for Report<'_> {
@@ -32,9 +38,10 @@ impl fmt::Display for Report<'_> {
         writeln!(
             f,
             "total time: {:.2}ms, time per step: {:.2}ms ({steps} steps over {blocks} blocks, \
-             entropy-bound)",
+             {})",
             millis(total),
             millis(per_step),
+            self.sampler,
         )?;
         let canvas = self.canvas;
         let tokens = blocks * canvas;
@@ -50,20 +57,24 @@ impl fmt::Display for Report<'_> {
         let shown = generation.tokens.len();
         write!(
             f,
-            "answer: {shown} tok ({}), {:.1} tok/s, {:.1} tok per forward; prefill: {} tok in \
-             {:.2}ms, {reused} reused; seed: {}",
+            "answer: {shown} tok ({}), {:.1} tok/s, {:.1} tok per forward; ",
             match generation.finish {
                 FinishReason::EndOfText => "ended by the model",
-                FinishReason::Length => "cut at -n or --diffusion-blocks",
+                FinishReason::Length => self.limit,
                 FinishReason::ContextFull => "the context is full: raise -c",
                 FinishReason::Cancelled => "interrupted",
             },
             rate(shown, total),
             generation.tokens_per_forward(),
-            self.prompt - reused,
-            millis(*prefill),
-            self.seed,
-        )
+        )?;
+        match self.caches {
+            true => {
+                let (read, time) = (self.prompt - reused, millis(*prefill));
+                write!(f, "prefill: {read} tok in {time:.2}ms, {reused} reused")?;
+            }
+            false => write!(f, "prompt: {} tok, read in every step", self.prompt)?,
+        }
+        write!(f, "; seed: {}", self.seed)
     }
 }
 
@@ -109,6 +120,9 @@ mod tests {
             canvas: 256,
             prompt: 12,
             seed: 9,
+            sampler: "entropy-bound",
+            limit: "cut",
+            caches: true,
         };
         report.to_string()
     }

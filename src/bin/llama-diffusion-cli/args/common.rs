@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use llama_diffusion::{Error, FlashAttention, KvType, Result, SessionParams};
+use llama_diffusion::{Error, FlashAttention, KvType, MaskedSessionParams, Result, SessionParams};
 
 use super::escape::unescape;
 use super::values::{Limit, Seed, When, parse_limit, parse_seed};
@@ -29,7 +29,8 @@ pub struct CommonArgs {
     no_escape: bool,
 
     /// Most tokens of an answer, -1 for no limit. Whole canvases are denoised, and the last one
-    /// is cut. Default: 256, or no limit if --diffusion-blocks is given
+    /// is cut. Default: 256, or no limit if --diffusion-blocks is given. For a masked model, the
+    /// tokens of its answer; without -n, prompt and answer together have those of -ub
     #[arg(short = 'n', long, visible_alias = "n-predict", value_name = "N", value_parser = parse_limit, env = "LLAMA_ARG_N_PREDICT")]
     pub predict: Option<Limit>,
 
@@ -42,9 +43,10 @@ pub struct CommonArgs {
     #[arg(short, long, value_name = "N", env = "LLAMA_ARG_BATCH")]
     batch_size: Option<usize>,
 
-    /// As --batch-size; the smaller one counts [-ub]
+    /// As --batch-size; the smaller one counts. For a masked model, the tokens of prompt and answer
+    /// together (default 512), unless -n is given [-ub]
     #[arg(long, value_name = "N", env = "LLAMA_ARG_UBATCH")]
-    ubatch_size: Option<usize>,
+    pub ubatch_size: Option<usize>,
 
     /// Threads of the CPU; 0 or less is one for each core, fewer for a small model
     #[arg(
@@ -122,6 +124,27 @@ impl CommonArgs {
         self.seed.0
     }
 
+    /// How a session of a masked model runs.
+    pub fn masked_session(&self) -> MaskedSessionParams {
+        MaskedSessionParams {
+            context: self.ctx_size.filter(|size| *size > 0),
+            threads: self.threads(),
+            flash_attention: self.flash_attention(),
+        }
+    }
+
+    fn threads(&self) -> Option<usize> {
+        usize::try_from(self.threads).ok().filter(|n| *n > 0)
+    }
+
+    fn flash_attention(&self) -> FlashAttention {
+        match self.flash_attn {
+            When::On => FlashAttention::On,
+            When::Off => FlashAttention::Off,
+            When::Auto => FlashAttention::Auto,
+        }
+    }
+
     /// How a session runs on a model that was trained for `trained_context` positions.
     ///
     /// # Errors
@@ -145,13 +168,9 @@ impl CommonArgs {
                 .into_iter()
                 .flatten()
                 .min(),
-            threads: usize::try_from(self.threads).ok().filter(|n| *n > 0),
+            threads: self.threads(),
             kv_type: self.cache_type_k,
-            flash_attention: match self.flash_attn {
-                When::On => FlashAttention::On,
-                When::Off => FlashAttention::Off,
-                When::Auto => FlashAttention::Auto,
-            },
+            flash_attention: self.flash_attention(),
         })
     }
 }

@@ -12,9 +12,10 @@ pub struct DiffusionArgs {
     #[arg(long = "diffusion-blocks", value_name = "N")]
     blocks: Option<usize>,
 
-    /// Most denoising steps per canvas; --diffusion-eb-max-steps goes before it
+    /// Most denoising steps per canvas; --diffusion-eb-max-steps goes before it. For a masked model,
+    /// the steps of the whole answer (default 128)
     #[arg(long = "diffusion-steps", value_name = "N")]
-    steps: Option<u32>,
+    pub steps: Option<u32>,
 
     /// Most denoising steps per canvas [model, else 48]
     #[arg(long = "diffusion-eb-max-steps", value_name = "N")]

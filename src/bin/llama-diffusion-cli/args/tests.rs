@@ -183,8 +183,10 @@ fn upstream_s_command_lines() {
         );
         assert!(!args.is_chat(true));
         assert_eq!(args.output.drafts, line.contains("--diffusion-visual"));
+        assert_eq!(args.warnings, [""; 0]);
         let named: Vec<&str> = args
-            .warnings
+            .kind_warnings
+            .canvas
             .iter()
             .map(|w| w.split(' ').next().unwrap())
             .collect();

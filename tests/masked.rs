@@ -1,0 +1,616 @@
+//! Masked families against a reference that is written out here: plain loops over the logits that
+//! libllama gives for each text.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use llama_diffusion::diffusion::candidates::Filter;
+use llama_diffusion::diffusion::{
+    Algorithm, CounterNoise, Denoiser, MaskedSampler, StepInput, StepOutput, TransferSchedule,
+    generate,
+};
+use llama_diffusion::ggml::gguf::writer::GgufWriter as Writer;
+use llama_diffusion::ggml::upstream::{UpstreamModel, UpstreamParams};
+use llama_diffusion::model::synthetic_masked::{MaskedFamily, write_masked};
+use llama_diffusion::model::{MaskedDenoiser, MaskedModel};
+use llama_diffusion::{
+    AnswerLength, CancelFlag, EndTokens, Event, FinishReason, Generation, MaskedParams,
+    MaskedSession, MaskedSessionParams, Result, Token,
+};
+
+/// Of the generated vocabulary.
+const EOS: Token = 1;
+const MASK: Token = 4;
+const PROMPT: [Token; 5] = [2, 270, 31, 280, 99];
+/// Tokens of prompt and answer.
+const TEXT: usize = 21;
+const ANSWER: usize = TEXT - PROMPT.len();
+
+struct Files {
+    dir: tempfile::TempDir,
+}
+
+impl Files {
+    fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn model(&self, family: MaskedFamily) -> PathBuf {
+        let path = self.dir.path().join(format!("{family:?}.gguf"));
+        write_masked(&path, family, 11, &|_| ()).unwrap();
+        path
+    }
+}
+
+fn upstream(path: &Path) -> UpstreamModel {
+    let params = UpstreamParams {
+        context: 256,
+        batch: 256,
+        threads: 1,
+        f32_attention: false,
+        gpu_layers: 0,
+    };
+    UpstreamModel::load(path, params).unwrap()
+}
+
+fn load(path: &Path) -> Arc<MaskedModel> {
+    let go_on = &mut |_| ControlFlow::Continue(());
+    Arc::new(MaskedModel::load(path, &Default::default(), go_on).unwrap())
+}
+
+fn greedy(schedule: TransferSchedule, algorithm: Algorithm) -> MaskedParams {
+    MaskedParams {
+        schedule,
+        algorithm,
+        algorithm_temperature: 0.0,
+        temperature: 0.0,
+        filter: Filter::NONE,
+        guidance: 0.0,
+        gumbel_noise: false,
+        seed: 3,
+    }
+}
+
+/// The generation, and the canvas after each step.
+fn run(
+    model: &Arc<MaskedModel>,
+    params: &MaskedParams,
+    end: EndTokens,
+) -> (Generation, Vec<Vec<Token>>) {
+    let session = MaskedSessionParams {
+        threads: Some(1),
+        ..Default::default()
+    };
+    let mut session = MaskedSession::new(model, end, session);
+    let mut canvases = Vec::new();
+    let answer = session.generate(
+        &PROMPT,
+        AnswerLength::Text(TEXT),
+        params,
+        &CancelFlag::default(),
+        &mut |event| {
+            if let Event::Draft(draft) = event {
+                canvases.push(draft.canvas.to_vec());
+            }
+            ControlFlow::Continue(())
+        },
+    );
+    (answer.unwrap().generation, canvases)
+}
+
+/// The logits of each position of a text, as libllama gives them.
+fn all_logits(model: &mut UpstreamModel, text: &[Token]) -> Vec<Vec<f32>> {
+    model.clear();
+    model.decode(text, true).unwrap();
+    (0..text.len()).map(|i| model.logits(i).unwrap()).collect()
+}
+
+/// The reference: from the flags of llama.cpp to the canvas after each step that changes it.
+fn reference(
+    model: &mut UpstreamModel,
+    shift: bool,
+    (eps, block_length, steps): (f32, usize, usize),
+    algorithm: usize,
+    guidance: f64,
+) -> Vec<Vec<Token>> {
+    let mut text = vec![MASK; TEXT];
+    text[..PROMPT.len()].copy_from_slice(&PROMPT);
+    let mut canvases = Vec::new();
+    let blocks = if block_length == 0 {
+        1
+    } else {
+        TEXT / block_length
+    };
+    let steps_per_block = steps / blocks;
+    for block in 0..blocks {
+        let (mut from, mut to) = (PROMPT.len(), TEXT);
+        if block_length > 0 {
+            from = (PROMPT.len() + block * block_length).min(TEXT);
+            to = (from + block_length).min(TEXT);
+        }
+        let in_block = to - from;
+        for step in 0..steps_per_block {
+            let masked: Vec<usize> = (from..to).filter(|&i| text[i] == MASK).collect();
+            let count = if block_length > 0 {
+                in_block / steps_per_block + usize::from(step < in_block % steps_per_block)
+            } else if step + 1 == steps {
+                masked.len()
+            } else {
+                let t = 1.0 - step as f32 / steps as f32 * (1.0 - eps);
+                let s = 1.0 - (step + 1) as f32 / steps as f32 * (1.0 - eps);
+                (masked.len() as f32 * (1.0 - s / t)) as usize
+            };
+            let mut logits = all_logits(model, &text);
+            if guidance > 0.0 {
+                let mut without = text.clone();
+                without[..PROMPT.len()].fill(MASK);
+                let without = all_logits(model, &without);
+                for (row, base) in logits.iter_mut().zip(&without) {
+                    for (l, b) in row.iter_mut().zip(base) {
+                        *l = b + (guidance as f32 + 1.0) * (*l - b);
+                    }
+                }
+            }
+            // (position, token, confidence), the best first.
+            let mut best: Vec<(usize, Token, f64)> = Vec::new();
+            for &position in &masked {
+                let row = &logits[position - usize::from(shift)];
+                let z: f64 = (0..row.len())
+                    .filter(|&t| t as Token != MASK)
+                    .map(|t| f64::from(row[t]).exp())
+                    .sum();
+                let mut p: Vec<(f64, Token)> = (0..row.len() as Token)
+                    .filter(|&t| t != MASK)
+                    .map(|t| (f64::from(row[t as usize]).exp() / z, t))
+                    .collect();
+                p.sort_by(|a, b| b.0.partial_cmp(&a.0).unwrap());
+                let confidence = match algorithm {
+                    1 => p.iter().map(|(p, _)| p * p.ln()).sum(),
+                    2 => p[0].0 - p[1].0,
+                    4 => p[0].0,
+                    _ => unreachable!(),
+                };
+                best.push((position, p[0].1, confidence));
+            }
+            best.sort_by(|a, b| b.2.partial_cmp(&a.2).unwrap());
+            for &(position, token, _) in best.iter().take(count) {
+                text[position] = token;
+            }
+            if count > 0 && !masked.is_empty() {
+                canvases.push(text[PROMPT.len()..].to_vec());
+            }
+        }
+    }
+    canvases
+}
+
+/// llama.cpp's flags: eps, block length, steps.
+const SCHEDULES: [(f32, usize, usize); 3] = [(0.001, 0, 9), (0.0, 7, 12), (0.0, 3, 7)];
+
+fn schedule((eps, block, steps): (f32, usize, usize)) -> TransferSchedule {
+    TransferSchedule::new(eps, block, steps as u32, TEXT).unwrap()
+}
+
+#[test]
+fn greedy_generations_are_the_reference_s_in_every_step() {
+    let files = Files::new();
+    for family in MaskedFamily::ALL {
+        let path = files.model(family);
+        let (model, mut libllama) = (load(&path), upstream(&path));
+        let mut distinct = std::collections::HashSet::new();
+        for flags in SCHEDULES {
+            for algorithm in [1, 2, 4] {
+                let expected =
+                    reference(&mut libllama, family.shifts_logits(), flags, algorithm, 0.0);
+                let params = greedy(schedule(flags), Algorithm::ALL[algorithm]);
+                let (generation, canvases) = run(&model, &params, EndTokens::default());
+                assert_eq!(canvases, expected, "{family:?}, {flags:?}, {algorithm}");
+                assert_eq!(generation.finish, FinishReason::Length);
+                assert_eq!(generation.tokens, *expected.last().unwrap());
+                assert_eq!(generation.steps, expected.len() as u64);
+                distinct.insert(canvases);
+            }
+        }
+        // Neither the schedule nor the algorithm is without effect.
+        assert!(distinct.len() >= 6, "{family:?}: {}", distinct.len());
+    }
+}
+
+#[test]
+fn guidance_is_that_of_two_passes() {
+    let files = Files::new();
+    for family in [MaskedFamily::Dream, MaskedFamily::LladaMoe] {
+        let path = files.model(family);
+        let (model, mut libllama) = (load(&path), upstream(&path));
+        let plain = greedy(schedule(SCHEDULES[0]), Algorithm::Confidence);
+        let guided = MaskedParams {
+            guidance: 1.5,
+            ..plain.clone()
+        };
+        let expected = reference(&mut libllama, family.shifts_logits(), SCHEDULES[0], 4, 1.5);
+        let (_, canvases) = run(&model, &guided, EndTokens::default());
+        assert_eq!(canvases, expected, "{family:?}");
+        assert_ne!(
+            run(&model, &plain, EndTokens::default()).1,
+            expected,
+            "{family:?}"
+        );
+    }
+}
+
+#[test]
+fn logits_are_libllama_s() {
+    let files = Files::new();
+    for family in MaskedFamily::ALL {
+        let path = files.model(family);
+        let model = load(&path);
+        let mut denoiser = MaskedDenoiser::new(&model, 64, 1, None).unwrap();
+        denoiser.begin(&PROMPT, 3).unwrap();
+        let canvas = [MASK, 285, MASK];
+        let ours = denoiser.logits(&canvas).unwrap();
+        let theirs = all_logits(&mut upstream(&path), &[&PROMPT[..], &canvas].concat());
+        let first = PROMPT.len() - usize::from(family.shifts_logits());
+        assert_eq!(ours, theirs[first..first + 3], "{family:?}");
+        // Both directions: what comes behind counts.
+        let other = denoiser.logits(&[MASK, 286, MASK]).unwrap();
+        assert_ne!(ours[0], other[0], "{family:?}");
+    }
+}
+
+#[test]
+fn an_end_token_ends_the_answer_and_the_work() {
+    let files = Files::new();
+    let model = load(&files.model(MaskedFamily::Llada));
+    let params = greedy(schedule(SCHEDULES[1]), Algorithm::Confidence);
+    let (whole, _) = run(&model, &params, EndTokens::default());
+    // Whatever the model says third shall end the answer.
+    let end = EndTokens {
+        ids: vec![whole.tokens[2]],
+        pad: None,
+    };
+    let first = whole.tokens.iter().position(|t| end.is_end(*t)).unwrap();
+    let (cut, _) = run(&model, &params, end);
+    assert_eq!(cut.tokens, whole.tokens[..first]);
+    assert_eq!(cut.finish, FinishReason::EndOfText);
+    assert!(cut.steps < whole.steps, "{} of {}", cut.steps, whole.steps);
+}
+
+#[test]
+fn every_algorithm_fills_the_answer_and_a_seed_decides() {
+    let files = Files::new();
+    let model = load(&files.model(MaskedFamily::Rnd1));
+    for algorithm in Algorithm::ALL {
+        for flags in &SCHEDULES[..2] {
+            for gumbel_noise in [false, true] {
+                let params = MaskedParams {
+                    temperature: 0.7,
+                    algorithm_temperature: 0.3,
+                    filter: Filter {
+                        top_k: 40,
+                        top_p: 0.95,
+                    },
+                    gumbel_noise,
+                    ..greedy(schedule(*flags), algorithm)
+                };
+                let tokens = |seed| {
+                    let params = MaskedParams {
+                        seed,
+                        ..params.clone()
+                    };
+                    let (generation, canvases) = run(&model, &params, EndTokens::default());
+                    for pair in canvases.windows(2) {
+                        for (old, new) in pair[0].iter().zip(&pair[1]) {
+                            assert!(*old == MASK || old == new, "what is unmasked stays");
+                        }
+                    }
+                    assert_eq!(generation.tokens.len(), ANSWER);
+                    assert!(!generation.tokens.contains(&MASK));
+                    generation.tokens
+                };
+                assert_eq!(tokens(1), tokens(1), "{algorithm:?}");
+                assert_ne!(tokens(1), tokens(2), "{algorithm:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn one_candidate_is_greedy_and_blocks_go_from_left_to_right() {
+    let files = Files::new();
+    let model = load(&files.model(MaskedFamily::Dream));
+    for gumbel_noise in [false, true] {
+        let cold = greedy(schedule(SCHEDULES[1]), Algorithm::Random);
+        let (expected, canvases) = run(&model, &cold, EndTokens::default());
+        for filter in [
+            Filter {
+                top_k: 1,
+                top_p: 1.0,
+            },
+            Filter {
+                top_k: 0,
+                top_p: 1e-6,
+            },
+        ] {
+            let params = MaskedParams {
+                temperature: 2.0,
+                filter,
+                gumbel_noise,
+                ..cold.clone()
+            };
+            assert_eq!(
+                run(&model, &params, EndTokens::default()).0.tokens,
+                expected.tokens
+            );
+        }
+        for canvas in canvases {
+            let blocks: Vec<bool> = canvas.chunks(7).map(|b| b.contains(&MASK)).collect();
+            let begun: Vec<bool> = canvas
+                .chunks(7)
+                .map(|b| b.iter().any(|t| *t != MASK))
+                .collect();
+            assert!(
+                (1..blocks.len()).all(|b| !begun[b] || !blocks[b - 1]),
+                "{canvas:?}"
+            );
+        }
+    }
+}
+
+/// A model whose positions have known probabilities of their tokens, and no prompt.
+struct Script {
+    probabilities: Vec<f32>,
+    first: Mutex<Vec<usize>>,
+}
+
+impl Denoiser for Script {
+    fn canvas_len(&self) -> usize {
+        self.probabilities.len()
+    }
+
+    fn prefix_len(&self) -> usize {
+        1
+    }
+
+    fn context_len(&self) -> usize {
+        1 + self.canvas_len()
+    }
+
+    fn begin_canvas(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn step(&mut self, input: StepInput<'_>, output: StepOutput<'_>) -> Result<()> {
+        let known = input.canvas.iter().filter(|t| **t != MASK).count();
+        if known == 1 {
+            let first = input.canvas.iter().position(|t| *t != MASK).unwrap();
+            self.first.lock().unwrap().push(first);
+        }
+        output.argmax.fill(7);
+        output.sampled.fill(7);
+        output.entropy.fill(0.5);
+        let likelihood = output.likelihood.unwrap();
+        likelihood.sampled.copy_from_slice(&self.probabilities);
+        likelihood.margin.copy_from_slice(&self.probabilities);
+        Ok(())
+    }
+
+    fn commit(&mut self, _: &[Token]) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// How often each position is unmasked first, over many seeds.
+fn first_positions(params: &MaskedParams, runs: u64) -> Vec<f64> {
+    let mut script = Script {
+        probabilities: vec![0.9, 0.1, 0.5, 0.7],
+        first: Mutex::default(),
+    };
+    for seed in 0..runs {
+        let sampler = MaskedSampler {
+            params: params.clone(),
+            mask: MASK,
+        };
+        generate(
+            &mut script,
+            &CounterNoise::new(seed, 100).unwrap(),
+            &sampler,
+            &EndTokens::default(),
+            &CancelFlag::default(),
+            &mut |_| ControlFlow::Continue(()),
+        )
+        .unwrap();
+    }
+    let mut counts = vec![0.0; 4];
+    for position in script.first.into_inner().unwrap() {
+        counts[position] += 1.0;
+    }
+    counts
+}
+
+#[test]
+fn a_temperature_of_the_order_draws_from_its_softmax() {
+    const RUNS: u64 = 20_000;
+    let temperature = 0.4;
+    let one_by_one = TransferSchedule::new(0.0, 4, 4, 4).unwrap();
+    for algorithm in [Algorithm::Confidence, Algorithm::Margin] {
+        let params = MaskedParams {
+            algorithm_temperature: temperature,
+            ..greedy(one_by_one, algorithm)
+        };
+        let counts = first_positions(&params, RUNS);
+        let weights = [0.9, 0.1, 0.5, 0.7].map(|c: f64| (c / f64::from(temperature)).exp());
+        let total: f64 = weights.iter().sum();
+        for (count, weight) in counts.iter().zip(weights) {
+            let expected = RUNS as f64 * weight / total;
+            assert!(
+                (count - expected).abs() < 5.0 * expected.sqrt(),
+                "{counts:?}"
+            );
+        }
+    }
+    let certain = first_positions(&greedy(one_by_one, Algorithm::Confidence), 20);
+    assert_eq!(certain, [20.0, 0.0, 0.0, 0.0]);
+    // Equal entropies: the lower position.
+    let tied = first_positions(&greedy(one_by_one, Algorithm::Entropy), 20);
+    assert_eq!(tied, [20.0, 0.0, 0.0, 0.0]);
+    let any = first_positions(&greedy(one_by_one, Algorithm::Random), RUNS);
+    for count in &any {
+        assert!((count - 5000.0).abs() < 5.0 * 5000_f64.sqrt(), "{any:?}");
+    }
+}
+
+/// Each position is unmasked in step n of N with probability 1/N, whatever the others do.
+#[test]
+fn the_origin_algorithm_unmasks_uniformly_over_the_steps() {
+    const RUNS: u64 = 8000;
+    let schedule = TransferSchedule::new(1e-6, 0, 4, 0).unwrap();
+    let params = greedy(schedule, Algorithm::Origin);
+    let mut counts = [[0_f64; 4]; 4];
+    for seed in 0..RUNS {
+        let mut script = Script {
+            probabilities: vec![0.5; 4],
+            first: Mutex::default(),
+        };
+        let mut known = [false; 4];
+        generate(
+            &mut script,
+            &CounterNoise::new(seed, 100).unwrap(),
+            &MaskedSampler {
+                params: params.clone(),
+                mask: MASK,
+            },
+            &EndTokens::default(),
+            &CancelFlag::default(),
+            &mut |event| {
+                if let Event::Draft(draft) = event {
+                    for (position, known) in known.iter_mut().enumerate() {
+                        if draft.accepted[position] && !*known {
+                            *known = true;
+                            counts[draft.step as usize][position] += 1.0;
+                        }
+                    }
+                }
+                ControlFlow::Continue(())
+            },
+        )
+        .unwrap();
+    }
+    let expected = RUNS as f64 / 4.0;
+    for step in counts {
+        for count in step {
+            assert!(
+                (count - expected).abs() < 5.0 * expected.sqrt(),
+                "{counts:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn files_that_cannot_work_are_refused_with_the_key() {
+    let files = Files::new();
+    let path = files.dir.path().join("bad.gguf");
+    let go_on = &mut |_: f32| ControlFlow::Continue(());
+    let mut problem = |family, change: &dyn Fn(&mut Writer)| {
+        write_masked(&path, family, 1, change).unwrap();
+        let error = MaskedModel::load(&path, &Default::default(), go_on).unwrap_err();
+        error.to_string()
+    };
+    let dream = MaskedFamily::Dream;
+    for (family, key, change) in [
+        (
+            dream,
+            "tokenizer.ggml.mask_token_id",
+            &(|w: &mut Writer| assert!(w.remove("tokenizer.ggml.mask_token_id")))
+                as &dyn Fn(&mut Writer),
+        ),
+        (dream, "general.architecture", &|w: &mut Writer| {
+            w.set("general.architecture", "llama");
+        }),
+        (dream, "dream.rope.dimension_count", &|w: &mut Writer| {
+            w.set("dream.rope.dimension_count", 8_u32);
+        }),
+        (dream, "dream.attention.head_count", &|w: &mut Writer| {
+            w.set("dream.attention.head_count", 0_u32);
+        }),
+        (
+            MaskedFamily::LladaMoe,
+            "llada-moe.expert_count",
+            &|w: &mut Writer| {
+                assert!(w.remove("llada-moe.expert_count"));
+            },
+        ),
+        (
+            MaskedFamily::Rnd1,
+            "rnd1.expert_used_count",
+            &|w: &mut Writer| {
+                w.set("rnd1.expert_used_count", 5_u32);
+            },
+        ),
+        (dream, "diffusion.shift_logits", &|w: &mut Writer| {
+            w.set("diffusion.shift_logits", "yes");
+        }),
+    ] {
+        let message = problem(family, change);
+        assert!(
+            message.contains(&format!("metadata key '{key}'")),
+            "{key}: {message}"
+        );
+    }
+}
+
+#[test]
+fn texts_that_do_not_fit_are_refused() {
+    let files = Files::new();
+    let model = load(&files.model(MaskedFamily::Llada));
+    let params = greedy(schedule(SCHEDULES[0]), Algorithm::Confidence);
+    let session = MaskedSessionParams {
+        context: Some(16),
+        threads: Some(1),
+        ..Default::default()
+    };
+    let mut session = MaskedSession::new(&model, EndTokens::default(), session);
+    let mut problem = |prompt: &[Token], length, params: &MaskedParams| {
+        let cancel = CancelFlag::default();
+        let result = session.generate(prompt, length, params, &cancel, &mut |_| {
+            ControlFlow::Continue(())
+        });
+        result.unwrap_err().to_string()
+    };
+    assert!(problem(&[], AnswerLength::Tokens(4), &params).starts_with("prompt: "));
+    assert!(problem(&PROMPT, AnswerLength::Text(5), &params).starts_with("-ub: the prompt has 5"));
+    assert!(problem(&PROMPT, AnswerLength::Tokens(12), &params).contains("raise the context size"));
+    assert!(problem(&[EOS, 9999], AnswerLength::Tokens(4), &params).contains("token 9999"));
+    for (name, params) in [
+        (
+            "--temp",
+            MaskedParams {
+                temperature: f32::NAN,
+                ..params.clone()
+            },
+        ),
+        (
+            "--diffusion-cfg-scale",
+            MaskedParams {
+                guidance: -1.0,
+                ..params.clone()
+            },
+        ),
+        (
+            "--top-p",
+            MaskedParams {
+                filter: Filter {
+                    top_k: 0,
+                    top_p: 0.0,
+                },
+                ..params.clone()
+            },
+        ),
+    ] {
+        let message = problem(&PROMPT, AnswerLength::Tokens(4), &params);
+        assert!(message.starts_with(name), "{message}");
+    }
+}
