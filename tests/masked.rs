@@ -214,8 +214,8 @@ fn greedy_generations_are_the_reference_s_in_every_step() {
                 distinct.insert(canvases);
             }
         }
-        // Neither the schedule nor the algorithm is without effect.
-        assert!(distinct.len() >= 6, "{family:?}: {}", distinct.len());
+        // More than there are schedules: the algorithm has an effect, too.
+        assert!(distinct.len() > SCHEDULES.len(), "{family:?}: {}", distinct.len());
     }
 }
 
@@ -249,13 +249,13 @@ fn logits_are_libllama_s() {
         let model = load(&path);
         let mut denoiser = MaskedDenoiser::new(&model, 64, 1, None).unwrap();
         denoiser.begin(&PROMPT, 3).unwrap();
-        let canvas = [MASK, 285, MASK];
+        let canvas = [MASK, 275, MASK];
         let ours = denoiser.logits(&canvas).unwrap();
         let theirs = all_logits(&mut upstream(&path), &[&PROMPT[..], &canvas].concat());
         let first = PROMPT.len() - usize::from(family.shifts_logits());
         assert_eq!(ours, theirs[first..first + 3], "{family:?}");
         // Both directions: what comes behind counts.
-        let other = denoiser.logits(&[MASK, 286, MASK]).unwrap();
+        let other = denoiser.logits(&[MASK, 276, MASK]).unwrap();
         assert_ne!(ours[0], other[0], "{family:?}");
     }
 }
