@@ -801,7 +801,8 @@ diffusion_status diffusion_model_params_init(struct diffusion_model_params *para
  *
  * Errors: `IO`, `BAD_MODEL`, `TOKENIZER` for what is wrong with the file, `OUT_OF_MEMORY`, and
  * `CANCELLED` by the progress callback. A file without any tokenizer loads; functions that need
- * one then fail with `TOKENIZER`.
+ * one then fail with `TOKENIZER`. Masked models (Dream, LLaDA, LLaDA-MoE, RND1) are `BAD_MODEL`:
+ * the command-line tool runs them.
  */
 diffusion_status diffusion_model_load(const char *path,
                                       const struct diffusion_model_params *params,

@@ -215,7 +215,11 @@ fn greedy_generations_are_the_reference_s_in_every_step() {
             }
         }
         // More than there are schedules: the algorithm has an effect, too.
-        assert!(distinct.len() > SCHEDULES.len(), "{family:?}: {}", distinct.len());
+        assert!(
+            distinct.len() > SCHEDULES.len(),
+            "{family:?}: {}",
+            distinct.len()
+        );
     }
 }
 

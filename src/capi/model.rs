@@ -192,7 +192,8 @@ pub unsafe extern "C" fn diffusion_model_params_init(
 ///
 /// Errors: `IO`, `BAD_MODEL`, `TOKENIZER` for what is wrong with the file, `OUT_OF_MEMORY`, and
 /// `CANCELLED` by the progress callback. A file without any tokenizer loads; functions that need
-/// one then fail with `TOKENIZER`.
+/// one then fail with `TOKENIZER`. Masked models (Dream, LLaDA, LLaDA-MoE, RND1) are `BAD_MODEL`:
+/// the command-line tool runs them.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_model_load(
     path: *const c_char,

@@ -1,5 +1,7 @@
 //! Command lines, and what they set.
 
+use llama_diffusion::diffusion::candidates::Filter;
+use llama_diffusion::diffusion::{Algorithm, TransferSchedule};
 use llama_diffusion::{DiffusionParams, FlashAttention};
 
 use super::values::When;
@@ -314,4 +316,63 @@ fn overrides_of_tensors() {
     for bad in ["exps", "(=CPU"] {
         assert!(parse(&["-ot", bad]).is_err(), "{bad}");
     }
+}
+
+/// The same command lines on a masked model: what they ask for is done.
+#[test]
+fn upstream_s_command_lines_on_masked_models() {
+    let masked = |line: &str| {
+        let args = parse(&line.split_whitespace().collect::<Vec<_>>()).unwrap();
+        assert_eq!(args.kind_warnings.masked, [""; 0], "{line}");
+        args.masked(7).unwrap()
+    };
+    let (length, dream) = masked(
+        "-m d.gguf -p q -ub 256 --diffusion-eps 0.001 --diffusion-algorithm 3 --diffusion-steps 64",
+    );
+    assert_eq!(length, AnswerLength::Text(256));
+    assert_eq!(
+        dream,
+        MaskedParams {
+            schedule: TransferSchedule::Timestep {
+                eps: 0.001,
+                steps: 64
+            },
+            algorithm: Algorithm::Random,
+            algorithm_temperature: 0.0,
+            temperature: 0.8,
+            filter: Filter {
+                top_k: 40,
+                top_p: 0.95
+            },
+            guidance: 0.0,
+            gumbel_noise: false,
+            seed: 7,
+        }
+    );
+    let (length, llada) = masked(
+        "-m l.gguf -p q -n 128 --diffusion-block-length 32 --diffusion-alg-temp 0.1 --temp 0 \
+         --diffusion-cfg-scale 1.5 --diffusion-add-gumbel-noise 1 --top-k 0 --top-p 1",
+    );
+    assert_eq!(length, AnswerLength::Tokens(128));
+    assert_eq!(
+        llada,
+        MaskedParams {
+            // 128 steps unless told.
+            schedule: TransferSchedule::Blocks {
+                length: 32,
+                steps_per_block: 32
+            },
+            algorithm: Algorithm::Confidence,
+            algorithm_temperature: 0.1,
+            temperature: 0.0,
+            filter: Filter::NONE,
+            guidance: 1.5,
+            gumbel_noise: true,
+            seed: 7,
+        }
+    );
+    let (length, rnd1) =
+        masked("-m r.gguf -p q -n -1 --diffusion-algorithm 1 --diffusion-eps 0.01");
+    assert_eq!(length, AnswerLength::Text(512));
+    assert_eq!(rnd1.algorithm, Algorithm::Entropy);
 }
