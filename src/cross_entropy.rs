@@ -119,11 +119,13 @@ fn predict(denoiser: &mut SequenceDenoiser, canvas: &[Token]) -> Result<Vec<f32>
             canvas,
             temperature: 1.0,
             uniforms: &vec![0.5; n],
+            selection: None,
         },
         StepOutput {
             argmax: &mut argmax,
             sampled: &mut sampled,
             entropy: &mut entropy,
+            likelihood: None,
         },
     )?;
     denoiser.logits()

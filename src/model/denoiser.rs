@@ -413,6 +413,12 @@ impl Denoiser for SequenceDenoiser {
     }
 
     fn step(&mut self, input: StepInput<'_>, output: StepOutput<'_>) -> Result<()> {
+        if input.selection.is_some() {
+            return Err(Error::parameter(
+                "sampler",
+                "a canvas model draws every position: use DiffusionParams",
+            ));
+        }
         self.decoder.step(&mut [Member {
             sequence: &mut self.sequence,
             input,
