@@ -4,6 +4,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::backend::Backend;
+use super::profile::{Times, Watch};
 use super::tensor::{Context, Tensor};
 use crate::error::{Error, Result};
 use crate::sys;
@@ -38,6 +39,15 @@ impl Graph {
         // SAFETY: the tensor and what it depends on are alive (see `Arena`).
         unsafe { sys::ggml_build_forward_expand(self.raw.as_ptr(), self.context.reads(result)) };
     }
+
+    /// The nodes in the order in which they run.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = *mut sys::ggml_tensor> {
+        // SAFETY: a live graph, and indices below the number of its nodes.
+        unsafe {
+            let count = sys::ggml_graph_n_nodes(self.raw.as_ptr());
+            (0..count).map(|i| sys::ggml_graph_node(self.raw.as_ptr(), i))
+        }
+    }
 }
 
 /// Runs one kind of graph: keeps the last one allocated, so that computing it again costs nothing
@@ -49,6 +59,7 @@ pub(crate) struct Executor {
     backends: Arc<[Backend]>,
     capacity: usize,
     purpose: &'static str,
+    times: Option<Times>,
 }
 
 /// A scheduler for graphs of at most `capacity` nodes and as many leaves.
@@ -94,6 +105,7 @@ impl Executor {
             backends: Arc::clone(backends),
             capacity,
             purpose,
+            times: None,
         })
     }
 
@@ -154,15 +166,30 @@ impl Executor {
         }
     }
 
+    /// From now on [`compute`](Self::compute) waits for each row of nodes with one label, and takes
+    /// its time.
+    pub(crate) fn start_timing(&mut self) {
+        self.times = Some(Times::default());
+    }
+
+    /// Ends the timing; the times since it began.
+    pub(crate) fn end_timing(&mut self) -> Times {
+        self.times.take().unwrap_or_default()
+    }
+
     /// Computes the loaded graph and waits for it.
     pub(crate) fn compute(&mut self) -> Result<()> {
         let graph = self
             .graph
             .as_ref()
             .ok_or_else(|| Error::Ggml(format!("no {} graph is loaded", self.purpose)))?;
+        let scheduler = self.scheduler.as_ptr();
         // SAFETY: the graph was allocated by this scheduler.
-        let status = unsafe {
-            sys::ggml_backend_sched_graph_compute(self.scheduler.as_ptr(), graph.raw.as_ptr())
+        let run =
+            || unsafe { sys::ggml_backend_sched_graph_compute(scheduler, graph.raw.as_ptr()) };
+        let status = match &mut self.times {
+            Some(times) => Watch::new(graph, times).over(scheduler, run),
+            None => run(),
         };
         if status == sys::GGML_STATUS_SUCCESS {
             Ok(())

@@ -314,21 +314,29 @@ pub(crate) fn show_shape(shape: &[usize]) -> String {
 pub struct Tensor<'a> {
     /// Name, type and shape.
     pub info: &'a TensorInfo,
-    /// The elements, as the file has them.
+    /// The elements, as the file has them; empty if they are [generated](Gguf::generated).
     pub data: &'a [u8],
+}
+
+/// Makes the data of tensors that no file holds.
+pub trait TensorData: fmt::Debug + Send + Sync {
+    /// All data of a tensor: as many bytes as its range has.
+    fn make(&self, tensor: &TensorInfo) -> Vec<u8>;
 }
 
 #[derive(Debug)]
 enum Bytes {
     Mapped(Arc<Mapping>),
     Owned(Vec<u8>),
+    /// What a file would have before its data.
+    Head(Vec<u8>, Arc<dyn TensorData>),
 }
 
 impl Bytes {
     fn as_slice(&self) -> &[u8] {
         match self {
             Self::Mapped(mapping) => mapping,
-            Self::Owned(vec) => vec,
+            Self::Owned(vec) | Self::Head(vec, _) => vec,
         }
     }
 }
@@ -375,8 +383,21 @@ impl Gguf {
         Self::new(path, Bytes::Owned(bytes))
     }
 
+    /// A file of which there is only the part before the data; `data` makes the rest when it is
+    /// asked for.
+    ///
+    /// # Errors
+    /// As [`Gguf::open`].
+    pub fn generated(path: &Path, head: Vec<u8>, data: Arc<dyn TensorData>) -> Result<Self> {
+        Self::new(path, Bytes::Head(head, data))
+    }
+
     fn new(path: &Path, bytes: Bytes) -> Result<Self> {
-        let contents = Contents::parse(bytes.as_slice()).map_err(|problem| Error::Gguf {
+        let size = match &bytes {
+            Bytes::Head(..) => usize::MAX,
+            Bytes::Mapped(_) | Bytes::Owned(_) => bytes.as_slice().len(),
+        };
+        let contents = Contents::parse(bytes.as_slice(), size).map_err(|problem| Error::Gguf {
             path: path.to_owned(),
             problem,
         })?;
@@ -392,7 +413,7 @@ impl Gguf {
         &self.path
     }
 
-    /// The whole file.
+    /// The whole file, without data that is generated.
     pub fn bytes(&self) -> &[u8] {
         self.bytes.as_slice()
     }
@@ -474,11 +495,21 @@ impl Gguf {
         }
     }
 
+    /// The data of a tensor of this file, wherever it comes from.
+    pub fn data(&self, info: &TensorInfo) -> Cow<'_, [u8]> {
+        match &self.bytes {
+            Bytes::Head(_, data) => Cow::Owned(data.make(info)),
+            Bytes::Mapped(_) | Bytes::Owned(_) => {
+                Cow::Borrowed(self.bytes().get(info.range.clone()).unwrap_or_default())
+            }
+        }
+    }
+
     /// The mapping behind [`bytes`](Self::bytes), unless the file was parsed from memory.
     pub fn mapping(&self) -> Option<&Arc<Mapping>> {
         match &self.bytes {
             Bytes::Mapped(mapping) => Some(mapping),
-            Bytes::Owned(_) => None,
+            Bytes::Owned(_) | Bytes::Head(..) => None,
         }
     }
 
@@ -667,7 +698,8 @@ impl<'a> Cursor<'a> {
 }
 
 impl Contents {
-    fn parse(bytes: &[u8]) -> Result<Self, String> {
+    /// `size` is that of the file, of which `bytes` may be only what comes before the data.
+    fn parse(bytes: &[u8], size: usize) -> Result<Self, String> {
         if bytes.is_empty() {
             return Err("the file is empty".into());
         }
@@ -730,11 +762,10 @@ impl Contents {
         for info in &mut tensors {
             let [start, end] =
                 [info.range.start, info.range.end].map(|offset| data_start.saturating_add(offset));
-            if end > bytes.len() {
+            if end > size {
                 return Err(format!(
-                    "truncated in the tensor data: tensor '{}' ends at byte {end}, but the file has {}",
-                    info.name,
-                    bytes.len()
+                    "truncated in the tensor data: tensor '{}' ends at byte {end}, but the file has {size}",
+                    info.name
                 ));
             }
             info.range = start..end;

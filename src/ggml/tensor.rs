@@ -5,6 +5,7 @@ use std::ffi::{CStr, CString};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::backend::Buffer;
 use super::types::TensorType;
@@ -59,6 +60,8 @@ impl Drop for Arena {
 pub(crate) struct Context {
     pub(super) arena: Arc<Arena>,
     capacity: usize,
+    /// Name of the tensors that are made from now on.
+    label: Cell<Option<&'static CStr>>,
     /// Building a graph writes to the arena without a lock: a context stays with one thread.
     not_sync: PhantomData<Cell<()>>,
 }
@@ -94,8 +97,15 @@ impl Context {
                 keep: Mutex::default(),
             }),
             capacity,
+            label: Cell::new(None),
             not_sync: PhantomData,
         })
+    }
+
+    /// Names the results of the operations that are described from now on: errors and profiles
+    /// show it.
+    pub(crate) fn label(&self, label: &'static CStr) {
+        self.label.set(Some(label));
     }
 
     pub(super) fn raw(&self) -> *mut sys::ggml_context {
@@ -142,6 +152,10 @@ impl Context {
     /// Takes a tensor that ggml just created in this context.
     pub(super) fn own(&self, raw: *mut sys::ggml_tensor) -> Result<Tensor> {
         let raw = NonNull::new(raw).ok_or_else(|| Error::Ggml("no room for a tensor".into()))?;
+        if let Some(label) = self.label.get() {
+            // SAFETY: as in `Tensor::named`.
+            unsafe { sys::ggml_set_name(raw.as_ptr(), label.as_ptr()) };
+        }
         Ok(Tensor {
             raw,
             arena: Arc::clone(&self.arena),
@@ -281,17 +295,16 @@ impl Tensor {
     pub(crate) fn write<T: Plain>(&self, offset: usize, values: &[T]) -> Result<()> {
         let bytes = size_of_val(values);
         self.check_span(offset, bytes)?;
-        count_transfer(bytes);
         if bytes > 0 {
             // SAFETY: the span lies inside the tensor, and `Plain` values have no padding.
-            unsafe {
+            transfer(bytes, || unsafe {
                 sys::ggml_backend_tensor_set(
                     self.raw.as_ptr(),
                     values.as_ptr().cast(),
                     offset,
                     bytes,
                 )
-            };
+            });
         }
         Ok(())
     }
@@ -309,9 +322,8 @@ impl Tensor {
             return Ok(());
         }
         self.check_span(offset, (count - 1) * stride + bytes)?;
-        count_transfer(count * bytes);
         // SAFETY: every row lies inside the tensor and inside `rows`.
-        unsafe {
+        transfer(count * bytes, || unsafe {
             sys::ggml_backend_tensor_set_2d(
                 self.raw.as_ptr(),
                 rows.as_ptr().cast(),
@@ -321,7 +333,7 @@ impl Tensor {
                 stride,
                 bytes,
             );
-        }
+        });
         Ok(())
     }
 
@@ -329,17 +341,16 @@ impl Tensor {
     pub(crate) fn read<T: Plain>(&self, offset: usize, values: &mut [T]) -> Result<()> {
         let bytes = size_of_val(values);
         self.check_span(offset, bytes)?;
-        count_transfer(bytes);
         if bytes > 0 {
             // SAFETY: the span lies inside the tensor, and every bit pattern is a valid `Plain`.
-            unsafe {
+            transfer(bytes, || unsafe {
                 sys::ggml_backend_tensor_get(
                     self.raw.as_ptr(),
                     values.as_mut_ptr().cast(),
                     offset,
                     bytes,
                 )
-            };
+            });
         }
         Ok(())
     }
@@ -354,16 +365,31 @@ impl Tensor {
     }
 }
 
+/// What went between host and tensors.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Transfers {
+    pub(crate) bytes: usize,
+    pub(crate) time: Duration,
+}
+
 thread_local! {
-    static TRANSFERRED: Cell<usize> = const { Cell::new(0) };
+    static TRANSFERRED: Cell<Transfers> = const {
+        Cell::new(Transfers { bytes: 0, time: Duration::ZERO })
+    };
 }
 
-fn count_transfer(bytes: usize) {
-    TRANSFERRED.set(TRANSFERRED.get().wrapping_add(bytes));
+fn transfer(bytes: usize, copy: impl FnOnce()) {
+    let start = Instant::now();
+    copy();
+    let before = TRANSFERRED.get();
+    TRANSFERRED.set(Transfers {
+        bytes: before.bytes.wrapping_add(bytes),
+        time: before.time + start.elapsed(),
+    });
 }
 
-/// Bytes that this thread wrote to and read from tensors since it started.
-pub(crate) fn transferred_bytes() -> usize {
+/// What this thread wrote to and read from tensors since it started.
+pub(crate) fn transferred() -> Transfers {
     TRANSFERRED.get()
 }
 

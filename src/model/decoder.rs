@@ -10,7 +10,7 @@ use crate::diffusion::{StepInput, StepOutput};
 use crate::error::{Error, Result};
 use crate::ggml::backend::Backend;
 use crate::ggml::compute::{Executor, Graph};
-use crate::ggml::tensor::{Tensor, transferred_bytes};
+use crate::ggml::tensor::{Tensor, transferred};
 
 /// One sequence's share of a step.
 pub(super) struct Member<'a, 'io> {
@@ -63,6 +63,11 @@ impl Decoder {
         })
     }
 
+    /// What runs the graphs, to take its times.
+    pub(super) fn executor(&mut self) -> &mut Executor {
+        &mut self.executor
+    }
+
     pub(super) fn choice(&self) -> NodeChoice {
         self.choice
     }
@@ -88,7 +93,7 @@ impl Decoder {
             member.sequence.check_step(&member.input, &member.output)?;
         }
         self.prepare(members)?;
-        let before = transferred_bytes();
+        let before = transferred().bytes;
         let Some((_, pass)) = &self.pass else {
             return Err(Error::Ggml("the denoising graph was not built".into()));
         };
@@ -102,7 +107,7 @@ impl Decoder {
             member.sequence.end_step(&mut member.output)?;
         }
         self.counters.steps += 1;
-        self.counters.step_bytes += transferred_bytes() - before;
+        self.counters.step_bytes += transferred().bytes - before;
         Ok(())
     }
 

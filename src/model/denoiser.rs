@@ -1,12 +1,14 @@
 //! Runs one sequence: prefill, denoising steps, commits.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::Model;
 use super::decoder::{Decoder, Member};
 use super::graph::{self, Keys, Network, NodeChoice};
 use super::kv_cache::{KvCache, KvType, SLOT_UNIT};
 use super::pass::{ADVICE, Pass, allocate_inputs, keys};
+use super::profile::Profile;
 use super::sequence::Sequence;
 use crate::Token;
 use crate::diffusion::{Denoiser, StepInput, StepOutput};
@@ -14,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::ggml::backend::Backend;
 use crate::ggml::compute::{Executor, Graph};
 use crate::ggml::convert::to_f32;
-use crate::ggml::tensor::{Context, Tensor};
+use crate::ggml::tensor::{Context, Tensor, transferred};
 use crate::ggml::types::TensorType;
 
 /// Whether attention runs as one fused operation.
@@ -256,6 +258,33 @@ impl SequenceDenoiser {
         let mut raw = vec![0.0; hparams.vocab_size * hparams.canvas_length];
         logits.read(0, &mut raw)?;
         Ok(self.soft_cap(raw))
+    }
+
+    /// Takes the times of what `run` computes. That takes a little longer than it does otherwise:
+    /// whenever the part of the model changes, the host waits for the devices.
+    ///
+    /// # Errors
+    /// Those of `run`.
+    pub fn profile<T>(
+        &mut self,
+        run: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<(T, Profile)> {
+        for executor in self.executors() {
+            executor.start_timing();
+        }
+        let (start, transfers) = (Instant::now(), transferred());
+        let result = run(self);
+        let (whole, transfers) = (start.elapsed(), transferred().time - transfers.time);
+        let times = self.executors().map(Executor::end_timing);
+        Ok((result?, Profile::new(whole, transfers, &times)))
+    }
+
+    fn executors(&mut self) -> [&mut Executor; 3] {
+        [
+            &mut self.encoder,
+            self.decoder.executor(),
+            self.sequence.softener(),
+        ]
     }
 
     /// Keys and values of a layer at cached positions `first ..`, each `[positions, kv_heads,

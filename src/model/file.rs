@@ -133,7 +133,9 @@ impl ModelFile {
 
     /// Bytes of the data of all tensors.
     pub fn tensor_bytes(&self) -> usize {
-        self.tensors().map(|(_, tensor)| tensor.data.len()).sum()
+        self.tensors()
+            .map(|(_, tensor)| tensor.info.range.len())
+            .sum()
     }
 
     /// An [`Error::Tensor`] about a tensor of this model.

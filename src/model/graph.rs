@@ -9,6 +9,7 @@
 
 use super::hparams::{Hparams, LayerKind};
 use super::kv_cache::KvCache;
+use super::profile::Part;
 use super::tensors::{Experts, LayerTensors};
 use super::weights::Weights;
 use crate::error::Result;
@@ -193,6 +194,7 @@ impl Network<'_> {
         }
         if !logits {
             // Nothing but K and V of the encoder is ever read.
+            self.part(Part::Attention);
             let h = self.norm(&x, &self.layer(last).attn_norm)?;
             self.keys_values(last, &h)?;
             return Ok(None);
@@ -202,12 +204,7 @@ impl Network<'_> {
         let x = self
             .ctx()
             .view(&x, [d, 1, 1], [4 * d, 4 * d], 4 * d * (tokens - 1))?;
-        let x = self.norm(&x, &self.weights.table.output_norm)?;
-        let logits = self
-            .ctx()
-            .mul_mat(&self.weights.output, &x)?
-            .named("encoder_logits")
-            .output();
+        let logits = self.head(&x)?;
         self.graph.add(&logits);
         Ok(Some(logits))
     }
@@ -216,6 +213,7 @@ impl Network<'_> {
     /// result is the logits `[vocab, T]` before the soft cap.
     pub(crate) fn denoise(&self, states: &[&CanvasState]) -> Result<Tensor> {
         let ctx = self.ctx();
+        self.part(Part::Embedding);
         let sc = &self.weights.table.self_cond;
         // Soft embeddings of zero, as on the first step, give a signal of exactly zero.
         let soft: Vec<Tensor> = states.iter().map(|state| state.soft.clone()).collect();
@@ -227,12 +225,9 @@ impl Network<'_> {
         for l in 0..self.hparams.layers.len() {
             x = self.block(l, &x, &self.layer(l).decoder_scale)?;
         }
-        let x = self.norm(&x, &self.weights.table.output_norm)?;
-        let logits = ctx
-            .mul_mat(&self.weights.output, &x)?
-            .named("logits")
-            .output();
+        let logits = self.head(&x)?;
         self.graph.add(&logits);
+        self.part(Part::Draw);
         for (sequence, state) in states.iter().enumerate() {
             let logits = self.of_sequence(&logits, sequence)?;
             if self.choice.cpu_kernels {
@@ -243,6 +238,13 @@ impl Network<'_> {
             }
         }
         Ok(logits)
+    }
+
+    /// Logits `[vocab, T]` before the soft cap.
+    fn head(&self, x: &Tensor) -> Result<Tensor> {
+        self.part(Part::OutputHead);
+        let x = self.norm(x, &self.weights.table.output_norm)?;
+        Ok(self.ctx().mul_mat(&self.weights.output, &x)?.output())
     }
 
     /// What [`Context::draw`] does, by ggml's own operations, for devices other than the CPU.
@@ -306,6 +308,11 @@ impl Network<'_> {
         self.graph.context()
     }
 
+    /// Says what the nodes that follow belong to.
+    fn part(&self, part: Part) {
+        self.ctx().label(part.label());
+    }
+
     /// The columns `[n, T / sequences]` of one sequence in `x [n, T]`.
     fn of_sequence(&self, x: &Tensor, sequence: usize) -> Result<Tensor> {
         let sequences = self.caches.len();
@@ -332,6 +339,7 @@ impl Network<'_> {
     /// Scaled token embeddings, `[d, T]`.
     fn embed(&self) -> Result<Tensor> {
         let ctx = self.ctx();
+        self.part(Part::Embedding);
         let rows = ctx.get_rows(&self.weights.table.token_embd, &self.inputs.tokens)?;
         ctx.scale(&rows, self.hparams.embedding_scale)
     }
@@ -348,11 +356,13 @@ impl Network<'_> {
     fn block(&self, l: usize, x: &Tensor, scalar: &Tensor) -> Result<Tensor> {
         let ctx = self.ctx();
         let w = self.layer(l);
+        self.part(Part::Attention);
         let h = self.norm(x, &w.attn_norm)?;
         self.keys_values(l, &h)?;
         let attention = self.norm(&self.attention(l, &h)?, &w.post_attention_norm)?;
         let x = ctx.add(x, &attention)?;
 
+        self.part(Part::DenseMlp);
         let dense = self.norm(&x, &w.ffn_norm)?;
         let dense = self.geglu(
             &ctx.mul_mat(&w.ffn_gate, &dense)?,
@@ -449,6 +459,7 @@ impl Network<'_> {
         let (n, used) = (self.hparams.n_experts, self.hparams.n_experts_used);
         let [d, tokens, ..] = x.ne();
 
+        self.part(Part::Router);
         // Softmax over all experts, the best of them renormalised to sum 1, then the scale of each
         // expert. A small error here changes experts: the router stays in F32.
         let input = ctx.mul(
@@ -464,6 +475,7 @@ impl Network<'_> {
         let scaled = pick(&ctx.mul(&p, &w.experts_down_scale)?)?;
         let share = ctx.div(&scaled, &ctx.sum_rows(&pick(&p)?)?)?;
 
+        self.part(Part::Experts);
         let input = ctx.reshape(&self.norm(x, &w.pre_ffw_norm_2)?, &[d, 1, tokens])?;
         let hidden = match &w.experts {
             Experts::Fused { gate_up } => {
@@ -511,6 +523,7 @@ pub(crate) fn soften(
     mixture: Mixture,
 ) -> Result<()> {
     let ctx = graph.context();
+    ctx.label(Part::Embedding.label());
     let p = state.weights(ctx, hparams)?;
     let product = match mixture {
         Mixture::Dense => ctx.mul_mat(&weights.embd_transposed, &p)?,

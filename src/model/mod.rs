@@ -12,6 +12,8 @@ pub mod masked;
 pub mod mix;
 mod pass;
 mod placement;
+pub mod profile;
+mod rates;
 mod sequence;
 pub mod synthetic;
 #[doc(hidden)]
@@ -31,6 +33,7 @@ pub use kv_cache::KvType;
 pub use masked::{MaskedDenoiser, MaskedModel};
 use placement::Placement;
 pub use placement::{PlacementParams, TensorOverride};
+pub use rates::DeviceRates;
 use tensors::TensorTable;
 use weights::Weights;
 
@@ -71,7 +74,18 @@ impl Model {
         params: &PlacementParams,
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Self> {
-        let file = ModelFile::open(path)?;
+        Self::from_file(ModelFile::open(path)?, params, progress)
+    }
+
+    /// Loads a model whose file is open already, or [generated](synthetic::synthetic_file).
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn from_file(
+        file: ModelFile,
+        params: &PlacementParams,
+        progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
+    ) -> Result<Self> {
         let hparams = Hparams::from_file(&file)?;
         let located = TensorTable::locate(&file, &hparams)?;
         let placement = Placement::new(&hparams, params)?;
@@ -84,7 +98,7 @@ impl Model {
             progress,
         )?;
         tracing::info!(
-            path = %path.display(),
+            path = %file.metadata().path().display(),
             layers = hparams.layers.len(),
             experts = hparams.n_experts,
             vocab = hparams.vocab_size,

@@ -109,6 +109,11 @@ impl Sequence {
         })
     }
 
+    /// What runs the product of probabilities and embeddings, to take its times.
+    pub(super) fn softener(&mut self) -> &mut Executor {
+        &mut self.softener
+    }
+
     /// Memory of intermediate results, in bytes.
     pub(super) fn compute_bytes(&self) -> usize {
         let sparse = self.sparse_softener.as_ref();

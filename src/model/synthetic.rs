@@ -1,13 +1,15 @@
-//! Generated models: files of any geometry with random weights, for tests and benchmarks.
+//! Generated models: any geometry with random weights, for tests and benchmarks, as files or made
+//! when they are loaded.
 //!
 //! The weights mean nothing, but they are sized so that activations stay in the range of a trained
 //! model, no two tensors are alike, and the scalars of encoder and decoder are far apart. The same
 //! seed gives the same file.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use half::{bf16, f16};
 
@@ -17,7 +19,8 @@ use super::mix::{Backbone, FileType, Mix};
 use super::tensors::{Expected, TOKEN_EMBD, TensorTable, TensorUse};
 use crate::diffusion::Overrides;
 use crate::error::{Error, Result};
-use crate::ggml::gguf::writer::{DataWriter, Encoded, GgufWriter};
+use crate::ggml::gguf::writer::{Encoded, GgufWriter};
+use crate::ggml::gguf::{Gguf, TensorData, TensorInfo};
 use crate::ggml::types::TensorType;
 
 /// The extents of a generated model.
@@ -115,6 +118,15 @@ impl Geometry {
         }
     }
 
+    /// The same with a large vocabulary, as real models have: 196 million weights, 208 MB in Q8_0.
+    pub const fn medium() -> Self {
+        Self {
+            n_experts: 20,
+            vocab_size: 65_536,
+            ..Self::small()
+        }
+    }
+
     /// The geometry of diffusiongemma-26B-A4B.
     pub const fn a4b_26b() -> Self {
         Self {
@@ -204,14 +216,15 @@ impl Geometry {
 impl FromStr for Geometry {
     type Err = String;
 
-    /// `tiny`, `small` or `26b-a4b`.
+    /// `tiny`, `small`, `200m` or `26b-a4b`.
     fn from_str(name: &str) -> Result<Self, String> {
         match name {
             "tiny" => Ok(Self::tiny()),
             "small" => Ok(Self::small()),
+            "200m" => Ok(Self::medium()),
             "26b-a4b" => Ok(Self::a4b_26b()),
             _ => Err(format!(
-                "unknown geometry '{name}', expected tiny, small or 26b-a4b"
+                "unknown geometry '{name}', expected tiny, small, 200m or 26b-a4b"
             )),
         }
     }
@@ -287,6 +300,22 @@ pub fn synthetic_bytes(geometry: &Geometry, types: WeightTypes, seed: u64) -> Re
     write(Vec::new(), Path::new("(in memory)"), geometry, types, seed)
 }
 
+/// A generated model of which only the description exists: its weights are made when they are
+/// loaded, one tensor at a time.
+///
+/// # Errors
+/// As [`synthetic_bytes`].
+pub fn synthetic_file(geometry: &Geometry, types: WeightTypes, seed: u64) -> Result<ModelFile> {
+    let path = Path::new("(generated)");
+    let plan = Plan::new(geometry, types, seed)?;
+    let head = plan
+        .describe(&geometry.hparams())
+        .begin(Vec::new())
+        .map_err(Error::io(path))?
+        .into_head();
+    Gguf::generated(path, head, Arc::new(plan)).map(ModelFile::from_gguf)
+}
+
 fn write<W: Write>(
     out: W,
     path: &Path,
@@ -294,48 +323,143 @@ fn write<W: Write>(
     types: WeightTypes,
     seed: u64,
 ) -> Result<W> {
-    if geometry.vocab_size < min_vocab_size() {
-        let problem = format!(
-            "is {}, expected at least {}",
-            geometry.vocab_size,
-            min_vocab_size()
-        );
-        return Err(Error::parameter("vocab_size", problem));
+    let plan = Plan::new(geometry, types, seed)?;
+    let describe = plan.describe(&geometry.hparams());
+    let mut data = describe.begin(out).map_err(Error::io(path))?;
+    for tensor in &plan.tensors {
+        let pieces = |out: &mut dyn Write| {
+            let mut buffer = vec![0; tensor.bytes().min(tensor.piece_bytes())];
+            for (index, start) in (0..tensor.bytes()).step_by(tensor.piece_bytes()).enumerate() {
+                let piece = buffer.len().min(tensor.bytes() - start);
+                tensor.fill(seed, index, &mut buffer[..piece]);
+                out.write_all(&buffer[..piece])?;
+            }
+            Ok(())
+        };
+        data.write_with(pieces).map_err(Error::io(path))?;
     }
-    let hparams = geometry.hparams();
-    let tensors = geometry.tensors(&hparams);
-    let types = types.of(&tensors, geometry);
-    let tensors: Vec<_> = types.into_iter().zip(tensors).collect();
-    let mut writer = GgufWriter::new();
-    set_hparams(&mut writer, &hparams);
-    set_tokenizer(&mut writer, hparams.vocab_size);
-    for (ty, tensor) in &tensors {
-        if scales(*ty).is_none() {
-            return Err(Error::parameter(
-                "tensor type",
-                format!("random weights of type {ty} are not supported"),
-            ));
-        }
-        writer.tensor(&tensor.name, &tensor.shape, *ty);
-    }
-    let data = writer.begin(out).map_err(Error::io(path))?;
-    write_data(data, &tensors, seed).map_err(Error::io(path))
+    data.finish().map_err(Error::io(path))
 }
 
-fn write_data<W: Write>(
-    mut data: DataWriter<W>,
-    tensors: &[(TensorType, Expected)],
-    seed: u64,
-) -> io::Result<W> {
-    for (ty, tensor) in tensors {
-        let mut random = Random::new(seed, &tensor.name);
-        let elements: usize = tensor.shape.iter().product();
-        data.write_with(|out| match tensor.usage {
-            TensorUse::Vector => out.write_all(&vector(&tensor.name, elements, &mut random)),
-            _ => write_matrix(out, *ty, elements, amplitude(tensor), &mut random),
-        })?;
+/// Weights of one type that mean nothing, as the bytes of a tensor. All zero for a type that cannot
+/// be generated.
+pub(crate) fn random_weights(ty: TensorType, elements: usize) -> Vec<u8> {
+    let mut bytes = vec![0; elements / ty.block_len() * ty.block_bytes()];
+    if scales(ty).is_some() {
+        fill(&mut bytes, ty, 1.0, &mut Random::new(0, ty.name(), 0));
     }
-    data.finish()
+    bytes
+}
+
+/// The tensors of a generated model.
+#[derive(Debug)]
+struct Plan {
+    tensors: Vec<Planned>,
+    seed: u64,
+}
+
+impl Plan {
+    fn new(geometry: &Geometry, types: WeightTypes, seed: u64) -> Result<Self> {
+        if geometry.vocab_size < min_vocab_size() {
+            let problem = format!(
+                "is {}, expected at least {}",
+                geometry.vocab_size,
+                min_vocab_size()
+            );
+            return Err(Error::parameter("vocab_size", problem));
+        }
+        let expected = geometry.tensors(&geometry.hparams());
+        let tensors: Vec<Planned> = types
+            .of(&expected, geometry)
+            .into_iter()
+            .zip(expected)
+            .map(|(ty, expected)| Planned { ty, expected })
+            .collect();
+        match tensors.iter().find(|tensor| scales(tensor.ty).is_none()) {
+            Some(Planned { ty, .. }) => Err(Error::parameter(
+                "tensor type",
+                format!("random weights of type {ty} are not supported"),
+            )),
+            None => Ok(Self { tensors, seed }),
+        }
+    }
+
+    fn describe(&self, hparams: &Hparams) -> GgufWriter {
+        let mut writer = GgufWriter::new();
+        set_hparams(&mut writer, hparams);
+        set_tokenizer(&mut writer, hparams.vocab_size);
+        for Planned { ty, expected } in &self.tensors {
+            writer.tensor(&expected.name, &expected.shape, *ty);
+        }
+        writer
+    }
+}
+
+impl TensorData for Plan {
+    /// On all cores.
+    fn make(&self, info: &TensorInfo) -> Vec<u8> {
+        let mut data = vec![0; info.range.len()];
+        let named = |tensor: &&Planned| tensor.expected.name == info.name;
+        let Some(tensor) = self.tensors.iter().find(named) else {
+            return data;
+        };
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let pieces = data.len().div_ceil(tensor.piece_bytes()).max(1);
+        let share = pieces.div_ceil(threads);
+        std::thread::scope(|scope| {
+            for (thread, share_bytes) in data.chunks_mut(share * tensor.piece_bytes()).enumerate() {
+                scope.spawn(move || {
+                    let pieces = share_bytes.chunks_mut(tensor.piece_bytes());
+                    for (i, piece) in pieces.enumerate() {
+                        tensor.fill(self.seed, thread * share + i, piece);
+                    }
+                });
+            }
+        });
+        data
+    }
+}
+
+/// A tensor of a generated model with its type.
+#[derive(Debug)]
+struct Planned {
+    ty: TensorType,
+    expected: Expected,
+}
+
+impl Planned {
+    fn elements(&self) -> usize {
+        self.expected.shape.iter().product()
+    }
+
+    fn bytes(&self) -> usize {
+        self.elements() / self.ty.block_len() * self.ty.block_bytes()
+    }
+
+    /// Matrices are made in pieces of this size, which fit the cache; each has a random stream of
+    /// its own. Vectors are one piece.
+    fn piece_bytes(&self) -> usize {
+        const ABOUT: usize = 1 << 18;
+        match self.expected.usage {
+            TensorUse::Vector => self.bytes(),
+            _ => ABOUT / self.ty.block_bytes() * self.ty.block_bytes(),
+        }
+    }
+
+    /// Fills the piece of this index.
+    fn fill(&self, seed: u64, piece: usize, buffer: &mut [u8]) {
+        let mut random = Random::new(seed, &self.expected.name, piece);
+        match self.expected.usage {
+            TensorUse::Vector => {
+                buffer.copy_from_slice(&vector(
+                    &self.expected.name,
+                    self.elements(),
+                    &mut random,
+                ));
+            }
+            _ => fill(buffer, self.ty, amplitude(&self.expected), &mut random),
+        }
+    }
 }
 
 /// Bound of the uniform distribution of a matrix's weights, so that activations keep their size.
@@ -442,11 +566,13 @@ fn fill(buffer: &mut [u8], ty: TensorType, amplitude: f32, random: &mut Random) 
 pub(super) struct Random(u64);
 
 impl Random {
-    /// Each tensor has its own stream, so that its weights do not depend on the others.
-    pub(super) fn new(seed: u64, name: &str) -> Self {
+    /// Each piece of a tensor has its own stream, so that its weights do not depend on the others.
+    pub(super) fn new(seed: u64, name: &str, piece: usize) -> Self {
         // FNV-1a.
         let hash = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        Self(name.bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, hash))
+        let start = name.bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, hash);
+        // Far enough from the other pieces' streams, which are shorter than 2^20.
+        Self(start.wrapping_add((piece as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15 << 20)))
     }
 
     fn next(&mut self) -> u64 {
@@ -631,15 +757,16 @@ pub fn write_as_gemma4(model: &ModelFile, path: &Path) -> Result<()> {
     let tensors = || {
         model
             .tensors()
-            .filter_map(|(_, tensor)| Some((renamed(&tensor.info.name)?, tensor)))
+            .filter_map(|(part, tensor)| Some((renamed(&tensor.info.name)?, part, tensor.info)))
     };
-    for (name, tensor) in tensors() {
-        writer.tensor(name, &tensor.info.shape, tensor.info.ty);
+    for (name, _, info) in tensors() {
+        writer.tensor(name, &info.shape, info.ty);
     }
     let out = BufWriter::new(File::create(path).map_err(Error::io(path))?);
     let mut data = writer.begin(out).map_err(Error::io(path))?;
-    for (_, tensor) in tensors() {
-        data.write(tensor.data).map_err(Error::io(path))?;
+    for (_, part, info) in tensors() {
+        let weights = model.parts()[part].data(info);
+        data.write(&weights).map_err(Error::io(path))?;
     }
     data.finish().map(drop).map_err(Error::io(path))
 }
@@ -647,7 +774,6 @@ pub fn write_as_gemma4(model: &ModelFile, path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ggml::gguf::Gguf;
     use crate::model::tokenizer::check_tokenizer;
 
     fn generated(geometry: &Geometry, types: WeightTypes, seed: u64) -> ModelFile {
@@ -710,6 +836,26 @@ mod tests {
             data(&one, "blk.0.attn_norm.weight"),
             data(&one, "blk.1.attn_norm.weight")
         );
+    }
+
+    #[test]
+    fn weights_made_on_demand_are_those_of_the_file() {
+        // Wide enough for matrices of several pieces.
+        let geometry = Geometry {
+            vocab_size: 8192,
+            ..Geometry::tiny()
+        };
+        let types = WeightTypes::Uniform(TensorType::Q8_0);
+        let (whole, described) = (
+            generated(&geometry, types, 3),
+            synthetic_file(&geometry, types, 3).unwrap(),
+        );
+        assert_eq!(whole.tensor_bytes(), described.tensor_bytes());
+        for (_, tensor) in described.tensors() {
+            let made = described.metadata().data(tensor.info);
+            let (_, stored) = whole.tensor(&tensor.info.name).unwrap();
+            assert_eq!(made, stored.data, "{}", tensor.info.name);
+        }
     }
 
     #[test]

@@ -157,7 +157,7 @@ pub fn write_masked(
     let out = BufWriter::new(File::create(path).map_err(io())?);
     let mut data = writer.begin(out).map_err(io())?;
     for (name, shape) in &tensors {
-        let mut random = Random::new(seed, name);
+        let mut random = Random::new(seed, name, 0);
         let elements = shape.iter().product();
         let written = data.write_with(|out| match (shape.len(), name.ends_with("bias")) {
             (1, bias) => (0..elements).try_for_each(|_| {

@@ -31,6 +31,8 @@ pub(crate) struct Weights {
     /// Bytes copied to devices, and bytes used in the mapped file.
     pub(crate) copied_bytes: usize,
     pub(crate) mapped_bytes: usize,
+    /// Buffer types that hold weights which products read, by the type of the weights.
+    memories: HashMap<TensorType, BufferType>,
 }
 
 /// Where a tensor will lie.
@@ -93,7 +95,14 @@ impl Weights {
             router_scale: computed.router_scale,
             copied_bytes: loaded.copied,
             mapped_bytes: loaded.mapped,
+            memories: loaded.memories,
         })
+    }
+
+    /// The kind of memory that holds most copied weights of this type; mapped ones have none of
+    /// their own.
+    pub(crate) fn memory_of(&self, ty: TensorType) -> Option<BufferType> {
+        self.memories.get(&ty).copied()
     }
 }
 
@@ -242,9 +251,23 @@ struct Loaded {
     tensors: Vec<Tensor>,
     copied: usize,
     mapped: usize,
+    memories: HashMap<TensorType, BufferType>,
 }
 
 impl Plan {
+    /// For each type of weights the buffer type that holds most of them.
+    fn memories(&self) -> HashMap<TensorType, BufferType> {
+        let mut bytes: HashMap<(TensorType, BufferType), usize> = HashMap::new();
+        for (memory, tensor) in &self.items {
+            if let Memory::Buffer(memory) = memory {
+                *bytes.entry((tensor.info.ty, *memory)).or_default() += tensor.info.range.len();
+            }
+        }
+        let mut by_size: Vec<_> = bytes.into_iter().collect();
+        by_size.sort_by_key(|(_, bytes)| *bytes);
+        by_size.into_iter().map(|(key, _)| key).collect()
+    }
+
     fn add(&mut self, memory: Memory, tensor: Located) -> usize {
         self.items.push((memory, tensor));
         self.items.len() - 1
@@ -308,7 +331,8 @@ impl Plan {
             let range = &located.info.range;
             if matches!(memory, Memory::Buffer(_)) {
                 let part = &file.parts()[located.part];
-                tensor.write(0, &part.bytes()[range.clone()])?;
+                // All at once: memory that rearranges weights takes no pieces.
+                tensor.write(0, &part.data(&located.info))?;
                 part.release(range.clone());
             }
             done += range.len();
@@ -320,6 +344,7 @@ impl Plan {
             tensors,
             copied,
             mapped,
+            memories: self.memories(),
         })
     }
 }
@@ -360,11 +385,12 @@ impl Computed {
         let mut bytes = buffer.size();
 
         let data = |name: &str| -> Result<Vec<f32>> {
-            let (_, tensor) = file
+            let (part, tensor) = file
                 .tensor(name)
                 .ok_or_else(|| file.tensor_error(name, "is missing"))?;
             let mut values = vec![0.0; tensor.info.shape.iter().product()];
-            to_f32(tensor.info.ty, tensor.data, &mut values)?;
+            let data = file.parts()[part].data(tensor.info);
+            to_f32(tensor.info.ty, &data, &mut values)?;
             Ok(values)
         };
         let rope_freqs = file
@@ -431,8 +457,7 @@ const PANEL: usize = 1024;
 
 /// Fills `to [vocab, d]` with the transposed embeddings.
 fn transpose(file: &ModelFile, embd: &Located, to: &Tensor) -> Result<()> {
-    let part = &file.parts()[embd.part];
-    let bytes = &part.bytes()[embd.info.range.clone()];
+    let bytes = file.parts()[embd.part].data(&embd.info);
     let [d, vocab, ..] = embd.info.shape;
     let row = bytes.len() / vocab;
     let starts: Vec<usize> = (0..vocab).step_by(PANEL).collect();

@@ -220,6 +220,13 @@ pub struct DataWriter<W> {
     pending: std::vec::IntoIter<(String, usize)>,
 }
 
+impl DataWriter<Vec<u8>> {
+    /// What was written so far, without the data of tensors that is still missing.
+    pub(crate) fn into_head(self) -> Vec<u8> {
+        self.out
+    }
+}
+
 impl<W: Write> DataWriter<W> {
     /// Writes the data of the next tensor.
     ///
