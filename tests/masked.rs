@@ -119,11 +119,7 @@ fn reference(
     let mut text = vec![MASK; TEXT];
     text[..PROMPT.len()].copy_from_slice(&PROMPT);
     let mut canvases = Vec::new();
-    let blocks = if block_length == 0 {
-        1
-    } else {
-        TEXT / block_length
-    };
+    let blocks = TEXT.checked_div(block_length).unwrap_or(1);
     let steps_per_block = steps / blocks;
     for block in 0..blocks {
         let (mut from, mut to) = (PROMPT.len(), TEXT);

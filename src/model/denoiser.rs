@@ -265,26 +265,21 @@ impl SequenceDenoiser {
     ///
     /// # Errors
     /// Those of `run`.
-    pub fn profile<T>(
-        &mut self,
-        run: impl FnOnce(&mut Self) -> Result<T>,
-    ) -> Result<(T, Profile)> {
+    pub fn profile<T>(&mut self, run: impl FnOnce(&mut Self) -> Result<T>) -> Result<(T, Profile)> {
         for executor in self.executors() {
             executor.start_timing();
         }
         let (start, transfers) = (Instant::now(), transferred());
         let result = run(self);
         let (whole, transfers) = (start.elapsed(), transferred().time - transfers.time);
-        let times = self.executors().map(Executor::end_timing);
+        let times: Vec<_> = self.executors().map(Executor::end_timing).collect();
         Ok((result?, Profile::new(whole, transfers, &times)))
     }
 
-    fn executors(&mut self) -> [&mut Executor; 3] {
-        [
-            &mut self.encoder,
-            self.decoder.executor(),
-            self.sequence.softener(),
-        ]
+    fn executors(&mut self) -> impl Iterator<Item = &mut Executor> {
+        [&mut self.encoder, self.decoder.executor()]
+            .into_iter()
+            .chain(self.sequence.softeners())
     }
 
     /// Keys and values of a layer at cached positions `first ..`, each `[positions, kv_heads,

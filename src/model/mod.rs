@@ -140,6 +140,12 @@ impl Model {
         (self.weights.copied_bytes, self.weights.mapped_bytes)
     }
 
+    /// Bytes of the table that self-conditioning multiplies probabilities with, at every step but
+    /// a canvas's first.
+    pub fn soft_embedding_bytes(&self) -> usize {
+        self.weights.embd_transposed.nbytes()
+    }
+
     /// Sampler settings that the file recommends.
     pub fn overrides(&self) -> Overrides {
         self.hparams.sampler

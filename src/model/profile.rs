@@ -65,7 +65,8 @@ impl Profile {
     /// `whole` is the time of the computation, `transfers` what copies took of it, `graphs` what
     /// the nodes of each graph took.
     pub(crate) fn new(whole: Duration, transfers: Duration, graphs: &[Times]) -> Self {
-        let mut parts = Part::ALL.map(|part| graphs.iter().map(|times| times.of(part.label())).sum());
+        let mut parts =
+            Part::ALL.map(|part| graphs.iter().map(|times| times.of(part.label())).sum());
         parts[Part::Transfers as usize] = transfers;
         let known = parts.iter().sum();
         parts[Part::Host as usize] = whole.saturating_sub(known);

@@ -82,7 +82,10 @@ impl Model {
         };
         let fits = |ty: &&TensorType| SIDE.is_multiple_of(ty.block_len());
         let types = TensorType::ALL.iter().filter(fits);
-        types.copied().max_by_key(bytes_of).unwrap_or(TensorType::F16)
+        types
+            .copied()
+            .max_by_key(bytes_of)
+            .unwrap_or(TensorType::F16)
     }
 }
 
@@ -105,7 +108,8 @@ impl Product {
         let matrix = matrices.tensor(self.ty, &[SIDE, self.rows], "matrix")?;
         // Where the weights of this type lie: rearranged, if that makes products faster.
         let memory = model.weights.memory_of(self.ty);
-        let memory = memory.filter(|_| self.ty != TensorType::F32 && device == model.placement.cpu());
+        let memory =
+            memory.filter(|_| self.ty != TensorType::F32 && device == model.placement.cpu());
         let memory = memory.unwrap_or(device.buffer_type());
         matrices.allocate(memory, WHAT, ADVICE)?.mark_weights();
         matrix.write(0, &random_weights(self.ty, SIDE * self.rows))?;

@@ -109,9 +109,11 @@ impl Sequence {
         })
     }
 
-    /// What runs the product of probabilities and embeddings, to take its times.
-    pub(super) fn softener(&mut self) -> &mut Executor {
-        &mut self.softener
+    /// What runs the mixtures of embeddings, to take their times.
+    pub(super) fn softeners(&mut self) -> impl Iterator<Item = &mut Executor> {
+        [&mut self.dense_softener]
+            .into_iter()
+            .chain(&mut self.sparse_softener)
     }
 
     /// Memory of intermediate results, in bytes.

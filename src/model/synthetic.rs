@@ -329,7 +329,10 @@ fn write<W: Write>(
     for tensor in &plan.tensors {
         let pieces = |out: &mut dyn Write| {
             let mut buffer = vec![0; tensor.bytes().min(tensor.piece_bytes())];
-            for (index, start) in (0..tensor.bytes()).step_by(tensor.piece_bytes()).enumerate() {
+            for (index, start) in (0..tensor.bytes())
+                .step_by(tensor.piece_bytes())
+                .enumerate()
+            {
                 let piece = buffer.len().min(tensor.bytes() - start);
                 tensor.fill(seed, index, &mut buffer[..piece]);
                 out.write_all(&buffer[..piece])?;
@@ -451,11 +454,7 @@ impl Planned {
         let mut random = Random::new(seed, &self.expected.name, piece);
         match self.expected.usage {
             TensorUse::Vector => {
-                buffer.copy_from_slice(&vector(
-                    &self.expected.name,
-                    self.elements(),
-                    &mut random,
-                ));
+                buffer.copy_from_slice(&vector(&self.expected.name, self.elements(), &mut random));
             }
             _ => fill(buffer, self.ty, amplitude(&self.expected), &mut random),
         }
@@ -520,7 +519,7 @@ pub(super) fn write_matrix(
     elements: usize,
     amplitude: f32,
     random: &mut Random,
-) -> io::Result<()> {
+) -> std::io::Result<()> {
     const PIECE_BYTES: usize = 1 << 18;
     let mut left = elements / ty.block_len() * ty.block_bytes();
     let blocks = PIECE_BYTES / ty.block_bytes();

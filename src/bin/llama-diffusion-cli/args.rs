@@ -19,17 +19,17 @@ use llama_diffusion::{AnswerLength, DiffusionParams, MaskedParams, Overrides, Re
 
 pub use common::PromptSource;
 pub use output::OutputArgs;
-pub use placement::gpus;
 
 use crate::cross_entropy::CrossEntropyArgs;
 use crate::inert;
 use crate::quantize::QuantizeArgs;
-use crate::spelling::respell;
+use crate::shared::devices::SplitMode;
+use crate::shared::spelling::respell;
 use chat::ChatArgs;
 use common::CommonArgs;
 use diffusion::DiffusionArgs;
 use masked::{KindWarnings, MaskedArgs};
-use placement::{PlacementArgs, SplitMode};
+use placement::PlacementArgs;
 
 /// This version, the source of the llama.cpp inside, and what it was built with.
 fn version() -> String {
@@ -161,7 +161,7 @@ impl Args {
             self.chat.chat_template = None;
         }
         if chosen("n_cpu_moe") && from_env("cpu_moe") {
-            self.placement.cpu_moe = false;
+            self.placement.devices.cpu_moe = false;
         }
         for (flag, id, winner, winner_id) in [
             ("--chat-template", "chat_template", "--raw", "raw"),
@@ -187,13 +187,13 @@ impl Args {
                     .push(format!("{flag} has no effect beside {winner}"));
             }
         }
-        match self.placement.split_mode {
+        match self.placement.devices.split_mode {
             SplitMode::Row | SplitMode::Tensor => self
                 .warnings
                 .push("--split-mode: GPUs share the model by layers".into()),
             SplitMode::Layer | SplitMode::None => {}
         }
-        if chosen("main_gpu") && self.placement.split_mode != SplitMode::None {
+        if chosen("main_gpu") && self.placement.devices.split_mode != SplitMode::None {
             self.warnings
                 .push("--main-gpu has no effect without --split-mode none".into());
         }
@@ -236,7 +236,7 @@ impl Args {
         let common = &self.common;
         self.masked.params(
             common.predict,
-            common.ubatch_size,
+            common.compute.ubatch_size,
             self.diffusion.steps,
             seed,
         )

@@ -14,7 +14,8 @@ mod prompt;
 mod quantize;
 mod record;
 mod report;
-mod spelling;
+#[path = "../shared/mod.rs"]
+mod shared;
 mod thinking;
 mod view;
 
@@ -27,7 +28,7 @@ use std::sync::Mutex;
 use llama_diffusion::chat::{Message, Role};
 use llama_diffusion::model::file::ModelFile;
 use llama_diffusion::model::masked::is_masked;
-use llama_diffusion::{CancelFlag, Device, Error, FinishReason, MaskedModel, Result, TextModel};
+use llama_diffusion::{CancelFlag, Error, FinishReason, MaskedModel, Result, TextModel};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use answer::Answerer;
@@ -89,7 +90,7 @@ fn run(args: &mut Args) -> Result<FinishReason> {
         return Ok(FinishReason::EndOfText);
     }
     if args.placement.list_devices {
-        list_devices();
+        shared::devices::list();
         return Ok(FinishReason::EndOfText);
     }
     // Before the first Ctrl-C may come.
@@ -164,8 +165,14 @@ enum Loaded {
 
 fn load(args: &Args, cancel: &CancelFlag) -> Result<Loaded> {
     let path = args.placement.model()?;
-    let placement = args.placement.params();
-    if args.placement.gpu_layers().is_some_and(|layers| layers > 0) && args::gpus().next().is_none()
+    let placement = args.placement.devices.params();
+    if args
+        .placement
+        .devices
+        .gpu_layers
+        .0
+        .is_some_and(|layers| layers > 0)
+        && shared::devices::gpus().next().is_none()
     {
         tracing::warn!(
             "-ngl has no effect: there is no GPU, or this program was built without support for it"
@@ -178,20 +185,6 @@ fn load(args: &Args, cancel: &CancelFlag) -> Result<Loaded> {
         Some(path) => TextModel::load(path, &placement, progress).map(Loaded::Canvas),
         None => demo::load(&placement, progress).map(Loaded::Canvas),
     })
-}
-
-fn list_devices() {
-    println!("Available devices:");
-    for device in Device::all() {
-        let (free, total) = device.memory();
-        println!(
-            "  {}: {} ({} MiB, {} MiB free)",
-            device.name(),
-            device.description(),
-            total >> 20,
-            free >> 20
-        );
-    }
 }
 
 /// A seed from the operating system, by way of the keys that the standard library's hash maps get.

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use llama_diffusion::{Error, FlashAttention, KvType, MaskedSessionParams, Result, SessionParams};
+use llama_diffusion::{MaskedSessionParams, Result, SessionParams};
 
 use super::escape::unescape;
-use super::values::{Limit, Seed, When, parse_limit, parse_seed};
+use super::values::{Limit, Seed, parse_limit, parse_seed};
+use crate::shared::compute::ComputeArgs;
 
 /// What every run may need.
 #[derive(Debug, clap::Args)]
@@ -39,15 +40,6 @@ pub struct CommonArgs {
     #[arg(short, long, value_name = "N", env = "LLAMA_ARG_CTX_SIZE")]
     ctx_size: Option<usize>,
 
-    /// Most tokens of a prompt that are encoded in one pass
-    #[arg(short, long, value_name = "N", env = "LLAMA_ARG_BATCH")]
-    batch_size: Option<usize>,
-
-    /// As --batch-size; the smaller one counts. For a masked model, the tokens of prompt and answer
-    /// together (default 512), unless -n is given [-ub]
-    #[arg(long, value_name = "N", env = "LLAMA_ARG_UBATCH")]
-    pub ubatch_size: Option<usize>,
-
     /// Threads of the CPU; 0 or less is one for each core, fewer for a small model
     #[arg(
         short,
@@ -64,35 +56,8 @@ pub struct CommonArgs {
     #[arg(short, long, value_name = "SEED", default_value = "-1", value_parser = parse_seed)]
     seed: Seed,
 
-    /// Fused attention: auto uses it where the devices have it [-fa]
-    #[arg(
-        long,
-        value_name = "WHEN",
-        num_args = 0..=1,
-        require_equals = true,
-        default_value = "auto",
-        default_missing_value = "on",
-        env = "LLAMA_ARG_FLASH_ATTN"
-    )]
-    flash_attn: When,
-
-    /// Element type of the KV cache: f16, f32 or q8_0 [-ctk]
-    #[arg(
-        long,
-        value_name = "TYPE",
-        default_value = "f16",
-        env = "LLAMA_ARG_CACHE_TYPE_K"
-    )]
-    cache_type_k: KvType,
-
-    /// The same for V; both must be the same type [-ctv]
-    #[arg(
-        long,
-        value_name = "TYPE",
-        default_value = "f16",
-        env = "LLAMA_ARG_CACHE_TYPE_V"
-    )]
-    cache_type_v: KvType,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
 }
 
 /// Where a prompt comes from.
@@ -129,7 +94,7 @@ impl CommonArgs {
         MaskedSessionParams {
             context: self.ctx_size.filter(|size| *size > 0),
             threads: self.threads(),
-            flash_attention: self.flash_attention(),
+            flash_attention: self.compute.flash_attention(),
         }
     }
 
@@ -137,40 +102,20 @@ impl CommonArgs {
         usize::try_from(self.threads).ok().filter(|n| *n > 0)
     }
 
-    fn flash_attention(&self) -> FlashAttention {
-        match self.flash_attn {
-            When::On => FlashAttention::On,
-            When::Off => FlashAttention::Off,
-            When::Auto => FlashAttention::Auto,
-        }
-    }
-
     /// How a session runs on a model that was trained for `trained_context` positions.
     ///
     /// # Errors
     /// Flags that contradict each other.
     pub fn session(&self, trained_context: usize) -> Result<SessionParams> {
-        if self.cache_type_k != self.cache_type_v {
-            return Err(Error::InvalidParameter {
-                parameter: "-ctk, -ctv".into(),
-                problem: format!(
-                    "{:?} and {:?} differ, but keys and values share one type: give both",
-                    self.cache_type_k, self.cache_type_v
-                ),
-            });
-        }
         Ok(SessionParams {
             context: self.ctx_size.map(|size| match size {
                 0 => trained_context,
                 _ => size,
             }),
-            batch: [self.batch_size, self.ubatch_size]
-                .into_iter()
-                .flatten()
-                .min(),
+            batch: self.compute.batch(),
             threads: self.threads(),
-            kv_type: self.cache_type_k,
-            flash_attention: self.flash_attention(),
+            kv_type: self.compute.kv_type()?,
+            flash_attention: self.compute.flash_attention(),
         })
     }
 }

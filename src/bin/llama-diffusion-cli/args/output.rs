@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap_complete::Shell;
 use tracing::level_filters::LevelFilter;
 
-use super::values::When;
+use crate::shared::compute::When;
 
 /// What is shown, and where.
 #[derive(Debug, clap::Args)]

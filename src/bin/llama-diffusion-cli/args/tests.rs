@@ -4,9 +4,9 @@ use llama_diffusion::diffusion::candidates::Filter;
 use llama_diffusion::diffusion::{Algorithm, TransferSchedule};
 use llama_diffusion::{DiffusionParams, FlashAttention};
 
-use super::values::When;
 use super::*;
-use crate::spelling::{SINGLE_DASH, find};
+use crate::shared::compute::When;
+use crate::shared::spelling::{SINGLE_DASH, find};
 
 fn parse(line: &[&str]) -> Result<Args, clap::Error> {
     let line = ["llama-diffusion-cli"].iter().chain(line);
@@ -46,7 +46,7 @@ fn llama_cpp_s_spelling() {
         "3,1",
         "-nkvo",
     ]);
-    let placement = args.unwrap().placement.params();
+    let placement = args.unwrap().placement.devices.params();
     assert_eq!(placement.gpu_layers, Some(3));
     assert_eq!(placement.cpu_moe_layers, 2);
     assert_eq!(placement.devices.unwrap(), ["CUDA0", "CPU"]);
@@ -205,7 +205,7 @@ fn upstream_s_command_lines() {
     let args = parse(&gemma.split_whitespace().collect::<Vec<_>>()).unwrap();
     assert_eq!(args.warnings, [""; 0]);
     assert!(args.is_chat(false));
-    assert_eq!(args.placement.gpu_layers(), Some(99));
+    assert_eq!(args.placement.devices.gpu_layers.0, Some(99));
     assert_eq!(args.common.session(1 << 17).unwrap().context, Some(4096));
     assert!(args.output.progress);
     assert_eq!(args.output.interval, 4);
@@ -307,7 +307,7 @@ fn variables_of_the_template() {
 #[test]
 fn overrides_of_tensors() {
     let args = parse(&["-ot", "blk\\.1=CPU,exps=CUDA0", "-ot", "a=b=c"]).unwrap();
-    let overrides = args.placement.params().overrides;
+    let overrides = args.placement.devices.params().overrides;
     let pairs: Vec<(&str, &str)> = overrides
         .iter()
         .map(|o| (o.pattern.as_str(), o.memory.as_str()))

@@ -1,16 +1,6 @@
 //! Kinds of values that flags take, and how they are read.
 
-use clap::ValueEnum;
-use llama_diffusion::TensorOverride;
-use regex::Regex;
 use serde_json::{Map, Value};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum When {
-    On,
-    Off,
-    Auto,
-}
 
 /// Variables for a chat template.
 #[derive(Clone, Debug)]
@@ -45,27 +35,4 @@ pub fn parse_seed(text: &str) -> Result<Seed, String> {
             .map(|seed| Seed(Some(seed)))
             .map_err(|_| "-s takes 0 to 18446744073709551615, or -1 for a random seed".into()),
     }
-}
-
-#[derive(Clone, Copy, Debug)]
-pub struct Layers(pub Option<usize>);
-
-pub fn parse_layers(text: &str) -> Result<Layers, String> {
-    match text {
-        "auto" | "all" | "-1" => Ok(Layers(None)),
-        _ => text
-            .parse()
-            .map(|layers| Layers(Some(layers)))
-            .map_err(|_| "-ngl takes a number of layers, auto or all".into()),
-    }
-}
-
-pub fn parse_override(text: &str) -> Result<TensorOverride, String> {
-    let (pattern, memory) = text
-        .rsplit_once('=')
-        .ok_or("-ot takes REGEX=MEMORY, such as exps=CPU")?;
-    Ok(TensorOverride {
-        pattern: Regex::new(pattern).map_err(|error| error.to_string())?,
-        memory: memory.to_owned(),
-    })
 }

@@ -1,0 +1,100 @@
+//! A denoising step of small generated models on the CPU, and the masks that a canvas needs.
+//!
+//! `cargo bench --bench step`. Ids carry device and type; the speed of larger models is
+//! `llama-diffusion-bench`'s to measure.
+
+use std::hint::black_box;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use llama_diffusion::diffusion::{
+    CanvasRun, CounterNoise, Denoiser as _, DiffusionParams, StepInput, StepOutput,
+};
+use llama_diffusion::model::mask::KeyLayout;
+use llama_diffusion::model::synthetic::{Geometry, synthetic_file};
+use llama_diffusion::model::{DenoiserParams, SequenceDenoiser};
+use llama_diffusion::{FlashAttention, KvType, Model, PlacementParams, Token};
+
+fn step(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("step");
+    group.sample_size(10);
+    for types in ["f16", "q8_0", "q4_k_m"] {
+        let geometry = Geometry {
+            n_layers: 2,
+            canvas_length: 64,
+            ..Geometry::small()
+        };
+        let file = synthetic_file(&geometry, types.parse().unwrap(), 1).unwrap();
+        let params = PlacementParams {
+            devices: Some(Vec::new()),
+            ..PlacementParams::default()
+        };
+        let model = Model::from_file(file, &params, &mut |_| ControlFlow::Continue(())).unwrap();
+        let params = DenoiserParams {
+            context: 256,
+            batch: 256,
+            threads: 1,
+            kv_type: KvType::F16,
+            flash_attention: FlashAttention::Auto,
+        };
+        let mut denoiser = SequenceDenoiser::new(&Arc::new(model), &params).unwrap();
+        denoiser.begin_canvas().unwrap();
+        let n = geometry.canvas_length;
+        let canvas: Vec<Token> = (0..n as Token).collect();
+        let (mut argmax, mut sampled, mut entropy) = (vec![0; n], vec![0; n], vec![0.0; n]);
+        let uniforms = vec![0.5; n];
+        group.bench_function(BenchmarkId::new("CPU", types), |bencher| {
+            bencher.iter(|| {
+                let input = StepInput {
+                    canvas: &canvas,
+                    temperature: 0.6,
+                    uniforms: &uniforms,
+                    selection: None,
+                };
+                let output = StepOutput {
+                    argmax: &mut argmax,
+                    sampled: &mut sampled,
+                    entropy: &mut entropy,
+                    likelihood: None,
+                };
+                denoiser.step(input, output).unwrap();
+            });
+        });
+    }
+}
+
+/// What the host does for a canvas beside the model: it decides which tokens to keep.
+fn sampler(criterion: &mut Criterion) {
+    const CANVAS: usize = 256;
+    const VOCAB: usize = 262_144;
+    let params = DiffusionParams::default();
+    let noise = CounterNoise::new(1, VOCAB).unwrap();
+    let entropies: Vec<f32> = (0..CANVAS)
+        .map(|i| (i * 37 % CANVAS) as f32 / 1e3)
+        .collect();
+    criterion.bench_function("sampler/host/f32", |bencher| {
+        bencher.iter(|| {
+            let mut run = CanvasRun::new(&params, 0, CANVAS, &noise).unwrap();
+            let (_, output) = run.begin_step(&noise).unwrap();
+            output.entropy.copy_from_slice(&entropies);
+            run.end_step(&noise).unwrap();
+            black_box(run.progress())
+        });
+    });
+}
+
+fn masks(criterion: &mut Criterion) {
+    const CANVAS: usize = 256;
+    const PREFIX: usize = 8192;
+    let mut group = criterion.benchmark_group("mask");
+    for (name, window, slots) in [("full", None, 8448), ("sliding", Some(1024), 1280)] {
+        let layout = KeyLayout { slots, window };
+        group.bench_function(BenchmarkId::new(name, "host/f16"), |bencher| {
+            bencher.iter(|| black_box(layout.canvas(PREFIX, CANVAS, slots)));
+        });
+    }
+}
+
+criterion_group!(benches, step, sampler, masks);
+criterion_main!(benches);

@@ -1,0 +1,104 @@
+//! `llama-diffusion-bench`: how fast a DiffusionGemma model is on this machine.
+
+mod args;
+mod cost;
+mod output;
+mod run;
+#[path = "../shared/mod.rs"]
+mod shared;
+mod stats;
+mod upstream;
+
+use std::ops::ControlFlow;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use llama_diffusion::model::synthetic::synthetic_file;
+use llama_diffusion::{Error, Model, Result};
+use tracing::level_filters::LevelFilter;
+
+use args::Args;
+use output::{Report, print};
+use run::Bench;
+
+const ERROR: u8 = 1;
+
+fn main() -> ExitCode {
+    let args = match Args::parse_from_line(std::env::args_os()) {
+        Ok(args) => args,
+        Err(message) => {
+            // Help and version are no errors, and go to the standard output.
+            let code = if message.use_stderr() { ERROR } else { 0 };
+            // A closed output leaves no place to say so.
+            let _ = message.print();
+            return code.into();
+        }
+    };
+    let level = match args.verbose {
+        true => LevelFilter::DEBUG,
+        false => LevelFilter::WARN,
+    };
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(level)
+        .without_time()
+        .init();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ERROR.into()
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
+    if args.list_devices {
+        shared::devices::list();
+        return Ok(());
+    }
+    let (name, model) = load(args)?;
+    let bench = Bench {
+        args,
+        name,
+        model: Arc::new(model),
+    };
+    let mut report = Report::default();
+    for &threads in &args.threads {
+        let mut upstream = match args.compare_upstream {
+            true => Some(upstream::Upstream::new(&bench, threads)?),
+            false => None,
+        };
+        for &prompt in &args.n_prompt {
+            bench.test(threads, prompt, upstream.as_mut(), &mut report)?;
+        }
+        if let Some(upstream) = upstream {
+            report.comparisons.extend(upstream.compare(&bench));
+        }
+        if args.profile {
+            bench.profile(threads, &mut report)?;
+        }
+    }
+    print(&report, args.output)
+}
+
+fn load(args: &Args) -> Result<(String, Model)> {
+    let params = args.devices.params();
+    let progress = &mut |_: f32| ControlFlow::Continue(());
+    match (&args.model, &args.synthetic) {
+        (_, Some(synthetic)) => {
+            let file = synthetic_file(&synthetic.geometry, synthetic.types, 1)?;
+            let model = Model::from_file(file, &params, progress)?;
+            Ok((synthetic.name.clone(), model))
+        }
+        (Some(path), None) => {
+            let name = path.file_name().unwrap_or(path.as_os_str());
+            let name = name.to_string_lossy().into_owned();
+            Ok((name, Model::load(path, &params, progress)?))
+        }
+        (None, None) => Err(Error::InvalidParameter {
+            parameter: "model".into(),
+            problem: "give a file with -m, or random weights with --synthetic 200m:q8_0".into(),
+        }),
+    }
+}

@@ -1,0 +1,90 @@
+//! Flags that say how passes over a model are computed, spelled as for llama.cpp.
+
+use clap::ValueEnum;
+use llama_diffusion::{Error, FlashAttention, KvType, Result};
+
+/// How passes are computed.
+#[derive(Debug, clap::Args)]
+pub struct ComputeArgs {
+    /// Most tokens of a prompt that are encoded in one pass
+    #[arg(short, long, value_name = "N", env = "LLAMA_ARG_BATCH")]
+    batch_size: Option<usize>,
+
+    /// As --batch-size; the smaller one counts. For a masked model, the tokens of prompt and answer
+    /// together (default 512), unless -n is given [-ub]
+    #[arg(long, value_name = "N", env = "LLAMA_ARG_UBATCH")]
+    pub ubatch_size: Option<usize>,
+
+    /// Fused attention: auto uses it where the devices have it [-fa]
+    #[arg(
+        long,
+        value_name = "WHEN",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "auto",
+        default_missing_value = "on",
+        env = "LLAMA_ARG_FLASH_ATTN"
+    )]
+    pub flash_attn: When,
+
+    /// Element type of the KV cache: f16, f32 or q8_0 [-ctk]
+    #[arg(
+        long,
+        value_name = "TYPE",
+        default_value = "f16",
+        env = "LLAMA_ARG_CACHE_TYPE_K"
+    )]
+    pub cache_type_k: KvType,
+
+    /// The same for V; both must be the same type [-ctv]
+    #[arg(
+        long,
+        value_name = "TYPE",
+        default_value = "f16",
+        env = "LLAMA_ARG_CACHE_TYPE_V"
+    )]
+    cache_type_v: KvType,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum When {
+    On,
+    Off,
+    Auto,
+}
+
+impl ComputeArgs {
+    /// Most tokens of a pass over a prompt, if the user chose.
+    pub fn batch(&self) -> Option<usize> {
+        [self.batch_size, self.ubatch_size]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Element type of the KV cache.
+    ///
+    /// # Errors
+    /// Keys and values differ.
+    pub fn kv_type(&self) -> Result<KvType> {
+        if self.cache_type_k != self.cache_type_v {
+            return Err(Error::InvalidParameter {
+                parameter: "-ctk, -ctv".into(),
+                problem: format!(
+                    "{:?} and {:?} differ, but keys and values share one type: give both",
+                    self.cache_type_k, self.cache_type_v
+                ),
+            });
+        }
+        Ok(self.cache_type_k)
+    }
+
+    /// Whether attention is fused.
+    pub fn flash_attention(&self) -> FlashAttention {
+        match self.flash_attn {
+            When::On => FlashAttention::On,
+            When::Off => FlashAttention::Off,
+            When::Auto => FlashAttention::Auto,
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The measuring tool from outside, with a tiny generated model.
+
+use std::process::Output;
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+/// Runs the tool. One thread: the tests themselves run side by side, and ggml's threads spin.
+fn bench(args: &[&str]) -> Output {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("llama-diffusion-bench"));
+    command.args(["-t", "1"]).args(args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+const TINY: [&str; 6] = ["--synthetic", "tiny:q8_0", "-r", "2", "--steps", "3"];
+
+/// The standard output of a run of the tiny model that must succeed.
+fn measured(args: &[&str]) -> String {
+    let output = bench(&[&TINY, args].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    text(&output.stdout).to_owned()
+}
+
+fn json(args: &[&str]) -> Value {
+    serde_json::from_str(&measured(&[&["-o", "json"], args].concat())).unwrap()
+}
+
+fn number(row: &Value, key: &str) -> f64 {
+    row[key]
+        .as_f64()
+        .unwrap_or_else(|| panic!("{key} of {row} is no number"))
+}
+
+#[test]
+fn every_length_is_measured() {
+    let report = json(&["-p", "0,20", "--canvases", "2"]);
+    let tests = report["tests"].as_array().unwrap();
+    let names: Vec<_> = tests
+        .iter()
+        .map(|row| row["test"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["dn2x16x3 @ 0", "pp20", "dn2x16x3 @ 20"]);
+    for row in tests {
+        assert!(number(row, "avg_ts") > 0.0 && number(row, "stddev_ts") >= 0.0);
+        assert_eq!(row["model"], "tiny:q8_0");
+        assert_eq!(row["backend"], "CPU");
+        assert_eq!(row["n_threads"], 1);
+    }
+    let row = &tests[2];
+    assert!((number(row, "tokens_per_forward") - 16.0 / 3.0).abs() < 1e-9);
+    // An answer is its prefill, its steps and a commit.
+    assert!(number(row, "answer_s") * 1e3 >= 6.0 * number(row, "avg_ms"));
+    assert!(report["parts"].as_array().unwrap().is_empty());
+}
+
+#[test]
+fn the_parts_of_a_step_make_the_whole() {
+    let report = json(&["-p", "20", "--profile"]);
+    let parts = report["parts"].as_array().unwrap();
+    for test in ["pp20", "step @ 20"] {
+        let of_test = || parts.iter().filter(|row| row["test"] == test);
+        let share: f64 = of_test().map(|row| number(row, "share")).sum();
+        assert!((share - 1.0).abs() < 1e-6, "{test}: {share}");
+        let part = |name: &str| {
+            let row = of_test().find(|row| row["part"] == name).unwrap();
+            number(row, "avg_ms")
+        };
+        for name in ["attention", "dense MLP", "router", "experts", "transfers"] {
+            assert!(part(name) > 0.0, "{test}: {name}");
+        }
+        let of_canvas = part("output head") > 0.0 && part("soft cap to draw") > 0.0;
+        assert_eq!(of_canvas, test.starts_with("step"), "{test}");
+        assert!(part("embedding and self-conditioning") > 0.0);
+    }
+    let floors = &report["profiles"][0];
+    for key in [
+        "step_ms",
+        "bytes_floor_ms",
+        "operations_floor_ms",
+        "bandwidth_gb_s",
+    ] {
+        assert!(number(floors, key) > 0.0, "{key}");
+    }
+    assert_eq!(floors["weight_type"], "q8_0");
+}
+
+#[test]
+fn libllama_is_measured_beside() {
+    let report = json(&["-p", "0,40", "--compare-upstream"]);
+    let rows = report["comparisons"].as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        let ratio = number(row, "step_to_canvas");
+        assert!(ratio > 0.0 && number(row, "step_to_arithmetic") > 0.0);
+        assert!(number(row, "upstream_token_ts") > 0.0);
+        assert!(number(row, "diffusion_to_token") > 0.0);
+    }
+    assert!(rows[0]["growth_to_arithmetic"].is_null());
+    assert!(rows[1]["growth_to_arithmetic"].is_number());
+    assert!(number(&rows[1], "upstream_prefill_ts") > 0.0);
+}
+
+#[test]
+fn tables_parse() {
+    let csv = measured(&["-p", "20", "-o", "csv", "--profile"]);
+    let tables: Vec<&str> = csv.split("\n\n").collect();
+    assert_eq!(tables.len(), 3, "{csv}");
+    for (table, (rows, column)) in tables
+        .iter()
+        .zip([(2, "avg_ts"), (18, "part"), (1, "bytes")])
+    {
+        let mut reader = csv::Reader::from_reader(table.as_bytes());
+        assert!(reader.headers().unwrap().iter().any(|head| head == column));
+        assert_eq!(
+            reader.records().filter_map(Result::ok).count(),
+            rows,
+            "{table}"
+        );
+    }
+    let lines = measured(&["-p", "20", "-o", "jsonl"]);
+    let kinds: Vec<Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["kind"].clone())
+        .collect();
+    assert_eq!(kinds, ["tests", "tests"]);
+    let table = measured(&["-p", "20", "--parallel", "2"]);
+    let rows: Vec<usize> = table.lines().map(|row| row.matches('|').count()).collect();
+    assert_eq!(rows, [12; 4], "{table}");
+    assert!(table.contains("| pp20 "), "{table}");
+}
+
+#[test]
+fn wrong_arguments_are_named() {
+    for (args, parts) in [
+        (&["-p", "20"][..], &["-m", "--synthetic"][..]),
+        (&["--synthetic", "tiny"], &["geometry and a type"]),
+        (&["--synthetic", "huge:q8_0"], &["'huge'", "26b-a4b"]),
+        (&["--synthetic", "tiny:q9"], &["'q9'"]),
+        (&["-m", "no/such.gguf"], &["no/such.gguf"]),
+        (
+            &["--synthetic", "tiny:f16", "-r", "0"],
+            &["--repetitions", "at least 1"],
+        ),
+        (&["--synthetic", "tiny:f16", "-p", "x"], &["--n-prompt"]),
+        (&["--synthetic", "tiny:f16", "-nglx", "1"], &["-nglx"]),
+        (&["--synthetic", "tiny:f16", "-dev", "GPU7"], &["GPU7"]),
+        (&["--synthetic", "tiny:f16", "-ctk", "f32"], &["-ctv"]),
+    ] {
+        let output = bench(args);
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {message}");
+        assert_eq!(text(&output.stdout), "", "{args:?}");
+        for part in parts {
+            assert!(
+                message.contains(part),
+                "{args:?}: {part:?} is not in {message:?}"
+            );
+        }
+    }
+}
