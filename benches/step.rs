@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use llama_diffusion::diffusion::{
-    CanvasRun, CounterNoise, Denoiser as _, DiffusionParams, StepInput, StepOutput,
+    CanvasRun, CounterNoise, Denoiser as _, DiffusionParams, Run as _, StepInput, StepOutput,
 };
 use llama_diffusion::model::mask::KeyLayout;
 use llama_diffusion::model::synthetic::{Geometry, synthetic_file};
