@@ -25,8 +25,7 @@ impl Interrupt {
         let handled = interrupt.clone();
         let handler = move || {
             if handled.waiting.load(Ordering::Relaxed) || handled.cancel.is_cancelled() {
-                view::restore_terminal();
-                std::process::exit(INTERRUPTED.into());
+                view::exit(INTERRUPTED);
             }
             handled.cancel.cancel();
         };

@@ -40,6 +40,7 @@ use prompt::Setting;
 const ERROR: u8 = 1;
 
 fn main() -> ExitCode {
+    view::make_way_for_panics();
     let mut args = match Args::parse_from_line(std::env::args_os()) {
         Ok(args) => args,
         Err(message) => {
@@ -69,7 +70,13 @@ fn log(options: &OutputArgs) -> Result<()> {
             })?;
             (BoxMakeWriter::new(Mutex::new(file)), false)
         }
-        None => (BoxMakeWriter::new(io::stderr), io::stderr().is_terminal()),
+        None => {
+            let stderr = || {
+                view::make_way();
+                io::stderr()
+            };
+            (BoxMakeWriter::new(stderr), io::stderr().is_terminal())
+        }
     };
     tracing_subscriber::fmt()
         .with_writer(writer)

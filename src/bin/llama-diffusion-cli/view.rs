@@ -1,18 +1,21 @@
 //! What is shown while an answer comes into being: finished canvases, and drafts if asked for.
 
+mod draft;
+mod region;
+
 use std::io::{self, IsTerminal as _, Stdout, Write};
 use std::mem;
 use std::path::PathBuf;
 
-use crossterm::style::{StyledContent, Stylize as _};
-use crossterm::terminal::{self, BeginSynchronizedUpdate, Clear, ClearType, EndSynchronizedUpdate};
-use crossterm::{cursor, queue};
 use llama_diffusion::diffusion::{Draft, Progress};
 use llama_diffusion::{Error, Event, Result, Token, Utf8Stream};
-use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
+pub use region::{exit, make_way, make_way_for_panics};
 
 use crate::args::Args;
 use crate::thinking::{Channel, Part, Splitter};
+use draft::{Accepted, Origin, Span, painted, progress_line, status, wrap};
+use region::{Region, terminal_size};
 
 /// Gives the bytes of a token; control tokens have none.
 pub type PieceOf<'a> = &'a dyn Fn(Token) -> Result<Vec<u8>>;
@@ -49,9 +52,10 @@ impl<'a> View<'a> {
     /// A view of one answer of a model whose thoughts are in `channel`.
     pub fn new(args: &Args, piece: PieceOf<'a>, channel: Option<Channel>) -> Self {
         let options = &args.output;
+        let can_draw = io::stdout().is_terminal()
+            && std::env::var_os("TERM").is_none_or(|name| name != "dumb");
         // Log lines would tear a live view.
-        let live =
-            io::stdout().is_terminal() && options.has_colors(true) && !options.logs_details();
+        let live = can_draw && options.has_colors(true) && !options.logs_details();
         let drafts = match options.drafts || options.progress {
             false => Drafts::Hidden,
             true if live => Drafts::Live(Live::new(io::stdout(), options.drafts, options.progress)),
@@ -87,7 +91,7 @@ impl<'a> View<'a> {
             Event::CanvasDone(canvas) => {
                 // The region stands where thoughts and text go now.
                 if let Drafts::Live(live) = &mut self.drafts {
-                    live.remove(terminal_size()).map_err(output_error)?;
+                    live.region.remove().map_err(output_error)?;
                 }
                 let mut text = String::new();
                 for &token in &canvas.answer {
@@ -98,7 +102,9 @@ impl<'a> View<'a> {
                     }
                 }
                 match &mut self.drafts {
-                    Drafts::Live(live) => live.finish_canvas(&text).map_err(output_error),
+                    Drafts::Live(live) => live
+                        .finish_canvas(&text, terminal_size())
+                        .map_err(output_error),
                     _ => self.write(&text),
                 }
             }
@@ -133,8 +139,8 @@ impl<'a> View<'a> {
             Drafts::Live(live) => {
                 let hide = matches!(self.thoughts, Thoughts::Hidden { .. });
                 let splitter = hide.then(|| self.splitter.clone());
-                let spans = live.draft_spans(draft, splitter, self.piece)?;
-                live.draw(&spans, draft, terminal_size())
+                let spans = live.accepted.spans(draft, splitter, self.piece)?;
+                live.draw(draft, spans, terminal_size())
                     .map_err(output_error)
             }
         }
@@ -171,11 +177,6 @@ impl<'a> View<'a> {
     }
 }
 
-fn terminal_size() -> (u16, u16) {
-    let size = terminal::size().ok().filter(|(width, _)| *width > 0);
-    size.unwrap_or((80, 24))
-}
-
 fn output_error(source: io::Error) -> Error {
     Error::Io {
         path: PathBuf::from("standard output"),
@@ -183,61 +184,16 @@ fn output_error(source: io::Error) -> Error {
     }
 }
 
-/// Undoes what a live view does to the terminal, for a program that ends in the middle of one.
-pub fn restore_terminal() {
-    let mut out = io::stdout();
-    if out.is_terminal() {
-        // The program is about to end; there is nobody left to tell.
-        let _ = queue!(out, EndSynchronizedUpdate, cursor::Show).and_then(|()| out.flush());
-    }
-}
-
-fn status(draft: &Draft<'_>) -> String {
-    format!(
-        "canvas {}, step {} of {}: {} of {} tokens accepted",
-        draft.block + 1,
-        draft.step + 1,
-        draft.max_steps,
-        draft.accepted.iter().filter(|a| **a).count(),
-        draft.canvas.len()
-    )
-}
-
-/// How a piece of text came about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Origin {
-    /// Of a finished canvas.
-    Finished,
-    /// Accepted in an earlier step, and again.
-    Kept,
-    /// Accepted in this step.
-    Accepted,
-    /// Random, to be denoised.
-    Noise,
-}
-
-impl Origin {
-    fn style(self, text: &str) -> StyledContent<&str> {
-        match self {
-            Self::Finished | Self::Kept => text.stylize(),
-            Self::Accepted => text.green(),
-            Self::Noise => text.dim(),
-        }
-    }
-}
-
-type Span = (String, Origin);
-
-/// A region of the terminal's normal buffer that is drawn anew with each draft.
+/// The draft at work, on the terminal behind what is finished.
 struct Live<W: Write> {
-    out: W,
+    region: Region<W>,
     /// The last line of the finished canvases, which the draft goes on with. The lines before it
     /// are written and scroll up with the terminal.
     finished: String,
-    /// The accepted tokens of the draft before, by position.
-    accepted: Vec<Option<Token>>,
-    /// Columns of each row of the region; the cursor is in the row below.
-    rows: Vec<usize>,
+    accepted: Accepted,
+    /// Rows that the region has, and the width of the terminal for which it has them.
+    height: usize,
+    width: usize,
     show_text: bool,
     show_progress: bool,
 }
@@ -245,390 +201,136 @@ struct Live<W: Write> {
 impl<W: Write> Live<W> {
     fn new(out: W, show_text: bool, show_progress: bool) -> Self {
         Self {
-            out,
+            region: Region::new(out),
             finished: String::new(),
-            accepted: Vec::new(),
-            rows: Vec::new(),
+            accepted: Accepted::default(),
+            height: 0,
+            width: 0,
             show_text,
             show_progress,
         }
     }
 
-    /// Writes the lines that a canvas completes, where the region was.
-    fn finish_canvas(&mut self, text: &str) -> io::Result<()> {
+    /// Writes the lines that a canvas completes. The last one stays to be seen.
+    fn finish_canvas(&mut self, text: &str, size: (usize, usize)) -> io::Result<()> {
         self.finished += text;
-        self.accepted.clear();
+        self.accepted = Accepted::default();
         let lines = self.finished.rfind('\n').map_or(0, |end| end + 1);
-        self.out.write_all(&self.finished.as_bytes()[..lines])?;
+        self.region.commit(&self.finished[..lines])?;
         self.finished.drain(..lines);
-        self.out.flush()
-    }
-
-    /// The text so far and the draft behind it. Special tokens have no text, nor have the thoughts
-    /// that `hidden` finds.
-    fn draft_spans(
-        &mut self,
-        draft: &Draft<'_>,
-        mut hidden: Option<Splitter>,
-        piece: impl Fn(Token) -> Result<Vec<u8>>,
-    ) -> Result<Vec<Span>> {
-        let mut spans = vec![(self.finished.clone(), Origin::Finished)];
-        let mut text = Utf8Stream::new();
-        self.accepted.resize(draft.canvas.len(), None);
-        let positions = draft.canvas.iter().zip(draft.accepted);
-        for ((&token, &accepted), before) in positions.zip(&mut self.accepted) {
-            let origin = match accepted {
-                false => Origin::Noise,
-                true if *before == Some(token) => Origin::Kept,
-                true => Origin::Accepted,
-            };
-            *before = accepted.then_some(token);
-            let part = match (&mut hidden, accepted) {
-                (Some(splitter), true) => splitter.push(token),
-                (Some(splitter), false) => splitter.part_of_noise(),
-                (None, _) => Part::Answer,
-            };
-            if part == Part::Answer {
-                spans.push((text.push(&piece(token)?), origin));
-            } else if part == Part::Mark && hidden.as_ref().is_some_and(Splitter::is_thinking) {
-                spans.push(("[thinking]".into(), Origin::Noise));
-            }
-        }
-        Ok(spans)
+        let rows = self.rows(Vec::new(), size.0);
+        self.show(rows, None, size)
     }
 
     fn draw(
         &mut self,
-        spans: &[Span],
         draft: &Draft<'_>,
-        (width, height): (u16, u16),
+        spans: Vec<Span>,
+        size: (usize, usize),
     ) -> io::Result<()> {
-        let mut rows = Vec::new();
-        if self.show_text {
-            rows = wrap(spans, width.into());
-        }
-        if self.show_progress {
-            let line: String = progress_line(draft).chars().take(width.into()).collect();
-            rows.push(vec![(line, Origin::Finished)]);
-        }
-        // The last row of the terminal is the cursor's. What does not fit is cut at the top: the
-        // work goes on at the bottom.
-        let room = height.saturating_sub(1);
-        rows.drain(..rows.len().saturating_sub(room.into()));
-
-        queue!(self.out, BeginSynchronizedUpdate, cursor::Hide)?;
-        self.clear((width, height))?;
-        for row in &rows {
-            for (text, origin) in row {
-                write!(self.out, "{}", origin.style(text))?;
-            }
-            self.out.write_all(b"\r\n")?;
-        }
-        self.rows = rows.iter().map(|row| columns(row)).collect();
-        queue!(self.out, EndSynchronizedUpdate)?;
-        self.out.flush()
+        let rows = self.rows(if self.show_text { spans } else { Vec::new() }, size.0);
+        let progress = self.show_progress.then(|| progress_line(draft, size.0));
+        self.show(rows, progress, size)
     }
 
-    /// Removes the region. A terminal that became narrower since has broken its rows.
-    fn clear(&mut self, (width, height): (u16, u16)) -> io::Result<()> {
-        let width = usize::from(width.max(1));
-        let rows: usize = mem::take(&mut self.rows)
-            .into_iter()
-            .map(|columns| columns.div_ceil(width).max(1))
-            .sum();
-        // What is above the terminal's first row cannot be reached.
-        match u16::try_from(rows)
-            .unwrap_or(u16::MAX)
-            .min(height.saturating_sub(1))
-        {
-            0 => Ok(()),
-            rows => queue!(
-                self.out,
-                cursor::MoveToPreviousLine(rows),
-                Clear(ClearType::FromCursorDown)
-            ),
+    /// The unfinished line and a draft behind it.
+    fn rows(&self, draft: Vec<Span>, width: usize) -> Vec<String> {
+        let mut spans = vec![(self.finished.clone(), Origin::Finished)];
+        spans.extend(draft);
+        if spans.iter().all(|(text, _)| text.is_empty()) {
+            return Vec::new();
         }
+        wrap(&spans, width).iter().map(|row| painted(row)).collect()
     }
 
-    fn remove(&mut self, size: (u16, u16)) -> io::Result<()> {
-        self.clear(size)?;
-        self.out.flush()
+    /// The region keeps its rows while drafts change, so that nothing above it moves. It begins with twice the
+    /// rows of the first draft, because line breaks come with time.
+    fn show(
+        &mut self,
+        mut rows: Vec<String>,
+        progress: Option<String>,
+        (width, height): (usize, usize),
+    ) -> io::Result<()> {
+        let below = usize::from(progress.is_some());
+        // A row of the terminal is left for what was there before.
+        let room = height.saturating_sub(1).max(1);
+        if self.width != width {
+            self.width = width;
+            self.height = 2 * rows.len() + below;
+        }
+        self.height = self.height.max(rows.len() + below).min(room);
+        let text = self.height.saturating_sub(below);
+        // What does not fit is cut at the top: the work goes on at the bottom.
+        rows.drain(..rows.len().saturating_sub(text));
+        rows.resize(text, String::new());
+        rows.extend(progress);
+        self.region.draw(&rows)
     }
 
     /// Removes the region and gives back the line that is not written yet.
     fn finish(mut self) -> io::Result<String> {
-        self.leave()?;
-        Ok(mem::take(&mut self.finished))
-    }
-
-    fn leave(&mut self) -> io::Result<()> {
-        self.clear(terminal_size())?;
-        queue!(self.out, cursor::Show)?;
-        self.out.flush()
-    }
-}
-
-impl<W: Write> Drop for Live<W> {
-    fn drop(&mut self) {
-        // An error was reported where it counted.
-        let _ = self.leave();
-    }
-}
-
-const BAR: usize = 24;
-
-fn progress_line(draft: &Draft<'_>) -> String {
-    let done = match draft.progress {
-        Progress::Running => (draft.step + 1) as usize * BAR / draft.max_steps as usize,
-        _ => BAR,
-    };
-    format!(
-        "[{}{}] {}",
-        "#".repeat(done),
-        " ".repeat(BAR - done),
-        status(draft)
-    )
-}
-
-/// Breaks text into rows of at most `width` columns. Wide characters take two.
-fn wrap(spans: &[Span], width: usize) -> Vec<Vec<Span>> {
-    let mut rows = vec![Vec::new()];
-    let mut column = 0;
-    for (text, origin) in spans {
-        let mut run = String::new();
-        for character in text.chars() {
-            // Noise must not make the rows below it jump.
-            let is_break = character == '\n' && *origin != Origin::Noise;
-            let character = if character.is_whitespace() {
-                ' '
-            } else {
-                character
-            };
-            // Control characters have no width: they could do anything to the terminal.
-            let Some(columns) = character.width() else {
-                continue;
-            };
-            if is_break || column + columns > width {
-                push(&mut rows, &mut run, *origin);
-                rows.push(Vec::new());
-                column = 0;
-            }
-            if !is_break {
-                run.push(character);
-                column += columns;
-            }
-        }
-        push(&mut rows, &mut run, *origin);
-    }
-    rows
-}
-
-/// Columns that a row takes.
-fn columns(row: &[Span]) -> usize {
-    row.iter().map(|(text, _)| text.width()).sum()
-}
-
-fn push(rows: &mut [Vec<Span>], run: &mut String, origin: Origin) {
-    if let Some(row) = rows.last_mut()
-        && !run.is_empty()
-    {
-        row.push((mem::take(run), origin));
+        self.region.remove()?;
+        Ok(self.finished)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::draft::tests::{draft, letter};
     use super::*;
 
-    fn texts(rows: &[Vec<Span>]) -> Vec<String> {
-        let text = |row: &Vec<Span>| row.iter().map(|(text, _)| text.as_str()).collect();
-        rows.iter().map(text).collect()
-    }
-
-    fn wrapped(text: &str, origin: Origin, width: usize) -> Vec<String> {
-        texts(&wrap(&[(text.into(), origin)], width))
-    }
-
-    #[test]
-    fn rows_are_as_wide_as_the_terminal() {
-        assert_eq!(wrapped("abcdef", Origin::Kept, 3), ["abc", "def"]);
-        assert_eq!(wrapped("abcdefg", Origin::Kept, 3), ["abc", "def", "g"]);
-    }
-
-    #[test]
-    fn wide_characters_take_two_columns_and_accents_none() {
-        assert_eq!(wrapped("日本語", Origin::Kept, 5), ["日本", "語"]);
-        assert_eq!(
-            wrapped("a\u{301}bc\u{301}", Origin::Kept, 3),
-            ["a\u{301}bc\u{301}"]
-        );
-    }
-
-    #[test]
-    fn lines_of_noise_are_not_broken() {
-        assert_eq!(wrapped("a\n\nb", Origin::Kept, 9), ["a", "", "b"]);
-        assert_eq!(wrapped("a\n\nb", Origin::Noise, 9), ["a  b"]);
-    }
-
-    #[test]
-    fn control_characters_do_not_reach_the_terminal() {
-        assert_eq!(wrapped("a\x1b[2J\x07\tb\r", Origin::Noise, 9), ["a[2J b "]);
-    }
-
-    #[test]
-    fn origins_are_kept_across_rows() {
-        let spans = [("ab".into(), Origin::Kept), ("cd".into(), Origin::Noise)];
-        let rows = wrap(&spans, 3);
-        assert_eq!(
-            rows,
-            [
-                vec![("ab".into(), Origin::Kept), ("c".into(), Origin::Noise)],
-                vec![("d".into(), Origin::Noise)]
-            ]
-        );
-    }
-
-    const SAMPLED: [Token; 3] = [1, 2, 3];
-
-    fn draft<'a>(canvas: &'a [Token; 3], accepted: &'a [bool; 3], step: u32) -> Draft<'a> {
-        Draft {
-            block: 0,
-            step,
-            max_steps: 48,
-            temperature: 0.8,
-            argmax: &SAMPLED,
-            sampled: &SAMPLED,
-            entropy: &[0.0; 3],
-            accepted,
-            canvas,
-            mean_entropy: 0.0,
-            stable: false,
-            progress: Progress::Running,
-        }
-    }
-
-    /// Token 1 is "a", and so on; 0 is a control token.
-    fn letter(token: Token) -> Result<Vec<u8>> {
-        Ok(if token == 0 {
-            vec![]
-        } else {
-            vec![b'`' + token as u8]
-        })
-    }
-
-    #[test]
-    fn a_token_is_accepted_once_then_kept_and_noise_when_it_is_given_up() {
-        let mut live = Live::new(Vec::new(), true, false);
-        live.finish_canvas("a line\nx").unwrap();
-        let mut origins = |canvas, accepted| {
-            let spans = live
-                .draft_spans(&draft(&canvas, &accepted, 0), None, letter)
-                .unwrap();
-            assert_eq!(spans[0], ("x".into(), Origin::Finished));
-            spans[1..]
-                .iter()
-                .map(|(_, origin)| *origin)
-                .collect::<Vec<_>>()
-        };
-        use Origin::{Accepted, Kept, Noise};
-        assert_eq!(
-            origins([1, 2, 9], [true, true, false]),
-            [Accepted, Accepted, Noise]
-        );
-        assert_eq!(
-            origins([1, 5, 9], [true, true, false]),
-            [Kept, Accepted, Noise]
-        );
-        assert_eq!(
-            origins([8, 5, 3], [false, true, true]),
-            [Noise, Kept, Accepted]
-        );
-    }
-
-    #[test]
-    fn special_tokens_have_no_text() {
-        let mut live = Live::new(Vec::new(), true, false);
-        let spans = live
-            .draft_spans(&draft(&[1, 0, 2], &[true; 3], 0), None, letter)
+    /// What a terminal of this size is told to show.
+    fn drawn(live: &mut Live<Vec<u8>>, text: &str, size: (usize, usize)) -> String {
+        let draft = draft(&[1, 2, 3], &[true; 3]);
+        live.region.out().clear();
+        live.draw(&draft, vec![(text.into(), Origin::Kept)], size)
             .unwrap();
-        assert_eq!(texts(&wrap(&spans, 9)), ["ab"]);
+        String::from_utf8(live.region.out().clone()).unwrap()
     }
 
     #[test]
-    fn the_region_is_drawn_in_place_and_removed() {
-        let mut out = Vec::new();
-        {
-            let mut live = Live::new(&mut out, true, true);
-            for step in 0..2 {
-                let draft = draft(&[1, 2, 3], &[true; 3], step);
-                let spans = live.draft_spans(&draft, None, letter).unwrap();
-                live.draw(&spans, &draft, (2, 24)).unwrap();
-                assert_eq!(live.rows.len(), 3); // ab, c, and the progress
-            }
-        }
-        let out = String::from_utf8(out).unwrap();
-        // The second draft replaces the first one, and the end the second one.
-        assert_eq!(out.matches("\x1b[3F\x1b[J").count(), 2, "{out:?}");
-        assert_eq!(out.matches("\x1b[?2026h").count(), 2, "{out:?}");
-        assert_eq!(out.matches("\x1b[?2026l").count(), 2, "{out:?}");
-        assert!(out.ends_with("\x1b[3F\x1b[J\x1b[?25h"), "{out:?}");
-    }
-
-    #[test]
-    fn a_terminal_that_became_narrower_has_broken_the_rows() {
-        let mut live = Live::new(Vec::new(), true, false);
-        let draft = draft(&[1, 2, 3], &[true; 3], 0);
-        let spans = [("abcdefgh\n日本\n\ni".into(), Origin::Finished)];
-        live.draw(&spans, &draft, (80, 24)).unwrap();
-        assert_eq!(live.rows, [8, 4, 0, 1]);
-        live.out.clear();
-        live.draw(&spans, &draft, (3, 24)).unwrap();
-        // 3 + 2 + 1 + 1
-        let text = String::from_utf8(live.out.clone()).unwrap();
-        assert!(text.contains("\x1b[7F\x1b[J"), "{text:?}");
-        live.out.clear();
-        live.draw(&spans, &draft, (3, 4)).unwrap();
-        let text = String::from_utf8(live.out.clone()).unwrap();
-        assert!(text.contains("\x1b[3F\x1b[J"), "{text:?}");
-    }
-
-    #[test]
-    fn complete_lines_scroll_up_and_the_last_one_stays_with_the_draft() {
-        let mut live = Live::new(Vec::new(), true, false);
-        live.finish_canvas("one\ntwo\nth").unwrap();
-        live.finish_canvas("ree").unwrap();
-        assert_eq!(live.out, b"one\ntwo\n");
-        assert_eq!(live.finish().unwrap(), "three");
-    }
-
-    #[test]
-    fn hidden_thoughts_leave_a_mark_in_the_draft() {
-        let mut live = Live::new(Vec::new(), true, false);
-        let channel = serde_json::from_str(r#"{"open": 3, "close": 4}"#).unwrap();
-        let mut texts = |canvas| {
-            let splitter = Some(Splitter::new(Some(channel)));
-            let spans = live.draft_spans(&draft(&canvas, &[true; 3], 0), splitter, letter);
-            spans
-                .unwrap()
-                .into_iter()
-                .map(|(text, _)| text)
-                .collect::<String>()
-        };
-        assert_eq!(texts([1, 3, 2]), "a[thinking]");
-        assert_eq!(texts([3, 4, 2]), "[thinking]b");
+    fn the_region_keeps_its_rows_and_grows_where_it_must() {
+        let mut live = Live::new(Vec::new(), true, true);
+        drawn(&mut live, "abcdef", (3, 24));
+        assert_eq!(live.height, 5); // twice ab and cdef, and the progress
+        drawn(&mut live, "a", (3, 24));
+        assert_eq!(live.height, 5);
+        drawn(&mut live, "a\nb\nc\nd\ne", (3, 24));
+        assert_eq!(live.height, 6);
+        // Another width has other rows.
+        drawn(&mut live, "abcdef", (6, 24));
+        assert_eq!(live.height, 3);
     }
 
     #[test]
     fn a_region_is_never_higher_than_the_terminal() {
         let mut live = Live::new(Vec::new(), true, false);
-        let draft = draft(&[1, 2, 3], &[true; 3], 0);
-        let spans = [("v\nw\nx\ny\nz".into(), Origin::Finished)];
-        live.draw(&spans, &draft, (80, 4)).unwrap();
-        assert_eq!(live.rows.len(), 3);
-        let text = String::from_utf8(live.out.clone()).unwrap();
+        let text = drawn(&mut live, "v\nw\nx\ny\nz", (80, 4));
+        assert_eq!(live.height, 3);
         assert!(
-            text.contains("x\r\ny\r\nz\r\n") && !text.contains('w'),
+            text.contains("x\r\n\x1b[Ky\r\n\x1b[K\x1b[2G\x1b[J\x1b[1Gz\r") && !text.contains('w'),
             "{text:?}"
         );
+    }
+
+    #[test]
+    fn complete_lines_scroll_up_and_the_last_one_stays_with_the_draft() {
+        let mut live = Live::new(Vec::new(), true, false);
+        live.finish_canvas("one\ntwo\nth", (80, 24)).unwrap();
+        assert!(live.region.out().starts_with(b"one\ntwo\n"));
+        live.finish_canvas("ree", (80, 24)).unwrap();
+        assert!(drawn(&mut live, " four", (80, 24)).contains("three four\r"));
+        assert_eq!(live.finish().unwrap(), "three");
+    }
+
+    #[test]
+    fn the_first_tokens_of_a_canvas_are_new() {
+        let mut live = Live::new(Vec::new(), true, false);
+        let draft = draft(&[1, 2, 3], &[true; 3]);
+        let origin = |live: &mut Live<_>| live.accepted.spans(&draft, None, letter).unwrap()[0].1;
+        assert_eq!(origin(&mut live), Origin::Accepted);
+        assert_eq!(origin(&mut live), Origin::Kept);
+        live.finish_canvas("abc", (80, 24)).unwrap();
+        assert_eq!(origin(&mut live), Origin::Accepted);
     }
 }

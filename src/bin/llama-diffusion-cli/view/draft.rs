@@ -1,0 +1,327 @@
+//! A draft as rows of text, coloured by how each token came about.
+
+use std::mem;
+
+use crossterm::style::{StyledContent, Stylize as _};
+use llama_diffusion::diffusion::{Draft, Progress};
+use llama_diffusion::{Result, Token, Utf8Stream};
+use unicode_segmentation::UnicodeSegmentation as _;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
+use crate::thinking::{Part, Splitter};
+
+/// How a piece of text came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Of a finished canvas.
+    Finished,
+    /// Accepted in an earlier step, and again.
+    Kept,
+    /// Accepted in this step.
+    Accepted,
+    /// Random, where the model is nearly sure of what belongs there.
+    Likely,
+    /// Random, to be denoised.
+    Noise,
+}
+
+/// Entropy in nats below which the model is nearly sure: two tokens that are equally likely have 0.69.
+const LIKELY: f32 = 0.7;
+
+impl Origin {
+    fn style(self, text: &str) -> StyledContent<&str> {
+        match self {
+            Self::Finished | Self::Kept => text.stylize(),
+            Self::Accepted => text.green(),
+            Self::Likely => text.dark_yellow().dim(),
+            Self::Noise => text.dim(),
+        }
+    }
+
+    fn is_noise(self) -> bool {
+        matches!(self, Self::Likely | Self::Noise)
+    }
+}
+
+pub type Span = (String, Origin);
+
+/// The tokens that were accepted in the latest draft of a canvas, by position.
+#[derive(Default)]
+pub struct Accepted(Vec<Option<Token>>);
+
+impl Accepted {
+    /// The text of a draft. Special tokens have no text, nor have the thoughts that `hidden` finds.
+    pub fn spans(
+        &mut self,
+        draft: &Draft<'_>,
+        mut hidden: Option<Splitter>,
+        piece: impl Fn(Token) -> Result<Vec<u8>>,
+    ) -> Result<Vec<Span>> {
+        let mut spans = Vec::new();
+        let mut text = Utf8Stream::new();
+        self.0.resize(draft.canvas.len(), None);
+        let positions = draft.canvas.iter().zip(draft.accepted).zip(draft.entropy);
+        for (((&token, &accepted), &entropy), before) in positions.zip(&mut self.0) {
+            let origin = match accepted {
+                false if entropy < LIKELY => Origin::Likely,
+                false => Origin::Noise,
+                true if *before == Some(token) => Origin::Kept,
+                true => Origin::Accepted,
+            };
+            *before = accepted.then_some(token);
+            let part = match (&mut hidden, accepted) {
+                (Some(splitter), true) => splitter.push(token),
+                (Some(splitter), false) => splitter.part_of_noise(),
+                (None, _) => Part::Answer,
+            };
+            if part == Part::Answer {
+                spans.push((text.push(&piece(token)?), origin));
+            } else if part == Part::Mark && hidden.as_ref().is_some_and(Splitter::is_thinking) {
+                spans.push(("[thinking]".into(), Origin::Noise));
+            }
+        }
+        Ok(spans)
+    }
+}
+
+/// Breaks text into rows of at most `width` columns.
+pub fn wrap(spans: &[Span], width: usize) -> Vec<Vec<Span>> {
+    let text: String = spans.iter().map(|(text, _)| text.as_str()).collect();
+    let mut rows = vec![Vec::new()];
+    let mut column = 0;
+    let mut run = String::new();
+    let mut run_origin = Origin::Finished;
+    let mut ends = spans.iter().scan(0, |end, (text, origin)| {
+        *end += text.len();
+        Some((*end, *origin))
+    });
+    let mut span = ends.next();
+    for (at, cluster) in text.grapheme_indices(true) {
+        // A character may be of several tokens: the first one colours it.
+        while span.is_some_and(|(end, _)| end <= at) {
+            span = ends.next();
+        }
+        let origin = span.map_or(run_origin, |(_, origin)| origin);
+        // Noise must not make the rows below it jump.
+        let is_break = cluster.ends_with('\n') && !origin.is_noise();
+        let columns = columns(cluster);
+        if is_break || column + columns > width {
+            push(&mut rows, &mut run, run_origin);
+            rows.push(Vec::new());
+            column = 0;
+        }
+        if origin != run_origin {
+            push(&mut rows, &mut run, run_origin);
+            run_origin = origin;
+        }
+        if !is_break {
+            run.extend(cluster.chars().filter_map(shown));
+            column += columns;
+        }
+    }
+    push(&mut rows, &mut run, run_origin);
+    rows
+}
+
+/// What stands for a character. Control characters could do anything to the terminal.
+fn shown(character: char) -> Option<char> {
+    match character.is_whitespace() {
+        true => Some(' '),
+        false => character.width().map(|_| character),
+    }
+}
+
+/// Columns that no terminal exceeds: some give a joined emoji the width of its parts, others that of one.
+fn columns(cluster: &str) -> usize {
+    let shown: String = cluster.chars().filter_map(shown).collect();
+    let parts: usize = shown.chars().filter_map(char::width).sum();
+    parts.max(shown.width())
+}
+
+fn push(rows: &mut [Vec<Span>], run: &mut String, origin: Origin) {
+    if let Some(row) = rows.last_mut()
+        && !run.is_empty()
+    {
+        row.push((mem::take(run), origin));
+    }
+}
+
+/// A row with its colours, as the terminal takes it.
+pub fn painted(row: &[Span]) -> String {
+    row.iter()
+        .map(|(text, origin)| origin.style(text).to_string())
+        .collect()
+}
+
+const BAR: usize = 24;
+
+/// How far the steps of a canvas are, in at most `width` columns.
+pub fn progress_line(draft: &Draft<'_>, width: usize) -> String {
+    let done = match draft.progress {
+        Progress::Running => (draft.step + 1) as usize * BAR / draft.max_steps as usize,
+        _ => BAR,
+    };
+    let line = format!(
+        "[{}{}] {}",
+        "#".repeat(done),
+        " ".repeat(BAR - done),
+        status(draft)
+    );
+    line.chars().take(width).collect()
+}
+
+/// The same in words.
+pub fn status(draft: &Draft<'_>) -> String {
+    format!(
+        "canvas {}, step {} of {}: {} of {} tokens accepted",
+        draft.block + 1,
+        draft.step + 1,
+        draft.max_steps,
+        draft.accepted.iter().filter(|a| **a).count(),
+        draft.canvas.len()
+    )
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    fn wrapped(text: &str, origin: Origin, width: usize) -> Vec<String> {
+        texts(&wrap(&[(text.into(), origin)], width))
+    }
+
+    fn texts(rows: &[Vec<Span>]) -> Vec<String> {
+        let text = |row: &Vec<Span>| row.iter().map(|(text, _)| text.as_str()).collect();
+        rows.iter().map(text).collect()
+    }
+
+    #[test]
+    fn rows_are_as_wide_as_the_terminal() {
+        assert_eq!(wrapped("abcdef", Origin::Kept, 3), ["abc", "def"]);
+        assert_eq!(wrapped("abcdefg", Origin::Kept, 3), ["abc", "def", "g"]);
+    }
+
+    #[test]
+    fn wide_characters_take_two_columns_and_accents_none() {
+        assert_eq!(wrapped("日本語", Origin::Kept, 5), ["日本", "語"]);
+        assert_eq!(
+            wrapped("a\u{301}bc\u{301}", Origin::Kept, 3),
+            ["a\u{301}bc\u{301}"]
+        );
+    }
+
+    #[test]
+    fn what_is_one_character_for_the_reader_is_not_broken() {
+        let family = "\u{1f469}\u{200d}\u{1f467}";
+        assert_eq!(
+            wrapped(&format!("ab{family}c"), Origin::Kept, 5),
+            ["ab", &format!("{family}c")]
+        );
+        // A heart with the mark that makes it an emoji takes two columns on most terminals.
+        assert_eq!(
+            wrapped("abc\u{2764}\u{fe0f}", Origin::Kept, 4),
+            ["abc", "\u{2764}\u{fe0f}"]
+        );
+        // The same over two tokens.
+        let spans = [
+            ("ab\u{1f469}".into(), Origin::Kept),
+            ("\u{200d}\u{1f467}c".into(), Origin::Noise),
+        ];
+        assert_eq!(
+            wrap(&spans, 5),
+            [
+                vec![("ab".into(), Origin::Kept)],
+                vec![(family.into(), Origin::Kept), ("c".into(), Origin::Noise)]
+            ]
+        );
+    }
+
+    #[test]
+    fn lines_of_noise_are_not_broken() {
+        assert_eq!(wrapped("a\n\nb", Origin::Kept, 9), ["a", "", "b"]);
+        assert_eq!(wrapped("a\r\nb", Origin::Kept, 9), ["a", "b"]);
+        assert_eq!(wrapped("a\n\nb", Origin::Noise, 9), ["a  b"]);
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        assert_eq!(wrapped("a\x1b[2J\x07\tb\r", Origin::Noise, 9), ["a[2J b "]);
+    }
+
+    #[test]
+    fn origins_are_kept_across_rows() {
+        let spans = [("ab".into(), Origin::Kept), ("cd".into(), Origin::Noise)];
+        assert_eq!(
+            wrap(&spans, 3),
+            [
+                vec![("ab".into(), Origin::Kept), ("c".into(), Origin::Noise)],
+                vec![("d".into(), Origin::Noise)]
+            ]
+        );
+    }
+
+    const SAMPLED: [Token; 3] = [1, 2, 3];
+
+    pub fn draft<'a>(canvas: &'a [Token; 3], accepted: &'a [bool; 3]) -> Draft<'a> {
+        Draft {
+            block: 0,
+            step: 0,
+            max_steps: 48,
+            temperature: 0.8,
+            argmax: &SAMPLED,
+            sampled: &SAMPLED,
+            entropy: &[0.0, 0.1, 2.0],
+            accepted,
+            canvas,
+            mean_entropy: 0.0,
+            stable: false,
+            progress: Progress::Running,
+        }
+    }
+
+    /// Token 1 is "a", and so on; 0 is a control token.
+    pub fn letter(token: Token) -> Result<Vec<u8>> {
+        Ok(if token == 0 {
+            vec![]
+        } else {
+            vec![b'`' + token as u8]
+        })
+    }
+
+    #[test]
+    fn a_token_is_accepted_once_then_kept_and_noise_when_it_is_given_up() {
+        let mut before = Accepted::default();
+        let mut origins = |canvas, accepted| -> Vec<Origin> {
+            let spans = before
+                .spans(&draft(&canvas, &accepted), None, letter)
+                .unwrap();
+            spans.iter().map(|(_, origin)| *origin).collect()
+        };
+        use Origin::{Accepted as New, Kept, Likely, Noise};
+        assert_eq!(origins([1, 2, 9], [true, true, false]), [New, New, Noise]);
+        assert_eq!(origins([1, 5, 9], [true, true, false]), [Kept, New, Noise]);
+        assert_eq!(origins([8, 5, 3], [false, true, true]), [Likely, Kept, New]);
+    }
+
+    #[test]
+    fn special_tokens_have_no_text() {
+        let spans = Accepted::default().spans(&draft(&[1, 0, 2], &[true; 3]), None, letter);
+        assert_eq!(texts(&wrap(&spans.unwrap(), 9)), ["ab"]);
+    }
+
+    #[test]
+    fn hidden_thoughts_leave_a_mark_in_the_draft() {
+        let channel = serde_json::from_str(r#"{"open": 3, "close": 4}"#).unwrap();
+        let texts = |canvas| {
+            let splitter = Some(Splitter::new(Some(channel)));
+            let spans = Accepted::default().spans(&draft(&canvas, &[true; 3]), splitter, letter);
+            spans
+                .unwrap()
+                .into_iter()
+                .map(|(text, _)| text)
+                .collect::<String>()
+        };
+        assert_eq!(texts([1, 3, 2]), "a[thinking]");
+        assert_eq!(texts([3, 4, 2]), "[thinking]b");
+    }
+}
