@@ -35,6 +35,7 @@ fn step(criterion: &mut Criterion) {
             context: 256,
             batch: 256,
             threads: 1,
+            prefill_threads: 1,
             kv_type: KvType::F16,
             flash_attention: FlashAttention::Auto,
         };

@@ -67,6 +67,7 @@ pub use diffusion::{
 };
 pub use error::{Error, Result};
 pub use ggml::backend::{Device, DeviceKind, load_backends};
+pub use ggml::kv_override::{MetadataOverride, MetadataValue};
 pub use masked_session::{AnswerLength, MaskedSession, MaskedSessionParams};
 pub use model::{FlashAttention, KvType, MaskedModel, Model, PlacementParams, TensorOverride};
 pub use session::{Answer, DEFAULT_CONTEXT, Session, SessionParams};

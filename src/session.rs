@@ -24,6 +24,8 @@ pub struct SessionParams {
     /// Threads of the CPU; `None` is one for each core, and fewer for a model so small that waiting
     /// for each other would cost more than the work they share.
     pub threads: Option<usize>,
+    /// The same for passes over a prompt; `None` is [`threads`](Self::threads).
+    pub prefill_threads: Option<usize>,
     /// Element type of the KV cache.
     pub kv_type: KvType,
     /// Fused attention.
@@ -78,12 +80,14 @@ impl Session {
         let context = params
             .context
             .unwrap_or(hparams.context_length.min(DEFAULT_CONTEXT));
+        let threads = params.threads.unwrap_or_else(|| default_threads(hparams));
         let denoiser = SequenceDenoiser::new(
             model,
             &DenoiserParams {
                 context,
                 batch: params.batch.unwrap_or(hparams.canvas_length.max(256)),
-                threads: params.threads.unwrap_or_else(|| default_threads(hparams)),
+                threads,
+                prefill_threads: params.prefill_threads.unwrap_or(threads),
                 kv_type: params.kv_type,
                 flash_attention: params.flash_attention,
             },

@@ -3,15 +3,18 @@
 //! libllama does not know the architecture `diffusion-gemma`, but the tokenizer is Gemma 4's: such a
 //! file is opened as `gemma4`, and every file with nothing but its vocabulary loaded.
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, CString};
 use std::ptr::NonNull;
 
 use crate::Token;
 use crate::error::{Error, Result};
+use crate::ggml::kv_override::{MetadataOverride, MetadataValue, for_libllama};
 use crate::model::file::ModelFile;
 use crate::model::hparams::ARCHITECTURE;
 use crate::model::tokenizer::check_tokenizer;
 use crate::sys;
+
+const ARCHITECTURE_KEY: &str = "general.architecture";
 
 /// The vocabulary of a model: immutable, usable from any thread.
 pub struct Vocab {
@@ -43,14 +46,6 @@ impl std::fmt::Debug for Vocab {
 /// End tokens of the checkpoint that libllama does not take for one by name.
 const MORE_END_TOKENS: [&[u8]; 1] = [b"<|tool_response>"];
 
-/// Writes a string into one of libllama's fixed arrays; it is cut to fit.
-fn fill(array: &mut [c_char], text: &CStr) {
-    let room = array.len() - 1;
-    for (to, from) in array[..room].iter_mut().zip(text.to_bytes()) {
-        *to = *from as c_char;
-    }
-}
-
 impl Vocab {
     /// Loads the vocabulary of a model file.
     ///
@@ -66,20 +61,24 @@ impl Vocab {
                 gguf.path().display()
             ))
         })?;
-        let architecture: Option<&str> = gguf.get("general.architecture")?;
+        let architecture: Option<&str> = gguf.get(ARCHITECTURE_KEY)?;
         crate::ggml::log::capture();
+        let gemma = MetadataOverride {
+            key: ARCHITECTURE_KEY.into(),
+            value: MetadataValue::Text("gemma4".into()),
+        };
+        let gemma = (architecture == Some(ARCHITECTURE)).then_some(gemma);
+        let overrides: Vec<MetadataOverride> = gemma
+            .into_iter()
+            .chain(file.overrides().iter().cloned())
+            .collect();
+        let overrides = for_libllama(&overrides);
         // SAFETY: the override list ends with an empty key, and everything passed outlives the call.
         let model = unsafe {
-            let mut overrides: [sys::llama_model_kv_override; 2] = std::mem::zeroed();
-            overrides[0].tag = sys::LLAMA_KV_OVERRIDE_TYPE_STR;
-            fill(&mut overrides[0].key, c"general.architecture");
-            fill(&mut overrides[0].__bindgen_anon_1.val_str, c"gemma4");
             sys::llama_backend_init();
             let mut params = sys::llama_model_default_params();
             params.vocab_only = true;
-            if architecture == Some(ARCHITECTURE) {
-                params.kv_overrides = overrides.as_ptr();
-            }
+            params.kv_overrides = overrides.as_ptr();
             sys::llama_model_load_from_file(path.as_ptr(), params)
         };
         let model = NonNull::new(model).ok_or_else(|| {

@@ -32,6 +32,7 @@ fn denoiser_of(model: &Arc<Model>, flash: FlashAttention) -> SequenceDenoiser {
         context: 512,
         batch: 64,
         threads: 1,
+        prefill_threads: 1,
         kv_type: KvType::F32,
         flash_attention: flash,
     };

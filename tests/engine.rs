@@ -249,6 +249,7 @@ fn threads_passes_and_attention_kernels_do_not_change_the_answer() {
                     context: Some(300),
                     batch: Some(batch),
                     threads: Some(threads),
+                    prefill_threads: None,
                     kv_type: KvType::F32,
                     flash_attention,
                 };
@@ -301,6 +302,7 @@ fn steps(model: &Arc<Model>, count: usize) -> (Vec<Token>, Vec<Token>, Vec<f32>)
         context: 256,
         batch: 64,
         threads: 1,
+        prefill_threads: 1,
         kv_type: KvType::F32,
         flash_attention: FlashAttention::Auto,
     };

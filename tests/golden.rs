@@ -157,6 +157,7 @@ impl Case {
             context: self.context(),
             batch: run.batch,
             threads: run.threads,
+            prefill_threads: run.threads,
             kv_type: run.kv,
             flash_attention: run.flash,
         };
@@ -376,6 +377,7 @@ fn generation(case: &Case, model: &Arc<Model>, run: &Run) -> Replay {
         context: Some(case.context()),
         batch: Some(run.batch),
         threads: Some(run.threads),
+        prefill_threads: None,
         kv_type: run.kv,
         flash_attention: run.flash,
     };

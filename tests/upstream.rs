@@ -34,6 +34,7 @@ fn compare(model: &Path, tokens: &[Token]) -> [f64; 2] {
         // Passes shorter than the prompt: the cache carries the rest.
         batch: 24,
         threads: 2,
+        prefill_threads: 2,
         kv_type: KvType::F32,
         flash_attention: FlashAttention::Auto,
     };

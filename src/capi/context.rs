@@ -127,6 +127,7 @@ impl ContextParams {
             context: unless_0(self.context_length),
             batch: unless_0(self.batch_size),
             threads: unless_0(self.threads as usize),
+            prefill_threads: None,
             kv_type,
             flash_attention,
         })

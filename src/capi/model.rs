@@ -152,6 +152,7 @@ impl ModelParams {
                 .collect::<Result<_>>()?,
             kv_on_host: self.kv_on_host != 0,
             no_mmap: self.no_mmap != 0,
+            ..PlacementParams::default()
         })
     }
 }

@@ -1,6 +1,7 @@
 //! Devices, the backends that run graphs on them, and buffers in their memory.
 
 use std::ffi::{CStr, CString, c_void};
+use std::io;
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::{Arc, Once};
@@ -349,6 +350,34 @@ impl Buffer {
                 sys::GGML_BACKEND_BUFFER_USAGE_WEIGHTS,
             );
         }
+    }
+
+    /// Keeps a buffer in host memory from being swapped out, until it is freed. Others are left alone.
+    ///
+    /// # Errors
+    /// The system does not allow it.
+    pub(crate) fn lock(&self) -> io::Result<()> {
+        // SAFETY: a live buffer.
+        if !unsafe { sys::ggml_backend_buffer_is_host(self.raw.as_ptr()) } {
+            return Ok(());
+        }
+        #[cfg(unix)]
+        {
+            // SAFETY: a live buffer; locking changes nothing of its contents.
+            let refused = unsafe {
+                libc::mlock(
+                    sys::ggml_backend_buffer_get_base(self.raw.as_ptr()),
+                    self.size(),
+                )
+            };
+            if refused == 0 {
+                Ok(())
+            } else {
+                Err(io::Error::last_os_error())
+            }
+        }
+        #[cfg(not(unix))]
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     /// Size in bytes.

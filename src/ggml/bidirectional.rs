@@ -24,6 +24,12 @@ pub(crate) struct LoadParams {
     pub(crate) overrides: Vec<(CString, Device)>,
     /// Read the weights into memory instead of mapping the file.
     pub(crate) no_mmap: bool,
+    /// Keep the weights in host memory from being swapped out.
+    pub(crate) lock: bool,
+    /// Refuse weights that are not finite.
+    pub(crate) check_tensors: bool,
+    /// Metadata of the user; the list ends with an empty key.
+    pub(crate) metadata: Vec<sys::llama_model_kv_override>,
 }
 
 /// The weights of a model, shared by contexts.
@@ -114,9 +120,14 @@ impl BidirectionalModel {
             if !params.overrides.is_empty() {
                 model_params.tensor_buft_overrides = overrides.as_ptr();
             }
-            if params.no_mmap {
-                model_params.load_mode = sys::LLAMA_LOAD_MODE_NONE;
+            match (params.no_mmap, params.lock) {
+                (false, false) => {}
+                (false, true) => model_params.load_mode = sys::LLAMA_LOAD_MODE_MMAP_MLOCK,
+                (true, false) => model_params.load_mode = sys::LLAMA_LOAD_MODE_NONE,
+                (true, true) => model_params.load_mode = sys::LLAMA_LOAD_MODE_MLOCK,
             }
+            model_params.check_tensors = params.check_tensors;
+            model_params.kv_overrides = params.metadata.as_ptr();
             model_params.progress_callback = Some(report_progress);
             model_params.progress_callback_user_data = (&raw mut progress).cast();
             sys::llama_model_load_from_file(name.as_ptr(), model_params)

@@ -346,6 +346,8 @@ impl Bytes {
 enum Slot {
     Scalar(ValueType, Range<usize>),
     Array(ValueType, usize, Range<usize>),
+    /// It is another one than the file's.
+    Overridden(ValueType, Vec<u8>),
 }
 
 /// A GGUF file, checked.
@@ -429,6 +431,7 @@ impl Gguf {
         let mut slots: Vec<_> = self.contents.metadata.iter().collect();
         slots.sort_unstable_by_key(|(_, slot)| match slot {
             Slot::Scalar(_, range) | Slot::Array(_, _, range) => range.start,
+            Slot::Overridden(..) => usize::MAX,
         });
         let slots = slots.into_iter();
         slots.filter_map(|(key, slot)| Some((key.as_str(), self.decode(slot)?)))
@@ -439,9 +442,18 @@ impl Gguf {
         self.decode(self.contents.metadata.get(key)?)
     }
 
-    fn decode(&self, slot: &Slot) -> Option<Value<'_>> {
+    /// Takes another value for `key` than the file's. No array.
+    pub(crate) fn override_value(&mut self, key: &str, value: writer::Encoded) {
+        let (ty, bytes) = value.into_scalar();
+        self.contents
+            .metadata
+            .insert(key.to_owned(), Slot::Overridden(ty, bytes));
+    }
+
+    fn decode<'a>(&'a self, slot: &'a Slot) -> Option<Value<'a>> {
         match slot {
             Slot::Scalar(ty, range) => decode(*ty, self.bytes().get(range.clone())?),
+            Slot::Overridden(ty, bytes) => decode(*ty, bytes),
             Slot::Array(element_type, len, range) => Some(Value::Array(Array {
                 element_type: *element_type,
                 len: *len,

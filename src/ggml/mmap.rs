@@ -1,6 +1,7 @@
 //! A file mapped into memory, read-only.
 
 use std::fs::{self, File};
+use std::io;
 use std::ops::{Deref, Range};
 use std::path::Path;
 
@@ -38,6 +39,17 @@ impl Mapping {
         // lengths is checked again at each use.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
         Ok(Self(map))
+    }
+
+    /// Keeps the file in memory until it is unmapped.
+    ///
+    /// # Errors
+    /// The system does not allow it.
+    pub fn lock(&self) -> io::Result<()> {
+        #[cfg(unix)]
+        return self.0.lock();
+        #[cfg(not(unix))]
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     /// Lets the system drop the pages that hold `range`, because their contents were copied

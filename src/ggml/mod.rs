@@ -4,6 +4,7 @@
 //! * `tensor` holds arenas of tensor descriptions, `ops` the operations that extend a graph.
 //! * `backend` lists devices and owns backends and buffers, `compute` runs graphs on them.
 //! * `bidirectional` runs libllama's models of masked diffusion.
+//! * [`kv_override`] is metadata of the user, for us and for libllama.
 //! * `profile` tells where the time of a graph goes.
 //! * [`upstream`] runs libllama's own models, for comparison.
 //! * `kernels` are our own CPU operations where ggml has none that is exact or fast enough.
@@ -17,6 +18,7 @@ pub(crate) mod compute;
 pub(crate) mod convert;
 pub mod gguf;
 pub(crate) mod kernels;
+pub mod kv_override;
 pub(crate) mod log;
 pub mod mmap;
 pub(crate) mod ops;

@@ -38,8 +38,10 @@ pub struct DenoiserParams {
     pub context: usize,
     /// Most tokens that one pass of the prefill takes.
     pub batch: usize,
-    /// Threads of the CPU.
+    /// Threads of the CPU for denoising steps.
     pub threads: usize,
+    /// Threads of the CPU for passes of the prefill.
+    pub prefill_threads: usize,
     /// Element type of the KV cache.
     pub kv_type: KvType,
     /// Fused attention.
@@ -111,11 +113,13 @@ impl SequenceDenoiser {
                 ),
             ));
         }
-        if params.threads == 0 || params.threads > MAX_THREADS {
-            return Err(Error::parameter(
-                "threads (-t)",
-                format!("use 1 to {MAX_THREADS}"),
-            ));
+        for (threads, flag) in [
+            (params.threads, "threads (-t)"),
+            (params.prefill_threads, "threads of the prefill (-tb)"),
+        ] {
+            if threads == 0 || threads > MAX_THREADS {
+                return Err(Error::parameter(flag, format!("use 1 to {MAX_THREADS}")));
+            }
         }
         if params.batch == 0 {
             return Err(Error::parameter("batch size (-b)", "use at least 1"));
@@ -125,9 +129,16 @@ impl SequenceDenoiser {
         let cache = KvCache::new(hparams, placement, params.context, pass, params.kv_type)?;
 
         let devices = placement.devices();
-        let backends: Result<Vec<Backend>> =
-            devices.iter().map(|d| d.backend(params.threads)).collect();
-        let backends: Arc<[Backend]> = backends?.into();
+        let start = |threads| -> Result<Arc<[Backend]>> {
+            let backends: Result<Vec<Backend>> =
+                devices.iter().map(|d| d.backend(threads)).collect();
+            Ok(backends?.into())
+        };
+        let backends = start(params.threads)?;
+        let prefill_backends = match params.prefill_threads {
+            threads if threads == params.threads => Arc::clone(&backends),
+            threads => start(threads)?,
+        };
 
         let flash = match params.flash_attention {
             FlashAttention::Off => false,
@@ -145,7 +156,7 @@ impl SequenceDenoiser {
             cpu_kernels: placement.is_cpu_only() && model.cpu_kernels,
         };
         Ok(Self {
-            encoder: Executor::new(&backends, graph::capacity(hparams, 1), "encoder")?,
+            encoder: Executor::new(&prefill_backends, graph::capacity(hparams, 1), "encoder")?,
             encode_pass: None,
             decoder: Decoder::new(model, &backends, choice, 1)?,
             sequence: Sequence::new(model, cache, &backends, choice)?,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::ggml::gguf::{Gguf, Tensor, Value};
+use crate::ggml::kv_override::MetadataOverride;
 
 const SPLIT_COUNT: &str = "split.count";
 const SPLIT_NO: &str = "split.no";
@@ -19,6 +20,7 @@ pub struct ModelFile {
     parts: Vec<Gguf>,
     /// The part that holds each tensor.
     part_of: HashMap<String, usize>,
+    overrides: Vec<MetadataOverride>,
 }
 
 impl ModelFile {
@@ -40,6 +42,7 @@ impl ModelFile {
         let mut file = Self {
             parts: Vec::new(),
             part_of: HashMap::new(),
+            overrides: Vec::new(),
         };
         let names = PartNames::of(&first, count)?;
         file.push(first)?;
@@ -74,6 +77,7 @@ impl ModelFile {
         Self {
             parts: vec![gguf],
             part_of,
+            overrides: Vec::new(),
         }
     }
 
@@ -107,6 +111,24 @@ impl ModelFile {
                 .metadata()
                 .metadata_error(SPLIT_TENSORS, "is missing in a split model")),
         }
+    }
+
+    /// Uses other metadata than the file's.
+    ///
+    /// # Errors
+    /// A key that cannot be overridden, or a value that is not of its type.
+    pub fn override_metadata(&mut self, overrides: &[MetadataOverride]) -> Result<()> {
+        for item in overrides {
+            let encoded = item.encode(self.metadata())?;
+            self.parts[0].override_value(&item.key, encoded);
+        }
+        self.overrides.extend_from_slice(overrides);
+        Ok(())
+    }
+
+    /// What was given to [`override_metadata`](Self::override_metadata).
+    pub(crate) fn overrides(&self) -> &[MetadataOverride] {
+        &self.overrides
     }
 
     /// The first part, which has the metadata.

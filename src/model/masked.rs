@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::ggml::backend::{Device, DeviceKind};
 use crate::ggml::bidirectional::{BidirectionalContext, BidirectionalModel, LoadParams};
 use crate::ggml::gguf::Gguf;
+use crate::ggml::kv_override::for_libllama;
 
 const ARCHITECTURE: &str = "general.architecture";
 const SHIFT_LOGITS: &str = "diffusion.shift_logits";
@@ -70,7 +71,8 @@ impl MaskedModel {
         params: &PlacementParams,
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Self> {
-        let file = ModelFile::open(path)?;
+        let mut file = ModelFile::open(path)?;
+        file.override_metadata(&params.metadata)?;
         let gguf = file.metadata();
         if !is_masked(&file)? {
             let found: &str = gguf.require(ARCHITECTURE)?;
@@ -236,6 +238,9 @@ fn load_params(params: &PlacementParams) -> Result<LoadParams> {
         split: params.split.clone(),
         overrides,
         no_mmap: params.no_mmap,
+        lock: params.lock,
+        check_tensors: params.check_tensors,
+        metadata: for_libllama(&params.metadata),
     })
 }
 

@@ -82,21 +82,15 @@ impl Model {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn from_file(
-        file: ModelFile,
+        mut file: ModelFile,
         params: &PlacementParams,
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Self> {
+        file.override_metadata(&params.metadata)?;
         let hparams = Hparams::from_file(&file)?;
         let located = TensorTable::locate(&file, &hparams)?;
         let placement = Placement::new(&hparams, params)?;
-        let weights = Weights::load(
-            &file,
-            &hparams,
-            located,
-            &placement,
-            !params.no_mmap,
-            progress,
-        )?;
+        let weights = Weights::load(&file, &hparams, located, &placement, params, progress)?;
         tracing::info!(
             path = %file.metadata().path().display(),
             layers = hparams.layers.len(),

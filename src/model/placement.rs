@@ -5,6 +5,7 @@ use regex::Regex;
 use super::hparams::Hparams;
 use crate::error::{Error, Result};
 use crate::ggml::backend::{BufferType, Device, DeviceKind};
+use crate::ggml::kv_override::MetadataOverride;
 
 /// Keeps the tensors whose names match a pattern in a given kind of memory.
 #[derive(Clone, Debug)]
@@ -32,6 +33,13 @@ pub struct PlacementParams {
     pub kv_on_host: bool,
     /// Copy the weights instead of using the mapped file (`--no-mmap`).
     pub no_mmap: bool,
+    /// Keep the weights in host memory from being swapped out (`--mlock`). Where the system does not
+    /// allow it, there is a warning in the log.
+    pub lock: bool,
+    /// Refuse weights that are not finite (`--check-tensors`): all of the file is read.
+    pub check_tensors: bool,
+    /// Metadata to use instead of the file's (`--override-kv`).
+    pub metadata: Vec<MetadataOverride>,
 }
 
 /// What errors call the overrides.

@@ -7,11 +7,11 @@ use half::{bf16, f16};
 
 use super::file::ModelFile;
 use super::hparams::{Hparams, LayerKind};
-use super::placement::{OVERRIDE, Placement};
+use super::placement::{OVERRIDE, Placement, PlacementParams};
 use super::tensors::{Located, TensorTable};
 use crate::error::{Error, Result};
 use crate::ggml::backend::{BufferType, Device};
-use crate::ggml::convert::to_f32;
+use crate::ggml::convert::{is_finite, to_f32};
 use crate::ggml::tensor::{Context, Tensor};
 use crate::ggml::types::TensorType;
 
@@ -54,10 +54,10 @@ impl Weights {
         hparams: &Hparams,
         located: TensorTable<Located>,
         placement: &Placement,
-        use_mmap: bool,
+        params: &PlacementParams,
         progress: Progress<'_>,
     ) -> Result<Self> {
-        let chooser = Chooser::new(file, placement, use_mmap)?;
+        let chooser = Chooser::new(file, placement, !params.no_mmap)?;
         let mut plan = Plan::default();
         // The embeddings are looked up, and multiplied with as the head unless there is one.
         let embd = located.token_embd.clone();
@@ -83,7 +83,7 @@ impl Weights {
             plan.add(head_memory, head)
         };
 
-        let mut loaded = plan.load(file, placement.cpu(), progress)?;
+        let mut loaded = plan.load(file, placement.cpu(), params, progress)?;
         let table = table.try_map(&mut |index| Ok::<_, Error>(loaded.tensors[index].clone()))?;
         let computed = Computed::new(file, hparams, placement, &embd)?;
         loaded.copied += computed.bytes;
@@ -274,7 +274,13 @@ impl Plan {
     }
 
     /// Describes the tensors, one arena for each memory, gives them memory and fills it.
-    fn load(self, file: &ModelFile, cpu: Device, progress: Progress<'_>) -> Result<Loaded> {
+    fn load(
+        self,
+        file: &ModelFile,
+        cpu: Device,
+        params: &PlacementParams,
+        progress: Progress<'_>,
+    ) -> Result<Loaded> {
         let mut memories: Vec<Memory> = Vec::new();
         for (memory, _) in &self.items {
             if !memories.contains(memory) {
@@ -283,6 +289,7 @@ impl Plan {
         }
         let mut tensors: Vec<Option<Tensor>> = vec![None; self.items.len()];
         let (mut copied, mut mapped) = (0, 0);
+        let mut buffers = Vec::new();
         for memory in &memories {
             let members = || {
                 self.items
@@ -301,6 +308,7 @@ impl Plan {
                     let buffer = context.allocate(*buffer_type, "the weights", advice)?;
                     buffer.mark_weights();
                     copied += buffer.size();
+                    buffers.push(buffer);
                 }
                 Memory::Mapped(part) => {
                     let mapping = file.parts()[*part].mapping();
@@ -319,6 +327,9 @@ impl Plan {
                             mapped += located.info.range.len();
                         }
                     }
+                    if params.lock {
+                        warn_unless_locked(mapping.lock());
+                    }
                 }
             }
         }
@@ -329,15 +340,28 @@ impl Plan {
         let mut done = 0;
         for ((memory, located), tensor) in self.items.iter().zip(&tensors) {
             let range = &located.info.range;
-            if matches!(memory, Memory::Buffer(_)) {
+            let copied = matches!(memory, Memory::Buffer(_));
+            if copied || params.check_tensors {
                 let part = &file.parts()[located.part];
-                // All at once: memory that rearranges weights takes no pieces.
-                tensor.write(0, &part.data(&located.info))?;
-                part.release(range.clone());
+                let data = part.data(&located.info);
+                if params.check_tensors && !is_finite(located.info.ty, &data) {
+                    let problem = "has a value that is not finite: the file is damaged, fetch or convert it again";
+                    return Err(file.tensor_error(&located.info.name, problem));
+                }
+                if copied {
+                    // All at once: memory that rearranges weights takes no pieces.
+                    tensor.write(0, &data)?;
+                    part.release(range.clone());
+                }
             }
             done += range.len();
             if progress(done as f32 / total.max(1) as f32).is_break() {
                 return Err(Error::Cancelled);
+            }
+        }
+        if params.lock {
+            for buffer in &buffers {
+                warn_unless_locked(buffer.lock());
             }
         }
         Ok(Loaded {
@@ -346,6 +370,15 @@ impl Plan {
             mapped,
             memories: self.memories(),
         })
+    }
+}
+
+/// Weights that could not be locked still work.
+fn warn_unless_locked(locked: std::io::Result<()>) {
+    if let Err(error) = locked {
+        tracing::warn!(
+            "--mlock: the system does not lock the weights in memory (`ulimit -l` says how much it locks): {error}"
+        );
     }
 }
 

@@ -81,6 +81,7 @@ impl Runner {
             context: (prompt + bench.args.canvases * n).max(n + 1),
             batch: bench.args.compute.batch().unwrap_or(n.max(256)),
             threads,
+            prefill_threads: threads,
             kv_type: bench.args.compute.kv_type()?,
             flash_attention: bench.args.compute.flash_attention(),
         };

@@ -15,7 +15,6 @@ struct Inert {
 enum Value {
     Flag,
     Text,
-    Integer,
     Choice(&'static [&'static str]),
 }
 
@@ -67,26 +66,6 @@ const FLAGS: &[Inert] = &[
         SWITCH,
         Effect::GivenUnlessOff("logits are always reduced on the device that computes them"),
     ),
-    inert(
-        "threads-batch",
-        Value::Integer,
-        Effect::None("prompts are encoded with the threads of -t"),
-    ),
-    inert(
-        "mlock",
-        Value::Flag,
-        Effect::None("the weights are not locked in memory"),
-    ),
-    inert(
-        "override-kv",
-        Value::Text,
-        Effect::None("the metadata of the file is used as it is"),
-    ),
-    inert(
-        "check-tensors",
-        Value::Flag,
-        Effect::None("sizes and types of tensors are always checked, their values never"),
-    ),
     with_env(
         inert(
             "rpc",
@@ -128,7 +107,6 @@ impl Inert {
                 return arg.action(ArgAction::SetTrue).value_parser(parser);
             }
             Value::Text => ("TEXT", value_parser!(String)),
-            Value::Integer => ("N", value_parser!(i64).into()),
             Value::Choice(values) => ("CHOICE", PossibleValuesParser::new(values).into()),
         };
         arg.value_name(name).value_parser(parser)

@@ -172,7 +172,7 @@ enum Loaded {
 
 fn load(args: &Args, cancel: &CancelFlag) -> Result<Loaded> {
     let path = args.placement.model()?;
-    let placement = args.placement.devices.params();
+    let placement = args.placement.params();
     if args
         .placement
         .devices

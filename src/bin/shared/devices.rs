@@ -130,6 +130,7 @@ impl DeviceArgs {
             overrides: self.override_tensor.clone(),
             kv_on_host: self.no_kv_offload,
             no_mmap: self.no_mmap,
+            ..PlacementParams::default()
         }
     }
 }

@@ -87,6 +87,15 @@ impl<T: Into<Self>> FromIterator<T> for Encoded {
 }
 
 impl Encoded {
+    /// Type and bytes of what is no array; of strings without their length.
+    pub(super) fn into_scalar(self) -> (ValueType, Vec<u8>) {
+        let mut bytes = self.bytes;
+        if self.ty == ValueType::Str {
+            bytes.drain(..size_of::<u64>());
+        }
+        (self.ty, bytes)
+    }
+
     fn array(element_type: ValueType, len: usize, elements: &[u8]) -> Self {
         let mut bytes = (element_type as u32).to_le_bytes().to_vec();
         bytes.extend((len as u64).to_le_bytes());

@@ -51,6 +51,16 @@ pub struct CommonArgs {
     )]
     threads: i32,
 
+    /// The same for passes over a prompt; 0 or less is as many as -t [-tb]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "0",
+        hide_default_value = true,
+        env = "LLAMA_ARG_THREADS_BATCH"
+    )]
+    threads_batch: i32,
+
     /// Seed of the randomness, -1 for a random one. The same seed gives the same answer, whatever
     /// the number of threads
     #[arg(short, long, value_name = "SEED", default_value = "-1", value_parser = parse_seed)]
@@ -93,13 +103,9 @@ impl CommonArgs {
     pub fn masked_session(&self) -> MaskedSessionParams {
         MaskedSessionParams {
             context: self.ctx_size.filter(|size| *size > 0),
-            threads: self.threads(),
+            threads: given(self.threads),
             flash_attention: self.compute.flash_attention(),
         }
-    }
-
-    fn threads(&self) -> Option<usize> {
-        usize::try_from(self.threads).ok().filter(|n| *n > 0)
     }
 
     /// How a session runs on a model that was trained for `trained_context` positions.
@@ -113,9 +119,15 @@ impl CommonArgs {
                 _ => size,
             }),
             batch: self.compute.batch(),
-            threads: self.threads(),
+            threads: given(self.threads),
+            prefill_threads: given(self.threads_batch),
             kv_type: self.compute.kv_type()?,
             flash_attention: self.compute.flash_attention(),
         })
     }
+}
+
+/// A number of threads, unless it is left open by 0 or less.
+fn given(threads: i32) -> Option<usize> {
+    usize::try_from(threads).ok().filter(|n| *n > 0)
 }

@@ -166,6 +166,7 @@ const CANVAS_ONLY: &[(&str, &str)] = &[
     ("cache_type_k", CACHE),
     ("cache_type_v", CACHE),
     ("no_kv_offload", CACHE),
+    ("threads_batch", CACHE),
 ];
 
 /// A line for each flag that is used in vain, by the kind of the model.

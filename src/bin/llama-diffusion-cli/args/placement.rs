@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use llama_diffusion::{Error, Result};
+use clap::builder::BoolishValueParser;
+use llama_diffusion::{Error, MetadataOverride, PlacementParams, Result};
 
+use super::values::parse_metadata;
 use crate::hub;
 use crate::shared::devices::DeviceArgs;
 
@@ -40,6 +42,19 @@ pub struct PlacementArgs {
 
     #[command(flatten)]
     pub devices: DeviceArgs,
+
+    /// Keep the weights in memory: the system does not swap them out
+    #[arg(long, value_parser = BoolishValueParser::new(), env = "LLAMA_ARG_MLOCK")]
+    mlock: bool,
+
+    /// Read all weights while loading and refuse those that are not finite
+    #[arg(long)]
+    check_tensors: bool,
+
+    /// Use this metadata instead of the file's; TYPE is int, float, bool or str. Several are
+    /// separated by commas
+    #[arg(long, value_name = "KEY=TYPE:VALUE", value_delimiter = ',', value_parser = parse_metadata)]
+    override_kv: Vec<MetadataOverride>,
 }
 
 impl PlacementArgs {
@@ -59,6 +74,16 @@ impl PlacementArgs {
                 ),
             }),
             (None, None, None) => Ok(None),
+        }
+    }
+
+    /// Where the model lies, and what is asked of loading it.
+    pub fn params(&self) -> PlacementParams {
+        PlacementParams {
+            lock: self.mlock,
+            check_tensors: self.check_tensors,
+            metadata: self.override_kv.clone(),
+            ..self.devices.params()
         }
     }
 }

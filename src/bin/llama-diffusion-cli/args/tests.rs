@@ -46,7 +46,7 @@ fn llama_cpp_s_spelling() {
         "3,1",
         "-nkvo",
     ]);
-    let placement = args.unwrap().placement.devices.params();
+    let placement = args.unwrap().placement.params();
     assert_eq!(placement.gpu_layers, Some(3));
     assert_eq!(placement.cpu_moe_layers, 2);
     assert_eq!(placement.devices.unwrap(), ["CUDA0", "CPU"]);
@@ -143,56 +143,106 @@ fn the_smaller_batch_and_the_trained_context() {
 /// The command lines of llama.cpp's documents for its diffusion tools, by what they set.
 #[test]
 fn upstream_s_command_lines() {
-    let masked: &[&str] = &[
-        "--diffusion-eps",
-        "--diffusion-algorithm",
-        "--diffusion-steps",
-    ];
-    let dream = "-m dream7b.gguf -p question --diffusion-eps 0.001 --diffusion-algorithm 3 \
-                 --diffusion-steps 256 --diffusion-visual";
-    let llada = "-m llada-8b.gguf -p question --diffusion-block-length 32 --diffusion-steps 256 \
-                 --diffusion-visual";
-    let rnd1 = "-m RND1-Base.gguf -p question --diffusion-algorithm 1 --diffusion-steps 256 \
-                --diffusion-visual --temp 0.5 --diffusion-eps 0.001";
-    for (line, steps, inert) in [
-        (dream, 256, &masked[..2]),
-        (llada, 256, &["--diffusion-block-length"][..]),
+    /// What a line sets: the model, steps, most tokens, tokens per pass, GPU layers, chat, and live view; and
+    /// the flags that it warns of.
+    type Expected = (
+        &'static str,
+        u32,
+        Option<usize>,
+        Option<usize>,
+        Option<usize>,
+        bool,
+        bool,
+        &'static [&'static str],
+    );
+    let masked = |model, warnings| -> Expected {
         (
-            rnd1,
+            model,
             256,
-            &["--temp", "--diffusion-eps", "--diffusion-algorithm"][..],
+            Some(256),
+            Some(512),
+            None,
+            false,
+            true,
+            warnings,
+        )
+    };
+    let gemma = "diffusiongemma-26B-A4B-it-Q8_0.gguf";
+    let chat = |visual| -> Expected { (gemma, 48, Some(2048), None, Some(99), true, visual, &[]) };
+    let lines: [(&str, Expected); 6] = [
+        // The README of examples/diffusion.
+        (
+            "-m dream7b.gguf -p question -ub 512 --diffusion-eps 0.001 --diffusion-algorithm 3 \
+             --diffusion-steps 256 --diffusion-visual",
+            masked(
+                "dream7b.gguf",
+                &["--diffusion-eps", "--diffusion-algorithm"],
+            ),
         ),
         (
-            "-m m.gguf -p question --diffusion-steps 64 --diffusion-alg-temp 0.1 \
-             --diffusion-cfg-scale 1.5 --diffusion-add-gumbel-noise 1 --top-k 40 --top-p 0.9 \
-             -ub 512",
-            64,
-            &[
-                "--top-k",
-                "--top-p",
-                "--diffusion-alg-temp",
-                "--diffusion-cfg-scale",
-                "--diffusion-add-gumbel-noise",
-            ][..],
+            "-m llada-8b.gguf -p question -ub 512 --diffusion-block-length 32 --diffusion-steps 256 \
+             --diffusion-visual",
+            masked("llada-8b.gguf", &["--diffusion-block-length"]),
         ),
-    ] {
+        (
+            "-m RND1-Base-0910.gguf -p question -ub 512 --diffusion-algorithm 1 --diffusion-steps 256 \
+             --diffusion-visual --temp 0.5 --diffusion-eps 0.001",
+            masked(
+                "RND1-Base-0910.gguf",
+                &["--temp", "--diffusion-eps", "--diffusion-algorithm"],
+            ),
+        ),
+        // Pull request 24423.
+        (
+            "-m diffusiongemma-26B-A4B-it-Q8_0.gguf -ngl 99 -cnv -n 2048",
+            chat(false),
+        ),
+        (
+            "-m diffusiongemma-26B-A4B-it-Q8_0.gguf -ngl 99 -cnv -n 2048 --diffusion-visual",
+            chat(true),
+        ),
+        // What is left of the flags of masked models.
+        (
+            "-m m.gguf -p question -ub 512 --diffusion-steps 256 --diffusion-visual --diffusion-alg-temp 0.1 \
+             --diffusion-cfg-scale 1.5 --diffusion-add-gumbel-noise 1 --top-k 40 --top-p 0.9",
+            masked(
+                "m.gguf",
+                &[
+                    "--top-k",
+                    "--top-p",
+                    "--diffusion-alg-temp",
+                    "--diffusion-cfg-scale",
+                    "--diffusion-add-gumbel-noise",
+                ],
+            ),
+        ),
+    ];
+    for (line, expected) in lines {
         let args = parse(&line.split_whitespace().collect::<Vec<_>>()).unwrap();
         let params = args.diffusion(&Overrides::default(), 0).unwrap();
-        assert_eq!(params.max_steps, steps, "{line}");
-        assert_eq!(
-            args.common.prompt(),
-            Some(PromptSource::Text("question".into()))
-        );
-        assert!(!args.is_chat(true));
-        assert_eq!(args.output.drafts, line.contains("--diffusion-visual"));
-        assert_eq!(args.warnings, [""; 0]);
-        let named: Vec<&str> = args
+        assert_eq!(args.warnings, [""; 0], "{line}");
+        let model = args.placement.model().unwrap().unwrap();
+        let warnings: Vec<&str> = args
             .kind_warnings
             .canvas
             .iter()
             .map(|w| w.split(' ').next().unwrap())
             .collect();
-        assert_eq!(named, inert, "{line}");
+        let found = (
+            model.to_str().unwrap(),
+            params.max_steps,
+            params.max_tokens,
+            args.common.session(0).unwrap().batch,
+            args.placement.params().gpu_layers,
+            args.is_chat(false),
+            args.output.drafts,
+            &warnings[..],
+        );
+        assert_eq!(found, expected, "{line}");
+        let prompt = line
+            .contains("-p question")
+            .then(|| PromptSource::Text("question".into()));
+        assert_eq!(args.common.prompt(), prompt, "{line}");
     }
 
     let gemma = "-m diffusiongemma.gguf -cnv -ngl 99 -c 4096 -n 512 -fa on --jinja -s 7 \
@@ -305,9 +355,61 @@ fn variables_of_the_template() {
 }
 
 #[test]
+fn what_llama_cpp_asks_of_loading_and_threads() {
+    use llama_diffusion::{MetadataOverride, MetadataValue};
+    let args = parse(&[
+        "--mlock",
+        "--check-tensors",
+        "--override-kv",
+        "a=int:-1,b.c=float:0.5",
+        "--override-kv",
+        "d=bool:true",
+        "--override-kv",
+        "e=str:x:y=z",
+        "-t",
+        "3",
+        "-tb",
+        "5",
+    ])
+    .unwrap();
+    assert_eq!(args.warnings, [""; 0]);
+    let placement = args.placement.params();
+    assert!(placement.lock && placement.check_tensors);
+    let value = |key: &str, value| MetadataOverride {
+        key: key.into(),
+        value,
+    };
+    assert_eq!(
+        placement.metadata,
+        [
+            value("a", MetadataValue::Integer(-1)),
+            value("b.c", MetadataValue::Float(0.5)),
+            value("d", MetadataValue::Bool(true)),
+            value("e", MetadataValue::Text("x:y=z".into())),
+        ]
+    );
+    let session = args.common.session(0).unwrap();
+    assert_eq!(
+        (session.threads, session.prefill_threads),
+        (Some(3), Some(5))
+    );
+    for bad in [
+        "a",
+        "a=1",
+        "a=int:x",
+        "a=bool:yes",
+        "a=number:1",
+        "a=float:",
+    ] {
+        let message = parse(&["--override-kv", bad]).unwrap_err().to_string();
+        assert!(message.contains("--override-kv"), "{message}");
+    }
+}
+
+#[test]
 fn overrides_of_tensors() {
     let args = parse(&["-ot", "blk\\.1=CPU,exps=CUDA0", "-ot", "a=b=c"]).unwrap();
-    let overrides = args.placement.devices.params().overrides;
+    let overrides = args.placement.params().overrides;
     let pairs: Vec<(&str, &str)> = overrides
         .iter()
         .map(|o| (o.pattern.as_str(), o.memory.as_str()))

@@ -1,5 +1,6 @@
 //! Kinds of values that flags take, and how they are read.
 
+use llama_diffusion::{MetadataOverride, MetadataValue};
 use serde_json::{Map, Value};
 
 /// Variables for a chat template.
@@ -35,4 +36,31 @@ pub fn parse_seed(text: &str) -> Result<Seed, String> {
             .map(|seed| Seed(Some(seed)))
             .map_err(|_| "-s takes 0 to 18446744073709551615, or -1 for a random seed".into()),
     }
+}
+
+pub fn parse_metadata(text: &str) -> Result<MetadataOverride, String> {
+    let wrong =
+        || "--override-kv takes KEY=TYPE:VALUE, such as diffusion.eb_max_steps=int:32".to_owned();
+    let (key, typed) = text.split_once('=').ok_or_else(wrong)?;
+    let (ty, value) = typed.split_once(':').ok_or_else(wrong)?;
+    let is_no = |kind: &str| format!("'{value}' is no {kind}");
+    let value = match ty {
+        "int" => MetadataValue::Integer(value.parse().map_err(|_| is_no("whole number"))?),
+        "float" => MetadataValue::Float(value.parse().map_err(|_| is_no("number"))?),
+        "bool" => MetadataValue::Bool(
+            value
+                .parse()
+                .map_err(|_| is_no("bool: give true or false"))?,
+        ),
+        "str" => MetadataValue::Text(value.to_owned()),
+        _ => {
+            return Err(format!(
+                "'{ty}' is none of the types int, float, bool and str"
+            ));
+        }
+    };
+    Ok(MetadataOverride {
+        key: key.to_owned(),
+        value,
+    })
 }

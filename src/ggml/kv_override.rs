@@ -1,0 +1,147 @@
+//! Metadata that the user gives instead of the file's (`--override-kv`), for us and for libllama.
+
+use std::ffi::c_char;
+
+use super::gguf::writer::Encoded;
+use super::gguf::{Gguf, Value};
+use crate::error::{Error, Result};
+use crate::sys;
+
+/// A value that the user gives to a metadata key.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MetadataValue {
+    /// For a key of any integer type, in whose range it must be.
+    Integer(i64),
+    /// For a key of type f32 or f64.
+    Float(f64),
+    /// For a key of type bool.
+    Bool(bool),
+    /// For a key of type str.
+    Text(String),
+}
+
+/// A metadata key with the value to use instead of the file's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MetadataOverride {
+    /// The key, as written in the file; it need not be there.
+    pub key: String,
+    /// The value.
+    pub value: MetadataValue,
+}
+
+/// What errors call them.
+const METADATA_OVERRIDE: &str = "metadata override (--override-kv)";
+
+/// Bytes of keys and texts that libllama takes, which reads the same file for the vocabulary.
+const MAX_OVERRIDE_BYTES: usize = 127;
+
+/// Keys that say how the file is laid out, and what is in it.
+const LAYOUT: [&str; 5] = [
+    "general.alignment",
+    "general.architecture",
+    "split.count",
+    "split.no",
+    "split.tensors.count",
+];
+
+impl MetadataOverride {
+    /// The value in the type that the file has for this key, or, if it does not have it, in the one
+    /// that most keys of its kind have.
+    ///
+    /// # Errors
+    /// The key cannot be overridden, or the value is not of its type.
+    pub(crate) fn encode(&self, gguf: &Gguf) -> Result<Encoded> {
+        let wrong = |problem: String| {
+            Error::parameter(METADATA_OVERRIDE, format!("'{}': {problem}", self.key))
+        };
+        let too_long = |text: &str| text.len() > MAX_OVERRIDE_BYTES;
+        if LAYOUT.contains(&self.key.as_str()) {
+            return Err(wrong(
+                "this key says how the file is to be read, and stays as it is".into(),
+            ));
+        }
+        if self.key.is_empty()
+            || too_long(&self.key)
+            || matches!(&self.value, MetadataValue::Text(t) if too_long(t))
+        {
+            return Err(wrong(format!(
+                "keys have 1 to {MAX_OVERRIDE_BYTES} bytes, texts at most as many"
+            )));
+        }
+        let old = gguf.value(&self.key);
+        let encoded = match (&self.value, old) {
+            (MetadataValue::Integer(n), Some(Value::U8(_))) => {
+                u8::try_from(*n).ok().map(Into::into)
+            }
+            (MetadataValue::Integer(n), Some(Value::I8(_))) => {
+                i8::try_from(*n).ok().map(Into::into)
+            }
+            (MetadataValue::Integer(n), Some(Value::U16(_))) => {
+                u16::try_from(*n).ok().map(Into::into)
+            }
+            (MetadataValue::Integer(n), Some(Value::I16(_))) => {
+                i16::try_from(*n).ok().map(Into::into)
+            }
+            (MetadataValue::Integer(n), Some(Value::U32(_)) | None) => {
+                u32::try_from(*n).ok().map(Into::into)
+            }
+            (MetadataValue::Integer(n), Some(Value::I32(_))) => {
+                i32::try_from(*n).ok().map(Into::into)
+            }
+            (MetadataValue::Integer(n), Some(Value::U64(_))) => {
+                u64::try_from(*n).ok().map(Into::into)
+            }
+            (MetadataValue::Integer(n), Some(Value::I64(_))) => Some((*n).into()),
+            (MetadataValue::Float(x), Some(Value::F32(_)) | None) => Some((*x as f32).into()),
+            (MetadataValue::Float(x), Some(Value::F64(_))) => Some((*x).into()),
+            (MetadataValue::Bool(is), Some(Value::Bool(_)) | None) => Some((*is).into()),
+            (MetadataValue::Text(text), Some(Value::Str(_)) | None) => Some(text.as_str().into()),
+            _ => None,
+        };
+        encoded.ok_or_else(|| {
+            let kind = old.map_or("u32".to_owned(), |value| value.value_type().to_string());
+            wrong(format!(
+                "{:?} is no {kind}, the type of this key",
+                self.value
+            ))
+        })
+    }
+}
+
+/// The overrides as libllama takes them: the list ends with an empty key.
+pub(crate) fn for_libllama(overrides: &[MetadataOverride]) -> Vec<sys::llama_model_kv_override> {
+    // SAFETY: a plain struct of numbers, for which zeros are an empty key.
+    let empty: sys::llama_model_kv_override = unsafe { std::mem::zeroed() };
+    let mut list = vec![empty; overrides.len() + 1];
+    for (to, from) in list.iter_mut().zip(overrides) {
+        fill(&mut to.key, &from.key);
+        let value = &mut to.__bindgen_anon_1;
+        to.tag = match &from.value {
+            MetadataValue::Integer(number) => {
+                value.val_i64 = *number;
+                sys::LLAMA_KV_OVERRIDE_TYPE_INT
+            }
+            MetadataValue::Float(number) => {
+                value.val_f64 = *number;
+                sys::LLAMA_KV_OVERRIDE_TYPE_FLOAT
+            }
+            MetadataValue::Bool(is) => {
+                value.val_bool = *is;
+                sys::LLAMA_KV_OVERRIDE_TYPE_BOOL
+            }
+            MetadataValue::Text(text) => {
+                // SAFETY: all bytes are zeros, which is a valid array of characters.
+                fill(unsafe { &mut value.val_str }, text);
+                sys::LLAMA_KV_OVERRIDE_TYPE_STR
+            }
+        };
+    }
+    list
+}
+
+/// Writes a string, checked to fit, into one of libllama's fixed arrays of zeros.
+fn fill(array: &mut [c_char], text: &str) {
+    for (to, from) in array.iter_mut().zip(text.bytes()) {
+        *to = from as c_char;
+    }
+}

@@ -1,0 +1,151 @@
+//! What a caller may ask of loading: locked and checked weights, other metadata.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use llama_diffusion::model::synthetic::Geometry;
+use llama_diffusion::{
+    Error, MetadataOverride, MetadataValue, Model, PlacementParams, Result, Vocab,
+};
+use tempfile::TempDir;
+
+mod common;
+use common::model_file::Editable;
+
+fn load(path: &Path, params: &PlacementParams) -> Result<Model> {
+    Model::load(path, params, &mut |_| ControlFlow::Continue(()))
+}
+
+#[test]
+fn a_weight_that_is_not_finite_is_named_when_asked_for() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("nan.gguf");
+    let mut file = Editable::tiny();
+    let name = "blk.0.ffn_down.weight";
+    let tensor = file
+        .tensors
+        .iter_mut()
+        .find(|tensor| tensor.name == name)
+        .unwrap();
+    let last = tensor.data.len() - 4;
+    tensor.data[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+    file.save(&path);
+    for no_mmap in [false, true] {
+        let params = |check_tensors| PlacementParams {
+            no_mmap,
+            check_tensors,
+            ..PlacementParams::default()
+        };
+        load(&path, &params(false)).unwrap();
+        match load(&path, &params(true)) {
+            Err(Error::Tensor {
+                path: named,
+                tensor,
+                ..
+            }) => {
+                assert_eq!((named.as_path(), tensor.as_str()), (path.as_path(), name));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    Editable::tiny().save(&path);
+    let params = PlacementParams {
+        check_tensors: true,
+        ..PlacementParams::default()
+    };
+    load(&path, &params).unwrap();
+}
+
+/// KiB of this process that the system keeps in memory.
+#[cfg(target_os = "linux")]
+fn locked() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmLck:"))
+        .unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn locked_weights_are_locked_as_long_as_the_model_lives() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("model.gguf");
+    // Far below the 8 MiB that Linux lets anybody lock.
+    Editable::generated(&Geometry::tiny()).save(&path);
+    let size = std::fs::metadata(&path).unwrap().len() as usize / 1024;
+    for no_mmap in [false, true] {
+        let before = locked();
+        let params = PlacementParams {
+            no_mmap,
+            lock: true,
+            ..PlacementParams::default()
+        };
+        let model = load(&path, &params).unwrap();
+        assert!(
+            locked() >= before + size * 8 / 10,
+            "{} of {size} KiB",
+            locked() - before
+        );
+        drop(model);
+        if !no_mmap {
+            assert_eq!(locked(), before);
+        }
+    }
+}
+
+fn with(key: &str, value: MetadataValue) -> PlacementParams {
+    PlacementParams {
+        metadata: vec![MetadataOverride {
+            key: key.into(),
+            value,
+        }],
+        ..PlacementParams::default()
+    }
+}
+
+#[test]
+fn metadata_of_the_user_goes_before_the_file_s() {
+    use MetadataValue::{Float, Integer, Text};
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo-q8_0.gguf");
+    let model = |key, value| load(&path, &with(key, value)).unwrap();
+
+    let model_steps = model("diffusion.eb_max_steps", Integer(7));
+    assert_eq!(model_steps.overrides().max_steps, Some(7));
+    let warmer = model("diffusion.eb_t_max", Float(1.5));
+    assert_eq!(warmer.overrides().t_max, Some(1.5));
+    // The vocabulary, which libllama reads, takes part.
+    let vocab = Vocab::load(model("tokenizer.ggml.eos_token_id", Integer(5)).file()).unwrap();
+    assert_eq!(vocab.eos(), Some(5));
+    let template = llama_diffusion::TextModel::new(Arc::new(model(
+        "tokenizer.chat_template",
+        Text("{{ messages[0].content }}".into()),
+    )));
+    let template = template.unwrap().chat_template().unwrap().unwrap();
+    let hello = [llama_diffusion::chat::Message::new(
+        llama_diffusion::chat::Role::User,
+        "hello",
+    )];
+    assert_eq!(
+        template.render(&hello, &Default::default()).unwrap(),
+        "hello"
+    );
+
+    for (key, value, part) in [
+        ("diffusion.eb_max_steps", Text("many".into()), "is no u32"),
+        ("diffusion.eb_max_steps", Integer(-1), "is no u32"),
+        ("diffusion.eb_max_steps", Integer(0), "expected 1 to"),
+        ("tokenizer.ggml.tokens", Integer(1), "array"),
+        (
+            "general.architecture",
+            Text("llama".into()),
+            "stays as it is",
+        ),
+        ("general.name", Text("x".repeat(128)), "127 bytes"),
+    ] {
+        let message = load(&path, &with(key, value)).unwrap_err().to_string();
+        assert!(message.contains(key) && message.contains(part), "{message}");
+    }
+}

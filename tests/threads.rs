@@ -1,0 +1,61 @@
+//! The prefill has its own number of threads. Alone in its process, because it counts them.
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
+use llama_diffusion::{EndTokens, Model, PlacementParams, Session, SessionParams};
+
+/// More than the machine need have: the system starts them all the same.
+const MANY: usize = 3;
+
+#[test]
+fn the_prefill_has_its_own_number_of_threads() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo-q8_0.gguf");
+    let model = Model::load(&path, &PlacementParams::default(), &mut |_| {
+        ControlFlow::Continue(())
+    });
+    let model = Arc::new(model.unwrap());
+    let session = |threads, prefill_threads| {
+        let params = SessionParams {
+            threads: Some(threads),
+            prefill_threads,
+            ..SessionParams::default()
+        };
+        Session::new(&model, EndTokens::default(), &params)
+    };
+    let message = session(1, Some(0)).err().unwrap().to_string();
+    assert!(message.contains("(-tb)"), "{message}");
+
+    // ggml starts the threads of a pass anew each time; another thread looks how many there are.
+    let count = || fs::read_dir("/proc/self/task").unwrap().count();
+    let most = |threads, prefill_threads, passes| -> usize {
+        let mut session = session(threads, prefill_threads).unwrap();
+        let (peak, done) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let before = count();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Relaxed) {
+                    peak.fetch_max(count(), Relaxed);
+                }
+            });
+            for _ in 0..passes {
+                session.reset();
+                session.prefill(&[5; 64]).unwrap();
+                if peak.load(Relaxed) >= before + MANY {
+                    break;
+                }
+            }
+            done.store(true, Relaxed);
+        });
+        // Of the threads that came, one watched, and the one of this test computed as well.
+        peak.into_inner() - before
+    };
+    assert_eq!(most(1, Some(MANY), 500), MANY);
+    assert_eq!(most(MANY, None, 500), MANY);
+    assert_eq!(most(MANY, Some(1), 5), 1);
+    assert_eq!(most(1, None, 5), 1);
+}
