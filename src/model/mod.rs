@@ -68,7 +68,7 @@ impl Model {
     ///
     /// # Errors
     /// The file cannot be read, is not such a model, or does not fit the devices;
-    /// [`Error::Cancelled`] if `progress` stopped.
+    /// [`Error::Cancelled`](crate::Error::Cancelled) if `progress` stopped.
     pub fn load(
         path: &Path,
         params: &PlacementParams,
