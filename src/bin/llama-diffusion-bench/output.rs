@@ -194,7 +194,7 @@ fn markdown(out: &mut impl Write, report: &Report) -> io::Result<()> {
         "answer s",
         "t/forward",
     ];
-    table(out, &heads, 5, tests.collect())?;
+    table(out, &heads, 6, tests.collect())?;
     for tests in report
         .parts
         .chunk_by(|a, b| (a.n_threads, &a.test) == (b.n_threads, &b.test))
