@@ -1,0 +1,73 @@
+"""The demo model's tokenizer: BPE with `▁` for space, one token a digit, byte fallback; Gemma 4's turns."""
+
+import json
+import random
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+import tasks
+
+SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<|turn>", "<turn|>", "<|channel>", "<channel|>", "<|think|>"]
+PAD, EOS, BOS, UNK, MASK, TURN, END_TURN = range(7)
+VOCAB = 1024
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}<|turn>{{ 'model' if m['role'] == 'assistant' else m['role'] }}\n"
+    "{{ m['content'] | trim }}<turn|>\n{% endfor %}{% if add_generation_prompt %}<|turn>model\n{% endif %}"
+)
+
+
+def render(messages):
+    """TEMPLATE without its `<bos>`, with the opening of the model's turn. messages: (role, text) pairs."""
+    roles = {"assistant": "model"}
+    return "".join(f"<|turn>{roles.get(role, role)}\n{text.strip()}<turn|>\n" for role, text in messages) + "<|turn>model\n"
+
+
+def train(seed=3, texts=60_000):
+    """Learns the merges from drawn examples. No merge crosses a space, a line end, a digit or an underscore."""
+    r = random.Random(seed)
+    text = []
+    names, weights = zip(*tasks.WEIGHTS.items())
+    for task in r.choices(names, weights, k=texts):
+        example = tasks.draw(r, task)
+        text += [message for _, message in example.messages] + [example.answer]
+    text += ["user", "model", "system"] * 1000
+    text += ["".join(map(chr, range(32, 127)))] * 20
+    learner = Tokenizer(models.BPE(unk_token="<unk>"))
+    learner.normalizer = normalizers.Replace(" ", "▁")
+    learner.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split("\n", "isolated"),
+        pre_tokenizers.Split("▁", "merged_with_next"),
+        pre_tokenizers.Split(Regex("[0-9_]"), "isolated"),
+    ])
+    first = SPECIAL + [f"<0x{byte:02X}>" for byte in range(256)]
+    learner.train_from_iterator(
+        text, trainers.BpeTrainer(vocab_size=VOCAB, special_tokens=first, show_progress=False, min_frequency=2)
+    )
+    learned = json.loads(learner.to_str())["model"]
+    tokenizer = Tokenizer(
+        models.BPE(learned["vocab"], [tuple(m) for m in learned["merges"]], unk_token="<unk>", byte_fallback=True, fuse_unk=True)
+    )
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    return tokenizer
+
+
+def save(tokenizer, folder):
+    """Writes tokenizer.json and tokenizer_config.json."""
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = dict(
+        tokenizer_class="PreTrainedTokenizerFast", bos_token="<bos>", eos_token="<eos>", pad_token="<pad>",
+        unk_token="<unk>", mask_token="<mask>", chat_template=TEMPLATE, add_bos_token=True,
+    )
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1))
+
+
+def prompt_ids(tokenizer, messages):
+    return [BOS] + tokenizer.encode(render(messages), add_special_tokens=False).ids
+
+
+def answer_ids(tokenizer, answer, canvas):
+    """The answer, its end and padding, a whole number of canvases."""
+    ids = tokenizer.encode(answer, add_special_tokens=False).ids + [END_TURN]
+    return ids + [PAD] * (-len(ids) % canvas)
