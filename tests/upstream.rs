@@ -20,7 +20,7 @@ fn compare(model: &Path, tokens: &[Token]) -> [f64; 2] {
         UpstreamParams {
             context: 512,
             batch: 256,
-            threads: 2,
+            threads: 1,
             f32_attention: true,
             gpu_layers: 0,
         },
@@ -33,8 +33,8 @@ fn compare(model: &Path, tokens: &[Token]) -> [f64; 2] {
         context: 512,
         // Passes shorter than the prompt: the cache carries the rest.
         batch: 24,
-        threads: 2,
-        prefill_threads: 2,
+        threads: 1,
+        prefill_threads: 1,
         kv_type: KvType::F32,
         flash_attention: FlashAttention::Auto,
     };
