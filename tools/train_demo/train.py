@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from tokenizers import Tokenizer
 
 import network
 import tasks
@@ -100,8 +101,12 @@ def main():
     torch.set_flush_denormal(True)
     torch.manual_seed(0)
     args.out.mkdir(parents=True, exist_ok=True)
-    tokenizer = tk.train()
-    tk.save(tokenizer, args.out)
+    vocabulary = args.out / "tokenizer.json"
+    if vocabulary.exists():  # not learned again: a checkpoint is nothing without its own
+        tokenizer = Tokenizer.from_file(str(vocabulary))
+    else:
+        tokenizer = tk.train()
+        tk.save(tokenizer, args.out)
     model = network.build()
     params = network.trained(model)
     print("parameters", sum(p.numel() for p in params.values()), flush=True)
