@@ -395,14 +395,17 @@ fn draw_row(
         let (mut w_lanes, mut m_lanes) = ([0.0_f32; LANES], [0.0_f32; LANES]);
         let mut d_lanes = [0.0_f32; LANES];
         for z in stretch.chunks_mut(LANES) {
-            for (i, z) in z.iter_mut().enumerate() {
+            // Zipped, as an index into the lanes would keep the compiler from using vectors.
+            let sums = w_lanes.iter_mut().zip(&mut m_lanes);
+            let counts = d_lanes.iter_mut().zip(&mut kept);
+            for ((z, (w_lane, m_lane)), (d_lane, kept)) in z.iter_mut().zip(sums).zip(counts) {
                 let below = *z - top;
                 let w = exp(below);
-                w_lanes[i] += w;
-                m_lanes[i] += w * below;
+                *w_lane += w;
+                *m_lane += w * below;
                 let keep = w > least;
-                kept[i] += u32::from(keep);
-                d_lanes[i] += if keep { 0.0 } else { w };
+                *kept += u32::from(keep);
+                *d_lane += if keep { 0.0 } else { w };
                 *z = w * WEIGHT_SCALE;
             }
         }
