@@ -168,21 +168,31 @@ impl fmt::Display for TensorType {
     }
 }
 
+/// The one of `all` with this name, in either case. The error says which names there are.
+pub(crate) fn find_by_name<T: Copy>(
+    all: &[T],
+    name_of: impl Fn(T) -> &'static str,
+    what: &str,
+    name: &str,
+) -> Result<T, String> {
+    let known = all
+        .iter()
+        .find(|one| name_of(**one).eq_ignore_ascii_case(name));
+    known.copied().ok_or_else(|| {
+        let names: Vec<_> = all.iter().map(|one| name_of(*one)).collect();
+        format!(
+            "unknown {what} '{name}', expected one of {}",
+            names.join(", ")
+        )
+    })
+}
+
 impl FromStr for TensorType {
     type Err = String;
 
     /// Parses a name of ggml in either case. The error says which names there are.
     fn from_str(name: &str) -> Result<Self, String> {
-        let known = Self::ALL
-            .iter()
-            .find(|ty| ty.name().eq_ignore_ascii_case(name));
-        known.copied().ok_or_else(|| {
-            let names: Vec<_> = Self::ALL.iter().map(|ty| ty.name()).collect();
-            format!(
-                "unknown tensor type '{name}', expected one of {}",
-                names.join(", ")
-            )
-        })
+        find_by_name(Self::ALL, |ty| ty.name(), "tensor type", name)
     }
 }
 

@@ -64,8 +64,8 @@ impl CanvasBatch {
     }
 
     /// One denoising step of every member; see
-    /// [`Denoiser::step`](crate::diffusion::Denoiser::step). If it fails, no member has a canvas
-    /// any more.
+    /// [`Denoiser::step`](crate::diffusion::Denoiser::step). If the forward pass fails, no member
+    /// has a canvas any more; a step that is refused leaves all as they are.
     ///
     /// # Errors
     /// There are no members or too many, they are of another model or run otherwise than the

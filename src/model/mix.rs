@@ -6,7 +6,7 @@ use std::str::FromStr;
 use regex::Regex;
 
 use super::tensors::{Expected, TOKEN_EMBD, TensorUse};
-use crate::ggml::types::TensorType;
+use crate::ggml::types::{TensorType, find_by_name};
 
 macro_rules! file_types {
     ($($(#[$doc:meta])* $variant:ident = $id:literal, $name:literal, $ty:ident;)*) => {
@@ -70,16 +70,7 @@ impl FromStr for FileType {
 
     /// Parses a name in either case. The error says which names there are.
     fn from_str(name: &str) -> Result<Self, String> {
-        let known = Self::ALL
-            .iter()
-            .find(|ty| ty.name().eq_ignore_ascii_case(name));
-        known.copied().ok_or_else(|| {
-            let names: Vec<_> = Self::ALL.iter().map(|ty| ty.name()).collect();
-            format!(
-                "unknown file type '{name}', expected one of {}",
-                names.join(", ")
-            )
-        })
+        find_by_name(Self::ALL, |ty| ty.name(), "file type", name)
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) fn allocate_inputs(model: &Model, tokens: usize, keys: &[Keys]) -> Re
 
 /// Keys per attention call come in multiples of this: kernels of the CPU take any number, those of
 /// GPUs want 256.
-pub(super) fn key_unit(model: &Model) -> usize {
+fn key_unit(model: &Model) -> usize {
     if model.placement.is_cpu_only() {
         32
     } else {
