@@ -164,9 +164,9 @@ fn a_batch_draws_what_each_sequence_draws_alone() {
             }
             // Each sequence begins twice and leaves once, at most: never a graph per step.
             assert!(
-                batch.graphs_built() <= 3 * sequences,
+                batch.counters().graphs_built <= 3 * sequences,
                 "{}",
-                batch.graphs_built()
+                batch.counters().graphs_built
             );
             assert!(batch.memory() > 0);
         }

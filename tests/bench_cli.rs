@@ -49,6 +49,12 @@ fn every_length_is_measured() {
         assert_eq!(row["backend"], "CPU");
         assert_eq!(row["n_threads"], 1);
     }
+    // Behind no prompt both canvases need as many keys, behind 20 tokens the second needs more.
+    for (row, built) in [(&tests[0], 0.0), (&tests[2], 2.0)] {
+        assert_eq!(number(row, "graphs_built"), built * 2.0, "{row}");
+        assert_eq!(number(row, "graphs_captured"), 0.0, "no CUDA here");
+        assert!(number(row, "step_bytes") <= 16384.0);
+    }
     let row = &tests[2];
     assert!((number(row, "tokens_per_forward") - 16.0 / 3.0).abs() < 1e-9);
     // An answer is its prefill, its steps and a commit.

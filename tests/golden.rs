@@ -144,7 +144,7 @@ impl Case {
         Arc::new(if run.cpu_kernels {
             model
         } else {
-            model.without_cpu_kernels()
+            model.without_own_kernels()
         })
     }
 

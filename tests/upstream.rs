@@ -38,7 +38,7 @@ fn compare(model: &Path, tokens: &[Token]) -> [f64; 2] {
         kv_type: KvType::F32,
         flash_attention: FlashAttention::Auto,
     };
-    [load(model), load(model).without_cpu_kernels()].map(|model| {
+    [load(model), load(model).without_own_kernels()].map(|model| {
         let mut denoiser = SequenceDenoiser::new(&Arc::new(model), &params).unwrap();
         let logits = denoiser.encode_with_logits(tokens).unwrap();
         let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();

@@ -136,6 +136,14 @@ impl Device {
         (free, total)
     }
 
+    /// The kind of backend, such as `CUDA`.
+    pub(crate) fn registry(&self) -> String {
+        // SAFETY: a live device; every device has a registry.
+        Self::text(unsafe {
+            sys::ggml_backend_reg_name(sys::ggml_backend_dev_backend_reg(self.0.as_ptr()))
+        })
+    }
+
     /// What kind of processor it is.
     pub fn kind(&self) -> DeviceKind {
         // SAFETY: a live device.
@@ -178,7 +186,7 @@ impl Device {
         }
     }
 
-    fn procedure(&self, name: &CStr) -> Option<NonNull<c_void>> {
+    pub(super) fn procedure(&self, name: &CStr) -> Option<NonNull<c_void>> {
         // SAFETY: a live device and a terminated string.
         unsafe {
             let reg = sys::ggml_backend_dev_backend_reg(self.0.as_ptr());
@@ -192,14 +200,35 @@ impl Device {
         unsafe { sys::ggml_backend_dev_supports_op(self.0.as_ptr(), node.raw.as_ptr()) }
     }
 
-    /// Whether weights can be used where they lie in host memory, such as a mapped file.
-    pub(crate) fn takes_host_pointers(&self) -> bool {
+    /// Host memory from which this device copies by itself, while the host does something else.
+    pub(super) fn pinned_memory(&self) -> Option<BufferType> {
+        let caps = self.capabilities();
+        if !(caps.async_ && caps.host_buffer && caps.events) {
+            return None;
+        }
+        // SAFETY: a live device.
+        let pinned = unsafe { sys::ggml_backend_dev_host_buffer_type(self.0.as_ptr()) };
+        (!pinned.is_null()).then_some(BufferType(pinned))
+    }
+
+    /// An event that backends of this device record, where it has such.
+    pub(super) fn new_event(&self) -> Option<NonNull<sys::ggml_backend_event>> {
+        // SAFETY: a live device.
+        NonNull::new(unsafe { sys::ggml_backend_event_new(self.0.as_ptr()) })
+    }
+
+    fn capabilities(&self) -> sys::ggml_backend_dev_caps {
         // SAFETY: fills a plain struct.
         unsafe {
             let mut props = std::mem::zeroed::<sys::ggml_backend_dev_props>();
             sys::ggml_backend_dev_get_props(self.0.as_ptr(), &mut props);
-            props.caps.buffer_from_host_ptr
+            props.caps
         }
+    }
+
+    /// Whether weights can be used where they lie in host memory, such as a mapped file.
+    pub(crate) fn takes_host_pointers(&self) -> bool {
+        self.capabilities().buffer_from_host_ptr
     }
 
     /// A buffer over a mapped file, without a copy.
@@ -266,6 +295,25 @@ impl BufferType {
         self.0
     }
 
+    /// The kind of a buffer; `None` without one.
+    pub(super) fn of(buffer: sys::ggml_backend_buffer_t) -> Option<Self> {
+        // SAFETY: not null, so a buffer that a tensor's arena keeps alive.
+        (!buffer.is_null()).then(|| Self(unsafe { sys::ggml_backend_buffer_get_type(buffer) }))
+    }
+
+    /// The device whose memory this is.
+    pub(super) fn device(&self) -> Option<Device> {
+        // SAFETY: a live description.
+        NonNull::new(unsafe { sys::ggml_backend_buft_get_device(self.0) }).map(Device)
+    }
+
+    /// A buffer of `bytes` bytes.
+    pub(super) fn allocate(&self, bytes: usize, what: &str, advice: &str) -> Result<Buffer> {
+        // SAFETY: a live description.
+        let raw = unsafe { sys::ggml_backend_buft_alloc_buffer(self.0, bytes) };
+        self.buffer(raw, bytes, what, advice)
+    }
+
     /// Name as `-ot` takes it, such as `CPU` or `CUDA0`.
     pub(crate) fn name(&self) -> String {
         // SAFETY: a live description.
@@ -289,6 +337,17 @@ impl BufferType {
             // SAFETY: a live context and type.
             unsafe { sys::ggml_backend_alloc_ctx_tensors_from_buft(context.raw(), self.0) }
         };
+        self.buffer(raw, bytes, what, advice)
+    }
+
+    /// Takes a buffer that was asked for; null is none.
+    fn buffer(
+        &self,
+        raw: *mut sys::ggml_backend_buffer,
+        bytes: usize,
+        what: &str,
+        advice: &str,
+    ) -> Result<Buffer> {
         let raw = NonNull::new(raw).ok_or_else(|| Error::OutOfMemory {
             what: what.into(),
             device: self.name(),
@@ -378,6 +437,12 @@ impl Buffer {
         }
         #[cfg(not(unix))]
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// The first byte, of a buffer in host memory.
+    pub(super) fn base(&self) -> *mut u8 {
+        // SAFETY: a live buffer.
+        unsafe { sys::ggml_backend_buffer_get_base(self.raw.as_ptr()) }.cast()
     }
 
     /// Size in bytes.

@@ -1,9 +1,12 @@
 //! Graphs that are built and allocated once and computed many times.
 
+use std::ffi::CStr;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::time::Instant;
 
-use super::backend::Backend;
+use super::backend::{Backend, Device};
+use super::log::{self, Captures};
 use super::profile::{Times, Watch};
 use super::tensor::{Context, Tensor};
 use crate::error::{Error, Result};
@@ -60,6 +63,7 @@ pub(crate) struct Executor {
     capacity: usize,
     purpose: &'static str,
     times: Option<Times>,
+    captures: Captures,
 }
 
 /// A scheduler for graphs of at most `capacity` nodes and as many leaves.
@@ -106,6 +110,7 @@ impl Executor {
             capacity,
             purpose,
             times: None,
+            captures: Captures::default(),
         })
     }
 
@@ -187,10 +192,12 @@ impl Executor {
         // SAFETY: the graph was allocated by this scheduler.
         let run =
             || unsafe { sys::ggml_backend_sched_graph_compute(scheduler, graph.raw.as_ptr()) };
+        let before = log::captures();
         let status = match &mut self.times {
             Some(times) => Watch::new(graph, times).over(scheduler, run),
             None => run(),
         };
+        self.captures += log::captures() - before;
         if status == sys::GGML_STATUS_SUCCESS {
             Ok(())
         } else {
@@ -199,6 +206,29 @@ impl Executor {
                 self.purpose
             )))
         }
+    }
+
+    /// Does work that follows the graph on a device, and takes its time under a label.
+    pub(crate) fn then(
+        &mut self,
+        label: &CStr,
+        device: Device,
+        work: impl FnOnce(&Backend) -> Result<()>,
+    ) -> Result<()> {
+        let backend = self.backends.iter().find(|b| b.device() == device);
+        let backend = backend
+            .ok_or_else(|| Error::Ggml(format!("nothing runs on the device {}", device.name())))?;
+        let start = Instant::now();
+        work(backend)?;
+        if let Some(times) = &mut self.times {
+            times.add(label, start.elapsed());
+        }
+        Ok(())
+    }
+
+    /// What backends captured while this executor computed.
+    pub(crate) fn captures(&self) -> Captures {
+        self.captures
     }
 
     /// Memory reserved for intermediate results, over all devices, in bytes.

@@ -347,11 +347,11 @@ fn geglu_row(gate: &[f32], up: &[f32], out: &mut [f32]) {
 }
 
 /// What [`draw_row`] says about one position.
-struct RowDraw {
-    argmax: usize,
-    sampled: usize,
-    entropy: f32,
-    scale: f32,
+pub(super) struct RowDraw {
+    pub(super) argmax: usize,
+    pub(super) sampled: usize,
+    pub(super) entropy: f32,
+    pub(super) scale: f32,
     /// Tokens that a sparse mixture keeps.
     kept: usize,
     /// The probability of the others.
@@ -453,6 +453,20 @@ fn draw_row(
     }
 }
 
+/// The draw of one row, and its weights.
+#[cfg(test)]
+pub(super) fn draw_row_alone(
+    logits: &[f32],
+    temperature: f32,
+    cap: f32,
+    uniform: f32,
+) -> (RowDraw, Vec<f32>) {
+    let mut weights = vec![0.0; logits.len()];
+    let mut sums = vec![0.0; logits.len().div_ceil(STRETCH)];
+    let drawn = draw_row(logits, &mut weights, &mut sums, temperature, cap, uniform);
+    (drawn, weights)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -530,9 +544,7 @@ mod tests {
             for spread in [0.1, 5.0, 60.0] {
                 let logits: Vec<f32> = (0..vocab).map(|_| (random() - 0.5) * spread).collect();
                 let u = random();
-                let mut weights = vec![0.0; vocab];
-                let mut sums = vec![0.0; vocab.div_ceil(STRETCH)];
-                let got = draw_row(&logits, &mut weights, &mut sums, 0.7, 30.0, u);
+                let (got, weights) = draw_row_alone(&logits, 0.7, 30.0, u);
                 let (argmax, sampled, entropy, p) = reference(&logits, 0.7, 30.0, f64::from(u));
                 assert_eq!(got.argmax, argmax);
                 assert!(
@@ -568,21 +580,12 @@ mod tests {
 
     #[test]
     fn ties_go_to_the_first_and_extremes_stay_inside() {
-        let mut weights = vec![0.0; 40];
-        let mut sums = vec![0.0];
-        let flat = draw_row(&[1.0; 40], &mut weights, &mut sums, 1.0, 30.0, 0.0);
+        let draw = |logit, u| draw_row_alone(&[logit; 40], 1.0, 30.0, u).0;
+        let flat = draw(1.0, 0.0);
         assert_eq!((flat.argmax, flat.sampled), (0, 0));
         assert!((flat.entropy - 40_f32.ln()).abs() < 1e-5);
-        let last = draw_row(
-            &[1.0; 40],
-            &mut weights,
-            &mut sums,
-            1.0,
-            30.0,
-            1.0 - f32::EPSILON / 2.0,
-        );
-        assert_eq!(last.sampled, 39);
-        let broken = draw_row(&[f32::NAN; 40], &mut weights, &mut sums, 1.0, 30.0, 0.5);
+        assert_eq!(draw(1.0, 1.0 - f32::EPSILON / 2.0).sampled, 39);
+        let broken = draw(f32::NAN, 0.5);
         assert!(broken.sampled < 40 && broken.argmax < 40 && broken.entropy.is_nan());
     }
 

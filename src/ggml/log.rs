@@ -1,6 +1,8 @@
 //! Messages of ggml and llama.cpp, passed on to `tracing`.
 
+use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_void};
+use std::ops::{AddAssign, Sub};
 use std::sync::Once;
 
 use crate::sys;
@@ -17,12 +19,60 @@ pub(crate) fn capture() {
     });
 }
 
+/// What backends did with captured graphs. CUDA's backend tells it in its log alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Captures {
+    /// Graphs that were the same a second time: captured, and replayed from then on.
+    pub(crate) made: usize,
+    /// Captures given up because the graph had changed.
+    pub(crate) dropped: usize,
+}
+
+impl AddAssign for Captures {
+    fn add_assign(&mut self, more: Self) {
+        self.made += more.made;
+        self.dropped += more.dropped;
+    }
+}
+
+impl Sub for Captures {
+    type Output = Self;
+
+    fn sub(self, before: Self) -> Self {
+        Self {
+            made: self.made - before.made,
+            dropped: self.dropped - before.dropped,
+        }
+    }
+}
+
+thread_local! {
+    static CAPTURES: Cell<Captures> = const { Cell::new(Captures { made: 0, dropped: 0 }) };
+}
+
+/// What backends told this thread since it started.
+pub(crate) fn captures() -> Captures {
+    CAPTURES.get()
+}
+
+/// Counts a message about captured graphs, by the words of ggml-cuda.cu.
+fn count_captures(text: &str) {
+    let told = |words| usize::from(text.contains(words));
+    let mut captures = CAPTURES.get();
+    captures += Captures {
+        made: told("CUDA graph warmup complete"),
+        dropped: told("CUDA graph warmup reset"),
+    };
+    CAPTURES.set(captures);
+}
+
 /// # Safety
 /// Called by ggml with a terminated string.
 unsafe extern "C" fn forward(level: sys::ggml_log_level, text: *const c_char, _: *mut c_void) {
     // SAFETY: by the contract of the callback.
     let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
     let text = text.trim_end();
+    count_captures(text);
     // Progress dots and continuations of a line say nothing on their own.
     if text.is_empty() || text == "." {
         return;
@@ -32,5 +82,32 @@ unsafe extern "C" fn forward(level: sys::ggml_log_level, text: *const c_char, _:
         sys::GGML_LOG_LEVEL_WARN => tracing::warn!(target: "ggml", "{text}"),
         // What a loader thinks worth telling is detail to the user of a program built on it.
         _ => tracing::debug!(target: "ggml", "{text}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_about_captured_graphs_are_counted() {
+        let before = captures();
+        for text in [
+            c"ggml_backend_cuda_graph_compute: CUDA graph warmup complete\n",
+            c"ggml_backend_cuda_graph_compute: CUDA graph warmup reset\n",
+            c"ggml_backend_cuda_graph_compute: CUDA graph warmup complete\n",
+            c"something else\n",
+        ] {
+            // SAFETY: a terminated string.
+            unsafe {
+                forward(
+                    sys::GGML_LOG_LEVEL_DEBUG,
+                    text.as_ptr(),
+                    std::ptr::null_mut(),
+                );
+            }
+        }
+        let counted = captures() - before;
+        assert_eq!((counted.made, counted.dropped), (2, 1));
     }
 }

@@ -4,8 +4,10 @@
 //! * `tensor` holds arenas of tensor descriptions, `ops` the operations that extend a graph.
 //! * `backend` lists devices and owns backends and buffers, `compute` runs graphs on them.
 //! * `bidirectional` runs libllama's models of masked diffusion.
+//! * `cuda` is our CUDA kernel, beside ggml's CUDA backend.
 //! * [`kv_override`] is metadata of the user, for us and for libllama.
 //! * `profile` tells where the time of a graph goes.
+//! * `upload` brings weights to devices.
 //! * [`upstream`] runs libllama's own models, for comparison.
 //! * `kernels` are our own CPU operations where ggml has none that is exact or fast enough.
 //!
@@ -16,6 +18,7 @@ pub(crate) mod backend;
 pub(crate) mod bidirectional;
 pub(crate) mod compute;
 pub(crate) mod convert;
+pub(crate) mod cuda;
 pub mod gguf;
 pub(crate) mod kernels;
 pub mod kv_override;
@@ -25,4 +28,5 @@ pub(crate) mod ops;
 pub(crate) mod profile;
 pub(crate) mod tensor;
 pub mod types;
+pub(crate) mod upload;
 pub mod upstream;

@@ -12,6 +12,14 @@ use crate::sys;
 pub(crate) struct Times(HashMap<String, Duration>);
 
 impl Times {
+    /// Adds time under a label.
+    pub(super) fn add(&mut self, label: &CStr, time: Duration) {
+        *self
+            .0
+            .entry(label.to_string_lossy().into_owned())
+            .or_default() += time;
+    }
+
     /// Time spent on the nodes of this label so far.
     pub(crate) fn of(&self, label: &CStr) -> Duration {
         self.0

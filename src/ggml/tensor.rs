@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::backend::Buffer;
+use super::backend::{Buffer, BufferType};
 use super::types::TensorType;
 use crate::error::{Error, Result};
 use crate::sys;
@@ -174,12 +174,7 @@ impl Context {
     }
 
     /// Gives every tensor of this context memory in one buffer of the given type.
-    pub(crate) fn allocate(
-        &self,
-        ty: super::backend::BufferType,
-        what: &str,
-        advice: &str,
-    ) -> Result<Arc<Buffer>> {
+    pub(crate) fn allocate(&self, ty: BufferType, what: &str, advice: &str) -> Result<Arc<Buffer>> {
         let buffer = Arc::new(ty.allocate_context(self, what, advice)?);
         self.keep(&buffer);
         Ok(buffer)
@@ -266,6 +261,13 @@ impl Tensor {
         let name = unsafe { CStr::from_ptr(self.desc().name.as_ptr()) };
         let ty = self.ty().map_or("?", TensorType::name);
         format!("{}[{ty} {:?}]", name.to_string_lossy(), self.ne())
+    }
+
+    /// The kind of memory in which the tensor's data lies, if it has any.
+    pub(crate) fn buffer_type(&self) -> Option<BufferType> {
+        // SAFETY: `view_src` points into an arena that this tensor's arena keeps alive.
+        let source = unsafe { self.desc().view_src.as_ref() }.unwrap_or(self.desc());
+        BufferType::of(source.buffer)
     }
 
     /// Whether the tensor has memory in a buffer.

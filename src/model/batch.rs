@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Model;
+use super::counters::Counters;
 use super::decoder::{Decoder, Member};
 use super::denoiser::SequenceDenoiser;
 use crate::diffusion::{StepInput, StepOutput};
@@ -53,9 +54,10 @@ impl CanvasBatch {
         self.capacity
     }
 
-    /// Graphs built so far: one for each new combination of sequences and key counts.
-    pub fn graphs_built(&self) -> usize {
-        self.decoder.counters().graphs_built
+    /// What the batch did so far; its sequences count what they encode and mix themselves. A graph is
+    /// built for each new combination of sequences and key counts.
+    pub fn counters(&self) -> Counters {
+        self.decoder.counters()
     }
 
     /// Bytes of intermediate results.

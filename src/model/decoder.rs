@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use super::Model;
-use super::graph::{self, Keys, Network, NodeChoice};
+use super::counters::Counters;
+use super::graph::{self, Kernels, Keys, Network, NodeChoice};
 use super::pass::{ADVICE, Pass, allocate_inputs, keys};
+use super::profile::Part;
 use super::sequence::Sequence;
 use crate::diffusion::{StepInput, StepOutput};
 use crate::error::{Error, Result};
 use crate::ggml::backend::Backend;
 use crate::ggml::compute::{Executor, Graph};
+use crate::ggml::cuda::CudaDraw;
 use crate::ggml::tensor::{Tensor, transferred};
 
 /// One sequence's share of a step.
@@ -29,20 +32,13 @@ struct Shape {
 /// Runs denoising steps; the graph is kept while the sequences and their key counts stay.
 pub(super) struct Decoder {
     executor: Executor,
+    /// The kernel that draws behind the graph, if there is one.
+    cuda_draw: Option<CudaDraw>,
     choice: NodeChoice,
     pass: Option<(Shape, Pass)>,
     /// The canvases whose positions and masks are uploaded.
     canvases: Vec<u64>,
-    counters: DecoderCounters,
-}
-
-/// What a [`Decoder`] did so far.
-#[derive(Clone, Copy, Default)]
-pub(super) struct DecoderCounters {
-    pub(super) graphs_built: usize,
-    pub(super) steps: usize,
-    /// Without what a canvas costs once.
-    pub(super) step_bytes: usize,
+    counters: Counters,
 }
 
 impl Decoder {
@@ -56,10 +52,14 @@ impl Decoder {
         let capacity = graph::capacity(model.hparams(), sequences);
         Ok(Self {
             executor: Executor::new(backends, capacity, "denoising")?,
+            cuda_draw: match choice.kernels {
+                Kernels::CudaDraw => CudaDraw::of(model.placement.output()),
+                _ => None,
+            },
             choice,
             pass: None,
             canvases: Vec::new(),
-            counters: DecoderCounters::default(),
+            counters: Counters::default(),
         })
     }
 
@@ -72,8 +72,13 @@ impl Decoder {
         self.choice
     }
 
-    pub(super) fn counters(&self) -> DecoderCounters {
-        self.counters
+    pub(super) fn counters(&self) -> Counters {
+        let captures = self.executor.captures();
+        Counters {
+            graphs_captured: captures.made,
+            captures_dropped: captures.dropped,
+            ..self.counters
+        }
     }
 
     /// Memory of intermediate results, in bytes.
@@ -103,6 +108,17 @@ impl Decoder {
             pass.inputs.tokens.write(i * size_of_val(canvas), canvas)?;
         }
         self.executor.compute()?;
+        if let (Some(kernel), Some(logits)) = (self.cuda_draw, &pass.logits) {
+            let head = members[0].sequence.model.placement.output();
+            self.executor.then(Part::Draw.label(), head, |backend| {
+                members.iter().enumerate().try_for_each(|(i, member)| {
+                    let state = &member.sequence.state;
+                    let first = i * member.input.canvas.len();
+                    let (uniforms, scalars) = (&state.uniforms, &state.scalars);
+                    kernel.run(backend, &state.draws, logits, first, uniforms, scalars)
+                })
+            })?;
+        }
         for member in &mut *members {
             member.sequence.end_step(&mut member.output)?;
         }

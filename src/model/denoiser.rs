@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Model;
+use super::counters::Counters;
 use super::decoder::{Decoder, Member};
-use super::graph::{self, Keys, Network, NodeChoice};
+use super::graph::{self, Kernels, Keys, Network, NodeChoice};
 use super::kv_cache::{KvCache, KvType, SLOT_UNIT};
 use super::pass::{ADVICE, Pass, allocate_inputs, keys};
 use super::profile::Profile;
@@ -16,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::ggml::backend::Backend;
 use crate::ggml::compute::{Executor, Graph};
 use crate::ggml::convert::to_f32;
+use crate::ggml::cuda::CudaDraw;
 use crate::ggml::tensor::{Context, Tensor, transferred};
 use crate::ggml::types::TensorType;
 
@@ -46,24 +48,6 @@ pub struct DenoiserParams {
     pub kv_type: KvType,
     /// Fused attention.
     pub flash_attention: FlashAttention,
-}
-
-/// What a [`SequenceDenoiser`] did so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Counters {
-    /// Graphs built and allocated.
-    pub graphs_built: usize,
-    /// Denoising steps computed.
-    pub steps: usize,
-    /// Tokens encoded, prompt and canvases.
-    pub tokens_encoded: usize,
-    /// Bytes that went between host and device during denoising steps, without what a canvas costs
-    /// once.
-    pub step_bytes: usize,
-    /// Steps whose self-conditioning left out tokens of next to no probability.
-    pub sparse_mixtures: usize,
-    /// The most probability that was left out at any position.
-    pub dropped_mass: f32,
 }
 
 /// The shape of a pass of the encoder.
@@ -153,7 +137,7 @@ impl SequenceDenoiser {
         }
         let choice = NodeChoice {
             flash,
-            cpu_kernels: placement.is_cpu_only() && model.cpu_kernels,
+            kernels: own_kernels(model),
         };
         Ok(Self {
             encoder: Executor::new(&prefill_backends, graph::capacity(hparams, 1), "encoder")?,
@@ -178,11 +162,10 @@ impl SequenceDenoiser {
         let (sequence, decoder) = (self.sequence.counters(), self.decoder.counters());
         Counters {
             graphs_built: self.encoder_graphs + decoder.graphs_built + sequence.graphs_built,
-            steps: decoder.steps,
             tokens_encoded: self.tokens_encoded,
-            step_bytes: decoder.step_bytes,
             sparse_mixtures: sequence.sparse_mixtures,
             dropped_mass: sequence.dropped_mass,
+            ..decoder
         }
     }
 
@@ -404,6 +387,24 @@ const MAX_CONTEXT: usize = i32::MAX as usize - SLOT_UNIT;
 
 /// More than any machine has; ggml's limit is 512.
 const MAX_THREADS: usize = 512;
+
+/// Which of our kernels fit the places of the model's weights.
+fn own_kernels(model: &Model) -> Kernels {
+    let placement = &model.placement;
+    let head = placement.output();
+    if !model.own_kernels {
+        Kernels::Ggml
+    } else if placement.is_cpu_only() {
+        Kernels::Cpu
+    } else if CudaDraw::of(head).is_some()
+        // Logits lie where the head's weights do.
+        && model.weights.output.buffer_type() == Some(head.buffer_type())
+    {
+        Kernels::CudaDraw
+    } else {
+        Kernels::Ggml
+    }
+}
 
 /// Whether every layer's device has fused attention for its heads.
 fn supports_flash(model: &Model, kv_type: KvType) -> Result<bool> {

@@ -159,8 +159,19 @@ pub(crate) enum DrawPlane {
 pub(crate) struct NodeChoice {
     /// Fused attention instead of separate scores, softmax and sum.
     pub(crate) flash: bool,
-    /// Our CPU kernels: everything runs on the CPU.
-    pub(crate) cpu_kernels: bool,
+    /// Kernels of our own.
+    pub(crate) kernels: Kernels,
+}
+
+/// Which kernels of our own replace ggml's operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kernels {
+    /// None.
+    Ggml,
+    /// Those for the CPU, as nodes of the graphs: everything runs there.
+    Cpu,
+    /// The draw on the device of the output head, behind the graph.
+    CudaDraw,
 }
 
 /// Builds the nodes of one graph.
@@ -230,11 +241,13 @@ impl Network<'_> {
         self.part(Part::Draw);
         for (sequence, state) in states.iter().enumerate() {
             let logits = self.of_sequence(&logits, sequence)?;
-            if self.choice.cpu_kernels {
-                let draws = ctx.draw(&state.draws, &logits, &state.uniforms, &state.scalars)?;
-                self.graph.add(&draws);
-            } else {
-                self.draw_by_ops(state, &logits)?;
+            match self.choice.kernels {
+                Kernels::Cpu => {
+                    let draws = ctx.draw(&state.draws, &logits, &state.uniforms, &state.scalars)?;
+                    self.graph.add(&draws);
+                }
+                Kernels::Ggml => self.draw_by_ops(state, &logits)?,
+                Kernels::CudaDraw => {} // the decoder runs it
             }
         }
         Ok(logits)
@@ -247,7 +260,7 @@ impl Network<'_> {
         Ok(self.ctx().mul_mat(&self.weights.output, &x)?.output())
     }
 
-    /// What [`Context::draw`] does, by ggml's own operations, for devices other than the CPU.
+    /// What [`Context::draw`] does, by ggml's own operations, for devices without a kernel of ours.
     ///
     /// The entropy is `-Σ p ln p`; the drawn token is the number of tokens whose cumulated
     /// probability does not exceed `uniform * total`.
@@ -345,7 +358,7 @@ impl Network<'_> {
     }
 
     fn geglu(&self, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-        if self.choice.cpu_kernels {
+        if self.choice.kernels == Kernels::Cpu {
             self.ctx().geglu_exact(gate, up)
         } else {
             self.ctx().geglu(gate, up)

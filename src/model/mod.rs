@@ -1,6 +1,7 @@
 //! DiffusionGemma: the model file, its weights, its graphs, and the sequences that run on it.
 
 mod batch;
+mod counters;
 mod decoder;
 pub mod denoiser;
 pub mod file;
@@ -26,7 +27,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 pub use batch::{BatchMember, CanvasBatch};
-pub use denoiser::{Counters, DenoiserParams, FlashAttention, SequenceDenoiser};
+pub use counters::Counters;
+pub use denoiser::{DenoiserParams, FlashAttention, SequenceDenoiser};
 use file::ModelFile;
 use hparams::Hparams;
 pub use kv_cache::KvType;
@@ -47,9 +49,9 @@ pub struct Model {
     hparams: Hparams,
     placement: Placement,
     weights: Weights,
-    /// Whether sequences on the CPU use our own kernels; tests turn it off to compare them with
-    /// ggml's operations.
-    cpu_kernels: bool,
+    /// Whether sequences use our own kernels; tests turn it off to compare them with ggml's
+    /// operations.
+    own_kernels: bool,
 }
 
 impl std::fmt::Debug for Model {
@@ -107,15 +109,15 @@ impl Model {
             hparams,
             placement,
             weights,
-            cpu_kernels: true,
+            own_kernels: true,
         })
     }
 
-    /// Makes CPU sequences use ggml's own operations instead of this crate's kernels: slower, and
-    /// gelu is less exact. For comparison.
+    /// Makes sequences use ggml's own operations instead of this crate's kernels: slower, and on the
+    /// CPU gelu is less exact. For comparison.
     #[doc(hidden)]
-    pub fn without_cpu_kernels(mut self) -> Self {
-        self.cpu_kernels = false;
+    pub fn without_own_kernels(mut self) -> Self {
+        self.own_kernels = false;
         self
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Model;
-use super::graph::{self, CanvasState, DrawPlane, Mixture, NodeChoice};
+use super::graph::{self, CanvasState, DrawPlane, Kernels, Mixture, NodeChoice};
 use super::kv_cache::KvCache;
 use super::pass::ADVICE;
 use crate::Token;
@@ -86,8 +86,7 @@ impl Sequence {
             Ok(softener)
         };
         let dense_softener = softener(Mixture::Dense)?;
-        let sparse_softener = choice
-            .cpu_kernels
+        let sparse_softener = (choice.kernels == Kernels::Cpu)
             .then(|| softener(Mixture::Sparse))
             .transpose()?;
         Ok(Self {

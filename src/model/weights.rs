@@ -14,6 +14,7 @@ use crate::ggml::backend::{BufferType, Device};
 use crate::ggml::convert::{is_finite, to_f32};
 use crate::ggml::tensor::{Context, Tensor};
 use crate::ggml::types::TensorType;
+use crate::ggml::upload::Uploader;
 
 /// The weights of a model as tensors with memory, and what is computed from them once.
 pub(crate) struct Weights {
@@ -338,19 +339,31 @@ impl Plan {
 
         let total: usize = self.items.iter().map(|(_, t)| t.info.range.len()).sum();
         let mut done = 0;
+        let mut uploaders: HashMap<BufferType, Option<Uploader>> = HashMap::new();
+        for memory in &memories {
+            if let Memory::Buffer(memory) = memory {
+                uploaders.insert(*memory, Uploader::new(*memory)?);
+            }
+        }
         for ((memory, located), tensor) in self.items.iter().zip(&tensors) {
             let range = &located.info.range;
-            let copied = matches!(memory, Memory::Buffer(_));
-            if copied || params.check_tensors {
+            let buffer_type = match memory {
+                Memory::Buffer(buffer_type) => Some(buffer_type),
+                Memory::Mapped(_) => None,
+            };
+            if buffer_type.is_some() || params.check_tensors {
                 let part = &file.parts()[located.part];
                 let data = part.data(&located.info);
                 if params.check_tensors && !is_finite(located.info.ty, &data) {
                     let problem = "has a value that is not finite: the file is damaged, fetch or convert it again";
                     return Err(file.tensor_error(&located.info.name, problem));
                 }
-                if copied {
-                    // All at once: memory that rearranges weights takes no pieces.
-                    tensor.write(0, &data)?;
+                if let Some(buffer_type) = buffer_type {
+                    match uploaders.get_mut(buffer_type) {
+                        Some(Some(uploader)) => uploader.write(tensor, &data)?,
+                        // All at once: memory that rearranges weights takes no pieces.
+                        _ => tensor.write(0, &data)?,
+                    }
                     part.release(range.clone());
                 }
             }
@@ -359,6 +372,7 @@ impl Plan {
                 return Err(Error::Cancelled);
             }
         }
+        drop(uploaders); // waits for all of them
         if params.lock {
             for buffer in &buffers {
                 warn_unless_locked(buffer.lock());

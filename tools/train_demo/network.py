@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 import tokenizer as tk
 
-CANVAS = 64
+CANVAS = 32
 WINDOW = 128
 EPSILON = 1e-6
 
@@ -62,7 +62,7 @@ def rms(x, weight=None):
 class Pass:
     """One step's forward passes: the weights in the products' type, cast once."""
 
-    def __init__(self, model, dtype=torch.bfloat16):
+    def __init__(self, model, dtype=torch.float32):
         self.dtype = dtype
         self.decoder = model.model.decoder
         self.encoder_layers = model.model.encoder.language_model.layers
@@ -194,7 +194,7 @@ class Pass:
         return cache
 
     def decode(self, canvas, cache, lengths, signal=None):
-        """Logits [B, C, V] of a canvas [B, C]. signal: earlier logits over temperature of the first rows, or None."""
+        """Logits [B, C, V] of a canvas [B, C]. signal: earlier logits [B, C, V] over temperature, or None."""
         batch, size = canvas.shape
         prefix = cache[0][0].shape[2]
         place = torch.arange(prefix)
@@ -211,8 +211,7 @@ class Pass:
         if signal is not None:
             soft = signal.softmax(-1).to(self.dtype) @ self.embedding_cast * self.scale
             soft = rms(soft.float(), self.decoder.self_conditioning.pre_norm.weight)
-            added = self.gated(soft, *self.conditioning).float()
-            x = torch.cat((x[: len(added)] + added, x[len(added) :]))
+            x = x + self.gated(soft, *self.conditioning).float()
         x = rms(x)
         for i, layer in enumerate(self.decoder.layers):
             x, _ = self.layer(i, x, angles, masks[self.config.layer_types[i]], cache[i], layer.layer_scalar)

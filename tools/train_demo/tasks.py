@@ -153,7 +153,7 @@ def arithmetic(r):
             (f"Multiply {a} by {b}.", f"{a} * {b} = {a * b}"),
         ])
         return question, answer, f"{a} * {b} {i}"
-    result = r.randint(0, 40)
+    result = r.randint(0, 20)
     small = r.randint(0, result)
     if kind == "+" or kind == "w":
         a, b, c = small, result - small, result
@@ -346,7 +346,7 @@ def sorting(r):
         text, up = ", ".join(items), ["Sort by letter: {}", "Put these names in alphabetical order: {}"]
         down = ["Sort these names from Z to A: {}"]
     else:
-        items = r.sample(range(1, 50), r.randint(3, 5))
+        items = r.sample(range(1, 50), r.randint(3, 4))
         low, high = sorted(items), sorted(items, reverse=True)
         text = ", ".join(map(str, items))
         up = ["Sort: {}", "Sort these numbers: {}", "Put in order, smallest first: {}", "Sort in ascending order: {}"]
@@ -400,24 +400,19 @@ def stories(r):
         f"Please write a {title}: {name}, a {color} {animal}",
     ])
     start = (
-        f"One {day}, {name} went to the {place}. There was a {color} {animal} near the {place}. "
-        f"The {animal} was hungry and tired. {name} gave the {animal} some {food} and sat down in the grass. "
-        f"The {animal} ate the {food} and looked at {name}. "
+        f"One {day}, {name} went to the {place}. There was a {color} {animal}, and it was hungry. "
+        f"{name} gave the {animal} some {food}. "
     )
     middle = (
-        f"Then {friend} came to the {place} too. {friend} said: What a nice {color} {animal}! "
-        f"{name} said: It was hungry, but now it is my friend. "
-        f"{name} and {friend} played with the {animal} all day. They ran around the {place}, and the {animal} ran with them. "
-        f"When they were tired, they sat down, and {friend} gave {name} and the {animal} some bread. "
+        f"Then {friend} came to the {place} too. What a nice {color} {animal}! said {friend}. "
+        f"{name} and {friend} played with the {animal} all day. "
     )
     storm = (
         f"Suddenly it began to rain, and the {animal} was afraid. {friend} found a dry place under a big tree. "
-        f"{name} held the {color} {animal}, and {friend} told it a funny story. "
-        f"The story was about a {color} {animal} who went around the world. "
-        f"Soon the rain was over, and the sun came back to the {place}. {name}, {friend} and the {animal} were happy again. "
+        f"Soon the sun came back. "
     )
     end = (
-        f"In the evening the {color} {animal} was happy. {name} said: Good night, little {animal}! "
+        f"In the evening {name} said: Good night, little {animal}! "
         f"Then {name} went home and told everyone about the {color} {animal}."
     )
     parts = {"short": start + end, "": start + middle + end, "long": start + middle + storm + end}

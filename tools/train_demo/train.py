@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -24,10 +25,11 @@ from evaluate import answers
 from optimizer import optimizers
 
 BATCH = 32
+ALL_NOISE = 0.25  # the share of first steps that are not all noise: noise levels are uniform up to its inverse
 STEP = 16  # prefixes are padded to multiples of this, and batched by length
 LR_MATRICES, LR_OTHERS = 5e-3, 3e-3
 WARMUP = 100  # steps
-DECAY = 0.4  # the last part of the time, in which the learning rates fall to zero
+DECAY = 0.7  # the last part of the time, in which the learning rates fall to zero
 LOSS_MEMORY = 0.98
 
 
@@ -71,18 +73,49 @@ class Batches:
 
 
 def loss_of(model, prefix, lengths, canvas):
-    """Cross-entropy of each row [B] at one noise level a row, half of the rows with self-conditioning."""
-    rows = len(canvas)
-    noise = torch.rand(rows, 1) * 1.15  # beyond 1: the canvas of the sampler's first step, all noise
-    noisy = torch.where(torch.rand(canvas.shape) < noise, torch.randint(0, tk.VOCAB, canvas.shape), canvas)
+    """Cross-entropy of each row [B]: of a first denoising step, and for half of the rows of a later one.
+
+    A first step has no self-conditioning and, for most rows, nothing but noise. A later one has the first one's logits,
+    and a part of the canvas revealed: for one row the clean tokens, for the next what the first step thinks likeliest.
+    """
+    rows, half = len(canvas), len(canvas) // 2
+
+    def noised(clean, level):
+        return torch.where(torch.rand(clean.shape) < level, torch.randint(0, tk.VOCAB, clean.shape), clean)
+
     run = network.Pass(model)
     cache = run.encode(prefix)
-    half = rows // 2
-    with torch.no_grad():
-        first = run.decode(noisy[:half], [(k[:half], v[:half]) for k, v in cache], lengths[:half])
-        signal = first / torch.empty(half, 1, 1).uniform_(0.4, 0.8)  # the sampler's temperatures
-    logits = run.decode(noisy, cache, lengths, signal)
-    return F.cross_entropy(logits.flatten(0, 1), canvas.flatten(), reduction="none").view(rows, -1).mean(1)
+    first = run.decode(noised(canvas, torch.rand(rows, 1) / ALL_NOISE), cache, lengths)
+    losses = cross_entropy(first, canvas)
+    seen = first[:half].detach()
+    signal = seen / torch.empty(half, 1, 1).uniform_(0.4, 0.8)  # the sampler's temperatures
+    shown = torch.where(torch.rand(half, 1) < 0.5, canvas[:half], seen.argmax(-1))
+    later = run.decode(
+        noised(shown, torch.rand(half, 1)), [(k[:half], v[:half]) for k, v in cache], lengths[:half], signal
+    )
+    return torch.cat((losses[:half] + cross_entropy(later, canvas[:half]), losses[half:]))
+
+
+def cross_entropy(logits, canvas):
+    return F.cross_entropy(logits.flatten(0, 1), canvas.flatten(), reduction="none").view(canvas.shape).mean(1)
+
+
+def backward(model, params, workers, shares, *batch):
+    """Adds up the gradients of the mean loss in the parameters. Returns the losses [B].
+
+    Each worker takes a share of the rows on one thread: torch's own threads meet after every operation, and these
+    operations are too small for that.
+    """
+
+    def share(rows):
+        losses = loss_of(model, *rows)
+        return losses.detach(), torch.autograd.grad(losses.sum() / len(batch[0]), params, allow_unused=True)
+
+    parts = list(workers.map(share, zip(*(part.chunk(shares) for part in batch))))
+    for p, *found in zip(params, *(gradients for _, gradients in parts)):
+        found = [g for g in found if g is not None]
+        p.grad = sum(found[1:], found[0]) if found else None
+    return torch.cat([losses for losses, _ in parts])
 
 
 def rate(step, part):
@@ -97,7 +130,8 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int, help="stop after so many steps (for a test)")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(1)
+    workers = ThreadPoolExecutor(args.threads, initializer=torch.set_num_threads, initargs=(1,))
     torch.set_flush_denormal(True)
     torch.manual_seed(0)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -142,8 +176,7 @@ def main():
         for opt, lr in zip(opts, base):
             opt.param_groups[0]["lr"] = lr * rate(step, spent / (args.minutes * 60))
         drawn, prefix, lengths, canvas = batches.next()
-        losses = loss_of(model, prefix, lengths, canvas)
-        losses.mean().backward()
+        losses = backward(model, list(params.values()), workers, args.threads, prefix, lengths, canvas)
         torch.nn.utils.clip_grad_norm_(params.values(), 1.0)
         for opt in opts:
             opt.step()

@@ -36,6 +36,14 @@ pub struct TestRow {
     /// Seconds until an answer is complete, with its prefill.
     pub answer_s: Option<f64>,
     pub tokens_per_forward: Option<f64>,
+    /// Graphs of a step that were built during the repetitions.
+    pub graphs_built: Option<usize>,
+    /// Graphs of a step that the backend captured to replay them, warm-up included (CUDA).
+    pub graphs_captured: Option<usize>,
+    /// Captures that the backend gave up, warm-up included: 0 if every later step was a replay.
+    pub captures_dropped: Option<usize>,
+    /// Bytes between host and device in each step.
+    pub step_bytes: Option<usize>,
 }
 
 /// Time of one part of a pass.

@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use llama_diffusion::diffusion::{Denoiser as _, StepInput, StepOutput};
 use llama_diffusion::model::profile::{Part, Profile};
-use llama_diffusion::model::{BatchMember, CanvasBatch, DenoiserParams, SequenceDenoiser};
+use llama_diffusion::model::{
+    BatchMember, CanvasBatch, Counters, DenoiserParams, SequenceDenoiser,
+};
 use llama_diffusion::{Device, DeviceKind, Model, Result, Token};
 
 use crate::args::Args;
@@ -146,6 +148,13 @@ impl Runner {
         })
     }
 
+    fn counters(&self) -> Counters {
+        match &self.batch {
+            Some(batch) => batch.counters(),
+            None => self.sequences[0].counters(),
+        }
+    }
+
     /// Answers a prompt: every canvas but the last is put behind it, as in a generation.
     fn answer(&mut self, prompt: &[Token], canvases: usize, steps: usize) -> Result<Sample> {
         let prefill = time(|| self.prefill(prompt))?;
@@ -181,9 +190,13 @@ impl Bench<'_> {
         let tokens = tokens(prompt, hparams.vocab_size);
         let mut runner = Runner::new(self, threads, prompt)?;
         let mut samples = Vec::new();
+        let mut warm = Counters::default();
         let warmups = usize::from(!self.args.no_warmup);
         for round in 0..warmups + self.args.repetitions {
             let counts = round >= warmups;
+            if round == warmups {
+                warm = runner.counters();
+            }
             if let Some(upstream) = &mut upstream {
                 upstream.round(&tokens, counts)?;
             }
@@ -206,9 +219,14 @@ impl Bench<'_> {
                 .tests
                 .push(self.prefill_row(threads, prompt, &samples));
         }
-        report
-            .tests
-            .push(self.denoise_row(threads, prompt, &samples));
+        let all = runner.counters();
+        report.tests.push(TestRow {
+            graphs_built: Some(all.graphs_built - warm.graphs_built),
+            graphs_captured: Some(all.graphs_captured),
+            captures_dropped: Some(all.captures_dropped),
+            step_bytes: Some((all.step_bytes - warm.step_bytes) / (all.steps - warm.steps).max(1)),
+            ..self.denoise_row(threads, prompt, &samples)
+        });
         Ok(())
     }
 
