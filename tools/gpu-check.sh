@@ -91,6 +91,10 @@ for model in $models; do
         measure "$model, batch of $batch" --synthetic "$model" -p 256 --steps 10 -r 3 --parallel "$batch"
     done
 done
+# What makes a step nothing but computation: captured graphs, none dropped, a few KB over the bus.
+say "graphs and bytes of the steps measured so far"
+grep -oE '"(test|graphs_captured|captures_dropped|step_bytes)": [^,]*[0-9a-z]"?' "$tmp/results" | paste -sd' ' |
+    sed 's/"test"/\n&/g' | grep graphs_captured >&2 || true
 for model in $models; do
     measure "$model, against libllama" --synthetic "$model" -p 256 --steps 16 -r 3 --compare-upstream
 done

@@ -92,19 +92,24 @@ def with_transformers(args):
     tokenizer = Tokenizer.from_file(str(args.checkpoint / "tokenizer.json"))
     model = DiffusionGemmaForBlockDiffusion.from_pretrained(args.checkpoint).eval()
     draws = held_back()
-    found = answers(model, tokenizer, draws)
+    runs = [answers(model, tokenizer, draws, seed) for seed in args.seeds]
     lines = [
         dict(
             task=draw.task, messages=[dict(role=role, content=text) for role, text in draw.messages],
             tokens=tk.prompt_ids(tokenizer, draw.messages), answer=draw.answer,
-            transformers=dict(answer=answer.text, tokens_per_forward=round(answer.tokens_per_forward, 3)),
+            transformers=dict(
+                answers=[run[i].text for run in runs],
+                tokens_per_forward=[round(run[i].tokens_per_forward, 3) for run in runs],
+            ),
         )
-        for draw, answer in zip(draws, found)
+        for i, draw in enumerate(draws)
     ]
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines))
-    right = [answer.text == draw.answer for draw, answer in zip(draws, found)]
-    report([draw.task for draw in draws], right, found)
+    names = [draw.task for draw in draws] * len(runs)
+    wanted = [draw.answer for draw in draws] * len(runs)
+    found = [answer for run in runs for answer in run]
+    report(names, [answer.text == right for answer, right in zip(found, wanted)], found)
 
 
 def with_engine(args):
@@ -128,6 +133,7 @@ def main():
     way = ways.add_parser("transformers", help="draw the prompts, answer them, write both")
     way.add_argument("checkpoint", type=Path)
     way.add_argument("--out", type=Path, required=True, help="JSON lines to write")
+    way.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     way.set_defaults(run=with_transformers)
     way = ways.add_parser("engine", help="answer the same prompts with the command-line tool")
     way.add_argument("model", type=Path, help="GGUF file")
