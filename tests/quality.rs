@@ -9,9 +9,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use llama_diffusion::chat::{Message, Role};
-use llama_diffusion::{
-    CancelFlag, DiffusionParams, Overrides, SessionParams, TextModel, Token,
-};
+use llama_diffusion::{CancelFlag, DiffusionParams, Overrides, SessionParams, TextModel, Token};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
