@@ -35,7 +35,7 @@ fn main() {
 }
 
 fn run() -> Result<(), String> {
-    for file in ["build", "build.rs", "Cargo.toml"] {
+    for file in ["build", "src/ggml/cuda", "build.rs", "Cargo.toml"] {
         println!("cargo:rerun-if-changed={file}"); // Cargo.toml has the pin
     }
     for variable in VARIABLES {

@@ -141,7 +141,7 @@ impl Case {
         let model = Model::load(path, &placement, &mut |_| ControlFlow::Continue(())).unwrap();
         assert_eq!(model.hparams().vocab_size, self.meta.vocab_size);
         assert_eq!(model.hparams().canvas_length, self.meta.canvas_length);
-        Arc::new(if run.cpu_kernels {
+        Arc::new(if run.own_kernels {
             model
         } else {
             model.without_own_kernels()
@@ -177,7 +177,7 @@ struct Run {
     threads: usize,
     f16_weights: bool,
     /// Our kernels between logits and draw and for gelu, or ggml's operations.
-    cpu_kernels: bool,
+    own_kernels: bool,
     /// Largest relative error of logits without and with self-conditioning, and of K and V.
     limits: [f64; 3],
 }
@@ -191,7 +191,7 @@ const F32: Run = Run {
     // Tests run side by side: more threads than cores would wait for each other.
     threads: 1,
     f16_weights: false,
-    cpu_kernels: true,
+    own_kernels: true,
     limits: [1e-5, 1e-4, 1e-5],
 };
 
@@ -218,7 +218,7 @@ const RUNS: [Run; 5] = [
     // ggml's gelu on the CPU is a table of F16 numbers.
     Run {
         name: "ggml's operations",
-        cpu_kernels: false,
+        own_kernels: false,
         limits: [1e-3, 1e-3, 1e-3],
         ..F32
     },

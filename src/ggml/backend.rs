@@ -488,10 +488,10 @@ pub(crate) struct Backend {
     device: Device,
 }
 
-// SAFETY: work is submitted only through executors, all of one owner and hence of one thread at a
-// time.
+// SAFETY: work is submitted only by executors and uploaders, and those that share a backend have one
+// owner and hence one thread at a time.
 unsafe impl Send for Backend {}
-// SAFETY: a shared reference only tells the device.
+// SAFETY: as above: a shared reference submits nothing without its owner.
 unsafe impl Sync for Backend {}
 
 impl Drop for Backend {
@@ -505,5 +505,11 @@ impl Backend {
     /// The device it runs on.
     pub(crate) fn device(&self) -> Device {
         self.device
+    }
+
+    /// Waits for all that was submitted.
+    pub(super) fn synchronize(&self) {
+        // SAFETY: a live backend.
+        unsafe { sys::ggml_backend_synchronize(self.raw.as_ptr()) }
     }
 }

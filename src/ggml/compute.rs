@@ -208,18 +208,20 @@ impl Executor {
         }
     }
 
-    /// Does work that follows the graph on a device, and takes its time under a label.
+    /// Queues work that follows the graph on a device, waits for it, and takes its time under a label.
     pub(crate) fn then(
         &mut self,
         label: &CStr,
         device: Device,
-        work: impl FnOnce(&Backend) -> Result<()>,
+        queue: impl FnOnce(&Backend) -> Result<()>,
     ) -> Result<()> {
         let backend = self.backends.iter().find(|b| b.device() == device);
         let backend = backend
             .ok_or_else(|| Error::Ggml(format!("nothing runs on the device {}", device.name())))?;
         let start = Instant::now();
-        work(backend)?;
+        let queued = queue(backend);
+        backend.synchronize();
+        queued?;
         if let Some(times) = &mut self.times {
             times.add(label, start.elapsed());
         }

@@ -22,6 +22,15 @@ struct Stage {
     event: Option<NonNull<sys::ggml_backend_event>>,
 }
 
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if let Some(event) = self.event {
+            // SAFETY: owned.
+            unsafe { sys::ggml_backend_event_free(event.as_ptr()) }
+        }
+    }
+}
+
 /// Copies to the memory of one device. Dropping it waits for what is under way.
 pub(crate) struct Uploader {
     stages: Vec<Stage>,
@@ -65,7 +74,9 @@ impl Uploader {
     /// Fills a tensor. `values` is free again on return; the tensor is filled after
     /// [`finish`](Self::finish).
     pub(crate) fn write(&mut self, tensor: &Tensor, values: &[u8]) -> Result<()> {
-        if values.len() != tensor.nbytes() || tensor.buffer_type().is_none() {
+        if values.len() != tensor.nbytes()
+            || tensor.buffer_type() != Some(self.backend.device().buffer_type())
+        {
             return Err(Error::Ggml(format!(
                 "{} bytes do not fill {}",
                 values.len(),
@@ -108,18 +119,13 @@ impl Uploader {
 
     /// Waits until all tensors are filled.
     pub(crate) fn finish(&self) {
-        // SAFETY: a live backend.
-        unsafe { sys::ggml_backend_synchronize(self.backend.raw.as_ptr()) }
+        self.backend.synchronize();
     }
 }
 
 impl Drop for Uploader {
     fn drop(&mut self) {
         self.finish();
-        for event in self.stages.iter().filter_map(|stage| stage.event) {
-            // SAFETY: owned, and over.
-            unsafe { sys::ggml_backend_event_free(event.as_ptr()) }
-        }
     }
 }
 

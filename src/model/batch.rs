@@ -41,7 +41,7 @@ impl CanvasBatch {
             return Err(Error::parameter("batch of canvases", "use at least 1"));
         }
         let model = Arc::clone(like.model());
-        let decoder = Decoder::new(&model, like.backends(), like.node_choice(), capacity)?;
+        let decoder = Decoder::new(&model, &like.new_backends()?, like.node_choice(), capacity)?;
         Ok(Self {
             model,
             capacity,

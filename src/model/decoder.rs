@@ -53,8 +53,12 @@ impl Decoder {
         Ok(Self {
             executor: Executor::new(backends, capacity, "denoising")?,
             cuda_draw: match choice.kernels {
-                Kernels::CudaDraw => CudaDraw::of(model.placement.output()),
-                _ => None,
+                Kernels::CudaDraw => {
+                    let head = model.placement.output();
+                    let missing = || Error::Ggml(format!("{} has no kernel to draw", head.name()));
+                    Some(CudaDraw::of(head).ok_or_else(missing)?)
+                }
+                Kernels::Cpu | Kernels::Ggml => None,
             },
             choice,
             pass: None,
@@ -115,7 +119,7 @@ impl Decoder {
                     let state = &member.sequence.state;
                     let first = i * member.input.canvas.len();
                     let (uniforms, scalars) = (&state.uniforms, &state.scalars);
-                    kernel.run(backend, &state.draws, logits, first, uniforms, scalars)
+                    kernel.queue(backend, &state.draws, logits, first, uniforms, scalars)
                 })
             })?;
         }

@@ -61,7 +61,7 @@ struct EncodeShape {
 /// One sequence on the devices of its model: the KV cache, the state of a canvas, and the graphs.
 pub struct SequenceDenoiser {
     sequence: Sequence,
-    backends: Arc<[Backend]>,
+    threads: usize,
     choice: NodeChoice,
     batch: usize,
     encoder: Executor,
@@ -112,12 +112,7 @@ impl SequenceDenoiser {
         let pass = canvas.max(batch);
         let cache = KvCache::new(hparams, placement, params.context, pass, params.kv_type)?;
 
-        let devices = placement.devices();
-        let start = |threads| -> Result<Arc<[Backend]>> {
-            let backends: Result<Vec<Backend>> =
-                devices.iter().map(|d| d.backend(threads)).collect();
-            Ok(backends?.into())
-        };
+        let start = |threads| start_backends(model, threads);
         let backends = start(params.threads)?;
         let prefill_backends = match params.prefill_threads {
             threads if threads == params.threads => Arc::clone(&backends),
@@ -144,7 +139,7 @@ impl SequenceDenoiser {
             encode_pass: None,
             decoder: Decoder::new(model, &backends, choice, 1)?,
             sequence: Sequence::new(model, cache, &backends, choice)?,
-            backends,
+            threads: params.threads,
             choice,
             batch,
             encoder_graphs: 0,
@@ -180,8 +175,9 @@ impl SequenceDenoiser {
         &mut self.sequence
     }
 
-    pub(super) fn backends(&self) -> &Arc<[Backend]> {
-        &self.backends
+    /// Backends like those of this sequence, for another owner: one thread at a time uses a backend.
+    pub(super) fn new_backends(&self) -> Result<Arc<[Backend]>> {
+        start_backends(self.model(), self.threads)
     }
 
     pub(super) fn node_choice(&self) -> NodeChoice {
@@ -387,6 +383,13 @@ const MAX_CONTEXT: usize = i32::MAX as usize - SLOT_UNIT;
 
 /// More than any machine has; ggml's limit is 512.
 const MAX_THREADS: usize = 512;
+
+/// A backend for each device of the model.
+fn start_backends(model: &Model, threads: usize) -> Result<Arc<[Backend]>> {
+    let devices = model.placement.devices().into_iter();
+    let backends: Result<Vec<Backend>> = devices.map(|d| d.backend(threads)).collect();
+    Ok(backends?.into())
+}
 
 /// Which of our kernels fit the places of the model's weights.
 fn own_kernels(model: &Model) -> Kernels {

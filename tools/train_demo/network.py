@@ -19,7 +19,7 @@ EPSILON = 1e-6
 
 def build():
     """A new model of transformers' class, initialized for training from scratch."""
-    from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion
+    from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion, EntropyBoundSamplerConfig
 
     text = dict(
         vocab_size=tk.VOCAB, hidden_size=160, intermediate_size=256, num_hidden_layers=6, num_attention_heads=4,
@@ -47,6 +47,10 @@ def build():
     generation = model.generation_config
     generation.pad_token_id, generation.bos_token_id = tk.PAD, tk.BOS
     generation.eos_token_id = [tk.EOS, tk.END_TURN]
+    # The public model's sampler, written down: the checkpoint is to be complete.
+    generation.max_denoising_steps, generation.t_min, generation.t_max = 48, 0.4, 0.8
+    generation.stability_threshold, generation.confidence_threshold = 1, 0.005
+    generation.sampler_config = EntropyBoundSamplerConfig(entropy_bound=0.1)
     return model
 
 

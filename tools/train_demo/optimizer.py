@@ -11,12 +11,12 @@ def orthogonalized(g):
     """The nearest orthogonal matrices of a stack [n, rows, columns], roughly: five quintic Newton-Schulz steps."""
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = g.shape[1] > g.shape[2]
-    x = (g.transpose(1, 2) if tall else g).to(torch.float32)
+    x = g.transpose(1, 2) if tall else g
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(5):
         square = x @ x.transpose(1, 2)
         x = a * x + (b * square + c * (square @ square)) @ x
-    return (x.transpose(1, 2) if tall else x).to(g.dtype)
+    return x.transpose(1, 2) if tall else x
 
 
 class Muon(torch.optim.Optimizer):

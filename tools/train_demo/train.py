@@ -12,6 +12,7 @@ import random
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -72,7 +73,7 @@ class Batches:
             self.loss[task] = LOSS_MEMORY * self.loss[task] + (1 - LOSS_MEMORY) * loss
 
 
-def loss_of(model, prefix, lengths, canvas):
+def loss_of(model, prefix, lengths, canvas, dtype=torch.float32):
     """Cross-entropy of each row [B]: of a first denoising step, and for half of the rows of a later one.
 
     A first step has no self-conditioning and, for most rows, nothing but noise. A later one has the first one's logits,
@@ -83,7 +84,7 @@ def loss_of(model, prefix, lengths, canvas):
     def noised(clean, level):
         return torch.where(torch.rand(clean.shape) < level, torch.randint(0, tk.VOCAB, clean.shape), clean)
 
-    run = network.Pass(model)
+    run = network.Pass(model, dtype)
     cache = run.encode(prefix)
     first = run.decode(noised(canvas, torch.rand(rows, 1) / ALL_NOISE), cache, lengths)
     losses = cross_entropy(first, canvas)
@@ -100,7 +101,7 @@ def cross_entropy(logits, canvas):
     return F.cross_entropy(logits.flatten(0, 1), canvas.flatten(), reduction="none").view(canvas.shape).mean(1)
 
 
-def backward(model, params, workers, shares, *batch):
+def backward(loss_of, model, params, workers, shares, *batch):
     """Adds up the gradients of the mean loss in the parameters. Returns the losses [B].
 
     Each worker takes a share of the rows on one thread: torch's own threads meet after every operation, and these
@@ -128,6 +129,7 @@ def main():
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
     parser.add_argument("--minutes", type=float, default=95, help="time to train, stops and evaluations left out")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--bfloat16", action="store_true", help="matrix products in bfloat16: for CPUs that have it")
     parser.add_argument("--steps", type=int, help="stop after so many steps (for a test)")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -168,6 +170,7 @@ def main():
         torch.save(state, state_path.with_suffix(".part"))
         os.replace(state_path.with_suffix(".part"), state_path)
 
+    loss = partial(loss_of, dtype=torch.bfloat16 if args.bfloat16 else torch.float32)
     stopped = []
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
     saved = evaluated = spent
@@ -176,12 +179,12 @@ def main():
         for opt, lr in zip(opts, base):
             opt.param_groups[0]["lr"] = lr * rate(step, spent / (args.minutes * 60))
         drawn, prefix, lengths, canvas = batches.next()
-        losses = backward(model, list(params.values()), workers, args.threads, prefix, lengths, canvas)
+        losses = backward(loss, model, list(params.values()), workers, args.threads, prefix, lengths, canvas)
         torch.nn.utils.clip_grad_norm_(params.values(), 1.0)
         for opt in opts:
             opt.step()
             opt.zero_grad()
-        batches.learn(drawn, losses.detach())
+        batches.learn(drawn, losses)
         step += 1
         spent += time.monotonic() - begin
         if step % 50 == 0:

@@ -40,7 +40,7 @@ pub struct TestRow {
     pub graphs_built: Option<usize>,
     /// Graphs of a step that the backend captured to replay them, warm-up included (CUDA).
     pub graphs_captured: Option<usize>,
-    /// Captures that the backend gave up, warm-up included: 0 if every later step was a replay.
+    /// Captures that the backend gave up, warm-up included.
     pub captures_dropped: Option<usize>,
     /// Bytes between host and device in each step.
     pub step_bytes: Option<usize>,

@@ -12,7 +12,8 @@
 
 // Fills `draws` (F32: weights [vocab, positions], then the planes [positions]) from raw logits
 // [vocab, positions]. All pointers are the device's. Returns a cudaError_t; the work is queued, not done.
-extern "C" GGML_BACKEND_API int llama_diffusion_cuda_draw(
+extern "C" {
+GGML_BACKEND_API int llama_diffusion_cuda_draw(
         ggml_backend_t backend, const float * logits, const float * uniforms, const float * scalars,
         float * draws, int vocab, int positions) {
     auto * context = static_cast<ggml_backend_cuda_context *>(backend->context);
@@ -20,4 +21,5 @@ extern "C" GGML_BACKEND_API int llama_diffusion_cuda_draw(
     constexpr int threads = 1024;
     draw_kernel<threads><<<positions, threads, 0, context->stream()>>>(logits, uniforms, scalars, draws, vocab);
     return cudaGetLastError();
+}
 }

@@ -32,7 +32,7 @@ static __device__ float draw_exp(float x) {
     memcpy(&steps, &shifted, 4);
     bits += steps << 23;
     memcpy(&p, &bits, 4);
-    return p;
+    return x == x ? p : x; // the bits of a NaN may have become a number's
 }
 
 static __device__ float draw_tanh(float x) {
@@ -73,7 +73,7 @@ struct draw_best {
 // One block of THREADS (a power of two, at least a warp) draws one position; see
 // llama_diffusion_cuda_draw.
 template <int THREADS>
-static __global__ void draw_kernel(
+static __global__ void __launch_bounds__(THREADS) draw_kernel(
         const float * logits, const float * uniforms, const float * scalars, float * draws, int vocab) {
     __shared__ draw_best bests[THREADS];
     __shared__ double    sums[THREADS];
