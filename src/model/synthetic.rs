@@ -5,13 +5,21 @@
 //! model, no two tensors are alike, and the scalars of encoder and decoder are far apart. The same
 //! seed gives the same file.
 
+mod vocabulary;
+mod weights;
+
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use half::{bf16, f16};
+pub use vocabulary::min_vocab_size;
+pub(super) use vocabulary::set_tokenizer;
+use vocabulary::special_id;
+pub(crate) use weights::random_weights;
+pub(super) use weights::{Random, write_matrix};
+use weights::{fill, scales};
 
 use super::file::ModelFile;
 use super::hparams::{ARCHITECTURE, Hparams, LayerHparams, LayerKind, embedding_scale};
@@ -344,16 +352,6 @@ fn write<W: Write>(
     data.finish().map_err(Error::io(path))
 }
 
-/// Weights of one type that mean nothing, as the bytes of a tensor. All zero for a type that cannot
-/// be generated.
-pub(crate) fn random_weights(ty: TensorType, elements: usize) -> Vec<u8> {
-    let mut bytes = vec![0; elements / ty.block_len() * ty.block_bytes()];
-    if scales(ty).is_some() {
-        fill(&mut bytes, ty, 1.0, &mut Random::new(0, ty.name(), 0));
-    }
-    bytes
-}
-
 /// The tensors of a generated model.
 #[derive(Debug)]
 struct Plan {
@@ -492,107 +490,6 @@ fn vector(name: &str, len: usize, random: &mut Random) -> Vec<u8> {
     (0..len).map(value).flat_map(f32::to_le_bytes).collect()
 }
 
-/// Where the blocks of a type hold their F16 scales, and how these follow from the amplitude: the
-/// largest quantized value comes near the amplitude and the mean near 0. `None` for the types that
-/// cannot be generated.
-fn scales(ty: TensorType) -> Option<&'static [(usize, f32)]> {
-    Some(match ty {
-        TensorType::F32 | TensorType::F16 | TensorType::BF16 => &[],
-        TensorType::Q4_0 => &[(0, 1.0 / 8.0)],
-        TensorType::Q4_1 => &[(0, 1.0 / 7.5), (2, -1.0)],
-        TensorType::Q5_0 => &[(0, 1.0 / 16.0)],
-        TensorType::Q5_1 => &[(0, 1.0 / 15.5), (2, -1.0)],
-        TensorType::Q8_0 => &[(0, 1.0 / 128.0)],
-        TensorType::Q2_K => &[(80, 1.0 / (1.5 * 7.5)), (82, 1.0 / 7.5)],
-        TensorType::Q3_K => &[(108, 1.0 / (4.0 * 32.0))],
-        TensorType::Q4_K => &[(0, 1.0 / (7.5 * 31.5)), (2, 1.0 / 31.5)],
-        TensorType::Q5_K => &[(0, 1.0 / (15.5 * 31.5)), (2, 1.0 / 31.5)],
-        TensorType::Q6_K => &[(208, 1.0 / (32.0 * 128.0))],
-        _ => return None,
-    })
-}
-
-/// Writes a matrix of random weights, in pieces that fit the cache.
-pub(super) fn write_matrix(
-    out: &mut dyn Write,
-    ty: TensorType,
-    elements: usize,
-    amplitude: f32,
-    random: &mut Random,
-) -> std::io::Result<()> {
-    const PIECE_BYTES: usize = 1 << 18;
-    let mut left = elements / ty.block_len() * ty.block_bytes();
-    let blocks = PIECE_BYTES / ty.block_bytes();
-    let mut buffer = vec![0; left.min(blocks * ty.block_bytes())];
-    while left > 0 {
-        let piece = left.min(buffer.len());
-        fill(&mut buffer[..piece], ty, amplitude, random);
-        out.write_all(&buffer[..piece])?;
-        left -= piece;
-    }
-    Ok(())
-}
-
-/// Fills `buffer` with blocks of random weights.
-fn fill(buffer: &mut [u8], ty: TensorType, amplitude: f32, random: &mut Random) {
-    let blocks = |buffer: &mut [u8], make: &mut dyn FnMut(&mut [u8])| {
-        buffer.chunks_exact_mut(ty.block_bytes()).for_each(make);
-    };
-    let mut weight = || amplitude * random.signed();
-    match ty {
-        TensorType::F32 => blocks(buffer, &mut |block| {
-            block.copy_from_slice(&weight().to_le_bytes())
-        }),
-        TensorType::F16 => blocks(buffer, &mut |block| {
-            block.copy_from_slice(&f16::from_f32(weight()).to_le_bytes());
-        }),
-        TensorType::BF16 => blocks(buffer, &mut |block| {
-            block.copy_from_slice(&bf16::from_f32(weight()).to_le_bytes());
-        }),
-        _ => {
-            random.fill(buffer);
-            blocks(buffer, &mut |block| {
-                for &(offset, factor) in scales(ty).unwrap_or_default() {
-                    block[offset..offset + 2]
-                        .copy_from_slice(&f16::from_f32(amplitude * factor).to_le_bytes());
-                }
-            });
-        }
-    }
-}
-
-/// SplitMix64: fast, and good enough for weights that mean nothing.
-pub(super) struct Random(u64);
-
-impl Random {
-    /// Each piece of a tensor has its own stream, so that its weights do not depend on the others.
-    pub(super) fn new(seed: u64, name: &str, piece: usize) -> Self {
-        // FNV-1a.
-        let hash = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        let start = name.bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, hash);
-        // Far enough from the other pieces' streams, which are shorter than 2^20.
-        Self(start.wrapping_add((piece as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15 << 20)))
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    /// Uniform in [-1, 1).
-    pub(super) fn signed(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1_u32 << 23) as f32 - 1.0
-    }
-
-    fn fill(&mut self, bytes: &mut [u8]) {
-        for chunk in bytes.chunks_mut(8) {
-            chunk.copy_from_slice(&self.next().to_le_bytes()[..chunk.len()]);
-        }
-    }
-}
-
 fn set_hparams(writer: &mut GgufWriter, hparams: &Hparams) {
     let number = |n: usize| Encoded::from(n as u32);
     writer
@@ -644,80 +541,6 @@ fn set_hparams(writer: &mut GgufWriter, hparams: &Hparams) {
     set("expert_used_count", number(hparams.n_experts_used));
     set("expert_feed_forward_length", number(hparams.d_expert));
     set("final_logit_softcapping", hparams.logit_softcap.into());
-}
-
-/// The first tokens, all special.
-const SPECIAL_TOKENS: [&str; 11] = [
-    "<pad>",
-    "<eos>",
-    "<bos>",
-    "<unk>",
-    "<mask>",
-    "<|turn>",
-    "<turn|>",
-    "<|channel>",
-    "<channel|>",
-    "<|think|>",
-    "<|tool_response>",
-];
-/// Then a token for each byte, then these, and after them tokens that no text yields.
-const TEXT_TOKENS: [&str; 16] = [
-    "\n", "▁", "a", "e", "h", "i", "n", "o", "r", "s", "t", "th", "the", "▁the", "in", "▁in",
-];
-const MERGES: [&str; 5] = ["t h", "th e", "▁ the", "i n", "▁ in"];
-
-/// Tokens that every generated vocabulary has.
-pub const fn min_vocab_size() -> usize {
-    SPECIAL_TOKENS.len() + 256 + TEXT_TOKENS.len()
-}
-
-fn special_id(token: &str) -> u32 {
-    SPECIAL_TOKENS
-        .iter()
-        .position(|&special| special == token)
-        .unwrap_or_default() as u32
-}
-
-/// Turns as Gemma 4 has them.
-const CHAT_TEMPLATE: &str = "{{ bos_token }}{% for message in messages %}\
-    {{ '<|turn>' + ('model' if message.role == 'assistant' else message.role) + '\n' + message.content + '<turn|>\n' }}\
-    {% endfor %}{% if add_generation_prompt %}{{ '<|turn>model\n' }}{% endif %}";
-
-pub(super) fn set_tokenizer(writer: &mut GgufWriter, vocab_size: usize) {
-    const NORMAL: i32 = 1;
-    const CONTROL: i32 = 3;
-    const BYTE: i32 = 6;
-    let special = SPECIAL_TOKENS.map(|token| (token.to_owned(), CONTROL));
-    let bytes = (0..=u8::MAX).map(|byte| (format!("<0x{byte:02X}>"), BYTE));
-    let text = TEXT_TOKENS.map(|token| (token.to_owned(), NORMAL));
-    let others = (min_vocab_size()..vocab_size).map(|id| (format!("▁token{id}"), NORMAL));
-    let (tokens, types): (Vec<_>, Vec<_>) = special
-        .into_iter()
-        .chain(bytes)
-        .chain(text)
-        .chain(others)
-        .unzip();
-    let scores: Encoded = (0..tokens.len()).map(|id| -(id as f32)).collect();
-    let mut set = |suffix: &str, value: Encoded| {
-        writer.set(format!("tokenizer.{suffix}"), value);
-    };
-    set("ggml.model", "gemma4".into());
-    set("ggml.tokens", tokens.iter().map(String::as_str).collect());
-    set("ggml.scores", scores);
-    set("ggml.token_type", types.into_iter().collect());
-    set("ggml.merges", MERGES.into_iter().collect());
-    for (name, token) in [
-        ("bos", "<bos>"),
-        ("eos", "<eos>"),
-        ("unknown", "<unk>"),
-        ("padding", "<pad>"),
-        ("mask", "<mask>"),
-    ] {
-        set(&format!("ggml.{name}_token_id"), special_id(token).into());
-    }
-    set("ggml.add_bos_token", true.into());
-    set("ggml.add_space_prefix", false.into());
-    set("chat_template", CHAT_TEMPLATE.into());
 }
 
 /// Writes the backbone of a DiffusionGemma model as a model of architecture `gemma4`, which
@@ -864,20 +687,6 @@ mod tests {
         assert_eq!(ty("blk.0.attn_q.weight"), TensorType::Q5_0);
         assert_eq!(ty("token_embd.weight"), TensorType::Q8_0);
         assert_eq!(ty("blk.0.ffn_gate_inp.weight"), TensorType::F32);
-    }
-
-    #[test]
-    fn every_generator_stays_near_its_amplitude() {
-        for &ty in TensorType::ALL.iter().filter(|&&ty| scales(ty).is_some()) {
-            let mut buffer = vec![0; ty.block_bytes() * 4];
-            fill(&mut buffer, ty, 0.5, &mut Random(1));
-            for block in buffer.chunks_exact(ty.block_bytes()) {
-                for &(offset, factor) in scales(ty).unwrap() {
-                    let scale = f16::from_le_bytes([block[offset], block[offset + 1]]);
-                    assert_eq!(scale, f16::from_f32(0.5 * factor), "{ty}");
-                }
-            }
-        }
     }
 
     #[test]
