@@ -106,7 +106,7 @@ fn commands() {
 
 #[test]
 fn a_chat_that_does_not_fit_any_more_fails_where_nobody_can_mend_it() {
-    let output = chat(&["-cnv", "-c", "96"], &format!("{QUESTION}\n{SECOND}\n"));
+    let output = chat(&["-cnv", "-c", "64"], &format!("{QUESTION}\n{SECOND}\n"));
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(stdout(&output), ANSWER);
     assert!(
@@ -244,7 +244,7 @@ fn a_recording_is_shown_again_without_the_model() {
     assert!(
         drafts
             .iter()
-            .all(|d| d["entropy"].as_array().unwrap().len() == 64)
+            .all(|d| d["entropy"].as_array().unwrap().len() == 32)
     );
 
     fs::write(&file, "{}").unwrap();

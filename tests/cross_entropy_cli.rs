@@ -59,9 +59,9 @@ fn right_answers_and_good_types_have_the_lower_cross_entropy() {
         panic!("{right:?}");
     };
     assert!((8.5..9.0).contains(&bits) && wrong[1][0] < 5.5);
-    assert!(quarter < 0.2 && mean < 0.5 && top1 > 90.0, "{right:?}");
     // Of a canvas of noise the prompt alone tells what it was.
-    assert!(quarter <= noise, "{right:?}");
+    let known = quarter < 0.2 && noise < 0.2 && mean < 0.2 && top1 > 90.0;
+    assert!(known, "{right:?}");
     assert_eq!(difference, 0.0);
     assert!(wrong[0][5] > mean + 0.5, "{wrong:?}");
     // What the model does not believe, its types do not believe alike.

@@ -312,7 +312,7 @@ fn nothing_above_the_region_moves_and_nothing_of_it_stays() {
         let answer = if question == QUESTION {
             ANSWER
         } else {
-            "One day, Grace "
+            "One Sunday, Grace "
         };
         terminal.assert_lines(
             HISTORY,

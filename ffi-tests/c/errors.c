@@ -214,7 +214,7 @@ static void asking(void) {
     diffusion_device device;
     char buffer[16] = "before";
     int32_t token = 5;
-    const int32_t foreign[] = {-1, 1024, INT32_MAX};
+    const int32_t foreign[] = {-1, 1536, INT32_MAX};
     size_t i;
 
     device.struct_size = sizeof device;
@@ -226,7 +226,7 @@ static void asking(void) {
           DIFFUSION_STATUS_INVALID_ARGUMENT, "text: the byte at offset 1 is not UTF-8");
     for (i = 0; i < 3; i++)
         FAILS(diffusion_detokenize(model, &foreign[i], 1, false, buffer, 16, &count, &error),
-              DIFFUSION_STATUS_TOKENIZER, "is not in the vocabulary of 1024");
+              DIFFUSION_STATUS_TOKENIZER, "is not in the vocabulary of 1536");
     FAILS(diffusion_apply_chat_template(model, "[", NULL, &token, 1, &count, &error),
           DIFFUSION_STATUS_INVALID_ARGUMENT, "messages: ");
     FAILS(diffusion_apply_chat_template(model, "[{\"role\": \"nobody\"}]", NULL, &token, 1, &count,
@@ -258,7 +258,7 @@ static void creating(void) {
     params.field = value;                                               \
     FAILS(diffusion_context_new(model, &params, &none, &error),         \
           DIFFUSION_STATUS_INVALID_ARGUMENT, part)
-    REFUSED(context_length, 64, "context size (-c): 64 does not hold");
+    REFUSED(context_length, 32, "context size (-c): 32 does not hold");
     REFUSED(context_length, (size_t)-1, "context size (-c)");
     REFUSED(threads, 100000, "threads (-t): use 1 to ");
     REFUSED(kv_type, 3, "kv_type: 3 is none");
@@ -275,7 +275,7 @@ static void generating(void) {
     static int32_t long_prompt[2048];
     size_t count = UNTOUCHED, i;
     char *text = NULL;
-    const int32_t foreign[] = {-1, 1024};
+    const int32_t foreign[] = {-1, 1536};
 
     memset(tokens, 7, sizeof tokens);
 #define GENERATE(prompt, length, capacity) \
@@ -295,9 +295,9 @@ static void generating(void) {
     FAILS(GENERATE(NULL, 0, CAPACITY), DIFFUSION_STATUS_INVALID_ARGUMENT, "prompt: it is empty");
     for (i = 0; i < 2; i++)
         FAILS(GENERATE(&foreign[i], 1, CAPACITY), DIFFUSION_STATUS_INVALID_ARGUMENT,
-              "is not in the vocabulary of 1024 tokens");
+              "is not in the vocabulary of 1536 tokens");
     FAILS(GENERATE(long_prompt, 2048, CAPACITY), DIFFUSION_STATUS_CONTEXT_FULL,
-          "the prompt has 2048 tokens and 64 more are needed for a canvas");
+          "the prompt has 2048 tokens and 32 more are needed for a canvas");
     FAILS(GENERATE(prompt.items, (size_t)-1, CAPACITY), DIFFUSION_STATUS_INVALID_ARGUMENT,
           "prompt: 18446744073709551615 is no length");
     FAILS(diffusion_generate_text(context, "\xc3", 1, NULL, &text, NULL, &error),
@@ -311,14 +311,14 @@ static void generating(void) {
     CHECK(count == 256);
     params.max_tokens = 0;
     params.max_canvases = 3;
-    TOO_SMALL(GENERATE(prompt.items, prompt.count, 191));
-    CHECK(count == 3 * 64);
+    TOO_SMALL(GENERATE(prompt.items, prompt.count, 95));
+    CHECK(count == 3 * 32);
     params.max_canvases = 0;
     TOO_SMALL(GENERATE(prompt.items, prompt.count, CAPACITY));
-    CHECK(count == (2048 - prompt.count) / 64 * 64);
+    CHECK(count == (2048 - prompt.count) / 32 * 32);
     params.max_tokens = (size_t)-1;
     TOO_SMALL(GENERATE(prompt.items, prompt.count, CAPACITY));
-    CHECK(count == (2048 - prompt.count) / 64 * 64);
+    CHECK(count == (2048 - prompt.count) / 32 * 32);
     for (i = 0; i < CAPACITY; i++)
         CHECK(tokens[i] == 0x07070707);
 #undef GENERATE

@@ -57,8 +57,8 @@ static void describe(const diffusion_model *model) {
     char name[64];
     size_t size = 0;
     CHECK(strcmp(diffusion_model_architecture(model), "diffusion-gemma") == 0);
-    CHECK(diffusion_model_vocab_size(model) == 1024);
-    CHECK(diffusion_model_canvas_length(model) == 64);
+    CHECK(diffusion_model_vocab_size(model) == 1536);
+    CHECK(diffusion_model_canvas_length(model) == 32);
     CHECK(diffusion_model_context_length(model) == 2048);
     CHECK(diffusion_model_is_end_token(model, 1) && diffusion_model_is_end_token(model, 6));
     CHECK(!diffusion_model_is_end_token(model, 7) && !diffusion_model_is_end_token(model, -1));
@@ -66,7 +66,7 @@ static void describe(const diffusion_model *model) {
     CHECK(size == sizeof "diffusion-gemma" && strcmp(name, "diffusion-gemma") == 0);
     CALL(diffusion_model_metadata(model, "diffusion.canvas_length", name, sizeof name, &size,
                                   &error));
-    CHECK(strcmp(name, "64") == 0);
+    CHECK(strcmp(name, "32") == 0);
 }
 
 static void text(const diffusion_model *model) {
@@ -197,7 +197,7 @@ static void limits(diffusion_model *model) {
     params.max_tokens = 0;
     params.max_canvases = 1;
     answer = generate(context, &prompt, &params, &result);
-    CHECK(answer.count == 64 && result.finish == DIFFUSION_FINISH_LENGTH);
+    CHECK(answer.count == 32 && result.finish == DIFFUSION_FINISH_LENGTH);
     diffusion_context_free(context);
 }
 

@@ -42,7 +42,7 @@ func TestGenerate(t *testing.T) {
 	answer, err := c.Generate(context.Background(), prompt, Params{
 		Seed: 7,
 		OnStep: func(draft Draft) {
-			if draft.Step != steps || len(draft.Argmax) != 64 || len(draft.Accepted) != 64 {
+			if draft.Step != steps || len(draft.Argmax) != 32 || len(draft.Accepted) != 32 {
 				t.Errorf("step %d: %+v", steps, draft)
 			}
 			steps++
