@@ -118,9 +118,6 @@ def facts(r):
         (f"Write a few words about {country}.", about),
         (f"List facts about {country}.", listed),
         (f"Give me a list of facts about {country}.", listed),
-        (f"Of which country is {city} the capital?", turned),
-        (f"{country}: which city is its capital?", whole),
-        (f"What do people speak in {country}?", speak),
     ])
     return question, answer, f"{country} {i}"
 
@@ -129,10 +126,6 @@ def days(r):
     names, kind = r.choice([(DAYS, "day"), (MONTHS, "month")])
     i = r.randrange(len(names))
     here, after, before = names[i], names[(i + 1) % len(names)], names[i - 1]
-
-    def row(*steps):
-        return ", ".join(names[(i + step) % len(names)] for step in steps)
-
     j, (question, answer) = pick(r, [
         (f"Which {kind} comes after {here}?", f"{after} comes after {here}."),
         (f"What {kind} comes after {here}?", f"{after} comes after {here}."),
@@ -144,13 +137,7 @@ def days(r):
         (f"Tell me about {here}.", f"{here} is a {kind}. It comes after {before} and before {after}."),
         (f"What is {here}?", f"{here} is a {kind}. It comes after {before} and before {after}."),
         (f"Name the {kind}s before and after {here}.", f"{before} comes before {here}, and {after} comes after {here}."),
-        (f"Name the next three {kind}s after {here}.", row(1, 2, 3)),
-        (f"What are the next three {kind}s after {here}?", row(1, 2, 3)),
-        (f"Name the next two {kind}s after {here}.", row(1, 2)),
-        (f"Name the three {kind}s before {here}.", row(-3, -2, -1)),
-        (f"Which {kind}s are before and after {here}?", f"{before} comes before {here}, and {after} comes after {here}."),
-        (f"Say something about {here}.", f"{here} is a {kind}. It comes after {before} and before {after}."),
-        (f"Do you know {here}?", f"{here} is a {kind}. It comes after {before} and before {after}."),
+        (f"Name the next three {kind}s after {here}.", ", ".join(names[(i + k) % len(names)] for k in (1, 2, 3))),
     ])
     return question, answer, f"{here} {j}"
 
@@ -337,11 +324,7 @@ def rewriting(r):
     color, noun = r.choice(COLORS), r.choice(ANIMALS + THINGS)
     if kind == "upper":
         verb = r.choice(list(ACTIONS))
-        country, (city, continent, language) = r.choice(list(COUNTRIES.items()))
-        sentence = r.choice([
-            f"{name} {verb} a {color} {noun}.", f"the {color} {noun}", f"{name} {verb} the {noun}.",
-            f"{name} goes to {city}.", f"{country} is in {continent}.", f"{name} speaks {language}.",
-        ])
+        sentence = r.choice([f"{name} {verb} a {color} {noun}.", f"the {color} {noun}", f"{name} {verb} the {noun}."])
         question = r.choice(["Write in upper case", "Rewrite in upper case", "Make this upper case"])
         return f"{question}: {sentence}", sentence.upper(), sentence
     number = r.choice("two three four five many".split())
@@ -503,19 +486,12 @@ def system(r):
         (f"What is the capital of {country}?", city),
         (f"In which continent is {country}?", continent),
         (f"Which language is spoken in {country}?", language),
-        (f"Tell me the capital of {country}.", city),
-        (f"Where is {country}?", continent),
-        (f"What language do people speak in {country}?", language),
     ])
-    key = ["capital", "continent", "language"][i % 3]
-    as_json = f'{{"country": "{country}", "{key}": "{answer}"}}'
+    key = ["capital", "continent", "language"][i]
     j, (order, answer) = pick(r, [
         ("Answer in one word.", answer),
         ("Answer in upper case.", answer.upper()),
-        ("Answer with JSON.", as_json),
-        ("Be brief.", answer),
-        ("Use upper case.", answer.upper()),
-        ("Always write JSON.", as_json),
+        ("Answer with JSON.", f'{{"country": "{country}", "{key}": "{answer}"}}'),
     ])
     return [("system", order), ("user", question)], answer, f"{country} {i} {j}"
 
