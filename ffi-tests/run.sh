@@ -153,8 +153,11 @@ say "the same tokens from Rust, C, C++ and Go"
 cargo build --release --locked --example tokens 2>/dev/null
 compared=0
 for model in "$demo" tests/golden/*/model.gguf; do
+    prompt=(5 6 7 8 9)
+    # "Tell a story about Grace and a white owl." in its template: to anything else it says nothing.
+    [ "$model" != "$demo" ] || prompt=(2 5 1094 266 658 363 494 433 711 377 363 588 966 6 266 5 1091 266)
     for seed in 0 42; do
-        arguments=("$model" "$seed" 40 5 6 7 8 9)
+        arguments=("$model" "$seed" 40 "${prompt[@]}")
         "$release/examples/tokens" "${arguments[@]}" >"$tmp/expected"
         [ -s "$tmp/expected" ] || fail "no tokens from $model"
         for program in c/tokens asan/tokens tokens-cpp tokens-go tokens-static \
