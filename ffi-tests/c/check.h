@@ -53,14 +53,19 @@ static inline diffusion_model *load_model(const char *path) {
 }
 
 /* A context with one thread, so that the tests share the machine. */
-static inline diffusion_context *new_context(diffusion_model *model) {
+static inline diffusion_context *new_context_of(diffusion_model *model, diffusion_kv_type kv_type) {
     diffusion_context_params params;
     diffusion_context *context = NULL;
     CALL(diffusion_context_params_init(&params, sizeof params, &error));
     params.threads = 1;
+    params.kv_type = kv_type;
     CALL(diffusion_context_new(model, &params, &context, &error));
     CHECK(context != NULL);
     return context;
+}
+
+static inline diffusion_context *new_context(diffusion_model *model) {
+    return new_context_of(model, DIFFUSION_KV_TYPE_F16);
 }
 
 static inline diffusion_params default_params(const diffusion_model *model) {

@@ -1,17 +1,6 @@
 /* A conversation: what is cached is not encoded again. Argument: the demo model. */
 #include "check.h"
 
-/* In an F16 cache a rounding that depends on how many tokens a pass has may decide an unsure draw. */
-static diffusion_context *exact_context(diffusion_model *model) {
-    diffusion_context_params params;
-    diffusion_context *context = NULL;
-    CALL(diffusion_context_params_init(&params, sizeof params, &error));
-    params.threads = 1;
-    params.kv_type = DIFFUSION_KV_TYPE_F32;
-    CALL(diffusion_context_new(model, &params, &context, &error));
-    return context;
-}
-
 int main(int argc, char **argv) {
     diffusion_model *model;
     diffusion_context *context, *fresh;
@@ -22,7 +11,8 @@ int main(int argc, char **argv) {
 
     CHECK(argc == 2);
     model = load_model(argv[1]);
-    context = exact_context(model);
+    /* In an F16 cache a rounding that depends on how many tokens a pass has may decide an unsure draw. */
+    context = new_context_of(model, DIFFUSION_KV_TYPE_F32);
     params = default_params(model);
     params.max_tokens = 65;
     params.max_steps = 2;
@@ -47,7 +37,7 @@ int main(int argc, char **argv) {
     CHECK(result.reused == cached);
 
     /* As if it had been read at once. */
-    fresh = exact_context(model);
+    fresh = new_context_of(model, DIFFUSION_KV_TYPE_F32);
     expected = generate(fresh, &longer, &params, &result);
     CHECK(result.reused == 0 && same(&answer, &expected));
 
