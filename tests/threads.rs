@@ -1,6 +1,8 @@
 //! The prefill has its own number of threads. Alone in its process, because it counts them.
 #![cfg(target_os = "linux")]
 
+use std::collections::HashSet;
+use std::ffi::OsString;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -30,32 +32,36 @@ fn the_prefill_has_its_own_number_of_threads() {
     let message = session(1, Some(0)).err().unwrap().to_string();
     assert!(message.contains("(-tb)"), "{message}");
 
-    // ggml starts the threads of a pass anew each time; another thread looks how many there are.
-    let count = || fs::read_dir("/proc/self/task").unwrap().count();
+    // ggml starts the threads of a pass anew each time; another thread looks which there are.
+    let tasks = || -> HashSet<OsString> {
+        let tasks = fs::read_dir("/proc/self/task").unwrap();
+        tasks.map(|task| task.unwrap().file_name()).collect()
+    };
     let most = |threads, prefill_threads, passes| -> usize {
         let mut session = session(threads, prefill_threads).unwrap();
         let (peak, done) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let before = count();
+        // The system may list a thread that has ended for a while yet, so a count alone would lie.
+        let before = tasks();
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !done.load(Relaxed) {
-                    peak.fetch_max(count(), Relaxed);
+                    peak.fetch_max(tasks().difference(&before).count(), Relaxed);
                 }
             });
             for _ in 0..passes {
                 session.reset();
                 session.prefill(&[5; 512]).unwrap(); // long enough to be seen on a busy machine
-                if peak.load(Relaxed) >= before + MANY {
+                if peak.load(Relaxed) >= MANY {
                     break;
                 }
             }
             done.store(true, Relaxed);
         });
         // Of the threads that came, one watched, and the one of this test computed as well.
-        peak.into_inner() - before
+        peak.into_inner()
     };
-    assert_eq!(most(1, Some(MANY), 500), MANY);
-    assert_eq!(most(MANY, None, 500), MANY);
+    assert!(most(1, Some(MANY), 100) >= MANY);
+    assert!(most(MANY, None, 100) >= MANY);
     assert_eq!(most(MANY, Some(1), 5), 1);
     assert_eq!(most(1, None, 5), 1);
 }
