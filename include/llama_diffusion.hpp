@@ -123,7 +123,11 @@ public:
 
     diffusion_model *get() const noexcept { return handle_.get(); }
 
-    std::string architecture() const { return diffusion_model_architecture(get()); }
+    /* Empty behind a move. */
+    std::string architecture() const {
+        const char *name = diffusion_model_architecture(get());
+        return name ? name : "";
+    }
     std::size_t vocab_size() const noexcept { return diffusion_model_vocab_size(get()); }
     std::size_t canvas_length() const noexcept { return diffusion_model_canvas_length(get()); }
     std::size_t context_length() const noexcept { return diffusion_model_context_length(get()); }
@@ -241,11 +245,11 @@ public:
         answer.result.struct_size = sizeof answer.result;
         detail::Check check;
         char *text = nullptr;
-        check(bridge.rethrow(diffusion_generate_text(get(), prompt.data(), prompt.size(),
-                                                     &bridge.params, &text, &answer.result,
-                                                     check.out()),
-                             check.out()));
+        const diffusion_status status =
+            diffusion_generate_text(get(), prompt.data(), prompt.size(), &bridge.params, &text,
+                                    &answer.result, check.out());
         const detail::Handle<char> owned(text);
+        check(bridge.rethrow(status, check.out()));
         answer.text = text;
         return answer;
     }

@@ -58,6 +58,7 @@ void ownership(const std::string &path) {
     CHECK(copy.get() == model.get());
     Model moved = std::move(model);
     CHECK(moved.get() == copy.get() && model.get() == nullptr);
+    CHECK(model.architecture().empty() && model.vocab_size() == 0);
     copy = moved;
     CHECK(other_vocab_size(copy) == 1536);
     Context first{Model(path)};
@@ -100,19 +101,27 @@ void generation(const std::string &path) {
     };
     CHECK(failure([&] { context.generate(prompt, params); }).status() ==
           DIFFUSION_STATUS_CANCELLED);
-    params.step = [](const diffusion_draft &) -> bool { throw 42; };
-    for (const bool from_text : {false, true}) {
-        try {
-            if (from_text)
-                context.generate_text("Hello!", params);
-            else
-                context.generate(prompt, params);
-            CHECK(!"nothing was thrown");
-        } catch (int number) {
-            CHECK(number == 42);
+    // In a step it cancels; at the last canvas there is an answer already.
+    for (const bool last : {false, true}) {
+        params.step = nullptr;
+        params.canvas = nullptr;
+        if (last)
+            params.canvas = [](const diffusion_canvas &) -> bool { throw 42; };
+        else
+            params.step = [](const diffusion_draft &) -> bool { throw 42; };
+        for (const bool from_text : {false, true}) {
+            try {
+                if (from_text)
+                    context.generate_text("What is the capital of Norway?", params);
+                else
+                    context.generate(prompt, params);
+                CHECK(!"nothing was thrown");
+            } catch (int number) {
+                CHECK(number == 42);
+            }
         }
     }
-    params.step = nullptr;
+    params.canvas = nullptr;
     CHECK(context.generate(prompt, params).tokens == answer.tokens);
 }
 

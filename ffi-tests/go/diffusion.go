@@ -237,7 +237,7 @@ type Answer struct {
 // Context is a conversation.
 type Context struct {
 	defaults C.diffusion_params
-	mutex    sync.RWMutex // held to read during calls, to write by Close
+	mutex    sync.Mutex // held during Generate and Close
 	handle   *C.diffusion_context
 }
 
@@ -264,7 +264,8 @@ func (m *Model) NewContext(threads int) (c *Context, err error) {
 	return c, err
 }
 
-// Close waits for the calls that are running and frees the context. A second Close does nothing.
+// Close waits for a Generate that is running and frees the context: not from its callbacks. A second
+// Close does nothing.
 func (c *Context) Close() error {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
@@ -280,10 +281,16 @@ type generation struct {
 	panicked any
 }
 
-// Generate answers a prompt until ctx is done.
+// Generate answers a prompt until ctx is done. While it runs, another one gets Busy.
 func (c *Context) Generate(ctx context.Context, prompt []Token, params Params) (*Answer, error) {
-	c.mutex.RLock()
-	defer c.mutex.RUnlock()
+	// One that may not run must not start the watcher below, which would cancel the one that runs.
+	if !c.mutex.TryLock() {
+		return nil, &Error{Status: Busy, Message: "another Generate uses the context"}
+	}
+	defer c.mutex.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, &Error{Status: Cancelled, Message: "cancelled before it began", cause: err}
+	}
 	if c.handle == nil {
 		return nil, ErrClosed
 	}

@@ -137,13 +137,29 @@ func TestCancel(t *testing.T) {
 
 func TestBusy(t *testing.T) {
 	_, c, prompt := demo(t)
-	_, err := c.Generate(context.Background(), prompt, Params{OnCanvas: func([]Token) {
-		if _, err := c.Generate(context.Background(), prompt, Params{}); !errors.Is(err, Busy) {
-			t.Errorf("%v", err)
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	closed := make(chan struct{})
+	_, err := c.Generate(context.Background(), prompt, Params{OnStep: func(draft Draft) {
+		if draft.Step == 0 {
+			go func() { // waits for the end of all of this
+				c.Close()
+				close(closed)
+			}()
+		}
+		// Neither does it wait for itself, nor does the context of one that may not run cancel it.
+		for _, ctx := range []context.Context{context.Background(), over} {
+			if _, err := c.Generate(ctx, prompt, Params{}); !errors.Is(err, Busy) {
+				t.Errorf("%v", err)
+			}
 		}
 	}})
 	if err != nil {
 		t.Error(err)
+	}
+	<-closed
+	if _, err := c.Generate(context.Background(), prompt, Params{}); err != ErrClosed {
+		t.Errorf("%v", err)
 	}
 }
 
