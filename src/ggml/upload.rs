@@ -2,11 +2,11 @@
 //! while the host fetches what comes next from the file.
 
 use std::ptr::NonNull;
-use std::thread;
 
 use super::backend::{Backend, Buffer, BufferType, Device};
 use super::tensor::Tensor;
 use crate::error::{Error, Result};
+use crate::parallel;
 use crate::sys;
 
 /// Bytes of a stage: enough that starting a copy costs nothing beside it.
@@ -133,16 +133,9 @@ impl Drop for Uploader {
 fn fill(into: &mut [u8], from: &[u8]) {
     const LEAST: usize = 1 << 20; // a thread starts in the time of copying less
     let share = into.len().div_ceil(FILLERS).max(LEAST);
-    thread::scope(|scope| {
-        let mut shares = into.chunks_mut(share).zip(from.chunks(share));
-        let own = shares.next();
-        for (into, from) in shares {
-            scope.spawn(move || into.copy_from_slice(from));
-        }
-        if let Some((into, from)) = own {
-            into.copy_from_slice(from);
-        }
-    });
+    let shares = into.chunks_mut(share).zip(from.chunks(share));
+    let threads = shares.len();
+    parallel::map(shares, threads, |(into, from)| into.copy_from_slice(from));
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ use crate::error::{Error, Result};
 use crate::ggml::gguf::writer::{Encoded, GgufWriter};
 use crate::ggml::gguf::{Gguf, TensorData, TensorInfo};
 use crate::ggml::types::TensorType;
+use crate::parallel;
 
 /// The extents of a generated model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -405,17 +406,9 @@ impl TensorData for Plan {
             return data;
         };
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let pieces = data.len().div_ceil(tensor.piece_bytes()).max(1);
-        let share = pieces.div_ceil(threads);
-        std::thread::scope(|scope| {
-            for (thread, share_bytes) in data.chunks_mut(share * tensor.piece_bytes()).enumerate() {
-                scope.spawn(move || {
-                    let pieces = share_bytes.chunks_mut(tensor.piece_bytes());
-                    for (i, piece) in pieces.enumerate() {
-                        tensor.fill(self.seed, thread * share + i, piece);
-                    }
-                });
-            }
+        let pieces = data.chunks_mut(tensor.piece_bytes()).enumerate();
+        parallel::map(pieces, threads, |(i, piece)| {
+            tensor.fill(self.seed, i, piece)
         });
         data
     }

@@ -1,12 +1,12 @@
 //! The data of one tensor on its way from file to file, a slab of rows at a time.
 
 use std::io::{self, Write};
-use std::thread;
 
 use crate::error::{Error, Result};
 use crate::ggml::convert::{from_f32, is_finite, to_f32};
 use crate::ggml::gguf::Tensor;
 use crate::ggml::types::TensorType;
+use crate::parallel;
 
 /// Elements that a thread converts between two writes: enough work to be worth a thread, and little
 /// beside the tensors of any model that takes long.
@@ -90,16 +90,13 @@ impl Conversion<'_> {
     /// Fills `out` with rows from `first` on, each thread with `part` of them.
     fn convert_slab(&self, first: usize, part: usize, out: &mut [u8]) -> Result<()> {
         let [_, to] = self.row_bytes()?;
-        thread::scope(|scope| {
-            let parts = out.chunks_mut(part * to).enumerate();
-            let threads: Vec<_> = parts
-                .map(|(i, out)| scope.spawn(move || self.convert_rows(first + i * part, out)))
-                .collect();
-            threads.into_iter().try_for_each(|thread| {
-                let panicked = |_| Error::Ggml("a thread of the quantizer panicked".into());
-                thread.join().map_err(panicked)?
-            })
+        let parts = out.chunks_mut(part * to).enumerate();
+        let threads = parts.len();
+        parallel::map(parts, threads, |(i, out)| {
+            self.convert_rows(first + i * part, out)
         })
+        .into_iter()
+        .collect()
     }
 
     /// Fills `out` with rows from `first` on.
