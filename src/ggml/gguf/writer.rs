@@ -2,9 +2,9 @@
 
 use std::io::{self, Write};
 
-use super::{
-    ALIGNMENT_KEY, Array, DEFAULT_ALIGNMENT, MAGIC, VERSIONS, Value, ValueType, show_shape,
-};
+use super::contents::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAGIC, VERSIONS, show_shape};
+use super::cursor::{At, Cursor};
+use super::value::{Array, Value, ValueType};
 use crate::ggml::types::TensorType;
 
 /// A metadata value as it goes to a file. It comes `From` the Rust types that a value can have, and
@@ -167,7 +167,7 @@ impl GgufWriter {
                     ty: ValueType::U32,
                     bytes,
                 },
-            )) => super::Cursor::new(bytes).u32(super::At::Header).ok(),
+            )) => Cursor::new(bytes).u32(At::Header).ok(),
             _ => None,
         };
         let alignment = alignment.unwrap_or(DEFAULT_ALIGNMENT).max(1) as usize;

@@ -1,0 +1,275 @@
+//! What a GGUF file lists before its data: where each value of the metadata lies, and the tensors.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::cursor::{At, Cursor};
+use super::value::{Value, ValueType, decode};
+use crate::ggml::types::TensorType;
+
+pub(super) const MAGIC: &[u8; 4] = b"GGUF";
+/// Versions 2 and 3 differ only in that 3 allows big-endian files, which nobody here can read
+/// anyway.
+pub(super) const VERSIONS: std::ops::RangeInclusive<u32> = 2..=3;
+pub(super) const ALIGNMENT_KEY: &str = "general.alignment";
+pub(super) const DEFAULT_ALIGNMENT: u32 = 32;
+/// ggml's bound on arrays.
+const MAX_ARRAY_LEN: u64 = 1 << 30;
+/// ggml's name buffer holds 63 bytes and a terminating zero.
+const MAX_NAME_BYTES: usize = 63;
+/// ggml tensors have four dimensions; those that a file leaves out are 1.
+const MAX_DIMS: usize = 4;
+
+/// A tensor of the file: everything but its data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// The name: not empty, at most 63 bytes, no zero byte.
+    pub name: String,
+    /// The type of the elements.
+    pub ty: TensorType,
+    /// Elements in each dimension in ggml's order (rows first); the dimensions that the file leaves
+    /// out are 1.
+    pub shape: [usize; MAX_DIMS],
+    /// Where the data lies in the file, in bytes.
+    pub range: Range<usize>,
+}
+
+/// A shape as messages show it: `[2816, 128]`, without the ones at its end.
+pub(crate) fn show_shape(shape: &[usize]) -> String {
+    let ones = shape.iter().rev().take_while(|&&n| n == 1).count();
+    format!("{:?}", &shape[..(shape.len() - ones).max(1)])
+}
+
+/// Where a value lies in the file.
+#[derive(Debug)]
+pub(super) enum Slot {
+    Scalar(ValueType, Range<usize>),
+    Array(ValueType, usize, Range<usize>),
+    /// It is another one than the file's.
+    Overridden(ValueType, Vec<u8>),
+}
+
+#[derive(Debug)]
+pub(super) struct Contents {
+    pub(super) alignment: usize,
+    pub(super) metadata: HashMap<String, Slot>,
+    pub(super) tensors: Vec<TensorInfo>,
+    pub(super) by_name: HashMap<String, usize>,
+}
+
+impl Cursor<'_> {
+    fn value_type(&mut self, key: &str) -> Result<ValueType, String> {
+        let id = self.u32(At::Value(key))?;
+        ValueType::from_id(id)
+            .ok_or_else(|| format!("metadata key '{key}': unknown value type {id}"))
+    }
+
+    fn slot(&mut self, key: &str) -> Result<Slot, String> {
+        let at = At::Value(key);
+        let ty = self.value_type(key)?;
+        if ty == ValueType::Array {
+            return self.array(key);
+        }
+        let bytes = match ty.size() {
+            Some(size) => self.take(size as u64, at)?,
+            None => self.string(at)?,
+        };
+        if ty == ValueType::Str && std::str::from_utf8(bytes).is_err() {
+            return Err(format!("metadata key '{key}': the string is not UTF-8"));
+        }
+        Ok(Slot::Scalar(ty, self.position - bytes.len()..self.position))
+    }
+
+    fn array(&mut self, key: &str) -> Result<Slot, String> {
+        let at = At::Value(key);
+        let element_type = self.value_type(key)?;
+        let len = self.u64(at)?;
+        if len > MAX_ARRAY_LEN {
+            return Err(format!(
+                "malformed in {at}: an array of {len} elements, but GGUF arrays hold at most {MAX_ARRAY_LEN}"
+            ));
+        }
+        let start = self.position;
+        match (element_type, element_type.size()) {
+            (_, Some(size)) => {
+                self.take(len * size as u64, at)?;
+            }
+            (ValueType::Str, None) => {
+                for _ in 0..len {
+                    self.string(at)?;
+                }
+            }
+            (_, None) => {
+                return Err(format!(
+                    "metadata key '{key}': arrays of arrays are not supported"
+                ));
+            }
+        }
+        // At most 2^30, as checked above.
+        Ok(Slot::Array(
+            element_type,
+            len as usize,
+            start..self.position,
+        ))
+    }
+}
+
+impl Contents {
+    /// `size` is that of the file, of which `bytes` may be only what comes before the data.
+    pub(super) fn parse(bytes: &[u8], size: usize) -> Result<Self, String> {
+        if bytes.is_empty() {
+            return Err("the file is empty".into());
+        }
+        let mut cursor = Cursor::new(bytes);
+        let magic = &bytes[..bytes.len().min(MAGIC.len())];
+        if !MAGIC.starts_with(magic) {
+            return Err(format!(
+                "not a GGUF file: it starts with \"{}\" instead of \"GGUF\"",
+                magic.escape_ascii()
+            ));
+        }
+        cursor.take(MAGIC.len() as u64, At::Header)?;
+        let version = cursor.u32(At::Header)?;
+        if !VERSIONS.contains(&version) {
+            return Err(if VERSIONS.contains(&version.swap_bytes()) {
+                "a big-endian GGUF file: convert the model again as little-endian".into()
+            } else {
+                format!(
+                    "GGUF version {version} is not supported (2 and 3 are): convert the model again"
+                )
+            });
+        }
+        let n_tensors = cursor.u64(At::Header)?;
+        let n_keys = cursor.u64(At::Header)?;
+
+        let mut metadata = HashMap::new();
+        for index in 0..n_keys {
+            let key = cursor.name(At::Key(index))?;
+            let slot = cursor.slot(key)?;
+            if metadata.insert(key.to_owned(), slot).is_some() {
+                return Err(format!("metadata key '{key}' is there twice"));
+            }
+        }
+        let alignment = match metadata.get(ALIGNMENT_KEY) {
+            None => DEFAULT_ALIGNMENT,
+            Some(Slot::Scalar(ty @ ValueType::U32, range)) => {
+                match decode(*ty, &bytes[range.clone()]) {
+                    Some(Value::U32(alignment)) if alignment.is_power_of_two() => alignment,
+                    _ => return Err(format!("metadata key '{ALIGNMENT_KEY}' is no power of two")),
+                }
+            }
+            Some(_) => return Err(format!("metadata key '{ALIGNMENT_KEY}' is not of type u32")),
+        };
+
+        // Offsets count from the data section, which starts after the table: kept relative until
+        // that is known.
+        let mut tensors: Vec<TensorInfo> = Vec::new();
+        let mut by_name = HashMap::new();
+        let mut expected_offset = 0;
+        for index in 0..n_tensors {
+            let (info, padded_bytes) =
+                read_tensor_info(&mut cursor, index, expected_offset, alignment)?;
+            expected_offset = padded_bytes;
+            if by_name.insert(info.name.clone(), tensors.len()).is_some() {
+                return Err(format!("tensor '{}' is there twice", info.name));
+            }
+            tensors.push(info);
+        }
+        let data_start = cursor.position.next_multiple_of(alignment as usize);
+        for info in &mut tensors {
+            let [start, end] =
+                [info.range.start, info.range.end].map(|offset| data_start.saturating_add(offset));
+            if end > size {
+                return Err(format!(
+                    "truncated in the tensor data: tensor '{}' ends at byte {end}, but the file has {size}",
+                    info.name
+                ));
+            }
+            info.range = start..end;
+        }
+        Ok(Self {
+            alignment: alignment as usize,
+            metadata,
+            tensors,
+            by_name,
+        })
+    }
+}
+
+/// One entry of the tensor table, with its range relative to the data section, and the offset that
+/// the next entry must have: ggml takes only files without gaps.
+fn read_tensor_info(
+    cursor: &mut Cursor<'_>,
+    index: u64,
+    expected_offset: usize,
+    alignment: u32,
+) -> Result<(TensorInfo, usize), String> {
+    let name = cursor.name(At::TensorName(index))?;
+    let at = At::Tensor(name);
+    let malformed = |problem: Cow<'_, str>| format!("tensor '{name}': {problem}");
+    if name.len() > MAX_NAME_BYTES {
+        return Err(malformed(
+            format!("the name is longer than {MAX_NAME_BYTES} bytes").into(),
+        ));
+    }
+    let n_dims = cursor.u32(at)? as usize;
+    if n_dims > MAX_DIMS {
+        return Err(malformed(
+            format!("{n_dims} dimensions, at most {MAX_DIMS} are possible").into(),
+        ));
+    }
+    let mut shape = [1_usize; MAX_DIMS];
+    for extent in &mut shape[..n_dims] {
+        *extent = match cursor.u64(at)?.try_into() {
+            Ok(0) => return Err(malformed("a dimension is 0".into())),
+            Ok(extent) => extent,
+            Err(_) => return Err(malformed("a dimension is too large".into())),
+        };
+    }
+    let type_id = cursor.u32(at)?;
+    let ty = TensorType::from_id(type_id).ok_or_else(|| {
+        malformed(format!("the type id {type_id} is unknown or was withdrawn").into())
+    })?;
+    if !shape[0].is_multiple_of(ty.block_len()) {
+        return Err(malformed(
+            format!(
+                "rows of {} elements are no whole number of {ty} blocks of {}",
+                shape[0],
+                ty.block_len()
+            )
+            .into(),
+        ));
+    }
+    // ggml counts elements in an i64, and pads sizes; both have to fit.
+    let elements = shape
+        .iter()
+        .try_fold(1_i64, |n, &extent| n.checked_mul(extent.try_into().ok()?));
+    let size = elements.and_then(|_| {
+        let rows = shape[1..].iter().product();
+        ty.row_bytes(shape[0])?.checked_mul(rows)
+    });
+    let offset = cursor.u64(at)?;
+    if usize::try_from(offset) != Ok(expected_offset) {
+        return Err(malformed(
+            format!(
+                "its data is at offset {offset} of the data section, expected {expected_offset}"
+            )
+            .into(),
+        ));
+    }
+    let end = size.and_then(|size| expected_offset.checked_add(size));
+    let padded_end = end.and_then(|end| end.checked_next_multiple_of(alignment as usize));
+    let (Some(end), Some(padded_end)) = (end, padded_end) else {
+        return Err(malformed(
+            format!("a shape of {} is too large", show_shape(&shape)).into(),
+        ));
+    };
+    let info = TensorInfo {
+        name: name.to_owned(),
+        ty,
+        shape,
+        range: expected_offset..end,
+    };
+    Ok((info, padded_end))
+}
