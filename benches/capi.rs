@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, criterion_group, criterion_main};
 use llama_diffusion::capi::*;
 use llama_diffusion::{
-    CancelFlag, DiffusionParams, Overrides, PlacementParams, Session, SessionParams, Token,
+    CancelFlag, DiffusionParams, ModelParams, Overrides, Session, SessionParams, Token,
 };
 
 const PROMPT: [Token; 3] = [5, 6, 7];
@@ -101,7 +101,7 @@ struct Direct {
 impl Direct {
     fn new(path: &Path) -> Self {
         let go_on = &mut |_| ControlFlow::Continue(());
-        let model = llama_diffusion::Model::load(path, &PlacementParams::default(), go_on).unwrap();
+        let model = llama_diffusion::Model::load(path, &ModelParams::default(), go_on).unwrap();
         let params = DiffusionParams {
             max_steps: 1,
             max_canvases: Some(1),

@@ -14,7 +14,7 @@ use llama_diffusion::diffusion::{
 use llama_diffusion::model::mask::KeyLayout;
 use llama_diffusion::model::synthetic::{Geometry, synthetic_file};
 use llama_diffusion::model::{DenoiserParams, SequenceDenoiser};
-use llama_diffusion::{FlashAttention, KvType, Model, PlacementParams, Token};
+use llama_diffusion::{FlashAttention, KvType, Model, ModelParams, Token};
 
 fn step(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("step");
@@ -26,9 +26,9 @@ fn step(criterion: &mut Criterion) {
             ..Geometry::small()
         };
         let file = synthetic_file(&geometry, types.parse().unwrap(), 1).unwrap();
-        let params = PlacementParams {
+        let params = ModelParams {
             devices: Some(Vec::new()),
-            ..PlacementParams::default()
+            ..ModelParams::default()
         };
         let model = Model::from_file(file, &params, &mut |_| ControlFlow::Continue(())).unwrap();
         let params = DenoiserParams {

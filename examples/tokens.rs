@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use llama_diffusion::{
-    CancelFlag, DiffusionParams, Model, Overrides, PlacementParams, Session, SessionParams, Token,
+    CancelFlag, DiffusionParams, Model, ModelParams, Overrides, Session, SessionParams, Token,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let prompt = prompt.iter().map(|number| Token::try_from(*number));
     let prompt: Vec<Token> = prompt.collect::<Result<_, _>>()?;
 
-    let placement = PlacementParams::default();
+    let placement = ModelParams::default();
     let model = Model::load(&path, &placement, &mut |_| ControlFlow::Continue(()))?;
     let model = Arc::new(model);
     let params = DiffusionParams {

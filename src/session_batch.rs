@@ -51,6 +51,8 @@ enum Fate {
 pub struct SessionBatch {
     batch: CanvasBatch,
     members: Vec<Member>,
+    /// Done, and not yet handed out.
+    finished: Vec<FinishedMember>,
     next: u64,
 }
 
@@ -59,11 +61,12 @@ impl SessionBatch {
     /// attention); steps use its threads.
     ///
     /// # Errors
-    /// The capacity is 0, or memory is not there.
+    /// The capacity is 0 or above 256, or memory is not there.
     pub fn new(like: &mut Session, capacity: usize) -> Result<Self> {
         Ok(Self {
             batch: CanvasBatch::new(like.denoiser(), capacity)?,
             members: Vec::new(),
+            finished: Vec::new(),
             next: 0,
         })
     }
@@ -137,8 +140,12 @@ impl SessionBatch {
 
     /// Takes a session out, its answer unfinished.
     pub fn leave(&mut self, id: MemberId) -> Option<Session> {
-        let index = self.members.iter().position(|m| m.id == id)?;
-        Some(self.members.remove(index).session)
+        if let Some(index) = self.members.iter().position(|m| m.id == id) {
+            self.batch.unload();
+            return Some(self.members.remove(index).session);
+        }
+        let index = self.finished.iter().position(|m| m.id == id)?;
+        Some(self.finished.remove(index).session)
     }
 
     /// One denoising step of all sessions, and the commit of those canvases that it finished.
@@ -147,25 +154,25 @@ impl SessionBatch {
     ///
     /// # Errors
     /// The forward pass fails. The members stay, but without their canvases: take them out by
-    /// [`leave`](Self::leave).
+    /// [`leave`](Self::leave). Those that were cancelled come with the next call.
     pub fn step(
         &mut self,
         on_event: &mut dyn FnMut(MemberId, Event<'_>) -> ControlFlow<()>,
     ) -> Result<Vec<FinishedMember>> {
-        let (mut finished, mut stepping) = (Vec::new(), Vec::new());
+        let mut stepping = Vec::new();
         for mut member in self.members.drain(..) {
             // Uniforms are drawn before the pass, so that a failure is the member's own.
             match member.cancel.is_cancelled() {
-                true => finished.push(member.finish(Ok(()))),
+                true => self.finished.push(member.finish(Ok(()))),
                 false => match member.canvas.begin_step(&member.noise) {
                     Ok(_) => stepping.push(member),
-                    Err(error) => finished.push(member.finish(Err(error))),
+                    Err(error) => self.finished.push(member.finish(Err(error))),
                 },
             }
         }
         self.members = stepping;
         if self.members.is_empty() {
-            return Ok(finished);
+            return Ok(self.hand_out());
         }
         let start = Instant::now();
         let mut batch: Vec<BatchMember<'_, '_>> = self
@@ -186,11 +193,19 @@ impl SessionBatch {
         for mut member in std::mem::take(&mut self.members) {
             match member.end_step(time, on_event) {
                 Ok(Fate::GoesOn) => self.members.push(member),
-                Ok(Fate::Ends) => finished.push(member.finish(Ok(()))),
-                Err(error) => finished.push(member.finish(Err(error))),
+                Ok(Fate::Ends) => self.finished.push(member.finish(Ok(()))),
+                Err(error) => self.finished.push(member.finish(Err(error))),
             }
         }
-        Ok(finished)
+        Ok(self.hand_out())
+    }
+
+    /// The sessions that are done. The graph would keep their caches alive.
+    fn hand_out(&mut self) -> Vec<FinishedMember> {
+        if !self.finished.is_empty() {
+            self.batch.unload();
+        }
+        std::mem::take(&mut self.finished)
     }
 }
 
@@ -235,5 +250,54 @@ impl Member {
                 prefill: self.prefill,
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::diffusion::FinishReason;
+    use crate::ggml::types::TensorType;
+    use crate::model::synthetic::{Geometry, WeightTypes, write_synthetic};
+    use crate::{EndTokens, Model, SessionParams};
+
+    #[test]
+    fn a_pass_that_fails_loses_no_session() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tiny.gguf");
+        let types = WeightTypes::Uniform(TensorType::F32);
+        write_synthetic(&path, &Geometry::tiny(), types, 7).unwrap();
+        let go_on = &mut |_| ControlFlow::Continue(());
+        let model = Arc::new(Model::load(&path, &Default::default(), go_on).unwrap());
+        let session = || {
+            let params = SessionParams {
+                context: Some(512),
+                threads: Some(1),
+                ..SessionParams::default()
+            };
+            Session::new(&model, EndTokens::default(), &params).unwrap()
+        };
+
+        let mut batch = SessionBatch::new(&mut session(), 3).unwrap();
+        let cancel = CancelFlag::default();
+        let mut join = |flag: &CancelFlag| {
+            let joined = batch.join(session(), &[5], &DiffusionParams::default(), flag);
+            joined.map_err(|refused| refused.0).unwrap()
+        };
+        let (a, b, c) = (join(&CancelFlag::default()), join(&cancel), join(&cancel));
+        cancel.cancel();
+        batch.members[0].session.reset(); // without a canvas, the pass is refused
+        let go_on = &mut |_: MemberId, _: Event<'_>| ControlFlow::Continue(());
+        assert!(batch.step(go_on).is_err());
+        assert_eq!(batch.len(), 1);
+        assert!(batch.leave(c).is_some(), "done, and not handed out yet");
+        assert!(batch.leave(a).is_some());
+        let finished = batch.step(go_on).unwrap();
+        assert_eq!(finished.len(), 1);
+        assert_eq!(finished[0].id, b);
+        let answer = finished[0].answer.as_ref().unwrap();
+        assert_eq!(answer.generation.finish, FinishReason::Cancelled);
     }
 }

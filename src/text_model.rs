@@ -11,7 +11,7 @@ use crate::chat::{ChatTemplate, Message, RenderOptions};
 use crate::diffusion::EndTokens;
 use crate::error::Result;
 use crate::masked_session::{MaskedSession, MaskedSessionParams};
-use crate::model::{Backbone, EOS_LIST, MaskedModel, Model, PlacementParams};
+use crate::model::{Backbone, EOS_LIST, MaskedModel, Model, ModelParams};
 use crate::session::{Session, SessionParams};
 use crate::vocab::Vocab;
 
@@ -31,7 +31,7 @@ impl TextModel {
     /// As [`Model::load`] and [`Vocab::load`].
     pub fn load(
         path: &Path,
-        params: &PlacementParams,
+        params: &ModelParams,
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Self> {
         Self::new(Arc::new(Model::load(path, params, progress)?))
@@ -53,7 +53,7 @@ impl TextModel<MaskedModel> {
     /// As [`MaskedModel::load`] and [`Vocab::load`].
     pub fn load_masked(
         path: &Path,
-        params: &PlacementParams,
+        params: &ModelParams,
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Self> {
         Self::new(Arc::new(MaskedModel::load(path, params, progress)?))

@@ -11,7 +11,7 @@ use llama_diffusion::model::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::model::{BatchMember, CanvasBatch, DenoiserParams, SequenceDenoiser};
 use llama_diffusion::{
     Answer, CancelFlag, DiffusionParams, FinishReason, FlashAttention, KvType, MemberId, Model,
-    PlacementParams, Session, SessionBatch, SessionParams, Token,
+    ModelParams, Session, SessionBatch, SessionParams, Token,
 };
 
 fn model() -> Arc<Model> {
@@ -19,7 +19,7 @@ fn model() -> Arc<Model> {
     let path = dir.path().join("tiny.gguf");
     let types = WeightTypes::Uniform(TensorType::F32);
     write_synthetic(&path, &Geometry::tiny(), types, 7).unwrap();
-    let load = Model::load(&path, &PlacementParams::default(), &mut |_| {
+    let load = Model::load(&path, &ModelParams::default(), &mut |_| {
         ControlFlow::Continue(())
     });
     Arc::new(load.unwrap())

@@ -11,7 +11,7 @@ use llama_diffusion::model::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::model::{DenoiserParams, SequenceDenoiser};
 use llama_diffusion::{
     CancelFlag, DiffusionParams, EndTokens, Error, Event, FinishReason, FlashAttention, KvType,
-    Model, PlacementParams, Session, SessionParams, TensorOverride, Token,
+    Model, ModelParams, Session, SessionParams, TensorOverride, Token,
 };
 
 static DIR: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
@@ -22,13 +22,13 @@ fn file(name: &str, geometry: &Geometry, ty: TensorType) -> PathBuf {
     path
 }
 
-fn load(path: &std::path::Path, params: &PlacementParams) -> Model {
+fn load(path: &std::path::Path, params: &ModelParams) -> Model {
     Model::load(path, params, &mut |_| ControlFlow::Continue(())).unwrap()
 }
 
 static TINY: LazyLock<Arc<Model>> = LazyLock::new(|| {
     let path = file("tiny.gguf", &Geometry::tiny(), TensorType::F32);
-    Arc::new(load(&path, &PlacementParams::default()))
+    Arc::new(load(&path, &ModelParams::default()))
 });
 
 fn prompt(n: usize) -> Vec<Token> {
@@ -155,7 +155,7 @@ fn a_peaked_distribution_is_mixed_sparsely_and_alike() {
     };
     for (ty, tolerance) in [(TensorType::F32, 1e-5), (TensorType::F16, 2e-3)] {
         let path = file(&format!("peaked-{}.gguf", ty.name()), &Geometry::tiny(), ty);
-        let model = Arc::new(load(&path, &PlacementParams::default()));
+        let model = Arc::new(load(&path, &ModelParams::default()));
         let logits = |sparse: bool, temperature: f32| {
             let mut session = Session::new(&model, EndTokens::default(), &params).unwrap();
             session.prefill(&prompt(20)).unwrap();
@@ -322,7 +322,7 @@ fn steps(model: &Arc<Model>, count: usize) -> (Vec<Token>, Vec<Token>, Vec<f32>)
 #[test]
 fn ggmls_operations_draw_as_our_kernels_do() {
     let path = file("ops.gguf", &Geometry::tiny(), TensorType::F32);
-    let ops = Arc::new(load(&path, &PlacementParams::default()).without_own_kernels());
+    let ops = Arc::new(load(&path, &ModelParams::default()).without_own_kernels());
     let (argmax, sampled, entropy) = steps(&TINY, 1);
     let (ops_argmax, ops_sampled, ops_entropy) = steps(&ops, 1);
     assert_eq!(argmax, ops_argmax);
@@ -350,7 +350,7 @@ fn a_single_expert_works_in_types_that_are_rearranged_for_the_cpu() {
     };
     for ty in [TensorType::F32, TensorType::Q4_0, TensorType::Q4_K] {
         let path = file(&format!("one-{ty}.gguf"), &geometry, ty);
-        let (_, _, entropy) = steps(&Arc::new(load(&path, &PlacementParams::default())), 2);
+        let (_, _, entropy) = steps(&Arc::new(load(&path, &ModelParams::default())), 2);
         assert!(entropy.iter().all(|h| h.is_finite()), "{ty}");
     }
 }
@@ -366,7 +366,7 @@ fn deep_models_fit_their_graphs() {
             ..Geometry::tiny()
         };
         let path = file(&format!("deep-{n_layers}.gguf"), &geometry, TensorType::F32);
-        let model = Arc::new(load(&path, &PlacementParams::default()).without_own_kernels());
+        let model = Arc::new(load(&path, &ModelParams::default()).without_own_kernels());
         let params = SessionParams {
             context: Some(64),
             flash_attention,
@@ -446,12 +446,12 @@ fn weights_in_the_mapped_file_and_copied_ones_are_the_same() {
         TensorType::Q8_0,
     ] {
         let path = file(&format!("{}.gguf", ty.name()), &geometry, ty);
-        let mapped = load(&path, &PlacementParams::default());
+        let mapped = load(&path, &ModelParams::default());
         let copied = load(
             &path,
-            &PlacementParams {
+            &ModelParams {
                 no_mmap: true,
-                ..PlacementParams::default()
+                ..ModelParams::default()
             },
         );
         assert!(mapped.weight_bytes().1 > 0 && copied.weight_bytes().1 == 0);
@@ -476,7 +476,7 @@ fn every_weight_type_runs() {
     let (reference, ..) = steps(
         &Arc::new(load(
             &file("w-f32.gguf", &wide, TensorType::F32),
-            &PlacementParams::default(),
+            &ModelParams::default(),
         )),
         1,
     );
@@ -493,7 +493,7 @@ fn every_weight_type_runs() {
     ] {
         let path = DIR.path().join(format!("w-{name}.gguf"));
         write_synthetic(&path, &wide, name.parse().unwrap(), 7).unwrap();
-        let (argmax, _, entropy) = steps(&Arc::new(load(&path, &PlacementParams::default())), 1);
+        let (argmax, _, entropy) = steps(&Arc::new(load(&path, &ModelParams::default())), 1);
         assert!(entropy.iter().all(|h| h.is_finite() && *h >= 0.0), "{name}");
         // Coarser types move more logits of a random model; garbage would agree nowhere.
         let same = argmax
@@ -513,7 +513,7 @@ fn quantized_and_half_caches_stay_close() {
         ..Geometry::tiny()
     };
     let path = file("cache.gguf", &geometry, TensorType::F32);
-    let model = Arc::new(load(&path, &PlacementParams::default()));
+    let model = Arc::new(load(&path, &ModelParams::default()));
     let logits = |kv_type| {
         let params = SessionParams {
             context: Some(256),
@@ -561,10 +561,10 @@ fn placement_by_name_puts_tensors_elsewhere() {
     }];
     let model = load(
         &path,
-        &PlacementParams {
+        &ModelParams {
             overrides,
             cpu_moe_layers: 2,
-            ..PlacementParams::default()
+            ..ModelParams::default()
         },
     );
     assert_eq!(steps(&Arc::new(model), 2), steps(&TINY, 2));
@@ -574,9 +574,9 @@ fn placement_by_name_puts_tensors_elsewhere() {
     }];
     let refused = Model::load(
         &path,
-        &PlacementParams {
+        &ModelParams {
             overrides,
-            ..PlacementParams::default()
+            ..ModelParams::default()
         },
         &mut |_| ControlFlow::Continue(()),
     );
@@ -588,9 +588,9 @@ fn placement_by_name_puts_tensors_elsewhere() {
     let devices = Some(vec!["nothing".to_owned()]);
     let refused = Model::load(
         &path,
-        &PlacementParams {
+        &ModelParams {
             devices,
-            ..PlacementParams::default()
+            ..ModelParams::default()
         },
         &mut |_| ControlFlow::Continue(()),
     );
@@ -605,13 +605,13 @@ fn placement_by_name_puts_tensors_elsewhere() {
 fn loading_reports_progress_and_can_be_cancelled() {
     let path = file("progress.gguf", &Geometry::tiny(), TensorType::F32);
     let mut seen = Vec::new();
-    Model::load(&path, &PlacementParams::default(), &mut |p| {
+    Model::load(&path, &ModelParams::default(), &mut |p| {
         seen.push(p);
         ControlFlow::Continue(())
     })
     .unwrap();
     assert!(seen.is_sorted() && seen.last() == Some(&1.0));
-    let cancelled = Model::load(&path, &PlacementParams::default(), &mut |_| {
+    let cancelled = Model::load(&path, &ModelParams::default(), &mut |_| {
         ControlFlow::Break(())
     });
     assert!(matches!(cancelled.unwrap_err(), Error::Cancelled));

@@ -17,7 +17,7 @@ use llama_diffusion::ggml::gguf::{self, Gguf, writer::GgufWriter};
 use llama_diffusion::ggml::types::TensorType;
 use llama_diffusion::model::{DenoiserParams, SequenceDenoiser};
 use llama_diffusion::{
-    CancelFlag, FlashAttention, KvType, Model, PlacementParams, Session, SessionParams, Token,
+    CancelFlag, FlashAttention, KvType, Model, ModelParams, Session, SessionParams, Token,
 };
 use safetensors::SafeTensors;
 use serde::Deserialize;
@@ -134,9 +134,9 @@ impl Case {
         } else {
             &path
         };
-        let placement = PlacementParams {
+        let placement = ModelParams {
             devices: Some(run.device.iter().map(|name| name.to_string()).collect()),
-            ..PlacementParams::default()
+            ..ModelParams::default()
         };
         let model = Model::load(path, &placement, &mut |_| ControlFlow::Continue(())).unwrap();
         assert_eq!(model.hparams().vocab_size, self.meta.vocab_size);

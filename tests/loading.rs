@@ -5,15 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use llama_diffusion::model::synthetic::Geometry;
-use llama_diffusion::{
-    Error, MetadataOverride, MetadataValue, Model, PlacementParams, Result, Vocab,
-};
+use llama_diffusion::{Error, MetadataOverride, MetadataValue, Model, ModelParams, Result, Vocab};
 use tempfile::TempDir;
 
 mod common;
 use common::model_file::Editable;
 
-fn load(path: &Path, params: &PlacementParams) -> Result<Model> {
+fn load(path: &Path, params: &ModelParams) -> Result<Model> {
     Model::load(path, params, &mut |_| ControlFlow::Continue(()))
 }
 
@@ -32,10 +30,10 @@ fn a_weight_that_is_not_finite_is_named_when_asked_for() {
     tensor.data[last..].copy_from_slice(&f32::NAN.to_le_bytes());
     file.save(&path);
     for no_mmap in [false, true] {
-        let params = |check_tensors| PlacementParams {
+        let params = |check_tensors| ModelParams {
             no_mmap,
             check_tensors,
-            ..PlacementParams::default()
+            ..ModelParams::default()
         };
         load(&path, &params(false)).unwrap();
         match load(&path, &params(true)) {
@@ -50,11 +48,26 @@ fn a_weight_that_is_not_finite_is_named_when_asked_for() {
         }
     }
     Editable::tiny().save(&path);
-    let params = PlacementParams {
+    let params = ModelParams {
         check_tensors: true,
-        ..PlacementParams::default()
+        ..ModelParams::default()
     };
     load(&path, &params).unwrap();
+}
+
+#[test]
+fn norms_are_always_checked() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("nan.gguf");
+    let mut file = Editable::tiny();
+    let name = "output_norm.weight";
+    let norm = file.tensors.iter_mut().find(|tensor| tensor.name == name);
+    norm.unwrap().data[..4].fill(0xff);
+    file.save(&path);
+    match load(&path, &ModelParams::default()) {
+        Err(Error::Tensor { tensor, .. }) => assert_eq!(tensor, name),
+        other => panic!("{other:?}"),
+    }
 }
 
 /// KiB of this process that the system keeps in memory.
@@ -78,10 +91,10 @@ fn locked_weights_are_locked_as_long_as_the_model_lives() {
     let size = std::fs::metadata(&path).unwrap().len() as usize / 1024;
     for no_mmap in [false, true] {
         let before = locked();
-        let params = PlacementParams {
+        let params = ModelParams {
             no_mmap,
             lock: true,
-            ..PlacementParams::default()
+            ..ModelParams::default()
         };
         let model = load(&path, &params).unwrap();
         assert!(
@@ -96,13 +109,13 @@ fn locked_weights_are_locked_as_long_as_the_model_lives() {
     }
 }
 
-fn with(key: &str, value: MetadataValue) -> PlacementParams {
-    PlacementParams {
+fn with(key: &str, value: MetadataValue) -> ModelParams {
+    ModelParams {
         metadata: vec![MetadataOverride {
             key: key.into(),
             value,
         }],
-        ..PlacementParams::default()
+        ..ModelParams::default()
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use llama_diffusion::ggml::types::TensorType;
 use llama_diffusion::model::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::{
-    CancelFlag, DiffusionParams, EndTokens, Model, PlacementParams, Session, SessionParams,
+    CancelFlag, DiffusionParams, EndTokens, Model, ModelParams, Session, SessionParams,
 };
 
 fn peak_bytes() -> usize {
@@ -36,7 +36,7 @@ fn memory_is_weights_cache_and_three_times_the_logits() {
         std::fs::write("/proc/self/clear_refs", "5").unwrap();
         let before = peak_bytes();
 
-        let model = Model::load(&path, &PlacementParams::default(), &mut |_| {
+        let model = Model::load(&path, &ModelParams::default(), &mut |_| {
             ControlFlow::Continue(())
         })
         .unwrap();

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
-use llama_diffusion::{EndTokens, Model, PlacementParams, Session, SessionParams};
+use llama_diffusion::{EndTokens, Model, ModelParams, Session, SessionParams};
 
 /// More than the machine need have: the system starts them all the same.
 const MANY: usize = 3;
@@ -17,7 +17,7 @@ const MANY: usize = 3;
 #[test]
 fn the_prefill_has_its_own_number_of_threads() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo-q8_0.gguf");
-    let model = Model::load(&path, &PlacementParams::default(), &mut |_| {
+    let model = Model::load(&path, &ModelParams::default(), &mut |_| {
         ControlFlow::Continue(())
     });
     let model = Arc::new(model.unwrap());

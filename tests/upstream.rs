@@ -8,7 +8,7 @@ use llama_diffusion::ggml::types::TensorType;
 use llama_diffusion::ggml::upstream::{UpstreamModel, UpstreamParams};
 use llama_diffusion::model::synthetic::{Geometry, WeightTypes, write_as_gemma4, write_synthetic};
 use llama_diffusion::model::{DenoiserParams, SequenceDenoiser};
-use llama_diffusion::{FlashAttention, KvType, Model, PlacementParams, Token};
+use llama_diffusion::{FlashAttention, KvType, Model, ModelParams, Token};
 
 /// Relative error of the logits behind `tokens`, ours with gelu in F32 and with ggml's table.
 fn compare(model: &Path, tokens: &[Token]) -> [f64; 2] {
@@ -48,7 +48,7 @@ fn compare(model: &Path, tokens: &[Token]) -> [f64; 2] {
 }
 
 fn load(path: &Path) -> Model {
-    Model::load(path, &PlacementParams::default(), &mut |_| {
+    Model::load(path, &ModelParams::default(), &mut |_| {
         ControlFlow::Continue(())
     })
     .unwrap()

@@ -78,6 +78,14 @@ pub(super) fn guard(error: *mut *mut ErrorObject, body: impl FnOnce() -> Result)
     failure.status
 }
 
+/// Runs the end of something that C owned. There is nobody to tell of a panic but the log.
+pub(super) fn release(body: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(body)) {
+        let failure = Failure::panic(payload.as_ref());
+        let _ = catch_unwind(|| tracing::error!("{}", failure.message));
+    }
+}
+
 /// # Safety
 /// `pointer` is NULL or points to a `T` that lives and stays as it is for `'a`.
 pub(super) unsafe fn reference<'a, T>(pointer: *const T, name: &str) -> Result<&'a T> {
@@ -218,7 +226,8 @@ pub(super) unsafe fn fill_text(
 pub(super) unsafe trait Versioned: Copy {
     /// Name in C.
     const NAME: &'static str;
-    /// Size of its first version, below which nothing is a version.
+    /// Size of its first version, below which nothing is a version: the end of that version's last
+    /// field, whatever was appended since.
     const FIRST_SIZE: usize;
 
     fn check_size(size: usize) -> Result {

@@ -1,8 +1,11 @@
 //! Contexts: a conversation with a model.
 
+use std::mem::offset_of;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
-use super::border::{Failure, Result, StructOutput, Versioned, guard, output, read, reference};
+use super::border::{
+    Failure, Result, StructOutput, Versioned, guard, output, read, reference, release,
+};
 use super::error::{ErrorObject, Status};
 use super::fault;
 use super::model::SharedModel;
@@ -75,20 +78,20 @@ pub struct ContextParams {
     pub context_length: usize,
     /// Most tokens of a prompt that are encoded in one pass; 0 is one canvas, at least 256.
     pub batch_size: usize,
-    /// Threads of the CPU; 0 is one for each core.
+    /// Threads of the CPU; 0 is one for each core, fewer for models that are too small for that.
     pub threads: u32,
     /// A `diffusion_kv_type`.
     pub kv_type: i32,
     /// A `diffusion_flash_attention`.
     pub flash_attention: i32,
-    /// Not used yet.
+    /// Must be 0.
     pub reserved: i32,
 }
 
 // SAFETY: integers in C's layout, the size first.
 unsafe impl Versioned for ContextParams {
     const NAME: &'static str = "diffusion_context_params";
-    const FIRST_SIZE: usize = size_of::<Self>();
+    const FIRST_SIZE: usize = offset_of!(Self, reserved) + size_of::<i32>();
 }
 
 impl Default for ContextParams {
@@ -122,6 +125,9 @@ impl ContextParams {
                 return Err(Failure::argument("flash_attention", problem));
             }
         };
+        if self.reserved != 0 {
+            return Err(Failure::argument("reserved", "must be 0"));
+        }
         let unless_0 = |number: usize| (number > 0).then_some(number);
         Ok(SessionParams {
             context: unless_0(self.context_length),
@@ -193,7 +199,7 @@ pub unsafe extern "C" fn diffusion_context_new(
 pub unsafe extern "C" fn diffusion_context_free(context: *mut Context) {
     if !context.is_null() {
         // SAFETY: made by Box::into_raw, given back once.
-        drop(unsafe { Box::from_raw(context) });
+        release(|| drop(unsafe { Box::from_raw(context) }));
     }
 }
 

@@ -1,6 +1,7 @@
 //! The devices that models can run on.
 
 use std::ffi::c_char;
+use std::mem::offset_of;
 
 use super::border::{Failure, StructOutput, Versioned, guard, output};
 use super::error::{ErrorObject, Status};
@@ -49,7 +50,7 @@ pub struct DeviceInfo {
 // SAFETY: integers in C's layout, the size first.
 unsafe impl Versioned for DeviceInfo {
     const NAME: &'static str = "diffusion_device";
-    const FIRST_SIZE: usize = size_of::<Self>();
+    const FIRST_SIZE: usize = offset_of!(Self, reserved) + size_of::<i32>();
 }
 
 fn array<const SIZE: usize>(text: &str) -> [c_char; SIZE] {

@@ -1,11 +1,12 @@
 //! Generation: a prompt into an answer.
 
 use std::ffi::{c_char, c_void};
+use std::mem::offset_of;
 use std::ops::ControlFlow;
 
 use super::border::{
-    Failure, Result, StructOutput, Versioned, fill, guard, output, read, reference, require, slice,
-    text,
+    Failure, Result, StructOutput, Versioned, fill, guard, output, read, reference, release,
+    require, slice, text,
 };
 use super::context::Context;
 use super::error::{ErrorObject, Status, c_text};
@@ -131,7 +132,7 @@ impl CanvasView {
 pub type StepCallback =
     Option<unsafe extern "C" fn(draft: *const DraftView, user_data: *mut c_void) -> bool>;
 
-/// Sees each finished canvas. Returns false to cancel.
+/// Sees each finished canvas. Returns false to cancel; behind the last one there is nothing to cancel.
 pub type CanvasCallback =
     Option<unsafe extern "C" fn(canvas: *const CanvasView, user_data: *mut c_void) -> bool>;
 
@@ -171,7 +172,7 @@ pub struct GenerationParams {
 // SAFETY: numbers, pointers and optional functions in C's layout, the size first.
 unsafe impl Versioned for GenerationParams {
     const NAME: &'static str = "diffusion_params";
-    const FIRST_SIZE: usize = size_of::<Self>();
+    const FIRST_SIZE: usize = offset_of!(Self, confidence_threshold) + size_of::<f32>();
 }
 
 impl GenerationParams {
@@ -290,7 +291,7 @@ pub struct GenerationResult {
 // SAFETY: numbers in C's layout, the size first.
 unsafe impl Versioned for GenerationResult {
     const NAME: &'static str = "diffusion_result";
-    const FIRST_SIZE: usize = size_of::<Self>();
+    const FIRST_SIZE: usize = offset_of!(Self, reserved) + size_of::<i32>();
 }
 
 /// # Safety
@@ -389,8 +390,8 @@ fn most_tokens(session: &mut Session, prompt: usize, params: &DiffusionParams) -
 ///
 /// Errors: `INVALID_ARGUMENT` for parameters out of range, an empty prompt or tokens that are not
 /// in the vocabulary, `CONTEXT_FULL` if not one canvas fits behind the prompt, `BUFFER_TOO_SMALL`,
-/// `CANCELLED` (the canvas callback has seen the canvases that were finished), `BACKEND`, `BUSY`,
-/// `POISONED`. After all of these but the last, the context can be used again.
+/// `CANCELLED` (the canvas callback has seen the canvases that were finished), `OUT_OF_MEMORY`,
+/// `BACKEND`, `BUSY`, `POISONED`. After all of these but the last, the context can be used again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_generate(
     context: *mut Context,
@@ -430,7 +431,9 @@ pub unsafe extern "C" fn diffusion_generate(
 }
 
 /// As `diffusion_generate`, from text to text. The prompt is put into the chat template as the
-/// user's only message, if the model has a template; else it is given to the model as it is.
+/// user's only message, if the model has a template; else it is given to the model as it is. Names of
+/// control tokens in it, such as "<turn|>", become those tokens, as in llama.cpp's chat programs: take
+/// them out of text that others wrote.
 ///
 /// `prompt`, `prompt_length`: UTF-8 and its length in bytes. `text`: receives the answer in UTF-8,
 /// terminated by a zero byte (and any other zero byte in it replaced by U+FFFD), to be ended with
@@ -482,6 +485,6 @@ pub unsafe extern "C" fn diffusion_generate_text(
 pub unsafe extern "C" fn diffusion_string_free(string: *mut c_char) {
     if !string.is_null() {
         // SAFETY: made by CString::into_raw, given back once, its length unchanged.
-        drop(unsafe { std::ffi::CString::from_raw(string) });
+        release(|| drop(unsafe { std::ffi::CString::from_raw(string) }));
     }
 }

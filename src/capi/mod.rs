@@ -2,8 +2,9 @@
 //! from this module (`make header`). The documentation here is written for readers of the header,
 //! whose opening comment (`cbindgen.toml`) has the rules that hold for all of it.
 //!
-//! Every exported function runs in `border::guard`, which turns failures and panics into a
-//! status and an error object. What comes from C is checked there before Rust types are made of
+//! Every exported function that can fail runs in `border::guard`, which turns failures and panics
+//! into a status and an error object, and every one that frees in `border::release`; the others only
+//! read a field. What comes from C is checked there before Rust types are made of
 //! it; ggml never sees it unchecked.
 
 #![allow(

@@ -1,6 +1,7 @@
 //! Models: loading, sharing, asking.
 
 use std::ffi::{CString, c_char, c_void};
+use std::mem::offset_of;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::ptr::null;
@@ -10,12 +11,12 @@ use regex::Regex;
 
 use super::border::{
     Failure, Result, StructOutput, Versioned, c_str, fill_text, guard, optional_c_str, output,
-    read, reference, slice,
+    read, reference, release, slice,
 };
 use super::error::{ErrorObject, Status, c_text};
 use super::fault;
 use crate::ggml::gguf::Value;
-use crate::model::{Model, PlacementParams};
+use crate::model::{self, Model};
 use crate::{EndTokens, TensorOverride, TextModel};
 
 const TOKENIZER: &str = "tokenizer.ggml.model";
@@ -33,7 +34,7 @@ pub struct SharedModel {
 impl SharedModel {
     fn load(
         path: &Path,
-        params: &PlacementParams,
+        params: &model::ModelParams,
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Self> {
         let model = Arc::new(Model::load(path, params, progress)?);
@@ -103,7 +104,7 @@ pub struct ModelParams {
 // SAFETY: integers, pointers and optional functions in C's layout, the size first.
 unsafe impl Versioned for ModelParams {
     const NAME: &'static str = "diffusion_model_params";
-    const FIRST_SIZE: usize = size_of::<Self>();
+    const FIRST_SIZE: usize = offset_of!(Self, no_mmap) + size_of::<i32>();
 }
 
 impl Default for ModelParams {
@@ -127,7 +128,7 @@ impl Default for ModelParams {
 impl ModelParams {
     /// # Safety
     /// The pointers are as documented.
-    unsafe fn placement(&self) -> Result<PlacementParams> {
+    unsafe fn resolve(&self) -> Result<model::ModelParams> {
         // SAFETY: as the caller promises.
         let (devices, split, overrides) = unsafe {
             (
@@ -137,7 +138,7 @@ impl ModelParams {
             )
         };
         let names = |list: &str| list.split(',').map(|name| name.trim().to_owned()).collect();
-        Ok(PlacementParams {
+        Ok(model::ModelParams {
             gpu_layers: usize::try_from(self.gpu_layers).ok(),
             devices: devices.map(|list| match list {
                 "none" => Vec::new(),
@@ -152,7 +153,7 @@ impl ModelParams {
                 .collect::<Result<_>>()?,
             kv_on_host: self.kv_on_host != 0,
             no_mmap: self.no_mmap != 0,
-            ..PlacementParams::default()
+            ..model::ModelParams::default()
         })
     }
 }
@@ -205,10 +206,10 @@ pub unsafe extern "C" fn diffusion_model_load(
     guard(error, || {
         let model = output(model, "model")?;
         // SAFETY: by the rules of the header.
-        let (path, params, placement) = unsafe {
+        let (path, params, loading) = unsafe {
             let path = c_str(path, "path")?;
             let params = read(params, ModelParams::default())?;
-            (path, params, params.placement()?)
+            (path, params, params.resolve()?)
         };
         let mut progress = |share: f32| match params.progress {
             // SAFETY: the caller's function and data, by the rules of the header.
@@ -217,7 +218,7 @@ pub unsafe extern "C" fn diffusion_model_load(
             }
             _ => ControlFlow::Continue(()),
         };
-        let loaded = SharedModel::load(Path::new(path), &placement, &mut progress)?;
+        let loaded = SharedModel::load(Path::new(path), &loading, &mut progress)?;
         // SAFETY: the caller's variable.
         unsafe { model.write(Arc::into_raw(Arc::new(loaded)).cast_mut()) };
         Ok(())
@@ -241,7 +242,7 @@ pub unsafe extern "C" fn diffusion_model_retain(model: *mut SharedModel) -> *mut
 pub unsafe extern "C" fn diffusion_model_free(model: *mut SharedModel) {
     if !model.is_null() {
         // SAFETY: made by Arc::into_raw and held by the caller, who holds it no longer.
-        unsafe { Arc::decrement_strong_count(model) };
+        release(|| unsafe { Arc::decrement_strong_count(model) });
     }
 }
 

@@ -75,6 +75,17 @@ fn sizes_of_no_version_are_refused() {
     }
 }
 
+/// Programs that were compiled with the first header give these sizes for ever.
+#[test]
+#[cfg(target_pointer_width = "64")]
+fn the_first_versions_stay() {
+    assert_eq!(ModelParams::FIRST_SIZE, 72);
+    assert_eq!(ContextParams::FIRST_SIZE, 40);
+    assert_eq!(GenerationParams::FIRST_SIZE, 80);
+    assert_eq!(GenerationResult::FIRST_SIZE, 72);
+    assert_eq!(DeviceInfo::FIRST_SIZE, 352);
+}
+
 #[test]
 fn text_needs_room_for_its_end() {
     let mut size = 0;

@@ -114,35 +114,44 @@ impl Executor {
         })
     }
 
-    /// Replaces the graph and gives its nodes memory.
-    pub(crate) fn load(&mut self, graph: Graph, advice: &str) -> Result<()> {
+    /// Replaces the graph by the one that `build` describes, and gives its nodes memory. Returns what
+    /// `build` does.
+    pub(crate) fn load<T>(
+        &mut self,
+        build: impl Fn(&Graph) -> Result<T>,
+        advice: &str,
+    ) -> Result<T> {
         // The memory of the previous graph's nodes is used again.
-        self.graph = None;
+        self.unload();
+        let graph = Graph::new(self.capacity)?;
+        let built = build(&graph)?;
         // SAFETY: a live scheduler and graph.
         let allocated = unsafe {
             sys::ggml_backend_sched_reset(self.scheduler.as_ptr());
             sys::ggml_backend_sched_alloc_graph(self.scheduler.as_ptr(), graph.raw.as_ptr())
         };
         if !allocated {
-            return Err(self.refused(&graph, advice));
+            drop((built, graph));
+            return Err(self.refused(|graph| build(graph).map(drop), advice));
         }
         self.graph = Some(graph);
-        Ok(())
+        Ok(built)
     }
 
-    /// What to say of a graph whose nodes found no memory. The scheduler is replaced: after a
-    /// failed allocation it holds plans for buffers that it does not have.
-    fn refused(&mut self, graph: &Graph, advice: &str) -> Error {
-        let fresh = |this: &mut Self| -> Result<()> {
-            let scheduler = new_scheduler(&this.backends, this.capacity)?;
-            // SAFETY: owned, and replaced by the new one.
-            unsafe { sys::ggml_backend_sched_free(this.scheduler.as_ptr()) };
-            this.scheduler = scheduler;
-            Ok(())
-        };
+    /// Lets go of the graph, and with it of what it reads.
+    pub(crate) fn unload(&mut self) {
+        self.graph = None;
+    }
+
+    /// What to say of a graph whose nodes found no memory.
+    fn refused(&mut self, build: impl Fn(&Graph) -> Result<()>, advice: &str) -> Error {
         let mut sizes = vec![0; self.backends.len()];
-        let asked = fresh(self).and_then(|()| {
-            // SAFETY: `sizes` has an element for each backend.
+        let asked = self.renew().and_then(|()| {
+            // Built again: the scheduler before has put copies of its own among the other graph's
+            // sources, which went with it.
+            let graph = Graph::new(self.capacity)?;
+            build(&graph)?;
+            // SAFETY: a live scheduler and graph; `sizes` has an element for each backend.
             unsafe {
                 sys::ggml_backend_sched_reserve_size(
                     self.scheduler.as_ptr(),
@@ -150,8 +159,8 @@ impl Executor {
                     sizes.as_mut_ptr(),
                 );
             }
-            // Asking leaves plans as well.
-            fresh(self)
+            drop(graph);
+            self.renew()
         });
         if let Err(error) = asked {
             return error;
@@ -169,6 +178,16 @@ impl Executor {
             bytes,
             advice: advice.into(),
         }
+    }
+
+    /// Replaces the scheduler: after a failed allocation, or one that was only measured, it holds
+    /// plans for buffers that it does not have.
+    fn renew(&mut self) -> Result<()> {
+        let scheduler = new_scheduler(&self.backends, self.capacity)?;
+        // SAFETY: owned, and replaced by the new one.
+        unsafe { sys::ggml_backend_sched_free(self.scheduler.as_ptr()) };
+        self.scheduler = scheduler;
+        Ok(())
     }
 
     /// From now on [`compute`](Self::compute) waits for each row of nodes with one label, and takes
@@ -242,5 +261,50 @@ impl Executor {
                 sys::ggml_backend_sched_get_buffer_size(self.scheduler.as_ptr(), b.raw.as_ptr())
             })
             .sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ggml::types::TensorType;
+
+    #[test]
+    fn a_graph_without_memory_is_an_error_and_the_next_one_works() {
+        let device = Device::cpu().unwrap();
+        let backends = vec![device.backend(1).unwrap()].into();
+        let mut executor = Executor::new(&backends, 8, "test").unwrap();
+        // A product of a column and a row: 256 TB, more than there are addresses.
+        let context = Context::new(2).unwrap();
+        let [many, few] = [1 << 23, 2].map(|rows| {
+            let tensor = context.tensor(TensorType::F32, &[1, rows], "a column");
+            tensor.unwrap()
+        });
+        let memory = device.buffer_type();
+        context.allocate(memory, "a test", "").unwrap();
+        few.write(0, &[3.0_f32, 4.0]).unwrap();
+        let square = |graph: &Graph, column: &Tensor| {
+            let product = graph.context().mul_mat(column, column)?.output();
+            graph.add(&product);
+            Ok(product)
+        };
+        for _ in 0..2 {
+            match executor.load(|graph| square(graph, &many), "buy some") {
+                Err(Error::OutOfMemory { bytes, advice, .. }) => {
+                    assert!(
+                        bytes >= 1 << 48 && advice == "buy some",
+                        "{bytes}, {advice}"
+                    );
+                }
+                Err(other) => panic!("{other}"),
+                Ok(_) => panic!("there was room"),
+            }
+            assert!(executor.compute().is_err(), "nothing is loaded");
+            let product = executor.load(|graph| square(graph, &few), "").unwrap();
+            executor.compute().unwrap();
+            let mut got = [0.0_f32; 4];
+            product.read(0, &mut got).unwrap();
+            assert_eq!(got, [9.0, 12.0, 12.0, 16.0]);
+        }
     }
 }

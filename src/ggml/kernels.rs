@@ -144,7 +144,11 @@ unsafe extern "C" fn sparse_mixture_kernel(
         let node = &*dst;
         let (table, weights) = (&*node.src[0], node.src[1]);
         let (d, positions) = (node.ne[0] as usize, node.ne[1] as usize);
-        let Some(reader) = row_reader(table.type_) else {
+        #[allow(
+            clippy::unnecessary_cast,
+            reason = "C enums are signed on some systems"
+        )]
+        let Some(reader) = row_reader(table.type_ as u32) else {
             return;
         };
         let mut numbers = vec![0.0_f32; d];
@@ -293,7 +297,8 @@ unsafe extern "C" fn draw_kernel(
     }
 }
 
-/// e^x for x <= 0 (up to 88), with a relative error below 2e-7; arguments below -87 give e^-87.
+/// e^x for x <= 0 (up to 88), with a relative error below 2e-7; arguments below -87 give e^-87, NaN
+/// gives NaN.
 #[inline(always)]
 fn exp(x: f32) -> f32 {
     // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits.
@@ -311,7 +316,9 @@ fn exp(x: f32) -> f32 {
     let p = p * r + 0.166_666_66;
     let p = p * r + 0.5;
     let p = p * r * r + r + 1.0;
-    f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23))
+    let scaled = f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23));
+    // The exponent's arithmetic would make a number of NaN.
+    if x.is_nan() { x } else { scaled }
 }
 
 /// tanh x with a relative error below 3e-7.
@@ -585,8 +592,14 @@ mod tests {
         assert_eq!((flat.argmax, flat.sampled), (0, 0));
         assert!((flat.entropy - 40_f32.ln()).abs() < 1e-5);
         assert_eq!(draw(1.0, 1.0 - f32::EPSILON / 2.0).sampled, 39);
-        let broken = draw(f32::NAN, 0.5);
-        assert!(broken.sampled < 40 && broken.argmax < 40 && broken.entropy.is_nan());
+        // Whatever bits a NaN carries: those of erased memory turned into numbers once.
+        for bits in [f32::NAN.to_bits(), 0xffff_ffff, 0x7f80_0001] {
+            let broken = draw(f32::from_bits(bits), 0.5);
+            assert!(broken.sampled < 40 && broken.argmax < 40 && broken.entropy.is_nan());
+            let mut logits = [1.0; 40];
+            logits[7] = f32::from_bits(bits);
+            assert!(draw_row_alone(&logits, 1.0, 30.0, 0.5).0.entropy.is_nan());
+        }
     }
 
     #[test]
@@ -623,16 +636,14 @@ mod tests {
                 .collect();
             weights.write(0, &p).unwrap();
 
-            let graph = Graph::new(8).unwrap();
-            let mixture = graph
-                .context()
-                .sparse_mixture(&table, &weights)
-                .unwrap()
-                .output();
-            graph.add(&mixture);
             let backends = vec![device.backend(2).unwrap()].into();
             let mut executor = Executor::new(&backends, 8, "test").unwrap();
-            executor.load(graph, "").unwrap();
+            let describe = |graph: &Graph| {
+                let mixture = graph.context().sparse_mixture(&table, &weights)?.output();
+                graph.add(&mixture);
+                Ok(mixture)
+            };
+            let mixture = executor.load(describe, "").unwrap();
             executor.compute().unwrap();
             let mut got = vec![0.0; D * POSITIONS];
             mixture.read(0, &mut got).unwrap();

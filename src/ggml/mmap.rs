@@ -41,15 +41,25 @@ impl Mapping {
         Ok(Self(map))
     }
 
-    /// Keeps the file in memory until it is unmapped.
+    /// Keeps the pages that hold `range` in memory until the file is unmapped.
     ///
     /// # Errors
     /// The system does not allow it.
-    pub fn lock(&self) -> io::Result<()> {
+    pub fn lock(&self, range: Range<usize>) -> io::Result<()> {
+        let bytes = self.0.get(range).ok_or(io::ErrorKind::InvalidInput)?;
         #[cfg(unix)]
-        return self.0.lock();
+        {
+            // SAFETY: the pages belong to the mapping; the system rounds to whole ones.
+            match unsafe { libc::mlock(bytes.as_ptr().cast(), bytes.len()) } {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
+        }
         #[cfg(not(unix))]
-        Err(io::ErrorKind::Unsupported.into())
+        {
+            let _ = bytes;
+            Err(io::ErrorKind::Unsupported.into())
+        }
     }
 
     /// Lets the system drop the pages that hold `range`, because their contents were copied

@@ -19,6 +19,10 @@ pub struct BatchMember<'a, 'io> {
     pub output: StepOutput<'io>,
 }
 
+/// ggml reserves memory for graphs of the capacity, and aborts where there is none. No device gains
+/// from as many canvases of 256 tokens as this.
+const MAX_CAPACITY: usize = 256;
+
 /// Denoises the canvases of several sequences in one forward pass. Prefixes, steps and
 /// temperatures may differ; each sequence draws what it would draw alone.
 ///
@@ -35,10 +39,11 @@ impl CanvasBatch {
     /// flash attention).
     ///
     /// # Errors
-    /// The capacity is 0, or memory is not there.
+    /// The capacity is 0 or above 256, or memory is not there.
     pub fn new(like: &SequenceDenoiser, capacity: usize) -> Result<Self> {
-        if capacity == 0 {
-            return Err(Error::parameter("batch of canvases", "use at least 1"));
+        if !(1..=MAX_CAPACITY).contains(&capacity) {
+            let problem = format!("{capacity} sequences: use 1 to {MAX_CAPACITY}");
+            return Err(Error::parameter("batch of canvases", problem));
         }
         let model = Arc::clone(like.model());
         let decoder = Decoder::new(&model, &like.new_backends()?, like.node_choice(), capacity)?;
@@ -58,6 +63,12 @@ impl CanvasBatch {
     /// built for each new combination of sequences and key counts.
     pub fn counters(&self) -> Counters {
         self.decoder.counters()
+    }
+
+    /// Lets go of the graph. It holds the caches of the latest step's sequences, dropped or not, until
+    /// a step of others builds another one.
+    pub fn unload(&mut self) {
+        self.decoder.unload();
     }
 
     /// Bytes of intermediate results.

@@ -90,6 +90,12 @@ impl Decoder {
         self.executor.compute_bytes()
     }
 
+    /// Lets go of the graph, and with it of its sequences' caches.
+    pub(super) fn unload(&mut self) {
+        self.pass = None;
+        self.executor.unload();
+    }
+
     /// Raw logits `[vocab, T]` of the latest step.
     pub(super) fn logits(&self) -> Option<&Tensor> {
         let (_, pass) = self.pass.as_ref()?;
@@ -143,7 +149,7 @@ impl Decoder {
                 .collect(),
         };
         if self.pass.as_ref().is_none_or(|(built, _)| *built != shape) {
-            self.pass = None;
+            self.unload();
             self.canvases = vec![u64::MAX; members.len()];
             self.pass = Some(self.build(&model, shape, members)?);
         }
@@ -171,19 +177,20 @@ impl Decoder {
     ) -> Result<(Shape, Pass)> {
         let hparams = model.hparams();
         let inputs = allocate_inputs(model, hparams.canvas_length, &shape.keys)?;
-        let graph = Graph::new(graph::capacity(hparams, members.len()))?;
         let caches: Vec<_> = members.iter().map(|m| &m.sequence.cache).collect();
         let states: Vec<_> = members.iter().map(|m| &m.sequence.state).collect();
-        let network = Network {
-            graph: &graph,
-            hparams,
-            weights: &model.weights,
-            caches: &caches,
-            inputs: &inputs,
-            choice: self.choice,
+        let describe = |graph: &Graph| {
+            let network = Network {
+                graph,
+                hparams,
+                weights: &model.weights,
+                caches: &caches,
+                inputs: &inputs,
+                choice: self.choice,
+            };
+            network.denoise(&states)
         };
-        let logits = Some(network.denoise(&states)?);
-        self.executor.load(graph, ADVICE)?;
+        let logits = Some(self.executor.load(describe, ADVICE)?);
         self.counters.graphs_built += 1;
         Ok((shape, Pass { inputs, logits }))
     }

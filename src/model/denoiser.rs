@@ -20,6 +20,7 @@ use crate::ggml::convert::to_f32;
 use crate::ggml::cuda::CudaDraw;
 use crate::ggml::tensor::{Context, Tensor, transferred};
 use crate::ggml::types::TensorType;
+use crate::parallel::check_threads;
 
 /// Whether attention runs as one fused operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,14 +98,8 @@ impl SequenceDenoiser {
                 ),
             ));
         }
-        for (threads, flag) in [
-            (params.threads, "threads (-t)"),
-            (params.prefill_threads, "threads of the prefill (-tb)"),
-        ] {
-            if threads == 0 || threads > MAX_THREADS {
-                return Err(Error::parameter(flag, format!("use 1 to {MAX_THREADS}")));
-            }
-        }
+        check_threads(params.threads, "threads (-t)")?;
+        check_threads(params.prefill_threads, "threads of the prefill (-tb)")?;
         if params.batch == 0 {
             return Err(Error::parameter("batch size (-b)", "use at least 1"));
         }
@@ -362,17 +357,18 @@ impl SequenceDenoiser {
 
     fn build_encoder(&mut self, model: &Model, shape: EncodeShape) -> Result<Pass> {
         let inputs = allocate_inputs(model, shape.tokens, &[shape.keys])?;
-        let graph = Graph::new(graph::capacity(model.hparams(), 1))?;
-        let network = Network {
-            graph: &graph,
-            hparams: model.hparams(),
-            weights: &model.weights,
-            caches: &[&self.sequence.cache],
-            inputs: &inputs,
-            choice: self.choice,
+        let describe = |graph: &Graph| {
+            let network = Network {
+                graph,
+                hparams: model.hparams(),
+                weights: &model.weights,
+                caches: &[&self.sequence.cache],
+                inputs: &inputs,
+                choice: self.choice,
+            };
+            network.encode(shape.logits)
         };
-        let logits = network.encode(shape.logits)?;
-        self.encoder.load(graph, ADVICE)?;
+        let logits = self.encoder.load(describe, ADVICE)?;
         self.encoder_graphs += 1;
         Ok(Pass { inputs, logits })
     }
@@ -380,9 +376,6 @@ impl SequenceDenoiser {
 
 /// Positions are I32 in ggml, and slots come in units.
 const MAX_CONTEXT: usize = i32::MAX as usize - SLOT_UNIT;
-
-/// More than any machine has; ggml's limit is 512.
-const MAX_THREADS: usize = 512;
 
 /// A backend for each device of the model.
 fn start_backends(model: &Model, threads: usize) -> Result<Arc<[Backend]>> {

@@ -22,9 +22,9 @@ pub(crate) const LIBLLAMA_ARCHITECTURES: [&str; 4] = ["dream", "llada", "llada-m
 /// Deep models have about a hundred layers; the bound keeps the graph (some 60 nodes a layer)
 /// small.
 const MAX_LAYERS: u32 = 1024;
-/// Logits of a canvas are `canvas_length × vocab_size`, so this bounds them to something that a
-/// machine may have.
-const MAX_CANVAS: u32 = 65_536;
+/// Logits of a canvas are `canvas_length × vocab_size` and its masks `canvas_length × keys`, so this
+/// bounds them to something that a machine may have; 32 times what any model has.
+const MAX_CANVAS: u32 = 8192;
 /// Heads, their size and experts, each; ten times what any model has, and their products still fit.
 const MAX_COUNT: u32 = 4096;
 /// The graph has nodes for each of the experts that a token goes through.

@@ -1,6 +1,8 @@
 //! Which cached positions a token may attend to, and in which slot of the cache a position lies.
 //! Pure arithmetic: no ggml.
 
+use std::ops::Range;
+
 /// The KV cache of one kind of layer as a ring of slots: position `p` lies in slot `p % slots`.
 ///
 /// Full-attention layers have a slot for every position of the context, so nothing wraps. Sliding
@@ -30,36 +32,29 @@ impl KeyLayout {
         end.next_multiple_of(granularity).min(self.slots)
     }
 
-    /// The position that a slot holds when positions below `end` were stored in order.
-    fn position(&self, slot: usize, end: usize) -> Option<usize> {
-        (slot < end).then(|| slot + (end - 1 - slot) / self.slots * self.slots)
+    /// The first position that a query sees.
+    fn first_seen(&self, query: usize) -> usize {
+        self.window
+            .map_or(0, |window| (query + 1).saturating_sub(window))
     }
 
-    fn in_window(&self, key: usize, query: usize) -> bool {
-        self.window.is_none_or(|window| key + window > query)
-    }
-
-    /// One row of a mask over `keys` slots.
-    fn row(
-        &self,
-        keys: usize,
-        end: usize,
-        visible: impl Fn(usize) -> bool,
-    ) -> impl Iterator<Item = u16> {
-        (0..keys).map(move |slot| match self.position(slot, end) {
-            Some(key) if visible(key) => VISIBLE,
-            _ => HIDDEN,
-        })
+    /// Shows positions in a row of a mask that hides all, when positions below `end` are stored: they
+    /// are neighbours in the ring, but for its seam.
+    fn show(&self, positions: Range<usize>, end: usize, row: &mut [u16]) {
+        let first = positions.start.max(end.saturating_sub(self.slots));
+        let count = positions.end - first;
+        let slot = self.slot(first);
+        let before_seam = count.min(self.slots - slot);
+        row[slot..slot + before_seam].fill(VISIBLE);
+        row[..count - before_seam].fill(VISIBLE);
     }
 
     /// The encoder's mask, F16 `[keys, count]`, for tokens at positions `start .. start + count`:
     /// causal, and within the window on sliding layers.
     pub fn causal(&self, start: usize, count: usize, keys: usize) -> Vec<u16> {
-        let mut mask = Vec::with_capacity(keys * count);
-        for query in start..start + count {
-            mask.extend(self.row(keys, start + count, |key| {
-                key <= query && self.in_window(key, query)
-            }));
+        let mut mask = vec![HIDDEN; keys * count];
+        for (query, row) in (start..).zip(mask.chunks_exact_mut(keys)) {
+            self.show(self.first_seen(query)..query + 1, start + count, row);
         }
         mask
     }
@@ -68,8 +63,9 @@ impl KeyLayout {
     /// position sees the whole canvas and, of the prefix, what the canvas's first position sees
     /// (everything, or the last `window - 1` tokens). The window does not move along the canvas.
     pub fn canvas(&self, prefix: usize, canvas: usize, keys: usize) -> Vec<u16> {
-        let visible = |key| key >= prefix || self.in_window(key, prefix);
-        let row: Vec<u16> = self.row(keys, prefix + canvas, visible).collect();
+        let end = prefix + canvas;
+        let mut row = vec![HIDDEN; keys];
+        self.show(self.first_seen(prefix)..end, end, &mut row);
         row.repeat(canvas)
     }
 }
@@ -77,6 +73,11 @@ impl KeyLayout {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The position that a slot holds when positions below `end` were stored in order.
+    fn position(layout: &KeyLayout, slot: usize, end: usize) -> Option<usize> {
+        (slot < end).then(|| slot + (end - 1 - slot) / layout.slots * layout.slots)
+    }
 
     fn visible(
         layout: &KeyLayout,
@@ -87,7 +88,7 @@ mod tests {
     ) -> Vec<usize> {
         let mut seen: Vec<usize> = (0..keys)
             .filter(|slot| mask[query * keys + slot] == VISIBLE)
-            .map(|slot| layout.position(slot, end).unwrap())
+            .map(|slot| position(layout, slot, end).unwrap())
             .collect();
         seen.sort_unstable();
         seen
@@ -150,9 +151,5 @@ mod tests {
             window: Some(5),
         };
         assert_eq!((layout.slot(3), layout.slot(11)), (3, 3));
-        assert_eq!(layout.position(3, 3), None);
-        assert_eq!(layout.position(3, 4), Some(3));
-        assert_eq!(layout.position(3, 11), Some(3));
-        assert_eq!(layout.position(3, 12), Some(11));
     }
 }

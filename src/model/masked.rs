@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use super::file::ModelFile;
 use super::hparams::LIBLLAMA_ARCHITECTURES;
-use super::placement::{OVERRIDE, PlacementParams};
+use super::params::ModelParams;
+use super::placement::OVERRIDE;
 use super::tokenizer::check_tokenizer;
 use super::{Backbone, end_tokens};
 use crate::diffusion::candidates::{CandidateSampler, Choice, Draw};
@@ -18,6 +19,7 @@ use crate::ggml::backend::{Device, DeviceKind};
 use crate::ggml::bidirectional::{BidirectionalContext, BidirectionalModel, LoadParams};
 use crate::ggml::gguf::Gguf;
 use crate::ggml::kv_override::for_libllama;
+use crate::parallel;
 
 const ARCHITECTURE: &str = "general.architecture";
 const SHIFT_LOGITS: &str = "diffusion.shift_logits";
@@ -68,7 +70,7 @@ impl MaskedModel {
     /// [`Error::Cancelled`] if `progress` stopped.
     pub fn load(
         path: &Path,
-        params: &PlacementParams,
+        params: &ModelParams,
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Self> {
         let mut file = ModelFile::open(path)?;
@@ -205,7 +207,7 @@ fn experts_of(layers: usize) -> Vec<String> {
     }
 }
 
-fn load_params(params: &PlacementParams) -> Result<LoadParams> {
+fn load_params(params: &ModelParams) -> Result<LoadParams> {
     let cpu = Device::cpu()?;
     let named = params.devices.iter().flatten();
     let mut devices: Vec<Device> = named
@@ -279,7 +281,7 @@ impl MaskedDenoiser {
         threads: usize,
         fused: Option<bool>,
     ) -> Result<Self> {
-        let threads = threads.max(1);
+        parallel::check_threads(threads, "threads (-t)")?;
         Ok(Self {
             context: BidirectionalContext::new(&model.weights, capacity, threads, fused)?,
             model: Arc::clone(model),
@@ -451,23 +453,9 @@ fn choose(
                 })
                 .collect()
         };
-    if threads == 1 {
-        return work(&mut samplers[0], &mut rows);
-    }
-    let parts = std::thread::scope(|scope| {
-        let shares = rows.chunks_mut(share).zip(samplers);
-        let running: Vec<_> = shares
-            .map(|(rows, sampler)| scope.spawn(|| work(sampler, rows)))
-            .collect();
-        running
-            .into_iter()
-            .map(|thread| match thread.join() {
-                Ok(chosen) => chosen,
-                Err(_) => Err(Error::Ggml("a thread of the sampler failed".into())),
-            })
-            .collect::<Result<Vec<Chosen>>>()
-    })?;
-    Ok(parts.concat())
+    let shares = rows.chunks_mut(share).zip(samplers);
+    let parts = parallel::map(shares, threads, |(rows, sampler)| work(sampler, rows));
+    Ok(parts.into_iter().collect::<Result<Vec<Chosen>>>()?.concat())
 }
 
 fn draw<'a>(position: usize, input: &StepInput<'_>, selection: &Selection<'a>) -> Draw<'a> {

@@ -11,6 +11,7 @@ mod kv_cache;
 pub mod mask;
 pub mod masked;
 pub mod mix;
+mod params;
 mod pass;
 mod placement;
 pub mod profile;
@@ -33,8 +34,8 @@ use file::ModelFile;
 use hparams::Hparams;
 pub use kv_cache::KvType;
 pub use masked::{MaskedDenoiser, MaskedModel};
+pub use params::{ModelParams, TensorOverride};
 use placement::Placement;
-pub use placement::{PlacementParams, TensorOverride};
 pub use rates::DeviceRates;
 use tensors::TensorTable;
 use weights::Weights;
@@ -73,7 +74,7 @@ impl Model {
     /// [`Error::Cancelled`](crate::Error::Cancelled) if `progress` stopped.
     pub fn load(
         path: &Path,
-        params: &PlacementParams,
+        params: &ModelParams,
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Self> {
         Self::from_file(ModelFile::open(path)?, params, progress)
@@ -85,7 +86,7 @@ impl Model {
     /// As [`load`](Self::load).
     pub fn from_file(
         mut file: ModelFile,
-        params: &PlacementParams,
+        params: &ModelParams,
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Self> {
         file.override_metadata(&params.metadata)?;

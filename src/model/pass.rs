@@ -29,20 +29,21 @@ pub(super) fn allocate_inputs(model: &Model, tokens: usize, keys: &[Keys]) -> Re
     Ok(inputs)
 }
 
-/// Keys per attention call come in multiples of this: kernels of the CPU take any number, those of
-/// GPUs want 256.
-fn key_unit(model: &Model) -> usize {
+/// Keys per attention call up to `end` positions come in multiples of this. Kernels of the CPU take
+/// any number, and each key costs them. Those of GPUs want 256 and skip what is hidden at the end:
+/// there a graph serves up to an eighth of its prefix more, as each new one is to be captured again.
+fn key_unit(model: &Model, end: usize) -> usize {
     if model.placement.is_cpu_only() {
         32
     } else {
-        SLOT_UNIT
+        SLOT_UNIT.max(end.next_power_of_two() / 16)
     }
 }
 
 /// Keys that a pass looks at which stores `tokens` behind the cached ones.
 pub(super) fn keys(model: &Model, cache: &KvCache, tokens: usize) -> Keys {
     let end = cache.tokens().len() + tokens;
-    let unit = key_unit(model);
+    let unit = key_unit(model, end);
     Keys {
         full: cache.layout(LayerKind::Full).used(end, unit),
         sliding: cache.layout(LayerKind::Sliding).used(end, unit),

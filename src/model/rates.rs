@@ -7,7 +7,7 @@ use super::Model;
 use super::synthetic::random_weights;
 use crate::error::{Error, Result};
 use crate::ggml::backend::Backend;
-use crate::ggml::compute::{Executor, Graph};
+use crate::ggml::compute::Executor;
 use crate::ggml::tensor::Context;
 use crate::ggml::types::TensorType;
 
@@ -119,10 +119,14 @@ impl Product {
         inputs.allocate(device.buffer_type(), WHAT, ADVICE)?;
         input.write(0, &vec![0.5_f32; SIDE * self.tokens])?;
 
-        let graph = Graph::new(NODES)?;
-        graph.add(&graph.context().mul_mat(&matrix, &input)?);
         let mut executor = Executor::new(backends, NODES, "measurement")?;
-        executor.load(graph, ADVICE)?;
+        executor.load(
+            |graph| {
+                graph.add(&graph.context().mul_mat(&matrix, &input)?);
+                Ok(())
+            },
+            ADVICE,
+        )?;
         executor.compute()?;
         let mut best = None;
         for _ in 0..TIMES {

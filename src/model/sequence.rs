@@ -80,9 +80,10 @@ impl Sequence {
         let softener = |mixture| -> Result<Executor> {
             const NODES: usize = 64;
             let mut softener = Executor::new(backends, NODES, "self-conditioning")?;
-            let graph = Graph::new(NODES)?;
-            graph::soften(&graph, model.hparams(), &model.weights, &state, mixture)?;
-            softener.load(graph, ADVICE)?;
+            let describe = |graph: &Graph| {
+                graph::soften(graph, model.hparams(), &model.weights, &state, mixture)
+            };
+            softener.load(describe, ADVICE)?;
             Ok(softener)
         };
         let dense_softener = softener(Mixture::Dense)?;

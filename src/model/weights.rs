@@ -7,7 +7,8 @@ use half::{bf16, f16};
 
 use super::file::ModelFile;
 use super::hparams::{Hparams, LayerKind};
-use super::placement::{OVERRIDE, Placement, PlacementParams};
+use super::params::ModelParams;
+use super::placement::{OVERRIDE, Placement};
 use super::tensors::{Located, TensorTable};
 use crate::error::{Error, Result};
 use crate::ggml::backend::{BufferType, Device};
@@ -15,6 +16,7 @@ use crate::ggml::convert::{is_finite, to_f32};
 use crate::ggml::tensor::{Context, Tensor};
 use crate::ggml::types::TensorType;
 use crate::ggml::upload::Uploader;
+use crate::parallel;
 
 /// The weights of a model as tensors with memory, and what is computed from them once.
 pub(crate) struct Weights {
@@ -23,7 +25,7 @@ pub(crate) struct Weights {
     /// The output head, `[d, vocab]`: a tensor of its own or the embeddings.
     pub(crate) output: Tensor,
     /// The embeddings with the vocabulary along rows, `[vocab, d]`: what probabilities are
-    /// multiplied with. F32 if the embeddings are, else F16, or BF16 on GPUs.
+    /// multiplied with. F32 if the embeddings are or on ARM, else F16, or BF16 on GPUs.
     pub(crate) embd_transposed: Tensor,
     /// Per layer, F32 `[rope_dims / 2]`: what positions are divided by.
     pub(crate) rope_divisors: Vec<Tensor>,
@@ -55,7 +57,7 @@ impl Weights {
         hparams: &Hparams,
         located: TensorTable<Located>,
         placement: &Placement,
-        params: &PlacementParams,
+        params: &ModelParams,
         progress: Progress<'_>,
     ) -> Result<Self> {
         let chooser = Chooser::new(file, placement, !params.no_mmap)?;
@@ -279,7 +281,7 @@ impl Plan {
         self,
         file: &ModelFile,
         cpu: Device,
-        params: &PlacementParams,
+        params: &ModelParams,
         progress: Progress<'_>,
     ) -> Result<Loaded> {
         let mut memories: Vec<Memory> = Vec::new();
@@ -328,9 +330,6 @@ impl Plan {
                             mapped += located.info.range.len();
                         }
                     }
-                    if params.lock {
-                        warn_unless_locked(mapping.lock());
-                    }
                 }
             }
         }
@@ -351,10 +350,12 @@ impl Plan {
                 Memory::Buffer(buffer_type) => Some(buffer_type),
                 Memory::Mapped(_) => None,
             };
-            if buffer_type.is_some() || params.check_tensors {
-                let part = &file.parts()[located.part];
+            let part = &file.parts()[located.part];
+            // Norms and scalars cost nothing to check, and quantized products may hide their NaNs.
+            let check = params.check_tensors || located.info.shape[1..] == [1; 3];
+            if buffer_type.is_some() || check {
                 let data = part.data(&located.info);
-                if params.check_tensors && !is_finite(located.info.ty, &data) {
+                if check && !is_finite(located.info.ty, &data) {
                     let problem = "has a value that is not finite: the file is damaged, fetch or convert it again";
                     return Err(file.tensor_error(&located.info.name, problem));
                 }
@@ -376,6 +377,14 @@ impl Plan {
         if params.lock {
             for buffer in &buffers {
                 warn_unless_locked(buffer.lock());
+            }
+            for (memory, located) in &self.items {
+                if let (Memory::Mapped(part), Some(mapping)) =
+                    (memory, file.parts()[located.part].mapping())
+                {
+                    debug_assert_eq!(*part, located.part);
+                    warn_unless_locked(mapping.lock(located.info.range.clone()));
+                }
             }
         }
         Ok(Loaded {
@@ -418,6 +427,8 @@ impl Computed {
             // GPUs may sum products with F16 in F16, which a sum over the vocabulary does not bear;
             // BF16 they sum in F32, and it is what the reference multiplies.
             _ if placement.output() != placement.cpu() => TensorType::BF16,
+            // So do ARM's CPUs, and ggml has no fast product with BF16 there.
+            _ if cfg!(target_arch = "aarch64") => TensorType::F32,
             _ => TensorType::F16,
         };
         let embd_transposed =
@@ -529,20 +540,7 @@ fn transpose(file: &ModelFile, embd: &Located, to: &Tensor) -> Result<()> {
         Ok(columns)
     };
     for batch in starts.chunks(threads) {
-        let panels: Vec<Result<Vec<f32>>> = std::thread::scope(|scope| {
-            let workers: Vec<_> = batch
-                .iter()
-                .map(|start| scope.spawn(|| panel(*start)))
-                .collect();
-            let joined = workers.into_iter().map(std::thread::ScopedJoinHandle::join);
-            joined
-                .map(|r| {
-                    r.unwrap_or_else(|_| {
-                        Err(Error::Ggml("transposing the embeddings failed".into()))
-                    })
-                })
-                .collect()
-        });
+        let panels = parallel::map(batch, threads, |start| panel(*start));
         for (start, columns) in batch.iter().zip(panels) {
             let columns = columns?;
             let count = columns.len() / d;

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
 use llama_diffusion::model::synthetic::{Geometry, WeightTypes};
 
@@ -54,7 +55,7 @@ pub struct Args {
     pub steps: usize,
 
     /// Sequences that are denoised together
-    #[arg(long, value_name = "N", default_value = "1", value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = RangedU64ValueParser::<usize>::new().range(1..=256))]
     pub parallel: usize,
 
     /// Threads of the CPU, separated by commas. Default: one for each core

@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 
 use llama_diffusion::chat::{Message, Role};
 use llama_diffusion::cross_entropy::{Exchange, NOISE_LEVELS, Score, score};
-use llama_diffusion::{
-    CancelFlag, Error, PlacementParams, Result, SessionParams, TextModel, Token,
-};
+use llama_diffusion::{CancelFlag, Error, ModelParams, Result, SessionParams, TextModel, Token};
 use serde::Deserialize;
 use serde_json::Map;
 
@@ -132,7 +130,7 @@ pub fn run(args: &CrossEntropyArgs, cancel: &CancelFlag) -> Result<()> {
     let mut first: Option<Vec<f64>> = None;
     for path in &args.models {
         let model = progress::show("loading", cancel, |progress| {
-            TextModel::load(path, &PlacementParams::default(), progress)
+            TextModel::load(path, &ModelParams::default(), progress)
         })?;
         let scores = progress::show("scoring", cancel, |progress| {
             scores(args, &model, &exchanges, progress)

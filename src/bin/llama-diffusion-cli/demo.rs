@@ -5,7 +5,7 @@
 
 use std::ops::ControlFlow;
 
-use llama_diffusion::{PlacementParams, Result, TextModel};
+use llama_diffusion::{ModelParams, Result, TextModel};
 
 /// Loads the demo model.
 ///
@@ -13,7 +13,7 @@ use llama_diffusion::{PlacementParams, Result, TextModel};
 /// As [`TextModel::load`], or the temporary file cannot be written.
 #[cfg(feature = "demo-model")]
 pub fn load(
-    params: &PlacementParams,
+    params: &ModelParams,
     progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
 ) -> Result<TextModel> {
     use std::io::Write as _;
@@ -48,7 +48,7 @@ pub fn load(
 /// # Errors
 /// Always.
 #[cfg(not(feature = "demo-model"))]
-pub fn load(_: &PlacementParams, _: &mut dyn FnMut(f32) -> ControlFlow<()>) -> Result<TextModel> {
+pub fn load(_: &ModelParams, _: &mut dyn FnMut(f32) -> ControlFlow<()>) -> Result<TextModel> {
     Err(llama_diffusion::Error::InvalidParameter {
         parameter: "model".into(),
         problem: "give a GGUF file with -m: this program was built without its demo model".into(),

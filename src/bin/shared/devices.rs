@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 use clap::builder::BoolishValueParser;
-use llama_diffusion::{Device, DeviceKind, PlacementParams, TensorOverride};
+use llama_diffusion::{Device, DeviceKind, ModelParams, TensorOverride};
 use regex::Regex;
 
 /// Where a model lies.
@@ -106,7 +106,7 @@ fn parse_override(text: &str) -> Result<TensorOverride, String> {
 
 impl DeviceArgs {
     /// Where the model lies.
-    pub fn params(&self) -> PlacementParams {
+    pub fn params(&self) -> ModelParams {
         let devices = match (&self.device, self.split_mode) {
             (Some(names), _) if names == "none" => Some(Vec::new()),
             (Some(names), _) => Some(
@@ -118,7 +118,7 @@ impl DeviceArgs {
             (None, SplitMode::None) => gpus().nth(self.main_gpu).map(|device| vec![device.name()]),
             (None, _) => None,
         };
-        PlacementParams {
+        ModelParams {
             gpu_layers: self.gpu_layers.0,
             devices,
             split: self.tensor_split.clone(),
@@ -130,7 +130,7 @@ impl DeviceArgs {
             overrides: self.override_tensor.clone(),
             kv_on_host: self.no_kv_offload,
             no_mmap: self.no_mmap,
-            ..PlacementParams::default()
+            ..ModelParams::default()
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
-use llama_diffusion::{Error, MetadataOverride, PlacementParams, Result};
+use llama_diffusion::{Error, MetadataOverride, ModelParams, Result};
 
 use super::values::parse_metadata;
 use crate::hub;
@@ -78,8 +78,8 @@ impl PlacementArgs {
     }
 
     /// Where the model lies, and what is asked of loading it.
-    pub fn params(&self) -> PlacementParams {
-        PlacementParams {
+    pub fn params(&self) -> ModelParams {
+        ModelParams {
             lock: self.mlock,
             check_tensors: self.check_tensors,
             metadata: self.override_kv.clone(),
