@@ -38,6 +38,7 @@ fn step(criterion: &mut Criterion) {
             prefill_threads: 1,
             kv_type: KvType::F16,
             flash_attention: FlashAttention::Auto,
+            swa_full: false,
         };
         let mut denoiser = SequenceDenoiser::new(&Arc::new(model), &params).unwrap();
         denoiser.begin_canvas().unwrap();

@@ -30,6 +30,10 @@ pub struct SessionParams {
     pub kv_type: KvType,
     /// Fused attention.
     pub flash_attention: FlashAttention,
+    /// Keep the keys and values of all positions on sliding layers too, not only those of the window
+    /// and a pass: more memory and longer steps, but a conversation can go back to any earlier point
+    /// without being read again.
+    pub swa_full: bool,
 }
 
 /// Positions of the KV cache unless the caller says more.
@@ -90,6 +94,7 @@ impl Session {
                 prefill_threads: params.prefill_threads.unwrap_or(threads),
                 kv_type: params.kv_type,
                 flash_attention: params.flash_attention,
+                swa_full: params.swa_full,
             },
         )?;
         Ok(Self { denoiser, end })
@@ -149,6 +154,11 @@ impl Session {
             .take_while(|(a, b)| a == b)
             .count();
         let reused = self.denoiser.truncate(common);
+        if reused < common {
+            tracing::info!(
+                "the sliding window has moved on: {common} tokens are read again; --swa-full (swa_full) keeps them"
+            );
+        }
         for pass in prompt[reused..].chunks(self.denoiser.batch()) {
             if cancel.is_cancelled() {
                 break;

@@ -35,6 +35,7 @@ fn denoiser_of(model: &Arc<Model>, flash: FlashAttention) -> SequenceDenoiser {
         prefill_threads: 1,
         kv_type: KvType::F32,
         flash_attention: flash,
+        swa_full: false,
     };
     SequenceDenoiser::new(model, &params).unwrap()
 }

@@ -237,6 +237,29 @@ fn an_earlier_branch_is_taken_up_only_if_the_sliding_layers_still_hold_it() {
 }
 
 #[test]
+fn a_full_cache_of_sliding_layers_goes_back_to_any_point() {
+    let params = |swa_full| SessionParams {
+        context: Some(4096),
+        kv_type: KvType::F32,
+        swa_full,
+        ..settings()
+    };
+    let (mut full, mut ring) = (session(&params(true)), session(&params(false)));
+    assert!(full.denoiser().memory().0 > ring.denoiser().memory().0);
+    let [answer, same] = [&mut full, &mut ring].map(|session| run(session, &prompt(3000), 1));
+    assert_eq!(answer.generation.canvases, same.generation.canvases);
+    for shared in [2000, 100] {
+        let mut branch = prompt(shared);
+        branch.push(1);
+        let answer = run(&mut full, &branch, 1);
+        assert_eq!(answer.reused, shared);
+        let mut cold = session(&params(false));
+        let canvases = run(&mut cold, &branch, 1).generation.canvases;
+        assert_eq!(answer.generation.canvases, canvases);
+    }
+}
+
+#[test]
 fn threads_passes_and_attention_kernels_do_not_change_the_answer() {
     let reference = tokens(
         &mut session(&SessionParams {
@@ -257,6 +280,7 @@ fn threads_passes_and_attention_kernels_do_not_change_the_answer() {
                     prefill_threads: None,
                     kv_type: KvType::F32,
                     flash_attention,
+                    swa_full: false,
                 };
                 let ours = tokens(&mut session(&params), &prompt(70), 2);
                 assert_eq!(ours, reference, "{params:?}");
@@ -310,6 +334,7 @@ fn steps(model: &Arc<Model>, count: usize) -> (Vec<Token>, Vec<Token>, Vec<f32>)
         prefill_threads: 1,
         kv_type: KvType::F32,
         flash_attention: FlashAttention::Auto,
+        swa_full: false,
     };
     let mut denoiser = SequenceDenoiser::new(model, &params).unwrap();
     denoiser.encode(&prompt(20)).unwrap();

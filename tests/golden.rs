@@ -160,6 +160,7 @@ impl Case {
             prefill_threads: run.threads,
             kv_type: run.kv,
             flash_attention: run.flash,
+            swa_full: false,
         };
         SequenceDenoiser::new(model, &params).unwrap()
     }
@@ -380,6 +381,7 @@ fn generation(case: &Case, model: &Arc<Model>, run: &Run) -> Replay {
         prefill_threads: None,
         kv_type: run.kv,
         flash_attention: run.flash,
+        swa_full: false,
     };
     let mut session = Session::new(model, end, &session_params).unwrap();
 

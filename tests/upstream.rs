@@ -37,6 +37,7 @@ fn compare(model: &Path, tokens: &[Token]) -> [f64; 2] {
         prefill_threads: 1,
         kv_type: KvType::F32,
         flash_attention: FlashAttention::Auto,
+        swa_full: false,
     };
     [load(model), load(model).without_own_kernels()].map(|model| {
         let mut denoiser = SequenceDenoiser::new(&Arc::new(model), &params).unwrap();

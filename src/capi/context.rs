@@ -84,14 +84,15 @@ pub struct ContextParams {
     pub kv_type: i32,
     /// A `diffusion_flash_attention`.
     pub flash_attention: i32,
-    /// Must be 0.
-    pub reserved: i32,
+    /// 1 to keep all positions on sliding-window layers too: more memory and longer steps, but a
+    /// conversation can go back to any earlier point without being read again. Default 0.
+    pub swa_full: i32,
 }
 
 // SAFETY: integers in C's layout, the size first.
 unsafe impl Versioned for ContextParams {
     const NAME: &'static str = "diffusion_context_params";
-    const FIRST_SIZE: usize = offset_of!(Self, reserved) + size_of::<i32>();
+    const FIRST_SIZE: usize = offset_of!(Self, swa_full) + size_of::<i32>();
 }
 
 impl Default for ContextParams {
@@ -103,7 +104,7 @@ impl Default for ContextParams {
             threads: 0,
             kv_type: KvTypeCode::F16 as i32,
             flash_attention: FlashAttentionCode::Auto as i32,
-            reserved: 0,
+            swa_full: 0,
         }
     }
 }
@@ -125,9 +126,6 @@ impl ContextParams {
                 return Err(Failure::argument("flash_attention", problem));
             }
         };
-        if self.reserved != 0 {
-            return Err(Failure::argument("reserved", "must be 0"));
-        }
         let unless_0 = |number: usize| (number > 0).then_some(number);
         Ok(SessionParams {
             context: unless_0(self.context_length),
@@ -136,6 +134,7 @@ impl ContextParams {
             prefill_threads: None,
             kv_type,
             flash_attention,
+            swa_full: self.swa_full != 0,
         })
     }
 }

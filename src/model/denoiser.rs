@@ -49,6 +49,10 @@ pub struct DenoiserParams {
     pub kv_type: KvType,
     /// Fused attention.
     pub flash_attention: FlashAttention,
+    /// Keep the keys and values of all positions on sliding layers too, not only those of the window
+    /// and a pass: more memory and longer steps, but a conversation can go back to any earlier point
+    /// without being read again.
+    pub swa_full: bool,
 }
 
 /// The shape of a pass of the encoder.
@@ -105,7 +109,18 @@ impl SequenceDenoiser {
         }
         let batch = params.batch.min(params.context);
         let pass = canvas.max(batch);
-        let cache = KvCache::new(hparams, placement, params.context, pass, params.kv_type)?;
+        let cache = KvCache::new(
+            hparams,
+            placement,
+            params.context,
+            // With room for a pass over the whole context the ring never turns.
+            if params.swa_full {
+                params.context
+            } else {
+                pass
+            },
+            params.kv_type,
+        )?;
 
         let start = |threads| start_backends(model, threads);
         let backends = start(params.threads)?;

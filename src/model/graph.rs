@@ -29,8 +29,9 @@ pub(crate) struct CacheInputs {
     pub(crate) keys: usize,
 }
 
-/// What the host tells a pass; the tensors have memory of their own, so that nothing is copied
-/// again while their contents stay. T is the tokens of all sequences, which take T / sequences each.
+/// What the host tells a pass; the tensors have memory of their own on the model's first device, so
+/// that the host copies nothing again while their contents stay. (For layers on other devices ggml's
+/// scheduler copies them from there in every pass.) T is the tokens of all sequences, which take T / sequences each.
 pub(crate) struct PassInputs {
     /// I32 `[T]`.
     pub(crate) tokens: Tensor,

@@ -86,6 +86,7 @@ impl Runner {
             prefill_threads: threads,
             kv_type: bench.args.compute.kv_type()?,
             flash_attention: bench.args.compute.flash_attention(),
+            swa_full: bench.args.compute.swa_full,
         };
         let count = bench.args.parallel;
         let mut sequences: Vec<_> = (0..count)

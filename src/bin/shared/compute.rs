@@ -1,6 +1,7 @@
 //! Flags that say how passes over a model are computed, spelled as for llama.cpp.
 
 use clap::ValueEnum;
+use clap::builder::BoolishValueParser;
 use llama_diffusion::{Error, FlashAttention, KvType, Result};
 
 /// How passes are computed.
@@ -44,6 +45,11 @@ pub struct ComputeArgs {
         env = "LLAMA_ARG_CACHE_TYPE_V"
     )]
     cache_type_v: KvType,
+
+    /// Keep all positions on sliding-window layers too: more memory and longer steps, but a
+    /// conversation can go back to any earlier point without being read again
+    #[arg(long, value_parser = BoolishValueParser::new(), env = "LLAMA_ARG_SWA_FULL")]
+    pub swa_full: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

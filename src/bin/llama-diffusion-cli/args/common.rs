@@ -123,6 +123,7 @@ impl CommonArgs {
             prefill_threads: given(self.threads_batch),
             kv_type: self.compute.kv_type()?,
             flash_attention: self.compute.flash_attention(),
+            swa_full: self.compute.swa_full,
         })
     }
 }
