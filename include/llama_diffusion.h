@@ -481,7 +481,7 @@ typedef struct diffusion_context_params {
      */
     size_t batch_size;
     /**
-     * Threads of the CPU; 0 is one for each core.
+     * Threads of the CPU; 0 is one for each core, fewer for models that are too small for that.
      */
     uint32_t threads;
     /**
@@ -493,9 +493,10 @@ typedef struct diffusion_context_params {
      */
     int32_t flash_attention;
     /**
-     * Not used yet.
+     * 1 to keep all positions on sliding-window layers too: more memory and longer steps, but a
+     * conversation can go back to any earlier point without being read again. Default 0.
      */
-    int32_t reserved;
+    int32_t swa_full;
 } diffusion_context_params;
 
 /**
@@ -596,7 +597,7 @@ typedef struct diffusion_canvas {
 } diffusion_canvas;
 
 /**
- * Sees each finished canvas. Returns false to cancel.
+ * Sees each finished canvas. Returns false to cancel; behind the last one there is nothing to cancel.
  */
 typedef bool (*diffusion_canvas_callback)(const struct diffusion_canvas *canvas, void *user_data);
 
@@ -746,10 +747,13 @@ uint32_t diffusion_abi_version(void);
  * Loads backends for other devices, plug-ins of ggml, from a directory. Models that are loaded
  * afterwards may use them. Not to be called while another thread lists devices or loads a model.
  *
+ * Plug-ins must come from the same build as this library: one with the feature
+ * `dynamic-backends`, which loads those beside the library by itself.
+ *
  * `directory`: path in UTF-8, terminated by a zero byte.
  *
- * Errors: `INVALID_ARGUMENT` if it is not a directory. Files that are no backends, or none for
- * this machine, are passed over with a line in the log.
+ * Errors: `INVALID_ARGUMENT` if it is not a directory, or if this library has its backends linked
+ * in. Files that are no backends, or none for this machine, are passed over with a line in the log.
  */
 diffusion_status diffusion_load_backends(const char *directory, struct diffusion_error **error);
 
@@ -902,7 +906,8 @@ diffusion_status diffusion_detokenize(const struct diffusion_model *model,
 
 /**
  * The prompt of a conversation, up to the opening of the model's next turn, by the chat template
- * of the file. Any thread may call it. `diffusion_detokenize` with `special` shows it as text.
+ * of the file. Any thread may call it. `diffusion_detokenize` with `special` shows it as text. Names
+ * of control tokens in the messages become those tokens: take them out of text that others wrote.
  *
  * `messages`: JSON, such as `[{"role": "user", "content": "Hello!"}]`, terminated by a zero byte.
  * `variables`: a JSON object for the template, such as `{"enable_thinking": true}`, or NULL.
@@ -998,8 +1003,8 @@ diffusion_status diffusion_params_init(const struct diffusion_model *model,
  *
  * Errors: `INVALID_ARGUMENT` for parameters out of range, an empty prompt or tokens that are not
  * in the vocabulary, `CONTEXT_FULL` if not one canvas fits behind the prompt, `BUFFER_TOO_SMALL`,
- * `CANCELLED` (the canvas callback has seen the canvases that were finished), `BACKEND`, `BUSY`,
- * `POISONED`. After all of these but the last, the context can be used again.
+ * `CANCELLED` (the canvas callback has seen the canvases that were finished), `OUT_OF_MEMORY`,
+ * `BACKEND`, `BUSY`, `POISONED`. After all of these but the last, the context can be used again.
  */
 diffusion_status diffusion_generate(struct diffusion_context *context,
                                     const int32_t *prompt,
@@ -1013,7 +1018,9 @@ diffusion_status diffusion_generate(struct diffusion_context *context,
 
 /**
  * As `diffusion_generate`, from text to text. The prompt is put into the chat template as the
- * user's only message, if the model has a template; else it is given to the model as it is.
+ * user's only message, if the model has a template; else it is given to the model as it is. Names of
+ * control tokens in it, such as "<turn|>", become those tokens, as in llama.cpp's chat programs: take
+ * them out of text that others wrote.
  *
  * `prompt`, `prompt_length`: UTF-8 and its length in bytes. `text`: receives the answer in UTF-8,
  * terminated by a zero byte (and any other zero byte in it replaced by U+FFFD), to be ended with

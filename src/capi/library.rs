@@ -31,10 +31,13 @@ pub extern "C" fn diffusion_abi_version() -> u32 {
 /// Loads backends for other devices, plug-ins of ggml, from a directory. Models that are loaded
 /// afterwards may use them. Not to be called while another thread lists devices or loads a model.
 ///
+/// Plug-ins must come from the same build as this library: one with the feature
+/// `dynamic-backends`, which loads those beside the library by itself.
+///
 /// `directory`: path in UTF-8, terminated by a zero byte.
 ///
-/// Errors: `INVALID_ARGUMENT` if it is not a directory. Files that are no backends, or none for
-/// this machine, are passed over with a line in the log.
+/// Errors: `INVALID_ARGUMENT` if it is not a directory, or if this library has its backends linked
+/// in. Files that are no backends, or none for this machine, are passed over with a line in the log.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_load_backends(
     directory: *const c_char,
