@@ -2,7 +2,7 @@
 # make run PROMPT="…"         another prompt
 # make run CUDA=1             on an NVIDIA GPU
 # make test                   all tests
-# make install                the C library, to PREFIX (/usr/local) below DESTDIR
+# make install                the C library, to PREFIX (/usr/local) below DESTDIR; also with CUDA=1
 # make header                 write include/llama_diffusion.h from src/capi
 # make ffi-test               the tests of the C library, in C, C++ and Go
 #
@@ -11,21 +11,29 @@
 PROMPT ?= What is the capital of Norway?
 export PROMPT
 
+quote = '$(subst ','\'',$(1))'
+
 cargo_flags := --release --locked
-features := $(if $(filter-out 0,$(CUDA)),--features cuda)
+cuda := $(filter-out 0,$(CUDA))
+# Cargo gives the library one name with any features: CUDA's would be taken for the usual one.
+target_dir := $(or $(CARGO_TARGET_DIR),target)$(if $(cuda),/cuda)
+build_flags := $(cargo_flags) --target-dir $(call quote,$(target_dir)) $(if $(cuda),--features cuda)
+docs_rs_flags := --locked --target-dir target/docs-rs
 
 .PHONY: run test tools header install ffi-test
 
 run: tools
-	cargo run $(cargo_flags) $(features) --bin llama-diffusion-cli -- -p "$$PROMPT"
+	cargo run $(build_flags) --bin llama-diffusion-cli -- -p "$$PROMPT"
 
 test: tools
 	@tools/install_build_tools.sh test
 	cargo fmt --check
 	cargo clippy $(cargo_flags) --all-targets -- -D warnings
 	cargo test $(cargo_flags)
-	# As docs.rs builds it: without llama.cpp's libraries.
-	DOCS_RS=1 RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib --target-dir target/docs-rs
+	# As docs.rs builds it, without llama.cpp's libraries; and what only other features compile.
+	DOCS_RS=1 RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --lib $(docs_rs_flags)
+	DOCS_RS=1 cargo clippy --lib --bins --no-default-features --features cuda,rpc,vulkan $(docs_rs_flags) -- -D warnings
+	DOCS_RS=1 cargo clippy --lib --bins --features cuda,dynamic-backends,portable $(docs_rs_flags) -- -D warnings
 	ffi-tests/run.sh
 
 tools:
@@ -36,9 +44,14 @@ PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 # What a program needs beside the static library.
-PRIVATE_LIBS ?= -lstdc++ -lm -lpthread -ldl
+PRIVATE_LIBS ?= $(strip $(if $(cuda),$(cuda_libs)) -lstdc++ -lm -lpthread -ldl)
+# In the toolkit whose compiler build.rs takes; where there is no driver, it has a stub of libcuda.
+nvcc = $(realpath $(or $(shell command -v "$${CUDACXX:-nvcc}" 2>/dev/null),$(CUDA_PATH)/bin/nvcc))
+cuda_root = $(or $(patsubst %/bin/nvcc,%,$(nvcc)),/usr/local/cuda)
+cuda_libs = $(addprefix -L,$(wildcard $(cuda_root)/lib64 $(cuda_root)/lib64/stubs)) \
+	-lcudart -lcublas -lcublasLt -lcuda
 
-release := $(or $(CARGO_TARGET_DIR),target)/release
+release := $(target_dir)/$(if $(CARGO_BUILD_TARGET),$(CARGO_BUILD_TARGET)/)release
 version := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 abi := $(shell sed -n 's/.*DIFFUSION_ABI_VERSION: u32 = \(.*\);/\1/p' src/capi/library.rs)
 fill = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|g' \
@@ -47,19 +60,32 @@ fill = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@INCLUD
 header:
 	LLAMA_DIFFUSION_WRITE_HEADER=1 cargo test $(cargo_flags) --test header
 
+# Removed first, as Cargo may be configured to build somewhere else: an old library must not pass for the new.
+install: built := $(call quote,$(release))
+install: lib := $(call quote,$(DESTDIR)$(LIBDIR))
+install: include := $(call quote,$(DESTDIR)$(INCLUDEDIR))
 install:
-	cargo build $(cargo_flags) $(features) --lib
-	install -d $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(LIBDIR)/cmake/llama_diffusion
-	install -m 644 include/llama_diffusion.h include/llama_diffusion.hpp $(DESTDIR)$(INCLUDEDIR)
-	install -m 644 $(release)/libllama_diffusion.a $(DESTDIR)$(LIBDIR)
-	install -m 755 $(release)/libllama_diffusion.so $(DESTDIR)$(LIBDIR)/libllama_diffusion.so.$(version)
-	ln -sf libllama_diffusion.so.$(version) $(DESTDIR)$(LIBDIR)/libllama_diffusion.so.$(abi)
-	ln -sf libllama_diffusion.so.$(abi) $(DESTDIR)$(LIBDIR)/libllama_diffusion.so
-	$(fill) packaging/llama_diffusion.pc.in >$(DESTDIR)$(LIBDIR)/pkgconfig/llama_diffusion.pc
-	$(fill) packaging/llama_diffusionConfig.cmake.in \
-		>$(DESTDIR)$(LIBDIR)/cmake/llama_diffusion/llama_diffusionConfig.cmake
-	$(fill) packaging/llama_diffusionConfigVersion.cmake.in \
-		>$(DESTDIR)$(LIBDIR)/cmake/llama_diffusion/llama_diffusionConfigVersion.cmake
+	@[ "$$(uname -s)" = Linux ] || { echo "error: make install is for Linux only" >&2; exit 1; }
+	@for path in $(call quote,$(PREFIX)) $(call quote,$(LIBDIR)) $(call quote,$(INCLUDEDIR)); do \
+		case $$path in [!/]* | *[[:space:]\"\'\\\&\|\;]*) \
+			printf "error: '%s' is no absolute path without white space, quotes and any of %s\n" \
+				"$$path" '\ & | ;' >&2; exit 1 ;; \
+		esac; \
+	done
+	rm -f $(built)/libllama_diffusion.a $(built)/libllama_diffusion.so
+	cargo build $(build_flags) --lib
+	install -d $(include) $(lib)/pkgconfig $(lib)/cmake/llama_diffusion
+	install -m 644 include/llama_diffusion.h include/llama_diffusion.hpp $(include)
+	install -m 644 $(built)/libllama_diffusion.a $(lib)
+	install -m 755 $(built)/libllama_diffusion.so $(lib)/libllama_diffusion.so.$(version)
+	ln -sf libllama_diffusion.so.$(version) $(lib)/libllama_diffusion.so.$(abi)
+	ln -sf libllama_diffusion.so.$(abi) $(lib)/libllama_diffusion.so
+	for file in llama_diffusion.pc llama_diffusionConfig.cmake llama_diffusionConfigVersion.cmake; do \
+		$(fill) packaging/$$file.in >$(built)/$$file || exit; \
+	done
+	install -m 644 $(built)/llama_diffusion.pc $(lib)/pkgconfig
+	install -m 644 $(built)/llama_diffusionConfig.cmake $(built)/llama_diffusionConfigVersion.cmake \
+		$(lib)/cmake/llama_diffusion
 
 ffi-test:
 	ffi-tests/run.sh

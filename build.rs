@@ -14,20 +14,6 @@ mod source;
 #[path = "build/tools.rs"]
 mod tools;
 
-/// What the build depends on besides its source.
-const VARIABLES: [&str; 10] = [
-    "CC",
-    "CMAKE",
-    "CMAKE_GENERATOR",
-    "CUDACXX",
-    "CUDA_PATH",
-    "CXX",
-    "DOCS_RS",
-    "LIBCLANG_PATH",
-    "LLAMA_CPP_DIR",
-    "LLAMA_DIFFUSION_CMAKE_ARGS",
-];
-
 fn main() {
     if let Err(message) = run() {
         println!("cargo::error={message}");
@@ -38,7 +24,8 @@ fn run() -> Result<(), String> {
     for file in ["build", "src/ggml/cuda", "build.rs", "Cargo.toml"] {
         println!("cargo:rerun-if-changed={file}"); // Cargo.toml has the pin
     }
-    for variable in VARIABLES {
+    let options = options::Options::from_env(|name| env::var(name).ok());
+    for variable in options.variables() {
         println!("cargo:rerun-if-env-changed={variable}");
     }
     let directory = |variable| {
@@ -48,7 +35,6 @@ fn run() -> Result<(), String> {
     };
     let (manifest_dir, out_dir) = (directory("CARGO_MANIFEST_DIR")?, directory("OUT_DIR")?);
 
-    let options = options::Options::from_env(|name| env::var(name).ok());
     options.check()?;
     let source = source::Source::find(&manifest_dir)?;
     println!("cargo:rustc-env=LLAMA_DIFFUSION_LLAMA_CPP={}", source.name);

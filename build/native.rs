@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::options::{Options, extra_cmake_args};
+use crate::options::{Options, extra_cmake_args, is_plug_in, profile_directory};
 use crate::source::Source;
 use crate::tools::{Tool, find_program};
 
@@ -31,13 +31,16 @@ pub fn build(options: &Options, source: &Source, out_dir: &Path) -> Result<(), S
             .into_iter()
             .map(|(name, value)| (name, value.into())),
     );
-    let use_ninja =
-        cfg!(unix) && env::var_os("CMAKE_GENERATOR").is_none() && on_path("ninja").is_some();
+    let use_ninja = cfg!(unix) && !is_set(options, "CMAKE_GENERATOR") && on_path("ninja").is_some();
     let generator = use_ninja.then_some("Ninja");
-    let compilers = ["CC", "CXX"].map(env::var_os);
+    let environment: Vec<(String, OsString)> = options
+        .variables()
+        .into_iter()
+        .filter_map(|name| env::var_os(&name).map(|value| (name, value)))
+        .collect();
     start_afresh_if_changed(
         &build_dir,
-        &format!("{generator:?} {compilers:?} {defines:?}"),
+        &format!("{generator:?} {environment:?} {defines:?}"),
     )?;
 
     let mut config = cmake::Config::new("build");
@@ -67,11 +70,19 @@ fn on_path(name: impl AsRef<OsStr>) -> Option<PathBuf> {
     find_program(name.as_ref(), env::var_os("PATH").as_deref())
 }
 
+fn is_set(options: &Options, variable: &str) -> bool {
+    let mut forms = options.variable_forms(variable).into_iter();
+    forms.any(|name| env::var_os(name).is_some())
+}
+
 fn check_tools(options: &Options) -> Result<(), String> {
     // What the user names in these variables, cmake looks for.
-    let need = |variable: &str, program: &str, tool: Tool| match env::var_os(variable) {
-        None if on_path(program).is_none() => Err(tool.missing()),
-        _ => Ok(()),
+    let need = |variable: &str, program: &str, tool: Tool| {
+        if is_set(options, variable) || on_path(program).is_some() {
+            Ok(())
+        } else {
+            Err(tool.missing())
+        }
     };
     need("CMAKE", "cmake", Tool::Cmake)?;
     // Visual Studio's compiler is not on PATH, and a cross compiler has a name of its own.
@@ -155,20 +166,36 @@ fn link_line(build_dir: &Path) -> Result<Vec<String>, String> {
 }
 
 /// Copies the shared libraries to where Cargo puts binaries, tests and benches: plug-ins are looked
-/// for in the directory of the executable.
+/// for in the directory of the program or of the package's shared library.
 fn install_beside_binaries(libraries: &Path, out_dir: &Path) -> Result<(), String> {
-    // out_dir is PROFILE/build/PACKAGE-HASH/out.
-    let profile = out_dir.ancestors().nth(3).unwrap_or(out_dir);
-    let io = |error: std::io::Error| format!("{}: {error}", libraries.display());
-    for entry in fs::read_dir(libraries).map_err(io)? {
-        let library = entry.map_err(io)?;
-        for directory in [profile.to_owned(), profile.join("deps")] {
-            let copy = directory.join(library.file_name());
-            // A process that has the old file mapped keeps it.
-            if copy.exists() {
-                fs::remove_file(&copy).map_err(io)?;
+    let profile = profile_directory(out_dir).ok_or_else(|| {
+        format!(
+            "the feature `dynamic-backends` lays libraries beside the binaries, but Cargo's OUT_DIR does \
+             not tell where those are: {} is not of the form PROFILE/build/PACKAGE/out",
+            out_dir.display()
+        )
+    })?;
+    let names = |directory: &Path| -> Result<Vec<OsString>, String> {
+        let entries = fs::read_dir(directory).and_then(|entries| {
+            let names = entries.map(|entry| Ok(entry?.file_name()));
+            names.collect()
+        });
+        entries.map_err(|error| format!("{}: {error}", directory.display()))
+    };
+    let built = names(libraries)?;
+    for directory in [profile.to_owned(), profile.join("deps")] {
+        let failed = |name: &OsString, error: std::io::Error| {
+            format!("{}: {error}", directory.join(name).display())
+        };
+        // ggml would load plug-ins of another build as well. A process that has an old file mapped keeps it.
+        for name in &names(&directory)? {
+            if built.contains(name) || name.to_str().is_some_and(is_plug_in) {
+                fs::remove_file(directory.join(name)).map_err(|error| failed(name, error))?;
             }
-            fs::copy(library.path(), copy).map_err(io)?;
+        }
+        for name in &built {
+            fs::copy(libraries.join(name), directory.join(name))
+                .map_err(|error| failed(name, error))?;
         }
     }
     Ok(())

@@ -3,6 +3,31 @@
 
 use std::path::Path;
 
+/// The environment that the build depends on: this crate's, cmake's, and that of the crates `bindgen`,
+/// `cc` and `cmake`.
+const VARIABLES: [&str; 20] = [
+    "CC",
+    "CFLAGS",
+    "CMAKE",
+    "CMAKE_GENERATOR",
+    "CMAKE_PREFIX_PATH",
+    "CMAKE_TOOLCHAIN_FILE",
+    "CUDAARCHS",
+    "CUDACXX",
+    "CUDAFLAGS",
+    "CUDAHOSTCXX",
+    "CUDA_PATH",
+    "CXX",
+    "CXXFLAGS",
+    "DOCS_RS",
+    "LDFLAGS",
+    "LIBCLANG_PATH",
+    "LLAMA_CPP_DIR",
+    "LLAMA_DIFFUSION_CMAKE_ARGS",
+    "MACOSX_DEPLOYMENT_TARGET",
+    "VULKAN_SDK",
+];
+
 /// The Cargo features and the target of a build.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -20,6 +45,8 @@ pub struct Options {
     pub portable: bool,
     /// The target is not the machine that builds.
     pub cross: bool,
+    /// `TARGET`.
+    pub target: String,
     /// `CARGO_CFG_TARGET_OS`.
     pub target_os: String,
     /// `CARGO_CFG_TARGET_ENV`.
@@ -38,9 +65,28 @@ impl Options {
             dynamic_backends: feature("DYNAMIC_BACKENDS"),
             portable: feature("PORTABLE"),
             cross: var("HOST") != var("TARGET"),
+            target: var("TARGET").unwrap_or_default(),
             target_os: var("CARGO_CFG_TARGET_OS").unwrap_or_default(),
             target_env: var("CARGO_CFG_TARGET_ENV").unwrap_or_default(),
         }
+    }
+
+    /// The names of the environment variables that the build depends on.
+    pub fn variables(&self) -> Vec<String> {
+        let forms = |name| self.variable_forms(name);
+        VARIABLES.into_iter().flat_map(forms).collect()
+    }
+
+    /// The names under which the crates `cc` and `cmake` look for a variable.
+    pub fn variable_forms(&self, name: &str) -> [String; 5] {
+        let target = &self.target;
+        [
+            name.to_owned(),
+            format!("{name}_{target}"),
+            format!("{name}_{}", target.replace(['-', '.'], "_")),
+            format!("TARGET_{name}"),
+            format!("HOST_{name}"),
+        ]
     }
 
     /// Refuses what cannot be built, with the reason.
@@ -207,6 +253,20 @@ pub fn extra_cmake_args(text: &str) -> Result<Vec<(String, String)>, String> {
                 })
         })
         .collect()
+}
+
+/// The directory of the binaries for a build script's `OUT_DIR`, PROFILE/build/PACKAGE-HASH/out.
+pub fn profile_directory(out_dir: &Path) -> Option<&Path> {
+    let build = out_dir.parent()?.parent()?;
+    (out_dir.ends_with("out") && build.ends_with("build"))
+        .then(|| build.parent())
+        .flatten()
+}
+
+/// Whether ggml takes a file of this name for a plug-in.
+pub fn is_plug_in(name: &str) -> bool {
+    name.starts_with("libggml-") && name.ends_with(".so")
+        || name.starts_with("ggml-") && name.ends_with(".dll")
 }
 
 fn search(directory: &Path) -> String {

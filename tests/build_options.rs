@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::Path;
 
-use options::{Options, extra_cmake_args};
+use options::{Options, extra_cmake_args, is_plug_in, profile_directory};
 use tools::{Tool, find_program};
 
 #[path = "../build/options.rs"]
@@ -233,6 +233,48 @@ fn shared_libraries_are_found_beside_the_binary_and_bring_their_own_cxx_runtime(
     );
     assert!(rpath("windows", &["DYNAMIC_BACKENDS"]).is_empty());
     assert!(rpath("linux", &[]).is_empty());
+}
+
+#[test]
+fn the_environment_is_watched_under_all_names_that_the_crates_cc_and_cmake_read() {
+    let environment = |name: &str| (name == "TARGET").then(|| "thumbv8m.main-none-eabi".to_owned());
+    let options = Options::from_env(environment);
+    assert_eq!(
+        options.variable_forms("CC"),
+        [
+            "CC",
+            "CC_thumbv8m.main-none-eabi",
+            "CC_thumbv8m_main_none_eabi",
+            "TARGET_CC",
+            "HOST_CC",
+        ]
+    );
+    let watched = options.variables();
+    for name in ["CXXFLAGS", "TARGET_CFLAGS", "CUDAARCHS", "LLAMA_CPP_DIR"] {
+        assert!(watched.contains(&name.to_owned()), "{name}");
+    }
+}
+
+#[test]
+fn shared_libraries_go_where_cargo_puts_binaries() {
+    let profile = |out_dir| profile_directory(Path::new(out_dir));
+    assert_eq!(
+        profile("/t/x86_64-unknown-linux-gnu/release/build/llama-diffusion-1f/out"),
+        Some(Path::new("/t/x86_64-unknown-linux-gnu/release"))
+    );
+    assert_eq!(profile("/t/release/build/llama-diffusion/1f/out"), None);
+    assert_eq!(profile("/t/release/build/llama-diffusion-1f/output"), None);
+    assert_eq!(profile("out"), None);
+}
+
+#[test]
+fn plug_ins_are_told_from_other_libraries() {
+    for name in ["libggml-cpu-haswell.so", "libggml-cuda.so", "ggml-cpu.dll"] {
+        assert!(is_plug_in(name), "{name}");
+    }
+    for name in ["libllama_diffusion.so", "libllama.so", "libggml-1f.rlib"] {
+        assert!(!is_plug_in(name), "{name}");
+    }
 }
 
 #[test]
