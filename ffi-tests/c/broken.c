@@ -1,7 +1,9 @@
 /*
  * Wrong on purpose: the checkers that the other tests run under must find this.
- * Arguments: "leak", "use-after-free", "overflow" or "nothing", and a model.
+ * Arguments: "leak", "use-after-free", "overflow", "undefined" or "nothing", and a model.
  */
+#include <limits.h>
+
 #include "check.h"
 
 int main(int argc, char **argv) {
@@ -34,6 +36,8 @@ int main(int argc, char **argv) {
                                 &error));
         fprintf(stderr, "%d\n", (int)tokens[2]);
         free(tokens);
+    } else if (strcmp(argv[1], "undefined") == 0) {
+        fprintf(stderr, "%d\n", INT_MAX + argc);
     } else {
         CHECK(strcmp(argv[1], "nothing") == 0);
     }
