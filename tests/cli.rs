@@ -53,6 +53,7 @@ fn path(dir: &TempDir, name: &str, contents: &[u8]) -> String {
 
 const QUESTION: &str = "What is the capital of Norway?";
 const ANSWER: &str = "The capital of Norway is Oslo.\n";
+const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/demo-q8_0.gguf");
 
 #[test]
 fn a_question_is_answered() {
@@ -335,4 +336,136 @@ fn an_interrupted_answer_ends_with_130_and_its_summary() {
         rest.contains("total time: ") && rest.contains("(interrupted)"),
         "{rest}"
     );
+}
+
+#[test]
+fn nothing_is_written_over_what_is_read() {
+    let dir = TempDir::new().unwrap();
+    let model = path(&dir, "model.gguf", &fs::read(DEMO).unwrap());
+    let prompt = path(&dir, "prompt.txt", QUESTION.as_bytes());
+    let template = path(&dir, "template.jinja", b"{{ messages[0].content }}");
+    let link = dir.path().join("link.gguf");
+    fs::hard_link(&model, &link).unwrap();
+    let link = link.to_str().unwrap();
+    let new = dir.path().join("new").to_str().unwrap().to_owned();
+    let indirect = format!("{}/./new", dir.path().display());
+    for (args, lost, is) in [
+        (
+            &["-p", "x", "-m", &model, "--record", &model][..],
+            &*model,
+            "the model",
+        ),
+        (
+            &["-p", "x", "-m", &model, "--log-file", link],
+            link,
+            "the model",
+        ),
+        (&["-f", &prompt, "--record", &prompt], &prompt, "the prompt"),
+        (
+            &["-p", "x", "-sysf", &prompt, "--log-file", &prompt],
+            &prompt,
+            "the system prompt",
+        ),
+        (
+            &[
+                "-p",
+                "x",
+                "--chat-template-file",
+                &template,
+                "--record",
+                &template,
+            ],
+            &template,
+            "the chat template",
+        ),
+        (
+            &["-p", "x", "--record", &new, "--log-file", &indirect],
+            &new,
+            "--log-file",
+        ),
+    ] {
+        assert_fails(args, &[lost, is, "give another name for --"]);
+    }
+    assert_eq!(fs::read(&model).unwrap(), fs::read(DEMO).unwrap());
+    assert_eq!(fs::read(&prompt).unwrap(), QUESTION.as_bytes());
+    assert!(!fs::exists(&new).unwrap());
+    // Where nothing can be lost there is nothing to refuse.
+    assert_eq!(
+        answer(&[
+            "-p",
+            QUESTION,
+            "-s",
+            "1",
+            "--record",
+            "/dev/null",
+            "--log-file",
+            "/dev/null"
+        ]),
+        ANSWER
+    );
+}
+
+/// Runs the tool with a stream that cannot be written: a full device, or a pipe that nobody reads.
+#[cfg(target_os = "linux")]
+fn with_broken_streams(args: &[&str]) -> Vec<(Output, Output)> {
+    use std::process::{Command, Stdio};
+
+    let broken = || -> [Stdio; 2] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let (_, closed) = std::io::pipe().unwrap();
+        [full.into(), closed.into()]
+    };
+    let tool = || {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("llama-diffusion-cli"));
+        command.args(args).stdin(Stdio::null());
+        command
+    };
+    let (out, err) = (broken(), broken());
+    let runs = out.into_iter().zip(err).map(|(out, err)| {
+        let without_stdout = tool().stdout(out).stderr(Stdio::piped()).spawn().unwrap();
+        let without_stdout = without_stdout.wait_with_output().unwrap();
+        let without_stderr = tool().stdout(Stdio::piped()).stderr(err).spawn().unwrap();
+        (without_stdout, without_stderr.wait_with_output().unwrap())
+    });
+    runs.collect()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_answer_is_not_lost_where_nobody_reads_what_is_said_about_it() {
+    let visual = [
+        "-t",
+        "1",
+        "-s",
+        "1",
+        "-p",
+        QUESTION,
+        "--diffusion-visual",
+        "--temp",
+        "1",
+        "-v",
+    ];
+    for (without_stdout, without_stderr) in with_broken_streams(&visual) {
+        assert_eq!(text(&without_stderr.stdout), ANSWER);
+        assert_eq!(without_stderr.status.code(), Some(0));
+        let said = text(&without_stdout.stderr);
+        assert_eq!(without_stdout.status.code(), Some(1), "{said}");
+        assert!(said.contains("error: standard output: "), "{said}");
+    }
+    for (_, without_stderr) in with_broken_streams(&["-p", ""]) {
+        assert_eq!(without_stderr.status.code(), Some(1));
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_output_that_cannot_be_written_is_an_error_in_one_line() {
+    for args in [&["--list-devices"], &["--completion-bash"]] {
+        for (without_stdout, _) in with_broken_streams(args) {
+            let said = text(&without_stdout.stderr);
+            assert_eq!(without_stdout.status.code(), Some(1), "{args:?}: {said}");
+            assert!(said.starts_with("error: standard output: "), "{said}");
+            assert_eq!(said.matches('\n').count(), 1, "{said}");
+        }
+    }
 }

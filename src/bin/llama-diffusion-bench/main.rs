@@ -9,6 +9,7 @@ mod shared;
 mod stats;
 mod upstream;
 
+use std::io::IsTerminal as _;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use tracing::level_filters::LevelFilter;
 use args::Args;
 use output::{Report, print};
 use run::Bench;
+use shared::streams::tell;
 
 const ERROR: u8 = 1;
 
@@ -41,21 +43,27 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_max_level(level)
+        .with_ansi(has_colors())
+        .log_internal_errors(false) // it would print them where nothing can be written
         .without_time()
         .init();
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            tell(format_args!("error: {error}"));
             ERROR.into()
         }
     }
 }
 
+fn has_colors() -> bool {
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    std::io::stderr().is_terminal() && !no_color
+}
+
 fn run(args: &Args) -> Result<()> {
     if args.list_devices {
-        shared::devices::list();
-        return Ok(());
+        return shared::devices::list();
     }
     let (name, model) = load(args)?;
     let bench = Bench {

@@ -2,11 +2,12 @@
 
 use std::io::{self, Write};
 
-use llama_diffusion::{Error, Result};
+use llama_diffusion::Result;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::args::Format;
+use crate::shared::streams;
 
 /// Speed of prefill (`pp`) or denoising (`dn`).
 #[derive(Clone, Debug, Default, Serialize)]
@@ -112,22 +113,17 @@ pub struct Report {
 /// Prints all results to the standard output.
 ///
 /// # Errors
-/// It cannot be written to. A closed pipe is no error.
+/// It cannot be written to.
 pub fn print(report: &Report, format: Format) -> Result<()> {
-    let mut out = io::stdout().lock();
+    let mut out = Vec::new();
     let written = match format {
         Format::Json => json_pretty(&mut out, report),
         Format::Jsonl => jsonl(&mut out, report),
         Format::Csv => csv(&mut out, report),
         Format::Md => markdown(&mut out, report),
     };
-    match written.and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::Io {
-            path: "(standard output)".into(),
-            source: error,
-        }),
-        _ => Ok(()),
-    }
+    written.map_err(streams::output_error)?;
+    streams::print(&String::from_utf8_lossy(&out))
 }
 
 fn json_pretty(out: &mut impl Write, report: &Report) -> io::Result<()> {

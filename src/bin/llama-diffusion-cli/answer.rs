@@ -10,6 +10,7 @@ use crate::engine::Engine;
 use crate::prompt::Setting;
 use crate::record::Recorder;
 use crate::report::Report;
+use crate::shared::streams::tell;
 use crate::thinking::{self, Channel};
 use crate::view::View;
 
@@ -115,7 +116,7 @@ impl<'a, M: Engine> Answerer<'a, M> {
             limit: M::LIMIT,
             caches: M::CACHES,
         };
-        eprintln!("{report}");
+        tell(&report);
         let generation = &answer.generation;
         let spoken = thinking::without_thoughts(&generation.tokens, self.channel);
         Ok(Reply {

@@ -25,6 +25,7 @@ use crate::inert;
 use crate::quantize::QuantizeArgs;
 use crate::shared::devices::SplitMode;
 use crate::shared::spelling::respell;
+use crate::shared::streams::print;
 use chat::ChatArgs;
 use common::CommonArgs;
 use diffusion::DiffusionArgs;
@@ -200,10 +201,15 @@ impl Args {
     }
 
     /// Prints the completion of a shell. The names with a single dash are not in it.
-    pub fn print_completion(shell: Shell) {
+    ///
+    /// # Errors
+    /// The standard output cannot be written.
+    pub fn print_completion(shell: Shell) -> Result<()> {
         let mut command = definition();
         let name = command.get_name().to_owned();
-        clap_complete::generate(shell, &mut command, name, &mut std::io::stdout());
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut command, name, &mut script);
+        print(&String::from_utf8_lossy(&script))
     }
 
     /// The system prompt of the command line itself.

@@ -15,6 +15,7 @@ use rustyline::{
 use crate::answer::Answerer;
 use crate::engine::Engine;
 use crate::interrupt::Interrupt;
+use crate::shared::streams::tell;
 
 const HELP: &str = "\
 /help, /?      this list
@@ -40,7 +41,7 @@ pub fn run<M: Engine>(
         seed,
     };
     if input.is_terminal() {
-        eprintln!("/help lists the commands");
+        tell("/help lists the commands");
     }
     let mut next = first;
     loop {
@@ -55,7 +56,7 @@ pub fn run<M: Engine>(
         match line.trim() {
             "" => continue,
             "/help" | "/?" => {
-                eprintln!("{HELP}");
+                tell(HELP);
                 continue;
             }
             "/exit" | "/quit" => return Ok(FinishReason::EndOfText),
@@ -68,12 +69,14 @@ pub fn run<M: Engine>(
             }
             "/regen" => {
                 if !chat.take_back_answer() {
-                    eprintln!("there is no message to answer anew");
+                    tell("there is no message to answer anew");
                     continue;
                 }
             }
             unknown if is_command(unknown) => {
-                eprintln!("{unknown}: unknown command, /help lists the known ones");
+                tell(format_args!(
+                    "{unknown}: unknown command, /help lists the known ones"
+                ));
                 continue;
             }
             _ => chat.say(line),
@@ -84,7 +87,9 @@ pub fn run<M: Engine>(
                 | Error::InvalidParameter { .. }
                 | Error::ChatTemplate(_)
                 | Error::Tokenizer(_)),
-            ) if input.is_terminal() => eprintln!("error: {error}\n/clear begins anew"),
+            ) if input.is_terminal() => {
+                tell(format_args!("error: {error}\n/clear begins anew"));
+            }
             result => result?,
         }
     }

@@ -2,6 +2,7 @@
 //! weights.
 
 use std::fs;
+use std::mem;
 use std::path::{Path, PathBuf};
 
 use llama_diffusion::chat::{Message, Role};
@@ -11,17 +12,18 @@ use serde::Deserialize;
 use serde_json::Map;
 
 use crate::progress;
+use crate::shared::streams::print;
 
 #[derive(Debug, clap::Args)]
 pub struct CrossEntropyArgs {
     /// File of JSON lines, each with "prompt" and "answer", or with "messages" of which the last is
     /// the model's
     #[arg(value_name = "ANSWERS")]
-    answers: PathBuf,
+    pub answers: PathBuf,
 
     /// Model files (GGUF), which are compared with the first
     #[arg(value_name = "MODEL", required = true)]
-    models: Vec<PathBuf>,
+    pub models: Vec<PathBuf>,
 
     /// Threads of the CPU; 0 or less is one for each core, fewer for a small model
     #[arg(
@@ -121,12 +123,8 @@ fn tokenize(text: &TextModel, conversation: &[Message], answer: &Message) -> Res
 /// The file of answers or a model cannot be used.
 pub fn run(args: &CrossEntropyArgs, cancel: &CancelFlag) -> Result<()> {
     let exchanges = read(&args.answers)?;
-    let levels = NOISE_LEVELS.map(|level| format!("{:.0} % noise", level * 100.0));
-    println!(
-        "| model | bits per weight | {} | mean | ± | against the first | ± | likeliest |",
-        levels.join(" | ")
-    );
-    println!("|---{}|", "|---:".repeat(levels.len() + 6));
+    // With the first row, so that an error stands alone.
+    let mut head = head();
     let mut first: Option<Vec<f64>> = None;
     for path in &args.models {
         let model = progress::show("loading", cancel, |progress| {
@@ -145,7 +143,7 @@ pub fn run(args: &CrossEntropyArgs, cancel: &CancelFlag) -> Result<()> {
             .tensors()
             .map(|(_, tensor)| tensor.info.shape.iter().product::<usize>())
             .sum();
-        println!(
+        let row = format!(
             "| {} | {:.2} | {} | {:.5} | {:.5} | {:+.5} | {:.5} | {:.1} % |",
             path.file_name().unwrap_or(path.as_os_str()).display(),
             file.tensor_bytes() as f64 * 8.0 / elements.max(1) as f64,
@@ -156,8 +154,18 @@ pub fn run(args: &CrossEntropyArgs, cancel: &CancelFlag) -> Result<()> {
             standard_error(&differences),
             100.0 * mean(scores.iter().map(|score| score.top1)),
         );
+        print(&format!("{}{row}\n", mem::take(&mut head)))?;
     }
     Ok(())
+}
+
+fn head() -> String {
+    let levels = NOISE_LEVELS.map(|level| format!("{:.0} % noise", level * 100.0));
+    format!(
+        "| model | bits per weight | {} | mean | ± | against the first | ± | likeliest |\n|---{}|\n",
+        levels.join(" | "),
+        "|---:".repeat(levels.len() + 6)
+    )
 }
 
 fn scores(

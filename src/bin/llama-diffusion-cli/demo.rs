@@ -20,13 +20,15 @@ pub fn load(
 
     use llama_diffusion::Error;
 
+    use crate::shared::streams::tell;
+
     const MODEL: &[u8] = include_bytes!(concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/models/demo-q8_0.gguf"
     ));
 
-    eprintln!(
-        "no -m: using the small demo model, which knows a few kinds of questions only (models/README.md)"
+    tell(
+        "no -m: using the small demo model, which knows a few kinds of questions only (models/README.md)",
     );
     // libllama reads vocabularies only from files. The file is deleted when it is dropped, at the
     // end of this function; a mapping of it stays valid.

@@ -9,6 +9,7 @@ mod engine;
 mod hub;
 mod inert;
 mod interrupt;
+mod overwrite;
 mod progress;
 mod prompt;
 mod quantize;
@@ -36,6 +37,7 @@ use args::{Args, OutputArgs, Subcommand};
 use engine::Engine;
 use interrupt::{INTERRUPTED, Interrupt};
 use prompt::Setting;
+use shared::streams::tell;
 
 const ERROR: u8 = 1;
 
@@ -51,11 +53,12 @@ fn main() -> ExitCode {
             return code.into();
         }
     };
-    match log(&args.output).and_then(|()| run(&mut args)) {
+    let ready = overwrite::check(&args).and_then(|()| log(&args.output));
+    match ready.and_then(|()| run(&mut args)) {
         Ok(FinishReason::Cancelled) | Err(Error::Cancelled) => INTERRUPTED.into(),
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            tell(format_args!("error: {error}"));
             ERROR.into()
         }
     }
@@ -83,6 +86,7 @@ fn log(options: &OutputArgs) -> Result<()> {
         .with_ansi(options.has_colors(is_terminal))
         .with_max_level(options.log_level())
         .with_target(options.verbose)
+        .log_internal_errors(false) // it would print them where nothing can be written
         .without_time()
         .init();
     Ok(())
@@ -93,11 +97,11 @@ fn run(args: &mut Args) -> Result<FinishReason> {
         tracing::warn!("{warning}");
     }
     if let Some(shell) = args.output.completion() {
-        Args::print_completion(shell);
+        Args::print_completion(shell)?;
         return Ok(FinishReason::EndOfText);
     }
     if args.placement.list_devices {
-        shared::devices::list();
+        shared::devices::list()?;
         return Ok(FinishReason::EndOfText);
     }
     // Before the first Ctrl-C may come.

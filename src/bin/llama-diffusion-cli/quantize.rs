@@ -14,16 +14,17 @@ use llama_diffusion::{CancelFlag, Result};
 use regex::Regex;
 
 use crate::progress;
+use crate::shared::streams::tell;
 
 #[derive(Debug, clap::Args)]
 pub struct QuantizeArgs {
     /// Model file (GGUF) in F32, F16 or BF16, the first part of a split one
     #[arg(value_name = "IN")]
-    input: PathBuf,
+    pub input: PathBuf,
 
     /// File to write; it is replaced when all is written
     #[arg(value_name = "OUT")]
-    output: PathBuf,
+    pub output: PathBuf,
 
     /// Type of the file, in either case, or llama.cpp's number for it
     #[arg(value_name = "TYPE", value_parser = FileTypeParser)]
@@ -40,7 +41,7 @@ pub struct QuantizeArgs {
     /// Importance matrix of llama-imatrix, in GGUF or its older format: errors where activations
     /// are large count more
     #[arg(long, value_name = "FILE")]
-    imatrix: Option<PathBuf>,
+    pub imatrix: Option<PathBuf>,
 
     /// Take a model that is quantized already, whose errors are added to the new ones
     #[arg(long)]
@@ -151,13 +152,13 @@ pub fn run(args: &QuantizeArgs, cancel: &CancelFlag) -> Result<()> {
     let counts: Vec<_> = counts.iter().map(|(ty, n)| format!("{n} {ty}")).collect();
     let (before, after) = plan.bytes();
     let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
-    eprintln!(
+    tell(format_args!(
         "{}: {:.1} MiB -> {:.1} MiB, {:.2} bits per weight; tensors: {}",
         args.output.display(),
         mib(before),
         mib(after),
         after as f64 * 8.0 / plan.elements().max(1) as f64,
         counts.join(", ")
-    );
+    ));
     Ok(())
 }

@@ -5,14 +5,14 @@ mod region;
 
 use std::io::{self, IsTerminal as _, Stdout, Write};
 use std::mem;
-use std::path::PathBuf;
 
 use llama_diffusion::diffusion::{Draft, Progress};
-use llama_diffusion::{Error, Event, Result, Token, Utf8Stream};
+use llama_diffusion::{Event, Result, Token, Utf8Stream};
 
 pub use region::{exit, make_way, make_way_for_panics};
 
 use crate::args::Args;
+use crate::shared::streams::{output_error, print, tell, tell_part};
 use crate::thinking::{Channel, Part, Splitter};
 use draft::{Accepted, Origin, Span, painted, progress_line, status, wrap};
 use region::{Region, terminal_size};
@@ -116,16 +116,16 @@ impl<'a> View<'a> {
             Thoughts::Hidden { told: true } => {}
             Thoughts::Hidden { told } => {
                 *told = true;
-                eprintln!("[thinking; --show-thinking shows it]");
+                tell("[thinking; --show-thinking shows it]");
             }
-            Thoughts::Shown(text) => eprint!("{}", text.push(&(self.piece)(token)?)),
+            Thoughts::Shown(text) => tell_part(text.push(&(self.piece)(token)?)),
         }
         Ok(())
     }
 
     fn end_thought(&mut self) {
         if let (Thoughts::Shown(text), false) = (&mut self.thoughts, self.splitter.is_thinking()) {
-            eprintln!("{}", text.finish());
+            tell(text.finish());
         }
     }
 
@@ -133,7 +133,8 @@ impl<'a> View<'a> {
         match &mut self.drafts {
             Drafts::Hidden => Ok(()),
             Drafts::Lines => {
-                eprintln!("{}, mean entropy {:.4}", status(draft), draft.mean_entropy);
+                let entropy = draft.mean_entropy;
+                tell(format_args!("{}, mean entropy {entropy:.4}", status(draft)));
                 Ok(())
             }
             Drafts::Live(live) => {
@@ -157,7 +158,7 @@ impl<'a> View<'a> {
         }
         if self.splitter.is_thinking() && matches!(self.thoughts, Thoughts::Shown(_)) {
             // The answer was cut in the middle of a thought.
-            eprintln!();
+            tell("");
         }
         self.write(&rest)?;
         if !self.at_line_start {
@@ -170,17 +171,7 @@ impl<'a> View<'a> {
         if let Some(last) = text.chars().next_back() {
             self.at_line_start = last == '\n';
         }
-        let mut out = io::stdout().lock();
-        out.write_all(text.as_bytes())
-            .and_then(|()| out.flush())
-            .map_err(output_error)
-    }
-}
-
-fn output_error(source: io::Error) -> Error {
-    Error::Io {
-        path: PathBuf::from("standard output"),
-        source,
+        print(text)
     }
 }
 

@@ -5,6 +5,8 @@ use clap::builder::BoolishValueParser;
 use llama_diffusion::{Device, DeviceKind, ModelParams, TensorOverride};
 use regex::Regex;
 
+use super::streams::print;
+
 /// Where a model lies.
 #[derive(Debug, clap::Args)]
 pub struct DeviceArgs {
@@ -143,16 +145,20 @@ pub fn gpus() -> impl Iterator<Item = Device> {
 }
 
 /// Prints the devices.
-pub fn list() {
-    println!("Available devices:");
-    for device in Device::all() {
+///
+/// # Errors
+/// The standard output cannot be written.
+pub fn list() -> llama_diffusion::Result<()> {
+    let line = |device: Device| {
         let (free, total) = device.memory();
-        println!(
-            "  {}: {} ({} MiB, {} MiB free)",
+        format!(
+            "  {}: {} ({} MiB, {} MiB free)\n",
             device.name(),
             device.description(),
             total >> 20,
             free >> 20
-        );
-    }
+        )
+    };
+    let lines: String = Device::all().into_iter().map(line).collect();
+    print(&format!("Available devices:\n{lines}"))
 }

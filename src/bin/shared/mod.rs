@@ -1,5 +1,6 @@
-//! What the command-line tools share: flags, and how they are spelled.
+//! What the command-line tools share: flags, how they are spelled, and the standard streams.
 
 pub mod compute;
 pub mod devices;
 pub mod spelling;
+pub mod streams;

@@ -1,0 +1,132 @@
+//! No file of the command line is written over that is read, or written for something else: a slip
+//! of names must not cost a model or a prompt.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use llama_diffusion::model::file::ModelFile;
+use llama_diffusion::{Error, Result};
+
+use crate::args::{Args, PromptSource, Subcommand};
+
+/// A file, and what it is.
+type Named = (&'static str, PathBuf);
+
+/// Refuses a file to write that is another one of the command line.
+///
+/// # Errors
+/// The file that would be lost.
+pub fn check(args: &Args) -> Result<()> {
+    let written = written(args);
+    if written.is_empty() {
+        return Ok(());
+    }
+    let read = read(args);
+    for (index, (flag, path)) in written.iter().enumerate() {
+        let before = written[..index].iter();
+        let taken = read
+            .iter()
+            .map(|(what, other)| (format!("is {what} itself"), other))
+            .chain(before.map(|(flag, other)| (format!("is the file of {flag}, too"), other)))
+            .find(|(_, other)| is_same(path, other));
+        if let Some((is_taken, _)) = taken {
+            return Err(Error::InvalidParameter {
+                parameter: path.display().to_string(),
+                problem: format!("{is_taken}: give another name for {flag}"),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// What is written, by its flag.
+fn written(args: &Args) -> Vec<Named> {
+    let output = &args.output;
+    let flags = [
+        ("--log-file", &output.log_file),
+        ("--record", &output.record),
+    ];
+    let mut files: Vec<Named> = flags
+        .into_iter()
+        .filter_map(|(flag, path)| Some((flag, path.clone()?)))
+        .collect();
+    if let Some(Subcommand::Quantize(options)) = &args.command {
+        files.push(("OUT", options.output.clone()));
+    }
+    files
+}
+
+fn read(args: &Args) -> Vec<Named> {
+    let mut files = Vec::new();
+    match &args.command {
+        None => {
+            let model = args.placement.model().ok().flatten();
+            files.extend(model.iter().flat_map(|path| model_files(path)));
+            if let Some(PromptSource::File(path)) = args.common.prompt() {
+                files.push(("the prompt", path));
+            }
+            let chat = &args.chat;
+            for (what, path) in [
+                ("the system prompt", &chat.system_prompt_file),
+                ("the chat template", &chat.chat_template_file),
+            ] {
+                files.extend(path.clone().map(|path| (what, path)));
+            }
+        }
+        Some(Subcommand::CrossEntropy(options)) => {
+            files.push(("the file of answers", options.answers.clone()));
+            files.extend(options.models.iter().flat_map(|path| model_files(path)));
+        }
+        Some(Subcommand::Quantize(options)) => {
+            files.extend(model_files(&options.input));
+            let matrix = options.imatrix.clone();
+            files.extend(matrix.map(|path| ("the importance matrix", path)));
+        }
+        Some(Subcommand::Replay(options)) => files.push(("the recording", options.file.clone())),
+    }
+    files
+}
+
+/// All parts of a model. What is wrong with it shows when it is loaded.
+fn model_files(path: &Path) -> Vec<Named> {
+    let paths = match ModelFile::open(path) {
+        Ok(file) => file
+            .parts()
+            .iter()
+            .map(|part| part.path().to_owned())
+            .collect(),
+        Err(_) => vec![path.to_owned()],
+    };
+    paths.into_iter().map(|path| ("the model", path)).collect()
+}
+
+/// Whether two paths lead to one file. What is no regular file, such as a terminal, has nothing to
+/// lose.
+fn is_same(a: &Path, b: &Path) -> bool {
+    match (fs::metadata(a), fs::metadata(b)) {
+        (Ok(a_is), Ok(b_is)) => a_is.is_file() && b_is.is_file() && are_same(a, &a_is, b, &b_is),
+        (Err(_), Err(_)) => future_path(a).is_some_and(|path| future_path(b) == Some(path)),
+        _ => false,
+    }
+}
+
+#[cfg(unix)]
+fn are_same(_: &Path, a: &fs::Metadata, _: &Path, b: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    // Hard links, too.
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+#[cfg(not(unix))]
+fn are_same(a: &Path, _: &fs::Metadata, b: &Path, _: &fs::Metadata) -> bool {
+    fs::canonicalize(a).is_ok_and(|path| fs::canonicalize(b).is_ok_and(|other| other == path))
+}
+
+/// Where a file will be that is not there yet.
+fn future_path(path: &Path) -> Option<PathBuf> {
+    let parent = match path.parent()? {
+        empty if empty.as_os_str().is_empty() => Path::new("."),
+        parent => parent,
+    };
+    Some(fs::canonicalize(parent).ok()?.join(path.file_name()?))
+}

@@ -1,0 +1,38 @@
+//! The standard streams: what was asked for must be written, what is said about it need not.
+
+use std::fmt::Display;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use llama_diffusion::{Error, Result};
+
+/// Writes to the standard output.
+///
+/// # Errors
+/// It is closed or full.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(output_error)
+}
+
+/// An error of the standard output.
+pub fn output_error(source: io::Error) -> Error {
+    Error::Io {
+        path: PathBuf::from("standard output"),
+        source,
+    }
+}
+
+/// Writes a line to the standard error. An answer is not lost because nobody reads what is said
+/// about it.
+pub fn tell(line: impl Display) {
+    tell_part(format_args!("{line}\n"));
+}
+
+/// The same without the end of the line.
+pub fn tell_part(text: impl Display) {
+    // At once, so that nothing of another thread comes in between.
+    let _ = io::stderr().write_all(text.to_string().as_bytes());
+}
