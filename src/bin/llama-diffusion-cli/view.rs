@@ -24,6 +24,10 @@ pub type PieceOf<'a> = &'a dyn Fn(Token) -> Result<Vec<u8>>;
 pub struct View<'a> {
     piece: PieceOf<'a>,
     text: Utf8Stream,
+    /// What is not written yet of the last line.
+    line: String,
+    /// Whether a line is written when it is complete: lines about steps would stand in it.
+    whole_lines: bool,
     /// Whether the output stands at the beginning of a line.
     at_line_start: bool,
     interval: u32,
@@ -61,9 +65,12 @@ impl<'a> View<'a> {
             true if live => Drafts::Live(Live::new(io::stdout(), options.drafts, options.progress)),
             true => Drafts::Lines,
         };
+        let others_write = matches!(drafts, Drafts::Lines) || options.logs_details();
         Self {
             piece,
             text: Utf8Stream::new(),
+            line: String::new(),
+            whole_lines: others_write && io::stdout().is_terminal(),
             at_line_start: true,
             interval: options.interval,
             drafts,
@@ -160,6 +167,7 @@ impl<'a> View<'a> {
             // The answer was cut in the middle of a thought.
             tell("");
         }
+        self.whole_lines = false;
         self.write(&rest)?;
         if !self.at_line_start {
             self.write("\n")?;
@@ -168,10 +176,16 @@ impl<'a> View<'a> {
     }
 
     fn write(&mut self, text: &str) -> Result<()> {
+        self.line += text;
+        let end = match self.whole_lines {
+            true => self.line.rfind('\n').map_or(0, |end| end + 1),
+            false => self.line.len(),
+        };
+        let text: String = self.line.drain(..end).collect();
         if let Some(last) = text.chars().next_back() {
             self.at_line_start = last == '\n';
         }
-        print(text)
+        print(&text)
     }
 }
 
