@@ -1,6 +1,6 @@
 //! A conversation, line by line.
 
-use std::io::{self, BufRead as _, IsTerminal as _};
+use std::io::{self, BufRead as _, ErrorKind, IsTerminal as _};
 use std::path::PathBuf;
 
 use llama_diffusion::chat::{Message, Role};
@@ -49,6 +49,10 @@ pub fn run<M: Engine>(
             Some(line) => line,
             None => match interrupt.while_waiting(|| input.read())? {
                 Read::Line(line) => line,
+                Read::NoText(why) => {
+                    tell(format_args!("{why}: the message is left out"));
+                    continue;
+                }
                 Read::End => return Ok(FinishReason::EndOfText),
                 Read::Interrupt => return Ok(FinishReason::Cancelled),
             },
@@ -145,19 +149,21 @@ impl Chat {
 
 enum Read {
     Line(String),
+    /// Why a message is none.
+    NoText(String),
     End,
     Interrupt,
 }
 
 enum Input {
     Terminal(Box<Editor<(), MemHistory>>),
-    Pipe,
+    Pipe { lines: usize },
 }
 
 impl Input {
     fn open() -> Result<Self> {
         if !io::stdin().is_terminal() {
-            return Ok(Self::Pipe);
+            return Ok(Self::Pipe { lines: 0 });
         }
         let mut editor =
             Editor::with_history(Config::default(), MemHistory::new()).map_err(input_error)?;
@@ -172,13 +178,20 @@ impl Input {
 
     fn read(&mut self) -> Result<Read> {
         match self {
-            Self::Pipe => {
-                let mut line = String::new();
-                let count = io::stdin().lock().read_line(&mut line);
-                match count.map_err(|error| input_error(error.into()))? {
-                    0 => Ok(Read::End),
-                    _ => Ok(Read::Line(line.trim_end_matches(['\r', '\n']).to_owned())),
+            Self::Pipe { lines } => {
+                let mut line = Vec::new();
+                let count = io::stdin().lock().read_until(b'\n', &mut line);
+                *lines += 1;
+                if count.map_err(|error| input_error(error.into()))? == 0 {
+                    return Ok(Read::End);
                 }
+                Ok(match String::from_utf8(line) {
+                    Ok(text) => Read::Line(text.trim_end_matches(['\r', '\n']).to_owned()),
+                    Err(error) => Read::NoText(format!(
+                        "standard input, line {lines}: the byte at offset {} is not UTF-8",
+                        error.utf8_error().valid_up_to()
+                    )),
+                })
             }
             Self::Terminal(editor) => match editor.readline("> ") {
                 Ok(line) => {
@@ -187,6 +200,9 @@ impl Input {
                 }
                 Err(ReadlineError::Eof) => Ok(Read::End),
                 Err(ReadlineError::Interrupted) => Ok(Read::Interrupt),
+                Err(ReadlineError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
+                    Ok(Read::NoText("what was typed is not UTF-8".into()))
+                }
                 Err(error) => Err(input_error(error)),
             },
         }
