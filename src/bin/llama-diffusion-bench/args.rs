@@ -8,13 +8,13 @@ use clap::builder::RangedU64ValueParser;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
 use llama_diffusion::model::synthetic::{Geometry, WeightTypes};
 
-use crate::shared::compute::ComputeArgs;
+use crate::shared::compute::{ComputeArgs, When};
 use crate::shared::devices::DeviceArgs;
-use crate::shared::spelling::respell;
+use crate::shared::spelling::{name_variable, respell};
 
 /// Measures how fast a DiffusionGemma model reads prompts and denoises canvases.
 ///
-/// Every combination of -p and -t is one test: a prompt of that many tokens is encoded (pp), then
+/// Every combination of -p, -t and -fa is one test: a prompt of that many tokens is encoded (pp), then
 /// canvases are denoised behind it (dn), each in exactly --steps steps. --synthetic needs no file:
 /// the weights are made where they are used.
 ///
@@ -61,6 +61,19 @@ pub struct Args {
     /// Threads of the CPU, separated by commas. Default: one for each core
     #[arg(short, long, value_name = "N,…", value_delimiter = ',', value_parser = at_least_one, env = "LLAMA_ARG_THREADS")]
     pub threads: Vec<usize>,
+
+    /// Fused attention, separated by commas: auto uses it where the devices have it [-fa]
+    #[arg(
+        long,
+        value_name = "WHEN,…",
+        num_args = 0..=1,
+        require_equals = true,
+        value_delimiter = ',',
+        default_value = "auto",
+        default_missing_value = "on",
+        env = "LLAMA_ARG_FLASH_ATTN"
+    )]
+    pub flash_attn: Vec<When>,
 
     /// How often each test is repeated
     #[arg(short, long, value_name = "N", default_value = "5", value_parser = at_least_one)]
@@ -151,7 +164,10 @@ impl Args {
     pub fn parse_from_line(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut command = Self::command().mut_args(|arg| arg.hide_env_values(true));
         let line = respell(&command, line);
-        let mut args = Self::from_arg_matches(&command.try_get_matches_from_mut(line)?)?;
+        let matches = command
+            .try_get_matches_from_mut(line)
+            .map_err(|error| name_variable(&command, error))?;
+        let mut args = Self::from_arg_matches(&matches)?;
         if args.threads.is_empty() {
             let cores = std::thread::available_parallelism().map_or(1, usize::from);
             args.threads.push(cores);

@@ -20,7 +20,7 @@ use tracing::level_filters::LevelFilter;
 
 use args::Args;
 use output::{Report, print};
-use run::Bench;
+use run::{Bench, Setting};
 use shared::streams::tell;
 
 const ERROR: u8 = 1;
@@ -72,25 +72,33 @@ fn run(args: &Args) -> Result<()> {
         model: Arc::new(model),
     };
     let mut report = Report::default();
-    for &threads in &args.threads {
+    let settings = args.threads.iter().flat_map(|&threads| {
+        let with = move |&flash_attn| Setting {
+            threads,
+            flash_attn,
+        };
+        args.flash_attn.iter().map(with)
+    });
+    for setting in settings {
         let mut upstream = match args.compare_upstream {
-            true => Some(upstream::Upstream::new(&bench, threads)?),
+            true => Some(upstream::Upstream::new(&bench, setting.threads)?),
             false => None,
         };
         for &prompt in &args.n_prompt {
-            bench.test(threads, prompt, upstream.as_mut(), &mut report)?;
+            bench.test(setting, prompt, upstream.as_mut(), &mut report)?;
         }
         if let Some(upstream) = upstream {
             report.comparisons.extend(upstream.compare(&bench));
         }
         if args.profile {
-            bench.profile(threads, &mut report)?;
+            bench.profile(setting, &mut report)?;
         }
     }
     print(&report, args.output)
 }
 
 fn load(args: &Args) -> Result<(String, Model)> {
+    args.devices.warn()?;
     let params = args.devices.params();
     let progress = &mut |_: f32| ControlFlow::Continue(());
     match (&args.model, &args.synthetic) {

@@ -170,14 +170,23 @@ fn markdown(out: &mut impl Write, report: &Report) -> io::Result<()> {
         value.map_or_else(String::new, |value| format!("{value:.decimals$}"))
     };
     let spread = |mean: f64, deviation: f64| format!("{mean:.2} ± {deviation:.2}");
+    // Where they were measured with and without fused attention, tests say which.
+    let several = report
+        .tests
+        .windows(2)
+        .any(|r| r[0].flash_attn != r[1].flash_attn);
     let tests = report.tests.iter().map(|row| {
+        let test = match several {
+            true => format!("{} @ fa {}", row.test, row.flash_attn),
+            false => row.test.clone(),
+        };
         vec![
             row.model.clone(),
             size(row.model_size),
             format!("{:.2} M", row.model_n_params as f64 / 1e6),
             row.backend.clone(),
             row.n_threads.to_string(),
-            row.test.clone(),
+            test,
             spread(row.avg_ts, row.stddev_ts),
             spread(row.avg_ms, row.stddev_ms),
             optional(row.blocks_per_s, 3),

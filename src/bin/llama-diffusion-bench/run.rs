@@ -14,6 +14,7 @@ use llama_diffusion::{Device, DeviceKind, Model, Result, Token};
 use crate::args::Args;
 use crate::cost::Cost;
 use crate::output::{PartRow, ProfileRow, Report, TestRow};
+use crate::shared::compute::When;
 use crate::stats::Spread;
 use crate::upstream::Upstream;
 
@@ -34,6 +35,13 @@ pub struct Bench<'a> {
     pub args: &'a Args,
     pub name: String,
     pub model: Arc<Model>,
+}
+
+/// What may be given several times, besides prompts.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    pub threads: usize,
+    pub flash_attn: When,
 }
 
 /// Milliseconds of one repetition.
@@ -76,16 +84,16 @@ impl Drawn {
 const TEMPERATURE: f32 = 0.6;
 
 impl Runner {
-    fn new(bench: &Bench<'_>, threads: usize, prompt: usize) -> Result<Self> {
+    fn new(bench: &Bench<'_>, setting: Setting, prompt: usize) -> Result<Self> {
         let hparams = bench.model.hparams();
         let n = hparams.canvas_length;
         let params = DenoiserParams {
             context: (prompt + bench.args.canvases * n).max(n + 1),
             batch: bench.args.compute.batch().unwrap_or(n.max(256)),
-            threads,
-            prefill_threads: threads,
+            threads: setting.threads,
+            prefill_threads: setting.threads,
             kv_type: bench.args.compute.kv_type()?,
-            flash_attention: bench.args.compute.flash_attention(),
+            flash_attention: setting.flash_attn.into(),
             swa_full: bench.args.compute.swa_full,
         };
         let count = bench.args.parallel;
@@ -182,14 +190,14 @@ impl Bench<'_> {
     /// Measures prompts of one length, and canvases behind them; libllama in turn, if it is there.
     pub fn test(
         &self,
-        threads: usize,
+        setting: Setting,
         prompt: usize,
         mut upstream: Option<&mut Upstream>,
         report: &mut Report,
     ) -> Result<()> {
         let hparams = self.model.hparams();
         let tokens = tokens(prompt, hparams.vocab_size);
-        let mut runner = Runner::new(self, threads, prompt)?;
+        let mut runner = Runner::new(self, setting, prompt)?;
         let mut samples = Vec::new();
         let mut warm = Counters::default();
         let warmups = usize::from(!self.args.no_warmup);
@@ -218,7 +226,7 @@ impl Bench<'_> {
         if prompt > 0 {
             report
                 .tests
-                .push(self.prefill_row(threads, prompt, &samples));
+                .push(self.prefill_row(setting, prompt, &samples));
         }
         let all = runner.counters();
         report.tests.push(TestRow {
@@ -226,7 +234,7 @@ impl Bench<'_> {
             graphs_captured: Some(all.graphs_captured),
             captures_dropped: Some(all.captures_dropped),
             step_bytes: Some((all.step_bytes - warm.step_bytes) / (all.steps - warm.steps).max(1)),
-            ..self.denoise_row(threads, prompt, &samples)
+            ..self.denoise_row(setting, prompt, &samples)
         });
         Ok(())
     }
@@ -240,7 +248,7 @@ impl Bench<'_> {
         Spread::of(&later).mean
     }
 
-    fn row(&self, threads: usize, test: String, speeds: &[f64]) -> TestRow {
+    fn row(&self, setting: Setting, test: String, speeds: &[f64]) -> TestRow {
         let speed = Spread::of(speeds);
         let file = self.model.file();
         TestRow {
@@ -251,10 +259,10 @@ impl Bench<'_> {
                 .map(|(_, tensor)| tensor.info.shape.iter().product::<usize>())
                 .sum(),
             backend: self.backend(),
-            n_threads: threads,
+            n_threads: setting.threads,
             n_gpu_layers: self.args.devices.gpu_layers.0,
             type_kv: format!("{:?}", self.args.compute.cache_type_k).to_lowercase(),
-            flash_attn: format!("{:?}", self.args.compute.flash_attn).to_lowercase(),
+            flash_attn: format!("{:?}", setting.flash_attn).to_lowercase(),
             parallel: self.args.parallel,
             test,
             avg_ts: speed.mean,
@@ -286,7 +294,7 @@ impl Bench<'_> {
         }
     }
 
-    fn prefill_row(&self, threads: usize, prompt: usize, samples: &[Sample]) -> TestRow {
+    fn prefill_row(&self, setting: Setting, prompt: usize, samples: &[Sample]) -> TestRow {
         let count = (prompt * self.args.parallel) as f64;
         let speeds: Vec<f64> = samples.iter().map(|s| count / s.prefill * 1e3).collect();
         let times: Vec<f64> = samples.iter().map(|s| s.prefill).collect();
@@ -294,11 +302,11 @@ impl Bench<'_> {
             n_prompt: prompt,
             avg_ms: Spread::of(&times).mean,
             stddev_ms: Spread::of(&times).stddev,
-            ..self.row(threads, format!("pp{prompt}"), &speeds)
+            ..self.row(setting, format!("pp{prompt}"), &speeds)
         }
     }
 
-    fn denoise_row(&self, threads: usize, prompt: usize, samples: &[Sample]) -> TestRow {
+    fn denoise_row(&self, setting: Setting, prompt: usize, samples: &[Sample]) -> TestRow {
         let (canvases, steps) = (self.args.canvases, self.args.steps);
         let canvas = self.model.hparams().canvas_length;
         let blocks = (canvases * self.args.parallel) as f64;
@@ -326,16 +334,16 @@ impl Bench<'_> {
             blocks_per_s: Some(Spread::of(&rates).mean),
             answer_s: Some(Spread::of(&answers).mean),
             tokens_per_forward: Some(canvas as f64 / steps as f64),
-            ..self.row(threads, test, &speeds)
+            ..self.row(setting, test, &speeds)
         }
     }
 
     /// Times by part, and the floors.
-    pub fn profile(&self, threads: usize, report: &mut Report) -> Result<()> {
-        let rates = self.model.measure_rates(threads)?;
+    pub fn profile(&self, setting: Setting, report: &mut Report) -> Result<()> {
+        let rates = self.model.measure_rates(setting.threads)?;
         for &prompt in &self.args.n_prompt {
             let tokens = tokens(prompt, self.model.hparams().vocab_size);
-            let mut runner = Runner::new(self, threads, prompt)?;
+            let mut runner = Runner::new(self, setting, prompt)?;
             runner.answer(&tokens, 1, 2)?;
             if prompt > 0 {
                 let mut profiles = Vec::new();
@@ -344,9 +352,11 @@ impl Bench<'_> {
                     let profiled = runner.sequences[0].profile(|s| s.encode(&tokens))?;
                     profiles.push(profiled.1);
                 }
-                report
-                    .parts
-                    .extend(self.part_rows(threads, &format!("pp{prompt}"), &profiles));
+                report.parts.extend(self.part_rows(
+                    setting.threads,
+                    &format!("pp{prompt}"),
+                    &profiles,
+                ));
                 runner.answer(&tokens, 1, 2)?;
             }
             let (mut plain, mut profiles) = (Vec::new(), Vec::new());
@@ -357,12 +367,12 @@ impl Bench<'_> {
             let test = format!("step @ {prompt}");
             report
                 .parts
-                .extend(self.part_rows(threads, &test, &profiles));
+                .extend(self.part_rows(setting.threads, &test, &profiles));
             let cost = Cost(&self.model);
             let (bytes, operations) = (cost.step_bytes(), cost.step(prompt));
             report.profiles.push(ProfileRow {
                 model: self.name.clone(),
-                n_threads: threads,
+                n_threads: setting.threads,
                 test,
                 device: rates.device.clone(),
                 step_ms: Spread::of(&plain).mean,

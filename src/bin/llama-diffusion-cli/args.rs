@@ -24,7 +24,7 @@ use crate::cross_entropy::CrossEntropyArgs;
 use crate::inert;
 use crate::quantize::QuantizeArgs;
 use crate::shared::devices::SplitMode;
-use crate::shared::spelling::respell;
+use crate::shared::spelling::{name_variable, respell};
 use crate::shared::streams::print;
 use chat::ChatArgs;
 use common::CommonArgs;
@@ -61,7 +61,8 @@ fn version() -> String {
 /// The answer goes to the standard output, everything else to the standard error. A prompt is put
 /// into the chat template of the model, as llama.cpp does; --raw gives it to the model as it is.
 ///
-/// Flags may be spelled as for llama.cpp, with a single dash (-ngl, -cnv). A flag goes before the
+/// Flags may be spelled as for llama.cpp, with a single dash (-ngl, -cnv). Those of its flags that are
+/// not listed here have no effect, and a warning says so, or are refused by name. A flag goes before the
 /// environment variable that is named with it.
 ///
 /// Exit status: 0 done, 1 error, 130 interrupted (Ctrl-C; press it twice to end at once).
@@ -140,9 +141,11 @@ impl Args {
     pub fn parse_from_line(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut command = definition();
         let line = respell(&command, line);
-        let matches = command.try_get_matches_from_mut(line)?;
+        let matches = command
+            .try_get_matches_from_mut(line)
+            .map_err(|error| name_variable(&command, error))?;
         let mut args = Self::from_arg_matches(&matches)?;
-        args.warnings = inert::warnings(&matches);
+        args.warnings = inert::warnings(&mut command, &matches)?;
         args.kind_warnings = KindWarnings::of(&command, &matches);
         args.settle(&matches);
         Ok(args)
@@ -194,6 +197,14 @@ impl Args {
                 .push("--split-mode: GPUs share the model by layers".into()),
             SplitMode::Layer | SplitMode::None => {}
         }
+        self.warnings.extend(self.placement.metadata_warnings());
+        if chosen("interval") && !self.output.drafts && !self.output.progress {
+            self.warnings.push(
+                "--diffusion-visual-interval has no effect without --diffusion-visual or \
+                 --diffusion-visual-progress"
+                    .into(),
+            );
+        }
         if chosen("main_gpu") && self.placement.devices.split_mode != SplitMode::None {
             self.warnings
                 .push("--main-gpu has no effect without --split-mode none".into());
@@ -222,8 +233,9 @@ impl Args {
 
     /// Whether several messages are to be answered.
     pub fn is_chat(&self, stdin_is_terminal: bool) -> bool {
-        let one = self.chat.raw || self.chat.single_turn || self.common.prompt().is_some();
-        self.chat.conversation || (stdin_is_terminal && !one)
+        let chat = &self.chat;
+        let one = chat.raw || self.common.prompt().is_some();
+        !chat.single_turn && (chat.conversation || (stdin_is_terminal && !one))
     }
 
     /// How an answer is generated, where `model` is what its file recommends.

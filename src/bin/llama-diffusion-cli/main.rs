@@ -177,18 +177,7 @@ enum Loaded {
 fn load(args: &Args, cancel: &CancelFlag) -> Result<Loaded> {
     let path = args.placement.model()?;
     let placement = args.placement.params();
-    if args
-        .placement
-        .devices
-        .gpu_layers
-        .0
-        .is_some_and(|layers| layers > 0)
-        && shared::devices::gpus().next().is_none()
-    {
-        tracing::warn!(
-            "-ngl has no effect: there is no GPU, or this program was built without support for it"
-        );
-    }
+    args.placement.devices.warn()?;
     progress::show("loading", cancel, |progress| match &path {
         Some(path) if is_masked(&ModelFile::open(path)?)? => {
             TextModel::load_masked(path, &placement, progress).map(Loaded::Masked)

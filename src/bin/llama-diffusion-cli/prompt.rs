@@ -1,7 +1,7 @@
 //! What the user asks: the text of flags, files and the standard input, put into the chat template.
 
 use std::fs;
-use std::io::{self, Read as _};
+use std::io::{self, IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 
 use llama_diffusion::chat::{ChatTemplate, Message, Role};
@@ -10,6 +10,7 @@ use llama_diffusion::{Error, Result, TextModel, Token};
 use serde_json::{Map, Value};
 
 use crate::args::{Args, PromptSource};
+use crate::shared::streams::tell;
 
 /// The first message of the user, if the command line or a pipe has one.
 ///
@@ -65,6 +66,8 @@ impl Setting {
             Some(path) => Some(without_last_newline(read_text(path)?)),
             None => args.system(),
         };
+        // An empty one is none, as for llama.cpp.
+        let system = system.filter(|text| !text.is_empty());
         Ok(Self {
             system,
             raw: chat.raw,
@@ -130,6 +133,9 @@ fn read_text(path: &Path) -> Result<String> {
 }
 
 fn read_stdin() -> Result<String> {
+    if io::stdin().is_terminal() {
+        tell("the prompt is what you type; Ctrl-D at the beginning of a line ends it");
+    }
     let mut bytes = Vec::new();
     io::stdin()
         .lock()

@@ -16,18 +16,6 @@ pub struct ComputeArgs {
     #[arg(long, value_name = "N", env = "LLAMA_ARG_UBATCH")]
     pub ubatch_size: Option<usize>,
 
-    /// Fused attention: auto uses it where the devices have it [-fa]
-    #[arg(
-        long,
-        value_name = "WHEN",
-        num_args = 0..=1,
-        require_equals = true,
-        default_value = "auto",
-        default_missing_value = "on",
-        env = "LLAMA_ARG_FLASH_ATTN"
-    )]
-    pub flash_attn: When,
-
     /// Element type of the KV cache: f16, f32 or q8_0 [-ctk]
     #[arg(
         long,
@@ -52,11 +40,25 @@ pub struct ComputeArgs {
     pub swa_full: bool,
 }
 
+/// A switch in llama.cpp's spellings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum When {
+    #[value(aliases = ["enabled", "true", "1"])]
     On,
+    #[value(aliases = ["disabled", "false", "0"])]
     Off,
+    #[value(alias = "-1")]
     Auto,
+}
+
+impl From<When> for FlashAttention {
+    fn from(when: When) -> Self {
+        match when {
+            When::On => Self::On,
+            When::Off => Self::Off,
+            When::Auto => Self::Auto,
+        }
+    }
 }
 
 impl ComputeArgs {
@@ -83,14 +85,5 @@ impl ComputeArgs {
             });
         }
         Ok(self.cache_type_k)
-    }
-
-    /// Whether attention is fused.
-    pub fn flash_attention(&self) -> FlashAttention {
-        match self.flash_attn {
-            When::On => FlashAttention::On,
-            When::Off => FlashAttention::Off,
-            When::Auto => FlashAttention::Auto,
-        }
     }
 }

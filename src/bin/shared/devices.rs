@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 use clap::builder::BoolishValueParser;
-use llama_diffusion::{Device, DeviceKind, ModelParams, TensorOverride};
+use llama_diffusion::{Device, DeviceKind, Error, ModelParams, TensorOverride};
 use regex::Regex;
 
 use super::streams::print;
@@ -42,10 +42,10 @@ pub struct DeviceArgs {
     #[arg(
         long,
         value_name = "SHARES",
-        value_delimiter = ',',
+        value_parser = parse_shares,
         env = "LLAMA_ARG_TENSOR_SPLIT"
     )]
-    pub tensor_split: Vec<f32>,
+    pub tensor_split: Option<Shares>,
 
     /// Keep all experts in host memory [-cmoe]
     #[arg(long, value_parser = BoolishValueParser::new(), env = "LLAMA_ARG_CPU_MOE")]
@@ -66,8 +66,12 @@ pub struct DeviceArgs {
     #[arg(long, value_name = "REGEX=MEMORY", value_delimiter = ',', value_parser = parse_override, env = "LLAMA_ARG_OVERRIDE_TENSOR")]
     pub override_tensor: Vec<TensorOverride>,
 
+    /// Keep the KV cache on the device that holds the layer, which is the default [-kvo]
+    #[arg(long, overrides_with = "no_kv_offload")]
+    kv_offload: bool,
+
     /// Keep the KV cache in host memory [-nkvo]
-    #[arg(long, value_parser = BoolishValueParser::new(), env = "LLAMA_ARG_NO_KV_OFFLOAD")]
+    #[arg(long, overrides_with = "kv_offload", value_parser = BoolishValueParser::new(), env = "LLAMA_ARG_NO_KV_OFFLOAD")]
     pub no_kv_offload: bool,
 
     /// Read the weights into memory instead of mapping the file
@@ -94,6 +98,20 @@ fn parse_layers(text: &str) -> Result<Layers, String> {
             .map(|layers| Layers(Some(layers)))
             .map_err(|_| "-ngl takes a number of layers, auto or all".into()),
     }
+}
+
+/// Shares of several GPUs.
+#[derive(Clone, Debug)]
+pub struct Shares(pub Vec<f32>);
+
+/// Takes slashes for commas, as llama.cpp does.
+fn parse_shares(text: &str) -> Result<Shares, String> {
+    let parts = text.split([',', '/']).filter(|part| !part.is_empty());
+    let shares = parts.map(|part| {
+        let is_no = |_| format!("'{part}' is no number: give shares such as 3,1");
+        part.trim().parse().map_err(is_no)
+    });
+    shares.collect::<Result<_, _>>().map(Shares)
 }
 
 fn parse_override(text: &str) -> Result<TensorOverride, String> {
@@ -123,7 +141,11 @@ impl DeviceArgs {
         ModelParams {
             gpu_layers: self.gpu_layers.0,
             devices,
-            split: self.tensor_split.clone(),
+            // A machine without GPUs has nothing to share; `warn` says so.
+            split: match &self.tensor_split {
+                Some(Shares(shares)) if has_gpus() => shares.clone(),
+                _ => Vec::new(),
+            },
             cpu_moe_layers: if self.cpu_moe {
                 usize::MAX
             } else {
@@ -137,8 +159,46 @@ impl DeviceArgs {
     }
 }
 
+impl DeviceArgs {
+    /// Tells which flags have no effect on this machine.
+    ///
+    /// # Errors
+    /// A GPU is chosen that is not there.
+    pub fn warn(&self) -> llama_diffusion::Result<()> {
+        let alone = self.split_mode == SplitMode::None && self.device.is_none();
+        let count = gpus().count();
+        if count > 0 {
+            let missing = alone && self.main_gpu >= count;
+            return match missing {
+                true => Err(Error::InvalidParameter {
+                    parameter: "-mg".into(),
+                    problem: format!("there is no GPU {}: give 0 to {}", self.main_gpu, count - 1),
+                }),
+                false => Ok(()),
+            };
+        }
+        for (is_given, flag) in [
+            (self.gpu_layers.0.is_some_and(|layers| layers > 0), "-ngl"),
+            (self.tensor_split.is_some(), "-ts"),
+            (alone && self.main_gpu > 0, "-mg"),
+        ] {
+            if is_given {
+                tracing::warn!(
+                    "{flag} has no effect: there is no GPU, or this program was built without \
+                     support for it"
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+fn has_gpus() -> bool {
+    gpus().next().is_some()
+}
+
 /// The GPUs of this machine.
-pub fn gpus() -> impl Iterator<Item = Device> {
+fn gpus() -> impl Iterator<Item = Device> {
     let is_gpu =
         |device: &Device| matches!(device.kind(), DeviceKind::Gpu | DeviceKind::IntegratedGpu);
     Device::all().into_iter().filter(is_gpu)

@@ -1,7 +1,8 @@
 //! llama.cpp's way of writing a command line, turned into the one that clap reads.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, Command};
 
 /// llama.cpp's long names with a single dash, which clap would take for a row of short flags.
@@ -16,6 +17,8 @@ pub const SINGLE_DASH: &[(&str, &str)] = &[
     ("-hf", "--hf-repo"),
     ("-hff", "--hf-file"),
     ("-hfr", "--hf-repo"),
+    ("-kvo", "--kv-offload"),
+    ("-lm", "--load-mode"),
     ("-lv", "--log-verbosity"),
     ("-mg", "--main-gpu"),
     ("-mu", "--model-url"),
@@ -24,6 +27,7 @@ pub const SINGLE_DASH: &[(&str, &str)] = &[
     ("-nkvo", "--no-kv-offload"),
     ("-no-cnv", "--no-conversation"),
     ("-ot", "--override-tensor"),
+    ("-rea", "--reasoning"),
     ("-sm", "--split-mode"),
     ("-st", "--single-turn"),
     ("-sys", "--system-prompt"),
@@ -47,7 +51,7 @@ pub fn respell(command: &Command, args: impl IntoIterator<Item = OsString>) -> V
             Some((_, long)) => (*long).to_owned(),
             // Not a row of short flags either: clap shall name the whole of it as unknown.
             None if flag.len() > 2 && !flag.starts_with("--") => format!("-{flag}"),
-            None => flag.to_owned(),
+            None => with_dashes(flag),
         };
         let definition = find(command, &flag);
         let mut flag = OsString::from(flag);
@@ -60,19 +64,62 @@ pub fn respell(command: &Command, args: impl IntoIterator<Item = OsString>) -> V
     respelled
 }
 
-/// Whether what follows a flag is its value. A value that may be left out, as in older releases of
-/// llama.cpp, is known by its choices.
+/// A long flag as we spell it: llama.cpp takes underscores for dashes.
+fn with_dashes(flag: &str) -> String {
+    match flag.split_once('=') {
+        _ if !flag.starts_with("--") => flag.to_owned(),
+        Some((name, value)) => format!("{}={value}", name.replace('_', "-")),
+        None => flag.replace('_', "-"),
+    }
+}
+
+/// Whether what follows a flag is its value. Where it may be left out, as in older releases of
+/// llama.cpp, another flag is no value; `-1` may be one of its choices. clap gathers several values
+/// itself.
 fn takes(flag: &Arg, next: &OsString) -> bool {
     let optional = flag
         .get_num_args()
         .is_some_and(|count| count.min_values() == 0);
-    match flag.get_action().takes_values() {
-        true if optional => flag
-            .get_possible_values()
-            .iter()
-            .any(|value| next.to_str().is_some_and(|text| value.matches(text, false))),
-        takes_values => takes_values,
+    let is_flag = || {
+        let text = next.to_string_lossy();
+        let choices = flag.get_possible_values();
+        text.starts_with('-') && !choices.iter().any(|value| value.matches(&text, false))
+    };
+    let several = flag
+        .get_num_args()
+        .is_some_and(|count| count.max_values() > 1);
+    flag.get_action().takes_values() && !several && !(optional && is_flag())
+}
+
+/// Says so where a wrong value is that of an environment variable: the user may not know that it is
+/// set.
+pub fn name_variable(command: &Command, mut error: clap::Error) -> clap::Error {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        _ => None,
+    };
+    let (flag, value) = (
+        context(ContextKind::InvalidArg),
+        context(ContextKind::InvalidValue),
+    );
+    let is_it = |variable: &&OsStr| {
+        let set = std::env::var_os(variable);
+        set.is_some_and(|set| value.as_deref().is_some_and(|value| set == value))
+    };
+    let mut arguments = command.get_arguments();
+    let variable = arguments
+        .find(|argument| flag.as_deref() == Some(&argument.to_string()))
+        .and_then(Arg::get_env)
+        .filter(is_it);
+    if let Some(variable) = variable {
+        let tip = format!(
+            "the value is that of the environment variable {}",
+            variable.display()
+        );
+        let tips = ContextValue::StyledStrs(vec![tip.into()]);
+        error.insert(ContextKind::Suggested, tips);
     }
+    error
 }
 
 /// The definition of a flag, by one of its names with the dashes.

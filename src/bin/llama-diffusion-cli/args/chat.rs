@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
+use crate::shared::compute::When;
+
 use super::values::{Variables, parse_variables};
 
 /// How a conversation is led.
@@ -12,7 +14,7 @@ use super::values::{Variables, parse_variables};
 pub struct ChatArgs {
     /// Chat: each line is a message, /help lists the commands [-cnv]. This is what happens on a
     /// terminal when there is no prompt
-    #[arg(long, conflicts_with_all = ["raw", "single_turn"])]
+    #[arg(long, overrides_with = "raw")]
     pub conversation: bool,
 
     /// Answer one message and end [-st]
@@ -48,9 +50,22 @@ pub struct ChatArgs {
     #[arg(long, conflicts_with = "raw")]
     no_thinking: bool,
 
+    /// on asks the model to think, off asks it not to, auto leaves it to the template [-rea]
+    #[arg(
+        long,
+        value_name = "WHEN",
+        default_value = "auto",
+        env = "LLAMA_ARG_REASONING"
+    )]
+    reasoning: When,
+
     /// Give the prompt to the model without a chat template [-no-cnv]. This is also what happens
     /// when the model has no template
-    #[arg(long, visible_alias = "no-conversation")]
+    #[arg(
+        long,
+        visible_alias = "no-conversation",
+        overrides_with = "conversation"
+    )]
     pub raw: bool,
 }
 
@@ -61,8 +76,14 @@ impl ChatArgs {
             Some(Variables(given)) => given.clone(),
             None => Map::new(),
         };
-        if self.show_thinking || self.no_thinking {
-            variables.insert("enable_thinking".into(), self.show_thinking.into());
+        let thinks = match self.reasoning {
+            _ if self.show_thinking || self.no_thinking => Some(self.show_thinking),
+            When::On => Some(true),
+            When::Off => Some(false),
+            When::Auto => None,
+        };
+        if let Some(thinks) = thinks {
+            variables.insert("enable_thinking".into(), thinks.into());
         }
         variables
     }

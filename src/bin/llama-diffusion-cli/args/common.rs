@@ -6,7 +6,7 @@ use llama_diffusion::{MaskedSessionParams, Result, SessionParams};
 
 use super::escape::unescape;
 use super::values::{Limit, Seed, parse_limit, parse_seed};
-use crate::shared::compute::ComputeArgs;
+use crate::shared::compute::{ComputeArgs, When};
 
 /// What every run may need.
 #[derive(Debug, clap::Args)]
@@ -68,6 +68,18 @@ pub struct CommonArgs {
 
     #[command(flatten)]
     pub compute: ComputeArgs,
+
+    /// Fused attention: auto uses it where the devices have it [-fa]
+    #[arg(
+        long,
+        value_name = "WHEN",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "auto",
+        default_missing_value = "on",
+        env = "LLAMA_ARG_FLASH_ATTN"
+    )]
+    flash_attn: When,
 }
 
 /// Where a prompt comes from.
@@ -104,7 +116,7 @@ impl CommonArgs {
         MaskedSessionParams {
             context: self.ctx_size.filter(|size| *size > 0),
             threads: given(self.threads),
-            flash_attention: self.compute.flash_attention(),
+            flash_attention: self.flash_attn.into(),
         }
     }
 
@@ -122,7 +134,7 @@ impl CommonArgs {
             threads: given(self.threads),
             prefill_threads: given(self.threads_batch),
             kv_type: self.compute.kv_type()?,
-            flash_attention: self.compute.flash_attention(),
+            flash_attention: self.flash_attn.into(),
             swa_full: self.compute.swa_full,
         })
     }

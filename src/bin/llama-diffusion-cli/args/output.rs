@@ -32,6 +32,7 @@ pub struct OutputArgs {
     /// Colours: auto uses them on a terminal, unless NO_COLOR is set [-co]
     #[arg(
         long,
+        visible_alias = "log-colors",
         value_name = "WHEN",
         num_args = 0..=1,
         require_equals = true,
@@ -42,7 +43,7 @@ pub struct OutputArgs {
     pub color: When,
 
     /// Say more about what happens
-    #[arg(short, long)]
+    #[arg(short, long, visible_alias = "log-verbose")]
     pub verbose: bool,
 
     /// How much is logged: 0 nothing, 1 errors, 2 warnings, 3 information, 4 all [-lv]

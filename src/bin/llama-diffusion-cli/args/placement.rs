@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::ValueEnum;
 use clap::builder::BoolishValueParser;
 use llama_diffusion::{Error, MetadataOverride, ModelParams, Result};
 
@@ -43,6 +44,16 @@ pub struct PlacementArgs {
     #[command(flatten)]
     pub devices: DeviceArgs,
 
+    /// How weights come into memory: mmap maps the file, none and dio read it, mlock and mmap+mlock
+    /// are the two with --mlock; auto is mmap [-lm]
+    #[arg(
+        long,
+        value_name = "MODE",
+        default_value = "auto",
+        env = "LLAMA_ARG_LOAD_MODE"
+    )]
+    load_mode: LoadMode,
+
     /// Keep the weights in memory: the system does not swap them out
     #[arg(long, value_parser = BoolishValueParser::new(), env = "LLAMA_ARG_MLOCK")]
     mlock: bool,
@@ -57,7 +68,41 @@ pub struct PlacementArgs {
     override_kv: Vec<MetadataOverride>,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LoadMode {
+    Auto,
+    None,
+    Mmap,
+    Mlock,
+    #[value(name = "mmap+mlock")]
+    MmapMlock,
+    Dio,
+}
+
+/// Keys of diffusion that are read, which a slip of the pen may miss.
+const DIFFUSION_KEYS: [&str; 8] = [
+    "diffusion.canvas_length",
+    "diffusion.eb_confidence_threshold",
+    "diffusion.eb_entropy_bound",
+    "diffusion.eb_max_steps",
+    "diffusion.eb_stability_threshold",
+    "diffusion.eb_t_max",
+    "diffusion.eb_t_min",
+    "diffusion.shift_logits",
+];
+
 impl PlacementArgs {
+    /// A line for each key of diffusion that nothing reads.
+    pub fn metadata_warnings(&self) -> impl Iterator<Item = String> {
+        let keys = self.override_kv.iter().map(|metadata| &metadata.key);
+        let unknown = keys
+            .filter(|key| key.starts_with("diffusion.") && !DIFFUSION_KEYS.contains(&key.as_str()));
+        unknown.map(|key| {
+            let known = DIFFUSION_KEYS.join(", ");
+            format!("--override-kv: nothing reads '{key}'; of diffusion there are {known}")
+        })
+    }
+
     /// The model file, if the user chose one.
     ///
     /// # Errors
@@ -79,11 +124,14 @@ impl PlacementArgs {
 
     /// Where the model lies, and what is asked of loading it.
     pub fn params(&self) -> ModelParams {
+        use LoadMode::{Dio, Mlock, MmapMlock, None};
+        let devices = self.devices.params();
         ModelParams {
-            lock: self.mlock,
+            lock: self.mlock || matches!(self.load_mode, Mlock | MmapMlock),
+            no_mmap: devices.no_mmap || matches!(self.load_mode, None | Mlock | Dio),
             check_tensors: self.check_tensors,
             metadata: self.override_kv.clone(),
-            ..self.devices.params()
+            ..devices
         }
     }
 }

@@ -50,7 +50,6 @@ fn llama_cpp_s_spelling() {
     assert_eq!(placement.gpu_layers, Some(3));
     assert_eq!(placement.cpu_moe_layers, 2);
     assert_eq!(placement.devices.unwrap(), ["CUDA0", "CPU"]);
-    assert_eq!(placement.split, [3.0, 1.0]);
     assert!(placement.kv_on_host);
     for line in [["-n", "5"], ["--predict", "5"], ["--n-predict", "5"]] {
         let params = parse(&line)
@@ -58,6 +57,69 @@ fn llama_cpp_s_spelling() {
             .diffusion(&Overrides::default(), 0)
             .unwrap();
         assert_eq!(params.max_tokens, Some(5));
+    }
+}
+
+#[test]
+fn shares_of_gpus_and_underscores() {
+    for written in ["3,1", "3/1", "3, 1"] {
+        let args = parse(&["-ts", written]).unwrap();
+        assert_eq!(args.placement.devices.tensor_split.unwrap().0, [3.0, 1.0]);
+    }
+    let message = parse(&["-ts", "3;1"]).unwrap_err().to_string();
+    assert!(message.contains("'3;1' is no number"), "{message}");
+    let args = parse(&[
+        "--ctx_size",
+        "99",
+        "--n_predict=7",
+        "--system_prompt",
+        "a_b",
+    ])
+    .unwrap();
+    assert_eq!(args.common.session(0).unwrap().context, Some(99));
+    assert_eq!(args.system().unwrap(), "a_b");
+}
+
+#[test]
+fn switches_in_llama_cpp_s_spellings() {
+    for (values, meant, attention) in [
+        (["on", "enabled", "true", "1"], When::On, FlashAttention::On),
+        (
+            ["off", "disabled", "false", "0"],
+            When::Off,
+            FlashAttention::Off,
+        ),
+        (
+            ["auto", "-1", "auto", "-1"],
+            When::Auto,
+            FlashAttention::Auto,
+        ),
+    ] {
+        for value in values {
+            let args = parse(&["-fa", value, "--color", value, "-n", "4"]).unwrap();
+            let session = args.common.session(0).unwrap();
+            assert_eq!(session.flash_attention, attention, "{value}");
+            assert_eq!(args.output.color, meant, "{value}");
+        }
+    }
+    let message = parse(&["-fa", "maybe"]).unwrap_err().to_string();
+    assert!(
+        message.contains("'maybe'") && message.contains("--flash-attn"),
+        "{message}"
+    );
+    assert!(parse(&["--diffusion-eb", "0"]).unwrap().warnings.len() == 1);
+}
+
+#[test]
+fn the_last_word_on_chat_counts() {
+    for (line, chat) in [
+        (&["-cnv"][..], true),
+        (&["-no-cnv", "-cnv"], true),
+        (&["-cnv", "-no-cnv"], false),
+        (&["-cnv", "-st"], false),
+        (&["-st", "-cnv"], false),
+    ] {
+        assert_eq!(parse(line).unwrap().is_chat(true), chat, "{line:?}");
     }
 }
 
@@ -275,6 +337,91 @@ fn upstream_s_command_lines() {
     );
 }
 
+#[test]
+fn flags_of_llama_cpp_that_cannot_change_an_answer_are_taken() {
+    for line in
+        "--min-p 0.1|--repeat-penalty 1.1|--samplers top_k;temperature|--ignore-eos|--keep -1|\
+        --no-perf|--log-prefix|--numa distribute|--prio 2|-C ff|-np 2|-fit on|-md d.gguf|\
+        --no-op-offload|-nr|-ctxcp 3|--draft-max 4|--mirostat 2|-bs|-hft x"
+            .split('|')
+    {
+        let args = parse(&line.split(' ').collect::<Vec<_>>());
+        let warnings = args
+            .unwrap_or_else(|error| panic!("{line}: {error}"))
+            .warnings;
+        assert_eq!(warnings.len(), 1, "{line}: {warnings:?}");
+        assert!(warnings[0].contains(" has no effect: "), "{warnings:?}");
+    }
+    for line in "--perf|--offline|-kvo|--repack|--no-log-prefix|-fit off|--no-context-shift|\
+        --log-colors off|-lm mmap+mlock|-rea off|--log-verbose"
+        .split('|')
+    {
+        let args = parse(&line.split(' ').collect::<Vec<_>>());
+        let warnings = args
+            .unwrap_or_else(|error| panic!("{line}: {error}"))
+            .warnings;
+        assert_eq!(warnings, [""; 0], "{line}");
+    }
+}
+
+#[test]
+fn flags_that_would_change_an_answer_are_refused_by_name() {
+    for line in "--grammar root::=x|-j {}|--lora a.gguf|--control-vector-layer-range 1 5|\
+        --rope-scale 2|--yarn-orig-ctx 4096|--image a.png|-r stop|-sp|-l 15+1|-bf prompt.bin|-o a.txt"
+        .split('|')
+    {
+        let error = parse(&line.split(' ').collect::<Vec<_>>()).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains(" is not supported here: "), "{line}: {message}");
+        let name = line.split(' ').next().unwrap();
+        assert!(!name.starts_with("--") || message.contains(name), "{message}");
+    }
+}
+
+#[test]
+fn how_weights_come_into_memory() {
+    let loads = |line: &[&str]| {
+        let params = parse(line).unwrap().placement.params();
+        (params.no_mmap, params.lock)
+    };
+    for (mode, expected) in [
+        ("auto", (false, false)),
+        ("mmap", (false, false)),
+        ("none", (true, false)),
+        ("dio", (true, false)),
+        ("mlock", (true, true)),
+        ("mmap+mlock", (false, true)),
+    ] {
+        assert_eq!(loads(&["-lm", mode]), expected, "{mode}");
+    }
+    assert_eq!(loads(&["-lm", "none", "--mlock"]), (true, true));
+    let kv_on_host = |line: &[&str]| parse(line).unwrap().placement.params().kv_on_host;
+    assert!(kv_on_host(&["-kvo", "-nkvo"]) && !kv_on_host(&["-nkvo", "-kvo"]));
+}
+
+#[test]
+fn what_does_nothing_on_this_command_line_is_warned_of() {
+    for line in [
+        "--diffusion-visual-interval 2",
+        "--override-kv diffusion.eb_maxsteps=int:3",
+    ] {
+        let warnings = parse(&line.split(' ').collect::<Vec<_>>())
+            .unwrap()
+            .warnings;
+        assert_eq!(warnings.len(), 1, "{line}: {warnings:?}");
+    }
+    for line in [
+        "--diffusion-visual-interval 2 --diffusion-visual",
+        "--override-kv diffusion.eb_max_steps=int:3",
+        "--override-kv tokenizer.x=int:3",
+    ] {
+        let warnings = parse(&line.split(' ').collect::<Vec<_>>())
+            .unwrap()
+            .warnings;
+        assert_eq!(warnings, [""; 0], "{line}");
+    }
+}
+
 /// Every flag of the tools, each with a value of its kind.
 #[test]
 fn every_flag_is_known() {
@@ -352,6 +499,11 @@ fn variables_of_the_template() {
         (&1.into(), &false.into())
     );
     assert!(parse(&["--chat-template-kwargs", "[1]"]).is_err());
+    assert_eq!(variables(&["-rea", "off"])["enable_thinking"], false);
+    assert_eq!(
+        variables(&["-rea", "on", "--no-thinking"])["enable_thinking"],
+        false
+    );
 }
 
 #[test]
