@@ -167,3 +167,45 @@ fn wrong_arguments_are_named() {
         }
     }
 }
+
+#[test]
+fn fused_attention_is_measured_in_llama_cpp_s_spellings() {
+    let settings = |value: &str| -> Vec<String> {
+        let report = json(&["-p", "0", "-fa", value]);
+        let tests = report["tests"].as_array().unwrap().iter();
+        tests
+            .map(|row| row["flash_attn"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(settings("0,1"), ["off", "on"]);
+    assert_eq!(settings("enabled"), ["on"]);
+    let table = measured(&["-p", "0", "-fa", "0,1"]);
+    assert!(
+        table.contains("@ 0 @ fa off ") && table.contains("@ 0 @ fa on "),
+        "{table}"
+    );
+}
+
+/// Runs the tool with its standard output closed on the other side.
+#[test]
+#[cfg(unix)]
+fn a_closed_output_is_an_error_in_one_line() {
+    use std::process::{Command, Stdio};
+
+    for args in [
+        &["--list-devices"][..],
+        &["--synthetic", "tiny:q8_0", "-p", "0", "-r", "1", "-t", "1"],
+    ] {
+        let (_, closed) = std::io::pipe().unwrap();
+        let child = Command::new(assert_cmd::cargo::cargo_bin!("llama-diffusion-bench"))
+            .args(args)
+            .stdout(closed)
+            .stderr(Stdio::piped())
+            .spawn();
+        let output = child.unwrap().wait_with_output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+        assert!(said.starts_with("error: standard output: "), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+}

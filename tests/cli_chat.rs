@@ -124,6 +124,65 @@ fn a_prompt_from_a_pipe() {
 }
 
 #[test]
+fn a_line_that_is_not_utf_8_does_not_end_a_chat() {
+    let input = [QUESTION.as_bytes(), b"\nbad \xff\n", QUESTION.as_bytes()].concat();
+    let output = tool(&["-cnv"]).write_stdin(input).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(stdout(&output), ANSWER.repeat(2));
+    let line = "standard input, line 2: the byte at offset 4 is not UTF-8";
+    assert!(stderr(&output).contains(line), "{}", stderr(&output));
+}
+
+#[test]
+fn an_empty_system_prompt_is_none() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("system.txt");
+    fs::write(&file, "\n").unwrap();
+    let plain = prefills(&tool(&["-p", QUESTION]).output().unwrap());
+    for args in [["-sys", ""], ["-sysf", file.to_str().unwrap()]] {
+        let output = tool(&[&["-p", QUESTION], &args[..]].concat());
+        assert_eq!(prefills(&{ output }.output().unwrap()), plain, "{args:?}");
+    }
+}
+
+#[test]
+fn a_context_beyond_the_trained_one_is_warned_of() {
+    for (size, warns) in [("100000", true), ("512", false)] {
+        let output = tool(&["-p", QUESTION, "-c", size]).output().unwrap();
+        let warning = format!("-c {size} is more than the ");
+        assert_eq!(
+            stderr(&output).contains(&warning),
+            warns,
+            "{}",
+            stderr(&output)
+        );
+    }
+}
+
+#[test]
+fn a_wrong_value_of_a_variable_names_it() {
+    let mut command = tool(&["-p", QUESTION]);
+    let output = command.env("LLAMA_ARG_CTX_SIZE", "-1").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    for part in [
+        "'-1'",
+        "--ctx-size",
+        "a whole number of 0 or more",
+        "LLAMA_ARG_CTX_SIZE",
+    ] {
+        assert!(stderr(&output).contains(part), "{}", stderr(&output));
+    }
+    // Not where the command line is wrong.
+    let mut command = tool(&["-p", QUESTION, "-c", "x"]);
+    let output = command.env("LLAMA_ARG_CTX_SIZE", "9").output().unwrap();
+    assert!(
+        !stderr(&output).contains("LLAMA_ARG"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
 fn a_system_prompt_from_a_file() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("system.txt");

@@ -94,6 +94,11 @@ fn mistakes_are_named() {
     save(&dir, "broken.jsonl", &[RIGHT, "", "{\"prompt\": "]);
     save(&dir, "half.jsonl", &[r#"{"prompt": "Hello!"}"#]);
     save(&dir, "empty.jsonl", &["", ""]);
+    let long = format!(
+        r#"{{"prompt": "Hello!", "answer": "{}"}}"#,
+        "word ".repeat(9000)
+    );
+    save(&dir, "long.jsonl", &[RIGHT, &long]);
     for (line, parts) in [
         (&["right.jsonl"][..], &["<MODEL>..."][..]),
         (
@@ -104,10 +109,19 @@ fn mistakes_are_named() {
         (&["half.jsonl", DEMO], &["half.jsonl: line 1", "\"answer\""]),
         (&["empty.jsonl", DEMO], &["empty.jsonl", "no lines"]),
         (&["right.jsonl", "none.gguf"], &["error: none.gguf"]),
+        (
+            &["long.jsonl", DEMO, "-t", "1"],
+            &[
+                "error: long.jsonl: prompt and answer 2 do not fit",
+                "leave them out",
+            ],
+        ),
+        (&["right.jsonl", DEMO, "-t", "x"], &["'x'", "whole number"]),
     ] {
         let output = run(&dir, line);
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{line:?}: {stderr}");
+        assert!(output.stdout.is_empty(), "{line:?}");
         for part in parts {
             assert!(
                 stderr.contains(part),

@@ -120,7 +120,14 @@ fn mistakes_are_named() {
             "in.gguf in.gguf q8_0",
             &["error: in.gguf: is the model itself"],
         ),
-        ("in.gguf no/out.gguf q8_0", &["error: no: No such file"]),
+        (
+            "in.gguf no/out.gguf q8_0",
+            &["error: no: No such file or directory (os error 2)\n"],
+        ),
+        (
+            "in.gguf imatrix.dat q8_0 --imatrix imatrix.dat",
+            &["error: imatrix.dat: is the importance matrix itself"],
+        ),
         (
             "in.gguf out.gguf q8_0 --imatrix none.dat",
             &["error: none.dat", "No such file"],
@@ -154,4 +161,22 @@ fn mistakes_are_named() {
     }
     // Nothing is left of what failed.
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn a_type_that_does_not_divide_the_rows_is_told() {
+    let dir = model();
+    let warnings = |flags: &str| {
+        let line = format!("in.gguf out.gguf q8_0 {flags}");
+        let output = quantize(&dir, &line.split(' ').collect::<Vec<_>>());
+        assert_eq!(output.status.code(), Some(0), "{line}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let told = stderr.lines().filter(|line| line.contains(" stands for "));
+        told.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let told = warnings("--token-embedding-type q4_k --tensor-type attn_q=q6_k");
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].contains("q5_0 stands for q4_K") && told[0].contains("token_embd.weight"));
+    assert!(told[1].contains("q8_0 stands for q6_K") && told[1].contains("blk.0.attn_q.weight"));
+    assert!(warnings("--token-embedding-type q5_0").is_empty());
 }

@@ -236,6 +236,8 @@ impl Plan {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
+        // Else the error would name the temporary file.
+        fs::metadata(directory).map_err(Error::io(directory))?;
         let file = temporary_file(directory).map_err(Error::io(directory))?;
         let failed = |failure| match failure {
             Failure::Output(source) => self.output_error(output, source),

@@ -10,6 +10,7 @@ use llama_diffusion::model::synthetic::{Geometry, WeightTypes};
 
 use crate::shared::compute::{ComputeArgs, When};
 use crate::shared::devices::DeviceArgs;
+use crate::shared::numbers::count;
 use crate::shared::spelling::{name_variable, respell};
 
 /// Measures how fast a DiffusionGemma model reads prompts and denoises canvases.
@@ -42,8 +43,7 @@ pub struct Args {
         long,
         value_name = "N,…",
         value_delimiter = ',',
-        default_value = "512"
-    )]
+        default_value = "512", value_parser = count::<usize>)]
     pub n_prompt: Vec<usize>,
 
     /// Canvases of an answer

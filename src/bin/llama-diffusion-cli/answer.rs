@@ -107,6 +107,9 @@ impl<'a, M: Engine> Answerer<'a, M> {
             recorder.end()?;
         }
         let answer = result?;
+        let generation = &answer.generation;
+        let spoken = thinking::without_thoughts(&generation.tokens, self.channel);
+        let text = vocab.detokenize(&spoken, false)?;
         let report = Report {
             answer: &answer,
             canvas: self.model.model().canvas_len(&answer),
@@ -114,13 +117,12 @@ impl<'a, M: Engine> Answerer<'a, M> {
             seed,
             sampler: M::sampler(self.args),
             limit: M::LIMIT,
+            is_empty: text.is_empty() && generation.finish != FinishReason::Cancelled,
             caches: M::CACHES,
         };
         tell(&report);
-        let generation = &answer.generation;
-        let spoken = thinking::without_thoughts(&generation.tokens, self.channel);
         Ok(Reply {
-            text: vocab.detokenize(&spoken, false)?,
+            text,
             finish: generation.finish,
         })
     }

@@ -19,6 +19,7 @@ use llama_diffusion::{AnswerLength, DiffusionParams, MaskedParams, Overrides, Re
 
 pub use common::PromptSource;
 pub use output::OutputArgs;
+pub use values::whole;
 
 use crate::cross_entropy::CrossEntropyArgs;
 use crate::inert;

@@ -11,7 +11,9 @@ use llama_diffusion::{CancelFlag, Error, ModelParams, Result, SessionParams, Tex
 use serde::Deserialize;
 use serde_json::Map;
 
+use crate::args::whole;
 use crate::progress;
+use crate::shared::numbers::count;
 use crate::shared::streams::print;
 
 #[derive(Debug, clap::Args)]
@@ -32,12 +34,11 @@ pub struct CrossEntropyArgs {
         value_name = "N",
         default_value = "0",
         hide_default_value = true,
-        env = "LLAMA_ARG_THREADS"
-    )]
+        env = "LLAMA_ARG_THREADS", value_parser = whole::<i32>)]
     threads: i32,
 
     /// Seed of the noise
-    #[arg(short, long, value_name = "SEED", default_value = "1")]
+    #[arg(short, long, value_name = "SEED", default_value = "1", value_parser = count::<u64>)]
     seed: u64,
 }
 
@@ -183,12 +184,28 @@ fn scores(
     for (number, (conversation, answer)) in exchanges.iter().enumerate() {
         let exchange = tokenize(text, conversation, answer)?;
         let denoiser = session.denoiser();
-        scores.push(score(denoiser, &exchange, pad, args.seed, number as u32)?);
+        let scored = score(denoiser, &exchange, pad, args.seed, number as u32);
+        scores.push(scored.map_err(|error| too_long(args, number, error))?);
         if progress(scores.len() as f32 / exchanges.len() as f32).is_break() {
             return Err(Error::Cancelled);
         }
     }
     Ok(scores)
+}
+
+/// The context is that of the model here: there is no flag to raise it.
+fn too_long(args: &CrossEntropyArgs, number: usize, error: Error) -> Error {
+    let Error::ContextFull { context, .. } = error else {
+        return error;
+    };
+    Error::InvalidParameter {
+        parameter: args.answers.display().to_string(),
+        problem: format!(
+            "prompt and answer {} do not fit the context of {context} tokens, with whole canvases: \
+             shorten them or leave them out",
+            number + 1
+        ),
+    }
 }
 
 fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {

@@ -63,11 +63,9 @@ impl Engine for Model {
 
     fn session(model: &TextModel, args: &Args) -> Result<Session> {
         args.diffusion(&model.model().overrides(), 0)?;
-        model.session(
-            &args
-                .common
-                .session(model.model().hparams().context_length)?,
-        )
+        let trained = model.model().hparams().context_length;
+        args.common.warn_of_long_context(trained);
+        model.session(&args.common.session(trained)?)
     }
 
     fn answer(
@@ -106,6 +104,8 @@ impl Engine for MaskedModel {
 
     fn session(model: &TextModel<Self>, args: &Args) -> Result<MaskedSession> {
         args.masked(0)?;
+        args.common
+            .warn_of_long_context(model.model().context_length());
         model.masked_session(args.common.masked_session())
     }
 

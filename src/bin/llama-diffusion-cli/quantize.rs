@@ -8,13 +8,18 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Arg, Command};
 use llama_diffusion::ggml::types::TensorType;
 use llama_diffusion::quantize::{
-    FileType, ImportanceMatrix, Mix, Plan, QuantizeParams, TypeOverride,
+    FileType, ImportanceMatrix, Mix, Plan, PlannedTensor, QuantizeParams, TypeOverride,
 };
 use llama_diffusion::{CancelFlag, Result};
 use regex::Regex;
 
+use crate::args::whole;
 use crate::progress;
+use crate::shared::numbers::count;
 use crate::shared::streams::tell;
+
+const EMBEDDING: &str = "token_embd.weight";
+const OUTPUT: &str = "output.weight";
 
 #[derive(Debug, clap::Args)]
 pub struct QuantizeArgs {
@@ -31,11 +36,11 @@ pub struct QuantizeArgs {
     file_type: FileType,
 
     /// Threads, as for llama-quantize
-    #[arg(value_name = "NTHREADS", conflicts_with = "threads")]
+    #[arg(value_name = "NTHREADS", conflicts_with = "threads", value_parser = count::<usize>)]
     nthreads: Option<usize>,
 
     /// Threads [default: one for each core]
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", value_parser = whole::<i32>)]
     threads: Option<i32>,
 
     /// Importance matrix of llama-imatrix, in GGUF or its older format: errors where activations
@@ -136,12 +141,46 @@ impl QuantizeArgs {
     }
 }
 
+impl QuantizeArgs {
+    /// A line for each type that was asked for by name and does not divide the rows of a matrix.
+    fn substitutes(&self, plan: &Plan) -> Vec<String> {
+        let tied = plan.tensors().iter().all(|t| t.name != OUTPUT);
+        let chosen = |tensor: &PlannedTensor| {
+            let is_embedding = tensor.name == EMBEDDING;
+            let is_output = tensor.name == OUTPUT || (tied && is_embedding);
+            let overridden = || {
+                let mut overrides = self.tensor_type.iter();
+                overrides.find(|o| o.pattern.is_match(&tensor.name))
+            };
+            (self.token_embedding_type.filter(|_| is_embedding))
+                .or(self.output_tensor_type.filter(|_| is_output))
+                .or_else(|| overridden().map(|o| o.ty))
+        };
+        let mut names: BTreeMap<_, Vec<&str>> = BTreeMap::new();
+        for tensor in plan.tensors() {
+            let [row, rows, ..] = tensor.shape;
+            if let Some(ty) = chosen(tensor).filter(|ty| ty.row_bytes(row).is_none() && rows > 1) {
+                let key = (ty.name(), tensor.to.name());
+                names.entry(key).or_default().push(&tensor.name);
+            }
+        }
+        let line = |((ty, to), names): (_, Vec<_>)| {
+            let names = names.join(", ");
+            format!("{to} stands for {ty} where its blocks do not divide the rows: {names}")
+        };
+        names.into_iter().map(line).collect()
+    }
+}
+
 /// Writes the file, and says on the standard error what it holds.
 ///
 /// # Errors
 /// As [`Plan::new`] and [`Plan::write`].
 pub fn run(args: &QuantizeArgs, cancel: &CancelFlag) -> Result<()> {
     let plan = Plan::new(&args.input, args.params()?)?;
+    for line in args.substitutes(&plan) {
+        tracing::warn!("{line}");
+    }
     progress::show("quantizing", cancel, |progress| {
         plan.write(&args.output, progress)
     })?;

@@ -18,6 +18,8 @@ pub struct Report<'a> {
     pub sampler: &'static str,
     /// What the answer is cut by.
     pub limit: &'static str,
+    /// Whether it has no text.
+    pub is_empty: bool,
     /// Whether the prompt was encoded once, and not in every step.
     pub caches: bool,
 }
@@ -59,6 +61,7 @@ impl fmt::Display for Report<'_> {
             f,
             "answer: {shown} tok ({}), {:.1} tok/s, {:.1} tok per forward; ",
             match generation.finish {
+                _ if self.is_empty => "an empty one",
                 FinishReason::EndOfText => "ended by the model",
                 FinishReason::Length => self.limit,
                 FinishReason::ContextFull => "the context is full: raise -c",
@@ -122,6 +125,7 @@ mod tests {
             seed: 9,
             sampler: "entropy-bound",
             limit: "cut",
+            is_empty: false,
             caches: true,
         };
         report.to_string()

@@ -5,6 +5,7 @@ use clap::builder::BoolishValueParser;
 use llama_diffusion::{Device, DeviceKind, Error, ModelParams, TensorOverride};
 use regex::Regex;
 
+use super::numbers::count;
 use super::streams::print;
 
 /// Where a model lies.
@@ -34,8 +35,7 @@ pub struct DeviceArgs {
         long,
         value_name = "INDEX",
         default_value = "0",
-        env = "LLAMA_ARG_MAIN_GPU"
-    )]
+        env = "LLAMA_ARG_MAIN_GPU", value_parser = count::<usize>)]
     pub main_gpu: usize,
 
     /// Shares of the layers for each GPU, separated by commas [-ts]
@@ -57,8 +57,7 @@ pub struct DeviceArgs {
         value_name = "N",
         default_value = "0",
         hide_default_value = true,
-        env = "LLAMA_ARG_N_CPU_MOE"
-    )]
+        env = "LLAMA_ARG_N_CPU_MOE", value_parser = count::<usize>)]
     pub n_cpu_moe: usize,
 
     /// Keep the tensors whose names match a regular expression in that memory; several are

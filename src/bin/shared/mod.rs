@@ -2,5 +2,6 @@
 
 pub mod compute;
 pub mod devices;
+pub mod numbers;
 pub mod spelling;
 pub mod streams;

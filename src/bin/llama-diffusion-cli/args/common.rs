@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use llama_diffusion::{MaskedSessionParams, Result, SessionParams};
 
 use super::escape::unescape;
-use super::values::{Limit, Seed, parse_limit, parse_seed};
+use super::values::{Limit, Seed, parse_limit, parse_seed, whole};
 use crate::shared::compute::{ComputeArgs, When};
+use crate::shared::numbers::count;
 
 /// What every run may need.
 #[derive(Debug, clap::Args)]
@@ -37,7 +38,7 @@ pub struct CommonArgs {
 
     /// Tokens that prompt and answer may have together, 0 for what the model was trained for.
     /// Default: the same, at most 8192
-    #[arg(short, long, value_name = "N", env = "LLAMA_ARG_CTX_SIZE")]
+    #[arg(short, long, value_name = "N", env = "LLAMA_ARG_CTX_SIZE", value_parser = count::<usize>)]
     ctx_size: Option<usize>,
 
     /// Threads of the CPU; 0 or less is one for each core, fewer for a small model
@@ -47,8 +48,7 @@ pub struct CommonArgs {
         value_name = "N",
         default_value = "0",
         hide_default_value = true,
-        env = "LLAMA_ARG_THREADS"
-    )]
+        env = "LLAMA_ARG_THREADS", value_parser = whole::<i32>)]
     threads: i32,
 
     /// The same for passes over a prompt; 0 or less is as many as -t [-tb]
@@ -57,8 +57,7 @@ pub struct CommonArgs {
         value_name = "N",
         default_value = "0",
         hide_default_value = true,
-        env = "LLAMA_ARG_THREADS_BATCH"
-    )]
+        env = "LLAMA_ARG_THREADS_BATCH", value_parser = whole::<i32>)]
     threads_batch: i32,
 
     /// Seed of the randomness, -1 for a random one. The same seed gives the same answer, whatever
@@ -109,6 +108,16 @@ impl CommonArgs {
     /// The seed, if the user chose one.
     pub fn seed(&self) -> Option<u64> {
         self.seed.0
+    }
+
+    /// Warns of a context beyond the one that the model was trained for.
+    pub fn warn_of_long_context(&self, trained: usize) {
+        if let Some(size) = self.ctx_size.filter(|size| *size > trained) {
+            tracing::warn!(
+                "-c {size} is more than the {trained} tokens that the model was trained for: \
+                 what stands behind them may make no sense, or be empty"
+            );
+        }
     }
 
     /// How a session of a masked model runs.

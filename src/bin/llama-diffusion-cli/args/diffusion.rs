@@ -3,22 +3,23 @@
 use llama_diffusion::{DiffusionParams, Overrides, Result};
 
 use super::values::Limit;
+use crate::shared::numbers::count;
 
 /// Flags of the sampler: each overrides what the model file recommends.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Diffusion")]
 pub struct DiffusionArgs {
     /// Most canvases
-    #[arg(long = "diffusion-blocks", value_name = "N")]
+    #[arg(long = "diffusion-blocks", value_name = "N", value_parser = count::<usize>)]
     blocks: Option<usize>,
 
     /// Most denoising steps per canvas; --diffusion-eb-max-steps goes before it. For a masked model,
     /// the steps of the whole answer (default 128)
-    #[arg(long = "diffusion-steps", value_name = "N")]
+    #[arg(long = "diffusion-steps", value_name = "N", value_parser = count::<u32>)]
     pub steps: Option<u32>,
 
     /// Most denoising steps per canvas [model, else 48]
-    #[arg(long = "diffusion-eb-max-steps", value_name = "N")]
+    #[arg(long = "diffusion-eb-max-steps", value_name = "N", value_parser = count::<u32>)]
     max_steps: Option<u32>,
 
     /// Temperature towards the last step [model, else 0.4]
@@ -34,7 +35,7 @@ pub struct DiffusionArgs {
     entropy_bound: Option<f32>,
 
     /// Steps for which a canvas must not change before it may be finished [model, else 1]
-    #[arg(long = "diffusion-eb-stability", value_name = "N")]
+    #[arg(long = "diffusion-eb-stability", value_name = "N", value_parser = count::<u32>)]
     stability: Option<u32>,
 
     /// Mean entropy in nats below which a canvas may be finished [model, else 0.005]

@@ -7,7 +7,8 @@ use llama_diffusion::diffusion::candidates::Filter;
 use llama_diffusion::diffusion::{Algorithm, TransferSchedule};
 use llama_diffusion::{AnswerLength, MaskedParams, Result};
 
-use super::values::Limit;
+use super::values::{Limit, whole};
+use crate::shared::numbers::count;
 
 /// Denoising steps unless the user says more.
 const DEFAULT_STEPS: u32 = 128;
@@ -34,8 +35,7 @@ pub struct MaskedArgs {
         long = "diffusion-block-length",
         value_name = "N",
         default_value = "0",
-        hide_default_value = true
-    )]
+        hide_default_value = true, value_parser = count::<usize>)]
     block_length: usize,
 
     /// Which tokens are unmasked first: 0 any, each with the schedule's probability, 1 of least
@@ -75,7 +75,7 @@ pub struct MaskedArgs {
     temp: f32,
 
     /// Draw from the most likely tokens only, so many; 0 is all
-    #[arg(long, value_name = "N", default_value = "40", env = "LLAMA_ARG_TOP_K")]
+    #[arg(long, value_name = "N", default_value = "40", env = "LLAMA_ARG_TOP_K", value_parser = whole::<i64>)]
     top_k: i64,
 
     /// Draw from the most likely tokens only that have this probability together; 1 is all

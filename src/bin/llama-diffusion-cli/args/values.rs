@@ -1,5 +1,7 @@
 //! Kinds of values that flags take, and how they are read.
 
+use std::str::FromStr;
+
 use llama_diffusion::{MetadataOverride, MetadataValue};
 use serde_json::{Map, Value};
 
@@ -11,6 +13,11 @@ pub fn parse_variables(text: &str) -> Result<Variables, String> {
     serde_json::from_str(text)
         .map(Variables)
         .map_err(|error| format!("this is no JSON object: {error}"))
+}
+
+/// A number that may be negative.
+pub fn whole<T: FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| "give a whole number".into())
 }
 
 /// A number of tokens, or none.
