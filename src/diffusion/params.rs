@@ -116,9 +116,17 @@ impl DiffusionParams {
         }
         // `contains` is false for NaN, so that NaN is refused without a word of its own.
         if !(0.0..f32::INFINITY).contains(&self.t_min) {
-            return Err(out_of_range(T_MIN, self.t_min, "must be 0 or more"));
+            return Err(out_of_range(
+                T_MIN,
+                self.t_min,
+                "must be finite, and 0 or more",
+            ));
         }
-        if !(self.t_max > self.t_min && self.t_max.is_finite()) {
+        if !(MIN_T_MAX..f32::INFINITY).contains(&self.t_max) {
+            let wanted = format!("must be finite, and {MIN_T_MAX:e} or more");
+            return Err(out_of_range(T_MAX, self.t_max, &wanted));
+        }
+        if self.t_max <= self.t_min {
             let wanted = format!("must be above t_min, which is {}", self.t_min);
             return Err(out_of_range(T_MAX, self.t_max, &wanted));
         }
@@ -127,7 +135,7 @@ impl DiffusionParams {
             (CONFIDENCE, self.confidence_threshold),
         ] {
             if !(value > 0.0 && value.is_finite()) {
-                return Err(out_of_range(name, value, "must be above 0"));
+                return Err(out_of_range(name, value, "must be finite, and above 0"));
             }
         }
         for (name, value) in [
@@ -152,6 +160,10 @@ impl DiffusionParams {
         }
     }
 }
+
+/// Logits are divided by temperatures down to a share of this in four thousand million steps, and
+/// the quotients must stay finite.
+const MIN_T_MAX: f32 = 1e-20;
 
 const MAX_STEPS: &str = "max_steps (--diffusion-eb-max-steps)";
 const T_MIN: &str = "t_min (--diffusion-eb-t-min)";
@@ -212,13 +224,14 @@ mod tests {
     #[test]
     fn every_bad_value_names_its_parameter() {
         type Change = fn(&mut DiffusionParams);
-        let cases: [(Change, &str); 15] = [
+        let cases: [(Change, &str); 16] = [
             (|p| p.max_steps = 0, MAX_STEPS),
             (|p| p.t_min = -0.1, T_MIN),
             (|p| p.t_min = f32::NAN, T_MIN),
             (|p| p.t_min = f32::INFINITY, T_MIN),
             (|p| p.t_max = p.t_min, T_MAX),
             (|p| p.t_max = f32::NAN, T_MAX),
+            (|p| (p.t_min, p.t_max) = (0.0, 1e-45), T_MAX),
             (|p| p.t_max = f32::INFINITY, T_MAX),
             (|p| p.entropy_bound = 0.0, ENTROPY_BOUND),
             (|p| p.entropy_bound = f32::NAN, ENTROPY_BOUND),
@@ -237,6 +250,18 @@ mod tests {
                 other => panic!("{name}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn an_infinite_temperature_is_told_to_be_one() {
+        let params = DiffusionParams {
+            t_max: f32::INFINITY,
+            ..DiffusionParams::default()
+        };
+        assert_eq!(
+            params.validate().unwrap_err().to_string(),
+            "t_max (--diffusion-eb-t-max): is inf, but must be finite, and 1e-20 or more"
+        );
     }
 
     #[test]

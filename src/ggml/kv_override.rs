@@ -1,6 +1,7 @@
 //! Metadata that the user gives instead of the file's (`--override-kv`), for us and for libllama.
 
 use std::ffi::c_char;
+use std::fmt;
 
 use super::gguf::writer::Encoded;
 use super::gguf::{Gguf, Value};
@@ -18,6 +19,17 @@ pub enum MetadataValue {
     Bool(bool),
     /// For a key of type str.
     Text(String),
+}
+
+impl fmt::Display for MetadataValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Integer(number) => write!(f, "{number}"),
+            Self::Float(number) => write!(f, "{number:?}"),
+            Self::Bool(is) => write!(f, "{is}"),
+            Self::Text(text) => write!(f, "'{text}'"),
+        }
+    }
 }
 
 /// A metadata key with the value to use instead of the file's.
@@ -100,10 +112,7 @@ impl MetadataOverride {
         };
         encoded.ok_or_else(|| {
             let kind = old.map_or("u32".to_owned(), |value| value.value_type().to_string());
-            wrong(format!(
-                "{:?} is no {kind}, the type of this key",
-                self.value
-            ))
+            wrong(format!("{} is no {kind}, the type of this key", self.value))
         })
     }
 }
