@@ -209,3 +209,44 @@ fn a_closed_output_is_an_error_in_one_line() {
         assert_eq!(said.lines().count(), 1, "{said}");
     }
 }
+
+#[test]
+#[cfg(unix)]
+fn a_signal_leaves_no_model_file_behind() {
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    let dir = tempfile::tempdir().unwrap();
+    let files = || std::fs::read_dir(dir.path()).unwrap().count();
+    let mut child = Command::new(assert_cmd::cargo::cargo_bin!("llama-diffusion-bench"))
+        .args([
+            "--synthetic",
+            "tiny:q8_0",
+            "-p",
+            "0",
+            "-t",
+            "1",
+            "-r",
+            "1000000",
+        ])
+        .arg("--compare-upstream")
+        .env("TMPDIR", dir.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let start = Instant::now();
+    while files() == 0 {
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "no file is written"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let kill = Command::new("kill")
+        .args(["-TERM", &child.id().to_string()])
+        .status();
+    assert!(kill.unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    assert_eq!(files(), 0);
+}

@@ -488,13 +488,13 @@ fn a_resize_leaves_one_region_and_nothing_of_the_old_one() {
 fn signals_leave_the_terminal_as_it_was() {
     // A confidence that no canvas reaches keeps it busy for seconds.
     let endless = ["-n", "-1", "--diffusion-eb-confidence", "1e-30"];
-    for signal in ["-INT", "-TERM"] {
+    for (signal, status) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129)] {
         let mut terminal = Terminal::run(&ask(QUESTION, &endless), &[], 5, 80, 24);
         for _ in 0..3 {
             assert!(terminal.next_frame());
         }
         terminal.signal(signal);
-        assert_eq!(terminal.finish(), 130);
+        assert_eq!(terminal.finish(), status);
         terminal.assert_restored();
         terminal.assert_lines(5, &[NOTICE, SUMMARY[0], SUMMARY[1], SUMMARY[2]]);
     }
@@ -546,4 +546,48 @@ fn plain_lines_where_colours_or_a_screen_are_missing() {
             .filter(|bytes| bytes == b"\x1b[?2");
         assert_eq!(drawing.count(), 0, "{} escapes", escapes.count());
     }
+}
+
+#[test]
+fn lines_about_steps_do_not_stand_in_the_line_of_the_answer() {
+    for (more, variable) in [
+        (&[][..], ("NO_COLOR", "1")),
+        (&[], ("TERM", "dumb")),
+        (&["-v"], ("LANG", "C")),
+    ] {
+        let mut terminal = Terminal::run(&ask(STORY, more), &[variable], 0, 400, 300);
+        assert_eq!(terminal.finish(), 0);
+        let lines = terminal.lines();
+        assert!(
+            lines.iter().any(|line| line.starts_with("canvas 2, step ")),
+            "{lines:#?}"
+        );
+        let glued = lines
+            .iter()
+            .find(|line| line.contains(", step ") && !line.starts_with("canvas "));
+        assert_eq!(glued, None, "{variable:?}");
+        let stories = lines
+            .iter()
+            .filter(|line| line.starts_with("One Sunday, Grace "));
+        assert!(
+            stories.clone().all(|story| story.ends_with('.')),
+            "{lines:#?}"
+        );
+        assert_eq!(stories.count(), 1, "{lines:#?}");
+    }
+}
+
+#[test]
+fn a_prompt_that_is_typed_is_asked_for() {
+    let mut terminal = Terminal::run(&["-t", "1", "-s", "1", "-st"], &[], 0, 120, 24);
+    let mut keys = terminal.master.take_writer().unwrap();
+    keys.write_all(format!("{QUESTION}\n\x04").as_bytes())
+        .unwrap();
+    assert_eq!(terminal.finish(), 0);
+    let lines = terminal.lines();
+    assert!(
+        lines.iter().any(|line| line.contains("Ctrl-D")),
+        "{lines:#?}"
+    );
+    assert!(lines.contains(&ANSWER.to_owned()), "{lines:#?}");
 }

@@ -47,6 +47,13 @@ fn main() -> ExitCode {
         .log_internal_errors(false) // it would print them where nothing can be written
         .without_time()
         .init();
+    let end = |status: u8| {
+        upstream::clean_up();
+        std::process::exit(status.into());
+    };
+    if let Err(error) = shared::signals::on_signal(end) {
+        tracing::warn!("signals will leave temporary files behind: {error}");
+    }
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

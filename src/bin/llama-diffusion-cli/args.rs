@@ -66,7 +66,8 @@ fn version() -> String {
 /// not listed here have no effect, and a warning says so, or are refused by name. A flag goes before the
 /// environment variable that is named with it.
 ///
-/// Exit status: 0 done, 1 error, 130 interrupted (Ctrl-C; press it twice to end at once).
+/// Exit status: 0 done, 1 error, 130 interrupted (Ctrl-C; press it twice to end at once), 143 and 129
+/// after SIGTERM and SIGHUP.
 #[derive(Debug, Parser)]
 #[command(
     name = "llama-diffusion-cli",

@@ -1,14 +1,23 @@
-//! Ctrl-C: the first one ends an answer at its next step, everything else ends at once.
+//! Ctrl-C, and the other signals that ask to end: the first one ends an answer at its next step, everything else ends at once.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use llama_diffusion::CancelFlag;
 
+use crate::shared::signals::on_signal;
 use crate::view;
 
 /// 128 + SIGINT, as shells report it.
-pub const INTERRUPTED: u8 = 130;
+const INTERRUPTED: u8 = 130;
+
+/// The exit status of what is cancelled: that of the last signal.
+static STATUS: AtomicU8 = AtomicU8::new(INTERRUPTED);
+
+/// The exit status of a run that was interrupted.
+pub fn status() -> u8 {
+    STATUS.load(Ordering::Relaxed)
+}
 
 /// What an interrupt does now. Clones share it.
 #[derive(Clone, Default)]
@@ -23,13 +32,14 @@ impl Interrupt {
     pub fn install() -> Self {
         let interrupt = Self::default();
         let handled = interrupt.clone();
-        let handler = move || {
+        let handler = move |status| {
+            STATUS.store(status, Ordering::Relaxed);
             if handled.waiting.load(Ordering::Relaxed) || handled.cancel.is_cancelled() {
-                view::exit(INTERRUPTED);
+                view::exit(status);
             }
             handled.cancel.cancel();
         };
-        if let Err(error) = ctrlc::set_handler(handler) {
+        if let Err(error) = on_signal(handler) {
             tracing::warn!("Ctrl-C will end the program at once: {error}");
         }
         interrupt
@@ -45,6 +55,7 @@ impl Interrupt {
         self.waiting.store(true, Ordering::Relaxed);
         let result = wait();
         self.cancel.reset();
+        STATUS.store(INTERRUPTED, Ordering::Relaxed);
         self.waiting.store(false, Ordering::Relaxed);
         result
     }

@@ -35,7 +35,7 @@ use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use answer::Answerer;
 use args::{Args, OutputArgs, Subcommand};
 use engine::Engine;
-use interrupt::{INTERRUPTED, Interrupt};
+use interrupt::Interrupt;
 use prompt::Setting;
 use shared::streams::tell;
 
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
     };
     let ready = overwrite::check(&args).and_then(|()| log(&args.output));
     match ready.and_then(|()| run(&mut args)) {
-        Ok(FinishReason::Cancelled) | Err(Error::Cancelled) => INTERRUPTED.into(),
+        Ok(FinishReason::Cancelled) | Err(Error::Cancelled) => interrupt::status().into(),
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             tell(format_args!("error: {error}"));

@@ -3,5 +3,6 @@
 pub mod compute;
 pub mod devices;
 pub mod numbers;
+pub mod signals;
 pub mod spelling;
 pub mod streams;

@@ -1,0 +1,32 @@
+//! The signals that ask a program to end.
+
+use std::io;
+
+/// Calls `handler` for each of them, from a thread of its own, with the exit status that tells which
+/// it was: 128 and its number.
+///
+/// # Errors
+/// The system refuses; signals end the program as ever then.
+#[cfg(unix)]
+pub fn on_signal(handler: impl Fn(u8) + Send + 'static) -> io::Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    use signal_hook::iterator::Signals;
+
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    let wait = move || {
+        for signal in signals.forever() {
+            handler(128 | u8::try_from(signal).unwrap_or_default());
+        }
+    };
+    std::thread::Builder::new().spawn(wait).map(drop)
+}
+
+/// The same for the events of a console.
+///
+/// # Errors
+/// The system refuses.
+#[cfg(not(unix))]
+pub fn on_signal(handler: impl Fn(u8) + Send + 'static) -> io::Result<()> {
+    const INTERRUPTED: u8 = 130; // as Unix has it
+    ctrlc::set_handler(move || handler(INTERRUPTED)).map_err(io::Error::other)
+}
