@@ -12,7 +12,7 @@ pub struct DiffusionParams {
     pub max_steps: u32,
     /// Temperature that the schedule approaches after the last step; at least 0. Default 0.4.
     pub t_min: f32,
-    /// Temperature of the first step; above [`t_min`](Self::t_min). Default 0.8.
+    /// Temperature of the first step; above [`t_min`](Self::t_min), and 1e-20 or more. Default 0.8.
     pub t_max: f32,
     /// Entropy in nats that the accepted positions of a step, the most uncertain one not counted,
     /// may have together; above 0. Default 0.1.
@@ -124,7 +124,9 @@ impl DiffusionParams {
         }
         if !(MIN_T_MAX..f32::INFINITY).contains(&self.t_max) {
             let wanted = format!("must be finite, and {MIN_T_MAX:e} or more");
-            return Err(out_of_range(T_MAX, self.t_max, &wanted));
+            // Not with all the zeros of a tiny one.
+            let value = format_args!("{:?}", self.t_max);
+            return Err(out_of_range(T_MAX, value, &wanted));
         }
         if self.t_max <= self.t_min {
             let wanted = format!("must be above t_min, which is {}", self.t_min);

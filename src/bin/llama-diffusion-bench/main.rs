@@ -43,6 +43,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_max_level(level)
+        .with_target(args.verbose)
         .with_ansi(has_colors())
         .log_internal_errors(false) // it would print them where nothing can be written
         .without_time()

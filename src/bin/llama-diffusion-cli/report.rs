@@ -61,7 +61,7 @@ impl fmt::Display for Report<'_> {
             f,
             "answer: {shown} tok ({}), {:.1} tok/s, {:.1} tok per forward; ",
             match generation.finish {
-                _ if self.is_empty => "an empty one",
+                _ if self.is_empty => "empty",
                 FinishReason::EndOfText => "ended by the model",
                 FinishReason::Length => self.limit,
                 FinishReason::ContextFull => "the context is full: raise -c",
@@ -118,6 +118,10 @@ mod tests {
     }
 
     fn lines(answer: &Answer) -> String {
+        report(answer, false)
+    }
+
+    fn report(answer: &Answer, is_empty: bool) -> String {
         let report = Report {
             answer,
             canvas: 256,
@@ -125,7 +129,7 @@ mod tests {
             seed: 9,
             sampler: "entropy-bound",
             limit: "cut",
-            is_empty: false,
+            is_empty,
             caches: true,
         };
         report.to_string()
@@ -151,6 +155,16 @@ mod tests {
              answer: 20 tok (ended by the model), 1.3 tok/s, 5.2 tok per forward; \
              prefill: 7 tok in 22.95ms, 5 reused; seed: 9"
         );
+    }
+
+    #[test]
+    fn an_empty_answer_is_not_said_to_be_cut() {
+        let mut answer = answer(4, Vec::new(), Duration::ZERO);
+        answer.generation.tokens.clear();
+        answer.generation.finish = FinishReason::Length;
+        let text = report(&answer, true);
+        assert!(text.contains("answer: 0 tok (empty), "), "{text}");
+        assert!(lines(&answer).contains("answer: 0 tok (cut), "), "{text}");
     }
 
     #[test]
