@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use alacritty_terminal::event::VoidListener;
 use alacritty_terminal::grid::Dimensions as _;
@@ -122,6 +123,15 @@ impl Terminal {
                     return false;
                 }
             }
+        }
+    }
+
+    /// Waits until the tool has written this `count` times.
+    fn await_text(&mut self, text: &str, count: usize) {
+        let found = |bytes: &[u8]| String::from_utf8_lossy(bytes).matches(text).count();
+        while found(&self.written) + found(&self.pending) < count {
+            let bytes = self.output.recv_timeout(Duration::from_secs(60)).unwrap();
+            self.pending.extend(bytes);
         }
     }
 
@@ -589,5 +599,22 @@ fn a_prompt_that_is_typed_is_asked_for() {
         lines.iter().any(|line| line.contains("Ctrl-D")),
         "{lines:#?}"
     );
+    assert!(lines.contains(&ANSWER.to_owned()), "{lines:#?}");
+}
+
+#[test]
+fn what_is_typed_and_not_utf_8_does_not_end_a_chat() {
+    let mut terminal = Terminal::run(&["-t", "1", "-s", "1", "-cnv"], &[], 0, 120, 24);
+    let mut keys = terminal.master.take_writer().unwrap();
+    terminal.await_text("> ", 1);
+    keys.write_all(b"caf\xe9\r").unwrap();
+    terminal.await_text("what was typed is not UTF-8", 1);
+    // A line for each prompt: what is typed ahead is lost.
+    terminal.await_text("> ", 2);
+    keys.write_all(format!("{QUESTION}\r").as_bytes()).unwrap();
+    terminal.await_text("seed: 1", 1);
+    keys.write_all(b"/exit\r").unwrap();
+    assert_eq!(terminal.finish(), 0);
+    let lines = terminal.lines();
     assert!(lines.contains(&ANSWER.to_owned()), "{lines:#?}");
 }
