@@ -156,9 +156,7 @@ impl DeviceArgs {
             ..ModelParams::default()
         }
     }
-}
 
-impl DeviceArgs {
     /// Tells which flags have no effect on this machine.
     ///
     /// # Errors
@@ -166,22 +164,18 @@ impl DeviceArgs {
     pub fn warn(&self) -> llama_diffusion::Result<()> {
         let alone = self.split_mode == SplitMode::None && self.device.is_none();
         let count = gpus().count();
-        if count > 0 {
-            let missing = alone && self.main_gpu >= count;
-            return match missing {
-                true => Err(Error::InvalidParameter {
-                    parameter: "-mg".into(),
-                    problem: format!("there is no GPU {}: give 0 to {}", self.main_gpu, count - 1),
-                }),
-                false => Ok(()),
-            };
+        if count > 0 && alone && self.main_gpu >= count {
+            return Err(Error::InvalidParameter {
+                parameter: "-mg".into(),
+                problem: format!("there is no GPU {}: give 0 to {}", self.main_gpu, count - 1),
+            });
         }
         for (is_given, flag) in [
             (self.gpu_layers.0.is_some_and(|layers| layers > 0), "-ngl"),
             (self.tensor_split.is_some(), "-ts"),
             (alone && self.main_gpu > 0, "-mg"),
         ] {
-            if is_given {
+            if is_given && count == 0 {
                 tracing::warn!(
                     "{flag} has no effect: there is no GPU, or this program was built without \
                      support for it"
