@@ -148,7 +148,7 @@ fn metadata_of_the_user_goes_before_the_file_s() {
 
     for (key, value, part) in [
         ("diffusion.eb_max_steps", Text("many".into()), "is no u32"),
-        ("diffusion.eb_max_steps", Integer(-1), "is no u32"),
+        ("diffusion.eb_max_steps", Integer(-1), "': -1 is no u32"),
         ("diffusion.eb_max_steps", Integer(0), "expected 1 to"),
         ("tokenizer.ggml.tokens", Integer(1), "array"),
         (
