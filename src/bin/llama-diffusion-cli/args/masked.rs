@@ -166,6 +166,7 @@ const CANVAS_ONLY: &[(&str, &str)] = &[
     ("cache_type_k", CACHE),
     ("cache_type_v", CACHE),
     ("no_kv_offload", CACHE),
+    ("swa_full", CACHE),
     ("threads_batch", CACHE),
 ];
 

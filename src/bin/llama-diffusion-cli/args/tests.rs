@@ -365,6 +365,22 @@ fn flags_of_llama_cpp_that_cannot_change_an_answer_are_taken() {
 }
 
 #[test]
+fn flags_of_the_cache_are_in_vain_on_masked_models() {
+    let line = [
+        "-ctk",
+        "f32",
+        "-ctv",
+        "f32",
+        "-nkvo",
+        "--swa-full",
+        "-b",
+        "64",
+    ];
+    let warnings = parse(&line).unwrap().kind_warnings.masked;
+    assert_eq!(warnings.len(), 5, "{warnings:?}");
+}
+
+#[test]
 fn flags_that_would_change_an_answer_are_refused_by_name() {
     for line in "--grammar root::=x|-j {}|--lora a.gguf|--control-vector-layer-range 1 5|\
         --rope-scale 2|--yarn-orig-ctx 4096|--image a.png|-r stop|-sp|-l 15+1|-bf prompt.bin|-o a.txt"
