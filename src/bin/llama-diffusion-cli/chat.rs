@@ -129,8 +129,9 @@ impl Chat {
     fn take_back_answer(&mut self) -> bool {
         self.messages
             .pop_if(|message| message.role == Role::Assistant);
-        self.seed = self.seed.wrapping_add(1);
-        self.is_open()
+        let open = self.is_open();
+        self.seed = self.seed.wrapping_add(open.into());
+        open
     }
 
     fn answer<M: Engine>(
@@ -262,6 +263,6 @@ mod tests {
         chat.messages.push(Message::new(Role::Assistant, "c"));
         assert!(chat.take_back_answer());
         assert_eq!(chat.messages[1].content, "b");
-        assert_eq!((chat.messages.len(), chat.seed), (2, 6));
+        assert_eq!((chat.messages.len(), chat.seed), (2, 5));
     }
 }
