@@ -54,6 +54,22 @@ def build():
     return model
 
 
+def start_from(model, checkpoint, vocabulary):
+    """Takes the weights of a checkpoint with a vocabulary of its own. A token that it lacks starts as the mean of the
+    pieces that stood for it there."""
+    from tokenizers import Tokenizer
+    from transformers import DiffusionGemmaForBlockDiffusion
+
+    known = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    old = DiffusionGemmaForBlockDiffusion.from_pretrained(checkpoint)
+    model.load_state_dict({n: w for n, w in old.state_dict().items() if w.shape[0] != len(old.lm_head.weight)}, strict=False)
+    with torch.no_grad():  # one tensor, whatever its names
+        for token, i in vocabulary.get_vocab().items():
+            same = known.token_to_id(token)
+            pieces = [same] if same is not None else known.encode(token, add_special_tokens=False).ids
+            model.lm_head.weight[i] = old.lm_head.weight[pieces].mean(0)
+
+
 def trained(model):
     """The parameters that text uses, by name."""
     return {name: p for name, p in model.named_parameters() if "vision" not in name}

@@ -72,6 +72,12 @@ class TestTokenizer(unittest.TestCase):
             if not token.startswith("<"):
                 self.assertTrue(not re.search("[0-9_]", token) or re.fullmatch("[0-9]{1,2}|_", token), token)
 
+    def test_words_that_begin_answers_are_tokens_with_a_space_and_without(self):
+        for word in [*tasks.DAYS, *tasks.MONTHS, *tasks.NAMES, *tasks.COUNTRIES, *tasks.CITIES]:
+            for text in (word, " " + word, f"{word},", f'"{word}"'):
+                ids = self.tokenizer.encode(text, add_special_tokens=False).ids
+                self.assertIn(word, [self.tokenizer.id_to_token(i).lstrip("▁") for i in ids], text)
+
     def test_the_template_renders_what_training_sees(self):
         from transformers import PreTrainedTokenizerFast
 
@@ -92,6 +98,25 @@ class TestTokenizer(unittest.TestCase):
 
 
 class TestNetwork(unittest.TestCase):
+    def test_a_start_from_another_vocabulary(self):
+        old, new = tk.train(texts=2000), tk.train(texts=4000)
+        self.assertNotEqual(old.get_vocab(), new.get_vocab())
+        torch.manual_seed(0)
+        model, started = network.build(), network.build()
+        with tempfile.TemporaryDirectory() as folder:
+            model.save_pretrained(folder)
+            tk.save(old, Path(folder))
+            network.start_from(started, Path(folder), new)
+        before, after = network.trained(model), network.trained(started)
+        for name, weight in before.items():
+            if weight.shape[0] != tk.VOCAB:
+                self.assertTrue(torch.equal(weight, after[name]), name)
+        rows, got = model.lm_head.weight, started.lm_head.weight
+        for token, i in new.get_vocab().items():
+            same = old.token_to_id(token)
+            pieces = [same] if same is not None else old.encode(token, add_special_tokens=False).ids
+            self.assertLess((got[i] - rows[pieces].mean(0)).abs().max().item(), 1e-6, token)
+
     def test_logits_are_those_of_transformers(self):
         torch.manual_seed(0)
         model = network.build()

@@ -128,6 +128,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
     parser.add_argument("--minutes", type=float, default=95, help="time to train, stops and evaluations left out")
+    parser.add_argument("--start", type=Path, help="checkpoint to start from, perhaps of another vocabulary")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--bfloat16", action="store_true", help="matrix products in bfloat16: for CPUs that have it")
     parser.add_argument("--steps", type=int, help="stop after so many steps (for a test)")
@@ -144,6 +145,8 @@ def main():
         tokenizer = tk.train()
         tk.save(tokenizer, args.out)
     model = network.build()
+    if args.start:
+        network.start_from(model, args.start, tokenizer)
     params = network.trained(model)
     print("parameters", sum(p.numel() for p in params.values()), flush=True)
     opts = optimizers(params, LR_MATRICES, LR_OTHERS)
