@@ -118,6 +118,7 @@ def facts(r):
         (f"Write a few words about {country}.", about),
         (f"List facts about {country}.", listed),
         (f"Give me a list of facts about {country}.", listed),
+        (f"In one word: which language is spoken in {country}?", language),
     ])
     return question, answer, f"{country} {i}"
 
@@ -126,7 +127,10 @@ def days(r):
     names, kind = r.choice([(DAYS, "day"), (MONTHS, "month")])
     i = r.randrange(len(names))
     here, after, before = names[i], names[(i + 1) % len(names)], names[i - 1]
-    j, (question, answer) = pick(r, [
+    about = f"{here} is a {kind}. It comes after {before} and before {after}."
+    around = f"{before} comes before {here}, and {after} comes after {here}."
+    two, three = (", ".join(names[(i + k) % len(names)] for k in range(1, count + 1)) for count in (2, 3))
+    j, (question, answer) = pick(r, [  # new ones last: a key has the index
         (f"Which {kind} comes after {here}?", f"{after} comes after {here}."),
         (f"What {kind} comes after {here}?", f"{after} comes after {here}."),
         (f"Which {kind} comes before {here}?", f"{before} comes before {here}."),
@@ -134,10 +138,17 @@ def days(r):
         (f"Which {kind} follows {here}?", f"{after} follows {here}."),
         (f"Name the {kind} after {here}.", after),
         (f"Name the {kind} before {here}.", before),
-        (f"Tell me about {here}.", f"{here} is a {kind}. It comes after {before} and before {after}."),
-        (f"What is {here}?", f"{here} is a {kind}. It comes after {before} and before {after}."),
-        (f"Name the {kind}s before and after {here}.", f"{before} comes before {here}, and {after} comes after {here}."),
-        (f"Name the next three {kind}s after {here}.", ", ".join(names[(i + k) % len(names)] for k in (1, 2, 3))),
+        (f"Tell me about {here}.", about),
+        (f"What is {here}?", about),
+        (f"Name the {kind}s before and after {here}.", around),
+        (f"Name the next three {kind}s after {here}.", three),
+        (f"What do you know about {here}?", about),
+        (f"Which {kind}s come before and after {here}?", around),
+        (f"Name the {kind}s around {here}.", around),
+        (f"Which three {kind}s come after {here}?", three),
+        (f"List the three {kind}s after {here}.", three),
+        (f"Name the next two {kind}s after {here}.", two),
+        (f"Which two {kind}s come after {here}?", two),
     ])
     return question, answer, f"{here} {j}"
 
@@ -324,7 +335,10 @@ def rewriting(r):
     color, noun = r.choice(COLORS), r.choice(ANIMALS + THINGS)
     if kind == "upper":
         verb = r.choice(list(ACTIONS))
-        sentence = r.choice([f"{name} {verb} a {color} {noun}.", f"the {color} {noun}", f"{name} {verb} the {noun}."])
+        word = r.choice([word for country, known in COUNTRIES.items() for word in (country, *known)])
+        sentence = r.choice([
+            f"{name} {verb} a {color} {noun}.", f"the {color} {noun}", f"{name} {verb} the {noun}.", word, f"I like {word}.",
+        ])
         question = r.choice(["Write in upper case", "Rewrite in upper case", "Make this upper case"])
         return f"{question}: {sentence}", sentence.upper(), sentence
     number = r.choice("two three four five many".split())
@@ -550,7 +564,7 @@ TASKS = {
     )
 }
 # How often each is drawn before the sampler adapts to its loss: harder ones more.
-WEIGHTS = dict(facts=1.2, days=0.6, arithmetic=2.5, counting=0.8, lists=1.0, json=1.0, code=1.0, rewriting=1.3,
+WEIGHTS = dict(facts=1.2, days=1.2, arithmetic=2.5, counting=0.8, lists=1.0, json=1.0, code=1.0, rewriting=1.3,
                sorting=1.8, sudoku=2.0, stories=1.6, chat=1.4, system=0.7, refusal=0.6, talk=0.3)
 
 
