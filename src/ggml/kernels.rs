@@ -298,7 +298,7 @@ unsafe extern "C" fn draw_kernel(
 }
 
 /// e^x for x <= 0 (up to 88), with a relative error below 2e-7; arguments below -87 give e^-87, NaN
-/// gives NaN.
+/// any number.
 #[inline(always)]
 fn exp(x: f32) -> f32 {
     // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits.
@@ -316,9 +316,7 @@ fn exp(x: f32) -> f32 {
     let p = p * r + 0.166_666_66;
     let p = p * r + 0.5;
     let p = p * r * r + r + 1.0;
-    let scaled = f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23));
-    // The exponent's arithmetic would make a number of NaN.
-    if x.is_nan() { x } else { scaled }
+    f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23))
 }
 
 /// tanh x with a relative error below 3e-7.
@@ -334,7 +332,8 @@ fn tanh(x: f32) -> f32 {
     let near = x + x * s * p;
     let e = exp(-2.0 * x.abs());
     let far = ((1.0 - e) / (1.0 + e)).copysign(x);
-    if x.abs() < 0.625 { near } else { far }
+    // In this order NaN stays NaN.
+    if x.abs() >= 0.625 { far } else { near }
 }
 
 #[multiversion(targets(
