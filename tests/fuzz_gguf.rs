@@ -235,8 +235,12 @@ fn mutated_files_load_or_give_an_error() {
                     loaded += 1;
                     // The file outlives the process, should that be stopped.
                     fs::write(&path, &mutated).unwrap();
-                    load(&path)
-                        .unwrap_or_else(|error| panic!("file {files} is good, but: {error}"));
+                    match load(&path) {
+                        // Only loading reads the data: norms of another type may be no numbers.
+                        Err(Error::Tensor { problem, .. }) if problem.contains("not finite") => {}
+                        Err(error) => panic!("file {files} is good, but: {error}"),
+                        Ok(_) => {}
+                    }
                 }
             }
         }
