@@ -10,6 +10,7 @@ use crate::diffusion::{
 };
 use crate::error::{Error, Result};
 use crate::model::{FlashAttention, MaskedDenoiser, MaskedModel};
+use crate::parallel;
 use crate::session::Answer;
 
 /// How a session of a masked model runs. The default suits the model.
@@ -82,9 +83,7 @@ impl MaskedSession {
             model: Arc::clone(model),
             end,
             context: params.context.unwrap_or(model.context_length()),
-            threads: params
-                .threads
-                .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+            threads: params.threads.unwrap_or_else(parallel::cores),
             fused: match params.flash_attention {
                 FlashAttention::Auto => None,
                 FlashAttention::On => Some(true),

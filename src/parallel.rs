@@ -17,6 +17,11 @@ pub(crate) fn check_threads(threads: usize, flag: &str) -> Result<()> {
     Err(Error::parameter(flag, format!("use 1 to {MAX_THREADS}")))
 }
 
+/// Cores that this process may use.
+pub(crate) fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Runs `work` on every item, on at most `threads` threads of which the caller's is one. Results are
 /// in the order of the items. Each thread takes the next item when it is done with one, so that where
 /// the system refuses more threads, those that there are do it all.

@@ -12,6 +12,7 @@ use crate::diffusion::{
 use crate::error::{Error, Result};
 use crate::model::hparams::{Hparams, LayerHparams};
 use crate::model::{DenoiserParams, FlashAttention, KvType, Model, SequenceDenoiser};
+use crate::parallel;
 
 /// How a session runs. The default suits the model.
 #[derive(Clone, Debug, Default)]
@@ -51,8 +52,7 @@ fn default_threads(hparams: &Hparams) -> usize {
     let weights: usize =
         hparams.layers.iter().map(layer).sum::<usize>() + 2 * hparams.d * hparams.vocab_size;
     let operations = weights.saturating_mul(2 * hparams.canvas_length);
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    cores.min(operations.div_ceil(OPERATIONS_PER_THREAD))
+    parallel::cores().min(operations.div_ceil(OPERATIONS_PER_THREAD))
 }
 
 /// What [`Session::generate`] yields.

@@ -15,20 +15,24 @@ fn load(path: &Path, params: &ModelParams) -> Result<Model> {
     Model::load(path, params, &mut |_| ControlFlow::Continue(()))
 }
 
+/// A small model with a change to the data of one tensor.
+fn damaged(name: &str, damage: impl FnOnce(&mut [u8])) -> Editable {
+    let mut file = Editable::tiny();
+    let tensor = file.tensors.iter_mut().find(|tensor| tensor.name == name);
+    damage(&mut tensor.unwrap().data);
+    file
+}
+
 #[test]
 fn a_weight_that_is_not_finite_is_named_when_asked_for() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("nan.gguf");
-    let mut file = Editable::tiny();
     let name = "blk.0.ffn_down.weight";
-    let tensor = file
-        .tensors
-        .iter_mut()
-        .find(|tensor| tensor.name == name)
-        .unwrap();
-    let last = tensor.data.len() - 4;
-    tensor.data[last..].copy_from_slice(&f32::NAN.to_le_bytes());
-    file.save(&path);
+    damaged(name, |data| {
+        let last = data.len() - 4;
+        data[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+    })
+    .save(&path);
     for no_mmap in [false, true] {
         let params = |check_tensors| ModelParams {
             no_mmap,
@@ -59,11 +63,8 @@ fn a_weight_that_is_not_finite_is_named_when_asked_for() {
 fn norms_are_always_checked() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("nan.gguf");
-    let mut file = Editable::tiny();
     let name = "output_norm.weight";
-    let norm = file.tensors.iter_mut().find(|tensor| tensor.name == name);
-    norm.unwrap().data[..4].fill(0xff);
-    file.save(&path);
+    damaged(name, |data| data[..4].fill(0xff)).save(&path);
     match load(&path, &ModelParams::default()) {
         Err(Error::Tensor { tensor, .. }) => assert_eq!(tensor, name),
         other => panic!("{other:?}"),

@@ -151,5 +151,9 @@ mod tests {
             window: Some(5),
         };
         assert_eq!((layout.slot(3), layout.slot(11)), (3, 3));
+        assert_eq!(position(&layout, 3, 3), None);
+        assert_eq!(position(&layout, 3, 4), Some(3));
+        assert_eq!(position(&layout, 3, 11), Some(3));
+        assert_eq!(position(&layout, 3, 12), Some(11));
     }
 }

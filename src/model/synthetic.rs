@@ -405,9 +405,8 @@ impl TensorData for Plan {
         let Some(tensor) = self.tensors.iter().find(named) else {
             return data;
         };
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let pieces = data.chunks_mut(tensor.piece_bytes()).enumerate();
-        parallel::map(pieces, threads, |(i, piece)| {
+        parallel::map(pieces, parallel::cores(), |(i, piece)| {
             tensor.fill(self.seed, i, piece)
         });
         data

@@ -378,14 +378,15 @@ impl Plan {
             for buffer in &buffers {
                 warn_unless_locked(buffer.lock());
             }
-            for (memory, located) in &self.items {
-                if let (Memory::Mapped(part), Some(mapping)) =
-                    (memory, file.parts()[located.part].mapping())
-                {
-                    debug_assert_eq!(*part, located.part);
-                    warn_unless_locked(mapping.lock(located.info.range.clone()));
-                }
-            }
+            let mut in_place = self
+                .items
+                .iter()
+                .filter(|(memory, _)| matches!(memory, Memory::Mapped(_)));
+            // What refuses one will refuse the others: one warning is enough.
+            warn_unless_locked(in_place.try_for_each(|(_, located)| {
+                let mapping = file.parts()[located.part].mapping();
+                mapping.map_or(Ok(()), |mapping| mapping.lock(located.info.range.clone()))
+            }));
         }
         Ok(Loaded {
             tensors,
@@ -520,9 +521,7 @@ fn transpose(file: &ModelFile, embd: &Located, to: &Tensor) -> Result<()> {
     let row = bytes.len() / vocab;
     let starts: Vec<usize> = (0..vocab).step_by(PANEL).collect();
     // Each thread holds two panels; memory is the limit after a few.
-    let threads = std::thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(8);
+    let threads = parallel::cores().min(8);
     let panel = |start: usize| -> Result<Vec<f32>> {
         let count = PANEL.min(vocab - start);
         let mut rows = vec![0.0; count * d];

@@ -24,6 +24,7 @@ use crate::model::file::ModelFile;
 use crate::model::hparams::{ARCHITECTURE, Hparams, embedding_scale};
 use crate::model::mix::Backbone;
 use crate::model::tensors::{Expected, TOKEN_EMBD, TensorTable, TensorUse};
+use crate::parallel;
 use crate::sys;
 
 const ARCHITECTURE_KEY: &str = "general.architecture";
@@ -257,10 +258,7 @@ impl Plan {
         out: W,
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<(), Failure> {
-        let threads = match self.params.threads {
-            Some(threads) => threads,
-            None => std::thread::available_parallelism().map_or(1, usize::from),
-        };
+        let threads = self.params.threads.unwrap_or_else(parallel::cores);
         let total = self.bytes().0.max(1);
         let mut data = self.writer.clone().begin(out)?;
         let mut behind = 0;

@@ -21,7 +21,7 @@ use tracing::level_filters::LevelFilter;
 use args::Args;
 use output::{Report, print};
 use run::{Bench, Setting};
-use shared::streams::tell;
+use shared::streams::{tell, without_colors};
 
 const ERROR: u8 = 1;
 
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_max_level(level)
         .with_target(args.verbose)
-        .with_ansi(has_colors())
+        .with_ansi(std::io::stderr().is_terminal() && !without_colors())
         .log_internal_errors(false) // it would print them where nothing can be written
         .without_time()
         .init();
@@ -62,11 +62,6 @@ fn main() -> ExitCode {
             ERROR.into()
         }
     }
-}
-
-fn has_colors() -> bool {
-    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    std::io::stderr().is_terminal() && !no_color
 }
 
 fn run(args: &Args) -> Result<()> {

@@ -25,6 +25,11 @@ pub fn output_error(source: io::Error) -> Error {
     }
 }
 
+/// Whether the user wants no colours anywhere (no-color.org).
+pub fn without_colors() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
 /// Writes a line to the standard error. An answer is not lost because nobody reads what is said
 /// about it.
 pub fn tell(line: impl Display) {

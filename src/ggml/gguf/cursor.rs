@@ -57,19 +57,17 @@ impl<'a> Cursor<'a> {
     }
 
     pub(super) fn u32(&mut self, at: At<'_>) -> Result<u32, String> {
-        let bytes = self.take(4, at)?;
-        Ok(bytes
-            .iter()
-            .rev()
-            .fold(0, |value, &byte| value << 8 | u32::from(byte)))
+        Ok(self.integer(4, at)? as u32)
     }
 
     pub(super) fn u64(&mut self, at: At<'_>) -> Result<u64, String> {
-        let bytes = self.take(8, at)?;
-        Ok(bytes
-            .iter()
-            .rev()
-            .fold(0, |value, &byte| value << 8 | u64::from(byte)))
+        self.integer(8, at)
+    }
+
+    /// A little-endian integer of so many bytes, at most 8.
+    fn integer(&mut self, size: u64, at: At<'_>) -> Result<u64, String> {
+        let bytes = self.take(size, at)?.iter().rev();
+        Ok(bytes.fold(0, |value, &byte| value << 8 | u64::from(byte)))
     }
 
     /// The bytes of a string, which its length precedes.

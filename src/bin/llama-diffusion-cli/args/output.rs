@@ -7,6 +7,7 @@ use clap_complete::Shell;
 use tracing::level_filters::LevelFilter;
 
 use crate::shared::compute::When;
+use crate::shared::streams::without_colors;
 
 /// What is shown, and where.
 #[derive(Debug, clap::Args)]
@@ -83,11 +84,10 @@ impl OutputArgs {
 
     /// Whether an output is coloured that is a terminal or not.
     pub fn has_colors(&self, is_terminal: bool) -> bool {
-        let no_color = || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         match self.color {
             When::On => true,
             When::Off => false,
-            When::Auto => is_terminal && !no_color(),
+            When::Auto => is_terminal && !without_colors(),
         }
     }
 
