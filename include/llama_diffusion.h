@@ -401,9 +401,10 @@ typedef struct diffusion_device {
      */
     int32_t kind;
     /**
-     * Not used yet.
+     * 1 if it is a GPU in name only, a driver that computes on the host's processor (Mesa's
+     * llvmpipe): used only where `diffusion_model_params.devices` names it. 0 otherwise.
      */
-    int32_t reserved;
+    int32_t is_software;
 } diffusion_device;
 
 /**

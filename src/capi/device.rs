@@ -43,14 +43,15 @@ pub struct DeviceInfo {
     pub description: [c_char; DIFFUSION_DEVICE_DESCRIPTION_SIZE],
     /// A `diffusion_device_type`.
     pub kind: i32,
-    /// Not used yet.
-    pub reserved: i32,
+    /// 1 if it is a GPU in name only, a driver that computes on the host's processor (Mesa's
+    /// llvmpipe): used only where `diffusion_model_params.devices` names it. 0 otherwise.
+    pub is_software: i32,
 }
 
 // SAFETY: integers in C's layout, the size first.
 unsafe impl Versioned for DeviceInfo {
     const NAME: &'static str = "diffusion_device";
-    const FIRST_SIZE: usize = offset_of!(Self, reserved) + size_of::<i32>();
+    const FIRST_SIZE: usize = offset_of!(Self, is_software) + size_of::<i32>();
 }
 
 fn array<const SIZE: usize>(text: &str) -> [c_char; SIZE] {
@@ -108,7 +109,7 @@ pub unsafe extern "C" fn diffusion_device_get(
             name: array(&device.name()),
             description: array(&device.description()),
             kind: kind as i32,
-            reserved: 0,
+            is_software: device.is_software().into(),
         });
         Ok(())
     })

@@ -258,13 +258,23 @@ impl Device {
         NonNull::new(unsafe { sys::ggml_backend_event_new(self.0.as_ptr()) })
     }
 
-    fn capabilities(&self) -> sys::ggml_backend_dev_caps {
+    fn properties(&self) -> sys::ggml_backend_dev_props {
         // SAFETY: fills a plain struct.
         unsafe {
             let mut props = std::mem::zeroed::<sys::ggml_backend_dev_props>();
             sys::ggml_backend_dev_get_props(self.0.as_ptr(), &mut props);
-            props.caps
+            props
         }
+    }
+
+    fn capabilities(&self) -> sys::ggml_backend_dev_caps {
+        self.properties().caps
+    }
+
+    /// Where the device is on its bus, the same in every backend; not all have it.
+    pub(super) fn id(&self) -> Option<String> {
+        let id = Self::text(self.properties().device_id);
+        (!id.is_empty()).then_some(id)
     }
 
     /// Whether weights can be used where they lie in host memory, such as a mapped file.

@@ -111,9 +111,8 @@ impl BidirectionalModel {
             sys::llama_backend_init();
             let mut model_params = sys::llama_model_default_params();
             model_params.n_gpu_layers = params.gpu_layers;
-            if !params.devices.is_empty() {
-                model_params.devices = devices.as_mut_ptr();
-            }
+            // Without a list libllama would choose by itself.
+            model_params.devices = devices.as_mut_ptr();
             if split.iter().any(|share| *share > 0.0) {
                 model_params.tensor_split = split.as_ptr();
             }

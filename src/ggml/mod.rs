@@ -3,6 +3,7 @@
 //! * [`gguf`] and [`types`] describe files and tensor types without calling ggml at all.
 //! * `tensor` holds arenas of tensor descriptions, `ops` the operations that extend a graph.
 //! * `backend` lists devices and owns backends and buffers, `compute` runs graphs on them.
+//! * `gpus` knows software devices, and which GPUs a model uses.
 //! * `bidirectional` runs libllama's models of masked diffusion.
 //! * `cuda` is our CUDA kernel, beside ggml's CUDA backend.
 //! * [`kv_override`] is metadata of the user, for us and for libllama.
@@ -20,6 +21,7 @@ pub(crate) mod compute;
 pub(crate) mod convert;
 pub(crate) mod cuda;
 pub mod gguf;
+mod gpus;
 pub(crate) mod kernels;
 pub mod kv_override;
 pub(crate) mod log;

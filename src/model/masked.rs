@@ -15,7 +15,7 @@ use super::{Backbone, end_tokens};
 use crate::diffusion::candidates::{CandidateSampler, Choice, Draw};
 use crate::diffusion::{Denoiser, EndTokens, Selection, StepInput, StepOutput, Token};
 use crate::error::{Error, Result};
-use crate::ggml::backend::{Device, DeviceKind};
+use crate::ggml::backend::Device;
 use crate::ggml::bidirectional::{BidirectionalContext, BidirectionalModel, LoadParams};
 use crate::ggml::gguf::Gguf;
 use crate::ggml::kv_override::for_libllama;
@@ -209,12 +209,7 @@ fn experts_of(layers: usize) -> Vec<String> {
 
 fn load_params(params: &ModelParams) -> Result<LoadParams> {
     let cpu = Device::cpu()?;
-    let named = params.devices.iter().flatten();
-    let mut devices: Vec<Device> = named
-        .map(|name| Device::by_name(name))
-        .collect::<Result<_>>()?;
-    devices.retain(|d| matches!(d.kind(), DeviceKind::Gpu | DeviceKind::IntegratedGpu));
-    let no_gpu = params.devices.is_some() && devices.is_empty();
+    let devices = Device::gpus(params.devices.as_deref())?;
     let pattern =
         |text: &str| CString::new(text).map_err(|_| Error::parameter(OVERRIDE, "has a zero byte"));
     let mut overrides = Vec::new();
@@ -232,7 +227,7 @@ fn load_params(params: &ModelParams) -> Result<LoadParams> {
     }
     Ok(LoadParams {
         gpu_layers: match params.gpu_layers {
-            _ if no_gpu => 0,
+            _ if devices.is_empty() => 0,
             Some(layers) => i32::try_from(layers).unwrap_or(i32::MAX),
             None => -1,
         },

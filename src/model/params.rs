@@ -18,7 +18,10 @@ pub struct TensorOverride {
 pub struct ModelParams {
     /// Layers on GPUs, counted from the last one; the output head counts as one. `None` is all.
     pub gpu_layers: Option<usize>,
-    /// Devices to use, by name; `None` is every GPU there is, an empty list is none.
+    /// Devices to use, by name; `None` is every GPU of [`Device::default_gpus`], an empty list is
+    /// none.
+    ///
+    /// [`Device::default_gpus`]: crate::Device::default_gpus
     pub devices: Option<Vec<String>>,
     /// Shares of the layers for each GPU; empty shares by free memory.
     pub split: Vec<f32>,

@@ -5,7 +5,7 @@ use regex::Regex;
 use super::hparams::Hparams;
 use super::params::ModelParams;
 use crate::error::{Error, Result};
-use crate::ggml::backend::{BufferType, Device, DeviceKind};
+use crate::ggml::backend::{BufferType, Device};
 
 /// What errors call the overrides.
 pub(crate) const OVERRIDE: &str = "tensor override (-ot)";
@@ -52,24 +52,7 @@ impl Placement {
     /// A device or memory that does not exist, or shares that are no shares.
     pub(crate) fn new(hparams: &Hparams, params: &ModelParams) -> Result<Self> {
         let cpu = Device::cpu()?;
-        let is_gpu = |d: &Device| matches!(d.kind(), DeviceKind::Gpu | DeviceKind::IntegratedGpu);
-        let gpus: Vec<Device> = match &params.devices {
-            Some(names) => names
-                .iter()
-                .map(|name| Device::by_name(name))
-                .filter(|d| d.as_ref().map_or(true, is_gpu))
-                .collect::<Result<_>>()?,
-            None => {
-                let all: Vec<Device> = Device::all().into_iter().filter(is_gpu).collect();
-                // Integrated GPUs share the host's memory: beside a real one they only slow down.
-                let discrete: Vec<Device> = all
-                    .iter()
-                    .copied()
-                    .filter(|d| d.kind() == DeviceKind::Gpu)
-                    .collect();
-                if discrete.is_empty() { all } else { discrete }
-            }
-        };
+        let gpus = Device::gpus(params.devices.as_deref())?;
         if params.split.iter().any(|s| !s.is_finite() || *s < 0.0)
             || params.split.len() > gpus.len().max(1)
         {

@@ -9,7 +9,7 @@ use llama_diffusion::model::profile::{Part, Profile};
 use llama_diffusion::model::{
     BatchMember, CanvasBatch, Counters, DenoiserParams, SequenceDenoiser,
 };
-use llama_diffusion::{Device, DeviceKind, Model, Result, Token};
+use llama_diffusion::{Device, Model, Result, Token};
 
 use crate::args::Args;
 use crate::cost::Cost;
@@ -273,25 +273,18 @@ impl Bench<'_> {
 
     /// Names of the GPUs that take part, or `CPU`.
     pub fn backend(&self) -> String {
-        let is_gpu = |d: &Device| matches!(d.kind(), DeviceKind::Gpu | DeviceKind::IntegratedGpu);
         let params = self.args.devices.params();
-        let named = |d: &Device| {
-            let name = d.name();
-            let names = params.devices.as_ref();
-            names.is_none_or(|names| names.iter().any(|n| n.eq_ignore_ascii_case(&name)))
+        let named = |name: &String| Device::by_name(name).ok().filter(Device::is_gpu);
+        let gpus: Vec<Device> = match (params.gpu_layers, &params.devices) {
+            (Some(0), _) => Vec::new(),
+            (_, Some(names)) => names.iter().filter_map(named).collect(),
+            (_, None) => Device::default_gpus(),
         };
-        let all = Device::all().into_iter();
-        let gpus: Vec<String> = match params.gpu_layers {
-            Some(0) => Vec::new(),
-            _ => all
-                .filter(|d| is_gpu(d) && named(d))
-                .map(|d| d.name())
-                .collect(),
-        };
-        match gpus.is_empty() {
-            true => "CPU".into(),
-            false => gpus.join(","),
+        if gpus.is_empty() {
+            return "CPU".into();
         }
+        let names: Vec<String> = gpus.iter().map(Device::name).collect();
+        names.join(",")
     }
 
     fn prefill_row(&self, setting: Setting, prompt: usize, samples: &[Sample]) -> TestRow {

@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 use clap::builder::BoolishValueParser;
-use llama_diffusion::{Device, DeviceKind, Error, ModelParams, TensorOverride};
+use llama_diffusion::{Device, Error, ModelParams, TensorOverride};
 use regex::Regex;
 
 use super::numbers::count;
@@ -134,7 +134,9 @@ impl DeviceArgs {
                     .map(|name| name.trim().to_owned())
                     .collect(),
             ),
-            (None, SplitMode::None) => gpus().nth(self.main_gpu).map(|device| vec![device.name()]),
+            (None, SplitMode::None) => Device::default_gpus()
+                .get(self.main_gpu)
+                .map(|device| vec![device.name()]),
             (None, _) => None,
         };
         ModelParams {
@@ -142,7 +144,7 @@ impl DeviceArgs {
             devices,
             // A machine without GPUs has nothing to share; `warn` says so.
             split: match &self.tensor_split {
-                Some(Shares(shares)) if has_gpus() => shares.clone(),
+                Some(Shares(shares)) if self.has_gpus() => shares.clone(),
                 _ => Vec::new(),
             },
             cpu_moe_layers: if self.cpu_moe {
@@ -163,7 +165,7 @@ impl DeviceArgs {
     /// A GPU is chosen that is not there.
     pub fn warn(&self) -> llama_diffusion::Result<()> {
         let alone = self.split_mode == SplitMode::None && self.device.is_none();
-        let count = gpus().count();
+        let count = Device::default_gpus().len();
         if count > 0 && alone && self.main_gpu >= count {
             return Err(Error::InvalidParameter {
                 parameter: "-mg".into(),
@@ -175,26 +177,35 @@ impl DeviceArgs {
             (self.tensor_split.is_some(), "-ts"),
             (alone && self.main_gpu > 0, "-mg"),
         ] {
-            if is_given && count == 0 {
-                tracing::warn!(
-                    "{flag} has no effect: there is no GPU, or this program was built without \
-                     support for it"
-                );
+            if is_given && !self.has_gpus() {
+                tracing::warn!("{flag} has no effect: {}", self.why_no_gpu());
             }
         }
         Ok(())
     }
-}
 
-fn has_gpus() -> bool {
-    gpus().next().is_some()
-}
+    /// Whether there is a GPU that the model may use.
+    fn has_gpus(&self) -> bool {
+        // Names that are not there are an error of loading.
+        let may_be_gpu = |name: &str| Device::by_name(name.trim()).map_or(true, |d| d.is_gpu());
+        match self.device.as_deref() {
+            Some("none") => false,
+            Some(names) => names.split(',').any(may_be_gpu),
+            None => !Device::default_gpus().is_empty(),
+        }
+    }
 
-/// The GPUs of this machine.
-fn gpus() -> impl Iterator<Item = Device> {
-    let is_gpu =
-        |device: &Device| matches!(device.kind(), DeviceKind::Gpu | DeviceKind::IntegratedGpu);
-    Device::all().into_iter().filter(is_gpu)
+    fn why_no_gpu(&self) -> String {
+        let all = Device::all();
+        if self.device.is_some() {
+            "-dev names no GPU".into()
+        } else if let Some(device) = all.iter().find(|device| device.is_software()) {
+            let name = device.name();
+            format!("{name} is a software device, which is used only where -dev names it")
+        } else {
+            "there is no GPU, or this program was built without support for it".into()
+        }
+    }
 }
 
 /// Prints the devices.
@@ -204,8 +215,12 @@ fn gpus() -> impl Iterator<Item = Device> {
 pub fn list() -> llama_diffusion::Result<()> {
     let line = |device: Device| {
         let (free, total) = device.memory();
+        let software = match device.is_software() {
+            true => ", software: used only where -dev names it",
+            false => "",
+        };
         format!(
-            "  {}: {} ({} MiB, {} MiB free)\n",
+            "  {}: {} ({} MiB, {} MiB free{software})\n",
             device.name(),
             device.description(),
             total >> 20,
