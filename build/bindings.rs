@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::source::Source;
-use crate::tools::Tool;
+use crate::tools::{self, Tool};
 
 const HEADERS: [&str; 6] = [
     "ggml.h",
@@ -17,7 +17,7 @@ const HEADERS: [&str; 6] = [
 /// Writes `bindings.rs` into `out_dir`.
 pub fn generate(source: &Source, out_dir: &Path) -> Result<(), String> {
     // bindgen panics without libclang; a library that is loaded already, it uses.
-    clang_sys::load().map_err(|_| Tool::Libclang.missing())?;
+    clang_sys::load().map_err(|_| tools::missing(&[Tool::Libclang]))?;
     let include = |directory: &str| format!("-I{}", source.root.join(directory).display());
     bindgen::builder()
         .header_contents(

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::options::{Options, extra_cmake_args, is_plug_in, profile_directory};
 use crate::source::Source;
-use crate::tools::{Tool, find_program};
+use crate::tools::{self, Tool, find_program};
 
 /// Builds the libraries under `out_dir` and prints the link directives.
 pub fn build(options: &Options, source: &Source, out_dir: &Path) -> Result<(), String> {
@@ -38,20 +38,17 @@ pub fn build(options: &Options, source: &Source, out_dir: &Path) -> Result<(), S
         .into_iter()
         .filter_map(|name| env::var_os(&name).map(|value| (name, value)))
         .collect();
+    if options.has_toolkit() {
+        probe(generator, &defines, &out_dir.join("probe"))?;
+    }
     start_afresh_if_changed(
         &build_dir,
         &format!("{generator:?} {environment:?} {defines:?}"),
     )?;
 
-    let mut config = cmake::Config::new("build");
-    config.profile("Release").build_target("native");
-    if let Some(generator) = generator {
-        config.generator(generator);
-    }
-    for (name, value) in defines {
-        config.define(name, value);
-    }
-    config.build();
+    project("build", generator, &defines)
+        .build_target("native")
+        .build();
 
     for directive in options.link_directives(&link_line(&build_dir)?, &build_dir) {
         println!("cargo:{directive}");
@@ -64,6 +61,49 @@ pub fn build(options: &Options, source: &Source, out_dir: &Path) -> Result<(), S
         install_beside_binaries(&build_dir.join("bin"), out_dir)?;
     }
     Ok(())
+}
+
+/// A cmake project of this package.
+fn project(
+    directory: &str,
+    generator: Option<&str>,
+    defines: &[(String, OsString)],
+) -> cmake::Config {
+    let mut config = cmake::Config::new(directory);
+    config.profile("Release");
+    if let Some(generator) = generator {
+        config.generator(generator);
+    }
+    for (name, value) in defines {
+        config.define(name, value);
+    }
+    config
+}
+
+/// Looks for what the backends need, before cmake fails in ggml with pages of output. It starts in an
+/// empty directory, as cmake remembers what it did not find.
+fn probe(
+    generator: Option<&str>,
+    defines: &[(String, OsString)],
+    out_dir: &Path,
+) -> Result<(), String> {
+    let failed = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
+    if out_dir.exists() {
+        fs::remove_dir_all(out_dir).map_err(|error| failed(out_dir, error))?;
+    }
+    fs::create_dir_all(out_dir).map_err(|error| failed(out_dir, error))?;
+    project("build/probe", generator, defines)
+        .build_target("probe")
+        .out_dir(out_dir)
+        .build();
+    let report = out_dir.join("build/missing.txt");
+    let names = fs::read_to_string(&report).map_err(|error| failed(&report, error))?;
+    let missing = names.lines().map(Tool::from_probe);
+    let missing: Vec<Tool> = missing.collect::<Result<_, _>>()?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(tools::missing(&missing))
 }
 
 fn on_path(name: impl AsRef<OsStr>) -> Option<PathBuf> {
@@ -81,7 +121,7 @@ fn check_tools(options: &Options) -> Result<(), String> {
         if is_set(options, variable) || on_path(program).is_some() {
             Ok(())
         } else {
-            Err(tool.missing())
+            Err(tools::missing(&[tool]))
         }
     };
     need("CMAKE", "cmake", Tool::Cmake)?;
@@ -103,7 +143,7 @@ fn nvcc() -> Result<PathBuf, String> {
         .or_else(|| on_path("nvcc"))
         .or_else(|| on_path(Path::new(&env::var_os("CUDA_PATH")?).join("bin/nvcc")))
         .or_else(|| on_path("/usr/local/cuda/bin/nvcc"))
-        .ok_or_else(|| Tool::Nvcc.missing())
+        .ok_or_else(|| tools::missing(&[Tool::Nvcc]))
 }
 
 /// cmake caches options that are no longer given, so other options need an empty directory. Also

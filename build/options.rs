@@ -5,7 +5,7 @@ use std::path::Path;
 
 /// The environment that the build depends on: this crate's, cmake's, and that of the crates `bindgen`,
 /// `cc` and `cmake`.
-const VARIABLES: [&str; 20] = [
+const VARIABLES: [&str; 27] = [
     "CC",
     "CFLAGS",
     "CMAKE",
@@ -20,11 +20,18 @@ const VARIABLES: [&str; 20] = [
     "CXX",
     "CXXFLAGS",
     "DOCS_RS",
+    "HIPCXX",
+    "HIPFLAGS",
+    "HIP_PATH",
     "LDFLAGS",
     "LIBCLANG_PATH",
     "LLAMA_CPP_DIR",
     "LLAMA_DIFFUSION_CMAKE_ARGS",
     "MACOSX_DEPLOYMENT_TARGET",
+    "MKLROOT",
+    "ONEAPI_ROOT",
+    "OpenCL_ROOT",
+    "ROCM_PATH",
     "VULKAN_SDK",
 ];
 
@@ -37,6 +44,12 @@ pub struct Options {
     pub vulkan: bool,
     /// Feature `metal`.
     pub metal: bool,
+    /// Feature `hip`.
+    pub hip: bool,
+    /// Feature `sycl`.
+    pub sycl: bool,
+    /// Feature `opencl`.
+    pub opencl: bool,
     /// Feature `rpc`.
     pub rpc: bool,
     /// Feature `dynamic-backends`.
@@ -61,6 +74,9 @@ impl Options {
             cuda: feature("CUDA"),
             vulkan: feature("VULKAN"),
             metal: feature("METAL"),
+            hip: feature("HIP"),
+            sycl: feature("SYCL"),
+            opencl: feature("OPENCL"),
             rpc: feature("RPC"),
             dynamic_backends: feature("DYNAMIC_BACKENDS"),
             portable: feature("PORTABLE"),
@@ -97,7 +113,25 @@ impl Options {
                 self.target_os
             ));
         }
+        if self.cuda && self.hip {
+            return Err(
+                "the features `cuda` and `hip` build the same source under the same names: choose one"
+                    .to_owned(),
+            );
+        }
+        if self.sycl && !self.dynamic_backends {
+            return Err(
+                "the feature `sycl` needs the feature `dynamic-backends`: only the SYCL compiler can link \
+                 the code for the GPU, and rustc links a program by another"
+                    .to_owned(),
+            );
+        }
         Ok(())
+    }
+
+    /// Whether a backend is built that needs more than the compilers of C and C++.
+    pub fn has_toolkit(&self) -> bool {
+        self.cuda || self.vulkan || self.hip || self.sycl || self.opencl
     }
 
     /// The `-D` options of cmake, all of them on or off.
@@ -118,6 +152,9 @@ impl Options {
             ("GGML_VULKAN", self.vulkan),
             ("GGML_METAL", self.metal),
             ("GGML_METAL_EMBED_LIBRARY", self.metal),
+            ("GGML_HIP", self.hip),
+            ("GGML_SYCL", self.sycl),
+            ("GGML_OPENCL", self.opencl),
             ("GGML_RPC", self.rpc),
             // libgomp's threads spin while they wait, which ruins the step time of a shared machine.
             ("GGML_OPENMP", false),

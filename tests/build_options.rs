@@ -1,17 +1,12 @@
-//! The decisions of build.rs: cmake options per Cargo feature, link directives per target, and what it
-//! says about missing tools.
+//! The decisions of build.rs: cmake options per Cargo feature, and link directives per target.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::path::Path;
 
 use options::{Options, extra_cmake_args, is_plug_in, profile_directory};
-use tools::{Tool, find_program};
 
 #[path = "../build/options.rs"]
 mod options;
-#[path = "../build/tools.rs"]
-mod tools;
 
 /// Options as Cargo's environment gives them for `features` on `target_os`.
 fn options(target_os: &str, features: &[&str]) -> Options {
@@ -83,6 +78,14 @@ fn each_feature_changes_its_cmake_options_and_no_others() {
         changed(&["METAL"]),
         BTreeMap::from([("GGML_METAL", true), ("GGML_METAL_EMBED_LIBRARY", true)])
     );
+    for (feature, option) in [
+        ("HIP", "GGML_HIP"),
+        ("SYCL", "GGML_SYCL"),
+        ("OPENCL", "GGML_OPENCL"),
+    ] {
+        assert_eq!(changed(&[feature]), BTreeMap::from([(option, true)]));
+        assert!(options("linux", &[feature]).has_toolkit());
+    }
     assert_eq!(changed(&["RPC"]), BTreeMap::from([("GGML_RPC", true)]));
     assert_eq!(
         changed(&["PORTABLE"]),
@@ -135,6 +138,16 @@ fn metal_is_refused_where_there_is_none() {
             .contains("linux")
     );
     assert_eq!(options("macos", &["METAL"]).check(), Ok(()));
+}
+
+#[test]
+fn backends_that_exclude_each_other_or_static_linking_are_refused() {
+    let refused = |features: &[&str]| options("linux", features).check().unwrap_err();
+    assert!(refused(&["CUDA", "HIP"]).contains("choose one"));
+    assert!(refused(&["SYCL"]).contains("dynamic-backends"));
+    for allowed in [&["HIP"][..], &["SYCL", "DYNAMIC_BACKENDS"], &["OPENCL"]] {
+        assert_eq!(options("linux", allowed).check(), Ok(()));
+    }
 }
 
 #[test]
@@ -289,58 +302,4 @@ fn extra_arguments_of_cmake_are_split_and_checked() {
         error.contains("LLAMA_DIFFUSION_CMAKE_ARGS") && error.contains("'--trace'"),
         "{error}"
     );
-}
-
-#[test]
-fn a_missing_tool_is_named_in_one_sentence_with_the_command_that_installs_it() {
-    let cases = [
-        (Tool::Cmake, "cmake is missing", "apt-get install cmake"),
-        (
-            Tool::CCompiler,
-            "a C compiler is missing",
-            "dnf install gcc`",
-        ),
-        (
-            Tool::CxxCompiler,
-            "a C++ compiler is missing",
-            "apt-get install g++",
-        ),
-        (Tool::Libclang, "libclang is missing", "brew install llvm"),
-        (
-            Tool::Ninja,
-            "ninja is missing",
-            "apt-get install ninja-build",
-        ),
-        (Tool::Nvcc, "nvcc is missing", "CUDACXX"),
-    ];
-    for (tool, missing, remedy) in cases {
-        let message = tool.missing();
-        assert!(
-            message.contains(missing) && message.contains(remedy),
-            "{message}"
-        );
-        assert!(
-            !message.contains('\n') && !message.contains(". "),
-            "{message}"
-        );
-    }
-}
-
-#[cfg(unix)]
-#[test]
-fn a_program_is_found_on_the_path_or_where_it_is_named() {
-    let directory = tempfile::tempdir().unwrap();
-    let program = directory.path().join("g++-13.2");
-    std::fs::write(&program, "").unwrap();
-    let find = |name: &OsStr, path: &Path| find_program(name, Some(path.as_os_str()));
-    assert_eq!(
-        find(OsStr::new("g++-13.2"), directory.path()),
-        Some(program.clone())
-    );
-    assert_eq!(
-        find(program.as_os_str(), Path::new("")),
-        Some(program.clone())
-    );
-    assert_eq!(find(OsStr::new("g++"), directory.path()), None);
-    assert_eq!(find_program(OsStr::new("g++"), None), None);
 }

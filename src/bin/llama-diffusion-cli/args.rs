@@ -38,8 +38,11 @@ fn version() -> String {
     let mut backends = vec!["CPU"];
     for (built_in, name) in [
         (cfg!(feature = "cuda"), "CUDA"),
+        (cfg!(feature = "hip"), "HIP"),
         (cfg!(feature = "metal"), "Metal"),
+        (cfg!(feature = "opencl"), "OpenCL"),
         (cfg!(feature = "rpc"), "RPC"),
+        (cfg!(feature = "sycl"), "SYCL"),
         (cfg!(feature = "vulkan"), "Vulkan"),
     ] {
         backends.extend(built_in.then_some(name));
