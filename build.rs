@@ -21,8 +21,8 @@ fn main() {
 }
 
 fn run() -> Result<(), String> {
-    for file in ["build", "src/ggml/cuda", "build.rs", "Cargo.toml"] {
-        println!("cargo:rerun-if-changed={file}"); // Cargo.toml has the pin
+    for file in ["build", "src/ggml/cuda", "build.rs"] {
+        println!("cargo:rerun-if-changed={file}");
     }
     let options = options::Options::from_env(|name| env::var(name).ok());
     for variable in options.variables() {
@@ -36,7 +36,14 @@ fn run() -> Result<(), String> {
     let (manifest_dir, out_dir) = (directory("CARGO_MANIFEST_DIR")?, directory("OUT_DIR")?);
 
     options.check()?;
-    let source = source::Source::find(&manifest_dir)?;
+    let pin = source::Pin {
+        package: llama_diffusion_src::PACKAGE,
+        version: llama_diffusion_src::VERSION,
+    };
+    let cargo_home = env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(env::home_dir()?.join(".cargo")));
+    let source = source::Source::find(pin, &manifest_dir, cargo_home.as_deref())?;
     println!("cargo:rustc-env=LLAMA_DIFFUSION_LLAMA_CPP={}", source.name);
     bindings::generate(&source, &out_dir)?;
     // docs.rs has libclang but not the time to build: rustdoc needs the bindings only.

@@ -5,7 +5,8 @@ use std::path::Path;
 
 /// The environment that the build depends on: this crate's, cmake's, and that of the crates `bindgen`,
 /// `cc` and `cmake`.
-const VARIABLES: [&str; 27] = [
+const VARIABLES: [&str; 28] = [
+    "CARGO_HOME",
     "CC",
     "CFLAGS",
     "CMAKE",

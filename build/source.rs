@@ -1,16 +1,24 @@
-//! Where llama.cpp's source lies: `LLAMA_CPP_DIR`, or the registry package that Cargo.toml pins.
+//! Where llama.cpp's source lies: `LLAMA_CPP_DIR`, or the registry package that vendor/Cargo.toml pins.
 
 use std::env;
 use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 
-/// The registry package that carries llama.cpp's source.
-const PACKAGE: &str = "llama-cpp-sys-2";
+/// A registry package that carries llama.cpp's source.
+#[derive(Clone, Copy, Debug)]
+pub struct Pin {
+    /// Its name.
+    pub package: &'static str,
+    /// Its exact version.
+    pub version: &'static str,
+}
 
 /// A checkout of llama.cpp.
+#[derive(Debug, PartialEq)]
 pub struct Source {
     /// Its root directory.
     pub root: PathBuf,
@@ -19,20 +27,30 @@ pub struct Source {
 }
 
 impl Source {
-    /// Finds the source, or says what to do to have it.
-    pub fn find(manifest_dir: &Path) -> Result<Self, String> {
+    /// Finds the source, or says what to do to have it. Nothing is downloaded: Cargo did that before it
+    /// ran a build script.
+    pub fn find(pin: Pin, manifest_dir: &Path, cargo_home: Option<&Path>) -> Result<Self, String> {
         if let Some(root) = env::var_os("LLAMA_CPP_DIR") {
             return Self::checkout(PathBuf::from(root));
         }
-        let manifest = manifest_dir.join("Cargo.toml");
-        // `cargo build` downloads only what it compiles, and this package is never compiled.
-        pinned(&manifest)
-            .or_else(|_| fetch(&manifest).and_then(|()| pinned(&manifest)))
+        let directories = package_directories(manifest_dir, cargo_home);
+        let unpacked = directories
+            .iter()
+            .find_map(|directory| pin.unpacked(directory));
+        unpacked
+            .map_or_else(|| pin.ask_cargo(manifest_dir), Ok)
+            .map(|package| Self {
+                root: package.join("llama.cpp"),
+                name: format!("{} {}", pin.package, pin.version),
+            })
             .map_err(|problem| {
+                let directories = directories.iter().map(|path| path.display().to_string());
                 format!(
-                    "the source of llama.cpp (package {PACKAGE}) is not there ({problem}): run \
-                     `cargo fetch --locked --manifest-path {}` or set LLAMA_CPP_DIR to a checkout of llama.cpp",
-                    manifest.display()
+                    "the source of llama.cpp, package {} {}, is not in {} ({problem}): run `cargo fetch` in \
+                     your project, or set LLAMA_CPP_DIR to a checkout of llama.cpp",
+                    pin.package,
+                    pin.version,
+                    directories.collect::<Vec<_>>().join(", "),
                 )
             })
     }
@@ -51,45 +69,63 @@ impl Source {
     }
 }
 
-/// Asks Cargo where it unpacked the package: `--locked` keeps to the checksum in Cargo.lock.
-fn pinned(manifest: &Path) -> Result<Source, String> {
-    let metadata = cargo(
-        &["metadata", "--format-version=1", "--locked", "--offline"],
-        manifest,
-    )?;
-    let metadata: Value = serde_json::from_slice(&metadata).map_err(|error| error.to_string())?;
-    let package = metadata["packages"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .find(|package| package["name"] == PACKAGE)
-        .ok_or("Cargo.lock does not list it")?;
-    let text = |key: &str| {
-        package[key]
-            .as_str()
-            .ok_or(format!("cargo metadata tells no {key}"))
-    };
-    let root = Path::new(text("manifest_path")?).with_file_name("llama.cpp");
-    let name = format!("{PACKAGE} {}", text("version")?);
-    Ok(Source { root, name })
-}
-
-fn fetch(manifest: &Path) -> Result<(), String> {
-    cargo(&["fetch", "--locked"], manifest).map(drop)
-}
-
-fn cargo(args: &[&str], manifest: &Path) -> Result<Vec<u8>, String> {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-    let output = Command::new(cargo)
-        .args(args)
-        .arg("--manifest-path")
-        .arg(manifest)
-        .output()
-        .map_err(|error| error.to_string())?;
-    if output.status.success() {
-        return Ok(output.stdout);
+impl Pin {
+    /// The package in a directory of unpacked packages: Cargo's registry appends the version to the name,
+    /// `cargo vendor` only on demand.
+    fn unpacked(self, directory: &Path) -> Option<PathBuf> {
+        let versioned = directory.join(format!("{}-{}", self.package, self.version));
+        [versioned, directory.join(self.package)]
+            .into_iter()
+            .find(|package| {
+                manifest_version(&package.join("Cargo.toml")).as_deref() == Some(self.version)
+                    && package.join("llama.cpp/include/llama.h").is_file()
+            })
     }
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    let reason = stderr.lines().find(|line| line.starts_with("error"));
-    Err(reason.unwrap_or("cargo failed").to_owned())
+
+    /// Asks Cargo, which knows where the sources that its configuration names are.
+    fn ask_cargo(self, manifest_dir: &Path) -> Result<PathBuf, String> {
+        let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+        let output = Command::new(cargo)
+            .args(["metadata", "--format-version=1", "--locked", "--offline"])
+            .arg("--manifest-path")
+            .arg(manifest_dir.join("Cargo.toml"))
+            .output()
+            .map_err(|error| error.to_string())?;
+        if !output.status.success() {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            let reason = stderr.lines().find(|line| line.starts_with("error"));
+            return Err(reason.unwrap_or("cargo metadata failed").to_owned());
+        }
+        let metadata: Value =
+            serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
+        let packages = metadata["packages"].as_array();
+        packages
+            .into_iter()
+            .flatten()
+            .find(|package| package["name"] == self.package && package["version"] == self.version)
+            .and_then(|package| Path::new(package["manifest_path"].as_str()?).parent())
+            .map(Path::to_owned)
+            .ok_or("Cargo.lock does not list it".to_owned())
+    }
+}
+
+/// Where packages may be unpacked: beside this one, which holds for Cargo's registry and for vendored
+/// packages, and in the registries of Cargo's home, for a checkout of this package.
+fn package_directories(manifest_dir: &Path, cargo_home: Option<&Path>) -> Vec<PathBuf> {
+    let beside = manifest_dir.parent().map(Path::to_owned);
+    let registries = cargo_home.and_then(|home| fs::read_dir(home.join("registry/src")).ok());
+    let registries = registries.into_iter().flatten().flatten();
+    beside
+        .into_iter()
+        .chain(registries.map(|entry| entry.path()))
+        .collect()
+}
+
+/// The version in a manifest as Cargo writes it into packages: that of `[package]` comes first.
+fn manifest_version(manifest: &Path) -> Option<String> {
+    let text = fs::read_to_string(manifest).ok()?;
+    let mut values = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("version = "));
+    Some(values.next()?.trim_matches('"').to_owned())
 }
