@@ -76,7 +76,8 @@ install:
 	cargo build $(build_flags) --lib
 	install -d $(include) $(lib)/pkgconfig $(lib)/cmake/llama_diffusion
 	install -m 644 include/llama_diffusion.h include/llama_diffusion.hpp $(include)
-	install -m 644 $(built)/libllama_diffusion.a $(lib)
+	packaging/hide-symbols.sh $(built)/libllama_diffusion.a $(built)/libllama_diffusion.installed.a
+	install -m 644 $(built)/libllama_diffusion.installed.a $(lib)/libllama_diffusion.a
 	install -m 755 $(built)/libllama_diffusion.so $(lib)/libllama_diffusion.so.$(version)
 	ln -sf libllama_diffusion.so.$(version) $(lib)/libllama_diffusion.so.$(abi)
 	ln -sf libllama_diffusion.so.$(abi) $(lib)/libllama_diffusion.so

@@ -151,6 +151,43 @@ cc -std=c99 -static "${cflags[@]}" ffi-tests/c/tokens.c -o "$tmp/tokens-static" 
 }
 cmake -S ffi-tests/cmake -B "$tmp/cmake" -DCMAKE_PREFIX_PATH="$prefix" >/dev/null
 cmake --build "$tmp/cmake" >/dev/null
+archive=$prefix/lib/libllama_diffusion.a
+# In the static library functions of ggml throw, and catch, C++ exceptions.
+cc -std=c99 -Wl,--gc-sections "${cflags[@]}" ffi-tests/c/errors.c -o "$tmp/errors-static" \
+    "$archive" -lstdc++ -lm -lpthread -ldl
+"$tmp/errors-static" "$demo" "$PWD/Makefile"
+
+say "the static library beside another ggml, in C and C++"
+nm -g --defined-only "$archive" | awk 'NF == 3 { print $3 }' | LC_ALL=C sort |
+    diff ffi-tests/exported-symbols.txt -
+source=$(sed -n 's/^LLAMA_CPP_DIR:.*=//p' "$(ls -t "$release"/build/llama-diffusion-*/out/build/CMakeCache.txt | head -1)")
+options=(-DCMAKE_BUILD_TYPE=Debug -DBUILD_SHARED_LIBS=OFF)
+for off in GGML_NATIVE GGML_OPENMP GGML_LLAMAFILE GGML_CPU_REPACK GGML_ALL_WARNINGS LLAMA_ALL_WARNINGS \
+    LLAMA_BUILD_{APP,COMMON,EXAMPLES,SERVER,TESTS,TOOLS}; do
+    options+=("-D$off=OFF")
+done
+cmake -S "$source" -B "$tmp/ggml" "${options[@]}" -DCMAKE_{C,CXX}_FLAGS=-DGGML_MAX_NAME=128 >"$tmp/ggml.log" 2>&1 &&
+    cmake --build "$tmp/ggml" --target ggml --parallel "$(nproc)" >>"$tmp/ggml.log" 2>&1 || {
+    cat "$tmp/ggml.log" >&2
+    exit 1
+}
+ggml_src=$tmp/ggml/ggml/src
+ggml=("$ggml_src/libggml.a" "$ggml_src/libggml-cpu.a" "$ggml_src/libggml-base.a" -lstdc++ -lm -lpthread -ldl)
+ggml_flags=(-DGGML_MAX_NAME=128 -isystem "$source/ggml/include")
+for order in first last; do
+    case $order in
+    first) libraries=("$archive" "${ggml[@]}") ;;
+    last) libraries=("${ggml[@]}" "$archive" -lstdc++ -lm) ;;
+    esac
+    cc -std=c99 "${strict[@]}" "${ggml_flags[@]}" "${cflags[@]}" -Dmain=tokens_main -c ffi-tests/c/tokens.c -o "$tmp/tokens.o"
+    cc -std=c99 "${strict[@]}" "${ggml_flags[@]}" ffi-tests/c/beside.c "$tmp/tokens.o" -o "$tmp/beside-c-$order" "${libraries[@]}"
+    c++ -std=c++11 "${strict[@]}" "${cflags[@]}" -Dmain=tokens_main -c ffi-tests/cpp/tokens.cpp -o "$tmp/tokens.o"
+    c++ -std=c++11 "${strict[@]}" "${ggml_flags[@]}" -x c++ ffi-tests/c/beside.c -x none "$tmp/tokens.o" \
+        -o "$tmp/beside-cpp-$order" "${libraries[@]}"
+done
+# As Cargo builds it, the library clashes.
+must_complain "multiple definition" c++ -std=c++11 "${ggml_flags[@]}" -x c++ ffi-tests/c/beside.c -x none "$tmp/tokens.o" \
+    -o "$tmp/clash" "$release/libllama_diffusion.a" "${ggml[@]}"
 
 say "the same tokens from Rust, C, C++ and Go"
 cargo build --release --locked --example tokens 2>/dev/null
@@ -166,7 +203,7 @@ for model in "$demo" tests/golden/*/model.gguf; do
         "$release/examples/tokens" "${arguments[@]}" >"$tmp/expected"
         [ -s "$tmp/expected" ] || fail "no tokens from $model"
         for program in c/tokens asan/tokens tokens-cpp tokens-go tokens-static \
-            cmake/with_llama_diffusion cmake/with_static; do
+            cmake/with_llama_diffusion cmake/with_static beside-{c,cpp}-{first,last}; do
             "$tmp/$program" "${arguments[@]}" | cmp - "$tmp/expected"
             compared=$((compared + 1))
         done

@@ -16,4 +16,5 @@ int main(int argc, char **argv) {
     llama_diffusion::Context context(model);
     for (const std::int32_t token : context.generate(prompt, params).tokens)
         std::cout << token << '\n';
+    return 0; // beside.c calls this under another name
 }
