@@ -1,0 +1,84 @@
+//! The devices under test, and the ways to lay a model out on them.
+//!
+//! `DIFFUSION_TEST_DEVICE` names the device, such as `Vulkan0` or `CUDA0`; models are also shared
+//! among several that are joined by commas. Without it, tests run on the CPU.
+
+use std::sync::LazyLock;
+
+use llama_diffusion::{Device, ModelParams, TensorOverride};
+
+/// The devices under test.
+pub static DEVICES: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let names = std::env::var("DIFFUSION_TEST_DEVICE").unwrap_or("CPU".into());
+    names.split(',').map(|name| name.trim().into()).collect()
+});
+
+pub fn is_cpu() -> bool {
+    let device = Device::by_name(&DEVICES[0]).unwrap();
+    !device.is_gpu()
+}
+
+/// All of a model on the first device.
+pub fn on_device() -> ModelParams {
+    ModelParams {
+        devices: Some(vec![DEVICES[0].clone()]),
+        ..ModelParams::default()
+    }
+}
+
+pub fn on_cpu() -> ModelParams {
+    ModelParams {
+        devices: Some(Vec::new()),
+        ..ModelParams::default()
+    }
+}
+
+/// Every way to lay a model out, by name.
+pub fn placements() -> Vec<(&'static str, ModelParams)> {
+    let mut all = vec![("all layers", on_device())];
+    if is_cpu() {
+        return all;
+    }
+    let layers = |count| ModelParams {
+        gpu_layers: Some(count),
+        ..on_device()
+    };
+    all.extend([
+        ("one layer", layers(1)),
+        ("half", layers(3)),
+        (
+            "experts on the CPU",
+            ModelParams {
+                cpu_moe_layers: usize::MAX,
+                ..on_device()
+            },
+        ),
+        (
+            "gate and up by override",
+            ModelParams {
+                overrides: vec![TensorOverride {
+                    pattern: "ffn_gate_up_exps".parse().unwrap(),
+                    memory: "CPU".into(),
+                }],
+                ..on_device()
+            },
+        ),
+        (
+            "no KV offload",
+            ModelParams {
+                kv_on_host: true,
+                ..on_device()
+            },
+        ),
+    ]);
+    if DEVICES.len() > 1 {
+        let devices = Some(DEVICES.clone());
+        let params = ModelParams {
+            devices,
+            split: vec![1.0; DEVICES.len()],
+            ..ModelParams::default()
+        };
+        all.push(("shared", params));
+    }
+    all
+}

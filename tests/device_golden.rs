@@ -1,0 +1,176 @@
+//! Golden cases on a device of the user's choice, in every placement: within the limits of F16, and the
+//! tokens of Hugging Face transformers until a rounding decides otherwise.
+//!
+//! `DIFFUSION_TEST_DEVICE` names the device (see `common/placements.rs`), `DIFFUSION_TEST_REPORT` a
+//! file for the results, in JSON. `tools/device-check.sh` sets both.
+
+mod common;
+
+use std::time::Instant;
+
+use common::golden::Case;
+use common::placements::{on_device, placements};
+use common::replay::{self, Run};
+use llama_diffusion::{FlashAttention, KvType};
+use serde::Serialize;
+
+/// Placements with the default cache, then the other caches and attentions with all layers there.
+fn golden_runs() -> Vec<Run> {
+    let base = |name: &str| Run {
+        placement: on_device(),
+        kv: KvType::F16,
+        limits: [5e-3; 3],
+        ..Run::f32(name)
+    };
+    let placed = placements().into_iter().map(|(name, placement)| Run {
+        placement,
+        ..base(name)
+    });
+    let others = [
+        Run {
+            flash: FlashAttention::Off,
+            ..base("separate softmax")
+        },
+        Run {
+            kv: KvType::F32,
+            ..base("F32 cache")
+        },
+        Run {
+            kv: KvType::F32,
+            flash: FlashAttention::Off,
+            ..base("F32 cache, separate softmax")
+        },
+        Run {
+            swa_full: true,
+            ..base("full-size sliding cache")
+        },
+        Run {
+            f16_weights: true,
+            ..base("F16 weights")
+        },
+    ];
+    placed.chain(others).collect()
+}
+
+/// How far a decision may be from the edge, in largest relative errors of the logits, for a rounding to
+/// decide it otherwise. Seen with F16 on the CPU: up to 70, and 350 for the acceptance of a position,
+/// which depends on the entropies of many.
+const DECISIVE: f64 = 200.0;
+const DECISIVE_SUM: f64 = 1000.0;
+
+/// What a golden case gave in one run.
+#[derive(Serialize)]
+struct Row {
+    run: String,
+    case: String,
+    /// Largest relative errors.
+    logits: f64,
+    self_conditioned: f64,
+    keys_values: f64,
+    /// Steps as recorded, until a rounding decides otherwise.
+    equal_steps: usize,
+    steps: usize,
+    /// The decision of that step, and how close it was.
+    difference: Option<&'static str>,
+    margin: Option<f32>,
+    seconds: f32,
+}
+
+impl Row {
+    fn of(case: &Case, run: &Run) -> Self {
+        let start = Instant::now();
+        let model = run.load(case);
+        let [logits, self_conditioned, keys_values] = replay::forwards(case, &model, run);
+        let replay = replay::generation(case, &model, run);
+        let margin = replay.difference.as_ref().and_then(|difference| {
+            let name = match difference.what {
+                "argmax" => "gen.argmax_margin",
+                "sampled" => "gen.cdf_margin",
+                "accepted" | "next canvas" => "gen.accept_margin",
+                _ => return None,
+            };
+            Some(case.floats(name)[difference.step])
+        });
+        Self {
+            run: run.name.clone(),
+            case: case.name(),
+            logits,
+            self_conditioned,
+            keys_values,
+            equal_steps: replay.steps,
+            steps: case.meta.steps,
+            difference: replay.difference.map(|difference| difference.what),
+            margin,
+            seconds: start.elapsed().as_secs_f32(),
+        }
+    }
+
+    /// The largest relative error.
+    fn error(&self) -> f64 {
+        self.logits.max(self.self_conditioned).max(self.keys_values)
+    }
+
+    /// What is wrong with it.
+    fn fault(&self, limits: [f64; 3]) -> Option<String> {
+        let errors = [self.logits, self.self_conditioned, self.keys_values];
+        let at = format!("{}, {}", self.case, self.run);
+        // A number that is not finite is below no limit.
+        if !errors
+            .iter()
+            .zip(limits)
+            .all(|(error, limit)| *error <= limit)
+        {
+            return Some(format!("{at}: errors {errors:?} above {limits:?}"));
+        }
+        let factor = match self.difference {
+            Some("argmax" | "sampled") => DECISIVE,
+            _ => DECISIVE_SUM,
+        };
+        let allowed = factor * self.error();
+        let margin = self.margin.filter(|margin| f64::from(*margin) > allowed)?;
+        Some(format!(
+            "{at}: step {} decides otherwise ({:?}), by a margin of {margin:.1e}, above {allowed:.1e}",
+            self.equal_steps, self.difference
+        ))
+    }
+
+    fn print(&self) {
+        let difference = match (self.difference, self.margin) {
+            (Some(what), Some(margin)) => format!("{what}, margin {margin:.1e}"),
+            (Some(what), None) => what.into(),
+            (None, _) => "-".into(),
+        };
+        println!(
+            "| {} | {} | {:.1e} | {:.1e} | {:.1e} | {} of {} | {difference} | {:.1} |",
+            self.run,
+            self.case,
+            self.logits,
+            self.self_conditioned,
+            self.keys_values,
+            self.equal_steps,
+            self.steps,
+            self.seconds
+        );
+    }
+}
+
+#[test]
+fn golden_cases_agree_with_transformers() {
+    println!(
+        "| run | golden case | logits | self-conditioned | K and V | equal steps | first difference | s |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    let (mut rows, mut failures) = (Vec::new(), Vec::new());
+    for run in golden_runs() {
+        for case in Case::all() {
+            let row = Row::of(&case, &run);
+            row.print();
+            failures.extend(row.fault(run.limits));
+            rows.push(row);
+        }
+    }
+    if let Some(path) = std::env::var_os("DIFFUSION_TEST_REPORT") {
+        std::fs::write(path, serde_json::to_string_pretty(&rows).unwrap()).unwrap();
+    }
+    assert!(failures.is_empty(), "{failures:#?}");
+}
