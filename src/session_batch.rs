@@ -150,7 +150,7 @@ impl SessionBatch {
 
     /// One denoising step of all sessions, and the commit of those canvases that it finished.
     /// Returns the sessions whose answer is complete or cancelled; without members, nothing.
-    /// `on_event` hears of drafts and canvases as in [`Session::generate`].
+    /// `on_event` receives the events of [`Session::generate`].
     ///
     /// # Errors
     /// The forward pass fails. The members stay, but without their canvases: take them out by
@@ -161,8 +161,9 @@ impl SessionBatch {
     ) -> Result<Vec<FinishedMember>> {
         let mut stepping = Vec::new();
         for mut member in self.members.drain(..) {
+            let stops = member.announce_canvas(on_event).is_break();
             // Uniforms are drawn before the pass, so that a failure is the member's own.
-            match member.cancel.is_cancelled() {
+            match stops || member.cancel.is_cancelled() {
                 true => self.finished.push(member.finish(Ok(()))),
                 false => match member.canvas.begin_step(&member.noise) {
                     Ok(_) => stepping.push(member),
@@ -210,6 +211,17 @@ impl SessionBatch {
 }
 
 impl Member {
+    /// Reports a canvas that no step has read yet.
+    fn announce_canvas(
+        &self,
+        on_event: &mut dyn FnMut(MemberId, Event<'_>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        match self.canvas.steps() {
+            0 => on_event(self.id, Event::CanvasBegun(self.canvas.new_canvas())),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
     fn end_step(
         &mut self,
         time: Duration,

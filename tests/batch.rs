@@ -288,7 +288,7 @@ fn sessions_that_join_at_any_time_answer_as_alone() {
         let (own, alone) = (member.answer.as_ref().unwrap(), answer_alone(sequence));
         assert_eq!(own.generation.canvases, alone.generation.canvases);
         assert_eq!(own.generation.finish, alone.generation.finish);
-        steps += own.generation.steps + own.generation.canvases.len() as u64;
+        steps += own.generation.steps + 2 * own.generation.canvases.len() as u64;
         // The session goes on: what it read and committed is cached.
         let again = member
             .session

@@ -65,6 +65,11 @@ impl CanvasRun {
         })
     }
 
+    /// Steps that have ended.
+    pub(crate) fn steps(&self) -> u32 {
+        self.steps
+    }
+
     /// What [`begin_step`](Run::begin_step) lent, once more.
     pub(crate) fn step_io(&mut self) -> (StepInput<'_>, StepOutput<'_>) {
         let input = StepInput {

@@ -32,8 +32,8 @@ pub use masked::{MaskedParams, MaskedSampler};
 pub use params::{DiffusionParams, Overrides};
 pub use random::{CounterNoise, NoiseSource, RecordedBlock, RecordedNoise, RecordedStep};
 pub use run::{
-    Draft, EndTokens, FinishedCanvas, Likelihood, Progress, Run, Sampler, Selection, StepInput,
-    StepOutput,
+    Draft, EndTokens, FinishedCanvas, Likelihood, NewCanvas, Progress, Run, Sampler, Selection,
+    StepInput, StepOutput,
 };
 pub use schedule::TemperatureSchedule;
 pub use scheduler::{CancelFlag, Denoiser, Event, FinishReason, Generation, Timing, generate};

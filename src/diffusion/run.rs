@@ -98,6 +98,17 @@ pub enum Progress {
     OutOfSteps,
 }
 
+/// A canvas before its first denoising step.
+#[derive(Debug, Clone, Copy)]
+pub struct NewCanvas<'a> {
+    /// Index of the canvas in the answer, from 0.
+    pub block: u32,
+    /// Maximum number of steps that the canvas gets.
+    pub max_steps: u32,
+    /// What the first step reads: random tokens, or mask tokens; one entry per canvas position.
+    pub tokens: &'a [Token],
+}
+
 /// A canvas after one denoising step, for a live view or a trace. Slices have one entry per canvas
 /// position.
 #[derive(Debug, Clone, Copy)]
@@ -153,9 +164,19 @@ pub trait Run {
     /// Whether the canvas needs another step.
     fn progress(&self) -> Progress;
 
-    /// The canvas as the latest [`end_step`](Self::end_step) left it. Before the first one only
-    /// [`canvas`](Draft::canvas) has a meaning.
+    /// The canvas as the latest [`end_step`](Self::end_step) left it. Before the first one it is
+    /// that of [`new_canvas`](Self::new_canvas), and what steps write has no meaning.
     fn draft(&self) -> Draft<'_>;
+
+    /// The canvas before its first step.
+    fn new_canvas(&self) -> NewCanvas<'_> {
+        let draft = self.draft();
+        NewCanvas {
+            block: draft.block,
+            max_steps: draft.max_steps,
+            tokens: draft.canvas,
+        }
+    }
 
     /// The finished block, cut at its first end token. Nothing is left in the run.
     fn finish(&mut self, end: &EndTokens) -> FinishedCanvas;

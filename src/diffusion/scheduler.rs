@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::Token;
 use super::random::NoiseSource;
-use super::run::{Draft, EndTokens, FinishedCanvas, Progress, Sampler, StepInput, StepOutput};
+use super::run::{
+    Draft, EndTokens, FinishedCanvas, NewCanvas, Progress, Sampler, StepInput, StepOutput,
+};
 use crate::error::{Error, Result};
 
 /// The model, as the loop sees it: a cached prefix, and canvases that are denoised behind it.
@@ -44,6 +46,8 @@ pub trait Denoiser {
 /// What a generation reports while it runs.
 #[derive(Debug, Clone, Copy)]
 pub enum Event<'a> {
+    /// A canvas is about to be denoised.
+    CanvasBegun(NewCanvas<'a>),
     /// A denoising step ended.
     Draft(Draft<'a>),
     /// A canvas is finished; [`answer`](FinishedCanvas::answer) holds the tokens to show.
@@ -142,6 +146,9 @@ pub fn generate(
     for block in 0.. {
         denoiser.begin_canvas()?;
         let mut run = sampler.begin(block, denoiser.canvas_len(), end, noise)?;
+        if on_event(Event::CanvasBegun(run.new_canvas())).is_break() {
+            return Ok(answer.generation);
+        }
         while run.progress() == Progress::Running {
             if cancel.is_cancelled() {
                 return Ok(answer.generation);
@@ -506,8 +513,8 @@ mod tests {
 
     #[test]
     fn an_event_handler_cancels_at_each_event() {
-        // Two steps and a finished canvas, three times.
-        for stop_at in 0..9 {
+        // A new canvas, two steps and the finished canvas, three times.
+        for stop_at in 0..12 {
             let mut script = Script::new(&THREE);
             let mut events = 0;
             let stop = &mut |_: Event<'_>| {
@@ -521,10 +528,10 @@ mod tests {
             let params = limited(None, None);
             let generation = run_with(&mut script, &params, &CancelFlag::default(), stop).unwrap();
             assert_eq!(events, stop_at + 1);
-            assert_eq!(generation.canvases.len(), (stop_at + 1) / 3);
+            assert_eq!(generation.canvases.len(), (stop_at + 1) / 4);
             assert_eq!(generation.steps as usize, script.steps());
-            assert_eq!(script.commits().len(), stop_at / 3);
-            let finish = if stop_at == 8 {
+            assert_eq!(script.commits().len(), stop_at / 4);
+            let finish = if stop_at == 11 {
                 FinishReason::EndOfText // There was nothing left to cancel.
             } else {
                 FinishReason::Cancelled
@@ -560,25 +567,39 @@ mod tests {
     }
 
     #[test]
-    fn drafts_count_blocks_and_steps() {
+    fn events_count_blocks_and_steps_and_begin_with_what_the_first_step_reads() {
         let mut seen = Vec::new();
+        let mut new = Vec::new();
         let collect = &mut |event: Event<'_>| {
             seen.push(match event {
-                Event::Draft(draft) => (draft.block, Some(draft.step)),
-                Event::CanvasDone(canvas) => (canvas.block, None),
+                Event::CanvasBegun(canvas) => {
+                    new.push(canvas.tokens.to_vec());
+                    (canvas.block, "new", canvas.max_steps)
+                }
+                Event::Draft(draft) => (draft.block, "draft", draft.step),
+                Event::CanvasDone(canvas) => (canvas.block, "done", canvas.steps),
             });
             ControlFlow::Continue(())
         };
         let params = limited(None, Some(2));
-        run_with(
-            &mut Script::new(&THREE),
-            &params,
-            &CancelFlag::default(),
-            collect,
-        )
-        .unwrap();
-        let block = |b| [(b, Some(0)), (b, Some(1)), (b, None)];
+        let mut script = Script::new(&THREE);
+        run_with(&mut script, &params, &CancelFlag::default(), collect).unwrap();
+        let max = params.max_steps;
+        let block = |b| {
+            [
+                (b, "new", max),
+                (b, "draft", 0),
+                (b, "draft", 1),
+                (b, "done", 2),
+            ]
+        };
         assert_eq!(seen, [block(0), block(1)].concat());
+        let canvas = |call| match call {
+            Call::Step { canvas, .. } => Some(canvas),
+            _ => None,
+        };
+        let read: Vec<Vec<Token>> = script.calls.into_iter().filter_map(canvas).collect();
+        assert_eq!([&new[0], &new[1]], [&read[0], &read[2]]);
     }
 
     #[test]

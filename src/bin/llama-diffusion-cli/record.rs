@@ -196,6 +196,7 @@ impl Recorder {
     /// The file cannot be written.
     pub fn record(&mut self, event: Event<'_>, piece: PieceOf<'_>) -> Result<()> {
         let (line, used) = match event {
+            Event::CanvasBegun(_) => return Ok(()),
             Event::Draft(draft) => (
                 Line::Draft(draft.into()),
                 [draft.canvas, draft.argmax, draft.sampled].concat(),

@@ -88,6 +88,7 @@ impl<'a> View<'a> {
     /// The output cannot be written.
     pub fn show(&mut self, event: Event<'_>) -> Result<()> {
         match event {
+            Event::CanvasBegun(_) => Ok(()),
             Event::Draft(draft) => {
                 let due = (draft.step + 1).is_multiple_of(self.interval);
                 if due || draft.progress != Progress::Running {
