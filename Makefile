@@ -1,5 +1,6 @@
 # make run                    build and answer a prompt
 # make run PROMPT="…"         another prompt
+# make run VISUAL=1           watch a story come out of noise, slowed down
 # make run CUDA=1             on an NVIDIA GPU
 # make test                   all tests
 # make install                the C library, to PREFIX (/usr/local) below DESTDIR; also with CUDA=1
@@ -8,8 +9,13 @@
 #
 # run and test install what the build lacks. All is built in one profile, so that llama.cpp is compiled once.
 
-PROMPT ?= What is the capital of Norway?
+visual := $(filter-out 0,$(VISUAL))
+# A story takes several canvases.
+PROMPT ?= $(if $(visual),Tell a story about Grace and a white owl.,What is the capital of Norway?)
 export PROMPT
+# The demo model needs a few milliseconds and two steps for a canvas. A strict sampler and a delay leave something to see.
+visual_flags := $(if $(visual),--diffusion-visual --diffusion-visual-progress --diffusion-visual-delay 300 \
+	--diffusion-eb-entropy-bound 1e-4 --diffusion-eb-confidence 5e-5)
 
 quote = '$(subst ','\'',$(1))'
 
@@ -23,7 +29,7 @@ docs_rs_flags := --locked --target-dir target/docs-rs
 .PHONY: run test tools header install ffi-test
 
 run: tools
-	cargo run $(build_flags) --bin llama-diffusion-cli -- -p "$$PROMPT"
+	cargo run $(build_flags) --bin llama-diffusion-cli -- $(visual_flags) -p "$$PROMPT"
 
 test: tools
 	@tools/install_build_tools.sh test

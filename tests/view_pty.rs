@@ -1,11 +1,14 @@
 //! The live view in a terminal: a pseudo-terminal whose other end is a terminal emulator's grid.
 #![cfg(all(unix, feature = "demo-model"))]
 
+#[path = "common/recordings.rs"]
+mod recordings;
+
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alacritty_terminal::event::VoidListener;
 use alacritty_terminal::grid::Dimensions as _;
@@ -15,7 +18,6 @@ use alacritty_terminal::term::test::TermSize;
 use alacritty_terminal::term::{Config, Term, TermMode};
 use alacritty_terminal::vte::ansi::{Color, NamedColor, Processor};
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
-use serde_json::json;
 use tempfile::TempDir;
 
 /// What ends a frame.
@@ -331,47 +333,10 @@ fn nothing_above_the_region_moves_and_nothing_of_it_stays() {
     }
 }
 
-/// A recording of these drafts, where each character with its marks is a token, and then of the last one as the
-/// answer. All tokens are accepted but every third one.
+/// A file with a recording of these drafts.
 fn recording(dir: &TempDir, drafts: &[Vec<&str>]) -> String {
-    let mut known: Vec<&str> = drafts.concat();
-    known.sort_unstable();
-    known.dedup();
-    let ids = |draft: &[&str]| -> Vec<usize> {
-        draft
-            .iter()
-            .map(|piece| known.binary_search(piece).unwrap())
-            .collect()
-    };
-    let pieces: Vec<_> = known
-        .iter()
-        .enumerate()
-        .map(|(id, piece)| json!([id, piece.as_bytes()]))
-        .collect();
-    let mut lines = vec![
-        json!({"event": "start", "format": 1, "channel": null}),
-        json!({"event": "pieces", "pieces": pieces}),
-    ];
-    for (step, draft) in drafts.iter().enumerate() {
-        let tokens = ids(draft);
-        let accepted: Vec<bool> = (0..tokens.len())
-            .map(|position| position % 3 != 2)
-            .collect();
-        lines.push(json!({
-            "event": "draft", "block": 0, "step": step, "max_steps": drafts.len(), "temperature": 0.5,
-            "mean_entropy": 0.1, "stable": false, "progress": "running", "canvas": tokens, "argmax": tokens,
-            "sampled": tokens, "accepted": accepted, "entropy": vec![0.1; tokens.len()],
-        }));
-    }
-    let tokens = ids(drafts.last().unwrap());
-    lines.push(json!({
-        "event": "canvas", "block": 0, "steps": drafts.len(), "converged": true, "tokens": tokens,
-        "answer": tokens, "generated": tokens.len(), "ended": true,
-    }));
-    lines.push(json!({"event": "end"}));
-    let text: Vec<String> = lines.iter().map(ToString::to_string).collect();
     let path = dir.path().join("recording.jsonl");
-    fs::write(&path, text.join("\n")).unwrap();
+    fs::write(&path, recordings::text(&recordings::lines(drafts))).unwrap();
     path.to_str().unwrap().to_owned()
 }
 
@@ -398,6 +363,7 @@ fn wide_characters_and_marks_take_the_columns_that_the_terminal_gives_them() {
         draft.extend(&wide);
         draft.extend(&marks[step % marks.len()..]);
         draft.extend(&marks);
+        draft.resize(45, ""); // tokens without text: a canvas keeps its length
         drafts.push(draft);
     }
     let file = recording(&dir, &drafts);
@@ -524,6 +490,52 @@ fn ctrl_c_ends_a_replay_at_once() {
     assert_eq!(terminal.finish(), 130);
     terminal.assert_restored();
     assert_eq!(terminal.lines(), earlier(5));
+}
+
+#[test]
+fn noise_comes_first_and_a_delay_is_not_counted() {
+    let delay = ["--diffusion-visual-delay", "700"];
+    let begin = Instant::now();
+    let mut terminal = Terminal::run(&ask(QUESTION, &delay), &[], 0, 80, 24);
+    assert!(terminal.next_frame());
+    let region = terminal.region();
+    assert!(
+        region
+            .iter()
+            .any(|row| row.contains("canvas 1, step 0 of 48: 0 of 32 tokens accepted")),
+        "{region:#?}"
+    );
+    assert!(!region.concat().contains(ANSWER), "{region:#?}");
+    assert_eq!(terminal.finish(), 0);
+    let total = begin.elapsed();
+    let summary = terminal.lines().concat();
+    let millis: f64 = summary
+        .split("total time: ")
+        .nth(1)
+        .and_then(|rest| rest.split("ms").next())
+        .unwrap()
+        .parse()
+        .unwrap();
+    let steps = summary.split(" steps over").next().unwrap();
+    let steps: u32 = steps.rsplit('(').next().unwrap().parse().unwrap();
+    let pauses = Duration::from_millis(700) * (steps + 1);
+    assert!(total >= pauses + Duration::from_secs_f64(millis / 1e3));
+    assert!(
+        millis < pauses.as_secs_f64() * 1e3,
+        "{millis} ms, {pauses:?}"
+    );
+}
+
+#[test]
+fn ctrl_c_ends_a_pause_at_once() {
+    let delay = ["--diffusion-visual-delay", "600000"];
+    let mut terminal = Terminal::run(&ask(QUESTION, &delay), &[], 5, 80, 24);
+    assert!(terminal.next_frame());
+    terminal.signal("-INT");
+    let begin = Instant::now();
+    assert_eq!(terminal.finish(), 130);
+    assert!(begin.elapsed() < Duration::from_secs(60));
+    terminal.assert_restored();
 }
 
 #[test]

@@ -82,7 +82,7 @@ impl<'a, M: Engine> Answerer<'a, M> {
             true => Ok(PLACEHOLDER.into()),
             false => vocab.piece(token, false),
         };
-        let mut view = View::new(self.args, &piece, self.channel);
+        let mut view = View::new(self.args, &piece, self.channel, cancel);
         let recorder = &mut self.recorder;
         let mut shown = Ok(());
         let on_event = &mut |event: Event<'_>| {

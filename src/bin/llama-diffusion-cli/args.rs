@@ -18,7 +18,7 @@ use clap_complete::Shell;
 use llama_diffusion::{AnswerLength, DiffusionParams, MaskedParams, Overrides, Result};
 
 pub use common::PromptSource;
-pub use output::OutputArgs;
+pub use output::{OutputArgs, PaceArgs};
 pub use values::whole;
 
 use crate::cross_entropy::CrossEntropyArgs;
@@ -124,13 +124,13 @@ pub enum Subcommand {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("delay", |delay| delay.visible_alias("delay").default_value("100")))]
 pub struct ReplayArgs {
     /// File that --record wrote
     pub file: PathBuf,
 
-    /// Milliseconds for which each draft is shown
-    #[arg(long, value_name = "MS", default_value = "100")]
-    pub delay: u64,
+    #[command(flatten)]
+    pub pace: PaceArgs,
 }
 
 /// The command line's definition, with the flags that have no effect.
@@ -203,12 +203,16 @@ impl Args {
             SplitMode::Layer | SplitMode::None => {}
         }
         self.warnings.extend(self.placement.metadata_warnings());
-        if chosen("interval") && !self.output.drafts && !self.output.progress {
-            self.warnings.push(
-                "--diffusion-visual-interval has no effect without --diffusion-visual or \
-                 --diffusion-visual-progress"
-                    .into(),
-            );
+        let shows_drafts = self.output.drafts || self.output.progress;
+        for (flag, id) in [
+            ("--diffusion-visual-interval", "interval"),
+            ("--diffusion-visual-delay", "delay"),
+        ] {
+            if chosen(id) && !shows_drafts {
+                self.warnings.push(format!(
+                    "{flag} has no effect without --diffusion-visual or --diffusion-visual-progress"
+                ));
+            }
         }
         if chosen("main_gpu") && self.placement.devices.split_mode != SplitMode::None {
             self.warnings

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use llama_diffusion::CancelFlag;
 
@@ -58,5 +60,19 @@ impl Interrupt {
         STATUS.store(INTERRUPTED, Ordering::Relaxed);
         self.waiting.store(false, Ordering::Relaxed);
         result
+    }
+}
+
+/// How soon a pause notices that it is cancelled.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Waits for `time`, or until it is cancelled.
+pub fn pause(time: Duration, cancel: &CancelFlag) {
+    let start = Instant::now();
+    while !cancel.is_cancelled() {
+        let Some(rest) = time.checked_sub(start.elapsed()).filter(|t| !t.is_zero()) else {
+            return;
+        };
+        thread::sleep(rest.min(TICK));
     }
 }

@@ -14,6 +14,7 @@ mod progress;
 mod prompt;
 mod quantize;
 mod record;
+mod replay;
 mod report;
 #[path = "../shared/mod.rs"]
 mod shared;
@@ -161,10 +162,11 @@ fn run_subcommand(command: Subcommand, args: &mut Args, interrupt: &Interrupt) -
     match command {
         Subcommand::CrossEntropy(options) => cross_entropy::run(&options, interrupt.flag()),
         Subcommand::Quantize(options) => quantize::run(&options, interrupt.flag()),
-        Subcommand::Replay(replay) => {
+        Subcommand::Replay(options) => {
             args.output.drafts = true;
             args.output.progress = true;
-            interrupt.while_waiting(|| record::replay(&replay, args))
+            args.output.pace = options.pace.clone();
+            interrupt.while_waiting(|| replay::run(&options, args, interrupt.flag()))
         }
     }
 }

@@ -6,15 +6,16 @@ mod region;
 use std::io::{self, IsTerminal as _, Stdout, Write};
 use std::mem;
 
-use llama_diffusion::diffusion::{Draft, Progress};
-use llama_diffusion::{Event, Result, Token, Utf8Stream};
+use llama_diffusion::diffusion::{Draft, NewCanvas, Progress};
+use llama_diffusion::{CancelFlag, Event, Result, Token, Utf8Stream};
 
 pub use region::{exit, make_way, make_way_for_panics};
 
-use crate::args::Args;
+use crate::args::{Args, PaceArgs};
+use crate::interrupt::pause;
 use crate::shared::streams::{output_error, print, tell, tell_part};
 use crate::thinking::{Channel, Part, Splitter};
-use draft::{Accepted, Origin, Span, painted, progress_line, status, wrap};
+use draft::{Accepted, Origin, Span, Status, noise, painted, wrap};
 use region::{Region, terminal_size};
 
 /// Gives the bytes of a token; control tokens have none.
@@ -30,7 +31,8 @@ pub struct View<'a> {
     whole_lines: bool,
     /// Whether the output stands at the beginning of a line.
     at_line_start: bool,
-    interval: u32,
+    pace: PaceArgs,
+    cancel: &'a CancelFlag,
     drafts: Drafts,
     splitter: Splitter,
     thoughts: Thoughts,
@@ -53,8 +55,14 @@ enum Thoughts {
 }
 
 impl<'a> View<'a> {
-    /// A view of one answer of a model whose thoughts are in `channel`.
-    pub fn new(args: &Args, piece: PieceOf<'a>, channel: Option<Channel>) -> Self {
+    /// A view of one answer of a model whose thoughts are in `channel`. `cancel` ends the pauses
+    /// between drafts.
+    pub fn new(
+        args: &Args,
+        piece: PieceOf<'a>,
+        channel: Option<Channel>,
+        cancel: &'a CancelFlag,
+    ) -> Self {
         let options = &args.output;
         let can_draw = io::stdout().is_terminal()
             && std::env::var_os("TERM").is_none_or(|name| name != "dumb");
@@ -72,7 +80,8 @@ impl<'a> View<'a> {
             line: String::new(),
             whole_lines: others_write && io::stdout().is_terminal(),
             at_line_start: true,
-            interval: options.interval,
+            pace: options.pace.clone(),
+            cancel,
             drafts,
             splitter: Splitter::new(channel),
             thoughts: match args.chat.show_thinking {
@@ -88,9 +97,9 @@ impl<'a> View<'a> {
     /// The output cannot be written.
     pub fn show(&mut self, event: Event<'_>) -> Result<()> {
         match event {
-            Event::CanvasBegun(_) => Ok(()),
+            Event::CanvasBegun(canvas) => self.show_noise(&canvas),
             Event::Draft(draft) => {
-                let due = (draft.step + 1).is_multiple_of(self.interval);
+                let due = (draft.step + 1).is_multiple_of(self.pace.interval);
                 if due || draft.progress != Progress::Running {
                     self.show_draft(&draft)?;
                 }
@@ -137,22 +146,40 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Finds the thoughts that a draft must not show.
+    fn hidden(&self) -> Option<Splitter> {
+        let hide = matches!(self.thoughts, Thoughts::Hidden { .. });
+        hide.then(|| self.splitter.clone())
+    }
+
+    fn show_noise(&mut self, canvas: &NewCanvas<'_>) -> Result<()> {
+        let hidden = self.hidden();
+        if let Drafts::Live(live) = &mut self.drafts {
+            let spans = noise(canvas, hidden, self.piece)?;
+            live.draw(&canvas.into(), spans, terminal_size())
+                .map_err(output_error)?;
+            pause(self.pace.delay(), self.cancel);
+        }
+        Ok(())
+    }
+
     fn show_draft(&mut self, draft: &Draft<'_>) -> Result<()> {
+        let hidden = self.hidden();
+        let status = Status::from(draft);
         match &mut self.drafts {
-            Drafts::Hidden => Ok(()),
+            Drafts::Hidden => return Ok(()),
             Drafts::Lines => {
                 let entropy = draft.mean_entropy;
-                tell(format_args!("{}, mean entropy {entropy:.4}", status(draft)));
-                Ok(())
+                tell(format_args!("{status}, mean entropy {entropy:.4}"));
             }
             Drafts::Live(live) => {
-                let hide = matches!(self.thoughts, Thoughts::Hidden { .. });
-                let splitter = hide.then(|| self.splitter.clone());
-                let spans = live.accepted.spans(draft, splitter, self.piece)?;
-                live.draw(draft, spans, terminal_size())
-                    .map_err(output_error)
+                let spans = live.accepted.spans(draft, hidden, self.piece)?;
+                live.draw(&status, spans, terminal_size())
+                    .map_err(output_error)?;
             }
         }
+        pause(self.pace.delay(), self.cancel);
+        Ok(())
     }
 
     /// Ends the answer: what was held back is written, and the line ended.
@@ -228,14 +255,9 @@ impl<W: Write> Live<W> {
         self.show(rows, None, size)
     }
 
-    fn draw(
-        &mut self,
-        draft: &Draft<'_>,
-        spans: Vec<Span>,
-        size: (usize, usize),
-    ) -> io::Result<()> {
+    fn draw(&mut self, status: &Status, spans: Vec<Span>, size: (usize, usize)) -> io::Result<()> {
         let rows = self.rows(if self.show_text { spans } else { Vec::new() }, size.0);
-        let progress = self.show_progress.then(|| progress_line(draft, size.0));
+        let progress = self.show_progress.then(|| status.line(size.0));
         self.show(rows, progress, size)
     }
 
@@ -289,7 +311,7 @@ mod tests {
     fn drawn(live: &mut Live<Vec<u8>>, text: &str, size: (usize, usize)) -> String {
         let draft = draft(&[1, 2, 3], &[true; 3]);
         live.region.out().clear();
-        live.draw(&draft, vec![(text.into(), Origin::Kept)], size)
+        live.draw(&(&draft).into(), vec![(text.into(), Origin::Kept)], size)
             .unwrap();
         String::from_utf8(live.region.out().clone()).unwrap()
     }
@@ -333,7 +355,7 @@ mod tests {
     fn the_first_tokens_of_a_canvas_are_new() {
         let mut live = Live::new(Vec::new(), true, false);
         let draft = draft(&[1, 2, 3], &[true; 3]);
-        let origin = |live: &mut Live<_>| live.accepted.spans(&draft, None, letter).unwrap()[0].1;
+        let origin = |live: &mut Live<_>| live.accepted.spans(&draft, None, &letter).unwrap()[0].1;
         assert_eq!(origin(&mut live), Origin::Accepted);
         assert_eq!(origin(&mut live), Origin::Kept);
         live.finish_canvas("abc", (80, 24)).unwrap();

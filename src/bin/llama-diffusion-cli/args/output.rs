@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap_complete::Shell;
 use tracing::level_filters::LevelFilter;
@@ -9,12 +10,37 @@ use tracing::level_filters::LevelFilter;
 use crate::shared::compute::When;
 use crate::shared::streams::without_colors;
 
+/// Which drafts are shown, and for how long.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Output")]
+pub struct PaceArgs {
+    /// Show every N-th step only
+    #[arg(long = "diffusion-visual-interval", value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
+    pub interval: u32,
+
+    /// Milliseconds for which each draft is shown at least; the times that are reported do not
+    /// include them
+    #[arg(
+        long = "diffusion-visual-delay",
+        value_name = "MS",
+        default_value = "0"
+    )]
+    pub delay: u64,
+}
+
+impl PaceArgs {
+    /// The pause after a draft.
+    pub fn delay(&self) -> Duration {
+        Duration::from_millis(self.delay)
+    }
+}
+
 /// What is shown, and where.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Output")]
 pub struct OutputArgs {
-    /// Show each draft of a canvas: newly accepted tokens in green, kept ones plain, noise dim.
-    /// Without a terminal or colours, one line per step on the standard error
+    /// Show each draft of a canvas: newly accepted tokens in green, kept ones plain, noise dim, and
+    /// red where the step before accepted a token. Without a terminal or colours, one line per step on the standard error
     #[arg(long = "diffusion-visual")]
     pub drafts: bool,
 
@@ -22,9 +48,8 @@ pub struct OutputArgs {
     #[arg(long = "diffusion-visual-progress")]
     pub progress: bool,
 
-    /// Show every N-th step only
-    #[arg(long = "diffusion-visual-interval", value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
-    pub interval: u32,
+    #[command(flatten)]
+    pub pace: PaceArgs,
 
     /// Write every draft with its entropies to a file, for `llama-diffusion-cli replay FILE`
     #[arg(long, value_name = "FILE")]

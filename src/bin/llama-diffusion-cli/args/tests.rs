@@ -320,7 +320,7 @@ fn upstream_s_command_lines() {
     assert_eq!(args.placement.devices.gpu_layers.0, Some(99));
     assert_eq!(args.common.session(1 << 17).unwrap().context, Some(4096));
     assert!(args.output.progress);
-    assert_eq!(args.output.interval, 4);
+    assert_eq!(args.output.pace.interval, 4);
     assert_eq!(
         args.diffusion(&Overrides::default(), 7).unwrap(),
         DiffusionParams {
@@ -419,6 +419,7 @@ fn how_weights_come_into_memory() {
 fn what_does_nothing_on_this_command_line_is_warned_of() {
     for line in [
         "--diffusion-visual-interval 2",
+        "--diffusion-visual-delay 100",
         "--override-kv diffusion.eb_maxsteps=int:3",
     ] {
         let warnings = parse(&line.split(' ').collect::<Vec<_>>())
@@ -428,6 +429,7 @@ fn what_does_nothing_on_this_command_line_is_warned_of() {
     }
     for line in [
         "--diffusion-visual-interval 2 --diffusion-visual",
+        "--diffusion-visual-delay 100 --diffusion-visual-progress",
         "--override-kv diffusion.eb_max_steps=int:3",
         "--override-kv tokenizer.x=int:3",
     ] {
@@ -453,7 +455,7 @@ fn every_flag_is_known() {
         --diffusion-steps 3|--diffusion-visual|--diffusion-eps 0.1|--diffusion-algorithm 4|\
         --diffusion-alg-temp 1|--diffusion-block-length 8|--diffusion-cfg-scale 0|\
         --diffusion-add-gumbel-noise 1|--diffusion-blocks 2|--diffusion-visual-progress|\
-        --diffusion-visual-interval 2|--diffusion-eb off|--diffusion-eb-t-min 0|\
+        --diffusion-visual-interval 2|--diffusion-visual-delay 5|--diffusion-eb off|--diffusion-eb-t-min 0|\
         --diffusion-eb-t-max 1|--diffusion-eb-entropy-bound 1|--diffusion-eb-stability 1|\
         --diffusion-eb-confidence 1|--diffusion-eb-max-steps 9|--diffusion-kv-cache off|\
         --diffusion-gpu-sampling off|--diffusion-gpu-sample-reduce off";

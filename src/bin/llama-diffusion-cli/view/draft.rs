@@ -1,13 +1,15 @@
 //! A draft as rows of text, coloured by how each token came about.
 
+use std::fmt;
 use std::mem;
 
 use crossterm::style::{StyledContent, Stylize as _};
-use llama_diffusion::diffusion::{Draft, Progress};
+use llama_diffusion::diffusion::{Draft, NewCanvas, Progress};
 use llama_diffusion::{Result, Token, Utf8Stream};
 use unicode_segmentation::UnicodeSegmentation as _;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
+use super::PieceOf;
 use crate::thinking::{Part, Splitter};
 
 /// How a piece of text came about.
@@ -19,6 +21,8 @@ pub enum Origin {
     Kept,
     /// Accepted in this step.
     Accepted,
+    /// Random again, where the step before accepted a token.
+    GivenUp,
     /// Random, where the model is nearly sure of what belongs there.
     Likely,
     /// Random, to be denoised.
@@ -33,13 +37,14 @@ impl Origin {
         match self {
             Self::Finished | Self::Kept => text.stylize(),
             Self::Accepted => text.green(),
+            Self::GivenUp => text.dark_red(),
             Self::Likely => text.dark_yellow().dim(),
             Self::Noise => text.dim(),
         }
     }
 
-    fn is_noise(self) -> bool {
-        matches!(self, Self::Likely | Self::Noise)
+    pub fn is_noise(self) -> bool {
+        matches!(self, Self::GivenUp | Self::Likely | Self::Noise)
     }
 }
 
@@ -50,38 +55,67 @@ pub type Span = (String, Origin);
 pub struct Accepted(Vec<Option<Token>>);
 
 impl Accepted {
-    /// The text of a draft. Special tokens have no text, nor have the thoughts that `hidden` finds.
+    /// The text of a draft, a span for each position.
     pub fn spans(
         &mut self,
         draft: &Draft<'_>,
-        mut hidden: Option<Splitter>,
-        piece: impl Fn(Token) -> Result<Vec<u8>>,
+        hidden: Option<Splitter>,
+        piece: PieceOf<'_>,
     ) -> Result<Vec<Span>> {
-        let mut spans = Vec::new();
-        let mut text = Utf8Stream::new();
-        self.0.resize(draft.canvas.len(), None);
-        let positions = draft.canvas.iter().zip(draft.accepted).zip(draft.entropy);
-        for (((&token, &accepted), &entropy), before) in positions.zip(&mut self.0) {
-            let origin = match accepted {
-                false if entropy < LIKELY => Origin::Likely,
-                false => Origin::Noise,
-                true if *before == Some(token) => Origin::Kept,
-                true => Origin::Accepted,
-            };
-            *before = accepted.then_some(token);
-            let part = match (&mut hidden, accepted) {
-                (Some(splitter), true) => splitter.push(token),
-                (Some(splitter), false) => splitter.part_of_noise(),
-                (None, _) => Part::Answer,
-            };
-            if part == Part::Answer {
-                spans.push((text.push(&piece(token)?), origin));
-            } else if part == Part::Mark && hidden.as_ref().is_some_and(Splitter::is_thinking) {
-                spans.push(("[thinking]".into(), Origin::Noise));
-            }
-        }
-        Ok(spans)
+        let origins = self.origins(draft);
+        spans(draft.canvas.iter().copied().zip(origins), hidden, piece)
     }
+
+    fn origins(&mut self, draft: &Draft<'_>) -> Vec<Origin> {
+        self.0.resize(draft.canvas.len(), None);
+        let origin = |(position, before): (usize, &mut Option<Token>)| {
+            let token = draft.canvas[position];
+            let accepted = draft.accepted[position];
+            let before = mem::replace(before, accepted.then_some(token));
+            match accepted {
+                true if before == Some(token) => Origin::Kept,
+                true => Origin::Accepted,
+                false if before.is_some() => Origin::GivenUp,
+                false if draft.entropy[position] < LIKELY => Origin::Likely,
+                false => Origin::Noise,
+            }
+        };
+        self.0.iter_mut().enumerate().map(origin).collect()
+    }
+}
+
+/// The text of a canvas that no step has read, a span for each position.
+pub fn noise(
+    canvas: &NewCanvas<'_>,
+    hidden: Option<Splitter>,
+    piece: PieceOf<'_>,
+) -> Result<Vec<Span>> {
+    let positions = canvas.tokens.iter().map(|&token| (token, Origin::Noise));
+    spans(positions, hidden, piece)
+}
+
+/// The text of each position. Special tokens have none, nor have the thoughts that `hidden` finds.
+fn spans(
+    positions: impl Iterator<Item = (Token, Origin)>,
+    mut hidden: Option<Splitter>,
+    piece: PieceOf<'_>,
+) -> Result<Vec<Span>> {
+    let mut text = Utf8Stream::new();
+    let span = |(token, origin): (Token, Origin)| {
+        let part = match &mut hidden {
+            Some(splitter) if origin.is_noise() => splitter.part_of_noise(),
+            Some(splitter) => splitter.push(token),
+            None => Part::Answer,
+        };
+        Ok(match part {
+            Part::Answer => (text.push(&piece(token)?), origin),
+            Part::Mark if hidden.as_ref().is_some_and(Splitter::is_thinking) => {
+                ("[thinking]".into(), Origin::Noise)
+            }
+            Part::Mark | Part::Thought => (String::new(), origin),
+        })
+    };
+    positions.map(span).collect()
 }
 
 /// Breaks text into rows of at most `width` columns.
@@ -124,7 +158,7 @@ pub fn wrap(spans: &[Span], width: usize) -> Vec<Vec<Span>> {
 }
 
 /// What stands for a character. Control characters could do anything to the terminal.
-fn shown(character: char) -> Option<char> {
+pub fn shown(character: char) -> Option<char> {
     match character.is_whitespace() {
         true => Some(' '),
         false => character.width().map(|_| character),
@@ -153,33 +187,75 @@ pub fn painted(row: &[Span]) -> String {
         .collect()
 }
 
-const BAR: usize = 24;
-
-/// How far the steps of a canvas are, in at most `width` columns.
-pub fn progress_line(draft: &Draft<'_>, width: usize) -> String {
-    let done = match draft.progress {
-        Progress::Running => (draft.step + 1) as usize * BAR / draft.max_steps as usize,
-        _ => BAR,
-    };
-    let line = format!(
-        "[{}{}] {}",
-        "#".repeat(done),
-        " ".repeat(BAR - done),
-        status(draft)
-    );
-    line.chars().take(width).collect()
+/// How far the steps of a canvas are.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Status {
+    /// Index of the canvas.
+    block: u32,
+    /// Steps that have ended.
+    steps: u32,
+    max_steps: u32,
+    /// Tokens that the last step accepted.
+    pub accepted: usize,
+    /// Tokens of the canvas.
+    pub tokens: usize,
+    /// Whether another step follows.
+    runs: bool,
 }
 
-/// The same in words.
-pub fn status(draft: &Draft<'_>) -> String {
-    format!(
-        "canvas {}, step {} of {}: {} of {} tokens accepted",
-        draft.block + 1,
-        draft.step + 1,
-        draft.max_steps,
-        draft.accepted.iter().filter(|a| **a).count(),
-        draft.canvas.len()
-    )
+impl From<&NewCanvas<'_>> for Status {
+    fn from(canvas: &NewCanvas<'_>) -> Self {
+        Self {
+            block: canvas.block,
+            steps: 0,
+            max_steps: canvas.max_steps,
+            accepted: 0,
+            tokens: canvas.tokens.len(),
+            runs: true,
+        }
+    }
+}
+
+impl From<&Draft<'_>> for Status {
+    fn from(draft: &Draft<'_>) -> Self {
+        Self {
+            block: draft.block,
+            steps: draft.step + 1,
+            max_steps: draft.max_steps,
+            accepted: draft.accepted.iter().filter(|a| **a).count(),
+            tokens: draft.canvas.len(),
+            runs: draft.progress == Progress::Running,
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "canvas {}, step {} of {}: {} of {} tokens accepted",
+            self.block + 1,
+            self.steps,
+            self.max_steps,
+            self.accepted,
+            self.tokens
+        )
+    }
+}
+
+const BAR: usize = 24;
+
+impl Status {
+    /// The same as a bar, in at most `width` columns.
+    pub fn line(&self, width: usize) -> String {
+        let done = match self.runs {
+            true => self.steps as usize * BAR / self.max_steps as usize,
+            false => BAR,
+        };
+        let (done, open) = ("#".repeat(done), " ".repeat(BAR - done));
+        let line = format!("[{done}{open}] {self}");
+        line.chars().take(width).collect()
+    }
 }
 
 #[cfg(test)]
@@ -293,19 +369,26 @@ pub mod tests {
         let mut before = Accepted::default();
         let mut origins = |canvas, accepted| -> Vec<Origin> {
             let spans = before
-                .spans(&draft(&canvas, &accepted), None, letter)
+                .spans(&draft(&canvas, &accepted), None, &letter)
                 .unwrap();
             spans.iter().map(|(_, origin)| *origin).collect()
         };
-        use Origin::{Accepted as New, Kept, Likely, Noise};
+        use Origin::{Accepted as New, GivenUp, Kept, Likely, Noise};
         assert_eq!(origins([1, 2, 9], [true, true, false]), [New, New, Noise]);
         assert_eq!(origins([1, 5, 9], [true, true, false]), [Kept, New, Noise]);
-        assert_eq!(origins([8, 5, 3], [false, true, true]), [Likely, Kept, New]);
+        assert_eq!(
+            origins([8, 5, 3], [false, true, true]),
+            [GivenUp, Kept, New]
+        );
+        assert_eq!(
+            origins([8, 5, 3], [false, true, true]),
+            [Likely, Kept, Kept]
+        );
     }
 
     #[test]
     fn special_tokens_have_no_text() {
-        let spans = Accepted::default().spans(&draft(&[1, 0, 2], &[true; 3]), None, letter);
+        let spans = Accepted::default().spans(&draft(&[1, 0, 2], &[true; 3]), None, &letter);
         assert_eq!(texts(&wrap(&spans.unwrap(), 9)), ["ab"]);
     }
 
@@ -314,7 +397,7 @@ pub mod tests {
         let channel = serde_json::from_str(r#"{"open": 3, "close": 4}"#).unwrap();
         let texts = |canvas| {
             let splitter = Some(Splitter::new(Some(channel)));
-            let spans = Accepted::default().spans(&draft(&canvas, &[true; 3]), splitter, letter);
+            let spans = Accepted::default().spans(&draft(&canvas, &[true; 3]), splitter, &letter);
             spans
                 .unwrap()
                 .into_iter()

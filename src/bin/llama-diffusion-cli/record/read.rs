@@ -1,0 +1,264 @@
+//! Reading a recording. Whatever is in the file, what is read can be shown.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use llama_diffusion::diffusion::{Draft, FinishedCanvas, NewCanvas};
+use llama_diffusion::{Error, Result, Token};
+
+use super::{FORMAT, Line, RecordedCanvas, RecordedDraft, RecordedStart};
+use crate::thinking::Channel;
+
+/// What `--record` wrote.
+pub struct Recording {
+    path: PathBuf,
+    /// Where the model thinks.
+    pub channel: Option<Channel>,
+    pub answers: Vec<Answer>,
+    pieces: HashMap<Token, Vec<u8>>,
+    /// What is missing at the end.
+    missing: Option<String>,
+}
+
+/// The canvases of an answer in order.
+#[derive(Default)]
+pub struct Answer(pub Vec<Canvas>);
+
+/// A canvas and its drafts.
+#[derive(Default)]
+pub struct Canvas {
+    start: Option<RecordedStart>,
+    drafts: Vec<RecordedDraft>,
+    done: Option<RecordedCanvas>,
+}
+
+impl Canvas {
+    /// The canvas before its first step. Recordings of earlier versions do not have it.
+    pub fn start(&self) -> Option<NewCanvas<'_>> {
+        self.start.as_ref().map(RecordedStart::canvas)
+    }
+
+    /// At least one, if the canvas is finished.
+    pub fn drafts(&self) -> impl Iterator<Item = Draft<'_>> {
+        self.drafts.iter().map(RecordedDraft::draft)
+    }
+
+    /// The finished canvas, unless the run was interrupted.
+    pub fn done(&self) -> Option<FinishedCanvas> {
+        self.done.as_ref().map(FinishedCanvas::from)
+    }
+
+    /// Tokens of the canvas, as far as they are known.
+    fn len(&self) -> Option<usize> {
+        let start = self.start.as_ref().map(|start| start.tokens.len());
+        start.or_else(|| self.drafts.first().map(|draft| draft.canvas.len()))
+    }
+}
+
+impl Recording {
+    /// Reads a recording. One that is cut off at its end is read up to there;
+    /// [`check_end`](Self::check_end) reports it.
+    ///
+    /// # Errors
+    /// The file cannot be read or is not a recording, or lines in its middle are missing.
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = fs::read(path).map_err(|source| Error::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        let bad = |problem| bad(path, problem);
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            bad(format!("the byte at offset {at} is not UTF-8"))
+        })?;
+        if text.is_empty() {
+            return Err(bad("it is empty".into()));
+        }
+        let mut reader = Reader {
+            recording: Self {
+                path: path.to_owned(),
+                channel: None,
+                answers: Vec::new(),
+                pieces: HashMap::new(),
+                missing: None,
+            },
+            answer: None,
+        };
+        let last = text.lines().count();
+        for (line, number) in text.lines().zip(1..) {
+            let parsed = serde_json::from_str(line).map_err(|error| error.to_string());
+            if parsed.is_err() && number > 1 && number == last && !text.ends_with('\n') {
+                return Ok(reader.finish(Some(format!("line {number} is cut off"))));
+            }
+            parsed
+                .and_then(|line| reader.take(number, line))
+                .map_err(|problem| bad(format!("line {number}: {problem}")))?;
+        }
+        Ok(reader.finish(None))
+    }
+
+    /// Reports what is missing at the end.
+    ///
+    /// # Errors
+    /// The recording was cut off.
+    pub fn check_end(&self) -> Result<()> {
+        match &self.missing {
+            Some(missing) => Err(Error::InvalidParameter {
+                parameter: self.path.display().to_string(),
+                problem: format!("{missing}: the recording is not complete; record the run again"),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// The bytes of a token.
+    ///
+    /// # Errors
+    /// The recording does not have it.
+    pub fn piece(&self, token: Token) -> Result<Vec<u8>> {
+        match self.pieces.get(&token) {
+            Some(bytes) => Ok(bytes.clone()),
+            None => Err(bad(&self.path, format!("token {token} has no bytes"))),
+        }
+    }
+}
+
+fn bad(path: &Path, problem: String) -> Error {
+    Error::InvalidParameter {
+        parameter: path.display().to_string(),
+        problem: format!("{problem}: give a file that --record wrote"),
+    }
+}
+
+/// A recording so far.
+struct Reader {
+    recording: Recording,
+    /// The answer that has not ended.
+    answer: Option<Answer>,
+}
+
+impl Reader {
+    fn take(&mut self, number: usize, line: Line) -> Result<(), String> {
+        match (number, line) {
+            (1, Line::Start { format, channel }) if format == FORMAT => {
+                self.recording.channel = channel;
+                Ok(())
+            }
+            (1, _) => Err(format!("it does not start a recording of format {FORMAT}")),
+            (_, Line::Start { .. }) => Err("another recording starts".into()),
+            (_, Line::Pieces { pieces }) => {
+                self.recording.pieces.extend(pieces);
+                Ok(())
+            }
+            (_, Line::Begin(start)) => self.begin(start),
+            (_, Line::Draft(draft)) => self.draft(draft),
+            (_, Line::Canvas(canvas)) => self.end_canvas(canvas),
+            (_, Line::End) => {
+                self.recording.answers.extend(self.answer.take());
+                Ok(())
+            }
+        }
+    }
+
+    fn begin(&mut self, start: RecordedStart) -> Result<(), String> {
+        self.check_tokens(&start.tokens)?;
+        let canvas = self.open(start.block)?;
+        if canvas.len().is_some() {
+            return Err(format!("block {} begins twice", start.block));
+        }
+        check_steps(0, start.max_steps)?;
+        canvas.start = Some(start);
+        Ok(())
+    }
+
+    fn draft(&mut self, draft: RecordedDraft) -> Result<(), String> {
+        for tokens in [&draft.canvas, &draft.argmax, &draft.sampled] {
+            self.check_tokens(tokens)?;
+        }
+        let canvas = self.open(draft.block)?;
+        let len = canvas.len().unwrap_or(draft.canvas.len());
+        for (what, found) in [
+            ("tokens", draft.canvas.len()),
+            ("most likely tokens", draft.argmax.len()),
+            ("drawn tokens", draft.sampled.len()),
+            ("marks of acceptance", draft.accepted.len()),
+            ("entropies", draft.entropy.len()),
+        ] {
+            check_len(what, found, len)?;
+        }
+        check_steps(draft.step, draft.max_steps)?;
+        if let Some(before) = canvas.drafts.last()
+            && draft.step <= before.step
+        {
+            let (step, before) = (draft.step, before.step);
+            return Err(format!("step {step} follows step {before}"));
+        }
+        canvas.drafts.push(draft);
+        Ok(())
+    }
+
+    fn end_canvas(&mut self, done: RecordedCanvas) -> Result<(), String> {
+        self.check_tokens(&done.tokens)?;
+        self.check_tokens(&done.answer)?;
+        let canvas = self.open(done.block)?;
+        if canvas.drafts.is_empty() {
+            return Err(format!("block {} has no drafts", done.block));
+        }
+        check_len("tokens", done.tokens.len(), canvas.len().unwrap_or(0))?;
+        canvas.done = Some(done);
+        Ok(())
+    }
+
+    /// The canvas of this index, which is not finished.
+    fn open(&mut self, block: u32) -> Result<&mut Canvas, String> {
+        let canvases = &mut self.answer.get_or_insert_default().0;
+        if canvases.last().is_none_or(|last| last.done.is_some()) {
+            canvases.push(Canvas::default());
+        }
+        let at_work = canvases.len() - 1;
+        match canvases.last_mut() {
+            Some(canvas) if usize::try_from(block) == Ok(at_work) => Ok(canvas),
+            _ => Err(format!(
+                "its block is {block}, but block {at_work} is at work"
+            )),
+        }
+    }
+
+    fn check_tokens(&self, tokens: &[Token]) -> Result<(), String> {
+        let known = &self.recording.pieces;
+        match tokens.iter().find(|token| !known.contains_key(token)) {
+            Some(token) => Err(format!("token {token} has no bytes")),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes what is left of an answer that does not end.
+    fn finish(mut self, cut: Option<String>) -> Recording {
+        let missing = match &self.answer {
+            _ if cut.is_some() => cut,
+            Some(_) => Some("its last answer does not end".into()),
+            None if self.recording.answers.is_empty() => Some("it has no answer".into()),
+            None => None,
+        };
+        self.recording.answers.extend(self.answer.take());
+        self.recording.missing = missing;
+        self.recording
+    }
+}
+
+fn check_len(what: &str, found: usize, expected: usize) -> Result<(), String> {
+    match found == expected && expected > 0 {
+        true => Ok(()),
+        false => Err(format!(
+            "it has {found} {what} for a canvas of {expected} tokens"
+        )),
+    }
+}
+
+fn check_steps(step: u32, max_steps: u32) -> Result<(), String> {
+    match step < max_steps {
+        true => Ok(()),
+        false => Err(format!("step {step} is not one of {max_steps}")),
+    }
+}

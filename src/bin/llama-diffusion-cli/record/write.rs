@@ -1,0 +1,92 @@
+//! Writing a recording, while an answer comes into being.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+
+use llama_diffusion::{Error, Event, Result, Token};
+
+use super::{FORMAT, Line};
+use crate::thinking::Channel;
+use crate::view::PieceOf;
+
+/// Writes a recording.
+pub struct Recorder {
+    path: PathBuf,
+    out: BufWriter<File>,
+    /// The tokens whose bytes are written.
+    known: HashSet<Token>,
+}
+
+impl Recorder {
+    /// Begins a recording. A file of that name is replaced.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn create(path: &Path, channel: Option<Channel>) -> Result<Self> {
+        let file = File::create(path).map_err(|source| Error::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        let mut recorder = Self {
+            path: path.to_owned(),
+            out: BufWriter::new(file),
+            known: HashSet::new(),
+        };
+        recorder.write(&Line::Start {
+            format: FORMAT,
+            channel,
+        })?;
+        Ok(recorder)
+    }
+
+    /// Writes a canvas that begins, a step, or a finished canvas.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn record(&mut self, event: Event<'_>, piece: PieceOf<'_>) -> Result<()> {
+        let (line, used) = match event {
+            Event::CanvasBegun(canvas) => (Line::Begin(canvas.into()), canvas.tokens.to_vec()),
+            Event::Draft(draft) => (
+                Line::Draft(draft.into()),
+                [draft.canvas, draft.argmax, draft.sampled].concat(),
+            ),
+            Event::CanvasDone(canvas) => (Line::Canvas(canvas.into()), canvas.tokens.clone()),
+        };
+        let mut pieces = Vec::new();
+        for token in used {
+            if self.known.insert(token) {
+                pieces.push((token, piece(token)?));
+            }
+        }
+        if !pieces.is_empty() {
+            self.write(&Line::Pieces { pieces })?;
+        }
+        self.write(&line)
+    }
+
+    /// Ends an answer.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn end(&mut self) -> Result<()> {
+        self.write(&Line::End)?;
+        let flushed = self.out.flush();
+        flushed.map_err(|source| self.error(source))
+    }
+
+    fn write(&mut self, line: &Line) -> Result<()> {
+        let written = serde_json::to_writer(&mut self.out, line)
+            .map_err(io::Error::from)
+            .and_then(|()| self.out.write_all(b"\n"));
+        written.map_err(|source| self.error(source))
+    }
+
+    fn error(&self, source: io::Error) -> Error {
+        Error::Io {
+            path: self.path.clone(),
+            source,
+        }
+    }
+}
