@@ -131,6 +131,10 @@ pub struct ReplayArgs {
 
     #[command(flatten)]
     pub pace: PaceArgs,
+
+    /// Write an animated picture instead, for a web page or a README
+    #[arg(long, value_name = "OUT.svg")]
+    pub svg: Option<PathBuf>,
 }
 
 /// The command line's definition, with the flags that have no effect.

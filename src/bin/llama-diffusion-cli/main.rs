@@ -18,6 +18,7 @@ mod replay;
 mod report;
 #[path = "../shared/mod.rs"]
 mod shared;
+mod svg;
 mod thinking;
 mod view;
 

@@ -50,8 +50,12 @@ fn written(args: &Args) -> Vec<Named> {
         .into_iter()
         .filter_map(|(flag, path)| Some((flag, path.clone()?)))
         .collect();
-    if let Some(Subcommand::Quantize(options)) = &args.command {
-        files.push(("OUT", options.output.clone()));
+    match &args.command {
+        Some(Subcommand::Quantize(options)) => files.push(("OUT", options.output.clone())),
+        Some(Subcommand::Replay(options)) => {
+            files.extend(options.svg.clone().map(|path| ("--svg", path)));
+        }
+        _ => {}
     }
     files
 }

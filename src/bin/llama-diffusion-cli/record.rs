@@ -7,7 +7,7 @@ use llama_diffusion::Token;
 use llama_diffusion::diffusion::{Draft, FinishedCanvas, NewCanvas, Progress};
 use serde::{Deserialize, Serialize};
 
-pub use read::Recording;
+pub use read::{Answer, Canvas, Recording};
 pub use write::Recorder;
 
 use crate::thinking::Channel;

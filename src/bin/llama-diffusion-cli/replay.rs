@@ -1,10 +1,18 @@
-//! `replay`: a recording shown again.
+//! `replay`: a recording shown again, in the terminal or as a picture.
 
-use llama_diffusion::{CancelFlag, Event, Result};
+use std::fs;
+use std::path::Path;
 
-use crate::args::{Args, ReplayArgs};
+use llama_diffusion::{CancelFlag, Error, Event, Result};
+
+use crate::args::{Args, PaceArgs, ReplayArgs};
 use crate::record::Recording;
+use crate::shared::streams::tell;
+use crate::svg;
 use crate::view::View;
+
+/// Bytes of a picture that pages still load at once.
+const LARGE: usize = 1 << 20;
 
 /// Shows a recording.
 ///
@@ -13,8 +21,34 @@ use crate::view::View;
 /// a recording that was cut off is shown before it is reported.
 pub fn run(options: &ReplayArgs, args: &Args, cancel: &CancelFlag) -> Result<()> {
     let recording = Recording::read(&options.file)?;
-    show(&recording, args, cancel)?;
+    match &options.svg {
+        Some(path) => draw(&recording, &options.pace, path)?,
+        None => show(&recording, args, cancel)?,
+    }
     recording.check_end()
+}
+
+fn draw(recording: &Recording, pace: &PaceArgs, path: &Path) -> Result<()> {
+    let picture = svg::draw(recording, pace)?;
+    fs::write(path, &picture.svg).map_err(|source| Error::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    let size = picture.svg.len();
+    tell(format_args!(
+        "{}: {:.1} kB, {} drafts, {:.1} s",
+        path.display(),
+        size as f64 / 1e3,
+        picture.frames,
+        picture.length.as_secs_f64()
+    ));
+    if size > LARGE {
+        tracing::warn!(
+            "the picture is large: --diffusion-visual-interval {} draws fewer drafts",
+            2 * u64::from(pace.interval)
+        );
+    }
+    Ok(())
 }
 
 fn show(recording: &Recording, args: &Args, cancel: &CancelFlag) -> Result<()> {

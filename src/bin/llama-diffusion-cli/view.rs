@@ -9,13 +9,14 @@ use std::mem;
 use llama_diffusion::diffusion::{Draft, NewCanvas, Progress};
 use llama_diffusion::{CancelFlag, Event, Result, Token, Utf8Stream};
 
+pub use draft::{Accepted, Origin, Span, Status, noise, shown};
 pub use region::{exit, make_way, make_way_for_panics};
 
 use crate::args::{Args, PaceArgs};
 use crate::interrupt::pause;
 use crate::shared::streams::{output_error, print, tell, tell_part};
 use crate::thinking::{Channel, Part, Splitter};
-use draft::{Accepted, Origin, Span, Status, noise, painted, wrap};
+use draft::{painted, wrap};
 use region::{Region, terminal_size};
 
 /// Gives the bytes of a token; control tokens have none.

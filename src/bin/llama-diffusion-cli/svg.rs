@@ -1,0 +1,44 @@
+//! A recording as one animated picture, which needs neither scripts nor fonts of its own: what a README can show.
+//!
+//! Each token of a canvas has the columns that the finished text gives it, so that nothing moves but what changes.
+//! A draft's token that is wider is cut.
+
+mod film;
+mod layout;
+mod markup;
+
+use std::time::Duration;
+
+use llama_diffusion::Result;
+
+use crate::args::PaceArgs;
+use crate::record::Recording;
+use film::Film;
+
+/// The picture of a recording.
+pub struct Picture {
+    /// A whole SVG document.
+    pub svg: String,
+    /// Drafts and finished canvases in it.
+    pub frames: usize,
+    /// How long it takes until it begins again.
+    pub length: Duration,
+}
+
+/// How long the end is shown.
+const HOLD: Duration = Duration::from_secs(3);
+
+/// Draws a recording.
+///
+/// # Errors
+/// A token of it has no bytes.
+pub fn draw(recording: &Recording, pace: &PaceArgs) -> Result<Picture> {
+    let film = Film::of(recording, pace.interval)?;
+    let frame = pace.delay().max(Duration::from_millis(1));
+    let clock = markup::Clock::new(frame, film.frames(), HOLD);
+    Ok(Picture {
+        svg: markup::document(&film, &clock),
+        frames: film.frames(),
+        length: clock.length(),
+    })
+}
