@@ -79,11 +79,13 @@ pub struct MaskedSession {
 impl MaskedSession {
     /// A session. `end` are the tokens that end an answer.
     pub fn new(model: &Arc<MaskedModel>, end: EndTokens, params: MaskedSessionParams) -> Self {
+        let threads = params.threads.unwrap_or_else(parallel::cores);
+        parallel::warn_if_more_than_cores(threads);
         Self {
             model: Arc::clone(model),
             end,
             context: params.context.unwrap_or(model.context_length()),
-            threads: params.threads.unwrap_or_else(parallel::cores),
+            threads,
             fused: match params.flash_attention {
                 FlashAttention::Auto => None,
                 FlashAttention::On => Some(true),

@@ -17,9 +17,21 @@ pub(crate) fn check_threads(threads: usize, flag: &str) -> Result<()> {
     Err(Error::parameter(flag, format!("use 1 to {MAX_THREADS}")))
 }
 
-/// Cores that this process may use.
+/// Cores that this process may use: those of its affinity mask, and no more than its quota of time.
 pub(crate) fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Warns if so many threads have to take turns.
+pub(crate) fn warn_if_more_than_cores(threads: usize) {
+    let cores = cores();
+    if threads > cores {
+        tracing::warn!(
+            "{threads} threads, but this process may use {cores} {} (affinity mask, quota of a container): \
+             {cores} would be faster",
+            if cores == 1 { "core" } else { "cores" },
+        );
+    }
 }
 
 /// Runs `work` on every item, on at most `threads` threads of which the caller's is one. Results are

@@ -20,7 +20,7 @@ use crate::ggml::convert::to_f32;
 use crate::ggml::cuda::CudaDraw;
 use crate::ggml::tensor::{Context, Tensor, transferred};
 use crate::ggml::types::TensorType;
-use crate::parallel::check_threads;
+use crate::parallel::{check_threads, warn_if_more_than_cores};
 
 /// Whether attention runs as one fused operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,6 +104,7 @@ impl SequenceDenoiser {
         }
         check_threads(params.threads, "threads (-t)")?;
         check_threads(params.prefill_threads, "threads of the prefill (-tb)")?;
+        warn_if_more_than_cores(params.threads.max(params.prefill_threads));
         if params.batch == 0 {
             return Err(Error::parameter("batch size (-b)", "use at least 1"));
         }
