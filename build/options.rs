@@ -157,8 +157,8 @@ impl Options {
             ("GGML_SYCL", self.sycl),
             ("GGML_OPENCL", self.opencl),
             ("GGML_RPC", self.rpc),
-            // libgomp's threads spin while they wait, which ruins the step time of a shared machine.
-            ("GGML_OPENMP", false),
+            // Ours instead (build/cpu/threads.c), but for MSVC, which lacks weak symbols.
+            ("GGML_OPENMP", self.target_env == "msvc"),
             ("GGML_ALL_WARNINGS", false),
             ("LLAMA_ALL_WARNINGS", false),
             ("LLAMA_BUILD_APP", false),

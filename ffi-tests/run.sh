@@ -81,7 +81,7 @@ build_c() {
     local directory=$1 program
     shift
     mkdir -p "$directory"
-    for program in generate errors reuse threads cycles tokens broken; do
+    for program in generate errors reuse threads fork cycles tokens broken; do
         cc -std=c99 -O1 -g "${strict[@]}" "$@" "${cflags[@]}" "ffi-tests/c/$program.c" \
             -o "$directory/$program" "${libs[@]}" -pthread
     done
@@ -109,6 +109,7 @@ run_c() {
 say "C"
 build_c "$tmp/c"
 run_c "$tmp/c"
+"$tmp/c/fork" "$demo"
 "$tmp/c/cycles" "$golden" "${CYCLES:-10000}"
 
 say "C under AddressSanitizer and UBSan"

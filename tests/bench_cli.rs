@@ -5,7 +5,7 @@ use std::process::Output;
 use assert_cmd::Command;
 use serde_json::Value;
 
-/// Runs the tool. One thread: the tests themselves run side by side, and ggml's threads spin.
+/// Runs the tool. One thread: the tests themselves run side by side.
 fn bench(args: &[&str]) -> Output {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("llama-diffusion-bench"));
     command.args(["-t", "1"]).args(args).output().unwrap()

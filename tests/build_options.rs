@@ -106,6 +106,15 @@ fn each_feature_changes_its_cmake_options_and_no_others() {
 }
 
 #[test]
+fn openmp_is_left_to_compilers_without_weak_symbols() {
+    let msvc = Options {
+        target_env: "msvc".to_owned(),
+        ..options("windows", &[])
+    };
+    assert!(msvc.cmake_options().contains(&("GGML_OPENMP", true)));
+}
+
+#[test]
 fn the_shared_library_has_a_versioned_name() {
     let linux = ["rustc-cdylib-link-arg=-Wl,-soname,libllama_diffusion.so.0"];
     assert_eq!(options("linux", &[]).soname_directives(), linux);

@@ -9,7 +9,7 @@ use assert_cmd::Command;
 use regex::Regex;
 use tempfile::TempDir;
 
-/// Runs the tool. One thread: the tests themselves run side by side, and ggml's threads spin.
+/// Runs the tool. One thread: the tests themselves run side by side.
 fn cli(args: &[&str]) -> Output {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("llama-diffusion-cli"));
     command.args(["-t", "1"]).args(args).output().unwrap()

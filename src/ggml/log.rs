@@ -2,17 +2,20 @@
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_void};
+use std::io::Write as _;
 use std::ops::{AddAssign, Sub};
 use std::sync::Once;
 
 use crate::sys;
 
-/// Sends what ggml and llama.cpp log to `tracing` from now on (target `ggml`).
+/// Sends what ggml and llama.cpp log to `tracing` from now on (target `ggml`), and what ggml says before
+/// it aborts to the standard error.
 pub(crate) fn capture() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // SAFETY: the callback is a plain function without state.
+        // SAFETY: the callbacks are plain functions without state.
         unsafe {
+            sys::ggml_set_abort_callback(Some(last_words));
             sys::ggml_log_set(Some(forward), std::ptr::null_mut());
             sys::llama_log_set(Some(forward), std::ptr::null_mut());
         }
@@ -66,6 +69,39 @@ fn count_captures(text: &str) {
     CAPTURES.set(captures);
 }
 
+/// Without this, ggml starts a debugger for a backtrace, which writes to the standard output.
+///
+/// # Safety
+/// Called by ggml with a terminated string.
+unsafe extern "C" fn last_words(message: *const c_char) {
+    // SAFETY: by the contract of the callback.
+    let message = unsafe { CStr::from_ptr(message) }.to_string_lossy();
+    // Not to `tracing`: there may be no subscriber, and the process ends now.
+    let _ = writeln!(std::io::stderr(), "ggml: {message}");
+}
+
+/// ggml's warning that a pool has fewer threads than the graph asks for, which only happens where the
+/// system refused to start them (build/cpu/pool.c). It comes with each graph; one is enough.
+fn is_about_refused_threads(text: &str) -> bool {
+    text.starts_with("cplan requested more threads")
+}
+
+fn warn_of_refused_threads(text: &str) {
+    static ONCE: Once = Once::new();
+    let numbers: Vec<&str> = text
+        .split(|c: char| !c.is_ascii_digit())
+        .filter(|number| !number.is_empty())
+        .collect();
+    ONCE.call_once(|| {
+        tracing::warn!(
+            target: "ggml",
+            "the system refuses to start {} threads: a limit of processes or of memory; {} compute",
+            numbers.first().unwrap_or(&"more"),
+            numbers.get(1).unwrap_or(&"fewer"),
+        );
+    });
+}
+
 /// # Safety
 /// Called by ggml with a terminated string.
 unsafe extern "C" fn forward(level: sys::ggml_log_level, text: *const c_char, _: *mut c_void) {
@@ -76,6 +112,9 @@ unsafe extern "C" fn forward(level: sys::ggml_log_level, text: *const c_char, _:
     // Progress dots and continuations of a line say nothing on their own.
     if text.is_empty() || text == "." {
         return;
+    }
+    if is_about_refused_threads(text) {
+        return warn_of_refused_threads(text);
     }
     match level {
         sys::GGML_LOG_LEVEL_ERROR => tracing::error!(target: "ggml", "{text}"),

@@ -1,0 +1,127 @@
+//! What the command-line tool does when cores, threads, files or memory are scarce: it gets slower or ends
+//! with an error, but no process aborts and none hangs.
+#![cfg(all(target_os = "linux", feature = "demo-model"))]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+const CLI: &str = env!("CARGO_BIN_EXE_llama-diffusion-cli");
+const ANSWER: &str = "The capital of Norway is Oslo.\n";
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// `program` with a question, run by the words before it, such as `taskset -c 0`.
+fn ask(before: &[&str], program: &Path, args: &[&str]) -> Command {
+    let program = program.to_str().unwrap();
+    let words = [
+        before,
+        &[program, "-p", "What is the capital of Norway?", "-s", "1"],
+        args,
+    ]
+    .concat();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
+    command
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().unwrap().get()
+}
+
+/// The time of a step in milliseconds, from the line that llama.cpp's tool prints, too.
+fn step_time(output: &Output) -> f64 {
+    let stderr = text(&output.stderr);
+    let (_, rest) = stderr.split_once("time per step: ").expect(&stderr);
+    rest.split_once("ms").unwrap().0.parse().unwrap()
+}
+
+#[test]
+fn twice_as_many_threads_as_cores_stay_usable() {
+    // 48 steps that never converge.
+    let run = |threads: usize| {
+        let threads = threads.to_string();
+        let args = [
+            "-t",
+            &threads,
+            "-n",
+            "32",
+            "--diffusion-eb-confidence",
+            "1e-30",
+        ];
+        ask(&[], Path::new(CLI), &args).output().unwrap()
+    };
+    let (one, many) = (run(1), run(2 * cores()));
+    assert_eq!(text(&one.stdout), text(&many.stdout));
+    // 3 or so where nothing else runs, and at least 300 with a barrier that only loops.
+    let ratio = step_time(&many) / step_time(&one);
+    assert!(ratio < 30.0, "{ratio}: {}", text(&many.stderr));
+}
+
+#[test]
+fn more_threads_than_cores_are_warned_of() {
+    let warning = |threads: usize, cores: usize| {
+        format!("{threads} threads, but this process may use {cores} core")
+    };
+    let stderr = |before: &[&str], threads: usize| {
+        let output = ask(before, Path::new(CLI), &["-t", &threads.to_string()]).output();
+        text(&output.unwrap().stderr)
+    };
+    let message = stderr(&[], cores() + 1);
+    assert_eq!(
+        message.matches(&warning(cores() + 1, cores())).count(),
+        1,
+        "{message}"
+    );
+    let message = stderr(&["taskset", "-c", "0"], 2);
+    assert!(message.contains(&warning(2, 1)), "{message}");
+    let message = stderr(&[], cores());
+    assert!(!message.contains("may use"), "{message}");
+}
+
+/// A copy of the tool, with its libraries if it has any, that every user may run.
+fn public_copy(dir: &TempDir) -> PathBuf {
+    let everybody = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(dir.path(), everybody).unwrap();
+    let copy = |file: &Path| {
+        let to = dir.path().join(file.file_name().unwrap());
+        fs::copy(file, &to).unwrap();
+        to
+    };
+    if cfg!(feature = "dynamic-backends") {
+        for file in fs::read_dir(Path::new(CLI).parent().unwrap()).unwrap() {
+            let file = file.unwrap().path();
+            if file.extension().is_some_and(|extension| extension == "so") {
+                copy(&file);
+            }
+        }
+    }
+    copy(Path::new(CLI))
+}
+
+#[test]
+fn threads_that_the_system_refuses_are_done_without() {
+    let dir = tempfile::tempdir().unwrap();
+    let cli = public_copy(&dir);
+    // SAFETY: no preconditions.
+    let is_root = unsafe { libc::geteuid() } == 0;
+    for limit in ["1", "2", "3", "6"] {
+        let processes = format!("--nproc={limit}");
+        let mut command = ask(&["prlimit", &processes], &cli, &["-t", "8"]);
+        if is_root {
+            command.uid(65534).gid(65534); // root's processes are not limited
+        }
+        let output = command.output().unwrap();
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{limit}: {stderr}");
+        assert_eq!(text(&output.stdout), ANSWER, "{limit}: {stderr}");
+        let warning = "the system refuses to start 8 threads";
+        assert_eq!(stderr.matches(warning).count(), 1, "{limit}: {stderr}");
+    }
+}
