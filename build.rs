@@ -1,10 +1,13 @@
 //! Binds and builds llama.cpp (vendor/README.md says where its source comes from).
 
 use std::env;
+use std::fs;
 use std::path::PathBuf;
 
 #[path = "build/bindings.rs"]
 mod bindings;
+#[path = "build/cpu_features.rs"]
+mod cpu_features;
 #[path = "build/native.rs"]
 mod native;
 #[path = "build/options.rs"]
@@ -47,8 +50,15 @@ fn run() -> Result<(), String> {
     println!("cargo:rustc-env=LLAMA_DIFFUSION_LLAMA_CPP={}", source.name);
     bindings::generate(&source, &out_dir)?;
     // docs.rs has libclang but not the time to build: rustdoc needs the bindings only.
-    match env::var_os("DOCS_RS") {
-        Some(_) => Ok(()),
-        None => native::build(&options, &source, &out_dir),
-    }
+    let macros = match env::var_os("DOCS_RS") {
+        Some(_) => String::new(),
+        None => {
+            native::build(&options, &source, &out_dir)?;
+            cpu_features::macros(&out_dir.join("build"))?
+        }
+    };
+    let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
+    let file = out_dir.join("cpu_features.rs");
+    fs::write(&file, cpu_features::code(&macros, &arch))
+        .map_err(|error| format!("{}: {error}", file.display()))
 }

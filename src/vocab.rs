@@ -62,6 +62,7 @@ impl Vocab {
             ))
         })?;
         let architecture: Option<&str> = gguf.get(ARCHITECTURE_KEY)?;
+        crate::ggml::processor::check()?;
         crate::ggml::log::capture();
         let gemma = MetadataOverride {
             key: ARCHITECTURE_KEY.into(),

@@ -62,6 +62,12 @@ fn array<const SIZE: usize>(text: &str) -> [c_char; SIZE] {
     array
 }
 
+/// Fails where this build cannot run.
+fn devices() -> Result<Vec<Device>, Failure> {
+    Device::cpu()?;
+    Ok(Device::all())
+}
+
 /// How many devices there are. Any thread may ask.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_device_count(
@@ -71,7 +77,7 @@ pub unsafe extern "C" fn diffusion_device_count(
     guard(error, || {
         let count = output(count, "count")?;
         // SAFETY: by the rules of the header.
-        unsafe { count.write(Device::all().len()) };
+        unsafe { count.write(devices()?.len()) };
         Ok(())
     })
 }
@@ -90,7 +96,7 @@ pub unsafe extern "C" fn diffusion_device_get(
     guard(error, || {
         // SAFETY: by the rules of the header.
         let out = unsafe { StructOutput::new(device, "device") }?;
-        let all = Device::all();
+        let all = devices()?;
         let device = all.get(index).ok_or_else(|| {
             let problem = format!("index: is {index}, but there are {} devices", all.len());
             Failure::new(Status::NotFound, problem)

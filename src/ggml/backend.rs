@@ -43,7 +43,11 @@ impl std::fmt::Debug for Device {
 /// code. ggml's own search would look beside the program, which may be a host that knows nothing of
 /// plug-ins, and run what lies in the current directory, such as that of a downloaded model. It is
 /// left out, but for the one file that the user may name in `GGML_BACKEND_PATH`.
-fn register() {
+///
+/// # Errors
+/// The processor cannot run them.
+fn register() -> Result<()> {
+    super::processor::check()?;
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         super::log::capture();
@@ -55,6 +59,7 @@ fn register() {
             unsafe { sys::ggml_backend_load_all_from_path(dir.as_ptr()) };
         }
     });
+    Ok(())
 }
 
 /// The file that holds this code: the program or, as far as Linux tells, a shared library in one of
@@ -100,16 +105,19 @@ pub fn load_backends(dir: &Path) -> Result<()> {
              feature `dynamic-backends`",
         ));
     }
-    register();
+    register()?;
     // SAFETY: a terminated string.
     unsafe { sys::ggml_backend_load_all_from_path(text.as_ptr()) };
     Ok(())
 }
 
 impl Device {
-    /// Every device, in ggml's order.
+    /// Every device, in ggml's order. None if this build cannot run on this processor, which
+    /// [`cpu`](Self::cpu) reports.
     pub fn all() -> Vec<Self> {
-        register();
+        if register().is_err() {
+            return Vec::new();
+        }
         // SAFETY: indices below the count are valid.
         unsafe {
             (0..sys::ggml_backend_dev_count())
@@ -120,6 +128,7 @@ impl Device {
 
     /// The host's processor.
     pub fn cpu() -> Result<Self> {
+        register()?;
         Self::all()
             .into_iter()
             .find(|d| d.kind() == DeviceKind::Cpu)
@@ -134,6 +143,7 @@ impl Device {
 
     /// The device of this name, as [`name`](Self::name) gives it; case does not matter.
     pub fn by_name(name: &str) -> Result<Self> {
+        register()?;
         let all = Self::all();
         all.iter()
             .copied()

@@ -75,6 +75,7 @@ impl BidirectionalModel {
         params: &LoadParams,
         report: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Self> {
+        super::processor::check()?;
         super::log::capture();
         let refused = || {
             Error::Ggml(format!(

@@ -7,6 +7,7 @@
 //! * `bidirectional` runs libllama's models of masked diffusion.
 //! * `cuda` is our CUDA kernel, beside ggml's CUDA backend.
 //! * [`kv_override`] is metadata of the user, for us and for libllama.
+//! * `processor` refuses a processor that lacks instructions of this build.
 //! * `profile` tells where the time of a graph goes.
 //! * `upload` brings weights to devices.
 //! * [`upstream`] runs libllama's own models, for comparison.
@@ -27,6 +28,7 @@ pub mod kv_override;
 pub(crate) mod log;
 pub mod mmap;
 pub(crate) mod ops;
+pub(crate) mod processor;
 pub(crate) mod profile;
 pub(crate) mod tensor;
 pub mod types;

@@ -52,6 +52,7 @@ impl UpstreamModel {
     /// # Errors
     /// libllama refuses the file or has no memory.
     pub fn load(path: &Path, params: UpstreamParams) -> Result<Self> {
+        super::processor::check()?;
         super::log::capture();
         let refused =
             |what: &str| Error::Ggml(format!("{}: libllama refused the {what}", path.display()));
@@ -190,6 +191,7 @@ pub fn quantize(
     pure: bool,
     importance: &[(CString, Vec<f32>)],
 ) -> Result<()> {
+    super::processor::check()?;
     super::log::capture();
     let (from, to) = (c_path(input)?, c_path(output)?);
     let mut entries: Vec<_> = importance

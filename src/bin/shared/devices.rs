@@ -211,8 +211,9 @@ impl DeviceArgs {
 /// Prints the devices.
 ///
 /// # Errors
-/// The standard output cannot be written.
+/// The standard output cannot be written, or this build cannot run on this processor.
 pub fn list() -> llama_diffusion::Result<()> {
+    Device::cpu()?;
     let line = |device: Device| {
         let (free, total) = device.memory();
         let software = match device.is_software() {

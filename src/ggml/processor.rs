@@ -1,0 +1,49 @@
+//! Whether this processor has the instructions that the CPU backend was compiled with. Without this
+//! check, a program built on one machine ends with an illegal instruction on a lesser one.
+
+use crate::error::{Error, Result};
+
+/// Refuses a processor that lacks instructions. To be called before anything that runs code of ggml's
+/// CPU backend, which libllama does as soon as it lists devices.
+///
+/// # Errors
+/// The processor lacks some.
+pub(crate) fn check() -> Result<()> {
+    // Written by build.rs from what the compiler said.
+    compare(include!(concat!(env!("OUT_DIR"), "/cpu_features.rs")))
+}
+
+/// `needed` are instruction sets, each with whether the processor has it.
+fn compare(needed: &[(&str, bool)]) -> Result<()> {
+    let missing: Vec<&str> = needed
+        .iter()
+        .filter_map(|(name, there)| (!there).then_some(*name))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Ggml(format!(
+        "this build is for processors with {}, which this one lacks: build it on this machine, or with the \
+         features `portable,dynamic-backends` for all machines",
+        missing.join(", ")
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_instruction_sets_are_named() {
+        assert!(compare(&[]).is_ok());
+        assert!(compare(&[("avx", true), ("f16c", true)]).is_ok());
+        let error = compare(&[("avx", true), ("avx2", false), ("fma", false)]).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains("with avx2, fma, which"), "{message}");
+    }
+
+    #[test]
+    fn the_machine_that_built_a_native_build_can_run_it() {
+        check().unwrap();
+    }
+}
