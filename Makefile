@@ -49,7 +49,7 @@ tools:
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
-# What a program needs beside the static library.
+# What a program needs beside the static library, besides the OpenMP runtime that the compiler chose.
 PRIVATE_LIBS ?= $(strip $(if $(cuda),$(cuda_libs)) -lstdc++ -lm -lpthread -ldl)
 # In the toolkit whose compiler build.rs takes; where there is no driver, it has a stub of libcuda.
 nvcc = $(realpath $(or $(shell command -v "$${CUDACXX:-nvcc}" 2>/dev/null),$(CUDA_PATH)/bin/nvcc))
@@ -60,8 +60,12 @@ cuda_libs = $(addprefix -L,$(wildcard $(cuda_root)/lib64 $(cuda_root)/lib64/stub
 release := $(target_dir)/$(if $(CARGO_BUILD_TARGET),$(CARGO_BUILD_TARGET)/)release
 version := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 abi := $(shell sed -n 's/.*DIFFUSION_ABI_VERSION: u32 = \(.*\);/\1/p' src/capi/library.rs)
+# pkg-config --define-prefix moves what is below the prefix.
+below_prefix = $(patsubst $(PREFIX)/%,$${prefix}/%,$(1))
 fill = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|g' \
-	-e 's|@VERSION@|$(version)|g' -e 's|@PRIVATE_LIBS@|$(PRIVATE_LIBS)|g'
+	-e 's|@PC_LIBDIR@|$(call below_prefix,$(LIBDIR))|g' \
+	-e 's|@PC_INCLUDEDIR@|$(call below_prefix,$(INCLUDEDIR))|g' \
+	-e 's|@VERSION@|$(version)|g' -e 's|@ABI@|$(abi)|g' -e "s|@PRIVATE_LIBS@|$$openmp$(PRIVATE_LIBS)|g"
 
 header:
 	LLAMA_DIFFUSION_WRITE_HEADER=1 cargo test $(cargo_flags) --test header
@@ -87,6 +91,9 @@ install:
 	install -m 755 $(built)/libllama_diffusion.so $(lib)/libllama_diffusion.so.$(version)
 	ln -sf libllama_diffusion.so.$(version) $(lib)/libllama_diffusion.so.$(abi)
 	ln -sf libllama_diffusion.so.$(abi) $(lib)/libllama_diffusion.so
+	case $$($${NM:-nm} -u $(built)/libllama_diffusion.installed.a) in \
+		*__kmpc_*) openmp='-lomp ' ;; *GOMP_*) openmp='-lgomp ' ;; *) openmp= ;; \
+	esac; \
 	for file in llama_diffusion.pc llama_diffusionConfig.cmake llama_diffusionConfigVersion.cmake; do \
 		$(fill) packaging/$$file.in >$(built)/$$file || exit; \
 	done

@@ -58,6 +58,9 @@ nm -D --defined-only "$prefix/lib/libllama_diffusion.so" | awk '{print $3}' | LC
     diff ffi-tests/exported-symbols.txt -
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 [ "$(pkg-config --modversion llama_diffusion)" = "$version" ] || fail "the .pc has another version"
+cp -r "$prefix" "$tmp/moved"
+moved=$(PKG_CONFIG_PATH=$tmp/moved/lib/pkgconfig pkg-config --define-prefix --cflags --libs llama_diffusion | xargs)
+[ "$moved" = "-I$tmp/moved/include -L$tmp/moved/lib -lllama_diffusion" ] || fail "moved, the .pc says: $moved"
 
 read -ra cflags <<<"$(pkg-config --cflags llama_diffusion)"
 read -ra libs <<<"$(pkg-config --libs llama_diffusion)"
@@ -150,25 +153,30 @@ cc -std=c99 -static "${cflags[@]}" ffi-tests/c/tokens.c -o "$tmp/tokens-static" 
     cat "$tmp/static.log" >&2
     exit 1
 }
-cmake -S ffi-tests/cmake -B "$tmp/cmake" -DCMAKE_PREFIX_PATH="$prefix" >/dev/null
+cmake -S ffi-tests/cmake -B "$tmp/cmake" -DCMAKE_PREFIX_PATH="$tmp/moved" >/dev/null
 cmake --build "$tmp/cmake" >/dev/null
 archive=$prefix/lib/libllama_diffusion.a
 # In the static library functions of ggml throw, and catch, C++ exceptions.
 cc -std=c99 -Wl,--gc-sections "${cflags[@]}" ffi-tests/c/errors.c -o "$tmp/errors-static" \
-    "$archive" -lstdc++ -lm -lpthread -ldl
+    "$archive" "${static_libs[@]:2}"
 "$tmp/errors-static" "$demo" "$PWD/Makefile"
 
 say "the static library beside another ggml, in C and C++"
 nm -g --defined-only "$archive" | awk 'NF == 3 { print $3 }' | LC_ALL=C sort |
     diff ffi-tests/exported-symbols.txt -
-source=$(sed -n 's/^LLAMA_CPP_DIR:.*=//p' "$(ls -t "$release"/build/llama-diffusion-*/out/build/CMakeCache.txt | head -1)")
+for cache in "$release"/build/llama-diffusion-*/out/build/CMakeCache.txt; do
+    source=$(sed -n 's/^LLAMA_CPP_DIR:.*=//p' "$cache")
+done
 options=(-DCMAKE_BUILD_TYPE=Debug -DBUILD_SHARED_LIBS=OFF)
 for off in GGML_NATIVE GGML_OPENMP GGML_LLAMAFILE GGML_CPU_REPACK GGML_ALL_WARNINGS LLAMA_ALL_WARNINGS \
     LLAMA_BUILD_{APP,COMMON,EXAMPLES,SERVER,TESTS,TOOLS}; do
     options+=("-D$off=OFF")
 done
-cmake -S "$source" -B "$tmp/ggml" "${options[@]}" -DCMAKE_{C,CXX}_FLAGS=-DGGML_MAX_NAME=128 >"$tmp/ggml.log" 2>&1 &&
-    cmake --build "$tmp/ggml" --target ggml --parallel "$(nproc)" >>"$tmp/ggml.log" 2>&1 || {
+build_ggml() {
+    cmake -S "$source" -B "$tmp/ggml" "${options[@]}" -DCMAKE_{C,CXX}_FLAGS=-DGGML_MAX_NAME=128
+    cmake --build "$tmp/ggml" --target ggml --parallel "$(nproc)"
+}
+build_ggml >"$tmp/ggml.log" 2>&1 || {
     cat "$tmp/ggml.log" >&2
     exit 1
 }

@@ -41,7 +41,8 @@ done
 
 # From here on nothing but the folder is there: no network, an empty home of Cargo's.
 cd "$tmp"
-export CARGO_HOME=$tmp/home CARGO_NET_OFFLINE=true CARGO_TARGET_DIR=$tmp/target
+export CARGO_HOME=$tmp/home CARGO_NET_OFFLINE=true CARGO_TARGET_DIR=$tmp/target CARGO_PROFILE_DEV_DEBUG=0
+export CCACHE_BASEDIR=$tmp # the next run, in another directory, finds what this one compiled
 unset LLAMA_CPP_DIR
 mkdir "$tmp/home" "$tmp/.cargo"
 cat >"$tmp/.cargo/config.toml" <<CONFIG
@@ -56,13 +57,13 @@ cargo new --quiet --vcs none "$tmp/project"
 cd "$tmp/project"
 cargo add --quiet llama-diffusion
 cp "$tmp"/vendor/llama-diffusion-[0-9]*/examples/tokens.rs src/main.rs
-cargo build --quiet --release
-"$CARGO_TARGET_DIR/release/project" "$repository/tests/golden/one-expert/model.gguf" 42 40 5 6 7 8 9 >"$tmp/tokens"
+cargo build --quiet
+"$CARGO_TARGET_DIR/debug/project" "$repository/tests/golden/one-expert/model.gguf" 42 40 5 6 7 8 9 >"$tmp/tokens"
 [ -s "$tmp/tokens" ] || fail "the project prints no tokens"
 echo "answers: $(tr '\n' ' ' <"$tmp/tokens" | cut -c1-60)"
 
 say "the tools"
-cargo install --quiet --root "$tmp/installed" llama-diffusion
+cargo install --quiet --debug --root "$tmp/installed" llama-diffusion
 answer=$("$tmp/installed/bin/llama-diffusion-cli" -p "What is the capital of Norway?" 2>/dev/null)
 echo "answers: $answer"
 case $answer in *Oslo*) ;; *) fail "the installed tool does not answer" ;; esac
