@@ -280,6 +280,23 @@ fn drafts_stay_plain_where_there_is_no_terminal() {
 }
 
 #[test]
+fn the_flags_of_make_run_visual_have_an_effect() {
+    let makefile = include_str!("../Makefile").replace("\\\n", " ");
+    let flags = makefile.split("visual_flags := $(if $(visual),").nth(1);
+    let flags = flags.and_then(|rest| rest.split(')').next()).unwrap();
+    let mut args: Vec<&str> = flags.split_whitespace().collect();
+    assert!(args.len() > 3, "{args:?}");
+    args.extend(["-s", "1", "-p", QUESTION, "--diffusion-visual-delay", "0"]);
+    let output = cli(&args);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert_eq!(text(&output.stdout), ANSWER, "{stderr}");
+    assert!(!stderr.contains("no effect"), "{stderr}");
+    // More than the two steps that the demo model takes otherwise: there is something to see.
+    assert!(stderr.matches("canvas 1, step ").count() > 3, "{stderr}");
+}
+
+#[test]
 fn version_devices_and_help() {
     let version = answer(&["--version"]);
     assert!(version.starts_with(concat!("llama-diffusion-cli ", env!("CARGO_PKG_VERSION"))));

@@ -21,7 +21,8 @@ const MAX_NOISE: usize = 8;
 pub struct Area {
     pub row: usize,
     pub column: usize,
-    width: usize,
+    /// In columns.
+    pub width: usize,
     pub text: String,
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::film::{Colour, Film, Piece};
 use super::layout::COLUMNS;
-use unicode_width::UnicodeWidthStr as _;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 /// When frames begin.
 pub struct Clock {
@@ -238,8 +238,8 @@ fn texts(mut pieces: Vec<&Piece>) -> String {
             && *row == area.row
             && let Some(gap) = area.column.checked_sub(*column + text.width())
             && gap <= MAX_GAP
-            && is_narrow(text)
-            && is_narrow(&area.text)
+            && is_monospaced(text)
+            && is_monospaced(&area.text)
         {
             text.extend(std::iter::repeat_n(' ', gap));
             text.push_str(&area.text);
@@ -255,9 +255,10 @@ fn texts(mut pieces: Vec<&Piece>) -> String {
 /// Blanks that cost less than another element.
 const MAX_GAP: usize = 12;
 
-/// Whether each character has one column. Others may be wider or narrower than their columns in the reader's font.
-fn is_narrow(text: &str) -> bool {
-    text.chars().count() == text.width()
+/// Whether all characters are of the reader's monospaced font, as Latin, Greek and Cyrillic letters are. Others come
+/// from fonts of other widths, which must not move what stands beside them.
+fn is_monospaced(text: &str) -> bool {
+    text.chars().all(|c| c < '\u{530}' && c.width() == Some(1))
 }
 
 /// The width is told, as fonts differ.
@@ -290,4 +291,50 @@ fn escaped(text: &str) -> String {
         }
     }
     escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::layout::Area;
+    use super::*;
+
+    #[test]
+    fn only_text_of_one_width_shares_an_element() {
+        let elements = |first: &str, column: usize, second: &str| {
+            let piece = |column, text: &str| Piece {
+                area: Area {
+                    row: 0,
+                    column,
+                    width: text.width(),
+                    text: text.to_owned(),
+                },
+                colour: Colour::Accepted,
+                frames: 0..1,
+            };
+            let (first, second) = (piece(0, first), piece(column, second));
+            texts(vec![&second, &first])
+        };
+        assert_eq!(
+            elements(" ab", 5, "c "),
+            r#"<text x="31" y="38" textLength="45">ab  c</text>"#
+        );
+        let two = |texts: String| texts.matches("<text ").count() == 2;
+        assert!(two(elements("a", 2 + MAX_GAP, "b")));
+        for other in ["漢", "\u{2764}\u{fe0f}", "\u{fffd}", "e\u{301}", "\u{5d0}"] {
+            assert!(two(elements(other, other.width(), "a")), "{other}");
+            assert!(two(elements("a", 1, other)), "{other}");
+        }
+    }
+
+    #[test]
+    fn times_are_shares_of_all_frames_and_the_hold() {
+        let seconds = Duration::from_secs;
+        let clock = Clock::new(seconds(1), 3, seconds(3));
+        assert_eq!(clock.length(), seconds(6));
+        let begin = |frame| clock.begin(frame).to_string();
+        assert_eq!(
+            [begin(0), begin(1), begin(2), begin(3)],
+            ["0%", "16.667%", "33.333%", "100%"]
+        );
+    }
 }
