@@ -140,6 +140,30 @@ fn the_probe_reports_what_is_missing() {
     assert_eq!(lacks("GGML_METAL", &[]), []);
 }
 
+/// Stand-ins for cmake's own modules: what they find is not missing, but a HIP that is too old is.
+#[test]
+fn the_probe_accepts_what_cmake_finds() {
+    let modules = tempfile::tempdir().unwrap();
+    let path = format!("-DCMAKE_MODULE_PATH={}", modules.path().display());
+    let write = |package: &str, text: &str| {
+        let file = modules.path().join(format!("Find{package}.cmake"));
+        fs::write(file, format!("set({package}_FOUND TRUE)\n{text}")).unwrap();
+    };
+    write(
+        "CUDAToolkit",
+        "add_library(CUDA::cudart SHARED IMPORTED)\nadd_library(CUDA::cublas SHARED IMPORTED)",
+    );
+    assert_eq!(probe("GGML_CUDA", &[&path]).0, []);
+    write("hipblas", "");
+    write("rocblas", "");
+    let hip = |version| {
+        write("hip", &format!("set(hip_VERSION {version})"));
+        probe("GGML_HIP", &[&path, "-DCMAKE_HIP_COMPILER=hipcc"]).0
+    };
+    assert_eq!(hip("6.0.3"), [Tool::Hip]);
+    assert_eq!(hip("6.1.0"), []);
+}
+
 /// Stand-ins for Vulkan's development files: the headers' age decides.
 #[test]
 fn the_probe_tells_old_vulkan_headers_from_new_ones() {
