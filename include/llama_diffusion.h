@@ -648,7 +648,7 @@ typedef struct diffusion_params {
      */
     float t_min;
     /**
-     * Temperature of the first step; above `t_min`.
+     * Temperature of the first step; at least `t_min`, and 1e-20 or more.
      */
     float t_max;
     /**
@@ -656,7 +656,8 @@ typedef struct diffusion_params {
      */
     float entropy_bound;
     /**
-     * A stable canvas is finished once its mean entropy is below this, in nats; above 0.
+     * A stable canvas is finished once its mean entropy is below this, in nats; 0 or more. At 0
+     * every canvas takes all its steps.
      */
     float confidence_threshold;
 } diffusion_params;

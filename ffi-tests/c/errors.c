@@ -289,7 +289,7 @@ static void generating(void) {
     REFUSED(t_min, -1.0f, "t_min (--diffusion-eb-t-min): is -1");
     REFUSED(t_max, 0.0f, "t_max (--diffusion-eb-t-max): is 0");
     REFUSED(entropy_bound, 0.0f, "entropy_bound (--diffusion-eb-entropy-bound): is 0");
-    REFUSED(confidence_threshold, 0.0f, "confidence_threshold (--diffusion-eb-confidence): is 0");
+    REFUSED(confidence_threshold, -1.0f, "confidence_threshold (--diffusion-eb-confidence): is -1");
 #undef REFUSED
     params = good;
     FAILS(GENERATE(NULL, 0, CAPACITY), DIFFUSION_STATUS_INVALID_ARGUMENT, "prompt: it is empty");

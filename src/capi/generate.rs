@@ -161,11 +161,12 @@ pub struct GenerationParams {
     pub stability_threshold: u32,
     /// Temperature that the last step approaches; 0 or more.
     pub t_min: f32,
-    /// Temperature of the first step; above `t_min`.
+    /// Temperature of the first step; at least `t_min`, and 1e-20 or more.
     pub t_max: f32,
     /// Entropy that the tokens accepted in a step may have together, in nats; above 0.
     pub entropy_bound: f32,
-    /// A stable canvas is finished once its mean entropy is below this, in nats; above 0.
+    /// A stable canvas is finished once its mean entropy is below this, in nats; 0 or more. At 0
+    /// every canvas takes all its steps.
     pub confidence_threshold: f32,
 }
 

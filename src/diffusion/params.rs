@@ -12,7 +12,8 @@ pub struct DiffusionParams {
     pub max_steps: u32,
     /// Temperature that the schedule approaches after the last step; at least 0. Default 0.4.
     pub t_min: f32,
-    /// Temperature of the first step; above [`t_min`](Self::t_min), and 1e-20 or more. Default 0.8.
+    /// Temperature of the first step; at least [`t_min`](Self::t_min), which makes it that of all
+    /// steps, and at least 1e-20. Default 0.8.
     pub t_max: f32,
     /// Entropy in nats that the accepted positions of a step, the most uncertain one not counted,
     /// may have together; above 0. Default 0.1.
@@ -20,8 +21,8 @@ pub struct DiffusionParams {
     /// How many previous steps must have had the same argmax canvas before a canvas counts as
     /// stable; 0 takes every canvas as stable. Default 1.
     pub stability_threshold: u32,
-    /// A stable canvas is finished once its mean entropy in nats is below this; above 0.
-    /// Default 0.005.
+    /// A stable canvas is finished once its mean entropy in nats is below this; at least 0, at which
+    /// every canvas takes all its steps. Default 0.005.
     pub confidence_threshold: f32,
     /// Most tokens of the answer. Whole canvases are denoised, and the last one is cut. `None` is
     /// no limit. Default 256.
@@ -81,6 +82,10 @@ impl Overrides {
 }
 
 impl DiffusionParams {
+    /// The lowest [`t_max`](Self::t_max). Logits are divided by temperatures down to 2⁻³² of it, and
+    /// the quotients must stay finite.
+    pub const MIN_T_MAX: f32 = 1e-20;
+
     /// Parameters from the command line, then from the file, then the reference's defaults, as
     /// far as each source speaks.
     ///
@@ -122,23 +127,23 @@ impl DiffusionParams {
                 "must be finite, and 0 or more",
             ));
         }
-        if !(MIN_T_MAX..f32::INFINITY).contains(&self.t_max) {
-            let wanted = format!("must be finite, and {MIN_T_MAX:e} or more");
+        if !(Self::MIN_T_MAX..f32::INFINITY).contains(&self.t_max) {
+            let wanted = format!("must be finite, and {:e} or more", Self::MIN_T_MAX);
             // Not with all the zeros of a tiny one.
             let value = format_args!("{:?}", self.t_max);
             return Err(out_of_range(T_MAX, value, &wanted));
         }
-        if self.t_max <= self.t_min {
-            let wanted = format!("must be above t_min, which is {}", self.t_min);
+        if self.t_max < self.t_min {
+            let wanted = format!("must be at least t_min, which is {}", self.t_min);
             return Err(out_of_range(T_MAX, self.t_max, &wanted));
         }
-        for (name, value) in [
-            (ENTROPY_BOUND, self.entropy_bound),
-            (CONFIDENCE, self.confidence_threshold),
-        ] {
-            if !(value > 0.0 && value.is_finite()) {
-                return Err(out_of_range(name, value, "must be finite, and above 0"));
-            }
+        if !(self.entropy_bound > 0.0 && self.entropy_bound.is_finite()) {
+            let wanted = "must be finite, and above 0";
+            return Err(out_of_range(ENTROPY_BOUND, self.entropy_bound, wanted));
+        }
+        if !(0.0..f32::INFINITY).contains(&self.confidence_threshold) {
+            let wanted = "must be finite, and 0 or more";
+            return Err(out_of_range(CONFIDENCE, self.confidence_threshold, wanted));
         }
         for (name, value) in [
             (MAX_TOKENS, self.max_tokens),
@@ -162,10 +167,6 @@ impl DiffusionParams {
         }
     }
 }
-
-/// Logits are divided by temperatures down to a share of this in four thousand million steps, and
-/// the quotients must stay finite.
-const MIN_T_MAX: f32 = 1e-20;
 
 const MAX_STEPS: &str = "max_steps (--diffusion-eb-max-steps)";
 const T_MIN: &str = "t_min (--diffusion-eb-t-min)";
@@ -219,26 +220,25 @@ mod tests {
         let error = DiffusionParams::resolve(&Overrides::default(), &file).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "t_max (--diffusion-eb-t-max): is 0.8, but must be above t_min, which is 0.9"
+            "t_max (--diffusion-eb-t-max): is 0.8, but must be at least t_min, which is 0.9"
         );
     }
 
     #[test]
     fn every_bad_value_names_its_parameter() {
         type Change = fn(&mut DiffusionParams);
-        let cases: [(Change, &str); 16] = [
+        let cases: [(Change, &str); 15] = [
             (|p| p.max_steps = 0, MAX_STEPS),
             (|p| p.t_min = -0.1, T_MIN),
             (|p| p.t_min = f32::NAN, T_MIN),
             (|p| p.t_min = f32::INFINITY, T_MIN),
-            (|p| p.t_max = p.t_min, T_MAX),
+            (|p| p.t_max = p.t_min / 2.0, T_MAX),
             (|p| p.t_max = f32::NAN, T_MAX),
             (|p| (p.t_min, p.t_max) = (0.0, 1e-45), T_MAX),
             (|p| p.t_max = f32::INFINITY, T_MAX),
             (|p| p.entropy_bound = 0.0, ENTROPY_BOUND),
             (|p| p.entropy_bound = f32::NAN, ENTROPY_BOUND),
             (|p| p.entropy_bound = f32::INFINITY, ENTROPY_BOUND),
-            (|p| p.confidence_threshold = 0.0, CONFIDENCE),
             (|p| p.confidence_threshold = -1.0, CONFIDENCE),
             (|p| p.confidence_threshold = f32::NAN, CONFIDENCE),
             (|p| p.max_tokens = Some(0), MAX_TOKENS),
@@ -273,6 +273,17 @@ mod tests {
             stability_threshold: 0,
             max_steps: 1,
             max_tokens: None,
+            ..DiffusionParams::default()
+        };
+        params.validate().unwrap();
+    }
+
+    #[test]
+    fn fixed_work_is_allowed() {
+        let params = DiffusionParams {
+            t_min: 0.8,
+            t_max: 0.8,
+            confidence_threshold: 0.0,
             ..DiffusionParams::default()
         };
         params.validate().unwrap();

@@ -6,7 +6,7 @@ use super::params::DiffusionParams;
 /// `T = t_min + (t_max − t_min) · n / N` with n counting down from N to 1.
 ///
 /// The first step runs at `t_max`; the last one at `t_min + (t_max − t_min) / N`, so that even
-/// `t_min = 0` never divides by zero.
+/// `t_min = 0` never divides by zero. If both are equal, so are all steps.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TemperatureSchedule {
     t_min: f32,
@@ -60,6 +60,14 @@ mod tests {
             let all: Vec<f32> = (0..s.max_steps).map(|i| s.temperature(i)).collect();
             assert!(all.windows(2).all(|pair| pair[1] < pair[0]), "{all:?}");
             assert!(all.iter().all(|&t| t > 0.0), "{all:?}");
+        }
+    }
+
+    #[test]
+    fn equal_ends_make_it_constant() {
+        for temperature in [0.7, 1e-20, f32::MAX] {
+            let s = schedule(temperature, temperature, 7);
+            assert!((0..7).all(|step| s.temperature(step) == temperature));
         }
     }
 
