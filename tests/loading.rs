@@ -4,12 +4,14 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
+use llama_diffusion::ggml::types::TensorType;
 use llama_diffusion::model::synthetic::Geometry;
+use llama_diffusion::quantize::{FileType, Plan, QuantizeParams};
 use llama_diffusion::{Error, MetadataOverride, MetadataValue, Model, ModelParams, Result, Vocab};
 use tempfile::TempDir;
 
 mod common;
-use common::model_file::Editable;
+use common::model_file::{Editable, EditableTensor};
 
 fn load(path: &Path, params: &ModelParams) -> Result<Model> {
     Model::load(path, params, &mut |_| ControlFlow::Continue(()))
@@ -161,5 +163,57 @@ fn metadata_of_the_user_goes_before_the_file_s() {
     ] {
         let message = load(&path, &with(key, value)).unwrap_err().to_string();
         assert!(message.contains(key) && message.contains(part), "{message}");
+    }
+}
+
+/// A model with an empty tensor that nothing uses, in the middle and at the end.
+fn with_empty_tensors() -> Editable {
+    let mut file = Editable::tiny();
+    for (at, shape) in [(3, vec![32, 0]), (file.tensors.len(), vec![0, 5, 2])] {
+        let empty = EditableTensor {
+            name: format!("unused.{at}"),
+            shape,
+            ty: TensorType::Q8_0,
+            data: Vec::new(),
+        };
+        file.tensors.insert(at, empty);
+    }
+    file
+}
+
+#[test]
+fn empty_tensors_that_nothing_uses_are_taken_and_copied() {
+    let dir = TempDir::new().unwrap();
+    let [path, copy] = ["in.gguf", "out.gguf"].map(|name| dir.path().join(name));
+    with_empty_tensors().save(&path);
+    let params = ModelParams {
+        check_tensors: true,
+        ..ModelParams::default()
+    };
+    let model = load(&path, &params).unwrap();
+    Vocab::load(model.file()).unwrap();
+    let plan = Plan::new(&path, QuantizeParams::new(FileType::Q8_0)).unwrap();
+    plan.write(&copy, &mut |_| ControlFlow::Continue(()))
+        .unwrap();
+    let model = load(&copy, &params).unwrap();
+    let empty = model
+        .file()
+        .tensors()
+        .filter(|(_, tensor)| tensor.data.is_empty());
+    let shapes: Vec<_> = empty.map(|(_, tensor)| tensor.info.shape).collect();
+    assert_eq!(shapes, [[32, 0, 1, 1], [0, 5, 2, 1]]);
+}
+
+#[test]
+fn an_empty_tensor_that_is_used_is_named() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("in.gguf");
+    let name = "blk.0.ffn_down.weight";
+    Editable::tiny()
+        .with_tensor(name, &[96, 0], TensorType::F32)
+        .save(&path);
+    match load(&path, &ModelParams::default()) {
+        Err(Error::Tensor { tensor, .. }) => assert_eq!(tensor, name),
+        other => panic!("{other:?}"),
     }
 }

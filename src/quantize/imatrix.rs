@@ -87,7 +87,8 @@ impl ImportanceMatrix {
         for name in names {
             let mut values = numbers(format!("{name}{SUMS}"))?;
             let counts = numbers(format!("{name}{COUNTS}"))?;
-            if !values.len().is_multiple_of(counts.len()) {
+            if values.is_empty() || counts.is_empty() || !values.len().is_multiple_of(counts.len())
+            {
                 let problem = format!(
                     "{} counts do not divide {} sums",
                     counts.len(),

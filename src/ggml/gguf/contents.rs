@@ -222,7 +222,6 @@ fn read_tensor_info(
     let mut shape = [1_usize; MAX_DIMS];
     for extent in &mut shape[..n_dims] {
         *extent = match cursor.u64(at)?.try_into() {
-            Ok(0) => return Err(malformed("a dimension is 0".into())),
             Ok(extent) => extent,
             Err(_) => return Err(malformed("a dimension is too large".into())),
         };
@@ -241,10 +240,11 @@ fn read_tensor_info(
             .into(),
         ));
     }
-    // ggml counts elements in an i64, and pads sizes; both have to fit.
-    let elements = shape
-        .iter()
-        .try_fold(1_i64, |n, &extent| n.checked_mul(extent.try_into().ok()?));
+    // ggml counts elements in an i64, and pads sizes; both have to fit. A dimension of 0 is fine
+    // with ggml, and may hide one that is too large.
+    let elements = shape.iter().try_fold(1_i64, |n, &extent| {
+        n.checked_mul(extent.max(1).try_into().ok()?)
+    });
     let size = elements.and_then(|_| {
         let rows = shape[1..].iter().product();
         ty.row_bytes(shape[0])?.checked_mul(rows)
