@@ -44,7 +44,7 @@ impl Score {
 ///
 /// # Errors
 /// An empty prompt or answer, a token that is not in the vocabulary, a context that does not hold
-/// both, or a device that fails.
+/// both, logits that are not finite, or a device that fails.
 pub fn score(
     denoiser: &mut SequenceDenoiser,
     exchange: &Exchange,
@@ -75,8 +75,19 @@ pub fn score(
             let draw = (i * NOISE_LEVELS.len() + j) as u32;
             let canvas = noisy(&noise, &truth, level, number, draw)?;
             let logits = predict(denoiser, &canvas)?;
-            for (row, &token) in logits.chunks_exact(vocab).zip(tokens) {
-                *sum += cross_entropy(row, token)?;
+            let rows = logits.chunks_exact(vocab).zip(tokens);
+            for (position, (row, &token)) in rows.enumerate() {
+                let nats = cross_entropy(row, token)?;
+                if !nats.is_finite() {
+                    let (block, step) = (i as u32, 0);
+                    let error = Error::NotFinite {
+                        block,
+                        step,
+                        position,
+                    };
+                    return Err(denoiser.model().file().explain(error));
+                }
+                *sum += nats;
                 top1 += usize::from(argmax(row) == token as usize);
             }
         }

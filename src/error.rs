@@ -67,6 +67,32 @@ pub enum Error {
         /// Positions of the KV cache.
         context: usize,
     },
+    /// A prompt and an answer of a chosen length do not fit the context.
+    #[error(
+        "the prompt has {prompt} tokens and the answer {answer}, but the context holds {context}: \
+         ask for a shorter answer, shorten the prompt or raise the context size"
+    )]
+    AnswerTooLong {
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// Tokens of the answer.
+        answer: usize,
+        /// Tokens that prompt and answer may have together.
+        context: usize,
+    },
+    /// A step's logits are not finite. Sessions report the damaged tensor instead, if there is one.
+    #[error(
+        "block {block}, step {step}: the logits at position {position} are not finite: the weights \
+         are damaged, or their type overflows on this device"
+    )]
+    NotFinite {
+        /// The canvas of the answer, counted from 0.
+        block: u32,
+        /// The step of the canvas, counted from 0.
+        step: u32,
+        /// The position in the canvas, counted from 0.
+        position: usize,
+    },
     /// A buffer could not be had.
     #[error("out of memory: {what} needs {} MiB on {device}: {advice}", bytes.div_ceil(1 << 20))]
     OutOfMemory {

@@ -9,7 +9,7 @@ use crate::diffusion::{
     CancelFlag, CounterNoise, EndTokens, Event, MaskedParams, MaskedSampler, NoiseSource, generate,
 };
 use crate::error::{Error, Result};
-use crate::model::{FlashAttention, MaskedDenoiser, MaskedModel};
+use crate::model::{Backbone as _, FlashAttention, MaskedDenoiser, MaskedModel};
 use crate::parallel;
 use crate::session::Answer;
 
@@ -106,9 +106,9 @@ impl MaskedSession {
         let canvas = length.behind(prompt.len())?;
         let text = prompt.len().saturating_add(canvas);
         if text > self.context {
-            return Err(Error::ContextFull {
+            return Err(Error::AnswerTooLong {
                 prompt: prompt.len(),
-                canvas,
+                answer: canvas,
                 context: self.context,
             });
         }
@@ -163,9 +163,11 @@ impl MaskedSession {
             params: params.clone(),
             mask: self.model.mask(),
         };
+        let model = Arc::clone(&self.model);
         let denoiser = self.begin(prompt, length)?;
         Ok(Answer {
-            generation: generate(denoiser, noise, &sampler, &end, cancel, on_event)?,
+            generation: generate(denoiser, noise, &sampler, &end, cancel, on_event)
+                .map_err(|error| model.file().explain(error))?,
             // Every step reads the prompt.
             reused: 0,
             prefill: Duration::ZERO,

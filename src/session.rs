@@ -209,7 +209,8 @@ impl Session {
             &self.end,
             cancel,
             on_event,
-        )?;
+        )
+        .map_err(|error| self.model().file().explain(error))?;
         Ok(Answer {
             generation,
             reused,

@@ -229,7 +229,9 @@ impl Member {
     ) -> Result<Fate> {
         let id = self.id;
         let on_event = &mut |event: Event<'_>| on_event(id, event);
-        self.canvas.end_step(&self.noise)?;
+        self.canvas
+            .end_step(&self.noise)
+            .map_err(|error| self.session.model().file().explain(error))?;
         self.answer.count_step(time);
         if on_event(Event::Draft(self.canvas.draft())).is_break() {
             return Ok(Fate::Ends);

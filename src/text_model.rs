@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::Token;
 use crate::chat::{ChatTemplate, Message, RenderOptions};
 use crate::diffusion::EndTokens;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::masked_session::{MaskedSession, MaskedSessionParams};
 use crate::model::{Backbone, EOS_LIST, MaskedModel, Model, ModelParams};
 use crate::session::{Session, SessionParams};
@@ -101,7 +101,7 @@ impl<M: Backbone> TextModel<M> {
     /// the template, such as `enable_thinking`.
     ///
     /// # Errors
-    /// The template refuses the messages, or the prompt cannot be tokenized.
+    /// The template refuses the messages or makes no text of them, or the prompt cannot be tokenized.
     pub fn chat_prompt(
         &self,
         template: &ChatTemplate,
@@ -116,7 +116,13 @@ impl<M: Backbone> TextModel<M> {
         };
         let text = template.render(messages, &options)?;
         // The template has written the special tokens out, the first one included.
-        self.vocab.tokenize(&text, false, true)
+        let tokens = self.vocab.tokenize(&text, false, true)?;
+        match tokens.is_empty() {
+            true => Err(Error::ChatTemplate(
+                "it makes no text of these messages: use another template".into(),
+            )),
+            false => Ok(tokens),
+        }
     }
 
     /// The tokens of a text without a template, behind the token that begins a sequence. Special

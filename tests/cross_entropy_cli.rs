@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Output;
 
 use assert_cmd::Command;
+use llama_diffusion::ggml::gguf::Gguf;
 use llama_diffusion::quantize::{FileType, Plan, QuantizeParams};
 use tempfile::TempDir;
 
@@ -85,6 +86,48 @@ fn right_answers_and_good_types_have_the_lower_cross_entropy() {
         table(&dir, &["wrong.jsonl", DEMO, "-t", "1", "-s", "2"]),
         wrong
     );
+}
+
+/// The demo model with scales that are not finite in one of its matrices.
+fn damaged(dir: &TempDir, tensor: &str) {
+    let mut bytes = fs::read(DEMO).unwrap();
+    let range = Gguf::open(Path::new(DEMO)).unwrap();
+    let range = range.tensor(tensor).unwrap().info.range.clone();
+    // Blocks of Q8_0: a scale in F16, and 32 bytes.
+    for block in bytes[range].chunks_exact_mut(34) {
+        block[..2].copy_from_slice(&0x7e00_u16.to_le_bytes());
+    }
+    fs::write(dir.path().join("damaged.gguf"), bytes).unwrap();
+}
+
+#[test]
+fn weights_that_are_not_finite_are_named() {
+    let dir = TempDir::new().unwrap();
+    save(&dir, "right.jsonl", &[RIGHT]);
+    for tensor in [
+        "blk.0.attn_q.weight",
+        "blk.3.ffn_gate_up_exps.weight",
+        "token_embd.weight",
+    ] {
+        damaged(&dir, tensor);
+        let named =
+            format!("error: damaged.gguf: tensor '{tensor}': has a value that is not finite");
+        let bench = assert_cmd::cargo::cargo_bin!("llama-diffusion-bench");
+        let cli = assert_cmd::cargo::cargo_bin!("llama-diffusion-cli");
+        for (program, line) in [
+            (cli, "cross-entropy right.jsonl damaged.gguf -t 1"),
+            (cli, "-m damaged.gguf -p Hello! -t 1 -s 1"),
+            (bench, "-m damaged.gguf -p 8 -t 1 -r 1 --steps 1"),
+        ] {
+            let mut command = Command::new(program);
+            let command = command.current_dir(&dir).args(line.split(' '));
+            let output = command.output().unwrap();
+            let stderr = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{tensor}: {line}: {stderr}");
+            assert!(stderr.contains(&named), "{tensor}: {line}: {stderr}");
+            assert!(output.stdout.is_empty(), "{tensor}: {line}");
+        }
+    }
 }
 
 #[test]

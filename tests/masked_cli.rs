@@ -161,10 +161,16 @@ fn what_cannot_work_is_named() {
         ),
         (
             "-p the -n 64 -c 32 --diffusion-eps 0.1",
-            &["raise the context size (-c)"],
+            &["-n: the prompt has 17 tokens", "raise -c"],
         ),
-        ("-p the --diffusion-eps 0.1 --top-p 0", &["--top-p: is 0,"]),
-        ("-p the --diffusion-eps 2", &["--diffusion-eps: is 2,"]),
+        (
+            "-p the --diffusion-eps 0.1 --top-p 0",
+            &["'0' for '--top-p <P>'", "more than 0.0"],
+        ),
+        (
+            "-p the --diffusion-eps 2",
+            &["'2' for '--diffusion-eps <F>'", "less than 1.0"],
+        ),
     ] {
         let output = models.run(MaskedFamily::Llada, line, "");
         assert_eq!(output.status.code(), Some(1), "{line}");
@@ -193,5 +199,20 @@ fn flags_of_canvas_models_are_warned_of() {
             stderr.contains(&format!("{flag} has no effect: ")),
             "{flag}: {stderr}"
         );
+    }
+}
+
+#[test]
+fn an_answer_beyond_the_context_names_the_flag() {
+    let models = Models::new();
+    for (line, flag) in [
+        ("-p the --diffusion-eps 0.1 -n 100000", "error: -n: "),
+        ("-p the --diffusion-eps 0.1 -ub 100000", "error: -ub: "),
+    ] {
+        let output = models.run(MaskedFamily::Dream, line, "");
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(flag) && said.contains("raise -c"), "{said}");
+        assert!(!said.contains("canvas"), "{said}");
     }
 }

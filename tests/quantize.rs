@@ -534,22 +534,23 @@ fn a_run_that_is_stopped_or_fails_leaves_nothing() {
     assert_eq!((shares.last(), entries()), (Some(&1.0), 2));
     Gguf::open(&output).unwrap();
 
-    let mut broken = Editable::tiny();
-    let tensor = broken
-        .tensors
-        .iter_mut()
-        .find(|t| t.name == "blk.1.attn_q.weight");
-    tensor.unwrap().data[400..404].copy_from_slice(&f32::INFINITY.to_le_bytes());
-    broken.save(&input);
+    let broken = Editable::tiny();
     let other = dir.path().join("other.gguf");
-    let error = run(&input, &other, on_one_thread(FileType::Q8_0))
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("blk.1.attn_q.weight") && error.contains("not finite"),
-        "{error}"
-    );
-    assert_eq!(entries(), 2);
+    // Converted, and copied.
+    for name in ["blk.1.attn_q.weight", "output_norm.weight"] {
+        let mut broken = broken.clone();
+        let tensor = broken.tensors.iter_mut().find(|t| t.name == name);
+        tensor.unwrap().data[200..204].copy_from_slice(&f32::INFINITY.to_le_bytes());
+        broken.save(&input);
+        let error = run(&input, &other, on_one_thread(FileType::Q8_0)).unwrap_err();
+        let error = error.to_string();
+        let named = format!("{}: tensor '{name}': rows", input.display());
+        assert!(
+            error.contains(&named) && error.contains("not finite"),
+            "{error}"
+        );
+        assert_eq!(entries(), 2);
+    }
 }
 
 /// A run that must fail, with what its message must say.
@@ -708,7 +709,23 @@ fn bad_overrides_and_importance_matrices_are_named() {
         "{error}"
     );
 
-    // Sums without counts, no sums at all, and the older format cut short.
+    // No columns or no counts, sums without counts, no sums at all, and the older format cut short.
+    for (sums, counts) in [([0, 2], [1, 2]), ([0, 2], [1, 0]), ([64, 2], [1, 0])] {
+        let mut writer = GgufWriter::new();
+        let name = "blk.0.attn_q.weight";
+        writer.tensor(format!("{name}.in_sum2"), &sums, TensorType::F32);
+        writer.tensor(format!("{name}.counts"), &counts, TensorType::F32);
+        let mut data = writer.begin(Vec::new()).unwrap();
+        for shape in [sums, counts] {
+            data.write(&vec![0; 4 * shape[0] * shape[1]]).unwrap();
+        }
+        fs::write(&file, data.finish().unwrap()).unwrap();
+        let error = ImportanceMatrix::open(&file).unwrap_err().to_string();
+        assert!(
+            error.contains(name) && error.contains("counts do not divide"),
+            "{error}"
+        );
+    }
     let mut writer = GgufWriter::new();
     writer.tensor("blk.0.attn_q.weight.in_sum2", &[64], TensorType::F32);
     let mut data = writer.begin(Vec::new()).unwrap();

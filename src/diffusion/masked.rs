@@ -266,11 +266,11 @@ impl Run for MaskedRun {
     fn end_step(&mut self, noise: &dyn NoiseSource) -> Result<()> {
         let open = self.open();
         if let Some(&position) = open.iter().find(|&&p| !self.entropy[p].is_finite()) {
-            return Err(Error::Ggml(format!(
-                "step {}: the entropy at position {position} is {}, so the logits are not finite: \
-                 the weights are damaged, or their type overflows on this device",
-                self.step, self.entropy[position]
-            )));
+            return Err(Error::NotFinite {
+                block: self.block,
+                step: self.step,
+                position,
+            });
         }
         let entropies: Vec<f32> = open.iter().map(|&p| self.entropy[p]).collect();
         self.mean_entropy = mean_entropy(&entropies);

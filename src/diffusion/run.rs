@@ -157,7 +157,7 @@ pub trait Run {
     /// Takes what the model wrote: keeps some of it, and decides whether the canvas is done.
     ///
     /// # Errors
-    /// [`Error::Ggml`](crate::Error::Ggml) if an entropy is not finite: sorting by it would mean nothing, and a canvas
+    /// [`Error::NotFinite`](crate::Error::NotFinite) if an entropy is not finite: sorting by it would mean nothing, and a canvas
     /// of arbitrary tokens would look like an answer. Those of `noise`.
     fn end_step(&mut self, noise: &dyn NoiseSource) -> Result<()>;
 

@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::ggml::convert::is_finite;
 use crate::ggml::gguf::{Gguf, Tensor, Value};
 use crate::ggml::kv_override::MetadataOverride;
 
@@ -158,6 +159,24 @@ impl ModelFile {
         self.tensors()
             .map(|(_, tensor)| tensor.info.range.len())
             .sum()
+    }
+
+    /// An error of a pass over this model: for logits that are not finite, the tensor that is the
+    /// cause, if there is one. All of the file is read for it.
+    pub fn explain(&self, error: Error) -> Error {
+        let Error::NotFinite { .. } = error else {
+            return error;
+        };
+        let damaged = self
+            .tensors()
+            .find(|(_, tensor)| !is_finite(tensor.info.ty, tensor.data));
+        damaged.map_or(error, |(_, tensor)| self.not_finite(&tensor.info.name))
+    }
+
+    pub(crate) fn not_finite(&self, name: &str) -> Error {
+        let problem =
+            "has a value that is not finite: the file is damaged, fetch or convert it again";
+        self.tensor_error(name, problem)
     }
 
     /// An [`Error::Tensor`] about a tensor of this model.

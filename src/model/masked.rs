@@ -304,9 +304,9 @@ impl MaskedDenoiser {
             ));
         }
         if prompt.len().saturating_add(canvas_len) > self.context.capacity() {
-            return Err(Error::ContextFull {
+            return Err(Error::AnswerTooLong {
                 prompt: prompt.len(),
-                canvas: canvas_len,
+                answer: canvas_len,
                 context: self.context.capacity(),
             });
         }

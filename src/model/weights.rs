@@ -356,8 +356,7 @@ impl Plan {
             if buffer_type.is_some() || check {
                 let data = part.data(&located.info);
                 if check && !is_finite(located.info.ty, &data) {
-                    let problem = "has a value that is not finite: the file is damaged, fetch or convert it again";
-                    return Err(file.tensor_error(&located.info.name, problem));
+                    return Err(file.not_finite(&located.info.name));
                 }
                 if let Some(buffer_type) = buffer_type {
                     match uploaders.get_mut(buffer_type) {

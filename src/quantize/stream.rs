@@ -1,6 +1,7 @@
 //! The data of one tensor on its way from file to file, a slab of rows at a time.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::ggml::convert::{from_f32, is_finite, to_f32};
@@ -37,6 +38,8 @@ impl From<Error> for Failure {
 /// A tensor and what shall become of it.
 #[derive(Clone, Copy)]
 pub(super) struct Conversion<'a> {
+    /// Of the old file, for messages.
+    pub(super) path: &'a Path,
     pub(super) tensor: Tensor<'a>,
     pub(super) ty: TensorType,
     /// Importances of the columns, matrix by matrix.
@@ -56,13 +59,21 @@ impl Conversion<'_> {
         let Tensor { info, data } = self.tensor;
         let rows: usize = info.shape[1..].iter().product();
         let [from, to] = self.row_bytes()?;
+        if data.is_empty() {
+            return Ok(());
+        }
         let part = (SLAB / info.shape[0]).max(1);
         let mut buffer = Vec::new();
         let mut first = 0;
         while first < rows {
             let slab = rows.min(first + part * threads) - first;
             if self.ty == info.ty {
-                out.write_all(&data[first * from..(first + slab) * from])?;
+                let rows = &data[first * from..(first + slab) * from];
+                if !is_finite(info.ty, rows) {
+                    let problem = "hold a number that is not finite";
+                    return Err(self.error(first, first + slab, problem.into()).into());
+                }
+                out.write_all(rows)?;
             } else {
                 buffer.resize(slab * to, 0);
                 self.convert_slab(first, slab.div_ceil(threads), &mut buffer)?;
@@ -132,10 +143,10 @@ impl Conversion<'_> {
     }
 
     fn error(&self, row: usize, next: usize, problem: String) -> Error {
-        Error::Ggml(format!(
-            "tensor '{}': rows {row} to {} {problem}",
-            self.tensor.info.name,
-            next - 1
-        ))
+        Error::Tensor {
+            path: self.path.to_owned(),
+            tensor: self.tensor.info.name.clone(),
+            problem: format!("rows {row} to {} {problem}", next - 1),
+        }
     }
 }

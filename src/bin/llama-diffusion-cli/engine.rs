@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 
 use llama_diffusion::model::Backbone;
 use llama_diffusion::{
-    Answer, CancelFlag, Event, MaskedModel, MaskedSession, Model, Result, Session, TextModel, Token,
+    Answer, AnswerLength, CancelFlag, Error, Event, MaskedModel, MaskedSession, Model, Result,
+    Session, TextModel, Token,
 };
 
 use crate::args::Args;
@@ -118,7 +119,24 @@ impl Engine for MaskedModel {
         on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Answer> {
         let (length, params) = args.masked(seed)?;
-        session.generate(prompt, length, &params, cancel, on_event)
+        let answer = session.generate(prompt, length, &params, cancel, on_event);
+        answer.map_err(|error| match error {
+            Error::AnswerTooLong {
+                prompt,
+                answer,
+                context,
+            } => Error::InvalidParameter {
+                parameter: match length {
+                    AnswerLength::Tokens(_) => "-n".into(),
+                    AnswerLength::Text(_) => "-ub".into(),
+                },
+                problem: format!(
+                    "the prompt has {prompt} tokens and the answer {answer}, but together they may \
+                     have {context}: lower it, shorten the prompt, or raise -c"
+                ),
+            },
+            error => error,
+        })
     }
 
     fn canvas_len(&self, answer: &Answer) -> usize {
