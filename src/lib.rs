@@ -24,7 +24,7 @@
 //! # fn main() -> llama_diffusion::Result<()> {
 //! let path = Path::new("model.gguf");
 //! let text = TextModel::load(path, &Default::default(), &mut |_| ControlFlow::Continue(()))?;
-//! let question = "Why is the sky blue?";
+//! let question = "What is the capital of Norway?";
 //! let prompt = match text.chat_template()? {
 //!     Some(template) => text.chat_prompt(&template, &[Message::new(Role::User, question)], Default::default())?,
 //!     None => text.raw_prompt(question)?,
@@ -57,6 +57,8 @@ pub mod quantize;
 mod session;
 mod session_batch;
 mod sys;
+#[doc(hidden)]
+pub mod temporary;
 mod text;
 mod text_model;
 #[allow(unsafe_code, reason = "libllama is C")]

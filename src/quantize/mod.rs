@@ -26,6 +26,7 @@ use crate::model::mix::Backbone;
 use crate::model::tensors::{Expected, TOKEN_EMBD, TensorTable, TensorUse};
 use crate::parallel;
 use crate::sys;
+use crate::temporary::Tracked;
 
 const ARCHITECTURE_KEY: &str = "general.architecture";
 
@@ -240,6 +241,7 @@ impl Plan {
         // Else the error would name the temporary file.
         fs::metadata(directory).map_err(Error::io(directory))?;
         let file = temporary_file(directory).map_err(Error::io(directory))?;
+        let _tracked = Tracked::new(file.path());
         let failed = |failure| match failure {
             Failure::Output(source) => self.output_error(output, source),
             Failure::Other(error) => error,
@@ -270,6 +272,7 @@ impl Plan {
                 _ => None,
             };
             let conversion = Conversion {
+                path: self.file.parts()[part].path(),
                 tensor,
                 ty: planned.to,
                 importance,
@@ -314,7 +317,9 @@ impl Plan {
 
     fn output_error(&self, output: &Path, source: io::Error) -> Error {
         let source = match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => io::Error::new(
+            io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge => io::Error::new(
                 source.kind(),
                 format!(
                     "{source}: the file needs {} MiB",

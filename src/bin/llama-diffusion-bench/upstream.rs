@@ -1,12 +1,10 @@
 //! libllama beside us: the same backbone as gemma4, measured in turn, so that the noise of the
 //! machine hits both.
 
-use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
-
 use llama_diffusion::Result;
 use llama_diffusion::ggml::upstream::{UpstreamModel, UpstreamParams};
 use llama_diffusion::model::synthetic::write_as_gemma4;
+use llama_diffusion::temporary::Tracked;
 use llama_diffusion::{Error, Token};
 use tempfile::TempDir;
 
@@ -26,40 +24,9 @@ pub struct Upstream {
     canvas: Vec<Token>,
     /// For each length of the prompt.
     lengths: Vec<Length>,
-    _file: TemporaryFile,
-}
-
-/// The directory of the model file, which is as large as the model: a signal must remove it, too.
-static DIRECTORY: Mutex<Option<TempDir>> = Mutex::new(None);
-
-/// Keeps the model file.
-struct TemporaryFile;
-
-impl TemporaryFile {
-    fn create(name: &str) -> Result<(Self, PathBuf)> {
-        let directory = tempfile::tempdir().map_err(|source| Error::Io {
-            path: std::env::temp_dir(),
-            source,
-        })?;
-        let path = directory.path().join(name);
-        *DIRECTORY.lock().unwrap_or_else(PoisonError::into_inner) = Some(directory);
-        Ok((Self, path))
-    }
-}
-
-impl Drop for TemporaryFile {
-    fn drop(&mut self) {
-        clean_up();
-    }
-}
-
-/// Removes the model file.
-pub fn clean_up() {
-    let directory = DIRECTORY
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take();
-    drop(directory);
+    /// Of the model file, which is as large as the model.
+    _directory: TempDir,
+    _tracked: Tracked,
 }
 
 /// Milliseconds of each round behind a prompt of one length.
@@ -77,10 +44,15 @@ struct Length {
 
 impl Upstream {
     pub fn new(bench: &Bench<'_>, threads: usize) -> Result<Self> {
-        let (file, path) = TemporaryFile::create("gemma4.gguf")?;
+        let directory = tempfile::tempdir().map_err(|source| Error::Io {
+            path: std::env::temp_dir(),
+            source,
+        })?;
+        let tracked = Tracked::new(directory.path());
+        let path = directory.path().join("gemma4.gguf");
         write_as_gemma4(bench.model.file(), &path)?;
         let hparams = bench.model.hparams();
-        let longest = bench.args.n_prompt.iter().max().copied().unwrap_or(0);
+        let longest = bench.args.prompts().into_iter().max().unwrap_or(0);
         let batch = bench.args.compute.batch().unwrap_or(256);
         let params = UpstreamParams {
             context: longest + hparams.canvas_length + DECODED,
@@ -99,7 +71,8 @@ impl Upstream {
             threads,
             canvas: tokens(hparams.canvas_length, hparams.vocab_size),
             lengths: Vec::new(),
-            _file: file,
+            _directory: directory,
+            _tracked: tracked,
         })
     }
 

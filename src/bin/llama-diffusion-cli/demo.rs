@@ -19,6 +19,7 @@ pub fn load(
     use std::io::Write as _;
 
     use llama_diffusion::Error;
+    use llama_diffusion::temporary::Tracked;
 
     use crate::shared::streams::tell;
 
@@ -30,19 +31,42 @@ pub fn load(
     tell(
         "no -m: using the small demo model, which knows a few kinds of questions only (models/README.md)",
     );
-    // libllama reads vocabularies only from files. The file is deleted when it is dropped, at the
-    // end of this function; a mapping of it stays valid.
     let failed = |source| Error::Io {
         path: std::env::temp_dir(),
         source,
     };
-    let mut file = tempfile::Builder::new()
+    // libllama reads vocabularies only from files. The name goes before anything is written where
+    // the file can be opened without it, so that nothing stays however this program ends. Elsewhere
+    // it goes at the end of this function; a mapping of the file stays valid.
+    let file = tempfile::Builder::new()
         .prefix("llama-diffusion-demo-")
         .suffix(".gguf")
-        .tempfile()
-        .map_err(failed)?;
+        .tempfile();
+    let (mut file, name) = file.map_err(failed)?.into_parts();
+    let _tracked = Tracked::new(&name);
+    let path = match nameless(&file) {
+        Some(path) => {
+            name.close().map_err(failed)?;
+            path
+        }
+        None => name.to_path_buf(),
+    };
     file.write_all(MODEL).map_err(failed)?;
-    TextModel::load(file.path(), params, progress)
+    TextModel::load(&path, params, progress)
+}
+
+/// Where an open file can be opened again without its name.
+#[cfg(all(feature = "demo-model", target_os = "linux"))]
+fn nameless(file: &std::fs::File) -> Option<std::path::PathBuf> {
+    use std::os::fd::AsRawFd as _;
+
+    let path = std::path::PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    path.exists().then_some(path)
+}
+
+#[cfg(all(feature = "demo-model", not(target_os = "linux")))]
+fn nameless(_: &std::fs::File) -> Option<std::path::PathBuf> {
+    None
 }
 
 /// Says what to do in a program without the demo model.

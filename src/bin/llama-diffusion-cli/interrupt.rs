@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use llama_diffusion::CancelFlag;
+use llama_diffusion::{CancelFlag, temporary};
 
 use crate::shared::signals::on_signal;
 use crate::view;
@@ -37,6 +37,7 @@ impl Interrupt {
         let handler = move |status| {
             STATUS.store(status, Ordering::Relaxed);
             if handled.waiting.load(Ordering::Relaxed) || handled.cancel.is_cancelled() {
+                temporary::remove_all();
                 view::exit(status);
             }
             handled.cancel.cancel();

@@ -1,6 +1,20 @@
 //! The signals that ask a program to end.
 
 use std::io;
+#[cfg(unix)]
+use std::sync::Arc;
+
+/// Makes a file beyond the user's limit (`ulimit -f`) an error of the write. It would end the program
+/// otherwise, before it can remove what it has written.
+#[cfg(unix)]
+pub fn report_large_files() {
+    // What is caught has no other effect. Where it cannot be caught, it is as without this.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
+}
+
+/// Only Unix has such a limit.
+#[cfg(not(unix))]
+pub fn report_large_files() {}
 
 /// Calls `handler` for each of them, from a thread of its own, with the exit status that tells which
 /// it was: 128 and its number.
