@@ -134,6 +134,20 @@ fn a_line_that_is_not_utf_8_does_not_end_a_chat() {
 }
 
 #[test]
+fn a_template_that_makes_no_text_is_named() {
+    let output = tool(&[
+        "-p",
+        QUESTION,
+        "--chat-template",
+        "{% if false %}x{% endif %}",
+    ]);
+    let output = { output }.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(said.contains("chat template: it makes no text"), "{said}");
+}
+
+#[test]
 fn an_empty_system_prompt_is_none() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("system.txt");
@@ -260,7 +274,10 @@ fn a_model_from_the_cache_of_hugging_face() {
             .env_remove("HF_HUB_CACHE");
         command.output().unwrap()
     };
-    assert_eq!(stdout(&run("me/demo:Q8_0")), ANSWER);
+    let found = run("me/demo:Q8_0");
+    assert_eq!(stdout(&found), ANSWER);
+    let opened = format!("model: {}\n", snapshot.join("demo-q8_0.gguf").display());
+    assert!(stderr(&found).contains(&opened), "{}", stderr(&found));
     let missing = run("me/demo");
     assert_eq!(missing.status.code(), Some(1));
     assert!(stderr(&missing).contains("hf download me/demo --include '*Q4_K_M*.gguf'"));

@@ -19,12 +19,12 @@ use llama_diffusion::{AnswerLength, DiffusionParams, MaskedParams, Overrides, Re
 
 pub use common::PromptSource;
 pub use output::{OutputArgs, PaceArgs};
-pub use values::whole;
 
 use crate::cross_entropy::CrossEntropyArgs;
-use crate::inert;
+use crate::inert::FLAGS;
 use crate::quantize::QuantizeArgs;
 use crate::shared::devices::SplitMode;
+use crate::shared::inert::environment;
 use crate::shared::spelling::{name_variable, respell};
 use crate::shared::streams::print;
 use chat::ChatArgs;
@@ -139,7 +139,9 @@ pub struct ReplayArgs {
 
 /// The command line's definition, with the flags that have no effect.
 fn definition() -> Command {
-    inert::define(Args::command()).mut_args(|arg| arg.hide_env_values(true))
+    FLAGS
+        .define(Args::command())
+        .mut_args(|arg| arg.hide_env_values(true))
 }
 
 impl Args {
@@ -154,7 +156,7 @@ impl Args {
             .try_get_matches_from_mut(line)
             .map_err(|error| name_variable(&command, error))?;
         let mut args = Self::from_arg_matches(&matches)?;
-        args.warnings = inert::warnings(&mut command, &matches)?;
+        args.warnings = FLAGS.warnings(&mut command, &matches, &environment)?;
         args.kind_warnings = KindWarnings::of(&command, &matches);
         args.settle(&matches);
         Ok(args)

@@ -14,6 +14,7 @@ use rustyline::{
 
 use crate::answer::Answerer;
 use crate::engine::Engine;
+use crate::input;
 use crate::interrupt::Interrupt;
 use crate::shared::streams::tell;
 
@@ -186,13 +187,13 @@ impl Input {
                 if count.map_err(|error| input_error(error.into()))? == 0 {
                     return Ok(Read::End);
                 }
-                Ok(match String::from_utf8(line) {
-                    Ok(text) => Read::Line(text.trim_end_matches(['\r', '\n']).to_owned()),
-                    Err(error) => Read::NoText(format!(
-                        "standard input, line {lines}: the byte at offset {} is not UTF-8",
-                        error.utf8_error().valid_up_to()
-                    )),
-                })
+                // No line of such an input is text.
+                let is_foreign = *lines == 1 && input::other_encoding(&line).is_some();
+                match input::text(line, &format!("standard input, line {lines}")) {
+                    Ok(text) => Ok(Read::Line(text.trim_end_matches(['\r', '\n']).to_owned())),
+                    Err(error) if is_foreign => Err(error),
+                    Err(error) => Ok(Read::NoText(error.to_string())),
+                }
             }
             Self::Terminal(editor) => match editor.readline("> ") {
                 Ok(line) => {

@@ -1,7 +1,6 @@
 //! `cross-entropy`: a table of how well models denoise known answers, for comparing types of
 //! weights.
 
-use std::fs;
 use std::mem;
 use std::path::{Path, PathBuf};
 
@@ -11,9 +10,9 @@ use llama_diffusion::{CancelFlag, Error, ModelParams, Result, SessionParams, Tex
 use serde::Deserialize;
 use serde_json::Map;
 
-use crate::args::whole;
+use crate::input;
 use crate::progress;
-use crate::shared::numbers::count;
+use crate::shared::numbers::whole;
 use crate::shared::streams::print;
 
 #[derive(Debug, clap::Args)]
@@ -34,11 +33,11 @@ pub struct CrossEntropyArgs {
         value_name = "N",
         default_value = "0",
         hide_default_value = true,
-        env = "LLAMA_ARG_THREADS", value_parser = whole::<i32>)]
+        env = "LLAMA_ARG_THREADS", value_parser = whole(i32::MIN..=i32::MAX))]
     threads: i32,
 
     /// Seed of the noise
-    #[arg(short, long, value_name = "SEED", default_value = "1", value_parser = count::<u64>)]
+    #[arg(short, long, value_name = "SEED", default_value = "1", value_parser = whole(0..=u64::MAX))]
     seed: u64,
 }
 
@@ -71,10 +70,7 @@ fn read(path: &Path) -> Result<Vec<(Vec<Message>, Message)>> {
         parameter: path.display().to_string(),
         problem,
     };
-    let text = fs::read_to_string(path).map_err(|source| Error::Io {
-        path: path.to_owned(),
-        source,
-    })?;
+    let text = input::file(path)?;
     let lines = text.lines().enumerate();
     let lines = lines.filter(|(_, line)| !line.trim().is_empty());
     let exchanges: Vec<_> = lines
@@ -128,11 +124,24 @@ pub fn run(args: &CrossEntropyArgs, cancel: &CancelFlag) -> Result<()> {
     let mut head = head();
     let mut first: Option<Vec<f64>> = None;
     for path in &args.models {
+        // Some products of damaged weights are finite, and wrong.
+        let params = ModelParams {
+            check_tensors: true,
+            ..ModelParams::default()
+        };
         let model = progress::show("loading", cancel, |progress| {
-            TextModel::load(path, &ModelParams::default(), progress)
+            TextModel::load(path, &params, progress)
         })?;
         let scores = progress::show("scoring", cancel, |progress| {
             scores(args, &model, &exchanges, progress)
+        })
+        .map_err(|error| match error {
+            // The one of several models.
+            Error::NotFinite { .. } => Error::Gguf {
+                path: path.clone(),
+                problem: error.to_string(),
+            },
+            error => error,
         })?;
         let means: Vec<f64> = scores.iter().map(Score::mean).collect();
         let first = first.get_or_insert_with(|| means.clone());

@@ -1,32 +1,12 @@
-//! Flags of llama.cpp that do nothing here. Those that cannot change an answer are taken, so that its
-//! command lines work; each use is answered by a warning, unless what it asks for is so anyway. Those
-//! that would change it are refused.
+//! The flags of llama.cpp that do nothing here.
 
-use clap::error::ErrorKind;
-use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use crate::shared::inert::Effect::{
+    Given, GivenUnlessOff, None as Without, NoneUnlessOff, Refused,
+};
+use crate::shared::inert::Flags;
 
-use crate::shared::compute::When;
-
-#[derive(Clone, Copy)]
-enum Effect {
-    /// What it asks for is always so.
-    Given,
-    /// Why it has none.
-    None(&'static str),
-    /// What is always so, and why `off` has no effect.
-    GivenUnlessOff(&'static str),
-    /// Why it has none, and `off` is always so.
-    NoneUnlessOff(&'static str),
-    /// Why an answer would be another one, and what to do.
-    Refused(&'static str),
-}
-
-use Effect::{Given, GivenUnlessOff, None as Without, NoneUnlessOff, Refused};
-
-/// Flags with what becomes of them. Each is written as llama.cpp's help has it: names, what values are
-/// called, and the variable of the environment.
-const FLAGS: &[(Effect, &[&str])] = &[
+/// All of them, by what becomes of them.
+pub const FLAGS: Flags = Flags(&[
     (
         GivenUnlessOff("canvas models have no other sampler than the entropy-bound one"),
         &["--diffusion-eb [on|off|auto]"],
@@ -49,24 +29,27 @@ const FLAGS: &[(Effect, &[&str])] = &[
             "--jinja LLAMA_ARG_JINJA",
             "--no-warmup",
             "--no-display-prompt",
-            "--perf",
-            "--show-timings",
-            "--offline",
-            "--no-log-prefix",
-            "--no-log-timestamps",
-            "--no-log-jsonl",
-            "--no-context-shift",
-            "--repack",
+            "--perf LLAMA_ARG_PERF",
+            "--show-timings LLAMA_ARG_SHOW_TIMINGS",
+            "--offline LLAMA_ARG_OFFLINE",
+            "--no-log-prefix !LLAMA_ARG_LOG_PREFIX",
+            "--no-log-timestamps !LLAMA_ARG_LOG_TIMESTAMPS",
+            "--no-log-jsonl !LLAMA_ARG_LOG_JSONL",
+            "--no-context-shift !LLAMA_ARG_CONTEXT_SHIFT",
+            "--repack LLAMA_ARG_REPACK",
             "--op-offload",
-            "--no-mmproj --no-mmproj-auto",
-            "--no-mmproj-offload",
-            "--no-skip-chat-parsing",
-            "--no-reasoning-preserve",
-            "--no-spec-draft-backend-sampling",
+            "--no-mmproj --no-mmproj-auto !LLAMA_ARG_MMPROJ_AUTO",
+            "--no-mmproj-offload !LLAMA_ARG_MMPROJ_OFFLOAD",
+            "--no-skip-chat-parsing !LLAMA_ARG_SKIP_CHAT_PARSING",
+            "--no-reasoning-preserve !LLAMA_ARG_REASONING_PRESERVE",
+            "--no-spec-draft-backend-sampling !LLAMA_ARG_SPEC_DRAFT_BACKEND_SAMPLING",
             "--simple-io",
         ],
     ),
-    (Without("chat templates are always Jinja"), &["--no-jinja"]),
+    (
+        Without("chat templates are always Jinja"),
+        &["--no-jinja !LLAMA_ARG_JINJA"],
+    ),
     (
         Without("this tool does not connect to RPC servers"),
         &["--rpc SERVERS LLAMA_ARG_RPC"],
@@ -79,14 +62,18 @@ const FLAGS: &[(Effect, &[&str])] = &[
     (
         Without("the lines behind an answer are always written to the standard error"),
         &[
-            "--no-perf",
-            "--no-show-timings",
+            "--no-perf !LLAMA_ARG_PERF",
+            "--no-show-timings !LLAMA_ARG_SHOW_TIMINGS",
             "-ptc --print-token-count N",
         ],
     ),
     (
         Without("log lines have one form"),
-        &["--log-prefix", "--log-timestamps", "--log-jsonl"],
+        &[
+            "--log-prefix LLAMA_ARG_LOG_PREFIX",
+            "--log-timestamps LLAMA_ARG_LOG_TIMESTAMPS",
+            "--log-jsonl LLAMA_ARG_LOG_JSONL",
+        ],
     ),
     (
         Without("prompts are not logged"),
@@ -114,11 +101,12 @@ const FLAGS: &[(Effect, &[&str])] = &[
     ),
     (
         Without("a text is never shifted: what does not fit the context is an error"),
-        &["--keep N", "--context-shift"],
+        &["--keep N", "--context-shift LLAMA_ARG_CONTEXT_SHIFT"],
     ),
     (
         Without("the size of the KV cache is that of -c, in one form"),
         &[
+            "-dt --defrag-thold N LLAMA_ARG_DEFRAG_THOLD",
             "-ctxcp --ctx-checkpoints --swa-checkpoints N LLAMA_ARG_CTX_CHECKPOINTS",
             "-cram --cache-ram N LLAMA_ARG_CACHE_RAM",
             "--prompt-cache FNAME",
@@ -128,12 +116,16 @@ const FLAGS: &[(Effect, &[&str])] = &[
     ),
     (
         Without("prompts are answered one after another"),
-        &["-np --parallel N", "-cb --cont-batching"],
+        &[
+            "-np --parallel N LLAMA_ARG_N_PARALLEL",
+            "-cb --cont-batching LLAMA_ARG_CONT_BATCHING",
+        ],
     ),
     (
         Without("ggml lays out the weights and chooses where operations run"),
         &[
-            "-nr --no-repack",
+            "--diffusion-cuda-mmq-max-x N",
+            "-nr --no-repack !LLAMA_ARG_REPACK",
             "--no-host LLAMA_ARG_NO_HOST",
             "--no-op-offload",
             "-lzm --lazy-mode [on|off|auto] LLAMA_ARG_LAZY_MODE",
@@ -187,7 +179,7 @@ const FLAGS: &[(Effect, &[&str])] = &[
     (
         Without("a canvas is denoised as a whole, without a draft model"),
         &[
-            "-hfd --hf-repo-draft -hfrd --spec-draft-hf REPO",
+            "-hfd --hf-repo-draft -hfrd --spec-draft-hf REPO LLAMA_ARG_SPEC_DRAFT_HF_REPO",
             "-td --threads-draft --spec-draft-threads N",
             "-tbd --threads-batch-draft --spec-draft-threads-batch N",
             "-Cd --cpu-mask-draft --spec-draft-cpu-mask M",
@@ -195,27 +187,28 @@ const FLAGS: &[(Effect, &[&str])] = &[
             "--cpu-strict-draft --spec-draft-cpu-strict 0|1",
             "--prio-draft --spec-draft-prio N",
             "--poll-draft --spec-draft-poll 0|1",
+            "-Crbd --cpu-range-batch-draft --spec-draft-cpu-range-batch LO-HI",
             "-Cbd --cpu-mask-batch-draft --spec-draft-cpu-mask-batch M",
             "--cpu-strict-batch-draft --spec-draft-cpu-strict-batch 0|1",
             "--prio-batch-draft --spec-draft-prio-batch N",
             "--poll-batch-draft --spec-draft-poll-batch 0|1",
-            "-ctkd --cache-type-k-draft --spec-draft-type-k TYPE",
-            "-ctvd --cache-type-v-draft --spec-draft-type-v TYPE",
+            "-ctkd --cache-type-k-draft --spec-draft-type-k TYPE LLAMA_ARG_SPEC_DRAFT_CACHE_TYPE_K",
+            "-ctvd --cache-type-v-draft --spec-draft-type-v TYPE LLAMA_ARG_SPEC_DRAFT_CACHE_TYPE_V",
             "-otd --override-tensor-draft --spec-draft-override-tensor REGEX=MEMORY",
-            "-cmoed --cpu-moe-draft --spec-draft-cpu-moe",
-            "-ncmoed --n-cpu-moe-draft --spec-draft-ncmoe --spec-draft-n-cpu-moe N",
-            "--spec-draft-n-max N",
-            "--spec-draft-n-min N",
-            "--spec-synth-len L",
-            "--spec-synth-rates RATES",
-            "--draft-p-split --spec-draft-p-split P",
-            "--draft-p-min --spec-draft-p-min P",
-            "--spec-draft-backend-sampling",
-            "--spec-draft-sampling HOW",
+            "-cmoed --cpu-moe-draft --spec-draft-cpu-moe LLAMA_ARG_SPEC_DRAFT_CPU_MOE",
+            "-ncmoed --n-cpu-moe-draft --spec-draft-ncmoe --spec-draft-n-cpu-moe N LLAMA_ARG_SPEC_DRAFT_N_CPU_MOE",
+            "--spec-draft-n-max N LLAMA_ARG_SPEC_DRAFT_N_MAX",
+            "--spec-draft-n-min N LLAMA_ARG_SPEC_DRAFT_N_MIN",
+            "--spec-synth-len L LLAMA_ARG_SPEC_SYNTH_LEN",
+            "--spec-synth-rates RATES LLAMA_ARG_SPEC_SYNTH_RATES",
+            "--draft-p-split --spec-draft-p-split P LLAMA_ARG_SPEC_DRAFT_P_SPLIT",
+            "--draft-p-min --spec-draft-p-min P LLAMA_ARG_SPEC_DRAFT_P_MIN",
+            "--spec-draft-backend-sampling LLAMA_ARG_SPEC_DRAFT_BACKEND_SAMPLING",
+            "--spec-draft-sampling HOW LLAMA_ARG_SPEC_DRAFT_SAMPLING",
             "-devd --device-draft --spec-draft-device NAMES",
-            "-ngld --gpu-layers-draft --n-gpu-layers-draft --spec-draft-ngl N",
-            "-md --model-draft --spec-draft-model FNAME",
-            "--spec-type TYPE",
+            "-ngld --gpu-layers-draft --n-gpu-layers-draft --spec-draft-ngl N LLAMA_ARG_N_GPU_LAYERS_DRAFT",
+            "-md --model-draft --spec-draft-model FNAME LLAMA_ARG_SPEC_DRAFT_MODEL",
+            "--spec-type TYPE LLAMA_ARG_SPEC_TYPE",
             "--spec-default",
             "--spec-ngram-mod-n-min N",
             "--spec-ngram-mod-n-max N",
@@ -229,27 +222,31 @@ const FLAGS: &[(Effect, &[&str])] = &[
             "--spec-ngram-map-k4v-size-n N",
             "--spec-ngram-map-k4v-size-m N",
             "--spec-ngram-map-k4v-min-hits N",
-            "--draft --draft-n --draft-max N",
-            "--draft-min --draft-n-min N",
+            "--draft --draft-n --draft-max N LLAMA_ARG_DRAFT_MAX",
+            "--draft-min --draft-n-min N LLAMA_ARG_DRAFT_MIN",
         ],
     ),
     (
         Without("images are not read"),
         &[
-            "-mm --mmproj FILE",
-            "-mmu --mmproj-url URL",
-            "--mmproj-auto",
-            "--mmproj-offload",
-            "--image-min-tokens N",
-            "--image-max-tokens N",
-            "--video-fps N",
-            "--video-timestamp-interval N",
-            "--video-ffmpeg-dir DIR",
+            "-mm --mmproj FILE LLAMA_ARG_MMPROJ",
+            "-mmdev --mmproj-device DEVICE",
+            "-mmu --mmproj-url URL LLAMA_ARG_MMPROJ_URL",
+            "--mmproj-auto LLAMA_ARG_MMPROJ_AUTO",
+            "--mmproj-offload LLAMA_ARG_MMPROJ_OFFLOAD",
+            "--image-min-tokens N LLAMA_ARG_IMAGE_MIN_TOKENS",
+            "--image-max-tokens N LLAMA_ARG_IMAGE_MAX_TOKENS",
+            "--video-fps N LLAMA_ARG_VIDEO_FPS",
+            "--video-timestamp-interval N LLAMA_ARG_VIDEO_TIMESTAMP_INTERVAL",
+            "--video-ffmpeg-dir DIR LLAMA_ARG_VIDEO_FFMPEG_DIR",
         ],
     ),
     (
         Without("thoughts are told from the answer by the model's own tokens"),
-        &["--reasoning-format FORMAT", "--skip-chat-parsing"],
+        &[
+            "--reasoning-format FORMAT LLAMA_ARG_THINK",
+            "--skip-chat-parsing LLAMA_ARG_SKIP_CHAT_PARSING",
+        ],
     ),
     (
         Refused("give text with -p"),
@@ -278,17 +275,17 @@ const FLAGS: &[(Effect, &[&str])] = &[
     (
         Refused("positions are those that the model was trained for"),
         &[
-            "--rope-scaling TYPE",
-            "--rope-scale N",
-            "--rope-freq-base N",
-            "--rope-freq-scale N",
-            "--yarn-orig-ctx N",
-            "--yarn-ext-factor N",
-            "--yarn-attn-factor N",
-            "--yarn-beta-slow N",
-            "--yarn-beta-fast N",
-            "-gan --grp-attn-n N",
-            "-gaw --grp-attn-w N",
+            "--rope-scaling TYPE LLAMA_ARG_ROPE_SCALING_TYPE",
+            "--rope-scale N LLAMA_ARG_ROPE_SCALE",
+            "--rope-freq-base N LLAMA_ARG_ROPE_FREQ_BASE",
+            "--rope-freq-scale N LLAMA_ARG_ROPE_FREQ_SCALE",
+            "--yarn-orig-ctx N LLAMA_ARG_YARN_ORIG_CTX",
+            "--yarn-ext-factor N LLAMA_ARG_YARN_EXT_FACTOR",
+            "--yarn-attn-factor N LLAMA_ARG_YARN_ATTN_FACTOR",
+            "--yarn-beta-slow N LLAMA_ARG_YARN_BETA_SLOW",
+            "--yarn-beta-fast N LLAMA_ARG_YARN_BETA_FAST",
+            "-gan --grp-attn-n N LLAMA_ARG_GRP_ATTN_N",
+            "-gaw --grp-attn-w N LLAMA_ARG_GRP_ATTN_W",
         ],
     ),
     (
@@ -317,13 +314,13 @@ const FLAGS: &[(Effect, &[&str])] = &[
     ),
     (
         Refused(
-            "--no-thinking asks the model not to think, and --chat-template-kwargs may say more",
+            "--no-thinking asks the model not to think, and --chat-template-kwargs may say more LLAMA_ARG_CHAT_TEMPLATE_KWARGS",
         ),
         &[
-            "--reasoning-effort LEVEL",
-            "--reasoning-budget N",
-            "--reasoning-budget-message MESSAGE",
-            "--reasoning-preserve",
+            "--reasoning-effort LEVEL LLAMA_ARG_REASONING_EFFORT",
+            "--reasoning-budget N LLAMA_ARG_THINK_BUDGET",
+            "--reasoning-budget-message MESSAGE LLAMA_ARG_THINK_BUDGET_MESSAGE",
+            "--reasoning-preserve LLAMA_ARG_REASONING_PRESERVE",
         ],
     ),
     (
@@ -337,7 +334,7 @@ const FLAGS: &[(Effect, &[&str])] = &[
     (
         Refused("give a model file with -m: this tool downloads nothing"),
         &[
-            "-dr --docker-repo REPO",
+            "-dr --docker-repo REPO LLAMA_ARG_DOCKER_REPO",
             "--server-base URL",
             "--gpt-oss-20b-default",
             "--gpt-oss-120b-default",
@@ -346,134 +343,4 @@ const FLAGS: &[(Effect, &[&str])] = &[
         ],
     ),
     (Refused("look with: hf cache ls"), &["-cl --cache-list"]),
-];
-
-/// A flag, as it is written above.
-struct Inert {
-    effect: Effect,
-    /// The first long one names it.
-    longs: Vec<&'static str>,
-    /// Of one letter.
-    short: Option<char>,
-    values: Vec<&'static str>,
-    env: Option<&'static str>,
-}
-
-fn flags() -> impl Iterator<Item = Inert> {
-    let each = |&(effect, flags): &'static (Effect, &'static [&'static str])| {
-        flags.iter().map(move |flag| Inert::read(effect, flag))
-    };
-    FLAGS.iter().flat_map(each)
-}
-
-impl Inert {
-    fn read(effect: Effect, text: &'static str) -> Self {
-        let mut flag = Self {
-            effect,
-            longs: Vec::new(),
-            short: None,
-            values: Vec::new(),
-            env: None,
-        };
-        let mut later = Vec::new();
-        for word in text.split(' ') {
-            if let Some(long) = word.strip_prefix("--") {
-                flag.longs.push(long);
-            } else if let Some(name) = word.strip_prefix('-') {
-                let mut letters = name.chars();
-                match (letters.next(), letters.next()) {
-                    (Some(letter), None) => flag.short = Some(letter),
-                    // Respelled with two dashes.
-                    _ => later.push(name),
-                }
-            } else if word.starts_with("LLAMA_ARG_") {
-                flag.env = Some(word);
-            } else {
-                flag.values.push(word);
-            }
-        }
-        flag.longs.extend(later);
-        flag
-    }
-
-    fn name(&self) -> &'static str {
-        self.longs[0]
-    }
-
-    fn is_switch(&self) -> bool {
-        self.values
-            .first()
-            .is_some_and(|name| name.starts_with('['))
-    }
-
-    fn arg(&self) -> Arg {
-        let help = match self.effect {
-            Given => "Always so",
-            Without(why) | GivenUnlessOff(why) | NoneUnlessOff(why) | Refused(why) => why,
-        };
-        let mut arg = Arg::new(self.name())
-            .long(self.name())
-            .aliases(self.longs[1..].iter().copied())
-            .help(help)
-            // They would bury those that do something.
-            .hide(true);
-        if let Some(letter) = self.short {
-            arg = arg.short(letter);
-        }
-        if let Some(env) = self.env {
-            arg = arg.env(env);
-        }
-        match self.values.len() {
-            0 => {
-                let parser = clap::builder::BoolishValueParser::new();
-                arg.action(ArgAction::SetTrue).value_parser(parser)
-            }
-            _ if self.is_switch() => arg.value_name("WHEN").value_parser(value_parser!(When)),
-            count => arg
-                .value_names(self.values.clone())
-                .num_args(count)
-                .value_parser(value_parser!(String)),
-        }
-    }
-
-    /// How the user named it, if so, and why that was in vain.
-    fn use_in_vain(&self, matches: &ArgMatches) -> Option<(String, &'static str)> {
-        let is_off = || matches.get_one::<When>(self.name()) == Some(&When::Off);
-        let why = match self.effect {
-            Given => return None,
-            Without(why) | Refused(why) => why,
-            GivenUnlessOff(why) => is_off().then_some(why)?,
-            NoneUnlessOff(why) => (!is_off()).then_some(why)?,
-        };
-        let name = match (matches.value_source(self.name())?, self.env) {
-            (ValueSource::CommandLine, _) => format!("--{}", self.name()),
-            (ValueSource::EnvVariable, Some(env)) => env.to_owned(),
-            _ => return None,
-        };
-        Some((name, why))
-    }
-}
-
-/// Adds the flags to those that do something.
-pub fn define(command: Command) -> Command {
-    command.args(flags().map(|flag| flag.arg()))
-}
-
-/// A line for each flag that was used in vain.
-///
-/// # Errors
-/// One without which the answer is another one.
-pub fn warnings(command: &mut Command, matches: &ArgMatches) -> Result<Vec<String>, clap::Error> {
-    let mut lines = Vec::new();
-    for flag in flags() {
-        let Some((name, why)) = flag.use_in_vain(matches) else {
-            continue;
-        };
-        if let Refused(_) = flag.effect {
-            let problem = format!("{name} is not supported here: {why}");
-            return Err(command.error(ErrorKind::UnknownArgument, problem));
-        }
-        lines.push(format!("{name} has no effect: {why}"));
-    }
-    Ok(lines)
-}
+]);

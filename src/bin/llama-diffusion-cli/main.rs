@@ -6,8 +6,8 @@ mod chat;
 mod cross_entropy;
 mod demo;
 mod engine;
-mod hub;
 mod inert;
+mod input;
 mod interrupt;
 mod overwrite;
 mod progress;
@@ -45,6 +45,7 @@ const ERROR: u8 = 1;
 
 fn main() -> ExitCode {
     view::make_way_for_panics();
+    shared::signals::report_large_files();
     let mut args = match Args::parse_from_line(std::env::args_os()) {
         Ok(args) => args,
         Err(message) => {
@@ -180,6 +181,9 @@ enum Loaded {
 fn load(args: &Args, cancel: &CancelFlag) -> Result<Loaded> {
     let path = args.placement.model()?;
     let placement = args.placement.params();
+    if let Some(path) = path.as_ref().filter(|_| args.placement.is_from_cache()) {
+        tell(format_args!("model: {}", path.display()));
+    }
     args.placement.devices.warn()?;
     progress::show("loading", cancel, |progress| match &path {
         Some(path) if is_masked(&ModelFile::open(path)?)? => {

@@ -1,16 +1,12 @@
 //! What the user asks: the text of flags, files and the standard input, put into the chat template.
 
-use std::fs;
-use std::io::{self, IsTerminal as _, Read as _};
-use std::path::{Path, PathBuf};
-
 use llama_diffusion::chat::{ChatTemplate, Message, Role};
 use llama_diffusion::model::Backbone;
 use llama_diffusion::{Error, Result, TextModel, Token};
 use serde_json::{Map, Value};
 
 use crate::args::{Args, PromptSource};
-use crate::shared::streams::tell;
+use crate::input;
 
 /// The first message of the user, if the command line or a pipe has one.
 ///
@@ -18,11 +14,11 @@ use crate::shared::streams::tell;
 /// It is empty, a file cannot be read, or it is not UTF-8.
 pub fn first_message(args: &Args, chat: bool) -> Result<Option<String>> {
     let text = match args.common.prompt() {
-        Some(PromptSource::Text(text)) => text,
-        Some(PromptSource::File(path)) => without_last_newline(read_text(&path)?),
+        Some(PromptSource::Text(text)) => input::without_mark(text),
+        Some(PromptSource::File(path)) => input::without_last_line_end(input::file(&path)?),
         // Each line is a message.
         None if chat => return Ok(None),
-        None => without_last_newline(read_stdin()?),
+        None => input::without_last_line_end(input::stdin()?),
     };
     match text.is_empty() {
         true => Err(error("prompt (-p, -f or standard input)", "it is empty")),
@@ -59,11 +55,11 @@ impl Setting {
                 ));
             }
             (Some(source), _) => Some(ChatTemplate::new(source)?),
-            (None, Some(path)) => Some(ChatTemplate::new(&read_text(path)?)?),
+            (None, Some(path)) => Some(ChatTemplate::new(&input::file(path)?)?),
             (None, None) => None,
         };
         let system = match &chat.system_prompt_file {
-            Some(path) => Some(without_last_newline(read_text(path)?)),
+            Some(path) => Some(input::without_last_line_end(input::file(path)?)),
             None => args.system(),
         };
         // An empty one is none, as for llama.cpp.
@@ -122,43 +118,6 @@ impl Setting {
             (None, _) => Err(error("prompt", "without a chat template it is one message")),
         }
     }
-}
-
-fn read_text(path: &Path) -> Result<String> {
-    let bytes = fs::read(path).map_err(|source| Error::Io {
-        path: path.to_owned(),
-        source,
-    })?;
-    utf8(bytes, &path.display().to_string())
-}
-
-fn read_stdin() -> Result<String> {
-    if io::stdin().is_terminal() {
-        tell("the prompt is what you type; Ctrl-D at the beginning of a line ends it");
-    }
-    let mut bytes = Vec::new();
-    io::stdin()
-        .lock()
-        .read_to_end(&mut bytes)
-        .map_err(|source| Error::Io {
-            path: PathBuf::from("standard input"),
-            source,
-        })?;
-    utf8(bytes, "standard input")
-}
-
-fn utf8(bytes: Vec<u8>, name: &str) -> Result<String> {
-    String::from_utf8(bytes).map_err(|invalid| {
-        let position = invalid.utf8_error().valid_up_to();
-        error(name, format!("the byte at offset {position} is not UTF-8"))
-    })
-}
-
-fn without_last_newline(mut text: String) -> String {
-    if text.ends_with('\n') {
-        text.pop();
-    }
-    text
 }
 
 fn error(parameter: impl Into<String>, problem: impl Into<String>) -> Error {

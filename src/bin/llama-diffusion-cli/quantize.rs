@@ -13,9 +13,8 @@ use llama_diffusion::quantize::{
 use llama_diffusion::{CancelFlag, Result};
 use regex::Regex;
 
-use crate::args::whole;
 use crate::progress;
-use crate::shared::numbers::count;
+use crate::shared::numbers::whole;
 use crate::shared::streams::tell;
 
 const EMBEDDING: &str = "token_embd.weight";
@@ -36,11 +35,11 @@ pub struct QuantizeArgs {
     file_type: FileType,
 
     /// Threads, as for llama-quantize
-    #[arg(value_name = "NTHREADS", conflicts_with = "threads", value_parser = count::<usize>)]
+    #[arg(value_name = "NTHREADS", conflicts_with = "threads", value_parser = whole(0..=usize::MAX))]
     nthreads: Option<usize>,
 
     /// Threads [default: one for each core]
-    #[arg(short, long, value_name = "N", value_parser = whole::<i32>)]
+    #[arg(short, long, value_name = "N", value_parser = whole(i32::MIN..=i32::MAX))]
     threads: Option<i32>,
 
     /// Importance matrix of llama-imatrix, in GGUF or its older format: errors where activations

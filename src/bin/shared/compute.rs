@@ -4,18 +4,18 @@ use clap::ValueEnum;
 use clap::builder::BoolishValueParser;
 use llama_diffusion::{Error, FlashAttention, KvType, Result};
 
-use super::numbers::count;
+use super::numbers::whole;
 
 /// How passes are computed.
 #[derive(Debug, clap::Args)]
 pub struct ComputeArgs {
     /// Most tokens of a prompt that are encoded in one pass
-    #[arg(short, long, value_name = "N", env = "LLAMA_ARG_BATCH", value_parser = count::<usize>)]
+    #[arg(short, long, value_name = "N", env = "LLAMA_ARG_BATCH", value_parser = whole(0..=usize::MAX))]
     batch_size: Option<usize>,
 
     /// As --batch-size; the smaller one counts. For a masked model, the tokens of prompt and answer
     /// together (default 512), unless -n is given [-ub]
-    #[arg(long, value_name = "N", env = "LLAMA_ARG_UBATCH", value_parser = count::<usize>)]
+    #[arg(long, value_name = "N", env = "LLAMA_ARG_UBATCH", value_parser = whole(0..=usize::MAX))]
     pub ubatch_size: Option<usize>,
 
     /// Element type of the KV cache: f16, f32 or q8_0 [-ctk]

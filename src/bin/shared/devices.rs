@@ -5,7 +5,7 @@ use clap::builder::BoolishValueParser;
 use llama_diffusion::{Device, Error, ModelParams, TensorOverride};
 use regex::Regex;
 
-use super::numbers::count;
+use super::numbers::{real, whole};
 use super::streams::print;
 
 /// Where a model lies.
@@ -35,7 +35,7 @@ pub struct DeviceArgs {
         long,
         value_name = "INDEX",
         default_value = "0",
-        env = "LLAMA_ARG_MAIN_GPU", value_parser = count::<usize>)]
+        env = "LLAMA_ARG_MAIN_GPU", value_parser = whole(0..=usize::MAX))]
     pub main_gpu: usize,
 
     /// Shares of the layers for each GPU, separated by commas [-ts]
@@ -57,7 +57,7 @@ pub struct DeviceArgs {
         value_name = "N",
         default_value = "0",
         hide_default_value = true,
-        env = "LLAMA_ARG_N_CPU_MOE", value_parser = count::<usize>)]
+        env = "LLAMA_ARG_N_CPU_MOE", value_parser = whole(0..=usize::MAX))]
     pub n_cpu_moe: usize,
 
     /// Keep the tensors whose names match a regular expression in that memory; several are
@@ -92,10 +92,9 @@ pub struct Layers(pub Option<usize>);
 fn parse_layers(text: &str) -> Result<Layers, String> {
     match text {
         "auto" | "all" | "-1" => Ok(Layers(None)),
-        _ => text
-            .parse()
+        _ => whole(0..=usize::MAX)(text)
             .map(|layers| Layers(Some(layers)))
-            .map_err(|_| "-ngl takes a number of layers, auto or all".into()),
+            .map_err(|range| format!("{range}, auto or all")),
     }
 }
 
@@ -107,8 +106,8 @@ pub struct Shares(pub Vec<f32>);
 fn parse_shares(text: &str) -> Result<Shares, String> {
     let parts = text.split([',', '/']).filter(|part| !part.is_empty());
     let shares = parts.map(|part| {
-        let is_no = |_| format!("'{part}' is no number: give shares such as 3,1");
-        part.trim().parse().map_err(is_no)
+        let refuse = |range| format!("'{part}': {range}, as in 3,1");
+        real(0.0..)(part.trim()).map_err(refuse)
     });
     shares.collect::<Result<_, _>>().map(Shares)
 }

@@ -2,6 +2,8 @@
 
 pub mod compute;
 pub mod devices;
+pub mod hub;
+pub mod inert;
 pub mod numbers;
 pub mod signals;
 pub mod spelling;

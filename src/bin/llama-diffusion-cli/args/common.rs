@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use llama_diffusion::{MaskedSessionParams, Result, SessionParams};
 
 use super::escape::unescape;
-use super::values::{Limit, Seed, parse_limit, parse_seed, whole};
+use super::values::{Limit, Seed, parse_limit, parse_seed};
 use crate::shared::compute::{ComputeArgs, When};
-use crate::shared::numbers::count;
+use crate::shared::numbers::whole;
 
 /// What every run may need.
 #[derive(Debug, clap::Args)]
@@ -38,7 +38,7 @@ pub struct CommonArgs {
 
     /// Tokens that prompt and answer may have together, 0 for what the model was trained for.
     /// Default: the same, at most 8192
-    #[arg(short, long, value_name = "N", env = "LLAMA_ARG_CTX_SIZE", value_parser = count::<usize>)]
+    #[arg(short, long, value_name = "N", env = "LLAMA_ARG_CTX_SIZE", value_parser = whole(0..=usize::MAX))]
     ctx_size: Option<usize>,
 
     /// Threads of the CPU; 0 or less is one for each core, fewer for a small model
@@ -48,7 +48,7 @@ pub struct CommonArgs {
         value_name = "N",
         default_value = "0",
         hide_default_value = true,
-        env = "LLAMA_ARG_THREADS", value_parser = whole::<i32>)]
+        env = "LLAMA_ARG_THREADS", value_parser = whole(i32::MIN..=i32::MAX))]
     threads: i32,
 
     /// The same for passes over a prompt; 0 or less is as many as -t [-tb]
@@ -57,11 +57,11 @@ pub struct CommonArgs {
         value_name = "N",
         default_value = "0",
         hide_default_value = true,
-        env = "LLAMA_ARG_THREADS_BATCH", value_parser = whole::<i32>)]
+        env = "LLAMA_ARG_THREADS_BATCH", value_parser = whole(i32::MIN..=i32::MAX))]
     threads_batch: i32,
 
-    /// Seed of the randomness, -1 for a random one. The same seed gives the same answer, whatever
-    /// the number of threads
+    /// Seed of the randomness, -1 for a random one. The same seed gives the same answer with any
+    /// number of threads; -b, -ub, -fa, -ctk, -ctv and another device may change it
     #[arg(short, long, value_name = "SEED", default_value = "-1", value_parser = parse_seed)]
     seed: Seed,
 

@@ -7,8 +7,8 @@ use llama_diffusion::diffusion::candidates::Filter;
 use llama_diffusion::diffusion::{Algorithm, TransferSchedule};
 use llama_diffusion::{AnswerLength, MaskedParams, Result};
 
-use super::values::{Limit, whole};
-use crate::shared::numbers::count;
+use super::values::{ABOVE_0, Limit};
+use crate::shared::numbers::{real, whole};
 
 /// Denoising steps unless the user says more.
 const DEFAULT_STEPS: u32 = 128;
@@ -25,8 +25,7 @@ pub struct MaskedArgs {
         long = "diffusion-eps",
         value_name = "F",
         default_value = "0",
-        hide_default_value = true
-    )]
+        hide_default_value = true, value_parser = real(0.0..1.0))]
     eps: f32,
 
     /// Block schedule, with blocks of so many tokens. They divide -n (or -ub without -n), and the
@@ -35,7 +34,7 @@ pub struct MaskedArgs {
         long = "diffusion-block-length",
         value_name = "N",
         default_value = "0",
-        hide_default_value = true, value_parser = count::<usize>)]
+        hide_default_value = true, value_parser = whole(0..=usize::MAX))]
     block_length: usize,
 
     /// Which tokens are unmasked first: 0 any, each with the schedule's probability, 1 of least
@@ -49,18 +48,19 @@ pub struct MaskedArgs {
     algorithm: String,
 
     /// Temperature of that choice; 0 takes the best
-    #[arg(long = "diffusion-alg-temp", value_name = "T", default_value = "0")]
+    #[arg(long = "diffusion-alg-temp", value_name = "T", default_value = "0", value_parser = real(0.0..))]
     alg_temp: f32,
 
     /// Classifier-free guidance; above 0, each step is two passes
-    #[arg(long = "diffusion-cfg-scale", value_name = "F", default_value = "0")]
+    #[arg(long = "diffusion-cfg-scale", value_name = "F", default_value = "0", value_parser = real(0.0..))]
     cfg_scale: f32,
 
     /// 1 draws by Gumbel noise, as LLaDA does; 0 by the inverse CDF
     #[arg(
         long = "diffusion-add-gumbel-noise",
         value_name = "0|1",
-        default_value = "0"
+        default_value = "0",
+        value_parser = real(..)
     )]
     gumbel_noise: f32,
 
@@ -70,12 +70,12 @@ pub struct MaskedArgs {
         visible_alias = "temperature",
         value_name = "T",
         default_value = "0.8",
-        env = "LLAMA_ARG_TEMPERATURE"
+        env = "LLAMA_ARG_TEMPERATURE", value_parser = real(..)
     )]
     temp: f32,
 
     /// Draw from the most likely tokens only, so many; 0 is all
-    #[arg(long, value_name = "N", default_value = "40", env = "LLAMA_ARG_TOP_K", value_parser = whole::<i64>)]
+    #[arg(long, value_name = "N", default_value = "40", env = "LLAMA_ARG_TOP_K", value_parser = whole(i64::MIN..=i64::MAX))]
     top_k: i64,
 
     /// Draw from the most likely tokens only that have this probability together; 1 is all
@@ -83,7 +83,7 @@ pub struct MaskedArgs {
         long,
         value_name = "P",
         default_value = "0.95",
-        env = "LLAMA_ARG_TOP_P"
+        env = "LLAMA_ARG_TOP_P", value_parser = real(ABOVE_0)
     )]
     top_p: f32,
 }

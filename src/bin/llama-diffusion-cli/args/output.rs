@@ -8,6 +8,7 @@ use clap_complete::Shell;
 use tracing::level_filters::LevelFilter;
 
 use crate::shared::compute::When;
+use crate::shared::numbers::whole;
 use crate::shared::streams::without_colors;
 
 /// Which drafts are shown, and for how long.
@@ -15,7 +16,7 @@ use crate::shared::streams::without_colors;
 #[command(next_help_heading = "Output")]
 pub struct PaceArgs {
     /// Show every N-th step only
-    #[arg(long = "diffusion-visual-interval", value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long = "diffusion-visual-interval", value_name = "N", default_value = "1", value_parser = whole(1..=u32::MAX))]
     pub interval: u32,
 
     /// Milliseconds for which each draft is shown at least; the times that are reported do not
@@ -23,7 +24,8 @@ pub struct PaceArgs {
     #[arg(
         long = "diffusion-visual-delay",
         value_name = "MS",
-        default_value = "0"
+        default_value = "0",
+        value_parser = whole(0..=u64::MAX)
     )]
     pub delay: u64,
 }
@@ -73,7 +75,7 @@ pub struct OutputArgs {
     pub verbose: bool,
 
     /// How much is logged: 0 nothing, 1 errors, 2 warnings, 3 information, 4 all [-lv]
-    #[arg(long, visible_alias = "verbosity", value_name = "N", default_value = "2", env = either("LLAMA_ARG_LOG_VERBOSITY", "LLAMA_LOG_VERBOSITY"))]
+    #[arg(long, visible_alias = "verbosity", value_name = "N", default_value = "2", value_parser = whole(0..=u8::MAX), env = either("LLAMA_ARG_LOG_VERBOSITY", "LLAMA_LOG_VERBOSITY"))]
     log_verbosity: u8,
 
     /// Write the log to a file instead of the standard error

@@ -7,8 +7,8 @@ use clap::builder::BoolishValueParser;
 use llama_diffusion::{Error, MetadataOverride, ModelParams, Result};
 
 use super::values::parse_metadata;
-use crate::hub;
 use crate::shared::devices::DeviceArgs;
+use crate::shared::hub;
 
 /// Where the model comes from and where it lies.
 #[derive(Debug, clap::Args)]
@@ -120,6 +120,11 @@ impl PlacementArgs {
             }),
             (None, None, None) => Ok(None),
         }
+    }
+
+    /// Whether the model was found in the cache, under a name that the user does not know.
+    pub fn is_from_cache(&self) -> bool {
+        self.model.is_none() && self.hf_repo.is_some()
     }
 
     /// Where the model lies, and what is asked of loading it.

@@ -1,9 +1,14 @@
 //! Kinds of values that flags take, and how they are read.
 
-use std::str::FromStr;
+use std::ops::Bound;
 
 use llama_diffusion::{MetadataOverride, MetadataValue};
 use serde_json::{Map, Value};
+
+use crate::shared::numbers::whole;
+
+/// What is above 0.
+pub const ABOVE_0: (Bound<f32>, Bound<f32>) = (Bound::Excluded(0.0), Bound::Unbounded);
 
 /// Variables for a chat template.
 #[derive(Clone, Debug)]
@@ -15,20 +20,16 @@ pub fn parse_variables(text: &str) -> Result<Variables, String> {
         .map_err(|error| format!("this is no JSON object: {error}"))
 }
 
-/// A number that may be negative.
-pub fn whole<T: FromStr>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|_| "give a whole number".into())
-}
-
 /// A number of tokens, or none.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit(pub Option<usize>);
 
 pub fn parse_limit(text: &str) -> Result<Limit, String> {
-    match text.parse::<i64>() {
-        Ok(-1) => Ok(Limit(None)),
-        Ok(count @ 1..) => Ok(Limit(usize::try_from(count).ok())),
-        _ => Err("-n takes 1 or more tokens, or -1 for no limit".into()),
+    match text {
+        "-1" => Ok(Limit(None)),
+        _ => whole(1..=usize::MAX)(text)
+            .map(|count| Limit(Some(count)))
+            .map_err(|range| format!("{range}, or -1 for no limit")),
     }
 }
 
@@ -38,10 +39,9 @@ pub struct Seed(pub Option<u64>);
 pub fn parse_seed(text: &str) -> Result<Seed, String> {
     match text {
         "-1" => Ok(Seed(None)),
-        _ => text
-            .parse()
+        _ => whole(0..=u64::MAX)(text)
             .map(|seed| Seed(Some(seed)))
-            .map_err(|_| "-s takes 0 to 18446744073709551615, or -1 for a random seed".into()),
+            .map_err(|range| format!("{range}, or -1 for a random seed")),
     }
 }
 
@@ -50,15 +50,21 @@ pub fn parse_metadata(text: &str) -> Result<MetadataOverride, String> {
         || "--override-kv takes KEY=TYPE:VALUE, such as diffusion.eb_max_steps=int:32".to_owned();
     let (key, typed) = text.split_once('=').ok_or_else(wrong)?;
     let (ty, value) = typed.split_once(':').ok_or_else(wrong)?;
-    let is_no = |kind: &str| format!("'{value}' is no {kind}");
+    let refuse = |wanted: String| format!("'{value}' for {key}: {wanted}");
     let value = match ty {
-        "int" => MetadataValue::Integer(value.parse().map_err(|_| is_no("whole number"))?),
-        "float" => MetadataValue::Float(value.parse().map_err(|_| is_no("number"))?),
-        "bool" => MetadataValue::Bool(
-            value
-                .parse()
-                .map_err(|_| is_no("bool: give true or false"))?,
-        ),
+        "int" => whole(i64::MIN..=i64::MAX)(value)
+            .map(MetadataValue::Integer)
+            .map_err(refuse)?,
+        "float" => value
+            .parse()
+            .ok()
+            .filter(|number: &f64| number.is_finite())
+            .map(MetadataValue::Float)
+            .ok_or_else(|| refuse("give a number that is finite".into()))?,
+        "bool" => value
+            .parse()
+            .map(MetadataValue::Bool)
+            .map_err(|_| refuse("give true or false".into()))?,
         "str" => MetadataValue::Text(value.to_owned()),
         _ => {
             return Err(format!(

@@ -1,13 +1,13 @@
 //! Reading a recording. Whatever is in the file, what is read can be shown.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use llama_diffusion::diffusion::{Draft, FinishedCanvas, NewCanvas};
 use llama_diffusion::{Error, Result, Token};
 
 use super::{FORMAT, Line, RecordedCanvas, RecordedDraft, RecordedStart};
+use crate::input;
 use crate::thinking::Channel;
 
 /// What `--record` wrote.
@@ -63,15 +63,8 @@ impl Recording {
     /// # Errors
     /// The file cannot be read or is not a recording, or lines in its middle are missing.
     pub fn read(path: &Path) -> Result<Self> {
-        let bytes = fs::read(path).map_err(|source| Error::Io {
-            path: path.to_owned(),
-            source,
-        })?;
+        let text = input::file(path)?;
         let bad = |problem| bad(path, problem);
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let at = error.utf8_error().valid_up_to();
-            bad(format!("the byte at offset {at} is not UTF-8"))
-        })?;
         if text.is_empty() {
             return Err(bad("it is empty".into()));
         }
