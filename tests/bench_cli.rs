@@ -3,6 +3,8 @@
 use std::process::Output;
 
 use assert_cmd::Command;
+use llama_diffusion::ggml::types::TensorType;
+use llama_diffusion::model::synthetic::{Geometry, WeightTypes, write_synthetic};
 use serde_json::Value;
 
 /// Runs the tool. One thread: the tests themselves run side by side.
@@ -148,9 +150,30 @@ fn wrong_arguments_are_named() {
         (&["-m", "no/such.gguf"], &["no/such.gguf"]),
         (
             &["--synthetic", "tiny:f16", "-r", "0"],
-            &["--repetitions", "at least 1"],
+            &["--repetitions", "from 1 to"],
         ),
         (&["--synthetic", "tiny:f16", "-p", "x"], &["--n-prompt"]),
+        (
+            &["--synthetic", "tiny:f16", "-p", "9-1"],
+            &["'9-1'", "range"],
+        ),
+        (
+            &["--synthetic", "tiny:f16", "-pg", "8,8"],
+            &["--pg", "answer s"],
+        ),
+        (
+            &["--synthetic", "tiny:f16", "-d", "8"],
+            &["--n-depth", "-p"],
+        ),
+        (
+            &["--synthetic", "tiny:f16", "-lm", "none"],
+            &["--load-mode", "--no-mmap"],
+        ),
+        (
+            &["--synthetic", "tiny:f16", "-ngl", "0", "-ngl", "1"],
+            &["--gpu-layers", "multiple times"],
+        ),
+        (&["--synthetic", "tiny:f16", "-o", "sql"], &["'sql'", "md"]),
         (&["--synthetic", "tiny:f16", "-nglx", "1"], &["-nglx"]),
         (&["--synthetic", "tiny:f16", "-dev", "GPU7"], &["GPU7"]),
         (&["--synthetic", "tiny:f16", "-ctk", "f32"], &["-ctv"]),
@@ -166,6 +189,86 @@ fn wrong_arguments_are_named() {
             );
         }
     }
+}
+
+/// Which model was measured how.
+fn tests_of(args: &[&str]) -> Vec<String> {
+    let report = json(args);
+    let row = |row: &Value| {
+        format!(
+            "{} {} {}",
+            row["model"].as_str().unwrap(),
+            row["n_threads"],
+            row["test"].as_str().unwrap()
+        )
+    };
+    report["tests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(row)
+        .collect()
+}
+
+#[test]
+fn lists_and_ranges_are_those_of_llama_bench() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("model.gguf");
+    let types = WeightTypes::Uniform(TensorType::F32);
+    write_synthetic(&file, &Geometry::tiny(), types, 1).unwrap();
+    let file = file.to_str().unwrap();
+    // Several models, a file among them.
+    assert_eq!(
+        tests_of(&["-m", file, "-p", "8", "-n", "0"]),
+        ["model.gguf 1 pp8", "tiny:q8_0 1 pp8"]
+    );
+    // Answers of so many tokens in whole canvases; a prompt is reported once.
+    assert_eq!(
+        tests_of(&["-p", "4-8+4", "-n", "16,17", "-n", "0"]),
+        [
+            "tiny:q8_0 1 pp4",
+            "tiny:q8_0 1 dn16x3 @ 4",
+            "tiny:q8_0 1 dn2x16x3 @ 4",
+            "tiny:q8_0 1 pp8",
+            "tiny:q8_0 1 dn16x3 @ 8",
+            "tiny:q8_0 1 dn2x16x3 @ 8",
+        ]
+    );
+    assert_eq!(
+        tests_of(&["-p", "0", "-t", "1-2"]),
+        [
+            "tiny:q8_0 1 dn16x3 @ 0",
+            "tiny:q8_0 1 dn16x3 @ 0",
+            "tiny:q8_0 2 dn16x3 @ 0"
+        ]
+    );
+}
+
+#[test]
+fn flags_of_llama_bench_are_known() {
+    let flags = "-nkvo 1|-nkvo 0|--repack 1|--no-host 0|-embd 0|-nopo 0|--offline|--delay 0|--progress|-oe csv";
+    let inert = "--numa distribute|--prio 2|-C 0x1|--cpu-strict 1|--poll 50|-fitt 512|-fitc 4096|-rpc h:1|-hft x|-embd 1";
+    for (lines, warned) in [(flags, 0), (inert, 1)] {
+        for line in lines.split('|') {
+            let flag: Vec<&str> = line.split(' ').collect();
+            let output = bench(&[&TINY[..], &["-p", "0", "-n", "0"], &flag].concat());
+            let said = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(0), "{line}: {said}");
+            assert_eq!(
+                said.matches("has no effect").count(),
+                warned,
+                "{line}: {said}"
+            );
+        }
+    }
+    let output = bench(&[&TINY[..], &["-p", "4", "-oe", "csv", "--progress"]].concat());
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("tiny:q8_0: 1 threads, prompt of 4 tokens"),
+        "{said}"
+    );
+    assert!(said.contains("model,model_size,"), "{said}");
+    assert!(text(&output.stdout).starts_with("| model"), "{said}");
 }
 
 #[test]

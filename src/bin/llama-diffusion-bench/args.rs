@@ -4,65 +4,113 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::builder::RangedU64ValueParser;
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{ArgAction, Command, CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
 use llama_diffusion::model::synthetic::{Geometry, WeightTypes};
+use llama_diffusion::{Error, Result};
 
+use crate::inert::FLAGS;
+use crate::lists::{self, Numbers, numbers_from};
 use crate::shared::compute::{ComputeArgs, When};
 use crate::shared::devices::DeviceArgs;
-use crate::shared::numbers::count;
+use crate::shared::hub;
+use crate::shared::inert::environment;
+use crate::shared::numbers::whole;
 use crate::shared::spelling::{name_variable, respell};
+use crate::shared::streams::tell;
 
 /// Measures how fast a DiffusionGemma model reads prompts and denoises canvases.
 ///
-/// Every combination of -p, -t and -fa is one test: a prompt of that many tokens is encoded (pp), then
-/// canvases are denoised behind it (dn), each in exactly --steps steps. --synthetic needs no file:
-/// the weights are made where they are used.
+/// Every combination of -m, -p, -n, -t and -fa is one test: a prompt of that many tokens is encoded
+/// (pp), then canvases are denoised after it (dn), each in exactly --steps steps. --synthetic needs no
+/// file: the weights are made where they are used.
 ///
-/// Flags may be spelled as for llama-bench, with a single dash (-ngl, -fa).
+/// Flags may be spelled as for llama-bench, with a single dash (-ngl, -fa). Lists are separated by
+/// commas, or the flag is given again; 1-4, 0-512+128 and 64-512*2 are ranges of numbers. The other
+/// flags of llama-bench have no effect, and a warning says so, or are refused by name.
 #[derive(Debug, Parser)]
-#[command(
-    name = "llama-diffusion-bench",
-    version,
-    max_term_width = 100,
-    args_override_self = true
-)]
+#[command(name = "llama-diffusion-bench", version, max_term_width = 100)]
 pub struct Args {
-    /// Model file (GGUF), the first part of a split one
-    #[arg(short, long, value_name = "FILE", env = "LLAMA_ARG_MODEL")]
-    pub model: Option<PathBuf>,
+    /// Model files (GGUF), of a split one the first part
+    #[arg(
+        short,
+        long,
+        value_name = "FILE,…",
+        value_delimiter = ',',
+        env = "LLAMA_ARG_MODEL"
+    )]
+    model: Vec<PathBuf>,
 
-    /// Random weights instead of a file: a geometry (tiny, small, 200m, 26b-a4b) and the type of
+    /// Model files in Hugging Face's cache [-hf]
+    #[arg(
+        long,
+        value_name = "USER/MODEL[:QUANT],…",
+        value_delimiter = ',',
+        env = "LLAMA_ARG_HF_REPO"
+    )]
+    hf_repo: Vec<String>,
+
+    /// File in the repository of --hf-repo, instead of one by its quantization [-hff]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "hf_repo",
+        env = "LLAMA_ARG_HF_FILE"
+    )]
+    hf_file: Option<String>,
+
+    /// Random weights instead of files: a geometry (tiny, small, 200m, 26b-a4b) and the type of
     /// its weights, such as 26b-a4b:q4_k_m or 200m:q8_0
-    #[arg(long, value_name = "GEOMETRY:TYPE", conflicts_with = "model")]
-    pub synthetic: Option<Synthetic>,
+    #[arg(long, value_name = "GEOMETRY:TYPE,…", value_delimiter = ',')]
+    synthetic: Vec<Synthetic>,
 
-    /// Lengths of the prompt, separated by commas; 0 denoises behind nothing
+    /// Lengths of the prompt; 0 denoises after nothing
     #[arg(
         short = 'p',
         long,
         value_name = "N,…",
         value_delimiter = ',',
-        default_value = "512", value_parser = count::<usize>)]
-    pub n_prompt: Vec<usize>,
+        default_value = "512",
+        value_parser = numbers_from(0)
+    )]
+    n_prompt: Vec<Numbers>,
 
-    /// Canvases of an answer
-    #[arg(long, value_name = "N", default_value = "1", value_parser = at_least_one)]
-    pub canvases: usize,
+    /// Tokens of the answer: as many canvases as hold them; 0 reads the prompt only. Default: one
+    /// canvas
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "N,…",
+        value_delimiter = ',',
+        conflicts_with = "canvases",
+        value_parser = numbers_from(0)
+    )]
+    n_gen: Vec<Numbers>,
+
+    /// Canvases of the answer, instead of its tokens
+    #[arg(long, value_name = "N", value_parser = whole(1..=usize::MAX))]
+    canvases: Option<usize>,
 
     /// Denoising steps of each canvas
-    #[arg(long, value_name = "N", default_value = "8", value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value = "8", value_parser = whole(1..=usize::MAX))]
     pub steps: usize,
 
     /// Sequences that are denoised together
-    #[arg(long, value_name = "N", default_value = "1", value_parser = RangedU64ValueParser::<usize>::new().range(1..=256))]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = whole(1_usize..=256))]
     pub parallel: usize,
 
-    /// Threads of the CPU, separated by commas. Default: one for each core
-    #[arg(short, long, value_name = "N,…", value_delimiter = ',', value_parser = at_least_one, env = "LLAMA_ARG_THREADS")]
-    pub threads: Vec<usize>,
+    /// Threads of the CPU. Default: one for each core
+    #[arg(
+        short,
+        long,
+        value_name = "N,…",
+        value_delimiter = ',',
+        value_parser = numbers_from(1),
+        env = "LLAMA_ARG_THREADS"
+    )]
+    threads: Vec<Numbers>,
 
-    /// Fused attention, separated by commas: auto uses it where the devices have it [-fa]
+    /// Fused attention: auto uses it where the devices have it [-fa]
     #[arg(
         long,
         value_name = "WHEN,…",
@@ -76,7 +124,7 @@ pub struct Args {
     pub flash_attn: Vec<When>,
 
     /// How often each test is repeated
-    #[arg(short, long, value_name = "N", default_value = "5", value_parser = at_least_one)]
+    #[arg(short, long, value_name = "N", default_value = "5", value_parser = whole(1..=usize::MAX))]
     pub repetitions: usize,
 
     /// Leave out the first, untimed repetition
@@ -93,9 +141,21 @@ pub struct Args {
     #[arg(long, conflicts_with = "parallel")]
     pub compare_upstream: bool,
 
+    /// Seconds to wait before each test
+    #[arg(long, value_name = "SECONDS", default_value = "0", hide_default_value = true, value_parser = whole(0..=u32::MAX))]
+    pub delay: u32,
+
+    /// Name each test on the standard error before it runs
+    #[arg(long)]
+    pub progress: bool,
+
     /// How results are printed
     #[arg(short, long, value_name = "FORMAT", default_value = "md")]
     pub output: Format,
+
+    /// Print the results to the standard error, too, in this format [-oe]
+    #[arg(long, alias = "oe", value_name = "FORMAT")]
+    pub output_err: Option<Format>,
 
     /// Print the devices and end
     #[arg(long)]
@@ -104,6 +164,10 @@ pub struct Args {
     /// Say more about what happens
     #[arg(short, long)]
     pub verbose: bool,
+
+    /// A line for each flag that was used in vain.
+    #[arg(skip)]
+    pub warnings: Vec<String>,
 
     #[command(flatten, next_help_heading = "Computation")]
     pub compute: ComputeArgs,
@@ -149,11 +213,24 @@ impl FromStr for Synthetic {
     }
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(count @ 1..) => Ok(count),
-        _ => Err("give a number of at least 1".into()),
-    }
+/// A model to measure.
+pub enum Source {
+    File(PathBuf),
+    Synthetic(Synthetic),
+}
+
+/// The command line's definition, with the flags that have no effect.
+fn definition() -> Command {
+    let command = FLAGS.define(Args::command());
+    let command = command.mut_args(|arg| arg.hide_env_values(true));
+    // A switch of the other tools has a value for llama-bench.
+    command.mut_arg("no_kv_offload", |arg| {
+        arg.action(ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_value("false")
+            .default_missing_value("true")
+    })
 }
 
 impl Args {
@@ -162,16 +239,63 @@ impl Args {
     /// # Errors
     /// What clap has to say, which may be the help that was asked for.
     pub fn parse_from_line(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        let mut command = Self::command().mut_args(|arg| arg.hide_env_values(true));
+        let mut command = definition();
         let line = respell(&command, line);
         let matches = command
             .try_get_matches_from_mut(line)
             .map_err(|error| name_variable(&command, error))?;
         let mut args = Self::from_arg_matches(&matches)?;
-        if args.threads.is_empty() {
-            let cores = std::thread::available_parallelism().map_or(1, usize::from);
-            args.threads.push(cores);
+        let chosen = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
+        if !chosen("model") && (chosen("synthetic") || chosen("hf_repo")) {
+            args.model.clear();
         }
+        args.warnings = FLAGS.warnings(&mut command, &matches, &environment)?;
         Ok(args)
+    }
+
+    /// The models, in the order in which the flags are listed.
+    ///
+    /// # Errors
+    /// None was chosen, or one is not in the cache.
+    pub fn sources(&self) -> Result<Vec<Source>> {
+        let files = self.model.iter().cloned().map(Source::File);
+        let mut sources: Vec<Source> = files.collect();
+        for repo in &self.hf_repo {
+            let path = hub::find(repo, self.hf_file.as_deref())?;
+            tell(format_args!("model: {}", path.display()));
+            sources.push(Source::File(path));
+        }
+        sources.extend(self.synthetic.iter().cloned().map(Source::Synthetic));
+        match sources.is_empty() {
+            true => Err(Error::InvalidParameter {
+                parameter: "model".into(),
+                problem: "give a file with -m, or random weights with --synthetic 200m:q8_0".into(),
+            }),
+            false => Ok(sources),
+        }
+    }
+
+    /// Lengths of the prompt.
+    pub fn prompts(&self) -> Vec<usize> {
+        lists::all(&self.n_prompt)
+    }
+
+    /// Canvases of the answers, of a model with canvases of `length` tokens.
+    pub fn answers(&self, length: usize) -> Vec<usize> {
+        match self.n_gen.is_empty() {
+            true => vec![self.canvases.unwrap_or(1)],
+            false => {
+                let tokens = lists::all(&self.n_gen).into_iter();
+                tokens.map(|count| count.div_ceil(length)).collect()
+            }
+        }
+    }
+
+    /// Numbers of threads.
+    pub fn threads(&self) -> Vec<usize> {
+        match self.threads.is_empty() {
+            true => vec![std::thread::available_parallelism().map_or(1, usize::from)],
+            false => lists::all(&self.threads),
+        }
     }
 }

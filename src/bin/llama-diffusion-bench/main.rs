@@ -2,6 +2,8 @@
 
 mod args;
 mod cost;
+mod inert;
+mod lists;
 mod output;
 mod run;
 #[path = "../shared/mod.rs"]
@@ -10,22 +12,24 @@ mod stats;
 mod upstream;
 
 use std::io::IsTerminal as _;
+use std::mem;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use llama_diffusion::model::synthetic::synthetic_file;
-use llama_diffusion::{Error, Model, Result};
+use llama_diffusion::{Model, Result, temporary};
 use tracing::level_filters::LevelFilter;
 
-use args::Args;
-use output::{Report, print};
-use run::{Bench, Setting};
-use shared::streams::{tell, without_colors};
+use args::{Args, Source};
+use output::{Report, text};
+use run::{Bench, Setting, Work};
+use shared::streams::{self, tell, tell_part, without_colors};
 
 const ERROR: u8 = 1;
 
 fn main() -> ExitCode {
+    shared::signals::report_large_files();
     let args = match Args::parse_from_line(std::env::args_os()) {
         Ok(args) => args,
         Err(message) => {
@@ -49,7 +53,7 @@ fn main() -> ExitCode {
         .without_time()
         .init();
     let end = |status: u8| {
-        upstream::clean_up();
+        temporary::remove_all();
         std::process::exit(status.into());
     };
     if let Err(error) = shared::signals::on_signal(end) {
@@ -68,56 +72,77 @@ fn run(args: &Args) -> Result<()> {
     if args.list_devices {
         return shared::devices::list();
     }
-    let (name, model) = load(args)?;
+    for warning in &args.warnings {
+        tracing::warn!("{warning}");
+    }
+    let sources = args.sources()?;
+    args.devices.warn()?;
+    let mut report = Report::default();
+    for source in &sources {
+        measure(args, source, &mut report)?;
+    }
+    if let Some(format) = args.output_err {
+        tell_part(text(&report, format)?);
+    }
+    streams::print(&text(&report, args.output)?)
+}
+
+/// Runs all tests of a model.
+fn measure(args: &Args, source: &Source, report: &mut Report) -> Result<()> {
+    let (name, model) = load(args, source)?;
     let bench = Bench {
         args,
         name,
         model: Arc::new(model),
     };
-    let mut report = Report::default();
-    let settings = args.threads.iter().flat_map(|&threads| {
+    let settings = args.threads().into_iter().flat_map(|threads| {
         let with = move |&flash_attn| Setting {
             threads,
             flash_attn,
         };
         args.flash_attn.iter().map(with)
     });
+    let answers = args.answers(bench.model.hparams().canvas_length);
     for setting in settings {
         let mut upstream = match args.compare_upstream {
             true => Some(upstream::Upstream::new(&bench, setting.threads)?),
             false => None,
         };
-        for &prompt in &args.n_prompt {
-            bench.test(setting, prompt, upstream.as_mut(), &mut report)?;
+        for prompt in args.prompts() {
+            // A prompt is read before each of the answers, and reported once.
+            let mut reads = prompt > 0;
+            for &canvases in &answers {
+                let work = Work {
+                    prompt,
+                    reads: mem::take(&mut reads),
+                    canvases,
+                };
+                bench.test(setting, work, upstream.as_mut(), report)?;
+            }
         }
         if let Some(upstream) = upstream {
             report.comparisons.extend(upstream.compare(&bench));
         }
         if args.profile {
-            bench.profile(setting, &mut report)?;
+            bench.profile(setting, report)?;
         }
     }
-    print(&report, args.output)
+    Ok(())
 }
 
-fn load(args: &Args) -> Result<(String, Model)> {
-    args.devices.warn()?;
+fn load(args: &Args, source: &Source) -> Result<(String, Model)> {
     let params = args.devices.params();
     let progress = &mut |_: f32| ControlFlow::Continue(());
-    match (&args.model, &args.synthetic) {
-        (_, Some(synthetic)) => {
+    match source {
+        Source::Synthetic(synthetic) => {
             let file = synthetic_file(&synthetic.geometry, synthetic.types, 1)?;
             let model = Model::from_file(file, &params, progress)?;
             Ok((synthetic.name.clone(), model))
         }
-        (Some(path), None) => {
+        Source::File(path) => {
             let name = path.file_name().unwrap_or(path.as_os_str());
             let name = name.to_string_lossy().into_owned();
             Ok((name, Model::load(path, &params, progress)?))
         }
-        (None, None) => Err(Error::InvalidParameter {
-            parameter: "model".into(),
-            problem: "give a file with -m, or random weights with --synthetic 200m:q8_0".into(),
-        }),
     }
 }

@@ -110,11 +110,11 @@ pub struct Report {
     pub comparisons: Vec<ComparisonRow>,
 }
 
-/// Prints all results to the standard output.
+/// All results, as they are printed.
 ///
 /// # Errors
-/// It cannot be written to.
-pub fn print(report: &Report, format: Format) -> Result<()> {
+/// A number cannot be written in the format.
+pub fn text(report: &Report, format: Format) -> Result<String> {
     let mut out = Vec::new();
     let written = match format {
         Format::Json => json_pretty(&mut out, report),
@@ -123,7 +123,7 @@ pub fn print(report: &Report, format: Format) -> Result<()> {
         Format::Md => markdown(&mut out, report),
     };
     written.map_err(streams::output_error)?;
-    streams::print(&String::from_utf8_lossy(&out))
+    Ok(String::from_utf8_lossy(&out).into_owned())
 }
 
 fn json_pretty(out: &mut impl Write, report: &Report) -> io::Result<()> {
@@ -208,10 +208,14 @@ fn markdown(out: &mut impl Write, report: &Report) -> io::Result<()> {
         "t/forward",
     ];
     table(out, &heads, 6, tests.collect())?;
-    for tests in report
-        .parts
-        .chunk_by(|a, b| (a.n_threads, &a.test) == (b.n_threads, &b.test))
-    {
+    // Where several models were measured, the other tables say which.
+    let models = report.tests.windows(2).any(|r| r[0].model != r[1].model);
+    let of_model = |model: &str, text: String| match models {
+        true => format!("{model}: {text}"),
+        false => text,
+    };
+    let key = |row: &PartRow| (row.model.clone(), row.n_threads, row.test.clone());
+    for tests in report.parts.chunk_by(|a, b| key(a) == key(b)) {
         let parts = tests.iter().map(|row| {
             vec![
                 row.part.clone(),
@@ -220,12 +224,13 @@ fn markdown(out: &mut impl Write, report: &Report) -> io::Result<()> {
             ]
         });
         let title = format!("{}, {} threads", tests[0].test, tests[0].n_threads);
+        let title = of_model(&tests[0].model, title);
         writeln!(out)?;
         table(out, &[title.as_str(), "ms", "%"], 1, parts.collect())?;
     }
     let floors = report.profiles.iter().map(|row| {
         vec![
-            row.test.clone(),
+            of_model(&row.model, row.test.clone()),
             row.n_threads.to_string(),
             format!("{:.2}", row.step_ms),
             format!("{:.2}", row.bytes_floor_ms),
@@ -255,7 +260,7 @@ fn markdown(out: &mut impl Write, report: &Report) -> io::Result<()> {
     section(out, &heads, floors.collect())?;
     let comparisons = report.comparisons.iter().map(|row| {
         vec![
-            row.n_prompt.to_string(),
+            of_model(&row.model, row.n_prompt.to_string()),
             row.n_threads.to_string(),
             format!("{:.2}", row.step_ms),
             format!("{:.2}", row.upstream_canvas_ms),

@@ -2,19 +2,21 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use llama_diffusion::diffusion::{Denoiser as _, StepInput, StepOutput};
 use llama_diffusion::model::profile::{Part, Profile};
 use llama_diffusion::model::{
     BatchMember, CanvasBatch, Counters, DenoiserParams, SequenceDenoiser,
 };
-use llama_diffusion::{Device, Model, Result, Token};
+use llama_diffusion::{Device, Error, Model, Result, Token};
 
 use crate::args::Args;
 use crate::cost::Cost;
 use crate::output::{PartRow, ProfileRow, Report, TestRow};
 use crate::shared::compute::When;
+use crate::shared::streams::tell;
 use crate::stats::Spread;
 use crate::upstream::Upstream;
 
@@ -42,6 +44,17 @@ pub struct Bench<'a> {
 pub struct Setting {
     pub threads: usize,
     pub flash_attn: When,
+}
+
+/// What one test does.
+#[derive(Clone, Copy, Debug)]
+pub struct Work {
+    /// Tokens of the prompt.
+    pub prompt: usize,
+    /// Whether the time of reading it is a result.
+    pub reads: bool,
+    /// Canvases of the answer; without any, the prompt is all there is.
+    pub canvases: usize,
 }
 
 /// Milliseconds of one repetition.
@@ -84,11 +97,11 @@ impl Drawn {
 const TEMPERATURE: f32 = 0.6;
 
 impl Runner {
-    fn new(bench: &Bench<'_>, setting: Setting, prompt: usize) -> Result<Self> {
+    fn new(bench: &Bench<'_>, setting: Setting, prompt: usize, canvases: usize) -> Result<Self> {
         let hparams = bench.model.hparams();
         let n = hparams.canvas_length;
         let params = DenoiserParams {
-            context: (prompt + bench.args.canvases * n).max(n + 1),
+            context: canvases.saturating_mul(n).saturating_add(prompt).max(n + 1),
             batch: bench.args.compute.batch().unwrap_or(n.max(256)),
             threads: setting.threads,
             prefill_threads: setting.threads,
@@ -178,26 +191,50 @@ impl Runner {
                 times.push(time(|| self.step())?);
             }
         }
+        self.check_logits(canvases, steps)?;
         Ok(Sample {
             prefill,
             steps: times,
             commits,
         })
     }
+
+    /// The time of a model that computes nothing would mean nothing.
+    fn check_logits(&self, canvases: usize, steps: usize) -> Result<()> {
+        let entropies = self.drawn.iter().flat_map(|drawn| drawn.entropy.iter());
+        let Some(position) = entropies.enumerate().find(|(_, h)| !h.is_finite()) else {
+            return Ok(());
+        };
+        let error = Error::NotFinite {
+            block: canvases.saturating_sub(1) as u32,
+            step: steps.saturating_sub(1) as u32,
+            position: position.0 % self.canvas.len(),
+        };
+        Err(self.sequences[0].model().file().explain(error))
+    }
 }
 
 impl Bench<'_> {
-    /// Measures prompts of one length, and canvases behind them; libllama in turn, if it is there.
+    /// Measures a prompt and the canvases after it; libllama in turn, if it is there.
     pub fn test(
         &self,
         setting: Setting,
-        prompt: usize,
+        work: Work,
         mut upstream: Option<&mut Upstream>,
         report: &mut Report,
     ) -> Result<()> {
+        let Work {
+            prompt,
+            reads,
+            canvases,
+        } = work;
+        if canvases == 0 && !reads {
+            return Ok(());
+        }
+        self.announce(setting, work);
         let hparams = self.model.hparams();
+        let mut runner = Runner::new(self, setting, prompt, canvases)?;
         let tokens = tokens(prompt, hparams.vocab_size);
-        let mut runner = Runner::new(self, setting, prompt)?;
         let mut samples = Vec::new();
         let mut warm = Counters::default();
         let warmups = usize::from(!self.args.no_warmup);
@@ -214,19 +251,22 @@ impl Bench<'_> {
                 true => self.args.steps,
                 false => self.args.steps.min(2),
             };
-            let sample = runner.answer(&tokens, self.args.canvases, steps)?;
+            let sample = runner.answer(&tokens, canvases, steps)?;
             if counts {
                 samples.push(sample);
             }
         }
-        if let Some(upstream) = upstream {
+        if let Some(upstream) = upstream.filter(|_| canvases > 0) {
             let steps = samples.iter().map(|s| self.later_step(s)).collect();
             upstream.note_steps(prompt, steps);
         }
-        if prompt > 0 {
+        if reads {
             report
                 .tests
                 .push(self.prefill_row(setting, prompt, &samples));
+        }
+        if canvases == 0 {
+            return Ok(());
         }
         let all = runner.counters();
         report.tests.push(TestRow {
@@ -234,9 +274,20 @@ impl Bench<'_> {
             graphs_captured: Some(all.graphs_captured),
             captures_dropped: Some(all.captures_dropped),
             step_bytes: Some((all.step_bytes - warm.step_bytes) / (all.steps - warm.steps).max(1)),
-            ..self.denoise_row(setting, prompt, &samples)
+            ..self.denoise_row(setting, work, &samples)
         });
         Ok(())
+    }
+
+    /// Waits before a test, and names it, as far as the user wants.
+    fn announce(&self, setting: Setting, work: Work) {
+        thread::sleep(Duration::from_secs(self.args.delay.into()));
+        if self.args.progress {
+            tell(format_args!(
+                "{}: {} threads, prompt of {} tokens, answer of {} canvases",
+                self.name, setting.threads, work.prompt, work.canvases
+            ));
+        }
     }
 
     /// Milliseconds of a step with self-conditioning: not the first of a canvas, unless there is no
@@ -299,8 +350,11 @@ impl Bench<'_> {
         }
     }
 
-    fn denoise_row(&self, setting: Setting, prompt: usize, samples: &[Sample]) -> TestRow {
-        let (canvases, steps) = (self.args.canvases, self.args.steps);
+    fn denoise_row(&self, setting: Setting, work: Work, samples: &[Sample]) -> TestRow {
+        let Work {
+            prompt, canvases, ..
+        } = work;
+        let steps = self.args.steps;
         let canvas = self.model.hparams().canvas_length;
         let blocks = (canvases * self.args.parallel) as f64;
         let work = |s: &Sample| s.steps.iter().sum::<f64>() + s.commits;
@@ -334,9 +388,9 @@ impl Bench<'_> {
     /// Times by part, and the floors.
     pub fn profile(&self, setting: Setting, report: &mut Report) -> Result<()> {
         let rates = self.model.measure_rates(setting.threads)?;
-        for &prompt in &self.args.n_prompt {
+        for prompt in self.args.prompts() {
             let tokens = tokens(prompt, self.model.hparams().vocab_size);
-            let mut runner = Runner::new(self, setting, prompt)?;
+            let mut runner = Runner::new(self, setting, prompt, 1)?;
             runner.answer(&tokens, 1, 2)?;
             if prompt > 0 {
                 let mut profiles = Vec::new();

@@ -141,7 +141,11 @@ const NUMBERS: &[(&str, &[&str], &str)] = &[
         "from 0 to 18446744073709551615",
     ),
     ("--diffusion-visual-interval", &[], "from 1 to 4294967295"),
-    ("--diffusion-visual-delay", &["0", "4294967296"], "from 0 to 18446744073709551615"),
+    (
+        "--diffusion-visual-delay",
+        &["0", "4294967296"],
+        "from 0 to 18446744073709551615",
+    ),
     ("--log-verbosity", &["0"], "from 0 to 255"),
 ];
 
