@@ -41,7 +41,7 @@ pub struct SessionParams {
 pub const DEFAULT_CONTEXT: usize = 8192;
 
 /// Operations of a denoising step that are worth a thread: some 10 ms of work. Threads meet after
-/// each of a few hundred operations, and a thread that the system does not run holds up all.
+/// each of a few hundred operations, which takes its time with each thread more.
 const OPERATIONS_PER_THREAD: usize = 1 << 30;
 
 fn default_threads(hparams: &Hparams) -> usize {

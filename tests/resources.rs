@@ -125,3 +125,37 @@ fn threads_that_the_system_refuses_are_done_without() {
         assert_eq!(stderr.matches(warning).count(), 1, "{limit}: {stderr}");
     }
 }
+
+#[test]
+fn scarce_memory_and_few_files_are_errors() {
+    let run = |limit: &str| {
+        let output = ask(&["prlimit", limit], Path::new(CLI), &["-t", "2"]).output();
+        let output = output.unwrap();
+        let stderr = text(&output.stderr);
+        match output.status.code() {
+            Some(0) => assert_eq!(text(&output.stdout), ANSWER, "{limit}: {stderr}"),
+            Some(1) => assert!(stderr.contains("error: "), "{limit}: {stderr}"),
+            _ => panic!("{limit}: {}: {stderr}", output.status),
+        }
+        output.status.success()
+    };
+    // What the program itself takes before it can report anything.
+    let starts = |mib: &usize| {
+        let limit = format!("--as={}", mib << 20);
+        let words = [&limit, CLI, "--version"];
+        let output = Command::new("prlimit").args(words).output().unwrap();
+        output.status.success()
+    };
+    let least = (16..1024).step_by(8).find(starts).unwrap();
+    let results: Vec<bool> = (least + 8..least + 200)
+        .step_by(12)
+        .map(|mib| run(&format!("--as={}", mib << 20)))
+        .collect();
+    assert!(
+        results.contains(&false) && results.contains(&true),
+        "{results:?}"
+    );
+    assert!(!run("--nofile=5"));
+    assert!(run("--nofile=32"));
+    assert!(run("--memlock=0"));
+}

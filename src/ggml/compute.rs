@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::backend::{Backend, Device};
+use super::headroom;
 use super::log::{self, Captures};
 use super::profile::{Times, Watch};
 use super::tensor::{Context, Tensor};
@@ -66,11 +67,26 @@ pub(crate) struct Executor {
     captures: Captures,
 }
 
+/// What ggml allocates for a scheduler, and does not check: most of it tensors for the inputs, at most
+/// 30, of as many parts as the graph has nodes, and their copies.
+fn scheduler_bytes(nodes: usize) -> usize {
+    // SAFETY: plain size queries without arguments that could be wrong.
+    let (tensor, graph) = unsafe {
+        (
+            sys::ggml_tensor_overhead(),
+            sys::ggml_graph_overhead_custom(nodes, false),
+        )
+    };
+    let ids = 4 * size_of::<i32>();
+    nodes * 2 * 30 * (tensor + ids) + graph
+}
+
 /// A scheduler for graphs of at most `capacity` nodes and as many leaves.
 fn new_scheduler(
     backends: &[Backend],
     capacity: usize,
 ) -> Result<NonNull<sys::ggml_backend_sched>> {
+    headroom::check("scheduler", scheduler_bytes(2 * capacity))?;
     let mut raw: Vec<_> = backends.iter().map(|b| b.raw.as_ptr()).collect();
     // SAFETY: ggml copies the array; whoever owns the scheduler keeps the backends.
     let scheduler = unsafe {
@@ -134,6 +150,7 @@ impl Executor {
             drop((built, graph));
             return Err(self.refused(|graph| build(graph).map(drop), advice));
         }
+        headroom::check(self.purpose, 0)?; // for ggml's working memory
         self.graph = Some(graph);
         Ok(built)
     }

@@ -6,6 +6,7 @@
 //! * `gpus` knows software devices, and which GPUs a model uses.
 //! * `bidirectional` runs libllama's models of masked diffusion.
 //! * `cuda` is our CUDA kernel, beside ggml's CUDA backend.
+//! * `headroom` looks for memory where ggml would not ask whether it got it.
 //! * [`kv_override`] is metadata of the user, for us and for libllama.
 //! * `processor` refuses a processor that lacks instructions of this build.
 //! * `profile` tells where the time of a graph goes.
@@ -23,6 +24,7 @@ pub(crate) mod convert;
 pub(crate) mod cuda;
 pub mod gguf;
 mod gpus;
+pub(crate) mod headroom;
 pub(crate) mod kernels;
 pub mod kv_override;
 pub(crate) mod log;

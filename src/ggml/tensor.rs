@@ -77,6 +77,7 @@ impl Context {
             sys::ggml_tensor_overhead() * (capacity + TENSORS_PER_OP)
                 + sys::ggml_graph_overhead_custom(capacity, false)
         };
+        super::headroom::check("graph description", bytes)?; // ggml aborts without
         // SAFETY: ggml allocates the arena itself when `mem_buffer` is null.
         let raw = unsafe {
             sys::ggml_init(sys::ggml_init_params {

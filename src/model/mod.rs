@@ -43,6 +43,7 @@ use weights::Weights;
 use crate::diffusion::{EndTokens, Overrides, Token};
 use crate::error::Result;
 use crate::ggml::gguf::{Array, Gguf};
+use crate::ggml::headroom;
 
 /// A loaded model: immutable, shared by the sessions that run on it.
 pub struct Model {
@@ -89,6 +90,7 @@ impl Model {
         params: &ModelParams,
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Self> {
+        headroom::check("loading a model", 0)?;
         file.override_metadata(&params.metadata)?;
         let hparams = Hparams::from_file(&file)?;
         let located = TensorTable::locate(&file, &hparams)?;
