@@ -447,7 +447,9 @@ typedef struct diffusion_model_params {
      */
     void *user_data;
     /**
-     * Layers on GPUs, counted from the last one; the output head counts as one. Below 0 is all.
+     * Layers on GPUs, counted from the last one; the output head counts as one. Below 0 is as many
+     * as their free memory does for, beside a context of the default size: experts that do not fit
+     * stay in host memory, and then whole layers.
      */
     int32_t gpu_layers;
     /**

@@ -50,6 +50,7 @@ pub mod diffusion;
 mod error;
 #[allow(unsafe_code, reason = "ggml is C")]
 pub mod ggml;
+mod host_memory;
 mod masked_session;
 pub mod model;
 mod parallel;
@@ -72,8 +73,11 @@ pub use error::{Error, Result};
 pub use ggml::backend::{Device, DeviceKind, load_backends};
 pub use ggml::kv_override::{MetadataOverride, MetadataValue};
 pub use masked_session::{AnswerLength, MaskedSession, MaskedSessionParams};
-pub use model::{FlashAttention, KvType, MaskedModel, Model, ModelParams, TensorOverride};
-pub use session::{Answer, DEFAULT_CONTEXT, Session, SessionParams};
+pub use model::{
+    DEFAULT_CONTEXT, DeviceMemory, Fit, FlashAttention, KvType, MaskedModel, MemoryReport, Model,
+    ModelParams, SessionParams, TensorOverride,
+};
+pub use session::{Answer, Session};
 pub use session_batch::{FinishedMember, MemberId, SessionBatch};
 pub use text::Utf8Stream;
 pub use text_model::TextModel;

@@ -11,34 +11,8 @@ use crate::diffusion::{
 };
 use crate::error::{Error, Result};
 use crate::model::hparams::{Hparams, LayerHparams};
-use crate::model::{DenoiserParams, FlashAttention, KvType, Model, SequenceDenoiser};
+use crate::model::{MemoryReport, Model, SequenceDenoiser, SessionParams};
 use crate::parallel;
-
-/// How a session runs. The default suits the model.
-#[derive(Clone, Debug, Default)]
-pub struct SessionParams {
-    /// Positions of the KV cache for prompt and answer; `None` is what the model was trained for,
-    /// at most [`DEFAULT_CONTEXT`].
-    pub context: Option<usize>,
-    /// Most tokens that one pass over a prompt takes; `None` is a canvas, at least 256.
-    pub batch: Option<usize>,
-    /// Threads of the CPU; `None` is one for each core, and fewer for a model so small that waiting
-    /// for each other would cost more than the work they share.
-    pub threads: Option<usize>,
-    /// The same for passes over a prompt; `None` is [`threads`](Self::threads).
-    pub prefill_threads: Option<usize>,
-    /// Element type of the KV cache.
-    pub kv_type: KvType,
-    /// Fused attention.
-    pub flash_attention: FlashAttention,
-    /// Keep the keys and values of all positions on sliding layers too, not only those of the window
-    /// and a pass: more memory and longer steps, but a conversation can go back to any earlier point
-    /// without being read again.
-    pub swa_full: bool,
-}
-
-/// Positions of the KV cache unless the caller says more.
-pub const DEFAULT_CONTEXT: usize = 8192;
 
 /// Operations of a denoising step that are worth a thread: some 10 ms of work. Threads meet after
 /// each of a few hundred operations, which takes its time with each thread more.
@@ -81,22 +55,8 @@ impl Session {
     /// Parameters that cannot work, or memory that is not there.
     pub fn new(model: &Arc<Model>, end: EndTokens, params: &SessionParams) -> Result<Self> {
         let hparams = model.hparams();
-        let context = params
-            .context
-            .unwrap_or(hparams.context_length.min(DEFAULT_CONTEXT));
         let threads = params.threads.unwrap_or_else(|| default_threads(hparams));
-        let denoiser = SequenceDenoiser::new(
-            model,
-            &DenoiserParams {
-                context,
-                batch: params.batch.unwrap_or(hparams.canvas_length.max(256)),
-                threads,
-                prefill_threads: params.prefill_threads.unwrap_or(threads),
-                kv_type: params.kv_type,
-                flash_attention: params.flash_attention,
-                swa_full: params.swa_full,
-            },
-        )?;
+        let denoiser = SequenceDenoiser::new(model, &params.resolve(hparams, threads))?;
         Ok(Self { denoiser, end })
     }
 
@@ -113,6 +73,11 @@ impl Session {
     /// The sequence itself, for callers that run their own loop.
     pub fn denoiser(&mut self) -> &mut SequenceDenoiser {
         &mut self.denoiser
+    }
+
+    /// What the model and this session take in the memory of each device.
+    pub fn memory_report(&self) -> MemoryReport {
+        self.denoiser.memory_report()
     }
 
     /// Forgets everything read and written.

@@ -11,8 +11,8 @@ use crate::chat::{ChatTemplate, Message, RenderOptions};
 use crate::diffusion::EndTokens;
 use crate::error::{Error, Result};
 use crate::masked_session::{MaskedSession, MaskedSessionParams};
-use crate::model::{Backbone, EOS_LIST, MaskedModel, Model, ModelParams};
-use crate::session::{Session, SessionParams};
+use crate::model::{Backbone, EOS_LIST, MaskedModel, Model, ModelParams, SessionParams};
+use crate::session::Session;
 use crate::vocab::Vocab;
 
 const CHAT_TEMPLATE: &str = "tokenizer.chat_template";

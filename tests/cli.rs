@@ -135,6 +135,27 @@ fn the_answer_is_cut_at_n_tokens() {
 }
 
 #[test]
+fn what_lies_where_is_told_on_request() {
+    let shown = |args: &[&str]| {
+        let output = cli(&[&["-p", QUESTION, "-s", "1"], args].concat());
+        assert_eq!(text(&output.stdout), ANSWER);
+        text(&output.stderr).to_owned()
+    };
+    assert!(!shown(&[]).contains("memory [MiB]"));
+    let stderr = shown(&["-v", "-dev", "none"]);
+    let row = Regex::new(r"(?m)^memory \[MiB\] .* free +total\nCPU +(\d+) +(\d+) .* (\d+) +(\d+)$");
+    let row = row
+        .unwrap()
+        .captures(&stderr)
+        .unwrap_or_else(|| panic!("{stderr}"));
+    let [weights, experts, free, total] = [1, 2, 3, 4].map(|i| row[i].parse::<usize>().unwrap());
+    assert!(
+        weights > 0 && experts > 0 && 0 < free && free <= total,
+        "{stderr}"
+    );
+}
+
+#[test]
 fn prompts_from_files() {
     let dir = TempDir::new().unwrap();
     let file = path(&dir, "prompt.txt", format!("{QUESTION}\n").as_bytes());

@@ -91,7 +91,9 @@ pub struct ModelParams {
     pub progress: ProgressCallback,
     /// Passed to `progress`.
     pub user_data: *mut c_void,
-    /// Layers on GPUs, counted from the last one; the output head counts as one. Below 0 is all.
+    /// Layers on GPUs, counted from the last one; the output head counts as one. Below 0 is as many
+    /// as their free memory does for, beside a context of the default size: experts that do not fit
+    /// stay in host memory, and then whole layers.
     pub gpu_layers: i32,
     /// Keep the experts of this many layers, from the first on, in host memory.
     pub cpu_moe_layers: u32,

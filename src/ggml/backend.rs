@@ -9,6 +9,7 @@ use std::{fs, io};
 use super::mmap::Mapping;
 use super::tensor::{Context, Tensor};
 use crate::error::{Error, Result};
+use crate::host_memory::HostMemory;
 use crate::sys;
 
 /// What kind of processor a device is.
@@ -179,8 +180,14 @@ impl Device {
         Self::text(unsafe { sys::ggml_backend_dev_description(self.0.as_ptr()) })
     }
 
-    /// Free and total memory in bytes.
+    /// Free and total memory in bytes; both are 0 if the device does not report them. For the host it
+    /// is what this process may have, in its container.
     pub fn memory(&self) -> (usize, usize) {
+        // ggml takes all of the host's memory to be free.
+        let host = (self.kind() == DeviceKind::Cpu).then(HostMemory::read);
+        if let Some(host) = host.flatten() {
+            return (host.available, host.total);
+        }
         let (mut free, mut total) = (0, 0);
         // SAFETY: both pointers are to live variables.
         unsafe { sys::ggml_backend_dev_memory(self.0.as_ptr(), &mut free, &mut total) };
@@ -308,6 +315,7 @@ impl Device {
             .ok_or_else(|| Error::Ggml(format!("{} cannot use a mapped file", self.name())))?;
         Ok(Arc::new(Buffer {
             raw,
+            stands_for: None,
             _mapping: Some(Arc::clone(mapping)),
         }))
     }
@@ -333,6 +341,15 @@ impl Device {
         }
         Ok(backend)
     }
+}
+
+/// Whether tensors get memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Allocation {
+    /// They do.
+    Real,
+    /// They only get a place: graphs that read them can be measured, not computed.
+    Measured,
 }
 
 /// A kind of memory.
@@ -363,7 +380,7 @@ impl BufferType {
     }
 
     /// The device whose memory this is.
-    pub(super) fn device(&self) -> Option<Device> {
+    pub(crate) fn device(&self) -> Option<Device> {
         // SAFETY: a live description.
         NonNull::new(unsafe { sys::ggml_backend_buft_get_device(self.0) }).map(Device)
     }
@@ -401,6 +418,28 @@ impl BufferType {
         self.buffer(raw, bytes, what, advice)
     }
 
+    /// Gives every tensor of a context without views a place in memory of this type, but no memory:
+    /// graphs that read them can be measured, not computed.
+    pub(super) fn stand_in_for_context(&self, context: &Context) -> Result<Buffer> {
+        // SAFETY: a live context and type: a pure query, and a buffer of no bytes, which ggml makes
+        // without asking the backend. The tensors' arena keeps the buffer alive.
+        unsafe {
+            let bytes = sys::ggml_backend_alloc_ctx_tensors_from_buft_size(context.raw(), self.0);
+            let raw = sys::ggml_backend_buft_alloc_buffer(self.0, 0);
+            let raw = NonNull::new(raw).ok_or_else(|| Error::Ggml("no empty buffer".into()))?;
+            let mut tensor = sys::ggml_get_first_tensor(context.raw());
+            while !tensor.is_null() {
+                (*tensor).buffer = raw.as_ptr();
+                tensor = sys::ggml_get_next_tensor(context.raw(), tensor);
+            }
+            Ok(Buffer {
+                raw,
+                stands_for: Some(bytes),
+                _mapping: None,
+            })
+        }
+    }
+
     /// Takes a buffer that was asked for; null is none.
     fn buffer(
         &self,
@@ -417,6 +456,7 @@ impl BufferType {
         })?;
         Ok(Buffer {
             raw,
+            stands_for: None,
             _mapping: None,
         })
     }
@@ -443,6 +483,8 @@ impl BufferType {
 /// Memory on a device.
 pub(crate) struct Buffer {
     raw: NonNull<sys::ggml_backend_buffer>,
+    /// The bytes that tensors would take, if this only marks their place.
+    stands_for: Option<usize>,
     /// The file whose pages the buffer uses.
     _mapping: Option<Arc<Mapping>>,
 }
@@ -506,10 +548,11 @@ impl Buffer {
         unsafe { sys::ggml_backend_buffer_get_base(self.raw.as_ptr()) }.cast()
     }
 
-    /// Size in bytes.
+    /// Size in bytes, also of one that only marks a place.
     pub(crate) fn size(&self) -> usize {
         // SAFETY: a live buffer.
-        unsafe { sys::ggml_backend_buffer_get_size(self.raw.as_ptr()) }
+        self.stands_for
+            .unwrap_or_else(|| unsafe { sys::ggml_backend_buffer_get_size(self.raw.as_ptr()) })
     }
 
     /// Places a tensor at a byte offset of this buffer.

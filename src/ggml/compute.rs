@@ -102,6 +102,31 @@ fn new_scheduler(
     NonNull::new(scheduler).ok_or_else(|| Error::Ggml("no scheduler".into()))
 }
 
+/// The bytes that the nodes of a graph of at most `capacity` nodes would take on each device. What
+/// the graph reads needs a place, but no memory.
+pub(crate) fn measure(
+    backends: &[Backend],
+    capacity: usize,
+    build: impl FnOnce(&Graph) -> Result<()>,
+) -> Result<Vec<(Device, usize)>> {
+    let graph = Graph::new(capacity)?;
+    build(&graph)?;
+    let mut sizes = vec![0; backends.len()];
+    let scheduler = new_scheduler(backends, capacity)?;
+    // SAFETY: a live scheduler and graph; `sizes` has an element for each backend. The scheduler is
+    // used for nothing else: it holds plans for buffers that it does not have.
+    unsafe {
+        sys::ggml_backend_sched_reserve_size(
+            scheduler.as_ptr(),
+            graph.raw.as_ptr(),
+            sizes.as_mut_ptr(),
+        );
+        sys::ggml_backend_sched_free(scheduler.as_ptr());
+    }
+    let devices = backends.iter().map(Backend::device);
+    Ok(devices.zip(sizes).collect())
+}
+
 // SAFETY: the scheduler holds no state of a thread; one thread at a time owns the executor.
 unsafe impl Send for Executor {}
 
@@ -162,33 +187,18 @@ impl Executor {
 
     /// What to say of a graph whose nodes found no memory.
     fn refused(&mut self, build: impl Fn(&Graph) -> Result<()>, advice: &str) -> Error {
-        let mut sizes = vec![0; self.backends.len()];
         let asked = self.renew().and_then(|()| {
             // Built again: the scheduler before has put copies of its own among the other graph's
             // sources, which went with it.
-            let graph = Graph::new(self.capacity)?;
-            build(&graph)?;
-            // SAFETY: a live scheduler and graph; `sizes` has an element for each backend.
-            unsafe {
-                sys::ggml_backend_sched_reserve_size(
-                    self.scheduler.as_ptr(),
-                    graph.raw.as_ptr(),
-                    sizes.as_mut_ptr(),
-                );
-            }
-            drop(graph);
-            self.renew()
+            measure(&self.backends, self.capacity, build)
         });
-        if let Err(error) = asked {
-            return error;
-        }
-        let (bytes, device) = sizes
-            .into_iter()
-            .zip(self.backends.iter())
-            .max_by_key(|(bytes, _)| *bytes)
-            .map_or((0, String::new()), |(bytes, backend)| {
-                (bytes, backend.device().name())
-            });
+        let sizes = match asked {
+            Ok(sizes) => sizes,
+            Err(error) => return error,
+        };
+        let largest = sizes.into_iter().max_by_key(|(_, bytes)| *bytes);
+        let (device, bytes) =
+            largest.map_or((String::new(), 0), |(device, bytes)| (device.name(), bytes));
         Error::OutOfMemory {
             what: format!("the {} graph", self.purpose),
             device,
@@ -197,8 +207,8 @@ impl Executor {
         }
     }
 
-    /// Replaces the scheduler: after a failed allocation, or one that was only measured, it holds
-    /// plans for buffers that it does not have.
+    /// Replaces the scheduler: after a failed allocation it holds plans for buffers that it does not
+    /// have.
     fn renew(&mut self) -> Result<()> {
         let scheduler = new_scheduler(&self.backends, self.capacity)?;
         // SAFETY: owned, and replaced by the new one.
@@ -269,15 +279,16 @@ impl Executor {
         self.captures
     }
 
-    /// Memory reserved for intermediate results, over all devices, in bytes.
-    pub(crate) fn compute_bytes(&self) -> usize {
-        self.backends
-            .iter()
+    /// Memory reserved for intermediate results on each device, in bytes.
+    pub(crate) fn compute_bytes(&self) -> impl Iterator<Item = (Device, usize)> {
+        self.backends.iter().map(|backend| {
             // SAFETY: the scheduler was made with these backends.
-            .map(|b| unsafe {
-                sys::ggml_backend_sched_get_buffer_size(self.scheduler.as_ptr(), b.raw.as_ptr())
-            })
-            .sum()
+            let bytes = unsafe {
+                let scheduler = self.scheduler.as_ptr();
+                sys::ggml_backend_sched_get_buffer_size(scheduler, backend.raw.as_ptr())
+            };
+            (backend.device(), bytes)
+        })
     }
 }
 

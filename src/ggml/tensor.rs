@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::backend::{Buffer, BufferType};
+use super::backend::{Allocation, Buffer, BufferType};
 use super::types::TensorType;
 use crate::error::{Error, Result};
 use crate::sys;
@@ -176,7 +176,21 @@ impl Context {
 
     /// Gives every tensor of this context memory in one buffer of the given type.
     pub(crate) fn allocate(&self, ty: BufferType, what: &str, advice: &str) -> Result<Arc<Buffer>> {
-        let buffer = Arc::new(ty.allocate_context(self, what, advice)?);
+        self.place(Allocation::Real, ty, what, advice)
+    }
+
+    /// Gives every tensor of this context a place in one buffer of the given type.
+    pub(crate) fn place(
+        &self,
+        allocation: Allocation,
+        ty: BufferType,
+        what: &str,
+        advice: &str,
+    ) -> Result<Arc<Buffer>> {
+        let buffer = Arc::new(match allocation {
+            Allocation::Real => ty.allocate_context(self, what, advice)?,
+            Allocation::Measured => ty.stand_in_for_context(self)?,
+        });
         self.keep(&buffer);
         Ok(buffer)
     }

@@ -71,9 +71,9 @@ impl CanvasBatch {
         self.decoder.unload();
     }
 
-    /// Bytes of intermediate results.
+    /// Bytes of intermediate results and of inputs.
     pub fn memory(&self) -> usize {
-        self.decoder.compute_bytes()
+        self.decoder.usage().of_sequences().1
     }
 
     /// One denoising step of every member; see

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use super::Model;
 use super::counters::Counters;
 use super::graph::{self, Kernels, Keys, Network, NodeChoice};
+use super::memory::Usage;
 use super::pass::{ADVICE, Pass, allocate_inputs, keys};
 use super::profile::Part;
 use super::sequence::Sequence;
 use crate::diffusion::{StepInput, StepOutput};
 use crate::error::{Error, Result};
-use crate::ggml::backend::Backend;
+use crate::ggml::backend::{Allocation, Backend};
 use crate::ggml::compute::{Executor, Graph};
 use crate::ggml::cuda::CudaDraw;
 use crate::ggml::tensor::{Tensor, transferred};
@@ -85,9 +86,12 @@ impl Decoder {
         }
     }
 
-    /// Memory of intermediate results, in bytes.
-    pub(super) fn compute_bytes(&self) -> usize {
-        self.executor.compute_bytes()
+    /// What the graph and its inputs take.
+    pub(super) fn usage(&self) -> Usage {
+        let pass = self.pass.as_ref();
+        let mut usage = pass.map_or_else(Usage::default, |(_, pass)| pass.usage.clone());
+        usage.add_graphs(self.executor.compute_bytes());
+        usage
     }
 
     /// Lets go of the graph, and with it of its sequences' caches.
@@ -176,7 +180,8 @@ impl Decoder {
         members: &[Member<'_, '_>],
     ) -> Result<(Shape, Pass)> {
         let hparams = model.hparams();
-        let inputs = allocate_inputs(model, hparams.canvas_length, &shape.keys)?;
+        let (canvas, mut usage) = (hparams.canvas_length, Usage::default());
+        let inputs = allocate_inputs(model, canvas, &shape.keys, Allocation::Real, &mut usage)?;
         let caches: Vec<_> = members.iter().map(|m| &m.sequence.cache).collect();
         let states: Vec<_> = members.iter().map(|m| &m.sequence.state).collect();
         let describe = |graph: &Graph| {
@@ -192,6 +197,11 @@ impl Decoder {
         };
         let logits = Some(self.executor.load(describe, ADVICE)?);
         self.counters.graphs_built += 1;
-        Ok((shape, Pass { inputs, logits }))
+        let pass = Pass {
+            inputs,
+            logits,
+            usage,
+        };
+        Ok((shape, pass))
     }
 }

@@ -7,53 +7,24 @@ use super::Model;
 use super::counters::Counters;
 use super::decoder::{Decoder, Member};
 use super::graph::{self, Kernels, Keys, Network, NodeChoice};
-use super::kv_cache::{KvCache, KvType, SLOT_UNIT};
+use super::kv_cache::{KvType, SLOT_UNIT};
+use super::measure;
+use super::memory::{MemoryReport, Usage};
+use super::params::{DenoiserParams, FlashAttention};
 use super::pass::{ADVICE, Pass, allocate_inputs, keys};
 use super::profile::Profile;
-use super::sequence::Sequence;
+use super::sequence::{Sequence, allocate_cache};
 use crate::Token;
 use crate::diffusion::{Denoiser, StepInput, StepOutput};
 use crate::error::{Error, Result};
-use crate::ggml::backend::Backend;
+use crate::ggml::backend::{Allocation, Backend};
 use crate::ggml::compute::{Executor, Graph};
 use crate::ggml::convert::to_f32;
 use crate::ggml::cuda::CudaDraw;
 use crate::ggml::tensor::{Context, Tensor, transferred};
 use crate::ggml::types::TensorType;
-use crate::parallel::{check_threads, warn_if_more_than_cores};
-
-/// Whether attention runs as one fused operation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FlashAttention {
-    /// Where the devices of the layers have it.
-    #[default]
-    Auto,
-    /// Always.
-    On,
-    /// Never.
-    Off,
-}
-
-/// How a sequence is run.
-#[derive(Clone, Debug)]
-pub struct DenoiserParams {
-    /// Positions of the KV cache: prompt, finished canvases and the canvas at work.
-    pub context: usize,
-    /// Most tokens that one pass of the prefill takes.
-    pub batch: usize,
-    /// Threads of the CPU for denoising steps.
-    pub threads: usize,
-    /// Threads of the CPU for passes of the prefill.
-    pub prefill_threads: usize,
-    /// Element type of the KV cache.
-    pub kv_type: KvType,
-    /// Fused attention.
-    pub flash_attention: FlashAttention,
-    /// Keep the keys and values of all positions on sliding layers too, not only those of the window
-    /// and a pass: more memory and longer steps, but a conversation can go back to any earlier point
-    /// without being read again.
-    pub swa_full: bool,
-}
+use crate::host_memory::{self, Request};
+use crate::parallel::warn_if_more_than_cores;
 
 /// The shape of a pass of the encoder.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -74,6 +45,8 @@ pub struct SequenceDenoiser {
     decoder: Decoder,
     encoder_graphs: usize,
     tokens_encoded: usize,
+    /// What the model and this sequence take at the full context.
+    whole: Usage,
 }
 
 impl SequenceDenoiser {
@@ -82,79 +55,37 @@ impl SequenceDenoiser {
     /// # Errors
     /// Parameters that cannot work, or memory that is not there.
     pub fn new(model: &Arc<Model>, params: &DenoiserParams) -> Result<Self> {
-        let (hparams, placement) = (model.hparams(), &model.placement);
-        let canvas = hparams.canvas_length;
-        if params.context < canvas + 1 {
-            return Err(Error::parameter(
-                "context size (-c)",
-                format!(
-                    "{} does not hold one prompt token and a canvas of {canvas}",
-                    params.context
-                ),
-            ));
-        }
-        if params.context > MAX_CONTEXT {
-            return Err(Error::parameter(
-                "context size (-c)",
-                format!(
-                    "{} is more than the {MAX_CONTEXT} positions that ggml can count",
-                    params.context
-                ),
-            ));
-        }
-        check_threads(params.threads, "threads (-t)")?;
-        check_threads(params.prefill_threads, "threads of the prefill (-tb)")?;
+        params.check(model.hparams())?;
         warn_if_more_than_cores(params.threads.max(params.prefill_threads));
-        if params.batch == 0 {
-            return Err(Error::parameter("batch size (-b)", "use at least 1"));
-        }
-        let batch = params.batch.min(params.context);
-        let pass = canvas.max(batch);
-        let cache = KvCache::new(
-            hparams,
-            placement,
-            params.context,
-            // With room for a pass over the whole context the ring never turns.
-            if params.swa_full {
-                params.context
-            } else {
-                pass
-            },
-            params.kv_type,
-        )?;
-
-        let start = |threads| start_backends(model, threads);
-        let backends = start(params.threads)?;
+        let backends = start_backends(model, params.threads)?;
         let prefill_backends = match params.prefill_threads {
             threads if threads == params.threads => Arc::clone(&backends),
-            threads => start(threads)?,
+            threads => start_backends(model, threads)?,
         };
-
-        let flash = match params.flash_attention {
-            FlashAttention::Off => false,
-            FlashAttention::On => true,
-            FlashAttention::Auto => supports_flash(model, params.kv_type)?,
+        let choice = choose_nodes(model, params)?;
+        let needed = measure::sequence(model, params, &backends, choice)?;
+        check_host(model, params, &needed)?;
+        let reserve = || {
+            let cache = allocate_cache(model, params, Allocation::Real)?;
+            Sequence::new(model, cache, &backends, choice)
         };
-        if !flash && params.kv_type == KvType::Q8_0 {
-            return Err(Error::parameter(
-                "KV cache type",
-                "q8_0 needs flash attention: use -fa on, or -ctk f16 -ctv f16",
-            ));
-        }
-        let choice = NodeChoice {
-            flash,
-            kernels: own_kernels(model),
-        };
+        let mut whole = needed.clone();
+        whole.extend(&model.weights.usage);
         Ok(Self {
-            encoder: Executor::new(&prefill_backends, graph::capacity(hparams, 1), "encoder")?,
+            encoder: Executor::new(
+                &prefill_backends,
+                graph::capacity(model.hparams(), 1),
+                "encoder",
+            )?,
             encode_pass: None,
             decoder: Decoder::new(model, &backends, choice, 1)?,
-            sequence: Sequence::new(model, cache, &backends, choice)?,
+            sequence: reserve().map_err(|error| whole.explain(error))?,
             threads: params.threads,
             choice,
-            batch,
+            batch: params.pass(),
             encoder_graphs: 0,
             tokens_encoded: 0,
+            whole,
         })
     }
 
@@ -200,12 +131,24 @@ impl SequenceDenoiser {
         self.sequence.cache.tokens()
     }
 
-    /// Bytes of KV cache, and of intermediate results.
+    /// Bytes of KV cache, and of intermediate results, inputs and state, as far as they are reserved.
     pub fn memory(&self) -> (usize, usize) {
-        let compute = self.encoder.compute_bytes()
-            + self.decoder.compute_bytes()
-            + self.sequence.compute_bytes();
-        (self.sequence.cache.bytes(), compute)
+        self.reserved().of_sequences()
+    }
+
+    /// What the model and this sequence take in the memory of each device.
+    pub fn memory_report(&self) -> MemoryReport {
+        MemoryReport::new(&self.whole, &self.reserved())
+    }
+
+    fn reserved(&self) -> Usage {
+        let mut usage = self.sequence.usage();
+        usage.extend(&self.decoder.usage());
+        usage.add_graphs(self.encoder.compute_bytes());
+        if let Some((_, pass)) = &self.encode_pass {
+            usage.extend(&pass.usage);
+        }
+        usage
     }
 
     /// Keeps the first `count` cached tokens, or none if the sliding layers no longer hold what
@@ -372,7 +315,8 @@ impl SequenceDenoiser {
     }
 
     fn build_encoder(&mut self, model: &Model, shape: EncodeShape) -> Result<Pass> {
-        let inputs = allocate_inputs(model, shape.tokens, &[shape.keys])?;
+        let (tokens, mut usage) = (shape.tokens, Usage::default());
+        let inputs = allocate_inputs(model, tokens, &[shape.keys], Allocation::Real, &mut usage)?;
         let describe = |graph: &Graph| {
             let network = Network {
                 graph,
@@ -386,18 +330,52 @@ impl SequenceDenoiser {
         };
         let logits = self.encoder.load(describe, ADVICE)?;
         self.encoder_graphs += 1;
-        Ok(Pass { inputs, logits })
+        Ok(Pass {
+            inputs,
+            logits,
+            usage,
+        })
     }
 }
 
-/// Positions are I32 in ggml, and slots come in units.
-const MAX_CONTEXT: usize = i32::MAX as usize - SLOT_UNIT;
-
 /// A backend for each device of the model.
-fn start_backends(model: &Model, threads: usize) -> Result<Arc<[Backend]>> {
+pub(super) fn start_backends(model: &Model, threads: usize) -> Result<Arc<[Backend]>> {
     let devices = model.placement.devices().into_iter();
     let backends: Result<Vec<Backend>> = devices.map(|d| d.backend(threads)).collect();
     Ok(backends?.into())
+}
+
+/// How the graphs of a sequence are built.
+///
+/// # Errors
+/// What is asked for does not go together.
+pub(super) fn choose_nodes(model: &Model, params: &DenoiserParams) -> Result<NodeChoice> {
+    let flash = match params.flash_attention {
+        FlashAttention::Off => false,
+        FlashAttention::On => true,
+        FlashAttention::Auto => supports_flash(model, params.kv_type)?,
+    };
+    if !flash && params.kv_type == KvType::Q8_0 {
+        return Err(Error::parameter(
+            "KV cache type",
+            "q8_0 needs flash attention: use -fa on, or -ctk f16 -ctv f16",
+        ));
+    }
+    Ok(NodeChoice {
+        flash,
+        kernels: own_kernels(model),
+    })
+}
+
+/// Refuses what the host can never hold.
+fn check_host(model: &Model, params: &DenoiserParams, needed: &Usage) -> Result<()> {
+    let cpu = model.placement.cpu();
+    host_memory::check(&Request {
+        what: &format!("a session of {} positions", params.context),
+        bytes: needed.of(cpu).allocated(),
+        held: model.weights.usage.of(cpu).allocated(),
+        advice: "lower the context size (-c) or use a smaller KV cache type (-ctk, -ctv)",
+    })
 }
 
 /// Which of our kernels fit the places of the model's weights.

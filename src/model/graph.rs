@@ -422,7 +422,7 @@ impl Network<'_> {
     fn rope(&self, l: usize) -> Rope<'_> {
         Rope {
             positions: &self.inputs.positions,
-            divisors: &self.weights.rope_divisors[l],
+            divisors: &self.weights.computed.rope_divisors[l],
         }
     }
 
@@ -478,7 +478,7 @@ impl Network<'_> {
         // expert. A small error here changes experts: the router stays in F32.
         let input = ctx.mul(
             &ctx.rms_norm(x, self.hparams.rms_eps)?,
-            &self.weights.router_scale[l],
+            &self.weights.computed.router_scale[l],
         )?;
         let p = ctx.soft_max(&ctx.mul_mat_f32(&w.router, &input)?)?;
         let chosen = ctx.top_k(&p, used)?;
@@ -519,7 +519,7 @@ impl Network<'_> {
 }
 
 /// How self-conditioning multiplies probabilities and embeddings.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mixture {
     /// With all embeddings.
     Dense,
@@ -540,7 +540,7 @@ pub(crate) fn soften(
     ctx.label(Part::Embedding.label());
     let p = state.weights(ctx, hparams)?;
     let product = match mixture {
-        Mixture::Dense => ctx.mul_mat(&weights.embd_transposed, &p)?,
+        Mixture::Dense => ctx.mul_mat(&weights.computed.embd_transposed, &p)?,
         Mixture::Sparse => ctx.sparse_mixture(&weights.table.token_embd, &p)?,
     };
     let canvas = hparams.canvas_length;

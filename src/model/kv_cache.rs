@@ -5,9 +5,11 @@ use std::str::FromStr;
 
 use super::hparams::{Hparams, LayerKind};
 use super::mask::KeyLayout;
+use super::memory::{Purpose, Usage};
 use super::placement::Placement;
 use crate::Token;
 use crate::error::{Error, Result};
+use crate::ggml::backend::Allocation;
 use crate::ggml::tensor::{Context, Tensor};
 use crate::ggml::types::TensorType;
 
@@ -66,7 +68,7 @@ pub(crate) struct KvCache {
     tokens: Vec<Token>,
     /// One past the highest position ever written since the start was: what a ring overwrote.
     written: usize,
-    bytes: usize,
+    usage: Usage,
 }
 
 /// Slots are rounded up to this, as GPU attention kernels ask for keys in such units.
@@ -80,6 +82,7 @@ impl KvCache {
         context: usize,
         pass: usize,
         ty: KvType,
+        allocation: Allocation,
     ) -> Result<Self> {
         let full = KeyLayout {
             slots: context.next_multiple_of(SLOT_UNIT),
@@ -93,7 +96,7 @@ impl KvCache {
             window: Some(hparams.sliding_window),
         };
         let mut layers: Vec<Option<LayerCache>> = (0..hparams.layers.len()).map(|_| None).collect();
-        let mut bytes = 0;
+        let mut usage = Usage::default();
         for (buffer_type, members) in placement.layers_by_memory() {
             let arena = Context::new(2 * members.len())?;
             for l in members {
@@ -102,26 +105,18 @@ impl KvCache {
                     LayerKind::Full => full.slots,
                     LayerKind::Sliding => sliding.slots,
                 };
-                let head_dim = hparams.layers[l].head_dim;
-                if !head_dim.is_multiple_of(ty.tensor_type().block_len()) {
-                    return Err(Error::parameter(
-                        "KV cache type (-ctk, -ctv)",
-                        format!(
-                            "q8_0 needs heads of a multiple of 32, layer {l} has {head_dim}: use f16"
-                        ),
-                    ));
-                }
                 layers[l] = Some(LayerCache {
                     k: arena.tensor(ty.tensor_type(), &[row, slots], &format!("cache_k.{l}"))?,
                     v: arena.tensor(ty.tensor_type(), &[row, slots], &format!("cache_v.{l}"))?,
                 });
             }
-            let buffer = arena.allocate(
+            let buffer = arena.place(
+                allocation,
                 buffer_type,
                 &format!("the KV cache of {context} positions"),
                 "lower the context size (-c) or use a smaller KV cache type (-ctk, -ctv)",
             )?;
-            bytes += buffer.size();
+            usage.add(buffer_type, Purpose::KvCache, buffer.size());
         }
         let layers: Option<Vec<LayerCache>> = layers.into_iter().collect();
         let cache = Self {
@@ -132,10 +127,14 @@ impl KvCache {
             context,
             tokens: Vec::new(),
             written: 0,
-            bytes,
+            usage,
         };
+        let filled = cache
+            .layers
+            .iter()
+            .filter(|_| allocation == Allocation::Real);
         // Hidden slots take part in attention with weight zero: they must hold numbers.
-        for layer in &cache.layers {
+        for layer in filled {
             layer.k.zero()?;
             layer.v.zero()?;
         }
@@ -160,9 +159,9 @@ impl KvCache {
         self.context
     }
 
-    /// Size of all buffers.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+    /// What it takes.
+    pub(crate) fn usage(&self) -> &Usage {
+        &self.usage
     }
 
     /// Tokens whose keys and values are cached.

@@ -1,19 +1,25 @@
 //! DiffusionGemma: the model file, its weights, its graphs, and the sequences that run on it.
 
 mod batch;
+mod chooser;
+mod computed;
 mod counters;
 mod decoder;
 pub mod denoiser;
 pub mod file;
+mod fit;
 mod graph;
 pub mod hparams;
 mod kv_cache;
 pub mod mask;
 pub mod masked;
+mod measure;
+mod memory;
 pub mod mix;
 mod params;
 mod pass;
 mod placement;
+mod placing;
 pub mod profile;
 mod rates;
 mod sequence;
@@ -29,21 +35,27 @@ use std::path::Path;
 
 pub use batch::{BatchMember, CanvasBatch};
 pub use counters::Counters;
-pub use denoiser::{DenoiserParams, FlashAttention, SequenceDenoiser};
+pub use denoiser::SequenceDenoiser;
 use file::ModelFile;
 use hparams::Hparams;
 pub use kv_cache::KvType;
 pub use masked::{MaskedDenoiser, MaskedModel};
-pub use params::{ModelParams, TensorOverride};
+pub use memory::{DeviceMemory, MemoryReport};
+pub use params::{
+    DEFAULT_CONTEXT, DenoiserParams, Fit, FlashAttention, ModelParams, SessionParams,
+    TensorOverride,
+};
 use placement::Placement;
 pub use rates::DeviceRates;
-use tensors::TensorTable;
-use weights::Weights;
+use tensors::{Located, TensorTable};
+use weights::{Source, Weights};
 
 use crate::diffusion::{EndTokens, Overrides, Token};
 use crate::error::Result;
+use crate::ggml::backend::Device;
 use crate::ggml::gguf::{Array, Gguf};
 use crate::ggml::headroom;
+use crate::host_memory::{self, Request};
 
 /// A loaded model: immutable, shared by the sessions that run on it.
 pub struct Model {
@@ -95,25 +107,66 @@ impl Model {
         let hparams = Hparams::from_file(&file)?;
         let located = TensorTable::locate(&file, &hparams)?;
         let placement = Placement::new(&hparams, params)?;
-        let weights = Weights::load(&file, &hparams, located, &placement, params, progress)?;
-        tracing::info!(
-            path = %file.metadata().path().display(),
-            layers = hparams.layers.len(),
-            experts = hparams.n_experts,
-            vocab = hparams.vocab_size,
-            canvas = hparams.canvas_length,
-            mapped_mib = weights.mapped_bytes >> 20,
-            copied_mib = weights.copied_bytes >> 20,
-            devices = ?placement.devices(),
-            "model loaded"
-        );
-        Ok(Self {
+        let weights = Weights::describe(&Source {
+            file: &file,
+            hparams: &hparams,
+            located: &located,
+            placement: &placement,
+            params,
+        })?;
+        let mut model = Self {
             file,
             hparams,
             placement,
             weights,
             own_kernels: true,
-        })
+        };
+        let planned = placing::place(&mut model, &located, params)?;
+        let usage = planned.as_ref().unwrap_or(&model.weights.usage);
+        let loaded = model.load_weights(&located, params, progress);
+        model.weights = loaded.map_err(|error| usage.explain(error))?;
+        let (copied, mapped) = model.weight_bytes();
+        tracing::info!(
+            path = %model.file.metadata().path().display(),
+            layers = model.hparams.layers.len(),
+            experts = model.hparams.n_experts,
+            vocab = model.hparams.vocab_size,
+            canvas = model.hparams.canvas_length,
+            mapped_mib = mapped >> 20,
+            copied_mib = copied >> 20,
+            devices = ?model.placement.devices(),
+            "model loaded"
+        );
+        Ok(model)
+    }
+
+    /// Loads the weights that are described so far, if the host can hold its part.
+    fn load_weights(
+        &self,
+        located: &TensorTable<Located>,
+        params: &ModelParams,
+        progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
+    ) -> Result<Weights> {
+        let share = self.weights.usage.of(self.placement.cpu());
+        host_memory::check(&Request {
+            what: "the model",
+            bytes: share.allocated(),
+            held: 0,
+            advice: "map the file instead of copying it, or use a smaller quantization",
+        })?;
+        let lock = params.lock && host_memory::can_lock(share.allocated() + share.mapped);
+        let params = ModelParams {
+            lock,
+            ..params.clone()
+        };
+        let source = Source {
+            file: &self.file,
+            hparams: &self.hparams,
+            located,
+            placement: &self.placement,
+            params: &params,
+        };
+        Weights::load(&source, progress)
     }
 
     /// Makes sequences use ggml's own operations instead of this crate's kernels: slower, and on the
@@ -134,15 +187,20 @@ impl Model {
         &self.file
     }
 
+    /// The devices that the model runs on, the host's processor last.
+    pub fn devices(&self) -> Vec<Device> {
+        self.placement.devices()
+    }
+
     /// Bytes of weights: copied to devices, and used in the mapped file.
     pub fn weight_bytes(&self) -> (usize, usize) {
-        (self.weights.copied_bytes, self.weights.mapped_bytes)
+        self.weights.usage.weights()
     }
 
     /// Bytes of the table that self-conditioning multiplies probabilities with, at every step but
     /// a canvas's first.
     pub fn soft_embedding_bytes(&self) -> usize {
-        self.weights.embd_transposed.nbytes()
+        self.weights.computed.embd_transposed.nbytes()
     }
 
     /// Sampler settings that the file recommends.

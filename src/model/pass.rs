@@ -7,7 +7,9 @@ use super::graph::{CacheInputs, Keys, PassInputs};
 use super::hparams::LayerKind;
 use super::kv_cache::{KvCache, SLOT_UNIT};
 use super::mask::KeyLayout;
+use super::memory::{Purpose, Usage};
 use crate::error::Result;
+use crate::ggml::backend::Allocation;
 use crate::ggml::tensor::{Context, Tensor};
 
 /// What to do when a graph finds no memory.
@@ -18,14 +20,24 @@ pub(super) const ADVICE: &str =
 pub(super) struct Pass {
     pub(super) inputs: PassInputs,
     pub(super) logits: Option<Tensor>,
+    /// What the inputs take.
+    pub(super) usage: Usage,
 }
 
-/// Memory for the inputs of a pass over `tokens` tokens of each sequence.
-pub(super) fn allocate_inputs(model: &Model, tokens: usize, keys: &[Keys]) -> Result<PassInputs> {
+/// Places for the inputs of a pass over `tokens` tokens of each sequence; `usage` takes account of
+/// them.
+pub(super) fn allocate_inputs(
+    model: &Model,
+    tokens: usize,
+    keys: &[Keys],
+    allocation: Allocation,
+    usage: &mut Usage,
+) -> Result<PassInputs> {
     let context = Context::new(PassInputs::tensors(keys.len()))?;
     let inputs = PassInputs::new(&context, tokens, keys)?;
     let memory = model.placement.devices()[0].buffer_type();
-    context.allocate(memory, "the inputs of a pass", ADVICE)?;
+    let buffer = context.place(allocation, memory, "the inputs of a pass", ADVICE)?;
+    usage.add(memory, Purpose::Compute, buffer.size());
     Ok(inputs)
 }
 
@@ -42,7 +54,11 @@ fn key_unit(model: &Model, end: usize) -> usize {
 
 /// Keys that a pass looks at which stores `tokens` behind the cached ones.
 pub(super) fn keys(model: &Model, cache: &KvCache, tokens: usize) -> Keys {
-    let end = cache.tokens().len() + tokens;
+    keys_up_to(model, cache, cache.tokens().len() + tokens)
+}
+
+/// Keys that a pass looks at whose last token is before position `end`.
+pub(super) fn keys_up_to(model: &Model, cache: &KvCache, end: usize) -> Keys {
     let unit = key_unit(model, end);
     Keys {
         full: cache.layout(LayerKind::Full).used(end, unit),

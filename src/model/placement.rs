@@ -2,6 +2,7 @@
 
 use regex::Regex;
 
+use super::fit::Plan;
 use super::hparams::Hparams;
 use super::params::ModelParams;
 use crate::error::{Error, Result};
@@ -17,10 +18,9 @@ const MAX_DEVICES: usize = 16;
 pub(crate) struct Placement {
     cpu: Device,
     gpus: Vec<Device>,
-    layers: Vec<Device>,
-    output: Device,
+    /// By index into `gpus`.
+    plan: Plan,
     kv_on_host: bool,
-    cpu_moe_layers: usize,
     overrides: Vec<(Regex, Device)>,
 }
 
@@ -45,6 +45,38 @@ fn assign(units: usize, on_gpu: usize, shares: &[f32]) -> Vec<Option<usize>> {
         .collect()
 }
 
+fn check_shares(params: &ModelParams, gpus: &[Device]) -> Result<()> {
+    if params.split.iter().any(|s| !s.is_finite() || *s < 0.0)
+        || params.split.len() > gpus.len().max(1)
+    {
+        return Err(Error::parameter(
+            "tensor split (-ts)",
+            format!(
+                "give at most {} shares, one per GPU, none below 0",
+                gpus.len()
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// The share of the layers that each GPU has: the user's wish, or its free memory.
+pub(super) fn shares(params: &ModelParams, gpus: &[Device]) -> Vec<f32> {
+    if params.split.iter().any(|s| *s > 0.0) {
+        let share = |i| params.split.get(i).copied().unwrap_or(0.0);
+        return (0..gpus.len()).map(share).collect();
+    }
+    gpus.iter().map(|d| d.memory().0.max(1) as f32).collect()
+}
+
+/// What the user asks for, with memory out of account.
+pub(super) fn wanted(units: usize, params: &ModelParams, shares: &[f32]) -> Plan {
+    Plan {
+        owner: assign(units, params.gpu_layers.unwrap_or(units), shares),
+        host_experts: (0..units).map(|l| l < params.cpu_moe_layers).collect(),
+    }
+}
+
 impl Placement {
     /// Decides for a model.
     ///
@@ -53,27 +85,8 @@ impl Placement {
     pub(crate) fn new(hparams: &Hparams, params: &ModelParams) -> Result<Self> {
         let cpu = Device::cpu()?;
         let gpus = Device::gpus(params.devices.as_deref())?;
-        if params.split.iter().any(|s| !s.is_finite() || *s < 0.0)
-            || params.split.len() > gpus.len().max(1)
-        {
-            return Err(Error::parameter(
-                "tensor split (-ts)",
-                format!(
-                    "give at most {} shares, one per GPU, none below 0",
-                    gpus.len()
-                ),
-            ));
-        }
-        let shares: Vec<f32> = if params.split.iter().any(|s| *s > 0.0) {
-            (0..gpus.len())
-                .map(|i| params.split.get(i).copied().unwrap_or(0.0))
-                .collect()
-        } else {
-            gpus.iter().map(|d| d.memory().0.max(1) as f32).collect()
-        };
-        let units = hparams.layers.len() + 1;
-        let owner = assign(units, params.gpu_layers.unwrap_or(units), &shares);
-        let device = |unit: usize| owner[unit].map_or(cpu, |gpu| gpus[gpu]);
+        check_shares(params, &gpus)?;
+        let plan = wanted(hparams.layers.len() + 1, params, &shares(params, &gpus));
 
         let known: Vec<Device> = gpus.iter().copied().chain([cpu]).collect();
         let overrides = params
@@ -105,25 +118,45 @@ impl Placement {
         }
         Ok(Self {
             cpu,
-            layers: (0..hparams.layers.len()).map(device).collect(),
-            output: device(hparams.layers.len()),
             gpus,
+            plan,
             kv_on_host: params.kv_on_host,
-            cpu_moe_layers: params.cpu_moe_layers,
             overrides,
         })
     }
 
+    /// The GPUs that layers may lie on, in the order of their indices in plans.
+    pub(super) fn gpus(&self) -> &[Device] {
+        &self.gpus
+    }
+
+    /// What lies on which GPU.
+    pub(super) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Changes what lies on which GPU. The plan is for as many layers and GPUs as before.
+    pub(super) fn follow(&mut self, plan: Plan) {
+        self.plan = plan;
+    }
+
+    /// Whether keys and values stay in host memory.
+    pub(super) fn kv_on_host(&self) -> bool {
+        self.kv_on_host
+    }
+
+    fn device(&self, unit: usize) -> Device {
+        self.plan.owner[unit].map_or(self.cpu, |gpu| self.gpus[gpu])
+    }
+
     /// Every device that takes part, the CPU last.
     pub(crate) fn devices(&self) -> Vec<Device> {
-        let used = |d: &&Device| {
-            self.output == **d
-                || self.layers.contains(d)
-                || self.overrides.iter().any(|(_, o)| o == *d)
+        let used = |(gpu, device): &(usize, &Device)| {
+            self.plan.owner.contains(&Some(*gpu))
+                || self.overrides.iter().any(|(_, chosen)| chosen == *device)
         };
-        let mut devices: Vec<Device> = self.gpus.iter().filter(used).copied().collect();
-        devices.push(self.cpu);
-        devices
+        let used = self.gpus.iter().enumerate().filter(used);
+        used.map(|(_, device)| *device).chain([self.cpu]).collect()
     }
 
     /// Whether nothing but the CPU takes part.
@@ -138,15 +171,15 @@ impl Placement {
 
     /// Where the output head is: what belongs to the vocabulary lies there too.
     pub(crate) fn output(&self) -> Device {
-        self.output
+        self.device(self.plan.owner.len() - 1)
     }
 
     /// Where a tensor's operations run: its layer's device, or the output head's.
     pub(crate) fn device_of(&self, layer: Option<usize>, is_expert: bool) -> Device {
         match layer {
-            Some(l) if is_expert && l < self.cpu_moe_layers => self.cpu,
-            Some(l) => self.layers[l],
-            None => self.output,
+            Some(l) if is_expert && self.plan.host_experts[l] => self.cpu,
+            Some(l) => self.device(l),
+            None => self.output(),
         }
     }
 
@@ -161,8 +194,13 @@ impl Placement {
     /// Layers grouped by the memory of their KV cache.
     pub(crate) fn layers_by_memory(&self) -> Vec<(BufferType, Vec<usize>)> {
         let mut groups: Vec<(BufferType, Vec<usize>)> = Vec::new();
-        for (l, device) in self.layers.iter().enumerate() {
-            let memory = if self.kv_on_host { self.cpu } else { *device }.buffer_type();
+        for l in 0..self.plan.owner.len() - 1 {
+            let device = if self.kv_on_host {
+                self.cpu
+            } else {
+                self.device(l)
+            };
+            let memory = device.buffer_type();
             match groups.iter_mut().find(|(m, _)| *m == memory) {
                 Some((_, members)) => members.push(l),
                 None => groups.push((memory, vec![l])),

@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::Model;
 use super::graph::{self, CanvasState, DrawPlane, Kernels, Mixture, NodeChoice};
 use super::kv_cache::KvCache;
+use super::memory::{Purpose, Usage};
+use super::params::DenoiserParams;
 use super::pass::ADVICE;
 use crate::Token;
 use crate::diffusion::{StepInput, StepOutput};
 use crate::error::{Error, Result};
-use crate::ggml::backend::Backend;
+use crate::ggml::backend::{Allocation, Backend};
 use crate::ggml::compute::{Executor, Graph};
 use crate::ggml::kernels::DRAW_PLANES;
 use crate::ggml::tensor::Context;
@@ -44,6 +46,8 @@ pub(super) struct Sequence {
     peaked: bool,
     dropped: f32,
     counters: SequenceCounters,
+    /// What the cache and the canvas take.
+    usage: Usage,
 }
 
 /// What self-conditioning did so far.
@@ -58,6 +62,47 @@ pub(super) struct SequenceCounters {
 /// measured with 65,536 rows of 768 elements in F16.
 const SPARSE_ROW_COST: usize = 128;
 
+/// Room for the nodes of the graph of a mixture.
+pub(super) const SOFTENER_NODES: usize = 64;
+
+/// Which mixtures sequences have graphs for.
+pub(super) fn mixtures(kernels: Kernels) -> &'static [Mixture] {
+    match kernels {
+        Kernels::Cpu => &[Mixture::Dense, Mixture::Sparse],
+        Kernels::Ggml | Kernels::CudaDraw => &[Mixture::Dense],
+    }
+}
+
+/// Places for the keys and values of a sequence.
+pub(super) fn allocate_cache(
+    model: &Model,
+    params: &DenoiserParams,
+    allocation: Allocation,
+) -> Result<KvCache> {
+    let hparams = model.hparams();
+    // With room for a pass over the whole context the ring never turns.
+    let pass = match params.swa_full {
+        true => params.context,
+        false => hparams.canvas_length.max(params.pass()),
+    };
+    let (context, ty) = (params.context, params.kv_type);
+    KvCache::new(hparams, &model.placement, context, pass, ty, allocation)
+}
+
+/// Places for what a canvas carries from step to step; `usage` takes account of them.
+pub(super) fn allocate_state(
+    model: &Model,
+    allocation: Allocation,
+    usage: &mut Usage,
+) -> Result<CanvasState> {
+    let context = Context::new(CanvasState::TENSORS)?;
+    let state = CanvasState::new(&context, model.hparams())?;
+    let memory = model.placement.output().buffer_type();
+    let buffer = context.place(allocation, memory, "the state of a canvas", ADVICE)?;
+    usage.add(memory, Purpose::Compute, buffer.size());
+    Ok(state)
+}
+
 /// A number that was never given before.
 fn new_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -71,15 +116,12 @@ impl Sequence {
         backends: &Arc<[Backend]>,
         choice: NodeChoice,
     ) -> Result<Self> {
-        let context = Context::new(CanvasState::TENSORS)?;
-        let state = CanvasState::new(&context, model.hparams())?;
-        let memory = model.placement.output().buffer_type();
-        context.allocate(memory, "the state of a canvas", ADVICE)?;
+        let mut usage = cache.usage().clone();
+        let state = allocate_state(model, Allocation::Real, &mut usage)?;
         state.soft.zero()?;
         state.draws.zero()?;
         let softener = |mixture| -> Result<Executor> {
-            const NODES: usize = 64;
-            let mut softener = Executor::new(backends, NODES, "self-conditioning")?;
+            let mut softener = Executor::new(backends, SOFTENER_NODES, "self-conditioning")?;
             let describe = |graph: &Graph| {
                 graph::soften(graph, model.hparams(), &model.weights, &state, mixture)
             };
@@ -87,7 +129,8 @@ impl Sequence {
             Ok(softener)
         };
         let dense_softener = softener(Mixture::Dense)?;
-        let sparse_softener = (choice.kernels == Kernels::Cpu)
+        let sparse_softener = mixtures(choice.kernels)
+            .contains(&Mixture::Sparse)
             .then(|| softener(Mixture::Sparse))
             .transpose()?;
         Ok(Self {
@@ -106,6 +149,7 @@ impl Sequence {
             sparse_allowed: true,
             peaked: false,
             dropped: 0.0,
+            usage,
         })
     }
 
@@ -116,10 +160,14 @@ impl Sequence {
             .chain(&mut self.sparse_softener)
     }
 
-    /// Memory of intermediate results, in bytes.
-    pub(super) fn compute_bytes(&self) -> usize {
-        let sparse = self.sparse_softener.as_ref();
-        self.dense_softener.compute_bytes() + sparse.map_or(0, Executor::compute_bytes)
+    /// What the cache, the canvas and its graphs take.
+    pub(super) fn usage(&self) -> Usage {
+        let softeners = [&self.dense_softener].into_iter();
+        let mut usage = self.usage.clone();
+        for softener in softeners.chain(&self.sparse_softener) {
+            usage.add_graphs(softener.compute_bytes());
+        }
+        usage
     }
 
     pub(super) fn counters(&self) -> SequenceCounters {

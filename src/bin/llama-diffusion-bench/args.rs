@@ -7,7 +7,7 @@ use std::str::FromStr;
 use clap::parser::ValueSource;
 use clap::{ArgAction, Command, CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
 use llama_diffusion::model::synthetic::{Geometry, WeightTypes};
-use llama_diffusion::{Error, Result};
+use llama_diffusion::{Error, ModelParams, Result, SessionParams};
 
 use crate::inert::FLAGS;
 use crate::lists::{self, Numbers, numbers_from};
@@ -297,5 +297,24 @@ impl Args {
             true => vec![std::thread::available_parallelism().map_or(1, usize::from)],
             false => lists::all(&self.threads),
         }
+    }
+
+    /// How the models are loaded.
+    ///
+    /// # Errors
+    /// Flags that contradict each other.
+    pub fn model_params(&self) -> Result<ModelParams> {
+        // Of the public models.
+        const CANVAS: usize = 256;
+        let prompt = self.prompts().into_iter().max().unwrap_or(0);
+        let canvases = self.answers(CANVAS).into_iter().max().unwrap_or(0);
+        let answer = canvases.saturating_mul(CANVAS);
+        Ok(self.devices.params(SessionParams {
+            context: Some(answer.saturating_add(prompt).saturating_add(1)),
+            batch: self.compute.batch(),
+            kv_type: self.compute.kv_type()?,
+            swa_full: self.compute.swa_full,
+            ..SessionParams::default()
+        }))
     }
 }

@@ -35,11 +35,8 @@ pub const FLAGS: Flags = Flags(&[
         ],
     ),
     (
-        Without("it is not looked whether the layers fit their devices: choose with -ngl"),
-        &[
-            "-fitt --fit-target MIB LLAMA_ARG_FIT_TARGET",
-            "-fitc --fit-ctx N LLAMA_ARG_FIT_CTX",
-        ],
+        Without("the context is that of the tests"),
+        &["-fitc --fit-ctx N LLAMA_ARG_FIT_CTX"],
     ),
     (
         Without("this tool does not connect to RPC servers"),

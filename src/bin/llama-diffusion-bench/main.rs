@@ -131,7 +131,7 @@ fn measure(args: &Args, source: &Source, report: &mut Report) -> Result<()> {
 }
 
 fn load(args: &Args, source: &Source) -> Result<(String, Model)> {
-    let params = args.devices.params();
+    let params = args.model_params()?;
     let progress = &mut |_: f32| ControlFlow::Continue(());
     match source {
         Source::Synthetic(synthetic) => {

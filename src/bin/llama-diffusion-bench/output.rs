@@ -18,7 +18,7 @@ pub struct TestRow {
     pub model_n_params: usize,
     pub backend: String,
     pub n_threads: usize,
-    /// `None` is all.
+    /// `None` is as many as fit, or all.
     pub n_gpu_layers: Option<usize>,
     pub type_kv: String,
     pub flash_attn: String,

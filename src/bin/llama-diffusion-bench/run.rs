@@ -311,7 +311,7 @@ impl Bench<'_> {
                 .sum(),
             backend: self.backend(),
             n_threads: setting.threads,
-            n_gpu_layers: self.args.devices.gpu_layers.0,
+            n_gpu_layers: (self.args.devices.gpu_layers.0).filter(|layers| *layers < usize::MAX),
             type_kv: format!("{:?}", self.args.compute.cache_type_k).to_lowercase(),
             flash_attn: format!("{:?}", setting.flash_attn).to_lowercase(),
             parallel: self.args.parallel,
@@ -324,18 +324,12 @@ impl Bench<'_> {
 
     /// Names of the GPUs that take part, or `CPU`.
     pub fn backend(&self) -> String {
-        let params = self.args.devices.params();
-        let named = |name: &String| Device::by_name(name).ok().filter(Device::is_gpu);
-        let gpus: Vec<Device> = match (params.gpu_layers, &params.devices) {
-            (Some(0), _) => Vec::new(),
-            (_, Some(names)) => names.iter().filter_map(named).collect(),
-            (_, None) => Device::default_gpus(),
-        };
-        if gpus.is_empty() {
-            return "CPU".into();
+        let devices = self.model.devices().into_iter();
+        let gpus: Vec<String> = devices.filter(Device::is_gpu).map(|d| d.name()).collect();
+        match gpus.is_empty() {
+            true => "CPU".into(),
+            false => gpus.join(","),
         }
-        let names: Vec<String> = gpus.iter().map(Device::name).collect();
-        names.join(",")
     }
 
     fn prefill_row(&self, setting: Setting, prompt: usize, samples: &[Sample]) -> TestRow {

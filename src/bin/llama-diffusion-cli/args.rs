@@ -15,7 +15,9 @@ use std::path::PathBuf;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory as _, FromArgMatches as _, Parser};
 use clap_complete::Shell;
-use llama_diffusion::{AnswerLength, DiffusionParams, MaskedParams, Overrides, Result};
+use llama_diffusion::{
+    AnswerLength, DiffusionParams, MaskedParams, ModelParams, Overrides, Result,
+};
 
 pub use common::PromptSource;
 pub use output::{OutputArgs, PaceArgs};
@@ -259,6 +261,14 @@ impl Args {
     /// Parameters that cannot work.
     pub fn diffusion(&self, model: &Overrides, seed: u64) -> Result<DiffusionParams> {
         self.diffusion.params(model, self.common.predict, seed)
+    }
+
+    /// How a canvas model is loaded.
+    ///
+    /// # Errors
+    /// Flags that contradict each other.
+    pub fn model_params(&self) -> Result<ModelParams> {
+        Ok(self.placement.params(self.common.session()?))
     }
 
     /// How a masked model generates an answer.

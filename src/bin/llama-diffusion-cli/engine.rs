@@ -9,6 +9,7 @@ use llama_diffusion::{
 };
 
 use crate::args::Args;
+use crate::shared::streams::tell;
 
 /// A kind of model.
 pub trait Engine: Backbone + Sized {
@@ -64,9 +65,13 @@ impl Engine for Model {
 
     fn session(model: &TextModel, args: &Args) -> Result<Session> {
         args.diffusion(&model.model().overrides(), 0)?;
-        let trained = model.model().hparams().context_length;
-        args.common.warn_of_long_context(trained);
-        model.session(&args.common.session(trained)?)
+        args.common
+            .warn_of_long_context(model.model().hparams().context_length);
+        let session = model.session(&args.common.session()?)?;
+        if args.output.verbose {
+            tell(session.memory_report());
+        }
+        Ok(session)
     }
 
     fn answer(

@@ -128,7 +128,6 @@ pub const FLAGS: Flags = Flags(&[
             "-nr --no-repack !LLAMA_ARG_REPACK",
             "--no-host LLAMA_ARG_NO_HOST",
             "--no-op-offload",
-            "-lzm --lazy-mode [on|off|auto] LLAMA_ARG_LAZY_MODE",
         ],
     ),
     (
@@ -136,15 +135,12 @@ pub const FLAGS: Flags = Flags(&[
         &["-ncffn --n-cpu-ffn N LLAMA_ARG_N_CPU_FFN"],
     ),
     (
-        NoneUnlessOff("it is not looked whether the layers fit their devices: choose with -ngl"),
-        &["-fit --fit [on|off] LLAMA_ARG_FIT"],
+        NoneUnlessOff("no tensor is left in the file until its rows are needed"),
+        &["-lzm --lazy-mode [on|off|auto] LLAMA_ARG_LAZY_MODE"],
     ),
     (
-        Without("it is not looked whether the layers fit their devices: choose with -ngl"),
-        &[
-            "-fitt --fit-target MIB LLAMA_ARG_FIT_TARGET",
-            "-fitc --fit-ctx N LLAMA_ARG_FIT_CTX",
-        ],
+        Without("the context is never made smaller to fit: choose it with -c"),
+        &["-fitc --fit-ctx N LLAMA_ARG_FIT_CTX"],
     ),
     (
         Without("no sampler of token-by-token models takes part in denoising"),

@@ -31,7 +31,9 @@ use std::sync::Mutex;
 use llama_diffusion::chat::{Message, Role};
 use llama_diffusion::model::file::ModelFile;
 use llama_diffusion::model::masked::is_masked;
-use llama_diffusion::{CancelFlag, Error, FinishReason, MaskedModel, Result, TextModel};
+use llama_diffusion::{
+    CancelFlag, Error, FinishReason, MaskedModel, Result, SessionParams, TextModel,
+};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use answer::Answerer;
@@ -180,17 +182,17 @@ enum Loaded {
 
 fn load(args: &Args, cancel: &CancelFlag) -> Result<Loaded> {
     let path = args.placement.model()?;
-    let placement = args.placement.params();
     if let Some(path) = path.as_ref().filter(|_| args.placement.is_from_cache()) {
         tell(format_args!("model: {}", path.display()));
     }
     args.placement.devices.warn()?;
     progress::show("loading", cancel, |progress| match &path {
         Some(path) if is_masked(&ModelFile::open(path)?)? => {
-            TextModel::load_masked(path, &placement, progress).map(Loaded::Masked)
+            let params = args.placement.params(SessionParams::default());
+            TextModel::load_masked(path, &params, progress).map(Loaded::Masked)
         }
-        Some(path) => TextModel::load(path, &placement, progress).map(Loaded::Canvas),
-        None => demo::load(&placement, progress).map(Loaded::Canvas),
+        Some(path) => TextModel::load(path, &args.model_params()?, progress).map(Loaded::Canvas),
+        None => demo::load(&args.model_params()?, progress).map(Loaded::Canvas),
     })
 }
 

@@ -2,19 +2,36 @@
 
 use clap::ValueEnum;
 use clap::builder::BoolishValueParser;
-use llama_diffusion::{Device, Error, ModelParams, TensorOverride};
+use llama_diffusion::{Device, Error, Fit, ModelParams, SessionParams, TensorOverride};
 use regex::Regex;
 
+use super::compute::When;
 use super::numbers::{real, whole};
 use super::streams::print;
 
 /// Where a model lies.
 #[derive(Debug, clap::Args)]
 pub struct DeviceArgs {
-    /// Layers on GPUs, counted from the last one; the output head counts as one. auto and all are
-    /// all of them [-ngl]
+    /// Layers on GPUs, counted from the last one; the output head counts as one. auto is as many as
+    /// fit, all is all of them [-ngl]
     #[arg(long, visible_alias = "n-gpu-layers", value_name = "N", default_value = "auto", value_parser = parse_layers, env = "LLAMA_ARG_N_GPU_LAYERS")]
     pub gpu_layers: Layers,
+
+    /// Whether -ngl auto looks at the free memory of the GPUs: experts that do not fit stay in host
+    /// memory, and then whole layers. off is -ngl all [-fit]
+    #[arg(
+        long,
+        value_name = "on|off",
+        default_value = "on",
+        hide_possible_values = true,
+        env = "LLAMA_ARG_FIT"
+    )]
+    fit: When,
+
+    /// MiB that -ngl auto leaves free on each GPU, separated by commas; one number is for all.
+    /// Default: 1024, less on GPUs of less than 8 GiB [-fitt]
+    #[arg(long, value_name = "MIB", value_parser = parse_target, env = "LLAMA_ARG_FIT_TARGET")]
+    fit_target: Option<Target>,
 
     /// Devices to use, separated by commas, or none [-dev]
     #[arg(long, value_name = "NAMES", env = "LLAMA_ARG_DEVICE")]
@@ -91,11 +108,24 @@ pub struct Layers(pub Option<usize>);
 
 fn parse_layers(text: &str) -> Result<Layers, String> {
     match text {
-        "auto" | "all" | "-1" => Ok(Layers(None)),
+        "auto" | "-1" => Ok(Layers(None)),
+        "all" | "-2" => Ok(Layers(Some(usize::MAX))),
         _ => whole(0..=usize::MAX)(text)
             .map(|layers| Layers(Some(layers)))
             .map_err(|range| format!("{range}, auto or all")),
     }
+}
+
+/// Bytes for each GPU.
+#[derive(Clone, Debug)]
+struct Target(Vec<usize>);
+
+/// Takes slashes for commas, as llama.cpp does.
+fn parse_target(text: &str) -> Result<Target, String> {
+    let parts = text.split([',', '/']).filter(|part| !part.is_empty());
+    let mib = whole(0..=usize::MAX >> 20);
+    let bytes = parts.map(|part| mib(part.trim()).map(|mib| mib << 20));
+    bytes.collect::<Result<_, _>>().map(Target)
 }
 
 /// Shares of several GPUs.
@@ -123,8 +153,8 @@ fn parse_override(text: &str) -> Result<TensorOverride, String> {
 }
 
 impl DeviceArgs {
-    /// Where the model lies.
-    pub fn params(&self) -> ModelParams {
+    /// Where the model lies. GPUs are to have memory for such a session, too.
+    pub fn params(&self, session: SessionParams) -> ModelParams {
         let devices = match (&self.device, self.split_mode) {
             (Some(names), _) if names == "none" => Some(Vec::new()),
             (Some(names), _) => Some(
@@ -140,6 +170,13 @@ impl DeviceArgs {
         };
         ModelParams {
             gpu_layers: self.gpu_layers.0,
+            fit: (self.fit != When::Off).then(|| Fit {
+                session,
+                target: self
+                    .fit_target
+                    .clone()
+                    .map_or_else(Vec::new, |target| target.0),
+            }),
             devices,
             // A machine without GPUs has nothing to share; `warn` says so.
             split: match &self.tensor_split {

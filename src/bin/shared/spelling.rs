@@ -14,6 +14,8 @@ pub const SINGLE_DASH: &[(&str, &str)] = &[
     ("-ctv", "--cache-type-v"),
     ("-dev", "--device"),
     ("-fa", "--flash-attn"),
+    ("-fit", "--fit"),
+    ("-fitt", "--fit-target"),
     ("-hf", "--hf-repo"),
     ("-hff", "--hf-file"),
     ("-hfr", "--hf-repo"),

@@ -129,16 +129,13 @@ impl CommonArgs {
         }
     }
 
-    /// How a session runs on a model that was trained for `trained_context` positions.
+    /// How a session of a canvas model runs.
     ///
     /// # Errors
     /// Flags that contradict each other.
-    pub fn session(&self, trained_context: usize) -> Result<SessionParams> {
+    pub fn session(&self) -> Result<SessionParams> {
         Ok(SessionParams {
-            context: self.ctx_size.map(|size| match size {
-                0 => trained_context,
-                _ => size,
-            }),
+            context: self.ctx_size,
             batch: self.compute.batch(),
             threads: given(self.threads),
             prefill_threads: given(self.threads_batch),

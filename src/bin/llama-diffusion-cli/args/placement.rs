@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use clap::builder::BoolishValueParser;
-use llama_diffusion::{Error, MetadataOverride, ModelParams, Result};
+use llama_diffusion::{Error, MetadataOverride, ModelParams, Result, SessionParams};
 
 use super::values::parse_metadata;
 use crate::shared::devices::DeviceArgs;
@@ -127,10 +127,11 @@ impl PlacementArgs {
         self.model.is_none() && self.hf_repo.is_some()
     }
 
-    /// Where the model lies, and what is asked of loading it.
-    pub fn params(&self) -> ModelParams {
+    /// Where the model lies, and what is asked of loading it. GPUs are to have memory for such a
+    /// session, too.
+    pub fn params(&self, session: SessionParams) -> ModelParams {
         use LoadMode::{Dio, Mlock, MmapMlock, None};
-        let devices = self.devices.params();
+        let devices = self.devices.params(session);
         ModelParams {
             lock: self.mlock || matches!(self.load_mode, Mlock | MmapMlock),
             no_mmap: devices.no_mmap || matches!(self.load_mode, None | Mlock | Dio),

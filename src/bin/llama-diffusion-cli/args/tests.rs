@@ -49,7 +49,7 @@ fn llama_cpp_s_spelling() {
         "3,1",
         "-nkvo",
     ]);
-    let placement = args.unwrap().placement.params();
+    let placement = args.unwrap().model_params().unwrap();
     assert_eq!(placement.gpu_layers, Some(3));
     assert_eq!(placement.cpu_moe_layers, 2);
     assert_eq!(placement.devices.unwrap(), ["CUDA0", "CPU"]);
@@ -79,7 +79,7 @@ fn shares_of_gpus_and_underscores() {
         "a_b",
     ])
     .unwrap();
-    assert_eq!(args.common.session(0).unwrap().context, Some(99));
+    assert_eq!(args.common.session().unwrap().context, Some(99));
     assert_eq!(args.system().unwrap(), "a_b");
 }
 
@@ -100,7 +100,7 @@ fn switches_in_llama_cpp_s_spellings() {
     ] {
         for value in values {
             let args = parse(&["-fa", value, "--color", value, "-n", "4"]).unwrap();
-            let session = args.common.session(0).unwrap();
+            let session = args.common.session().unwrap();
             assert_eq!(session.flash_attention, attention, "{value}");
             assert_eq!(args.output.color, meant, "{value}");
         }
@@ -189,13 +189,13 @@ fn limits_of_the_answer() {
 
 #[test]
 fn the_smaller_batch_and_the_trained_context() {
-    let session = |line: &[&str]| parse(line).unwrap().common.session(131_072);
+    let session = |line: &[&str]| parse(line).unwrap().common.session();
     assert_eq!(
         session(&["-b", "512", "-ub", "64"]).unwrap().batch,
         Some(64)
     );
     assert_eq!(session(&["-b", "512"]).unwrap().batch, Some(512));
-    assert_eq!(session(&["-c", "0"]).unwrap().context, Some(131_072));
+    assert_eq!(session(&["-c", "0"]).unwrap().context, Some(0));
     assert_eq!(session(&[]).unwrap().context, None);
     assert_eq!(session(&["-t", "-1"]).unwrap().threads, None);
     let error = session(&["-ctk", "q8_0"]).unwrap_err().to_string();
@@ -297,8 +297,8 @@ fn upstream_s_command_lines() {
             model.to_str().unwrap(),
             params.max_steps,
             params.max_tokens,
-            args.common.session(0).unwrap().batch,
-            args.placement.params().gpu_layers,
+            args.common.session().unwrap().batch,
+            args.model_params().unwrap().gpu_layers,
             args.is_chat(false),
             args.output.drafts,
             &warnings[..],
@@ -321,7 +321,7 @@ fn upstream_s_command_lines() {
     assert_eq!(args.warnings, [""; 0]);
     assert!(args.is_chat(false));
     assert_eq!(args.placement.devices.gpu_layers.0, Some(99));
-    assert_eq!(args.common.session(1 << 17).unwrap().context, Some(4096));
+    assert_eq!(args.common.session().unwrap().context, Some(4096));
     assert!(args.output.progress);
     assert_eq!(args.output.pace.interval, 4);
     assert_eq!(
@@ -359,7 +359,7 @@ fn flags_of_the_cache_are_in_vain_on_masked_models() {
 #[test]
 fn how_weights_come_into_memory() {
     let loads = |line: &[&str]| {
-        let params = parse(line).unwrap().placement.params();
+        let params = parse(line).unwrap().model_params().unwrap();
         (params.no_mmap, params.lock)
     };
     for (mode, expected) in [
@@ -373,7 +373,7 @@ fn how_weights_come_into_memory() {
         assert_eq!(loads(&["-lm", mode]), expected, "{mode}");
     }
     assert_eq!(loads(&["-lm", "none", "--mlock"]), (true, true));
-    let kv_on_host = |line: &[&str]| parse(line).unwrap().placement.params().kv_on_host;
+    let kv_on_host = |line: &[&str]| parse(line).unwrap().model_params().unwrap().kv_on_host;
     assert!(kv_on_host(&["-kvo", "-nkvo"]) && !kv_on_host(&["-nkvo", "-kvo"]));
 }
 
@@ -406,7 +406,7 @@ fn what_does_nothing_on_this_command_line_is_warned_of() {
 #[test]
 fn every_flag_is_known() {
     let lines = "-m f|-mu u|-hf a/b|-hfr a/b|-hf a/b -hff f|-p t|-f f|-n 3|--predict 3|--n-predict 3|-c 9|\
-        --ctx-size 9|-b 9|-ub 9|-t 2|-tb 2|-ngl 3|-ngl auto|-ngl all|--gpu-layers 3|\
+        --ctx-size 9|-b 9|-ub 9|-t 2|-tb 2|-ngl 3|-ngl auto|-ngl all|-fit off|--fit on|-fitt 512|--fit-target 1,2|--gpu-layers 3|\
         --n-gpu-layers 3|-sm none|-sm row|-ts 1,2|-mg 0|-dev none|--device CPU|--list-devices|\
         -ot a=CPU|--override-tensor a=CPU|-cmoe|--cpu-moe|-ncmoe 2|--n-cpu-moe 2|-fa|-fa on|\
         -fa off|-fa auto|--flash-attn|-ctk f16|-ctv f16|--no-mmap|--mlock|--no-kv-offload|-nkvo|\
@@ -440,7 +440,7 @@ fn every_flag_is_known() {
 fn a_value_that_may_be_left_out_does_not_swallow_the_next_flag() {
     let args = parse(&["-fa", "-p", "x", "--color", "-n", "4"]).unwrap();
     assert_eq!(
-        args.common.session(0).unwrap().flash_attention,
+        args.common.session().unwrap().flash_attention,
         FlashAttention::On
     );
     assert_eq!(args.output.color, When::On);
@@ -505,7 +505,7 @@ fn what_llama_cpp_asks_of_loading_and_threads() {
     ])
     .unwrap();
     assert_eq!(args.warnings, [""; 0]);
-    let placement = args.placement.params();
+    let placement = args.model_params().unwrap();
     assert!(placement.lock && placement.check_tensors);
     let value = |key: &str, value| MetadataOverride {
         key: key.into(),
@@ -520,7 +520,7 @@ fn what_llama_cpp_asks_of_loading_and_threads() {
             value("e", MetadataValue::Text("x:y=z".into())),
         ]
     );
-    let session = args.common.session(0).unwrap();
+    let session = args.common.session().unwrap();
     assert_eq!(
         (session.threads, session.prefill_threads),
         (Some(3), Some(5))
@@ -541,7 +541,7 @@ fn what_llama_cpp_asks_of_loading_and_threads() {
 #[test]
 fn overrides_of_tensors() {
     let args = parse(&["-ot", "blk\\.1=CPU,exps=CUDA0", "-ot", "a=b=c"]).unwrap();
-    let overrides = args.placement.params().overrides;
+    let overrides = args.model_params().unwrap().overrides;
     let pairs: Vec<(&str, &str)> = overrides
         .iter()
         .map(|o| (o.pattern.as_str(), o.memory.as_str()))

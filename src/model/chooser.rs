@@ -1,0 +1,157 @@
+//! In which kind of memory each tensor lies.
+
+use super::file::ModelFile;
+use super::placement::{OVERRIDE, Placement};
+use super::tensors::Located;
+use crate::error::{Error, Result};
+use crate::ggml::backend::{BufferType, Device};
+use crate::ggml::tensor::Context;
+use crate::ggml::types::TensorType;
+
+/// Where a tensor will lie.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Memory {
+    /// In the mapped file of a part.
+    Mapped(usize),
+    /// In a buffer of this type.
+    Buffer(BufferType),
+}
+
+/// Chooses the memory of each tensor.
+pub(super) struct Chooser<'a> {
+    file: &'a ModelFile,
+    placement: &'a Placement,
+    /// Memory in which the CPU multiplies some types faster, the best first.
+    cpu_extra: Vec<BufferType>,
+    use_mmap: bool,
+}
+
+/// Tokens of the pass that operations are probed with: a typical prefill.
+const PROBE_TOKENS: usize = 256;
+
+impl<'a> Chooser<'a> {
+    pub(super) fn new(
+        file: &'a ModelFile,
+        placement: &'a Placement,
+        use_mmap: bool,
+    ) -> Result<Self> {
+        let cpu = placement.cpu();
+        Ok(Self {
+            file,
+            placement,
+            cpu_extra: cpu.extra_buffer_types(),
+            use_mmap: use_mmap && cpu.takes_host_pointers(),
+        })
+    }
+
+    /// The first memory in which the device of the tensor can do what the graphs do with it; the
+    /// CPU's, which can do everything, is the last. What the user wants comes before all.
+    pub(super) fn choose(&self, tensor: &Located, operation: Operation) -> Result<Memory> {
+        let cpu = self.placement.cpu();
+        let name = &tensor.info.name;
+        if let Some(device) = self.placement.overridden(name) {
+            let memory = device.buffer_type();
+            if device != cpu && !self.probe(tensor, device, memory, operation)? {
+                let problem = format!(
+                    "{} cannot use '{name}' of type {}",
+                    device.name(),
+                    tensor.info.ty
+                );
+                return Err(Error::parameter(OVERRIDE, problem));
+            }
+            return Ok(self.settle(tensor, memory));
+        }
+        let device = self.placement.device_of(tensor.layer, is_expert(tensor));
+        let mut candidates = Vec::new();
+        if device != cpu {
+            candidates.push((device, device.buffer_type()));
+        }
+        if operation.is_product() {
+            candidates.extend(self.cpu_extra.iter().map(|memory| (cpu, *memory)));
+        }
+        for (device, memory) in candidates {
+            if self.probe(tensor, device, memory, operation)? {
+                return Ok(self.settle(tensor, memory));
+            }
+        }
+        Ok(self.settle(tensor, cpu.buffer_type()))
+    }
+
+    fn settle(&self, tensor: &Located, memory: BufferType) -> Memory {
+        let part = &self.file.parts()[tensor.part];
+        // Kernels read aligned values; files that say nothing have this alignment.
+        let mapped = self.use_mmap
+            && memory == self.placement.cpu().buffer_type()
+            && part.mapping().is_some()
+            && part.alignment().is_multiple_of(MAPPED_ALIGNMENT);
+        if mapped {
+            Memory::Mapped(tensor.part)
+        } else {
+            Memory::Buffer(memory)
+        }
+    }
+
+    fn probe(
+        &self,
+        tensor: &Located,
+        device: Device,
+        memory: BufferType,
+        operation: Operation,
+    ) -> Result<bool> {
+        let ctx = Context::new(8)?;
+        let weight = ctx.tensor(tensor.info.ty, &tensor.info.shape, "weight")?;
+        let [row, width, ..] = weight.ne();
+        let node = match operation {
+            Operation::Lookup => {
+                let rows = ctx.tensor(TensorType::I32, &[PROBE_TOKENS], "rows")?;
+                ctx.get_rows(&weight, &rows)?
+            }
+            Operation::Product => {
+                let input = ctx.tensor(TensorType::F32, &[row, PROBE_TOKENS], "input")?;
+                ctx.mul_mat(&weight, &input)?
+            }
+            Operation::ExpertProduct => {
+                let input = ctx.tensor(TensorType::F32, &[row, 1, PROBE_TOKENS], "input")?;
+                let chosen = ctx.tensor(TensorType::I32, &[1, PROBE_TOKENS], "chosen")?;
+                ctx.mul_mat_id(&weight, &input, &chosen)?
+            }
+            Operation::Scale => {
+                let input = ctx.tensor(TensorType::F32, &[row, width, PROBE_TOKENS], "input")?;
+                ctx.mul(&input, &weight)?
+            }
+        };
+        Ok(memory.supports(device, &weight, &node))
+    }
+}
+
+/// Alignment of mapped weights, in bytes.
+const MAPPED_ALIGNMENT: usize = 32;
+
+/// What the graphs do with a weight.
+#[derive(Clone, Copy)]
+pub(super) enum Operation {
+    Lookup,
+    Product,
+    ExpertProduct,
+    Scale,
+}
+
+impl Operation {
+    fn is_product(self) -> bool {
+        matches!(self, Self::Product | Self::ExpertProduct)
+    }
+
+    pub(super) fn of(tensor: &Located) -> Self {
+        if is_expert(tensor) {
+            Self::ExpertProduct
+        } else if tensor.info.shape[1] > 1 {
+            Self::Product
+        } else {
+            Self::Scale
+        }
+    }
+}
+
+pub(super) fn is_expert(tensor: &Located) -> bool {
+    tensor.info.name.contains("_exps.weight")
+}

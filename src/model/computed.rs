@@ -1,0 +1,197 @@
+//! Tensors that are not in the file but follow from it.
+
+use half::{bf16, f16};
+
+use super::file::ModelFile;
+use super::hparams::{Hparams, LayerKind};
+use super::memory::{Purpose, Usage};
+use super::placement::Placement;
+use super::tensors::Located;
+use crate::error::Result;
+use crate::ggml::backend::Allocation;
+use crate::ggml::convert::to_f32;
+use crate::ggml::tensor::{Context, Tensor};
+use crate::ggml::types::TensorType;
+use crate::parallel;
+
+/// Tensors that are not in the file but follow from it.
+pub(super) struct Computed {
+    /// The embeddings with the vocabulary along rows, `[vocab, d]`: what probabilities are
+    /// multiplied with. F32 if the embeddings are or on ARM, else F16, or BF16 on GPUs.
+    pub(super) embd_transposed: Tensor,
+    /// Per layer, F32 `[rope_dims / 2]`: what positions are divided by.
+    pub(super) rope_divisors: Vec<Tensor>,
+    /// Per layer, F32 `[d]`: the scale of the router's input with its constant `1 / sqrt(d)`.
+    pub(super) router_scale: Vec<Tensor>,
+}
+
+impl Computed {
+    /// Gives them a place, and memory and values if they are to have any; `usage` takes account of it.
+    pub(super) fn new(
+        file: &ModelFile,
+        hparams: &Hparams,
+        placement: &Placement,
+        embd: &Located,
+        allocation: Allocation,
+        usage: &mut Usage,
+    ) -> Result<Self> {
+        let context = Context::new(1)?;
+        let ty = transposed_type(embd.info.ty, placement);
+        let shape = [hparams.vocab_size, hparams.d];
+        let embd_transposed = context.tensor(ty, &shape, "embd_transposed")?;
+        let memory = placement.output().buffer_type();
+        let buffer = context.place(allocation, memory, "the transposed embeddings", ADVICE)?;
+        buffer.mark_weights();
+        usage.add(memory, Purpose::Dense, buffer.size());
+        if allocation == Allocation::Real {
+            transpose(file, embd, &embd_transposed)?;
+        }
+
+        let rope_freqs = file
+            .tensor(ROPE_FREQS)
+            .map(|_| values(file, ROPE_FREQS))
+            .transpose()?;
+        let (mut rope_divisors, mut router_scale) = (Vec::new(), Vec::new());
+        for (l, layer) in hparams.layers.iter().enumerate() {
+            let context = Context::new(2)?;
+            let divisors =
+                context.tensor(TensorType::F32, &[layer.rope_dims / 2], "rope_divisors")?;
+            let scale = context.tensor(TensorType::F32, &[hparams.d], "router_scale")?;
+            let memory = placement.device_of(Some(l), false).buffer_type();
+            let buffer = context.place(allocation, memory, "the weights", ADVICE)?;
+            buffer.mark_weights();
+            usage.add(memory, Purpose::Dense, buffer.size());
+            if allocation == Allocation::Real {
+                let (base, dims) = (layer.rope_base, layer.rope_dims);
+                let freqs = rope_freqs.as_deref();
+                divisors.write(0, &rope_divisors_of(base, dims, layer.kind, freqs))?;
+                let mut values = values(file, &format!("blk.{l}.ffn_gate_inp.scale"))?;
+                let root = (hparams.d as f32).sqrt();
+                values.iter_mut().for_each(|s| *s /= root);
+                scale.write(0, &values)?;
+            }
+            rope_divisors.push(divisors);
+            router_scale.push(scale);
+        }
+        Ok(Self {
+            embd_transposed,
+            rope_divisors,
+            router_scale,
+        })
+    }
+}
+
+/// What to do where there is no memory for them.
+const ADVICE: &str = "use a smaller quantization or fewer GPU layers (-ngl)";
+
+/// The type of the transposed embeddings.
+pub(super) fn transposed_type(embd: TensorType, placement: &Placement) -> TensorType {
+    match embd {
+        TensorType::F32 => TensorType::F32,
+        // GPUs may sum products with F16 in F16, which a sum over the vocabulary does not bear; BF16
+        // they sum in F32, and it is what the reference multiplies.
+        _ if placement.output() != placement.cpu() => TensorType::BF16,
+        // So do ARM's CPUs, and ggml has no fast product with BF16 there.
+        _ if cfg!(target_arch = "aarch64") => TensorType::F32,
+        _ => TensorType::F16,
+    }
+}
+
+/// The values of a tensor of the file.
+fn values(file: &ModelFile, name: &str) -> Result<Vec<f32>> {
+    let (part, tensor) = file
+        .tensor(name)
+        .ok_or_else(|| file.tensor_error(name, "is missing"))?;
+    let mut values = vec![0.0; tensor.info.shape.iter().product()];
+    let data = file.parts()[part].data(tensor.info);
+    to_f32(tensor.info.ty, &data, &mut values)?;
+    Ok(values)
+}
+
+const ROPE_FREQS: &str = "rope_freqs.weight";
+
+/// `base^(2i / dims)` for every pair i, times the file's factors on full layers.
+fn rope_divisors_of(base: f32, dims: usize, kind: LayerKind, factors: Option<&[f32]>) -> Vec<f32> {
+    (0..dims / 2)
+        .map(|i| {
+            let divisor = f64::from(base).powf(2.0 * i as f64 / dims as f64);
+            let factor = match (kind, factors) {
+                (LayerKind::Sliding, _) => 1.0,
+                (LayerKind::Full, Some(factors)) => {
+                    f64::from(factors.get(i).copied().unwrap_or(1.0))
+                }
+                // The reference turns the first quarter of the pairs ("proportional" rotary embedding).
+                (LayerKind::Full, None) if i < dims / 8 => 1.0,
+                (LayerKind::Full, None) => f64::INFINITY,
+            };
+            (divisor * factor).min(f64::from(f32::MAX)) as f32
+        })
+        .collect()
+}
+
+/// Tokens that are transposed together.
+const PANEL: usize = 1024;
+
+/// Fills `to [vocab, d]` with the transposed embeddings.
+fn transpose(file: &ModelFile, embd: &Located, to: &Tensor) -> Result<()> {
+    let bytes = file.parts()[embd.part].data(&embd.info);
+    let [d, vocab, ..] = embd.info.shape;
+    let row = bytes.len() / vocab;
+    let starts: Vec<usize> = (0..vocab).step_by(PANEL).collect();
+    // Each thread holds two panels; memory is the limit after a few.
+    let threads = parallel::cores().min(8);
+    let panel = |start: usize| -> Result<Vec<f32>> {
+        let count = PANEL.min(vocab - start);
+        let mut rows = vec![0.0; count * d];
+        to_f32(
+            embd.info.ty,
+            &bytes[start * row..(start + count) * row],
+            &mut rows,
+        )?;
+        let mut columns = vec![0.0; count * d];
+        for (t, row) in rows.chunks_exact(d).enumerate() {
+            for (i, value) in row.iter().enumerate() {
+                columns[i * count + t] = *value;
+            }
+        }
+        Ok(columns)
+    };
+    for batch in starts.chunks(threads) {
+        let panels = parallel::map(batch, threads, |start| panel(*start));
+        for (start, columns) in batch.iter().zip(panels) {
+            let columns = columns?;
+            let count = columns.len() / d;
+            let stride = to.nb()[1];
+            if to.is(TensorType::F32) {
+                to.write_rows(4 * start, stride, count, &columns)?;
+            } else {
+                let half = |v: &f32| match to.ty() {
+                    Some(TensorType::BF16) => bf16::from_f32(*v).to_bits(),
+                    _ => f16::from_f32(*v).to_bits(),
+                };
+                let halves: Vec<u16> = columns.iter().map(half).collect();
+                to.write_rows(2 * start, stride, count, &halves)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rope_divisors_follow_base_and_factors() {
+        let sliding = rope_divisors_of(1e4, 8, LayerKind::Sliding, Some(&[2.0; 4]));
+        assert_eq!(sliding, [1.0, 10.0, 100.0, 1000.0]);
+        assert_eq!(
+            rope_divisors_of(1e4, 8, LayerKind::Full, Some(&[1.0, 1e30, 1e30, 1e30])),
+            [1.0, 1e31, 1e32, 1e33]
+        );
+        assert_eq!(
+            rope_divisors_of(1e4, 8, LayerKind::Full, None),
+            [1.0, f32::MAX, f32::MAX, f32::MAX]
+        );
+    }
+}
