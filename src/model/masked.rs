@@ -1,24 +1,21 @@
 //! Models of masked diffusion (Dream, LLaDA, LLaDA-MoE, RND1), run by libllama. What differs between
 //! the families is data of their files.
 
-use std::ffi::CString;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::file::ModelFile;
 use super::hparams::LIBLLAMA_ARCHITECTURES;
+use super::masked_placing::load_params;
 use super::params::ModelParams;
-use super::placement::OVERRIDE;
 use super::tokenizer::check_tokenizer;
 use super::{Backbone, end_tokens};
 use crate::diffusion::candidates::{CandidateSampler, Choice, Draw};
 use crate::diffusion::{Denoiser, EndTokens, Selection, StepInput, StepOutput, Token};
 use crate::error::{Error, Result};
-use crate::ggml::backend::Device;
-use crate::ggml::bidirectional::{BidirectionalContext, BidirectionalModel, LoadParams};
+use crate::ggml::bidirectional::{BidirectionalContext, BidirectionalModel};
 use crate::ggml::gguf::Gguf;
-use crate::ggml::kv_override::for_libllama;
 use crate::parallel;
 
 const ARCHITECTURE: &str = "general.architecture";
@@ -85,7 +82,7 @@ impl MaskedModel {
             return Err(gguf.metadata_error(ARCHITECTURE, problem));
         }
         check_tokenizer(gguf)?;
-        let context_length = check_extents(gguf)?;
+        let (layers, context_length) = check_extents(gguf)?;
         let mask: u32 = gguf.get(MASK_TOKEN)?.ok_or_else(|| {
             gguf.metadata_error(
                 MASK_TOKEN,
@@ -96,7 +93,8 @@ impl MaskedModel {
         // As llama.cpp has it where the file is silent.
         let shifted = gguf.get(SHIFT_LOGITS)?.unwrap_or(true);
         let eos = gguf.get(EOS_TOKEN)?;
-        let weights = BidirectionalModel::load(path, &load_params(params)?, progress)?;
+        let places = load_params(&file, layers, params)?;
+        let weights = BidirectionalModel::load(path, &places, progress)?;
         let mask = Token::try_from(mask)
             .ok()
             .filter(|mask| (*mask as usize) < weights.vocab_size())
@@ -143,8 +141,9 @@ impl Backbone for MaskedModel {
     }
 }
 
-/// Checks what libllama would stop the process for, and returns the length of the context.
-fn check_extents(gguf: &Gguf) -> Result<usize> {
+/// Checks what libllama would stop the process for, and returns the number of layers and the length of
+/// the context.
+fn check_extents(gguf: &Gguf) -> Result<(usize, usize)> {
     let architecture: &str = gguf.require(ARCHITECTURE)?;
     let key = |suffix: &str| format!("{architecture}.{suffix}");
     let number = |suffix: &str| gguf.require::<u32>(&key(suffix));
@@ -193,52 +192,7 @@ fn check_extents(gguf: &Gguf) -> Result<usize> {
         let problem = format!("is {used}, but there are {experts} experts");
         return refuse("expert_used_count", problem);
     }
-    Ok(number("context_length")? as usize)
-}
-
-/// The experts of the first `layers`, as libllama matches names of tensors.
-fn experts_of(layers: usize) -> Vec<String> {
-    let experts = r"ffn_(up|down|gate|gate_up)_exps";
-    match layers {
-        usize::MAX => vec![experts.into()],
-        _ => (0..layers)
-            .map(|l| format!(r"blk\.{l}\.{experts}"))
-            .collect(),
-    }
-}
-
-fn load_params(params: &ModelParams) -> Result<LoadParams> {
-    let cpu = Device::cpu()?;
-    let devices = Device::gpus(params.devices.as_deref())?;
-    let pattern =
-        |text: &str| CString::new(text).map_err(|_| Error::parameter(OVERRIDE, "has a zero byte"));
-    let mut overrides = Vec::new();
-    for chosen in &params.overrides {
-        let all = Device::all();
-        let named = |d: &&Device| d.buffer_type().name().eq_ignore_ascii_case(&chosen.memory);
-        let device = all.iter().find(named).ok_or_else(|| {
-            let problem = format!("there is no memory '{}'", chosen.memory);
-            Error::parameter(OVERRIDE, problem)
-        })?;
-        overrides.push((pattern(chosen.pattern.as_str())?, *device));
-    }
-    for experts in experts_of(params.cpu_moe_layers) {
-        overrides.push((pattern(&experts)?, cpu));
-    }
-    Ok(LoadParams {
-        gpu_layers: match params.gpu_layers {
-            _ if devices.is_empty() => 0,
-            Some(layers) => i32::try_from(layers).unwrap_or(i32::MAX),
-            None => -1,
-        },
-        devices,
-        split: params.split.clone(),
-        overrides,
-        no_mmap: params.no_mmap,
-        lock: params.lock,
-        check_tensors: params.check_tensors,
-        metadata: for_libllama(&params.metadata),
-    })
+    Ok((layers as usize, number("context_length")? as usize))
 }
 
 /// A text of a masked model: a prompt, and one canvas behind it. Nothing is cached: positions see

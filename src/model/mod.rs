@@ -13,6 +13,7 @@ pub mod hparams;
 mod kv_cache;
 pub mod mask;
 pub mod masked;
+mod masked_placing;
 mod measure;
 mod memory;
 pub mod mix;
