@@ -135,6 +135,25 @@ fn the_answer_is_cut_at_n_tokens() {
 }
 
 #[test]
+fn placements_that_concern_nothing_are_warned_of() {
+    let warnings = |args: &[&str]| {
+        let output = cli(&[&["-p", QUESTION, "-s", "1"], args].concat());
+        assert_eq!(text(&output.stdout), ANSWER, "{args:?}");
+        let lines = text(&output.stderr).lines();
+        let lines = lines.filter(|line| line.contains("WARN"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let found = warnings(&["-ot", "exps=CPU,nomatch=CPU", "-ncmoe", "99"]);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].contains("'nomatch=CPU'"), "{found:?}");
+    assert!(found[1].contains("99 layers"), "{found:?}");
+    // A large number of GPU layers is how one asks for all, and -cmoe is for models of any depth.
+    let found = warnings(&["-ngl", "all", "-cmoe", "-ot", "exps=CPU"]);
+    let about_gpus = |line: &String| line.contains("-ngl has no effect");
+    assert!(found.iter().all(about_gpus), "{found:?}");
+}
+
+#[test]
 fn what_lies_where_is_told_on_request() {
     let shown = |args: &[&str]| {
         let output = cli(&[&["-p", QUESTION, "-s", "1"], args].concat());

@@ -9,6 +9,7 @@ use super::file::ModelFile;
 use super::hparams::LIBLLAMA_ARCHITECTURES;
 use super::masked_placing::load_params;
 use super::params::ModelParams;
+use super::placement::warn_of_unmatched;
 use super::tokenizer::check_tokenizer;
 use super::{Backbone, end_tokens};
 use crate::diffusion::candidates::{CandidateSampler, Choice, Draw};
@@ -93,6 +94,7 @@ impl MaskedModel {
         // As llama.cpp has it where the file is silent.
         let shifted = gguf.get(SHIFT_LOGITS)?.unwrap_or(true);
         let eos = gguf.get(EOS_TOKEN)?;
+        warn_of_unmatched(params, &file, layers);
         let places = load_params(&file, layers, params)?;
         let weights = BidirectionalModel::load(path, &places, progress)?;
         let mask = Token::try_from(mask)

@@ -46,7 +46,7 @@ pub use params::{
     DEFAULT_CONTEXT, DenoiserParams, Fit, FlashAttention, ModelParams, SessionParams,
     TensorOverride,
 };
-use placement::Placement;
+use placement::{Placement, warn_of_unmatched};
 pub use rates::DeviceRates;
 use tensors::{Located, TensorTable};
 use weights::{Source, Weights};
@@ -108,6 +108,7 @@ impl Model {
         let hparams = Hparams::from_file(&file)?;
         let located = TensorTable::locate(&file, &hparams)?;
         let placement = Placement::new(&hparams, params)?;
+        warn_of_unmatched(params, &file, hparams.layers.len());
         let weights = Weights::describe(&Source {
             file: &file,
             hparams: &hparams,

@@ -2,6 +2,7 @@
 
 use regex::Regex;
 
+use super::file::ModelFile;
 use super::fit::Plan;
 use super::hparams::Hparams;
 use super::params::ModelParams;
@@ -69,7 +70,7 @@ pub(super) fn shares(params: &ModelParams, gpus: &[Device]) -> Vec<f32> {
     gpus.iter().map(|d| d.memory().0.max(1) as f32).collect()
 }
 
-/// What the user asks for, with memory out of account.
+/// What the user asks for, whatever memory there is.
 pub(super) fn wanted(units: usize, params: &ModelParams, shares: &[f32]) -> Plan {
     Plan {
         owner: assign(units, params.gpu_layers.unwrap_or(units), shares),
@@ -207,6 +208,28 @@ impl Placement {
             }
         }
         groups
+    }
+}
+
+/// Warns of parameters that match nothing in the file. A number of GPU layers above those of the model
+/// is not one of them: a large one is the usual way to ask for all.
+pub(super) fn warn_of_unmatched(params: &ModelParams, file: &ModelFile, layers: usize) {
+    let path = file.metadata().path().display();
+    for chosen in &params.overrides {
+        let mut names = file.tensors().map(|(_, tensor)| &tensor.info.name);
+        if !names.any(|name| chosen.pattern.is_match(name)) {
+            tracing::warn!(
+                "tensor override '{}={}': no tensor of {path} has a name that matches",
+                chosen.pattern,
+                chosen.memory
+            );
+        }
+    }
+    let count = params.cpu_moe_layers;
+    if count > layers && count < usize::MAX {
+        tracing::warn!(
+            "the experts of {count} layers are to stay in host memory, but {path} has {layers} layers"
+        );
     }
 }
 
