@@ -291,8 +291,9 @@ impl SequenceDenoiser {
             let (_, pass) = match kept {
                 Some(kept) => self.encode_pass.insert(kept),
                 None => {
-                    let built = (shape, self.build_encoder(&model, shape)?);
-                    self.encode_pass.insert(built)
+                    let built = self.build_encoder(&model, shape);
+                    let pass = built.map_err(|error| self.whole.explain(error))?;
+                    self.encode_pass.insert((shape, pass))
                 }
             };
             let cache = &mut self.sequence.cache;
@@ -445,11 +446,13 @@ impl Denoiser for SequenceDenoiser {
                 "a canvas model draws every position: use DiffusionParams",
             ));
         }
-        self.decoder.step(&mut [Member {
+        let members = &mut [Member {
             sequence: &mut self.sequence,
             input,
             output,
-        }])
+        }];
+        let stepped = self.decoder.step(members);
+        stepped.map_err(|error| self.whole.explain(error))
     }
 
     fn commit(&mut self, tokens: &[Token]) -> Result<()> {

@@ -88,7 +88,11 @@ fn load(params: &ModelParams) -> Result<Arc<Model>> {
 
 /// Fills the context, so that every graph has its full size. Returns the tokens and the report.
 fn answer(model: &Arc<Model>) -> (Vec<Token>, MemoryReport) {
-    let mut session = Session::new(model, EndTokens::default(), &session_params()).unwrap();
+    try_answer(model).unwrap()
+}
+
+fn try_answer(model: &Arc<Model>) -> Result<(Vec<Token>, MemoryReport)> {
+    let mut session = Session::new(model, EndTokens::default(), &session_params())?;
     let prompt: Vec<Token> = (0..CONTEXT - 2 * GEOMETRY.canvas_length)
         .map(|i| (5 + i * 17 % 300) as Token)
         .collect();
@@ -100,8 +104,8 @@ fn answer(model: &Arc<Model>) -> (Vec<Token>, MemoryReport) {
         ..DiffusionParams::default()
     };
     let nobody = &mut |_: llama_diffusion::Event<'_>| ControlFlow::Continue(());
-    let answer = session.generate(&prompt, &generate, &CancelFlag::default(), nobody);
-    (answer.unwrap().generation.tokens, session.memory_report())
+    let answer = session.generate(&prompt, &generate, &CancelFlag::default(), nobody)?;
+    Ok((answer.generation.tokens, session.memory_report()))
 }
 
 fn on<'a>(report: &'a MemoryReport, device: &str) -> Option<&'a DeviceMemory> {
@@ -264,7 +268,7 @@ fn what_the_user_chose_is_not_changed() {
     })
     .unwrap();
     assert!(dense < all.weights && some > 0, "{dense}, {some}");
-    // Single tensors: they are no burden of the GPU.
+    // Single tensors: they do not count against the GPU.
     let overrides = vec![TensorOverride {
         pattern: "_exps".parse().unwrap(),
         memory: "CPU".into(),
@@ -309,4 +313,26 @@ fn a_session_that_does_not_fit_is_refused_with_the_arithmetic() {
         "{text}"
     );
     answer(&model);
+}
+
+#[test]
+fn a_graph_that_does_not_fit_is_refused_with_the_arithmetic() {
+    let machine = Machine::with([1 << 30, 0]);
+    let params = on_gpus(
+        ModelParams {
+            gpu_layers: Some(99),
+            ..params()
+        },
+        &["Limited0"],
+    );
+    answer(&load(&params).unwrap());
+    let needed = machine.peaks()[0];
+    let mut refused = 0;
+    for percent in [90, 93, 96, 99] {
+        machine.limit([needed * percent / 100, 0]);
+        let text = try_answer(&load(&params).unwrap()).unwrap_err().to_string();
+        assert!(text.contains("Limited0 would hold weights "), "{text}");
+        refused += usize::from(text.contains(" graph needs "));
+    }
+    assert!(refused > 0);
 }
