@@ -44,8 +44,8 @@ cd "$tmp"
 export CARGO_HOME=$tmp/home CARGO_NET_OFFLINE=true CARGO_TARGET_DIR=$tmp/target CARGO_PROFILE_DEV_DEBUG=0
 export CCACHE_BASEDIR=$tmp # the next run, in another directory, finds what this one compiled
 unset LLAMA_CPP_DIR
-mkdir "$tmp/home" "$tmp/.cargo"
-cat >"$tmp/.cargo/config.toml" <<CONFIG
+mkdir "$tmp/home"
+cat >"$tmp/home/config.toml" <<CONFIG
 [source.crates-io]
 replace-with = "vendored"
 [source.vendored]
