@@ -142,7 +142,7 @@ impl<M: Backbone> TextModel<M> {
 
     /// The tokens that end an answer: those that the file lists. A file without a list knows only
     /// one of a checkpoint's several end tokens, so that those the vocabulary knows by name count
-    /// as well.
+    /// as well, as does its padding.
     ///
     /// # Errors
     /// As [`Model::end_tokens`].
@@ -152,6 +152,9 @@ impl<M: Backbone> TextModel<M> {
             end.ids.extend_from_slice(self.vocab.end_tokens());
             end.ids.sort_unstable();
             end.ids.dedup();
+        }
+        if end.pad.is_none() {
+            end.pad = self.vocab.pad()?;
         }
         Ok(end)
     }

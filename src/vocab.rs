@@ -46,6 +46,9 @@ impl std::fmt::Debug for Vocab {
 /// End tokens of the checkpoint that libllama does not take for one by name.
 const MORE_END_TOKENS: [&[u8]; 1] = [b"<|tool_response>"];
 
+/// Name of the padding in vocabularies whose file does not say which token it is.
+const PADDING: &str = "<pad>";
+
 impl Vocab {
     /// Loads the vocabulary of a model file.
     ///
@@ -166,6 +169,23 @@ impl Vocab {
         // SAFETY: a live vocabulary.
         let token = unsafe { sys::llama_vocab_eos(self.raw()) };
         (token >= 0).then_some(token)
+    }
+
+    /// The token that fills a canvas after the end of an answer, if there is one: the file's
+    /// padding, else the control token of that name.
+    ///
+    /// # Errors
+    /// As [`tokenize`](Self::tokenize).
+    pub fn pad(&self) -> Result<Option<Token>> {
+        // SAFETY: a live vocabulary.
+        let token = unsafe { sys::llama_vocab_pad(self.raw()) };
+        if token >= 0 {
+            return Ok(Some(token));
+        }
+        match self.tokenize(PADDING, false, true)?[..] {
+            [token] if self.is_control(token)? => Ok(Some(token)),
+            _ => Ok(None),
+        }
     }
 
     /// Splits a text into tokens. `add_special` puts the begin-of-sequence token in front if the
