@@ -2,9 +2,10 @@
 //!
 //! Templates are written for Hugging Face's `apply_chat_template`; this is that environment: its
 //! whitespace rules, Python's string and dict methods, `tojson` as `json.dumps` writes it,
-//! `raise_exception`, `strftime_now`, `break` and `continue`.
+//! `raise_exception`, `strftime_now`, `break`, `continue` and `generation`.
 
 mod functions;
+mod tags;
 
 use std::fmt;
 
@@ -137,7 +138,7 @@ impl ChatTemplate {
         environment.set_unknown_method_callback(unknown_method_callback);
         functions::add_to(&mut environment);
         environment
-            .add_template_owned(NAME, source.to_owned())
+            .add_template_owned(NAME, tags::without_generation(source).into_owned())
             .map_err(template_error)?;
         Ok(Self { environment })
     }
