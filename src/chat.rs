@@ -4,6 +4,7 @@
 //! whitespace rules, Python's string and dict methods, `tojson` as `json.dumps` writes it,
 //! `raise_exception`, `strftime_now`, `break`, `continue` and `generation`.
 
+pub(crate) mod control;
 mod functions;
 mod tags;
 
@@ -146,7 +147,8 @@ impl ChatTemplate {
     /// The prompt for `messages`.
     ///
     /// It holds the special tokens as text, the one that begins the sequence included: tokenize it
-    /// with special tokens parsed and none added.
+    /// with special tokens parsed and none added. Those that messages spell out are in it, too:
+    /// [`TextModel::chat_prompt`](crate::TextModel::chat_prompt) tells the two apart.
     ///
     /// # Errors
     /// [`Error::ChatTemplate`] with the line, if the template refuses the messages (by

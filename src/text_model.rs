@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::Token;
+use crate::chat::control::{ControlTexts, Marked, Piece};
 use crate::chat::{ChatTemplate, Message, RenderOptions};
 use crate::diffusion::EndTokens;
 use crate::error::{Error, Result};
@@ -22,6 +23,7 @@ const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 pub struct TextModel<M = Model> {
     model: Arc<M>,
     vocab: Vocab,
+    control: ControlTexts,
 }
 
 impl TextModel {
@@ -75,7 +77,12 @@ impl<M: Backbone> TextModel<M> {
     /// As [`Vocab::load`].
     pub fn new(model: Arc<M>) -> Result<Self> {
         let vocab = Vocab::load(model.file())?;
-        Ok(Self { model, vocab })
+        let control = ControlTexts::new(vocab.parsed_tokens());
+        Ok(Self {
+            model,
+            vocab,
+            control,
+        })
     }
 
     /// The model.
@@ -100,6 +107,9 @@ impl<M: Backbone> TextModel<M> {
     /// The tokens of a conversation up to the opening of the model's next turn. `variables` go to
     /// the template, such as `enable_thinking`.
     ///
+    /// Control tokens come from the template alone: where messages or variables spell one out, such
+    /// as `<turn|>`, it stays text, so that nobody can close a turn from within a message.
+    ///
     /// # Errors
     /// The template refuses the messages or makes no text of them, or the prompt cannot be tokenized.
     pub fn chat_prompt(
@@ -108,7 +118,7 @@ impl<M: Backbone> TextModel<M> {
         messages: &[Message],
         variables: Map<String, Value>,
     ) -> Result<Vec<Token>> {
-        let options = RenderOptions {
+        let mut options = RenderOptions {
             bos_token: self.token_text(self.vocab.bos())?,
             eos_token: self.token_text(self.vocab.eos())?,
             add_generation_prompt: true,
@@ -117,12 +127,33 @@ impl<M: Backbone> TextModel<M> {
         let text = template.render(messages, &options)?;
         // The template has written the special tokens out, the first one included.
         let tokens = self.vocab.tokenize(&text, false, true)?;
-        match tokens.is_empty() {
-            true => Err(Error::ChatTemplate(
+        if tokens.is_empty() {
+            return Err(Error::ChatTemplate(
                 "it makes no text of these messages: use another template".into(),
-            )),
-            false => Ok(tokens),
+            ));
         }
+        let Some(marked) = self.control.mark(messages, &options.extra, &text)? else {
+            return Ok(tokens);
+        };
+        options.extra.clone_from(&marked.variables);
+        let literal = self.literal(&marked, &template.render(&marked.messages, &options)?)?;
+        // A template may have taken what it found in a message out, as thoughts of earlier turns.
+        match self.control.are_alike(&tokens, &literal) {
+            true => Ok(tokens),
+            false => Ok(literal),
+        }
+    }
+
+    /// The tokens of a prompt in which messages are nothing but text.
+    fn literal(&self, marked: &Marked<'_>, rendered: &str) -> Result<Vec<Token>> {
+        let mut tokens = Vec::new();
+        for piece in marked.pieces(rendered) {
+            match piece {
+                Piece::Text(text) => tokens.extend(self.vocab.tokenize(&text, false, false)?),
+                Piece::Control(token) => tokens.push(token),
+            }
+        }
+        Ok(tokens)
     }
 
     /// The tokens of a text without a template, behind the token that begins a sequence. Special

@@ -157,6 +157,24 @@ impl Vocab {
         Ok(unsafe { sys::llama_vocab_is_control(self.raw(), token) })
     }
 
+    /// The tokens that [`tokenize`](Self::tokenize) finds by their text only where it is to parse
+    /// special ones, with these texts.
+    pub(crate) fn parsed_tokens(&self) -> impl Iterator<Item = (String, Token)> {
+        const PARSED: u32 = sys::LLAMA_TOKEN_ATTR_CONTROL | sys::LLAMA_TOKEN_ATTR_UNKNOWN;
+        let tokens = 0..self.len() as Token;
+        tokens.filter_map(|token| {
+            // SAFETY: a valid token; the text is terminated and lives as long as the vocabulary.
+            let (attributes, text) = unsafe {
+                (
+                    sys::llama_vocab_get_attr(self.raw(), token),
+                    CStr::from_ptr(sys::llama_vocab_get_text(self.raw(), token)),
+                )
+            };
+            let text = text.to_str().ok().filter(|_| attributes & PARSED != 0)?;
+            Some((text.to_owned(), token))
+        })
+    }
+
     /// The begin-of-sequence token, if there is one.
     pub fn bos(&self) -> Option<Token> {
         // SAFETY: a live vocabulary.
