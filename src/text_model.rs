@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::masked_session::{MaskedSession, MaskedSessionParams};
 use crate::model::{Backbone, EOS_LIST, MaskedModel, Model, ModelParams, SessionParams};
 use crate::session::Session;
+use crate::thinking::{AnswerText, Channel, Splitter};
 use crate::vocab::Vocab;
 
 const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
@@ -23,6 +24,7 @@ const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 pub struct TextModel<M = Model> {
     model: Arc<M>,
     vocab: Vocab,
+    channel: Option<Channel>,
     control: ControlTexts,
 }
 
@@ -77,10 +79,12 @@ impl<M: Backbone> TextModel<M> {
     /// As [`Vocab::load`].
     pub fn new(model: Arc<M>) -> Result<Self> {
         let vocab = Vocab::load(model.file())?;
+        let channel = Channel::of(&vocab)?;
         let control = ControlTexts::new(vocab.parsed_tokens());
         Ok(Self {
             model,
             vocab,
+            channel,
             control,
         })
     }
@@ -163,6 +167,20 @@ impl<M: Backbone> TextModel<M> {
     /// The text cannot be tokenized.
     pub fn raw_prompt(&self, text: &str) -> Result<Vec<Token>> {
         self.vocab.tokenize(text, true, true)
+    }
+
+    /// Separates the thoughts in an answer to `prompt` from the answer itself, token by token.
+    pub fn splitter(&self, prompt: &[Token]) -> Splitter {
+        Splitter::after(self.channel, prompt, self.vocab.end_tokens())
+    }
+
+    /// The text of an answer to `prompt`, such as
+    /// [`Generation::tokens`](crate::Generation::tokens), its thoughts apart.
+    ///
+    /// # Errors
+    /// A token is not in the vocabulary.
+    pub fn answer_text(&self, prompt: &[Token], answer: &[Token]) -> Result<AnswerText> {
+        AnswerText::new(&self.vocab, self.splitter(prompt), answer)
     }
 
     fn token_text(&self, token: Option<Token>) -> Result<String> {

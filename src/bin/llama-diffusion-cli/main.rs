@@ -19,7 +19,6 @@ mod report;
 #[path = "../shared/mod.rs"]
 mod shared;
 mod svg;
-mod thinking;
 mod view;
 
 use std::fs::File;
