@@ -2,6 +2,7 @@
 
 mod draft;
 mod region;
+mod suspend;
 
 use std::io::{self, IsTerminal as _, Stdout, Write};
 use std::mem;
@@ -12,6 +13,7 @@ use llama_diffusion::{CancelFlag, Event, Result, Token, Utf8Stream};
 
 pub use draft::{Accepted, Origin, Span, Status, noise, shown};
 pub use region::{exit, make_way, make_way_for_panics};
+pub use suspend::handle as handle_stops;
 
 use crate::args::{Args, PaceArgs};
 use crate::interrupt::pause;
