@@ -106,7 +106,8 @@ pub struct RenderOptions {
     pub eos_token: String,
     /// Whether the prompt ends with the opening of the assistant's turn.
     pub add_generation_prompt: bool,
-    /// More variables, such as `enable_thinking` or `tools`. They do not replace those above.
+    /// More variables, such as `enable_thinking` or `tools`. They do not replace
+    /// [those that are always set](ChatTemplate::RESERVED).
     pub extra: serde_json::Map<String, serde_json::Value>,
 }
 
@@ -123,6 +124,14 @@ const NAME: &str = "chat_template";
 const FUEL: u64 = 10_000_000;
 
 impl ChatTemplate {
+    /// The variables that every rendering sets.
+    pub const RESERVED: [&str; 4] = [
+        "messages",
+        "bos_token",
+        "eos_token",
+        "add_generation_prompt",
+    ];
+
     /// Parses a template.
     ///
     /// # Errors
@@ -142,6 +151,12 @@ impl ChatTemplate {
             .add_template_owned(NAME, tags::without_generation(source).into_owned())
             .map_err(template_error)?;
         Ok(Self { environment })
+    }
+
+    /// Whether the template reads a variable of that name.
+    pub fn reads(&self, variable: &str) -> bool {
+        let template = self.environment.get_template(NAME);
+        template.is_ok_and(|template| template.undeclared_variables(false).contains(variable))
     }
 
     /// The prompt for `messages`.

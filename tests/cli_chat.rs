@@ -1,12 +1,18 @@
 //! Chat, environment, cache and recordings of the command-line tool, with its built-in demo model.
 #![cfg(feature = "demo-model")]
 
+mod common;
+
 use std::fs;
+use std::path::Path;
 use std::process::Output;
 
 use assert_cmd::Command;
+use llama_diffusion::ggml::gguf::Gguf;
 use regex::Regex;
 use tempfile::TempDir;
+
+use common::model_file::Editable;
 
 const QUESTION: &str = "What is the capital of Norway?";
 const ANSWER: &str = "The capital of Norway is Oslo.\n";
@@ -114,6 +120,126 @@ fn a_chat_that_does_not_fit_any_more_fails_where_nobody_can_mend_it() {
         "{}",
         stderr(&output)
     );
+}
+
+#[test]
+fn what_is_said_about_an_answer_can_be_switched_off() {
+    for flags in [&["--log-disable"][..], &["-lv", "0"]] {
+        let args = [&["-p", QUESTION, "--top-k", "3"], flags].concat();
+        let output = tool(&args).output().unwrap();
+        assert_eq!(
+            (stdout(&output), stderr(&output)),
+            (ANSWER, ""),
+            "{flags:?}"
+        );
+        let output = tool(&[&["-p", "x", "-c", "1"], flags].concat())
+            .output()
+            .unwrap();
+        assert!(
+            stderr(&output).starts_with("error: "),
+            "{}",
+            stderr(&output)
+        );
+    }
+    for flag in ["--no-perf", "--no-show-timings"] {
+        let output = tool(&["-p", QUESTION, "--perf", flag]).output().unwrap();
+        let lines: Vec<&str> = stderr(&output).lines().collect();
+        assert_eq!(stdout(&output), ANSWER);
+        assert!(
+            lines.len() == 1 && lines[0].starts_with("no -m: "),
+            "{lines:?}"
+        );
+    }
+    for (name, value) in [("LLAMA_ARG_PERF", "0"), ("LLAMA_ARG_NO_PERF", "1")] {
+        let output = tool(&["-p", QUESTION]).env(name, value).output().unwrap();
+        assert!(!stderr(&output).contains("throughput: "), "{name}");
+    }
+    let output = tool(&["-p", QUESTION, "--no-perf", "--perf"])
+        .output()
+        .unwrap();
+    assert!(stderr(&output).contains("throughput: "));
+}
+
+#[test]
+fn variables_that_the_template_does_not_get_or_read_are_warned_of() {
+    let variables = r#"{"messages": [], "colour": 1, "enable_thinking": true}"#;
+    let args = [
+        "-p",
+        QUESTION,
+        "--chat-template-kwargs",
+        variables,
+        "--no-thinking",
+    ];
+    let output = tool(&args).output().unwrap();
+    assert_eq!(stdout(&output), ANSWER);
+    for warning in [
+        "'messages' is set by this tool",
+        "'enable_thinking' is false by another flag",
+        "the chat template does not read 'colour'",
+        "the chat template does not read 'enable_thinking'",
+    ] {
+        assert!(stderr(&output).contains(warning), "{}", stderr(&output));
+    }
+    let reads = "{{ bos_token }}{% if colour %}{% endif %}{% for m in messages %}<|turn>{{ m.role }}\n\
+        {{ m.content }}<turn|>\n{% endfor %}<|turn>model{{ '\n' }}";
+    let args = [
+        "--chat-template",
+        reads,
+        "--chat-template-kwargs",
+        r#"{"colour": 1}"#,
+    ];
+    let output = tool(&[&["-p", QUESTION], &args[..]].concat())
+        .output()
+        .unwrap();
+    assert_eq!(stdout(&output), ANSWER);
+    assert!(
+        !stderr(&output).contains("does not read"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn a_model_without_a_template_gets_the_prompt_as_it_is_and_a_word_about_it() {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo-q8_0.gguf");
+    let gguf = Gguf::parse(&demo, fs::read(&demo).unwrap()).unwrap();
+    let dir = TempDir::new().unwrap();
+    let bare = dir.path().join("bare.gguf");
+    Editable::of(&gguf)
+        .without("tokenizer.chat_template")
+        .save(&bare);
+    let prompt = format!("<|turn>user\n{QUESTION}<turn|>\n<|turn>model\n");
+    let run = |more: &[&str]| {
+        let args = [&["-p", &prompt, "-m", bare.to_str().unwrap()], more].concat();
+        tool(&args).output().unwrap()
+    };
+    let (bare, raw) = (run(&[]), run(&["--raw"]));
+    assert_eq!((stdout(&bare), stdout(&raw)), (ANSWER, ANSWER));
+    let warning = "the model has no chat template: it gets the prompt as it is";
+    assert!(stderr(&bare).contains(warning), "{}", stderr(&bare));
+    assert!(!stderr(&raw).contains(warning), "{}", stderr(&raw));
+    let variables = run(&["--chat-template-kwargs", r#"{"colour": 1}"#]);
+    let warning = "the model has no chat template, which could read 'colour'";
+    assert!(
+        stderr(&variables).contains(warning),
+        "{}",
+        stderr(&variables)
+    );
+}
+
+/// The demo model says something to this, and pads the rest of all canvases.
+#[test]
+fn an_answer_without_an_end_token_ends_with_what_there_is_to_say() {
+    let output = tool(&["-n", "-1", "-p", "lorem ipsum dolor sit amet"]);
+    let output = { output }.output().unwrap();
+    let said = stderr(&output);
+    let blocks = Regex::new(r"over (\d+) blocks")
+        .unwrap()
+        .captures(said)
+        .unwrap()[1]
+        .to_owned();
+    assert!(blocks == "1" || blocks == "2", "{said}");
+    assert!(said.contains("ended by the model"), "{said}");
 }
 
 /// Templates of models that think may open the thought themselves.

@@ -109,16 +109,18 @@ impl<'a, M: Engine> Answerer<'a, M> {
         let answer = result?;
         let generation = &answer.generation;
         let text = self.model.answer_text(&tokens, &generation.tokens)?;
-        tell(Report {
-            answer: &answer,
-            canvas: self.model.model().canvas_len(&answer),
-            prompt: tokens.len(),
-            seed,
-            sampler: M::sampler(self.args),
-            limit: M::LIMIT,
-            text: &text,
-            caches: M::CACHES,
-        });
+        if self.args.output.shows_summary() {
+            tell(Report {
+                answer: &answer,
+                canvas: self.model.model().canvas_len(&answer),
+                prompt: tokens.len(),
+                seed,
+                sampler: M::sampler(self.args),
+                limit: M::LIMIT,
+                text: &text,
+                caches: M::CACHES,
+            });
+        }
         Ok(Reply {
             text: text.text,
             finish: generation.finish,

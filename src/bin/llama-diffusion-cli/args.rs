@@ -65,7 +65,8 @@ fn version() -> String {
 /// models (Dream, LLaDA, LLaDA-MoE, RND1) run as well: an answer is unmasked token by token.
 ///
 /// The answer goes to the standard output, everything else to the standard error. A prompt is put
-/// into the chat template of the model, as llama.cpp does; --raw gives it to the model as it is.
+/// into the chat template of the model, as llama.cpp does; --raw gives it to the model as it is. Control
+/// tokens that a message spells out, such as <turn|>, are text; with --raw they are control tokens.
 ///
 /// Flags may be spelled as for llama.cpp, with a single dash (-ngl, -cnv). Those of its flags that are
 /// not listed here have no effect, and a warning says so, or are refused by name. A flag goes before the
@@ -211,6 +212,7 @@ impl Args {
             SplitMode::Layer | SplitMode::None => {}
         }
         self.warnings.extend(self.placement.metadata_warnings());
+        self.warnings.extend(self.chat.variable_warnings());
         let shows_drafts = self.output.drafts || self.output.progress;
         for (flag, id) in [
             ("--diffusion-visual-interval", "interval"),

@@ -181,7 +181,8 @@ enum Loaded {
 
 fn load(args: &Args, cancel: &CancelFlag) -> Result<Loaded> {
     let path = args.placement.model()?;
-    if let Some(path) = path.as_ref().filter(|_| args.placement.is_from_cache()) {
+    let is_announced = args.placement.is_from_cache() && !args.output.is_quiet();
+    if let Some(path) = path.as_ref().filter(|_| is_announced) {
         tell(format_args!("model: {}", path.display()));
     }
     args.placement.devices.warn()?;
@@ -191,7 +192,9 @@ fn load(args: &Args, cancel: &CancelFlag) -> Result<Loaded> {
             TextModel::load_masked(path, &params, progress).map(Loaded::Masked)
         }
         Some(path) => TextModel::load(path, &args.model_params()?, progress).map(Loaded::Canvas),
-        None => demo::load(&args.model_params()?, progress).map(Loaded::Canvas),
+        None => {
+            demo::load(&args.model_params()?, args.output.is_quiet(), progress).map(Loaded::Canvas)
+        }
     })
 }
 

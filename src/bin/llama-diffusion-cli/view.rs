@@ -89,7 +89,9 @@ impl<'a> View<'a> {
             splitter,
             thoughts: match args.chat.show_thinking {
                 true => Thoughts::Shown(Utf8Stream::new()),
-                false => Thoughts::Hidden { told: false },
+                false => Thoughts::Hidden {
+                    told: options.is_quiet(),
+                },
             },
         }
     }
