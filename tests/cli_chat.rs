@@ -107,19 +107,32 @@ fn commands() {
     let said = stderr(&output);
     assert_eq!(said.matches("/clear  ").count(), 2, "{said}");
     assert!(said.contains("/nope: unknown command"), "{said}");
-    assert!(said.contains("no message to answer anew"), "{said}");
+    assert!(said.contains("no message to answer again"), "{said}");
 }
 
 #[test]
-fn a_chat_that_does_not_fit_any_more_fails_where_nobody_can_mend_it() {
-    let output = chat(&["-cnv", "-c", "64"], &format!("{QUESTION}\n{SECOND}\n"));
+fn a_message_that_fails_does_not_end_a_chat_and_shows_in_the_status() {
+    let input = format!("{QUESTION}\n{SECOND}\n{SECOND}\n/clear\n{QUESTION}\n");
+    let output = chat(&["-cnv", "-c", "64"], &input);
     assert_eq!(output.status.code(), Some(1));
-    assert_eq!(stdout(&output), ANSWER);
-    assert!(
-        stderr(&output).contains("error: the prompt has"),
-        "{}",
-        stderr(&output)
+    assert_eq!(stdout(&output), ANSWER.repeat(2));
+    let errors = stderr(&output).matches("error: the prompt has");
+    assert_eq!(errors.count(), 2, "{}", stderr(&output));
+    // Also where it ends by a command.
+    let output = chat(
+        &["-cnv", "-c", "64"],
+        &format!("{QUESTION}\n{SECOND}\n/exit\n"),
     );
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn a_program_that_leads_a_chat_sees_where_each_answer_ends() {
+    let input = format!("{QUESTION}\n/nope\n{QUESTION}\n");
+    let output = chat(&["-cnv", "--simple-io"], &input);
+    let expected = format!("\n> {ANSWER}\n> \n> {ANSWER}\n> \n");
+    assert_eq!(stdout(&output), expected, "{}", stderr(&output));
+    assert_eq!(output.status.code(), Some(0));
 }
 
 #[test]

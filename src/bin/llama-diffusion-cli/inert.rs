@@ -41,7 +41,6 @@ pub const FLAGS: Flags = Flags(&[
             "--no-skip-chat-parsing !LLAMA_ARG_SKIP_CHAT_PARSING",
             "--no-reasoning-preserve !LLAMA_ARG_REASONING_PRESERVE",
             "--no-spec-draft-backend-sampling !LLAMA_ARG_SPEC_DRAFT_BACKEND_SAMPLING",
-            "--simple-io",
         ],
     ),
     (

@@ -21,6 +21,11 @@ pub struct ChatArgs {
     #[arg(long, overrides_with = "raw")]
     pub conversation: bool,
 
+    /// Ask for each message of a chat with an empty line and "> " on the standard output, as
+    /// llama.cpp does, and without a line editor: for programs that lead a chat
+    #[arg(long)]
+    pub simple_io: bool,
+
     /// Answer one message and end [-st]
     #[arg(long, conflicts_with = "raw")]
     pub single_turn: bool,

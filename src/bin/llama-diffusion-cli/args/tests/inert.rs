@@ -17,7 +17,7 @@ fn flags_of_llama_cpp_that_cannot_change_an_answer_are_taken() {
         assert_eq!(warnings.len(), 1, "{line}: {warnings:?}");
         assert!(warnings[0].contains(" has no effect: "), "{warnings:?}");
     }
-    for line in "--perf|--no-perf|--no-show-timings|--offline|-kvo|--repack|--no-log-prefix|-fit off|-fit on|-lzm off|-fitt 512,64|--no-context-shift|\
+    for line in "--perf|--no-perf|--no-show-timings|--simple-io|--offline|-kvo|--repack|--no-log-prefix|-fit off|-fit on|-lzm off|-fitt 512,64|--no-context-shift|\
         --log-colors off|-lm mmap+mlock|-rea off|--log-verbose"
         .split('|')
     {
