@@ -350,7 +350,7 @@ fn a_wrong_value_of_a_variable_names_it() {
     for part in [
         "'-1'",
         "--ctx-size",
-        "a whole number of 0 or more",
+        "a whole number from 0 to",
         "LLAMA_ARG_CTX_SIZE",
     ] {
         assert!(stderr(&output).contains(part), "{}", stderr(&output));

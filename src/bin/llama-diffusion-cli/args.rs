@@ -27,7 +27,7 @@ use crate::inert::FLAGS;
 use crate::quantize::QuantizeArgs;
 use crate::shared::devices::SplitMode;
 use crate::shared::inert::environment;
-use crate::shared::spelling::{name_variable, respell};
+use crate::shared::spelling::{in_user_s_words, respell};
 use crate::shared::streams::print;
 use chat::ChatArgs;
 use common::CommonArgs;
@@ -154,10 +154,11 @@ impl Args {
     /// What clap has to say, which may be the help that was asked for.
     pub fn parse_from_line(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut command = definition();
-        let line = respell(&command, line);
+        let written: Vec<OsString> = line.into_iter().collect();
+        let line = respell(&command, written.iter().cloned());
         let matches = command
             .try_get_matches_from_mut(line)
-            .map_err(|error| name_variable(&command, error))?;
+            .map_err(|error| in_user_s_words(&command, &written, error))?;
         let mut args = Self::from_arg_matches(&matches)?;
         args.warnings = FLAGS.warnings(&mut command, &matches, &environment)?;
         args.kind_warnings = KindWarnings::of(&command, &matches);
