@@ -5,11 +5,12 @@ use std::path::Path;
 use crate::source::Source;
 use crate::tools::{self, Tool};
 
-const HEADERS: [&str; 6] = [
+const HEADERS: [&str; 7] = [
     "ggml.h",
     "ggml-alloc.h",
     "ggml-backend.h",
     "ggml-cpu.h",
+    "ggml-rpc.h",
     "gguf.h",
     "llama.h",
 ];
@@ -29,7 +30,7 @@ pub fn generate(source: &Source, out_dir: &Path) -> Result<(), String> {
         .clang_args([include("ggml/include"), include("include")])
         .allowlist_function("(ggml|gguf|llama)_.*")
         .allowlist_type("(ggml|gguf|llama)_.*")
-        .allowlist_var("(GGML|GGUF|LLAMA)_.*")
+        .allowlist_var("(GGML|GGUF|LLAMA|RPC_PROTO)_.*")
         // Plain constants: a value that the header does not list is no undefined behaviour.
         .default_enum_style(bindgen::EnumVariation::Consts)
         .prepend_enum_name(false)

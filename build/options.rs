@@ -157,6 +157,8 @@ impl Options {
             ("GGML_SYCL", self.sycl),
             ("GGML_OPENCL", self.opencl),
             ("GGML_RPC", self.rpc),
+            // Found by chance on the machine that builds, it would be missing on those that run.
+            ("GGML_RPC_RDMA", false),
             // Ours instead (build/cpu/threads.c), but for MSVC, which lacks weak symbols.
             ("GGML_OPENMP", self.target_env == "msvc"),
             ("GGML_ALL_WARNINGS", false),

@@ -105,6 +105,14 @@ pub enum Error {
         /// What would make it smaller.
         advice: String,
     },
+    /// An RPC server cannot be used, or not any more.
+    #[error("RPC server {server}: {problem}")]
+    Rpc {
+        /// The server, as it was named when it was added.
+        server: String,
+        /// What is wrong with it and what to do.
+        problem: String,
+    },
     /// ggml refused or failed: an op with shapes that do not fit, a graph that failed on a device.
     #[error("ggml: {0}")]
     Ggml(String),

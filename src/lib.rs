@@ -32,7 +32,7 @@
 //! let mut session = text.session(&SessionParams::default())?;
 //! let params = DiffusionParams::resolve(&Overrides::default(), &text.model().overrides())?;
 //! let answer = session.generate(&prompt, &params, &CancelFlag::default(), &mut |_| ControlFlow::Continue(()))?;
-//! println!("{}", text.answer_text(&prompt, &answer.generation.tokens)?.text);
+//! println!("{}", text.vocab().detokenize(&answer.generation.tokens, false)?);
 //! # Ok(())
 //! # }
 //! ```
@@ -62,7 +62,6 @@ mod sys;
 pub mod temporary;
 mod text;
 mod text_model;
-pub mod thinking;
 #[allow(unsafe_code, reason = "libllama is C")]
 mod vocab;
 
@@ -73,6 +72,7 @@ pub use diffusion::{
 pub use error::{Error, Result};
 pub use ggml::backend::{Device, DeviceKind, load_backends};
 pub use ggml::kv_override::{MetadataOverride, MetadataValue};
+pub use ggml::remote::RPC_TIMEOUT;
 pub use masked_session::{AnswerLength, MaskedSession, MaskedSessionParams};
 pub use model::{
     DEFAULT_CONTEXT, DeviceMemory, Fit, FlashAttention, KvType, MaskedModel, MemoryReport, Model,

@@ -52,7 +52,7 @@ impl From<Error> for Failure {
             Error::InvalidParameter { .. } => Status::InvalidArgument,
             Error::ContextFull { .. } | Error::AnswerTooLong { .. } => Status::ContextFull,
             Error::OutOfMemory { .. } => Status::OutOfMemory,
-            Error::Ggml(_) | Error::NotFinite { .. } => Status::Backend,
+            Error::Rpc { .. } | Error::Ggml(_) | Error::NotFinite { .. } => Status::Backend,
             Error::Tokenizer(_) => Status::Tokenizer,
             Error::ChatTemplate(_) => Status::ChatTemplate,
             Error::Cancelled => Status::Cancelled,

@@ -143,6 +143,13 @@ fn panics_become_a_status() {
 fn errors_keep_their_message() {
     let cases = [
         (Error::Ggml("a".into()), Status::Backend),
+        (
+            Error::Rpc {
+                server: "a:1".into(),
+                problem: "b".into(),
+            },
+            Status::Backend,
+        ),
         (Error::Tokenizer("a\0b".into()), Status::Tokenizer),
         (Error::ChatTemplate("a".into()), Status::ChatTemplate),
         (Error::Cancelled, Status::Cancelled),

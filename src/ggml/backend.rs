@@ -7,6 +7,7 @@ use std::sync::{Arc, Once};
 use std::{fs, io};
 
 use super::mmap::Mapping;
+use super::rpc::{self, Server};
 use super::tensor::{Context, Tensor};
 use crate::error::{Error, Result};
 use crate::host_memory::HostMemory;
@@ -47,7 +48,7 @@ impl std::fmt::Debug for Device {
 ///
 /// # Errors
 /// The processor cannot run them.
-fn register() -> Result<()> {
+pub(super) fn register() -> Result<()> {
     super::processor::check()?;
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -113,18 +114,25 @@ pub fn load_backends(dir: &Path) -> Result<()> {
 }
 
 impl Device {
-    /// Every device, in ggml's order. None if this build cannot run on this processor, which
-    /// [`cpu`](Self::cpu) reports.
+    /// Every device, in ggml's order. Those of a server that was lost and added again are left out.
+    /// None if this build cannot run on this processor, which [`cpu`](Self::cpu) reports.
     pub fn all() -> Vec<Self> {
         if register().is_err() {
             return Vec::new();
         }
         // SAFETY: indices below the count are valid.
-        unsafe {
+        let all: Vec<Self> = unsafe {
             (0..sys::ggml_backend_dev_count())
-                .filter_map(|i| NonNull::new(sys::ggml_backend_dev_get(i)).map(Self))
+                .filter_map(|i| Self::from_raw(sys::ggml_backend_dev_get(i)))
                 .collect()
-        }
+        };
+        let is_current = |device: &Self| device.server().is_none_or(|s| !s.is_superseded());
+        all.into_iter().filter(is_current).collect()
+    }
+
+    /// A device that ggml has registered.
+    pub(super) fn from_raw(raw: sys::ggml_backend_dev_t) -> Option<Self> {
+        NonNull::new(raw).map(Self)
     }
 
     /// The host's processor.
@@ -174,10 +182,46 @@ impl Device {
         Self::text(unsafe { sys::ggml_backend_dev_name(self.0.as_ptr()) })
     }
 
-    /// What the device is, such as the processor's model.
+    /// What the device is, such as the processor's model, or `HOST:PORT` of the RPC server that has it.
     pub fn description(&self) -> String {
+        rpc::rename(self.own_description())
+    }
+
+    fn own_description(&self) -> String {
         // SAFETY: a live device.
         Self::text(unsafe { sys::ggml_backend_dev_description(self.0.as_ptr()) })
+    }
+
+    /// The RPC server that has the device.
+    pub(super) fn server(&self) -> Option<Arc<Server>> {
+        // ggml describes such a device by the address of its server.
+        (rpc::in_use() && self.is_remote())
+            .then(|| rpc::find(&self.own_description()))
+            .flatten()
+    }
+
+    /// Whether an RPC server has the device.
+    pub(crate) fn is_remote(&self) -> bool {
+        self.registry() == "RPC"
+    }
+
+    /// # Errors
+    /// The RPC server that has the device is lost.
+    pub(super) fn check(&self) -> Result<()> {
+        self.server().map_or(Ok(()), |server| server.check())
+    }
+
+    /// Waits until the RPC server that has the device has done all that was asked of it.
+    ///
+    /// # Errors
+    /// The server is lost.
+    pub(crate) fn settle(&self) -> Result<()> {
+        let Some(server) = self.server() else {
+            return Ok(());
+        };
+        // Servers answer in order.
+        self.memory();
+        server.check()
     }
 
     /// Free and total memory in bytes; both are 0 if the device does not report them. For the host it
@@ -392,10 +436,19 @@ impl BufferType {
         self.buffer(raw, bytes, what, advice)
     }
 
-    /// Name as `-ot` takes it, such as `CPU` or `CUDA0`.
+    /// Name as `-ot` takes it, such as `CPU`, `CUDA0` or `RPC0[192.168.0.5:50052]`.
     pub(crate) fn name(&self) -> String {
         // SAFETY: a live description.
-        Device::text(unsafe { sys::ggml_backend_buft_name(self.0) })
+        rpc::rename(Device::text(unsafe { sys::ggml_backend_buft_name(self.0) }))
+    }
+
+    /// # Errors
+    /// The RPC server that has this memory is lost.
+    pub(super) fn check(&self) -> Result<()> {
+        match rpc::in_use() {
+            true => self.device().map_or(Ok(()), |device| device.check()),
+            false => Ok(()),
+        }
     }
 
     /// Memory of this type for every tensor of a context that has none.
@@ -448,12 +501,18 @@ impl BufferType {
         what: &str,
         advice: &str,
     ) -> Result<Buffer> {
-        let raw = NonNull::new(raw).ok_or_else(|| Error::OutOfMemory {
-            what: what.into(),
-            device: self.name(),
-            bytes,
-            advice: advice.into(),
-        })?;
+        let raw = NonNull::new(raw).map_or_else(
+            || {
+                self.check()?;
+                Err(Error::OutOfMemory {
+                    what: what.into(),
+                    device: self.name(),
+                    bytes,
+                    advice: advice.into(),
+                })
+            },
+            Ok,
+        )?;
         Ok(Buffer {
             raw,
             stands_for: None,

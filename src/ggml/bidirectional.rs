@@ -8,6 +8,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::backend::Device;
+use super::rpc::Servers;
 use crate::Token;
 use crate::error::{Error, Result};
 use crate::sys;
@@ -36,6 +37,8 @@ pub(crate) struct LoadParams {
 pub(crate) struct BidirectionalModel {
     model: NonNull<sys::llama_model>,
     vocab_size: usize,
+    /// Those that may hold a part of it.
+    servers: Servers,
 }
 
 // SAFETY: a loaded model is only read; libllama lets contexts on several threads share it.
@@ -77,11 +80,17 @@ impl BidirectionalModel {
     ) -> Result<Self> {
         super::processor::check()?;
         super::log::capture();
+        let named = params
+            .devices
+            .iter()
+            .chain(params.overrides.iter().map(|(_, d)| d));
+        let servers: Servers = named.filter_map(Device::server).collect();
         let refused = || {
-            Error::Ggml(format!(
+            let problem = format!(
                 "{}: libllama refused the model; its reason is in the log (-v)",
                 path.display()
-            ))
+            );
+            servers.check().err().unwrap_or(Error::Ggml(problem))
         };
         let name = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| refused())?;
         let mut devices: Vec<sys::ggml_backend_dev_t> =
@@ -140,12 +149,19 @@ impl BidirectionalModel {
         // SAFETY: a live model; its vocabulary lives as long.
         let count =
             unsafe { sys::llama_vocab_n_tokens(sys::llama_model_get_vocab(model.as_ptr())) };
+        let vocab_size = usize::try_from(count).unwrap_or_default();
+        if vocab_size == 0 {
+            // SAFETY: owned.
+            unsafe { sys::llama_model_free(model.as_ptr()) };
+            return Err(refused());
+        }
         let this = Self {
             model,
-            vocab_size: usize::try_from(count).unwrap_or_default(),
+            vocab_size,
+            servers,
         };
-        if this.vocab_size == 0 {
-            return Err(refused());
+        for device in &params.devices {
+            device.settle()?;
         }
         Ok(this)
     }
@@ -205,9 +221,11 @@ impl BidirectionalContext {
             sys::llama_init_from_model(model.model.as_ptr(), params)
         };
         let context = NonNull::new(context).ok_or_else(|| {
-            Error::Ggml(format!(
+            let problem = format!(
                 "libllama made no context for texts of {capacity} tokens: give fewer with -ub or -n"
-            ))
+            );
+            let lost = model.servers.check().err();
+            lost.unwrap_or(Error::Ggml(problem))
         })?;
         // SAFETY: a live context.
         unsafe { sys::llama_set_causal_attn(context.as_ptr(), false) };
@@ -261,12 +279,14 @@ impl BidirectionalContext {
             seq_id: sequences.as_mut_ptr(),
             logits: outputs.as_mut_ptr(),
         };
+        let _turns = self.model.servers.turns();
         // SAFETY: every array has an entry per token and outlives the call.
         let (status, logits) = unsafe {
             let status = sys::llama_decode(self.context.as_ptr(), batch);
             sys::llama_synchronize(self.context.as_ptr());
             (status, sys::llama_get_logits(self.context.as_ptr()))
         };
+        self.model.servers.check()?;
         if status != 0 || logits.is_null() {
             return Err(Error::Ggml(format!(
                 "libllama failed with status {status} on a text of {count} tokens"

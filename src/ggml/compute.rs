@@ -9,6 +9,7 @@ use super::backend::{Backend, Device};
 use super::headroom;
 use super::log::{self, Captures};
 use super::profile::{Times, Watch};
+use super::rpc::Servers;
 use super::tensor::{Context, Tensor};
 use crate::error::{Error, Result};
 use crate::sys;
@@ -61,6 +62,7 @@ pub(crate) struct Executor {
     graph: Option<Graph>,
     /// The last backend is the CPU's.
     backends: Arc<[Backend]>,
+    servers: Servers,
     capacity: usize,
     purpose: &'static str,
     times: Option<Times>,
@@ -148,6 +150,10 @@ impl Executor {
             scheduler: new_scheduler(backends, capacity)?,
             graph: None,
             backends: Arc::clone(backends),
+            servers: backends
+                .iter()
+                .filter_map(|b| b.device().server())
+                .collect(),
             capacity,
             purpose,
             times: None,
@@ -188,6 +194,7 @@ impl Executor {
     /// What to say of a graph whose nodes found no memory.
     fn refused(&mut self, build: impl Fn(&Graph) -> Result<()>, advice: &str) -> Error {
         let asked = self.renew().and_then(|()| {
+            self.servers.check()?;
             // Built again: the scheduler before has put copies of its own among the other graph's
             // sources, which went with it.
             measure(&self.backends, self.capacity, build)
@@ -238,6 +245,7 @@ impl Executor {
         // SAFETY: the graph was allocated by this scheduler.
         let run =
             || unsafe { sys::ggml_backend_sched_graph_compute(scheduler, graph.raw.as_ptr()) };
+        let _turns = self.servers.turns();
         let before = log::captures();
         let status = match &mut self.times {
             Some(times) => Watch::new(graph, times).over(scheduler, run),
@@ -245,8 +253,10 @@ impl Executor {
         };
         self.captures += log::captures() - before;
         if status == sys::GGML_STATUS_SUCCESS {
-            Ok(())
+            // To ggml, work for another machine is done as soon as it is sent.
+            self.backends.iter().try_for_each(|b| b.device().settle())
         } else {
+            self.servers.check()?;
             Err(Error::Ggml(format!(
                 "computing the {} graph failed with status {status}",
                 self.purpose

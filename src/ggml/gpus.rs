@@ -24,12 +24,15 @@ impl Device {
         self.is_gpu() && is_software(&self.description())
     }
 
-    /// The GPUs that a model uses where its parameters name no device. Software devices are left
+    /// The GPUs that a model uses where its parameters name no device, those of RPC servers first: the
+    /// output head, where tokens are drawn, is near to the host then. Software devices are left
     /// out, and so are integrated GPUs beside another one, and a GPU that two backends show counts once.
     pub fn default_gpus() -> Vec<Self> {
         let gpus: Vec<Self> = Self::all().into_iter().filter(Self::is_gpu).collect();
         let traits: Vec<Traits> = gpus.iter().map(Traits::of).collect();
-        defaults(&traits).into_iter().map(|i| gpus[i]).collect()
+        let mut chosen: Vec<Self> = defaults(&traits).into_iter().map(|i| gpus[i]).collect();
+        chosen.sort_by_key(|device| !device.is_remote());
+        chosen
     }
 
     /// The GPUs among the devices of these names, or those of [`default_gpus`](Self::default_gpus)

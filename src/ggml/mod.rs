@@ -10,6 +10,7 @@
 //! * [`kv_override`] is metadata of the user, for us and for libllama.
 //! * `processor` refuses a processor that lacks instructions of this build.
 //! * `profile` tells where the time of a graph goes.
+//! * [`remote`] connects to RPC servers, devices of other machines, through the relays of `rpc`.
 //! * `upload` brings weights to devices.
 //! * [`upstream`] runs libllama's own models, for comparison.
 //! * `kernels` are our own CPU operations where ggml has none that is exact or fast enough.
@@ -32,6 +33,8 @@ pub mod mmap;
 pub(crate) mod ops;
 pub(crate) mod processor;
 pub(crate) mod profile;
+pub mod remote;
+mod rpc;
 pub(crate) mod tensor;
 pub mod types;
 pub(crate) mod upload;

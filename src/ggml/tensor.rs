@@ -308,6 +308,12 @@ impl Tensor {
         Ok(())
     }
 
+    /// # Errors
+    /// The RPC server that has the tensor's memory is lost: nothing was copied, or zeros.
+    fn check_memory(&self) -> Result<()> {
+        self.buffer_type().map_or(Ok(()), |memory| memory.check())
+    }
+
     /// Copies host values into the tensor's memory, from its byte `offset` on.
     pub(crate) fn write<T: Plain>(&self, offset: usize, values: &[T]) -> Result<()> {
         let bytes = size_of_val(values);
@@ -323,7 +329,7 @@ impl Tensor {
                 )
             });
         }
-        Ok(())
+        self.check_memory()
     }
 
     /// Copies `rows` rows of `width` values into the tensor: row r to byte `offset + r * stride`.
@@ -351,7 +357,7 @@ impl Tensor {
                 bytes,
             );
         });
-        Ok(())
+        self.check_memory()
     }
 
     /// Copies the tensor's memory to the host, from its byte `offset` on.
@@ -369,7 +375,7 @@ impl Tensor {
                 )
             });
         }
-        Ok(())
+        self.check_memory()
     }
 
     /// Sets every byte of the tensor to zero.
@@ -378,7 +384,7 @@ impl Tensor {
         self.check_span(0, bytes)?;
         // SAFETY: the span is the tensor itself.
         unsafe { sys::ggml_backend_tensor_memset(self.raw.as_ptr(), 0, 0, bytes) };
-        Ok(())
+        self.check_memory()
     }
 }
 

@@ -127,6 +127,11 @@ impl Model {
         let usage = planned.as_ref().unwrap_or(&model.weights.usage);
         let loaded = model.load_weights(&located, params, progress);
         model.weights = loaded.map_err(|error| usage.explain(error))?;
+        model
+            .placement
+            .devices()
+            .iter()
+            .try_for_each(Device::settle)?;
         let (copied, mapped) = model.weight_bytes();
         tracing::info!(
             path = %model.file.metadata().path().display(),
