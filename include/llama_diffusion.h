@@ -393,7 +393,8 @@ typedef struct diffusion_device {
      */
     char name[DIFFUSION_DEVICE_NAME_SIZE];
     /**
-     * What it is, such as the model of the processor. As `name`.
+     * What it is, such as the model of the processor, or the endpoint of the RPC server that has
+     * it. As `name`.
      */
     char description[DIFFUSION_DEVICE_DESCRIPTION_SIZE];
     /**
@@ -793,6 +794,28 @@ diffusion_status diffusion_device_get(size_t index,
                                       struct diffusion_error **error);
 
 /**
+ * Connects to an RPC server on another machine: llama.cpp's `rpc-server`, or
+ * `llama-diffusion-cli rpc-server`. Its devices are among those of `diffusion_device_count` from now
+ * on, with the endpoint as their description. A server that is connected already is not connected
+ * again. One that was lost is, as other devices. Any thread may call it.
+ *
+ * When the server is lost or is silent for too long, what runs on it fails with
+ * `DIFFUSION_STATUS_BACKEND`, and models that lie there can only be freed: add the server again, and
+ * load them again. The protocol neither encrypts nor authenticates: use it in networks that you trust.
+ *
+ * `endpoint`: "HOST:PORT", or "[ADDRESS]:PORT" for IPv6.
+ *
+ * `timeout_ms`: how long the server may be silent, in milliseconds. 0 is the default, 300,000: a pass
+ * over a long prompt may take minutes on a slow machine.
+ *
+ * Errors: `BACKEND` if nothing answers there, or something else than a server of this version of the
+ * protocol.
+ */
+diffusion_status diffusion_rpc_add_server(const char *endpoint,
+                                          uint32_t timeout_ms,
+                                          struct diffusion_error **error);
+
+/**
  * Sets the defaults.
  *
  * `struct_size`: `sizeof(diffusion_model_params)`.
@@ -910,9 +933,8 @@ diffusion_status diffusion_detokenize(const struct diffusion_model *model,
 
 /**
  * The prompt of a conversation, up to the opening of the model's next turn, by the chat template
- * of the file. Any thread may call it. `diffusion_detokenize` with `special` shows it as text.
- * Control tokens come from the template alone: messages and variables that spell one out, such as
- * "<turn|>", cannot close a turn.
+ * of the file. Any thread may call it. `diffusion_detokenize` with `special` shows it as text. Names
+ * of control tokens in the messages become those tokens: take them out of text that others wrote.
  *
  * `messages`: JSON, such as `[{"role": "user", "content": "Hello!"}]`, terminated by a zero byte.
  * `variables`: a JSON object for the template, such as `{"enable_thinking": true}`, or NULL.
@@ -1022,9 +1044,16 @@ diffusion_status diffusion_generate(struct diffusion_context *context,
                                     struct diffusion_error **error);
 
 /**
- * As `diffusion_generate_reply`, without the thoughts.
+ * As `diffusion_generate`, from text to text. The prompt is put into the chat template as the
+ * user's only message, if the model has a template; else it is given to the model as it is. Names of
+ * control tokens in it, such as "<turn|>", become those tokens, as in llama.cpp's chat programs: take
+ * them out of text that others wrote.
  *
- * `text`: receives the answer, as `answer` there.
+ * `prompt`, `prompt_length`: UTF-8 and its length in bytes. `text`: receives the answer in UTF-8,
+ * terminated by a zero byte (and any other zero byte in it replaced by U+FFFD), to be ended with
+ * `diffusion_string_free`.
+ *
+ * Errors: as `diffusion_generate`, and `TOKENIZER`, `CHAT_TEMPLATE`.
  */
 diffusion_status diffusion_generate_text(struct diffusion_context *context,
                                          const char *prompt,
@@ -1035,47 +1064,7 @@ diffusion_status diffusion_generate_text(struct diffusion_context *context,
                                          struct diffusion_error **error);
 
 /**
- * As `diffusion_generate`, from text to text. The prompt is put into the chat template as the
- * user's only message, if the model has a template; else it is given to the model as it is, and
- * control tokens that it spells out, such as "<turn|>", become those tokens.
- *
- * `prompt`, `prompt_length`: UTF-8 and its length in bytes. `answer`: receives what the model says
- * in UTF-8, terminated by a zero byte (and any other zero byte in it replaced by U+FFFD), to be
- * freed with `diffusion_string_free`. `thoughts`: receives what it thought before, in the same
- * form, empty if it did not think; NULL if they are not wanted.
- *
- * Errors: as `diffusion_generate`, and `TOKENIZER`, `CHAT_TEMPLATE`.
- */
-diffusion_status diffusion_generate_reply(struct diffusion_context *context,
-                                          const char *prompt,
-                                          size_t prompt_length,
-                                          const struct diffusion_params *params,
-                                          char **answer,
-                                          char **thoughts,
-                                          struct diffusion_result *result,
-                                          struct diffusion_error **error);
-
-/**
- * The text of the tokens that `diffusion_generate` wrote, with the model's thoughts apart. Any
- * thread may call it.
- *
- * `prompt`, `prompt_length`: the tokens that were answered; they may end inside a thought.
- * `tokens`, `count`: the answer, or its beginning. `answer`, `thoughts`: as in
- * `diffusion_generate_reply`.
- *
- * Errors: `TOKENIZER` for a token that is not in the vocabulary.
- */
-diffusion_status diffusion_split_answer(const struct diffusion_model *model,
-                                        const int32_t *prompt,
-                                        size_t prompt_length,
-                                        const int32_t *tokens,
-                                        size_t count,
-                                        char **answer,
-                                        char **thoughts,
-                                        struct diffusion_error **error);
-
-/**
- * Frees a string of this library that the caller owns. NULL is allowed.
+ * Ends a string of this library that the caller owns. NULL is allowed.
  */
 void diffusion_string_free(char *string);
 

@@ -43,6 +43,7 @@ static void null_pointers(void) {
     NULL_OF(diffusion_load_backends(NULL, &error), "directory");
     NULL_OF(diffusion_device_count(NULL, &error), "count");
     NULL_OF(diffusion_device_get(0, NULL, &error), "device");
+    NULL_OF(diffusion_rpc_add_server(NULL, 0, &error), "endpoint");
     NULL_OF(diffusion_model_params_init(NULL, sizeof model_params, &error), "params");
     NULL_OF(diffusion_model_load(NULL, NULL, &no_model, &error), "path");
     NULL_OF(diffusion_model_load("model.gguf", NULL, NULL, &error), "model");
@@ -79,13 +80,6 @@ static void null_pointers(void) {
     NULL_OF(diffusion_generate_text(NULL, "a", 1, NULL, &text, NULL, &error), "context");
     NULL_OF(diffusion_generate_text(context, NULL, 1, NULL, &text, NULL, &error), "prompt");
     NULL_OF(diffusion_generate_text(context, "a", 1, NULL, NULL, NULL, &error), "text");
-    NULL_OF(diffusion_generate_reply(NULL, "a", 1, NULL, &text, NULL, NULL, &error), "context");
-    NULL_OF(diffusion_generate_reply(context, NULL, 1, NULL, &text, NULL, NULL, &error), "prompt");
-    NULL_OF(diffusion_generate_reply(context, "a", 1, NULL, NULL, &text, NULL, &error), "answer");
-    NULL_OF(diffusion_split_answer(NULL, &token, 1, &token, 1, &text, &text, &error), "model");
-    NULL_OF(diffusion_split_answer(model, NULL, 1, &token, 1, &text, &text, &error), "prompt");
-    NULL_OF(diffusion_split_answer(model, &token, 1, NULL, 1, &text, &text, &error), "tokens");
-    NULL_OF(diffusion_split_answer(model, &token, 1, &token, 1, NULL, &text, &error), "answer");
 
     CHECK(count == UNTOUCHED && token == 5 && text == buffer && strcmp(buffer, "before") == 0);
     CHECK(no_model == model && no_context == context);
@@ -210,6 +204,10 @@ static void loading(const char *path, const char *no_model_file) {
 
     FAILS(diffusion_load_backends("/no/such/directory", &error), DIFFUSION_STATUS_INVALID_ARGUMENT,
           "/no/such/directory is not a directory");
+    FAILS(diffusion_rpc_add_server("gpu-box", 0, &error), DIFFUSION_STATUS_INVALID_ARGUMENT,
+          "RPC server: 'gpu-box' is not HOST:PORT");
+    FAILS(diffusion_rpc_add_server("127.0.0.1:1", 1000, &error), DIFFUSION_STATUS_BACKEND,
+          "RPC server 127.0.0.1:1: nothing listens there");
     FAILS(diffusion_log_set(ignore_message, 0, NULL, &error), DIFFUSION_STATUS_INVALID_ARGUMENT,
           "level: 0 is none");
     FAILS(diffusion_log_set(ignore_message, 6, NULL, &error), DIFFUSION_STATUS_INVALID_ARGUMENT,

@@ -2,10 +2,12 @@
 
 use std::ffi::c_char;
 use std::mem::offset_of;
+use std::time::Duration;
 
-use super::border::{Failure, StructOutput, Versioned, guard, output};
+use super::border::{Failure, StructOutput, Versioned, c_str, guard, output};
 use super::error::{ErrorObject, Status};
 use crate::ggml::backend::{Device, DeviceKind};
+use crate::ggml::remote::RPC_TIMEOUT;
 
 /// What kind of processor a device is.
 #[repr(i32)]
@@ -39,7 +41,8 @@ pub struct DeviceInfo {
     /// What it is called in `diffusion_model_params.devices`, such as "CUDA0". Terminated by a
     /// zero byte, cut if it is too long.
     pub name: [c_char; DIFFUSION_DEVICE_NAME_SIZE],
-    /// What it is, such as the model of the processor. As `name`.
+    /// What it is, such as the model of the processor, or the endpoint of the RPC server that has
+    /// it. As `name`.
     pub description: [c_char; DIFFUSION_DEVICE_DESCRIPTION_SIZE],
     /// A `diffusion_device_type`.
     pub kind: i32,
@@ -117,6 +120,40 @@ pub unsafe extern "C" fn diffusion_device_get(
             kind: kind as i32,
             is_software: device.is_software().into(),
         });
+        Ok(())
+    })
+}
+
+/// Connects to an RPC server on another machine: llama.cpp's `rpc-server`, or
+/// `llama-diffusion-cli rpc-server`. Its devices are among those of `diffusion_device_count` from now
+/// on, with the endpoint as their description. A server that is connected already is not connected
+/// again. One that was lost is, as other devices. Any thread may call it.
+///
+/// When the server is lost or is silent for too long, what runs on it fails with
+/// `DIFFUSION_STATUS_BACKEND`, and models that lie there can only be freed: add the server again, and
+/// load them again. The protocol neither encrypts nor authenticates: use it in networks that you trust.
+///
+/// `endpoint`: "HOST:PORT", or "[ADDRESS]:PORT" for IPv6.
+///
+/// `timeout_ms`: how long the server may be silent, in milliseconds. 0 is the default, 300,000: a pass
+/// over a long prompt may take minutes on a slow machine.
+///
+/// Errors: `BACKEND` if nothing answers there, or something else than a server of this version of the
+/// protocol.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn diffusion_rpc_add_server(
+    endpoint: *const c_char,
+    timeout_ms: u32,
+    error: *mut *mut ErrorObject,
+) -> Status {
+    guard(error, || {
+        // SAFETY: by the rules of the header.
+        let endpoint = unsafe { c_str(endpoint, "endpoint") }?;
+        let timeout = match timeout_ms {
+            0 => RPC_TIMEOUT,
+            milliseconds => Duration::from_millis(milliseconds.into()),
+        };
+        Device::add_rpc_server(endpoint, timeout)?;
         Ok(())
     })
 }

@@ -25,7 +25,6 @@ mod generate;
 mod library;
 mod log;
 mod model;
-mod reply;
 mod text;
 
 #[cfg(test)]
@@ -38,5 +37,4 @@ pub use generate::*;
 pub use library::*;
 pub use log::*;
 pub use model::*;
-pub use reply::*;
 pub use text::*;
