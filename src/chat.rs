@@ -2,11 +2,9 @@
 //!
 //! Templates are written for Hugging Face's `apply_chat_template`; this is that environment: its
 //! whitespace rules, Python's string and dict methods, `tojson` as `json.dumps` writes it,
-//! `raise_exception`, `strftime_now`, `break`, `continue` and `generation`.
+//! `raise_exception`, `strftime_now`, `break` and `continue`.
 
-pub(crate) mod control;
 mod functions;
-mod tags;
 
 use std::fmt;
 
@@ -106,8 +104,7 @@ pub struct RenderOptions {
     pub eos_token: String,
     /// Whether the prompt ends with the opening of the assistant's turn.
     pub add_generation_prompt: bool,
-    /// More variables, such as `enable_thinking` or `tools`. They do not replace
-    /// [those that are always set](ChatTemplate::RESERVED).
+    /// More variables, such as `enable_thinking` or `tools`. They do not replace those above.
     pub extra: serde_json::Map<String, serde_json::Value>,
 }
 
@@ -124,14 +121,6 @@ const NAME: &str = "chat_template";
 const FUEL: u64 = 10_000_000;
 
 impl ChatTemplate {
-    /// The variables that every rendering sets.
-    pub const RESERVED: [&str; 4] = [
-        "messages",
-        "bos_token",
-        "eos_token",
-        "add_generation_prompt",
-    ];
-
     /// Parses a template.
     ///
     /// # Errors
@@ -148,22 +137,15 @@ impl ChatTemplate {
         environment.set_unknown_method_callback(unknown_method_callback);
         functions::add_to(&mut environment);
         environment
-            .add_template_owned(NAME, tags::without_generation(source).into_owned())
+            .add_template_owned(NAME, source.to_owned())
             .map_err(template_error)?;
         Ok(Self { environment })
-    }
-
-    /// Whether the template reads a variable of that name.
-    pub fn reads(&self, variable: &str) -> bool {
-        let template = self.environment.get_template(NAME);
-        template.is_ok_and(|template| template.undeclared_variables(false).contains(variable))
     }
 
     /// The prompt for `messages`.
     ///
     /// It holds the special tokens as text, the one that begins the sequence included: tokenize it
-    /// with special tokens parsed and none added. Those that messages spell out are in it, too:
-    /// [`TextModel::chat_prompt`](crate::TextModel::chat_prompt) tells the two apart.
+    /// with special tokens parsed and none added.
     ///
     /// # Errors
     /// [`Error::ChatTemplate`] with the line, if the template refuses the messages (by

@@ -6,3 +6,4 @@ pub mod golden;
 pub mod model_file;
 pub mod placements;
 pub mod replay;
+pub mod rpc;

@@ -1,16 +1,21 @@
 //! The devices under test, and the ways to lay a model out on them.
 //!
-//! `DIFFUSION_TEST_DEVICE` names the device, such as `Vulkan0` or `CUDA0`; models are also shared
-//! among several that are joined by commas. Without it, tests run on the CPU.
+//! `DIFFUSION_TEST_DEVICE` names the device, such as `Vulkan0` or `CUDA0`, or the RPC server that has
+//! it, such as `127.0.0.1:50052`; models are also shared among several that are joined by commas.
+//! Without it, tests run on the CPU.
 
 use std::sync::LazyLock;
 
-use llama_diffusion::{Device, ModelParams, TensorOverride};
+use llama_diffusion::{Device, ModelParams, RPC_TIMEOUT, TensorOverride};
 
 /// The devices under test.
 pub static DEVICES: LazyLock<Vec<String>> = LazyLock::new(|| {
     let names = std::env::var("DIFFUSION_TEST_DEVICE").unwrap_or("CPU".into());
-    names.split(',').map(|name| name.trim().into()).collect()
+    let device = |name: &str| match name.contains(':') {
+        true => Device::add_rpc_server(name, RPC_TIMEOUT).unwrap()[0].name(),
+        false => name.into(),
+    };
+    names.split(',').map(|name| device(name.trim())).collect()
 });
 
 pub fn is_cpu() -> bool {

@@ -39,10 +39,6 @@ pub const FLAGS: Flags = Flags(&[
         &["-fitc --fit-ctx N LLAMA_ARG_FIT_CTX"],
     ),
     (
-        Without("this tool does not connect to RPC servers"),
-        &["-rpc --rpc SERVERS LLAMA_ARG_RPC"],
-    ),
-    (
         Without("this tool downloads nothing"),
         &["-hft --hf-token TOKEN"],
     ),

@@ -69,6 +69,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<()> {
+    args.devices.connect()?;
     if args.list_devices {
         return shared::devices::list();
     }

@@ -5,7 +5,6 @@ mod args;
 mod chat;
 mod cross_entropy;
 mod demo;
-mod ending;
 mod engine;
 mod inert;
 mod input;
@@ -17,9 +16,11 @@ mod quantize;
 mod record;
 mod replay;
 mod report;
+mod rpc_server;
 #[path = "../shared/mod.rs"]
 mod shared;
 mod svg;
+mod thinking;
 mod view;
 
 use std::fs::File;
@@ -31,16 +32,19 @@ use std::sync::Mutex;
 use llama_diffusion::chat::{Message, Role};
 use llama_diffusion::model::file::ModelFile;
 use llama_diffusion::model::masked::is_masked;
-use llama_diffusion::{CancelFlag, Error, MaskedModel, Result, SessionParams, TextModel};
+use llama_diffusion::{
+    CancelFlag, Error, FinishReason, MaskedModel, Result, SessionParams, TextModel,
+};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use answer::Answerer;
 use args::{Args, OutputArgs, Subcommand};
-use ending::{ERROR, Ending};
 use engine::Engine;
 use interrupt::Interrupt;
 use prompt::Setting;
 use shared::streams::tell;
+
+const ERROR: u8 = 1;
 
 fn main() -> ExitCode {
     view::make_way_for_panics();
@@ -57,8 +61,8 @@ fn main() -> ExitCode {
     };
     let ready = overwrite::check(&args).and_then(|()| log(&args.output));
     match ready.and_then(|()| run(&mut args)) {
-        Ok(ending) => ending.status().into(),
-        Err(Error::Cancelled) => Ending::Interrupted.status().into(),
+        Ok(FinishReason::Cancelled) | Err(Error::Cancelled) => interrupt::status().into(),
+        Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             tell(format_args!("error: {error}"));
             ERROR.into()
@@ -94,22 +98,23 @@ fn log(options: &OutputArgs) -> Result<()> {
     Ok(())
 }
 
-fn run(args: &mut Args) -> Result<Ending> {
+fn run(args: &mut Args) -> Result<FinishReason> {
     for warning in &args.warnings {
         tracing::warn!("{warning}");
     }
     if let Some(shell) = args.output.completion() {
         Args::print_completion(shell)?;
-        return Ok(Ending::Done);
+        return Ok(FinishReason::EndOfText);
     }
     if args.placement.list_devices {
+        args.placement.devices.connect()?;
         shared::devices::list()?;
-        return Ok(Ending::Done);
+        return Ok(FinishReason::EndOfText);
     }
     // Before the first Ctrl-C may come.
     let interrupt = Interrupt::install();
     if let Some(command) = args.command.take() {
-        return run_subcommand(command, args, &interrupt).map(|()| Ending::Done);
+        return run_subcommand(command, args, &interrupt).map(|()| FinishReason::EndOfText);
     }
     let chat = args.is_chat(io::stdin().is_terminal());
     // What the user got wrong is said before minutes of loading.
@@ -139,7 +144,7 @@ fn answer<M: Engine>(
     model: &TextModel<M>,
     opened: Opened,
     interrupt: &Interrupt,
-) -> Result<Ending> {
+) -> Result<FinishReason> {
     let Opened {
         mut setting,
         chat,
@@ -153,9 +158,9 @@ fn answer<M: Engine>(
             let mut messages = answerer.opening();
             messages.push(Message::new(Role::User, text));
             let reply = answerer.answer(&messages, seed, interrupt.flag())?;
-            Ok(reply.finish.into())
+            Ok(reply.finish)
         }
-        first => chat::run(args, &mut answerer, first, seed, interrupt),
+        first => chat::run(&mut answerer, first, seed, interrupt),
     }
 }
 
@@ -163,6 +168,10 @@ fn run_subcommand(command: Subcommand, args: &mut Args, interrupt: &Interrupt) -
     match command {
         Subcommand::CrossEntropy(options) => cross_entropy::run(&options, interrupt.flag()),
         Subcommand::Quantize(options) => quantize::run(&options, interrupt.flag()),
+        Subcommand::RpcServer(options) => {
+            // An interrupt ends it at once: its clients notice.
+            interrupt.while_waiting(|| rpc_server::run(&options))
+        }
         Subcommand::Replay(options) => {
             args.output.drafts = true;
             args.output.progress = true;
@@ -179,8 +188,8 @@ enum Loaded {
 
 fn load(args: &Args, cancel: &CancelFlag) -> Result<Loaded> {
     let path = args.placement.model()?;
-    let is_announced = args.placement.is_from_cache() && !args.output.is_quiet();
-    if let Some(path) = path.as_ref().filter(|_| is_announced) {
+    args.placement.devices.connect()?;
+    if let Some(path) = path.as_ref().filter(|_| args.placement.is_from_cache()) {
         tell(format_args!("model: {}", path.display()));
     }
     args.placement.devices.warn()?;
@@ -190,9 +199,7 @@ fn load(args: &Args, cancel: &CancelFlag) -> Result<Loaded> {
             TextModel::load_masked(path, &params, progress).map(Loaded::Masked)
         }
         Some(path) => TextModel::load(path, &args.model_params()?, progress).map(Loaded::Canvas),
-        None => {
-            demo::load(&args.model_params()?, args.output.is_quiet(), progress).map(Loaded::Canvas)
-        }
+        None => demo::load(&args.model_params()?, progress).map(Loaded::Canvas),
     })
 }
 

@@ -87,6 +87,7 @@ fn read(args: &Args) -> Vec<Named> {
             files.extend(matrix.map(|path| ("the importance matrix", path)));
         }
         Some(Subcommand::Replay(options)) => files.push(("the recording", options.file.clone())),
+        Some(Subcommand::RpcServer(_)) => {}
     }
     files
 }

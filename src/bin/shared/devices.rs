@@ -1,8 +1,12 @@
 //! Flags that say which device holds which part of a model, spelled as for llama.cpp.
 
+use std::time::Duration;
+
 use clap::ValueEnum;
 use clap::builder::BoolishValueParser;
-use llama_diffusion::{Device, Error, Fit, ModelParams, SessionParams, TensorOverride};
+use llama_diffusion::{
+    Device, Error, Fit, ModelParams, RPC_TIMEOUT, SessionParams, TensorOverride,
+};
 use regex::Regex;
 
 use super::compute::When;
@@ -36,6 +40,19 @@ pub struct DeviceArgs {
     /// Devices to use, separated by commas, or none [-dev]
     #[arg(long, value_name = "NAMES", env = "LLAMA_ARG_DEVICE")]
     pub device: Option<String>,
+
+    /// RPC servers, separated by commas: devices of other machines, used before those of this one
+    #[arg(long, value_name = "HOST:PORT,…", env = "LLAMA_ARG_RPC")]
+    pub rpc: Option<String>,
+
+    /// Seconds for which an RPC server may be silent before it is given up
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = RPC_TIMEOUT.as_secs(),
+        value_parser = whole(1..=86_400_u64)
+    )]
+    pub rpc_timeout: u64,
 
     /// How several GPUs share the model: by layers, or none for one GPU alone. row and tensor are
     /// taken for layer [-sm]
@@ -153,6 +170,17 @@ fn parse_override(text: &str) -> Result<TensorOverride, String> {
 }
 
 impl DeviceArgs {
+    /// Connects to the RPC servers, whose devices are there from then on.
+    ///
+    /// # Errors
+    /// One of them cannot be used.
+    pub fn connect(&self) -> llama_diffusion::Result<()> {
+        let timeout = Duration::from_secs(self.rpc_timeout);
+        let servers = self.rpc.iter().flat_map(|list| list.split(','));
+        let mut servers = servers.map(str::trim).filter(|server| !server.is_empty());
+        servers.try_for_each(|server| Device::add_rpc_server(server, timeout).map(drop))
+    }
+
     /// Where the model lies. GPUs are to have memory for such a session, too.
     pub fn params(&self, session: SessionParams) -> ModelParams {
         let devices = match (&self.device, self.split_mode) {

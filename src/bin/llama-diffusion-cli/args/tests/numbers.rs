@@ -58,6 +58,7 @@ const NUMBERS: &[(&str, &[&str], &str)] = &[
         "from 1 to 18446744073709551615",
     ),
     ("--diffusion-steps", &[], "from 1 to 4294967295"),
+    ("--rpc-timeout", &[], "from 1 to 86400"),
     ("--diffusion-eb-max-steps", &[], "from 1 to 4294967295"),
     (
         "--diffusion-eb-t-min",
