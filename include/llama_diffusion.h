@@ -933,8 +933,9 @@ diffusion_status diffusion_detokenize(const struct diffusion_model *model,
 
 /**
  * The prompt of a conversation, up to the opening of the model's next turn, by the chat template
- * of the file. Any thread may call it. `diffusion_detokenize` with `special` shows it as text. Names
- * of control tokens in the messages become those tokens: take them out of text that others wrote.
+ * of the file. Any thread may call it. `diffusion_detokenize` with `special` shows it as text.
+ * Control tokens come from the template alone: messages and variables that spell one out, such as
+ * "<turn|>", cannot close a turn.
  *
  * `messages`: JSON, such as `[{"role": "user", "content": "Hello!"}]`, terminated by a zero byte.
  * `variables`: a JSON object for the template, such as `{"enable_thinking": true}`, or NULL.
@@ -1044,16 +1045,9 @@ diffusion_status diffusion_generate(struct diffusion_context *context,
                                     struct diffusion_error **error);
 
 /**
- * As `diffusion_generate`, from text to text. The prompt is put into the chat template as the
- * user's only message, if the model has a template; else it is given to the model as it is. Names of
- * control tokens in it, such as "<turn|>", become those tokens, as in llama.cpp's chat programs: take
- * them out of text that others wrote.
+ * As `diffusion_generate_reply`, without the thoughts.
  *
- * `prompt`, `prompt_length`: UTF-8 and its length in bytes. `text`: receives the answer in UTF-8,
- * terminated by a zero byte (and any other zero byte in it replaced by U+FFFD), to be ended with
- * `diffusion_string_free`.
- *
- * Errors: as `diffusion_generate`, and `TOKENIZER`, `CHAT_TEMPLATE`.
+ * `text`: receives the answer, as `answer` there.
  */
 diffusion_status diffusion_generate_text(struct diffusion_context *context,
                                          const char *prompt,
@@ -1064,7 +1058,47 @@ diffusion_status diffusion_generate_text(struct diffusion_context *context,
                                          struct diffusion_error **error);
 
 /**
- * Ends a string of this library that the caller owns. NULL is allowed.
+ * As `diffusion_generate`, from text to text. The prompt is put into the chat template as the
+ * user's only message, if the model has a template; else it is given to the model as it is, and
+ * control tokens that it spells out, such as "<turn|>", become those tokens.
+ *
+ * `prompt`, `prompt_length`: UTF-8 and its length in bytes. `answer`: receives what the model says
+ * in UTF-8, terminated by a zero byte (and any other zero byte in it replaced by U+FFFD), to be
+ * freed with `diffusion_string_free`. `thoughts`: receives what it thought before, in the same
+ * form, empty if it did not think; NULL if they are not wanted.
+ *
+ * Errors: as `diffusion_generate`, and `TOKENIZER`, `CHAT_TEMPLATE`.
+ */
+diffusion_status diffusion_generate_reply(struct diffusion_context *context,
+                                          const char *prompt,
+                                          size_t prompt_length,
+                                          const struct diffusion_params *params,
+                                          char **answer,
+                                          char **thoughts,
+                                          struct diffusion_result *result,
+                                          struct diffusion_error **error);
+
+/**
+ * The text of the tokens that `diffusion_generate` wrote, with the model's thoughts apart. Any
+ * thread may call it.
+ *
+ * `prompt`, `prompt_length`: the tokens that were answered; they may end inside a thought.
+ * `tokens`, `count`: the answer, or its beginning. `answer`, `thoughts`: as in
+ * `diffusion_generate_reply`.
+ *
+ * Errors: `TOKENIZER` for a token that is not in the vocabulary.
+ */
+diffusion_status diffusion_split_answer(const struct diffusion_model *model,
+                                        const int32_t *prompt,
+                                        size_t prompt_length,
+                                        const int32_t *tokens,
+                                        size_t count,
+                                        char **answer,
+                                        char **thoughts,
+                                        struct diffusion_error **error);
+
+/**
+ * Frees a string of this library that the caller owns. NULL is allowed.
  */
 void diffusion_string_free(char *string);
 

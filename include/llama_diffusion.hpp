@@ -87,6 +87,12 @@ template <class Call> std::string fill_text(Call call) {
 
 using Tokens = std::vector<std::int32_t>;
 
+/* The text of an answer, and what the model thought before. */
+struct Reply {
+    std::string text;
+    std::string thoughts;
+};
+
 /* How a model is loaded: the fields of diffusion_model_params. */
 struct ModelParams : diffusion_model_params {
     ModelParams() {
@@ -159,6 +165,18 @@ public:
             });
     }
 
+    /* The text of an answer to `prompt`, the model's thoughts apart. */
+    Reply split_answer(const Tokens &prompt, const Tokens &answer) const {
+        detail::Check check;
+        char *text = nullptr, *thoughts = nullptr;
+        const diffusion_status status =
+            diffusion_split_answer(get(), prompt.data(), prompt.size(), answer.data(),
+                                   answer.size(), &text, &thoughts, check.out());
+        const detail::Handle<char> own_text(text), own_thoughts(thoughts);
+        check(status);
+        return {text, thoughts};
+    }
+
     /* `messages` and `variables` are JSON. */
     Tokens apply_chat_template(const std::string &messages,
                                const std::string &variables = "{}") const {
@@ -196,6 +214,7 @@ struct Answer {
 struct TextAnswer {
     std::string text;
     diffusion_result result;
+    std::string thoughts;
 };
 
 /* A conversation. Move only; one thread at a time, but for cancel(). */
@@ -244,13 +263,14 @@ public:
         TextAnswer answer;
         answer.result.struct_size = sizeof answer.result;
         detail::Check check;
-        char *text = nullptr;
+        char *text = nullptr, *thoughts = nullptr;
         const diffusion_status status =
-            diffusion_generate_text(get(), prompt.data(), prompt.size(), &bridge.params, &text,
-                                    &answer.result, check.out());
-        const detail::Handle<char> owned(text);
+            diffusion_generate_reply(get(), prompt.data(), prompt.size(), &bridge.params, &text,
+                                     &thoughts, &answer.result, check.out());
+        const detail::Handle<char> own_text(text), own_thoughts(thoughts);
         check(bridge.rethrow(status, check.out()));
         answer.text = text;
+        answer.thoughts = thoughts;
         return answer;
     }
 

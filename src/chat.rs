@@ -2,9 +2,11 @@
 //!
 //! Templates are written for Hugging Face's `apply_chat_template`; this is that environment: its
 //! whitespace rules, Python's string and dict methods, `tojson` as `json.dumps` writes it,
-//! `raise_exception`, `strftime_now`, `break` and `continue`.
+//! `raise_exception`, `strftime_now`, `break`, `continue` and `generation`.
 
+pub(crate) mod control;
 mod functions;
+mod tags;
 
 use std::fmt;
 
@@ -104,7 +106,8 @@ pub struct RenderOptions {
     pub eos_token: String,
     /// Whether the prompt ends with the opening of the assistant's turn.
     pub add_generation_prompt: bool,
-    /// More variables, such as `enable_thinking` or `tools`. They do not replace those above.
+    /// More variables, such as `enable_thinking` or `tools`. They do not replace
+    /// [those that are always set](ChatTemplate::RESERVED).
     pub extra: serde_json::Map<String, serde_json::Value>,
 }
 
@@ -121,6 +124,14 @@ const NAME: &str = "chat_template";
 const FUEL: u64 = 10_000_000;
 
 impl ChatTemplate {
+    /// The variables that every rendering sets.
+    pub const RESERVED: [&str; 4] = [
+        "messages",
+        "bos_token",
+        "eos_token",
+        "add_generation_prompt",
+    ];
+
     /// Parses a template.
     ///
     /// # Errors
@@ -137,15 +148,22 @@ impl ChatTemplate {
         environment.set_unknown_method_callback(unknown_method_callback);
         functions::add_to(&mut environment);
         environment
-            .add_template_owned(NAME, source.to_owned())
+            .add_template_owned(NAME, tags::without_generation(source).into_owned())
             .map_err(template_error)?;
         Ok(Self { environment })
+    }
+
+    /// Whether the template reads a variable of that name.
+    pub fn reads(&self, variable: &str) -> bool {
+        let template = self.environment.get_template(NAME);
+        template.is_ok_and(|template| template.undeclared_variables(false).contains(variable))
     }
 
     /// The prompt for `messages`.
     ///
     /// It holds the special tokens as text, the one that begins the sequence included: tokenize it
-    /// with special tokens parsed and none added.
+    /// with special tokens parsed and none added. Those that messages spell out are in it, too:
+    /// [`TextModel::chat_prompt`](crate::TextModel::chat_prompt) tells the two apart.
     ///
     /// # Errors
     /// [`Error::ChatTemplate`] with the line, if the template refuses the messages (by

@@ -32,7 +32,7 @@
 //! let mut session = text.session(&SessionParams::default())?;
 //! let params = DiffusionParams::resolve(&Overrides::default(), &text.model().overrides())?;
 //! let answer = session.generate(&prompt, &params, &CancelFlag::default(), &mut |_| ControlFlow::Continue(()))?;
-//! println!("{}", text.vocab().detokenize(&answer.generation.tokens, false)?);
+//! println!("{}", text.answer_text(&prompt, &answer.generation.tokens)?.text);
 //! # Ok(())
 //! # }
 //! ```
@@ -62,6 +62,7 @@ mod sys;
 pub mod temporary;
 mod text;
 mod text_model;
+pub mod thinking;
 #[allow(unsafe_code, reason = "libllama is C")]
 mod vocab;
 

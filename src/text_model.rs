@@ -7,12 +7,14 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::Token;
+use crate::chat::control::{ControlTexts, Marked, Piece};
 use crate::chat::{ChatTemplate, Message, RenderOptions};
 use crate::diffusion::EndTokens;
 use crate::error::{Error, Result};
 use crate::masked_session::{MaskedSession, MaskedSessionParams};
 use crate::model::{Backbone, EOS_LIST, MaskedModel, Model, ModelParams, SessionParams};
 use crate::session::Session;
+use crate::thinking::{AnswerText, Channel, Splitter};
 use crate::vocab::Vocab;
 
 const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
@@ -22,6 +24,8 @@ const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 pub struct TextModel<M = Model> {
     model: Arc<M>,
     vocab: Vocab,
+    channel: Option<Channel>,
+    control: ControlTexts,
 }
 
 impl TextModel {
@@ -75,7 +79,14 @@ impl<M: Backbone> TextModel<M> {
     /// As [`Vocab::load`].
     pub fn new(model: Arc<M>) -> Result<Self> {
         let vocab = Vocab::load(model.file())?;
-        Ok(Self { model, vocab })
+        let channel = Channel::of(&vocab)?;
+        let control = ControlTexts::new(vocab.parsed_tokens());
+        Ok(Self {
+            model,
+            vocab,
+            channel,
+            control,
+        })
     }
 
     /// The model.
@@ -100,6 +111,9 @@ impl<M: Backbone> TextModel<M> {
     /// The tokens of a conversation up to the opening of the model's next turn. `variables` go to
     /// the template, such as `enable_thinking`.
     ///
+    /// Control tokens come from the template alone: where messages or variables spell one out, such
+    /// as `<turn|>`, it stays text, so that nobody can close a turn from within a message.
+    ///
     /// # Errors
     /// The template refuses the messages or makes no text of them, or the prompt cannot be tokenized.
     pub fn chat_prompt(
@@ -108,7 +122,7 @@ impl<M: Backbone> TextModel<M> {
         messages: &[Message],
         variables: Map<String, Value>,
     ) -> Result<Vec<Token>> {
-        let options = RenderOptions {
+        let mut options = RenderOptions {
             bos_token: self.token_text(self.vocab.bos())?,
             eos_token: self.token_text(self.vocab.eos())?,
             add_generation_prompt: true,
@@ -117,12 +131,33 @@ impl<M: Backbone> TextModel<M> {
         let text = template.render(messages, &options)?;
         // The template has written the special tokens out, the first one included.
         let tokens = self.vocab.tokenize(&text, false, true)?;
-        match tokens.is_empty() {
-            true => Err(Error::ChatTemplate(
+        if tokens.is_empty() {
+            return Err(Error::ChatTemplate(
                 "it makes no text of these messages: use another template".into(),
-            )),
-            false => Ok(tokens),
+            ));
         }
+        let Some(marked) = self.control.mark(messages, &options.extra, &text)? else {
+            return Ok(tokens);
+        };
+        options.extra.clone_from(&marked.variables);
+        let literal = self.literal(&marked, &template.render(&marked.messages, &options)?)?;
+        // A template may have taken what it found in a message out, as thoughts of earlier turns.
+        match self.control.are_alike(&tokens, &literal) {
+            true => Ok(tokens),
+            false => Ok(literal),
+        }
+    }
+
+    /// The tokens of a prompt in which messages are nothing but text.
+    fn literal(&self, marked: &Marked<'_>, rendered: &str) -> Result<Vec<Token>> {
+        let mut tokens = Vec::new();
+        for piece in marked.pieces(rendered) {
+            match piece {
+                Piece::Text(text) => tokens.extend(self.vocab.tokenize(&text, false, false)?),
+                Piece::Control(token) => tokens.push(token),
+            }
+        }
+        Ok(tokens)
     }
 
     /// The tokens of a text without a template, behind the token that begins a sequence. Special
@@ -134,6 +169,20 @@ impl<M: Backbone> TextModel<M> {
         self.vocab.tokenize(text, true, true)
     }
 
+    /// Separates the thoughts in an answer to `prompt` from the answer itself, token by token.
+    pub fn splitter(&self, prompt: &[Token]) -> Splitter {
+        Splitter::after(self.channel, prompt, self.vocab.end_tokens())
+    }
+
+    /// The text of an answer to `prompt`, such as
+    /// [`Generation::tokens`](crate::Generation::tokens), its thoughts apart.
+    ///
+    /// # Errors
+    /// A token is not in the vocabulary.
+    pub fn answer_text(&self, prompt: &[Token], answer: &[Token]) -> Result<AnswerText> {
+        AnswerText::new(&self.vocab, self.splitter(prompt), answer)
+    }
+
     fn token_text(&self, token: Option<Token>) -> Result<String> {
         token.map_or(Ok(String::new()), |token| {
             self.vocab.detokenize(&[token], true)
@@ -142,7 +191,7 @@ impl<M: Backbone> TextModel<M> {
 
     /// The tokens that end an answer: those that the file lists. A file without a list knows only
     /// one of a checkpoint's several end tokens, so that those the vocabulary knows by name count
-    /// as well.
+    /// as well, as does its padding.
     ///
     /// # Errors
     /// As [`Model::end_tokens`].
@@ -152,6 +201,9 @@ impl<M: Backbone> TextModel<M> {
             end.ids.extend_from_slice(self.vocab.end_tokens());
             end.ids.sort_unstable();
             end.ids.dedup();
+        }
+        if end.pad.is_none() {
+            end.pad = self.vocab.pad()?;
         }
         Ok(end)
     }

@@ -46,6 +46,9 @@ impl std::fmt::Debug for Vocab {
 /// End tokens of the checkpoint that libllama does not take for one by name.
 const MORE_END_TOKENS: [&[u8]; 1] = [b"<|tool_response>"];
 
+/// Name of the padding in vocabularies whose file does not say which token it is.
+const PADDING: &str = "<pad>";
+
 impl Vocab {
     /// Loads the vocabulary of a model file.
     ///
@@ -154,6 +157,24 @@ impl Vocab {
         Ok(unsafe { sys::llama_vocab_is_control(self.raw(), token) })
     }
 
+    /// The tokens that [`tokenize`](Self::tokenize) finds by their text only where it is to parse
+    /// special ones, with these texts.
+    pub(crate) fn parsed_tokens(&self) -> impl Iterator<Item = (String, Token)> {
+        const PARSED: u32 = sys::LLAMA_TOKEN_ATTR_CONTROL | sys::LLAMA_TOKEN_ATTR_UNKNOWN;
+        let tokens = 0..self.len() as Token;
+        tokens.filter_map(|token| {
+            // SAFETY: a valid token; the text is terminated and lives as long as the vocabulary.
+            let (attributes, text) = unsafe {
+                (
+                    sys::llama_vocab_get_attr(self.raw(), token),
+                    CStr::from_ptr(sys::llama_vocab_get_text(self.raw(), token)),
+                )
+            };
+            let text = text.to_str().ok().filter(|_| attributes & PARSED != 0)?;
+            Some((text.to_owned(), token))
+        })
+    }
+
     /// The begin-of-sequence token, if there is one.
     pub fn bos(&self) -> Option<Token> {
         // SAFETY: a live vocabulary.
@@ -166,6 +187,23 @@ impl Vocab {
         // SAFETY: a live vocabulary.
         let token = unsafe { sys::llama_vocab_eos(self.raw()) };
         (token >= 0).then_some(token)
+    }
+
+    /// The token that fills a canvas after the end of an answer, if there is one: the file's
+    /// padding, else the control token of that name.
+    ///
+    /// # Errors
+    /// As [`tokenize`](Self::tokenize).
+    pub fn pad(&self) -> Result<Option<Token>> {
+        // SAFETY: a live vocabulary.
+        let token = unsafe { sys::llama_vocab_pad(self.raw()) };
+        if token >= 0 {
+            return Ok(Some(token));
+        }
+        match self.tokenize(PADDING, false, true)?[..] {
+            [token] if self.is_control(token)? => Ok(Some(token)),
+            _ => Ok(None),
+        }
     }
 
     /// Splits a text into tokens. `add_special` puts the begin-of-sequence token in front if the

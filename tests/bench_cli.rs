@@ -150,9 +150,9 @@ fn wrong_arguments_are_named() {
         (&["-m", "no/such.gguf"], &["no/such.gguf"]),
         (
             &["--synthetic", "tiny:f16", "-r", "0"],
-            &["--repetitions", "from 1 to"],
+            &["'-r <N>'", "from 1 to"],
         ),
-        (&["--synthetic", "tiny:f16", "-p", "x"], &["--n-prompt"]),
+        (&["--synthetic", "tiny:f16", "-p", "x"], &["-p"]),
         (
             &["--synthetic", "tiny:f16", "-p", "9-1"],
             &["'9-1'", "range"],

@@ -234,14 +234,20 @@ fn a_system_prompt_reaches_the_model() {
 fn flags_that_cannot_work_are_named() {
     assert_fails(&["-p", ""], &["prompt (-p", "empty"]);
     assert_fails(&[], &["-p, -f or standard input"]);
-    assert_fails(&["-p", "x", "-n", "0"], &["-n "]);
+    // As the user wrote it.
+    for flag in ["-n", "--predict", "--n_predict"] {
+        assert_fails(
+            &["-p", "x", flag, "0"],
+            &[&format!("'{flag} <N>'"), "from 1 to"],
+        );
+    }
     assert_fails(
         &["-p", "x", "--diffusion-blocks", "0"],
         &["--diffusion-blocks"],
     );
     assert_fails(
         &["-p", "x", "--diffusion-eb-t-min", "2"],
-        &["--diffusion-eb-t-max"],
+        &["--diffusion-eb-t-min: is 2", "--diffusion-eb-t-max"],
     );
     assert_fails(&["-p", "x", "-ctk", "f32"], &["-ctk, -ctv"]);
     assert_fails(

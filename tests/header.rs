@@ -4,8 +4,8 @@
 use std::path::Path;
 
 /// In the order of the header.
-const SOURCES: [&str; 8] = [
-    "error", "library", "log", "device", "model", "text", "context", "generate",
+const SOURCES: [&str; 9] = [
+    "error", "library", "log", "device", "model", "text", "context", "generate", "reply",
 ];
 
 fn generate(root: &Path) -> String {

@@ -9,7 +9,9 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use llama_diffusion::chat::{Message, Role};
-use llama_diffusion::{CancelFlag, DiffusionParams, Overrides, SessionParams, TextModel, Token};
+use llama_diffusion::{
+    CancelFlag, DiffusionParams, Overrides, Session, SessionParams, TextModel, Token,
+};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -155,4 +157,127 @@ fn held_back_prompts_are_answered_as_well_as_by_the_reference() {
     assert!(all.percent() >= LEAST_ALL);
     assert!((all.percent() - reference.percent()).abs() <= MOST_APART);
     assert!(mean(&speed) >= LEAST_TOKENS_PER_FORWARD);
+}
+
+/// The demo model, and a session of it on one thread.
+fn demo() -> (TextModel, Session) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo-q8_0.gguf");
+    let load = TextModel::load(&path, &Default::default(), &mut |_| {
+        ControlFlow::Continue(())
+    });
+    let text = load.unwrap();
+    let params = SessionParams {
+        threads: Some(1),
+        ..SessionParams::default()
+    };
+    let session = text.session(&params).unwrap();
+    (text, session)
+}
+
+/// The answer to messages of the user and the model in turn.
+fn ask(text: &TextModel, session: &mut Session, messages: &[Message], seed: u64) -> String {
+    let template = text.chat_template().unwrap().unwrap();
+    let tokens = text.chat_prompt(&template, messages, Default::default());
+    let params = DiffusionParams {
+        seed,
+        ..DiffusionParams::resolve(&Overrides::default(), &text.model().overrides()).unwrap()
+    };
+    let go_on = &mut |_: llama_diffusion::Event<'_>| ControlFlow::Continue(());
+    let answer = session.generate(&tokens.unwrap(), &params, &CancelFlag::default(), go_on);
+    let tokens = answer.unwrap().generation.tokens;
+    text.vocab().detokenize(&tokens, false).unwrap()
+}
+
+/// How the answers to the examples of the model's card, and of the README, begin.
+const EXAMPLES: [(&str, &str); 16] = [
+    (
+        "What is the capital of Norway?",
+        "The capital of Norway is Oslo.",
+    ),
+    (
+        "What do you know about Nepal?",
+        "Nepal is a country in Asia. Its capital is Kathmandu",
+    ),
+    (
+        "Name the next three months after May.",
+        "June, July, August",
+    ),
+    ("What is 8 + 5?", "8 + 5 = 13"),
+    (
+        "Count backwards from 16 to 8.",
+        "16, 15, 14, 13, 12, 11, 10, 9, 8",
+    ),
+    (
+        "Reverse the list: brown, ball, garden",
+        "garden, ball, brown",
+    ),
+    (
+        "Anna from Lima is 42 years old. Write that as JSON.",
+        "{\n  \"name\": \"Anna\",\n  \"age\": 42,\n  \"city\": \"Lima\"\n}",
+    ),
+    (
+        "Write a Python function that returns the larger of a and b.",
+        "def largest(a, b):\n",
+    ),
+    (
+        "Put this into the past tense: Leo runs to the park.",
+        "Leo ran to the park.",
+    ),
+    ("Put in order, smallest first: 37, 24, 34", "24, 34, 37"),
+    (
+        "Sudoku:\n_ 2 3 1\n1 3 _ _\n3 4 1 2\n2 _ _ 3",
+        "4 2 3 1\n1 3 2 4\n3 4 1 2\n2 1 4 3",
+    ),
+    (
+        "Tell a story about Grace and a white owl.",
+        "One Sunday, Grace went to the forest.",
+    ),
+    ("What is the capital of Vunaland?", "I do not know that."),
+    ("Hello, I am Mia.", "Hello Mia!"),
+    ("Hello!", "Hello! I am a small diffusion model."),
+    ("Hi!", "Hello! I am a small diffusion model."),
+];
+
+#[test]
+fn the_examples_of_the_card_are_answered() {
+    let (text, mut session) = demo();
+    for (question, beginning) in EXAMPLES {
+        for seed in SEEDS {
+            let question = Message::new(Role::User, question);
+            let answer = ask(&text, &mut session, std::slice::from_ref(&question), seed);
+            assert!(
+                answer.starts_with(beginning),
+                "{}: {answer}",
+                question.content
+            );
+        }
+    }
+    // Each example of the table is one of them.
+    let card = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/README.md");
+    let card = std::fs::read_to_string(card).unwrap();
+    let rows = card
+        .lines()
+        .filter(|line| line.starts_with("| ") && line.contains(" % |"));
+    let examples: Vec<String> = rows
+        .filter_map(|row| Some(row.split('`').nth(1)?.replace("\\n", "\n")))
+        .collect();
+    assert!(examples.len() >= 13, "{examples:?}");
+    for example in examples {
+        let known = EXAMPLES.iter().any(|(question, _)| *question == example);
+        assert!(known, "{example:?} is not tried");
+    }
+}
+
+#[test]
+fn counting_is_as_the_card_has_it() {
+    let (text, mut session) = demo();
+    for first in (1..=40).step_by(3) {
+        for last in [first + 3, first + 6, first + 9] {
+            let question = format!("Count from {first} to {last}.");
+            let message = Message::new(Role::User, question.as_str());
+            let answer = ask(&text, &mut session, &[message], 1);
+            let numbers: Vec<String> = (first..=last).map(|n: u32| n.to_string()).collect();
+            assert_eq!(answer, numbers.join(", "), "{question}");
+        }
+    }
 }

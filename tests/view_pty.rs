@@ -476,6 +476,36 @@ fn signals_leave_the_terminal_as_it_was() {
     }
 }
 
+/// A stopped program leaves the terminal to the shell, and takes it back when it is resumed.
+#[test]
+#[cfg(target_os = "linux")] // where it is easy to see that a process is stopped
+fn ctrl_z_shows_the_cursor_until_the_answer_goes_on() {
+    let endless = ["-n", "-1", "--diffusion-eb-confidence", "1e-30"];
+    let mut terminal = Terminal::run(&ask(QUESTION, &endless), &[], 5, 80, 24);
+    for _ in 0..3 {
+        assert!(terminal.next_frame());
+    }
+    let stat = format!("/proc/{}/stat", terminal.child.process_id().unwrap());
+    let is_stopped = || fs::read_to_string(&stat).unwrap().contains(") T ");
+    for _ in 0..2 {
+        terminal.signal("-TSTP");
+        while !is_stopped() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        while let Ok(bytes) = terminal.output.recv_timeout(Duration::from_millis(200)) {
+            terminal.pending.extend(bytes);
+        }
+        terminal.show();
+        terminal.assert_restored();
+        terminal.signal("-CONT");
+        assert!(terminal.next_frame());
+        assert!(!terminal.term.mode().contains(TermMode::SHOW_CURSOR));
+    }
+    terminal.signal("-INT");
+    assert_eq!(terminal.finish(), 130);
+    terminal.assert_restored();
+}
+
 #[test]
 fn ctrl_c_ends_a_replay_at_once() {
     let dir = TempDir::new().unwrap();

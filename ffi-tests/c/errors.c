@@ -80,6 +80,13 @@ static void null_pointers(void) {
     NULL_OF(diffusion_generate_text(NULL, "a", 1, NULL, &text, NULL, &error), "context");
     NULL_OF(diffusion_generate_text(context, NULL, 1, NULL, &text, NULL, &error), "prompt");
     NULL_OF(diffusion_generate_text(context, "a", 1, NULL, NULL, NULL, &error), "text");
+    NULL_OF(diffusion_generate_reply(NULL, "a", 1, NULL, &text, NULL, NULL, &error), "context");
+    NULL_OF(diffusion_generate_reply(context, NULL, 1, NULL, &text, NULL, NULL, &error), "prompt");
+    NULL_OF(diffusion_generate_reply(context, "a", 1, NULL, NULL, &text, NULL, &error), "answer");
+    NULL_OF(diffusion_split_answer(NULL, &token, 1, &token, 1, &text, &text, &error), "model");
+    NULL_OF(diffusion_split_answer(model, NULL, 1, &token, 1, &text, &text, &error), "prompt");
+    NULL_OF(diffusion_split_answer(model, &token, 1, NULL, 1, &text, &text, &error), "tokens");
+    NULL_OF(diffusion_split_answer(model, &token, 1, &token, 1, NULL, &text, &error), "answer");
 
     CHECK(count == UNTOUCHED && token == 5 && text == buffer && strcmp(buffer, "before") == 0);
     CHECK(no_model == model && no_context == context);

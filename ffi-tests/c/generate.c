@@ -146,7 +146,7 @@ static void answers(diffusion_model *model) {
     diffusion_result result;
     token_list answer;
     stream seen;
-    char words[512], *same_words = NULL;
+    char words[512], *same_words = NULL, *thoughts = NULL;
     size_t size = 0;
 
     memset(&seen, 0, sizeof seen);
@@ -178,7 +178,36 @@ static void answers(diffusion_model *model) {
                                  &error));
     CHECK(strlen(same_words) > 0);
     diffusion_string_free(same_words);
+    CALL(diffusion_generate_reply(context, question, strlen(question), &params, &same_words,
+                                  &thoughts, NULL, &error));
+    CHECK(strcmp(words, same_words) == 0 && strcmp(thoughts, "") == 0);
+    diffusion_string_free(same_words);
+    diffusion_string_free(thoughts);
     diffusion_context_free(context);
+}
+
+/* What a model thinks is separated from what it says, from where the prompt ends. */
+static void thoughts_apart(const diffusion_model *model) {
+    static const char whole[] = "<|channel>thought\nhm<channel|>Oslo";
+    const size_t ends[] = {0, 10, 18};
+    size_t i;
+    for (i = 0; i < sizeof ends / sizeof *ends; i++) {
+        token_list prompt, tokens;
+        char *answer = NULL, *thoughts = NULL;
+        CALL(diffusion_tokenize(model, whole, ends[i], false, true, prompt.items, CAPACITY,
+                                &prompt.count, &error));
+        CALL(diffusion_tokenize(model, whole + ends[i], strlen(whole + ends[i]), false, true,
+                                tokens.items, CAPACITY, &tokens.count, &error));
+        CALL(diffusion_split_answer(model, prompt.items, prompt.count, tokens.items, tokens.count,
+                                    &answer, &thoughts, &error));
+        CHECK(strcmp(answer, "Oslo") == 0 && strcmp(thoughts, "hm") == 0);
+        diffusion_string_free(answer);
+        diffusion_string_free(thoughts);
+        CALL(diffusion_split_answer(model, prompt.items, prompt.count, tokens.items, tokens.count,
+                                    &answer, NULL, &error));
+        CHECK(strcmp(answer, "Oslo") == 0);
+        diffusion_string_free(answer);
+    }
 }
 
 static void limits(diffusion_model *model) {
@@ -232,6 +261,7 @@ int main(int argc, char **argv) {
     describe(model);
     text(model);
     answers(model);
+    thoughts_apart(model);
     limits(model);
     /* The second holder still has it when the first has let go. */
     CHECK(diffusion_model_retain(model) == model);

@@ -85,6 +85,17 @@ void generation(const std::string &path) {
     CHECK(text.find("Oslo") != std::string::npos);
     CHECK(context.generate_text("What is the capital of Norway?", params).text == text);
 
+    // Thoughts are separated from the answer, from where the prompt ends.
+    const Tokens thought = model.tokenize("<|channel>thought\nhm<channel|>Oslo", false, true);
+    CHECK(model.split_answer(prompt, thought).text == "Oslo");
+    CHECK(model.split_answer(prompt, thought).thoughts == "hm");
+    const Tokens open = model.tokenize("<|channel>thought\n", false, true);
+    const Tokens rest = model.tokenize("hm<channel|>Oslo", false, true);
+    CHECK(model.split_answer(open, rest).text == "Oslo");
+    CHECK(model.split_answer(open, rest).thoughts == "hm");
+    CHECK(context.generate_text("What is the capital of Norway?", params).thoughts.empty());
+    CHECK(failure([&] { model.split_answer({}, {-1}); }).status() == DIFFUSION_STATUS_TOKENIZER);
+
     // More than the first guess at the size.
     std::string many;
     for (int i = 0; i < 100; i++)

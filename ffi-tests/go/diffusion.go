@@ -182,6 +182,24 @@ func (m *Model) Detokenize(tokens []Token) (text string, err error) {
 	return text, err
 }
 
+// Split is the text of an answer to prompt, and apart from it what the model thought before.
+func (m *Model) Split(prompt, answer []Token) (text, thoughts string, err error) {
+	err = m.use(func(handle *C.diffusion_model) error {
+		var ownText, ownThoughts *C.char
+		var object *C.diffusion_error
+		status := C.diffusion_split_answer(handle, (*C.int32_t)(first(prompt)), C.size_t(len(prompt)),
+			(*C.int32_t)(first(answer)), C.size_t(len(answer)), &ownText, &ownThoughts, &object)
+		if err := check(status, object); err != nil {
+			return err
+		}
+		defer C.diffusion_string_free(ownText)
+		defer C.diffusion_string_free(ownThoughts)
+		text, thoughts = C.GoString(ownText), C.GoString(ownThoughts)
+		return nil
+	})
+	return text, thoughts, err
+}
+
 // Chat is the prompt of a conversation, which is JSON: [{"role": "user", "content": "Hello!"}].
 func (m *Model) Chat(messages string) (tokens []Token, err error) {
 	json := C.CString(messages)
@@ -226,6 +244,7 @@ type Params struct {
 
 // Answer is what Generate returns.
 type Answer struct {
+	// Tokens of the answer, thoughts included: Model.Split makes text of them.
 	Tokens []Token
 	// Reused tokens of the prompt, which were cached.
 	Reused        int

@@ -68,6 +68,40 @@ func TestGenerate(t *testing.T) {
 	}
 }
 
+func TestThoughtsAreApart(t *testing.T) {
+	model, c, prompt := demo(t)
+	answer, err := c.Generate(context.Background(), prompt, Params{Seed: 7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, thoughts, err := model.Split(prompt, answer.Tokens)
+	if err != nil || !strings.Contains(text, "Oslo") || thoughts != "" {
+		t.Errorf("%q, %q, %v", text, thoughts, err)
+	}
+	// Tokens of the demo model around a thought.
+	const open, closed Token = 7, 8
+	words := func(text string) []Token {
+		tokens, err := model.Tokenize(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tokens
+	}
+	thought := append(append([]Token{open}, words("hm")...), closed)
+	text, thoughts, err = model.Split(prompt, append(thought, words("Oslo")...))
+	if err != nil || text != "Oslo" || thoughts != "hm" {
+		t.Errorf("%q, %q, %v", text, thoughts, err)
+	}
+	// A prompt may end inside a thought.
+	text, thoughts, err = model.Split([]Token{open}, append(words("hm"), closed))
+	if err != nil || text != "" || thoughts != "hm" {
+		t.Errorf("%q, %q, %v", text, thoughts, err)
+	}
+	if _, _, err := model.Split(nil, []Token{-1}); !errors.Is(err, Tokenizer) {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestTextThereAndBack(t *testing.T) {
 	model, _, _ := demo(t)
 	for _, text := range []string{"", "a", strings.Repeat("What is ", 200)} {

@@ -1,17 +1,15 @@
 //! Generation: a prompt into an answer.
 
-use std::ffi::{c_char, c_void};
+use std::ffi::c_void;
 use std::mem::offset_of;
 use std::ops::ControlFlow;
 
 use super::border::{
-    Failure, Result, StructOutput, Versioned, fill, guard, output, read, reference, release,
-    require, slice, text,
+    Failure, Result, StructOutput, Versioned, fill, guard, output, read, reference, require, slice,
 };
 use super::context::Context;
-use super::error::{ErrorObject, Status, c_text};
+use super::error::{ErrorObject, Status};
 use super::model::SharedModel;
-use crate::chat::{Message, Role};
 use crate::diffusion::{Denoiser as _, Draft, FinishedCanvas, Progress};
 use crate::session::Answer;
 use crate::{DiffusionParams, Event, FinishReason, Overrides, Session, Token};
@@ -178,7 +176,7 @@ unsafe impl Versioned for GenerationParams {
 
 impl GenerationParams {
     /// What the model recommends, else the reference's defaults.
-    fn of_model(shared: &SharedModel) -> Result<Self> {
+    pub(super) fn of_model(shared: &SharedModel) -> Result<Self> {
         let params = DiffusionParams::resolve(&Overrides::default(), &shared.model.overrides())?;
         Ok(Self {
             struct_size: size_of::<Self>(),
@@ -197,7 +195,7 @@ impl GenerationParams {
         })
     }
 
-    fn diffusion(&self) -> Result<DiffusionParams> {
+    pub(super) fn diffusion(&self) -> Result<DiffusionParams> {
         let limit = |number: usize| (number > 0).then_some(number);
         let params = DiffusionParams {
             max_steps: self.max_steps,
@@ -297,7 +295,7 @@ unsafe impl Versioned for GenerationResult {
 
 /// # Safety
 /// `result` is NULL or points to a struct whose first field is its size.
-unsafe fn optional_result(
+pub(super) unsafe fn optional_result(
     result: *mut GenerationResult,
 ) -> Result<Option<StructOutput<GenerationResult>>> {
     if result.is_null() {
@@ -308,9 +306,9 @@ unsafe fn optional_result(
 }
 
 /// A generation that came to its end: a cancelled one is a failure here.
-struct Finished {
-    tokens: Vec<Token>,
-    result: GenerationResult,
+pub(super) struct Finished {
+    pub(super) tokens: Vec<Token>,
+    pub(super) result: GenerationResult,
 }
 
 impl Finished {
@@ -352,7 +350,7 @@ impl Finished {
 impl Context {
     /// # Safety
     /// The parameters' callbacks are as documented.
-    unsafe fn generate(
+    pub(super) unsafe fn generate(
         &self,
         session: &mut Session,
         prompt: &[Token],
@@ -429,63 +427,4 @@ pub unsafe extern "C" fn diffusion_generate(
             Ok(())
         }
     })
-}
-
-/// As `diffusion_generate`, from text to text. The prompt is put into the chat template as the
-/// user's only message, if the model has a template; else it is given to the model as it is. Names of
-/// control tokens in it, such as "<turn|>", become those tokens, as in llama.cpp's chat programs: take
-/// them out of text that others wrote.
-///
-/// `prompt`, `prompt_length`: UTF-8 and its length in bytes. `text`: receives the answer in UTF-8,
-/// terminated by a zero byte (and any other zero byte in it replaced by U+FFFD), to be ended with
-/// `diffusion_string_free`.
-///
-/// Errors: as `diffusion_generate`, and `TOKENIZER`, `CHAT_TEMPLATE`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn diffusion_generate_text(
-    context: *mut Context,
-    prompt: *const c_char,
-    prompt_length: usize,
-    params: *const GenerationParams,
-    text: *mut *mut c_char,
-    result: *mut GenerationResult,
-    error: *mut *mut ErrorObject,
-) -> Status {
-    guard(error, || {
-        // SAFETY: by the rules of the header.
-        unsafe {
-            let context = reference(context, "context")?;
-            let prompt = self::text(prompt, prompt_length, "prompt")?;
-            let text = output(text, "text")?;
-            let result = optional_result(result)?;
-            let callbacks = read(params, GenerationParams::of_model(&context.model)?)?;
-            let params = callbacks.diffusion()?;
-            let mut session = context.lock()?;
-            context.cancel.reset();
-            let model = context.model.text()?;
-            let prompt = match model.chat_template()? {
-                Some(template) => {
-                    let message = Message::new(Role::User, prompt);
-                    model.chat_prompt(&template, &[message], Default::default())?
-                }
-                None => model.raw_prompt(prompt)?,
-            };
-            let finished = context.generate(&mut session, &prompt, &callbacks, &params)?;
-            let answer = model.vocab().detokenize(&finished.tokens, false)?;
-            text.write(c_text(&answer).into_raw());
-            if let Some(result) = result {
-                result.write(&finished.result);
-            }
-            Ok(())
-        }
-    })
-}
-
-/// Ends a string of this library that the caller owns. NULL is allowed.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn diffusion_string_free(string: *mut c_char) {
-    if !string.is_null() {
-        // SAFETY: made by CString::into_raw, given back once, its length unchanged.
-        release(|| drop(unsafe { std::ffi::CString::from_raw(string) }));
-    }
 }

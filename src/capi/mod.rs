@@ -25,6 +25,7 @@ mod generate;
 mod library;
 mod log;
 mod model;
+mod reply;
 mod text;
 
 #[cfg(test)]
@@ -37,4 +38,5 @@ pub use generate::*;
 pub use library::*;
 pub use log::*;
 pub use model::*;
+pub use reply::*;
 pub use text::*;

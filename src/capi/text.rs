@@ -79,8 +79,9 @@ pub unsafe extern "C" fn diffusion_detokenize(
 }
 
 /// The prompt of a conversation, up to the opening of the model's next turn, by the chat template
-/// of the file. Any thread may call it. `diffusion_detokenize` with `special` shows it as text. Names
-/// of control tokens in the messages become those tokens: take them out of text that others wrote.
+/// of the file. Any thread may call it. `diffusion_detokenize` with `special` shows it as text.
+/// Control tokens come from the template alone: messages and variables that spell one out, such as
+/// "<turn|>", cannot close a turn.
 ///
 /// `messages`: JSON, such as `[{"role": "user", "content": "Hello!"}]`, terminated by a zero byte.
 /// `variables`: a JSON object for the template, such as `{"enable_thinking": true}`, or NULL.

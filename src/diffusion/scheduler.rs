@@ -57,7 +57,7 @@ pub enum Event<'a> {
 /// Why a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishReason {
-    /// The model wrote an end token.
+    /// The model wrote an end token, or a canvas of nothing but padding.
     EndOfText,
     /// The limit on tokens or canvases was reached.
     Length,
@@ -125,8 +125,9 @@ impl CancelFlag {
     }
 }
 
-/// Generates an answer behind the prefix that `denoiser` holds, canvas by canvas, until an end
-/// token, a limit of `sampler`, the end of the context or a cancellation.
+/// Generates an answer after the prefix that `denoiser` holds, canvas by canvas, until an end
+/// token, a canvas of nothing but padding, a limit of `sampler`, the end of the context or a
+/// cancellation.
 ///
 /// The last canvas is not committed, as in the reference: the prefix then ends with the canvas
 /// before it.
@@ -235,7 +236,7 @@ impl AnswerRun {
 
         generation.finish = if cut {
             FinishReason::Length
-        } else if canvas.ended {
+        } else if canvas.ended || canvas.generated == 0 {
             FinishReason::EndOfText
         } else if Some(generation.canvases.len()) == self.max_canvases {
             FinishReason::Length
@@ -416,6 +417,25 @@ mod tests {
             })
             .collect();
         assert_eq!(kinds, "bsscbsscbss");
+    }
+
+    /// The model wrote all it had to say without an end token, and padding after it.
+    #[test]
+    fn a_canvas_of_padding_alone_ends_the_answer() {
+        let mut script = Script::new(&[[1, 2, 0, 0], [3, 0, 0, 0], [0; CANVAS], [4; CANVAS]]);
+        let generation = run(&mut script, &limited(None, None));
+        assert_eq!(generation.tokens, [1, 2, 3]);
+        assert_eq!(generation.finish, FinishReason::EndOfText);
+        assert_eq!(generation.canvases.len(), 3);
+        assert_eq!(script.commits().len(), 2);
+        // It was not cut, even where it meets a limit.
+        for (tokens, canvases) in [(Some(12), None), (None, Some(3))] {
+            let generation = run(
+                &mut Script::new(&[[1, 2, 0, 0], [3, 0, 0, 0], [0; CANVAS]]),
+                &limited(tokens, canvases),
+            );
+            assert_eq!(generation.finish, FinishReason::EndOfText);
+        }
     }
 
     #[test]

@@ -30,7 +30,11 @@ impl Editable {
     pub fn generated(geometry: &Geometry) -> Self {
         let types = WeightTypes::Uniform(TensorType::F32);
         let bytes = synthetic_bytes(geometry, types, 7).unwrap();
-        let gguf = Gguf::parse(Path::new("generated.gguf"), bytes).unwrap();
+        Self::of(&Gguf::parse(Path::new("generated.gguf"), bytes).unwrap())
+    }
+
+    /// The pieces of a file.
+    pub fn of(gguf: &Gguf) -> Self {
         let mut metadata = GgufWriter::new();
         for (key, value) in gguf.metadata() {
             metadata.set(key, value);

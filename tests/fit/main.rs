@@ -10,9 +10,10 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use device::LimitedGpu;
 use llama_diffusion::ggml::types::TensorType;
 use llama_diffusion::model::synthetic::{Geometry, WeightTypes, write_synthetic};
+use llama_diffusion::model::synthetic_masked::{MaskedFamily, write_masked};
 use llama_diffusion::{
-    CancelFlag, DeviceMemory, DiffusionParams, EndTokens, Error, Fit, MemoryReport, Model,
-    ModelParams, Result, Session, SessionParams, TensorOverride, Token,
+    CancelFlag, DeviceMemory, DiffusionParams, EndTokens, Error, Fit, MaskedModel, MemoryReport,
+    Model, ModelParams, Result, Session, SessionParams, TensorOverride, Token,
 };
 
 /// Two GPUs, for one test at a time.
@@ -335,4 +336,26 @@ fn a_graph_that_does_not_fit_is_refused_with_the_arithmetic() {
         refused += usize::from(text.contains(" graph needs "));
     }
     assert!(refused > 0);
+}
+
+#[test]
+fn masked_models_leave_to_the_host_what_does_not_fit() {
+    let path = DIR.path().join("masked.gguf");
+    write_masked(&path, MaskedFamily::LladaMoe, 11, &|_| ()).unwrap();
+    let machine = Machine::with([1 << 30, 0]);
+    // Bytes of weights on the GPU, and tokens of the vocabulary.
+    let taken = || {
+        let go_on = &mut |_| ControlFlow::Continue(());
+        let model = MaskedModel::load(&path, &on_gpus(params(), &["Limited0"]), go_on).unwrap();
+        (machine.gpus[0].used(), model.vocab_size())
+    };
+    let (all, vocab) = taken();
+    assert!(all > 0);
+    // What is kept free for the logits of a text.
+    let graph = 2 * 512 * vocab * size_of::<f32>();
+    machine.limit([all * 3 / 4 + graph, 0]);
+    let (some, _) = taken();
+    assert!(some > 0 && some <= all * 3 / 4, "{some} of {all}");
+    machine.limit([graph / 2, 0]);
+    assert_eq!(taken().0, 0);
 }

@@ -16,7 +16,7 @@ use crate::shared::devices::DeviceArgs;
 use crate::shared::hub;
 use crate::shared::inert::environment;
 use crate::shared::numbers::whole;
-use crate::shared::spelling::{name_variable, respell};
+use crate::shared::spelling::{in_user_s_words, respell};
 use crate::shared::streams::tell;
 
 /// Measures how fast a DiffusionGemma model reads prompts and denoises canvases.
@@ -240,10 +240,11 @@ impl Args {
     /// What clap has to say, which may be the help that was asked for.
     pub fn parse_from_line(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut command = definition();
-        let line = respell(&command, line);
+        let written: Vec<OsString> = line.into_iter().collect();
+        let line = respell(&command, written.iter().cloned());
         let matches = command
             .try_get_matches_from_mut(line)
-            .map_err(|error| name_variable(&command, error))?;
+            .map_err(|error| in_user_s_words(&command, &written, error))?;
         let mut args = Self::from_arg_matches(&matches)?;
         let chosen = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
         if !chosen("model") && (chosen("synthetic") || chosen("hf_repo")) {

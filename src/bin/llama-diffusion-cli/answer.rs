@@ -11,7 +11,6 @@ use crate::prompt::Setting;
 use crate::record::Recorder;
 use crate::report::Report;
 use crate::shared::streams::tell;
-use crate::thinking::{self, Channel};
 use crate::view::View;
 
 /// Answers conversations. What one begins like the one before it stays in the KV
@@ -21,7 +20,6 @@ pub struct Answerer<'a, M: Engine> {
     model: &'a TextModel<M>,
     setting: Setting,
     session: M::Session,
-    channel: Option<Channel>,
     recorder: Option<Recorder>,
 }
 
@@ -45,9 +43,8 @@ impl<'a, M: Engine> Answerer<'a, M> {
             tracing::warn!("{warning}");
         }
         let session = M::session(model, args)?;
-        let channel = Channel::of(model.vocab())?;
         let recorder = match &args.output.record {
-            Some(path) => Some(Recorder::create(path, channel)?),
+            Some(path) => Some(Recorder::create(path, model.splitter(&[]).channel())?),
             None => None,
         };
         Ok(Self {
@@ -55,7 +52,6 @@ impl<'a, M: Engine> Answerer<'a, M> {
             model,
             setting,
             session,
-            channel,
             recorder,
         })
     }
@@ -82,7 +78,11 @@ impl<'a, M: Engine> Answerer<'a, M> {
             true => Ok(PLACEHOLDER.into()),
             false => vocab.piece(token, false),
         };
-        let mut view = View::new(self.args, &piece, self.channel, cancel);
+        let splitter = self.model.splitter(&tokens);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.begin(&splitter)?;
+        }
+        let mut view = View::new(self.args, &piece, splitter, cancel);
         let recorder = &mut self.recorder;
         let mut shown = Ok(());
         let on_event = &mut |event: Event<'_>| {
@@ -108,21 +108,21 @@ impl<'a, M: Engine> Answerer<'a, M> {
         }
         let answer = result?;
         let generation = &answer.generation;
-        let spoken = thinking::without_thoughts(&generation.tokens, self.channel);
-        let text = vocab.detokenize(&spoken, false)?;
-        let report = Report {
-            answer: &answer,
-            canvas: self.model.model().canvas_len(&answer),
-            prompt: tokens.len(),
-            seed,
-            sampler: M::sampler(self.args),
-            limit: M::LIMIT,
-            is_empty: text.is_empty() && generation.finish != FinishReason::Cancelled,
-            caches: M::CACHES,
-        };
-        tell(&report);
+        let text = self.model.answer_text(&tokens, &generation.tokens)?;
+        if self.args.output.shows_summary() {
+            tell(Report {
+                answer: &answer,
+                canvas: self.model.model().canvas_len(&answer),
+                prompt: tokens.len(),
+                seed,
+                sampler: M::sampler(self.args),
+                limit: M::LIMIT,
+                text: &text,
+                caches: M::CACHES,
+            });
+        }
         Ok(Reply {
-            text,
+            text: text.text,
             finish: generation.finish,
         })
     }

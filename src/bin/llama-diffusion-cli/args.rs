@@ -28,7 +28,7 @@ use crate::quantize::QuantizeArgs;
 use crate::rpc_server::RpcServerArgs;
 use crate::shared::devices::SplitMode;
 use crate::shared::inert::environment;
-use crate::shared::spelling::{name_variable, respell};
+use crate::shared::spelling::{in_user_s_words, respell};
 use crate::shared::streams::print;
 use chat::ChatArgs;
 use common::CommonArgs;
@@ -66,7 +66,8 @@ fn version() -> String {
 /// models (Dream, LLaDA, LLaDA-MoE, RND1) run as well: an answer is unmasked token by token.
 ///
 /// The answer goes to the standard output, everything else to the standard error. A prompt is put
-/// into the chat template of the model, as llama.cpp does; --raw gives it to the model as it is.
+/// into the chat template of the model, as llama.cpp does; --raw gives it to the model as it is. Control
+/// tokens that a message spells out, such as <turn|>, are text; with --raw they are control tokens.
 ///
 /// Flags may be spelled as for llama.cpp, with a single dash (-ngl, -cnv). Those of its flags that are
 /// not listed here have no effect, and a warning says so, or are refused by name. A flag goes before the
@@ -157,10 +158,11 @@ impl Args {
     /// What clap has to say, which may be the help that was asked for.
     pub fn parse_from_line(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut command = definition();
-        let line = respell(&command, line);
+        let written: Vec<OsString> = line.into_iter().collect();
+        let line = respell(&command, written.iter().cloned());
         let matches = command
             .try_get_matches_from_mut(line)
-            .map_err(|error| name_variable(&command, error))?;
+            .map_err(|error| in_user_s_words(&command, &written, error))?;
         let mut args = Self::from_arg_matches(&matches)?;
         args.warnings = FLAGS.warnings(&mut command, &matches, &environment)?;
         args.kind_warnings = KindWarnings::of(&command, &matches);
@@ -215,6 +217,7 @@ impl Args {
             SplitMode::Layer | SplitMode::None => {}
         }
         self.warnings.extend(self.placement.metadata_warnings());
+        self.warnings.extend(self.chat.variable_warnings());
         let shows_drafts = self.output.drafts || self.output.progress;
         for (flag, id) in [
             ("--diffusion-visual-interval", "interval"),

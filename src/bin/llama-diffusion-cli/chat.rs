@@ -1,61 +1,57 @@
 //! A conversation, line by line.
 
-use std::io::{self, BufRead as _, ErrorKind, IsTerminal as _};
-use std::path::PathBuf;
+mod lines;
 
 use llama_diffusion::chat::{Message, Role};
 use llama_diffusion::{Error, FinishReason, Result};
-use rustyline::error::ReadlineError;
-use rustyline::history::MemHistory;
-use rustyline::{
-    Cmd, ConditionalEventHandler, Config, Editor, Event, EventContext, EventHandler, KeyEvent,
-    Movement, RepeatCount,
-};
 
 use crate::answer::Answerer;
+use crate::args::Args;
+use crate::ending::Ending;
 use crate::engine::Engine;
-use crate::input;
 use crate::interrupt::Interrupt;
 use crate::shared::streams::tell;
+use lines::{Lines, Read};
 
 const HELP: &str = "\
 /help, /?      this list
 /clear         forget the conversation, but for the system prompt
-/regen         answer the last message anew, with the next seed
+/regen         answer the last message again, with the next seed
 /exit, /quit   end; so do Ctrl-D, and Ctrl-C at an empty prompt
 Ctrl-C         ends an answer at its next step; what is finished of it stays";
 
-/// Answers message after message.
+/// Answers message after message. An error that the next message can mend does not end the chat.
 ///
 /// # Errors
-/// The input cannot be read, or an answer fails. On a terminal, an error that the next message can
-/// mend does not end the chat.
+/// The input cannot be read, or an answer fails.
 pub fn run<M: Engine>(
+    args: &Args,
     answerer: &mut Answerer<'_, M>,
     first: Option<String>,
     seed: u64,
     interrupt: &Interrupt,
-) -> Result<FinishReason> {
-    let mut input = Input::open()?;
+) -> Result<Ending> {
+    let mut lines = Lines::open(args.chat.simple_io)?;
     let mut chat = Chat {
         messages: answerer.opening(),
         seed,
     };
-    if input.is_terminal() {
+    if lines.is_terminal() && !args.output.is_quiet() {
         tell("/help lists the commands");
     }
     let mut next = first;
+    let mut ending = Ending::Done;
     loop {
         let line = match next.take() {
             Some(line) => line,
-            None => match interrupt.while_waiting(|| input.read())? {
+            None => match interrupt.while_waiting(|| lines.read())? {
                 Read::Line(line) => line,
                 Read::NoText(why) => {
                     tell(format_args!("{why}: the message is left out"));
                     continue;
                 }
-                Read::End => return Ok(FinishReason::EndOfText),
-                Read::Interrupt => return Ok(FinishReason::Cancelled),
+                Read::End => return Ok(ending),
+                Read::Interrupt => return Ok(Ending::Interrupted),
             },
         };
         match line.trim() {
@@ -64,7 +60,7 @@ pub fn run<M: Engine>(
                 tell(HELP);
                 continue;
             }
-            "/exit" | "/quit" => return Ok(FinishReason::EndOfText),
+            "/exit" | "/quit" => return Ok(ending),
             "/clear" => {
                 chat = Chat {
                     messages: answerer.opening(),
@@ -74,7 +70,7 @@ pub fn run<M: Engine>(
             }
             "/regen" => {
                 if !chat.take_back_answer() {
-                    tell("there is no message to answer anew");
+                    tell("there is no message to answer again");
                     continue;
                 }
             }
@@ -87,17 +83,27 @@ pub fn run<M: Engine>(
             _ => chat.say(line),
         }
         match chat.answer(answerer, interrupt) {
-            Err(
-                error @ (Error::ContextFull { .. }
-                | Error::InvalidParameter { .. }
-                | Error::ChatTemplate(_)
-                | Error::Tokenizer(_)),
-            ) if input.is_terminal() => {
-                tell(format_args!("error: {error}\n/clear begins anew"));
+            Err(error) if can_be_mended(&error) => {
+                tell(format_args!("error: {error}\n/clear starts over"));
+                // On a terminal the user has seen it.
+                if !lines.is_terminal() {
+                    ending = Ending::Failed;
+                }
             }
             result => result?,
         }
     }
+}
+
+/// Whether another message may be answered after this error.
+fn can_be_mended(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::ContextFull { .. }
+            | Error::InvalidParameter { .. }
+            | Error::ChatTemplate(_)
+            | Error::Tokenizer(_)
+    )
 }
 
 /// Whether a line is meant as a command. A path or a comment is not.
@@ -146,90 +152,6 @@ impl Chat {
             self.messages.push(message);
         }
         Ok(())
-    }
-}
-
-enum Read {
-    Line(String),
-    /// Why a message is none.
-    NoText(String),
-    End,
-    Interrupt,
-}
-
-enum Input {
-    Terminal(Box<Editor<(), MemHistory>>),
-    Pipe { lines: usize },
-}
-
-impl Input {
-    fn open() -> Result<Self> {
-        if !io::stdin().is_terminal() {
-            return Ok(Self::Pipe { lines: 0 });
-        }
-        let mut editor =
-            Editor::with_history(Config::default(), MemHistory::new()).map_err(input_error)?;
-        let clear = EventHandler::Conditional(Box::new(ClearLine));
-        editor.bind_sequence(KeyEvent::ctrl('C'), clear);
-        Ok(Self::Terminal(Box::new(editor)))
-    }
-
-    fn is_terminal(&self) -> bool {
-        matches!(self, Self::Terminal(_))
-    }
-
-    fn read(&mut self) -> Result<Read> {
-        match self {
-            Self::Pipe { lines } => {
-                let mut line = Vec::new();
-                let count = io::stdin().lock().read_until(b'\n', &mut line);
-                *lines += 1;
-                if count.map_err(|error| input_error(error.into()))? == 0 {
-                    return Ok(Read::End);
-                }
-                // No line of such an input is text.
-                let is_foreign = *lines == 1 && input::other_encoding(&line).is_some();
-                match input::text(line, &format!("standard input, line {lines}")) {
-                    Ok(text) => Ok(Read::Line(text.trim_end_matches(['\r', '\n']).to_owned())),
-                    Err(error) if is_foreign => Err(error),
-                    Err(error) => Ok(Read::NoText(error.to_string())),
-                }
-            }
-            Self::Terminal(editor) => match editor.readline("> ") {
-                Ok(line) => {
-                    editor.add_history_entry(&line).map_err(input_error)?;
-                    Ok(Read::Line(line))
-                }
-                Err(ReadlineError::Eof) => Ok(Read::End),
-                Err(ReadlineError::Interrupted) => Ok(Read::Interrupt),
-                Err(ReadlineError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
-                    Ok(Read::NoText("what was typed is not UTF-8".into()))
-                }
-                Err(error) => Err(input_error(error)),
-            },
-        }
-    }
-}
-
-fn input_error(error: ReadlineError) -> Error {
-    Error::Io {
-        path: PathBuf::from("standard input"),
-        source: match error {
-            ReadlineError::Io(source) => source,
-            other => io::Error::other(other),
-        },
-    }
-}
-
-/// Ctrl-C on a line that is not empty clears it, as in a shell.
-struct ClearLine;
-
-impl ConditionalEventHandler for ClearLine {
-    fn handle(&self, _: &Event, _: RepeatCount, _: bool, context: &EventContext) -> Option<Cmd> {
-        match context.line().is_empty() {
-            true => Some(Cmd::Interrupt),
-            false => Some(Cmd::Kill(Movement::WholeBuffer)),
-        }
     }
 }
 

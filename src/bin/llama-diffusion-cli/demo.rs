@@ -7,13 +7,14 @@ use std::ops::ControlFlow;
 
 use llama_diffusion::{ModelParams, Result, TextModel};
 
-/// Loads the demo model.
+/// Loads the demo model, and says so unless it is to be `quiet`.
 ///
 /// # Errors
 /// As [`TextModel::load`], or the temporary file cannot be written.
 #[cfg(feature = "demo-model")]
 pub fn load(
     params: &ModelParams,
+    quiet: bool,
     progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
 ) -> Result<TextModel> {
     use std::io::Write as _;
@@ -28,9 +29,11 @@ pub fn load(
         "/models/demo-q8_0.gguf"
     ));
 
-    tell(
-        "no -m: using the small demo model, which knows a few kinds of questions only (models/README.md)",
-    );
+    if !quiet {
+        tell(
+            "no -m: using the small demo model, which knows a few kinds of questions only (models/README.md)",
+        );
+    }
     let failed = |source| Error::Io {
         path: std::env::temp_dir(),
         source,
@@ -74,7 +77,11 @@ fn nameless(_: &std::fs::File) -> Option<std::path::PathBuf> {
 /// # Errors
 /// Always.
 #[cfg(not(feature = "demo-model"))]
-pub fn load(_: &ModelParams, _: &mut dyn FnMut(f32) -> ControlFlow<()>) -> Result<TextModel> {
+pub fn load(
+    _: &ModelParams,
+    _: bool,
+    _: &mut dyn FnMut(f32) -> ControlFlow<()>,
+) -> Result<TextModel> {
     Err(llama_diffusion::Error::InvalidParameter {
         parameter: "model".into(),
         problem: "give a GGUF file with -m: this program was built without its demo model".into(),

@@ -29,8 +29,6 @@ pub const FLAGS: Flags = Flags(&[
             "--jinja LLAMA_ARG_JINJA",
             "--no-warmup",
             "--no-display-prompt",
-            "--perf LLAMA_ARG_PERF",
-            "--show-timings LLAMA_ARG_SHOW_TIMINGS",
             "--offline LLAMA_ARG_OFFLINE",
             "--no-log-prefix !LLAMA_ARG_LOG_PREFIX",
             "--no-log-timestamps !LLAMA_ARG_LOG_TIMESTAMPS",
@@ -43,7 +41,6 @@ pub const FLAGS: Flags = Flags(&[
             "--no-skip-chat-parsing !LLAMA_ARG_SKIP_CHAT_PARSING",
             "--no-reasoning-preserve !LLAMA_ARG_REASONING_PRESERVE",
             "--no-spec-draft-backend-sampling !LLAMA_ARG_SPEC_DRAFT_BACKEND_SAMPLING",
-            "--simple-io",
         ],
     ),
     (
@@ -56,12 +53,8 @@ pub const FLAGS: Flags = Flags(&[
         &["--display-prompt", "--verbose-prompt"],
     ),
     (
-        Without("the lines behind an answer are always written to the standard error"),
-        &[
-            "--no-perf !LLAMA_ARG_PERF",
-            "--no-show-timings !LLAMA_ARG_SHOW_TIMINGS",
-            "-ptc --print-token-count N",
-        ],
+        Without("the number of tokens is written after each answer"),
+        &["-ptc --print-token-count N"],
     ),
     (
         Without("log lines have one form"),

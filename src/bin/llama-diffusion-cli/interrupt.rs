@@ -45,6 +45,9 @@ impl Interrupt {
         if let Err(error) = on_signal(handler) {
             tracing::warn!("Ctrl-C will end the program at once: {error}");
         }
+        if let Err(error) = view::handle_stops() {
+            tracing::warn!("Ctrl-Z will leave the cursor hidden: {error}");
+        }
         interrupt
     }
 

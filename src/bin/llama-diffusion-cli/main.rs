@@ -5,6 +5,7 @@ mod args;
 mod chat;
 mod cross_entropy;
 mod demo;
+mod ending;
 mod engine;
 mod inert;
 mod input;
@@ -20,7 +21,6 @@ mod rpc_server;
 #[path = "../shared/mod.rs"]
 mod shared;
 mod svg;
-mod thinking;
 mod view;
 
 use std::fs::File;
@@ -32,19 +32,16 @@ use std::sync::Mutex;
 use llama_diffusion::chat::{Message, Role};
 use llama_diffusion::model::file::ModelFile;
 use llama_diffusion::model::masked::is_masked;
-use llama_diffusion::{
-    CancelFlag, Error, FinishReason, MaskedModel, Result, SessionParams, TextModel,
-};
+use llama_diffusion::{CancelFlag, Error, MaskedModel, Result, SessionParams, TextModel};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use answer::Answerer;
 use args::{Args, OutputArgs, Subcommand};
+use ending::{ERROR, Ending};
 use engine::Engine;
 use interrupt::Interrupt;
 use prompt::Setting;
 use shared::streams::tell;
-
-const ERROR: u8 = 1;
 
 fn main() -> ExitCode {
     view::make_way_for_panics();
@@ -61,8 +58,8 @@ fn main() -> ExitCode {
     };
     let ready = overwrite::check(&args).and_then(|()| log(&args.output));
     match ready.and_then(|()| run(&mut args)) {
-        Ok(FinishReason::Cancelled) | Err(Error::Cancelled) => interrupt::status().into(),
-        Ok(_) => ExitCode::SUCCESS,
+        Ok(ending) => ending.status().into(),
+        Err(Error::Cancelled) => Ending::Interrupted.status().into(),
         Err(error) => {
             tell(format_args!("error: {error}"));
             ERROR.into()
@@ -98,23 +95,23 @@ fn log(options: &OutputArgs) -> Result<()> {
     Ok(())
 }
 
-fn run(args: &mut Args) -> Result<FinishReason> {
+fn run(args: &mut Args) -> Result<Ending> {
     for warning in &args.warnings {
         tracing::warn!("{warning}");
     }
     if let Some(shell) = args.output.completion() {
         Args::print_completion(shell)?;
-        return Ok(FinishReason::EndOfText);
+        return Ok(Ending::Done);
     }
     if args.placement.list_devices {
         args.placement.devices.connect()?;
         shared::devices::list()?;
-        return Ok(FinishReason::EndOfText);
+        return Ok(Ending::Done);
     }
     // Before the first Ctrl-C may come.
     let interrupt = Interrupt::install();
     if let Some(command) = args.command.take() {
-        return run_subcommand(command, args, &interrupt).map(|()| FinishReason::EndOfText);
+        return run_subcommand(command, args, &interrupt).map(|()| Ending::Done);
     }
     let chat = args.is_chat(io::stdin().is_terminal());
     // What the user got wrong is said before minutes of loading.
@@ -144,7 +141,7 @@ fn answer<M: Engine>(
     model: &TextModel<M>,
     opened: Opened,
     interrupt: &Interrupt,
-) -> Result<FinishReason> {
+) -> Result<Ending> {
     let Opened {
         mut setting,
         chat,
@@ -158,9 +155,9 @@ fn answer<M: Engine>(
             let mut messages = answerer.opening();
             messages.push(Message::new(Role::User, text));
             let reply = answerer.answer(&messages, seed, interrupt.flag())?;
-            Ok(reply.finish)
+            Ok(reply.finish.into())
         }
-        first => chat::run(&mut answerer, first, seed, interrupt),
+        first => chat::run(args, &mut answerer, first, seed, interrupt),
     }
 }
 
@@ -189,7 +186,8 @@ enum Loaded {
 fn load(args: &Args, cancel: &CancelFlag) -> Result<Loaded> {
     let path = args.placement.model()?;
     args.placement.devices.connect()?;
-    if let Some(path) = path.as_ref().filter(|_| args.placement.is_from_cache()) {
+    let is_announced = args.placement.is_from_cache() && !args.output.is_quiet();
+    if let Some(path) = path.as_ref().filter(|_| is_announced) {
         tell(format_args!("model: {}", path.display()));
     }
     args.placement.devices.warn()?;
@@ -199,7 +197,9 @@ fn load(args: &Args, cancel: &CancelFlag) -> Result<Loaded> {
             TextModel::load_masked(path, &params, progress).map(Loaded::Masked)
         }
         Some(path) => TextModel::load(path, &args.model_params()?, progress).map(Loaded::Canvas),
-        None => demo::load(&args.model_params()?, progress).map(Loaded::Canvas),
+        None => {
+            demo::load(&args.model_params()?, args.output.is_quiet(), progress).map(Loaded::Canvas)
+        }
     })
 }
 

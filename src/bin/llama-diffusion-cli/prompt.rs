@@ -72,7 +72,8 @@ impl Setting {
         })
     }
 
-    /// Takes the model's own template if no other was chosen.
+    /// Takes the model's own template if no other was chosen. Variables that it does not read are
+    /// warned of.
     ///
     /// # Errors
     /// The model's template cannot be parsed, or a system prompt or a chat has none to go into.
@@ -83,11 +84,24 @@ impl Setting {
         if self.template.is_none() {
             self.template = model.chat_template()?;
         }
+        if let Some(template) = &self.template {
+            for name in self.variables.keys().filter(|name| !template.reads(name)) {
+                tracing::warn!("the chat template does not read '{name}': it has no effect");
+            }
+            return Ok(());
+        }
+        for name in self.variables.keys() {
+            tracing::warn!("the model has no chat template, which could read '{name}'");
+        }
         let needs_one = match (self.system.is_some(), chat) {
-            _ if self.template.is_some() => return Ok(()),
             (true, _) => "system prompt (-sys)",
             (false, true) => "chat (-cnv)",
-            (false, false) => return Ok(()),
+            (false, false) => {
+                tracing::warn!(
+                    "the model has no chat template: it gets the prompt as it is, as with --raw"
+                );
+                return Ok(());
+            }
         };
         Err(error(
             needs_one,

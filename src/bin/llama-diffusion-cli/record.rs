@@ -5,12 +5,11 @@ mod write;
 
 use llama_diffusion::Token;
 use llama_diffusion::diffusion::{Draft, FinishedCanvas, NewCanvas, Progress};
+use llama_diffusion::thinking::Channel;
 use serde::{Deserialize, Serialize};
 
 pub use read::{Answer, Canvas, Recording};
 pub use write::Recorder;
-
-use crate::thinking::Channel;
 
 const FORMAT: u32 = 1;
 
@@ -23,6 +22,8 @@ enum Line {
         format: u32,
         channel: Option<Channel>,
     },
+    /// The answer below begins inside a thought, which its prompt opened.
+    Thinking,
     /// The bytes of tokens that the lines below are the first to use.
     Pieces { pieces: Vec<(Token, Vec<u8>)> },
     /// A canvas before its first step. Recordings of earlier versions do not have it.

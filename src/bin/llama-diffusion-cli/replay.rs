@@ -54,8 +54,8 @@ fn draw(recording: &Recording, pace: &PaceArgs, path: &Path) -> Result<()> {
 fn show(recording: &Recording, args: &Args, cancel: &CancelFlag) -> Result<()> {
     let piece = |token| recording.piece(token);
     for answer in &recording.answers {
-        let mut view = View::new(args, &piece, recording.channel, cancel);
-        for canvas in &answer.0 {
+        let mut view = View::new(args, &piece, recording.splitter(answer), cancel);
+        for canvas in &answer.canvases {
             if let Some(start) = canvas.start() {
                 view.show(Event::CanvasBegun(start))?;
             }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use llama_diffusion::thinking::AnswerText;
 use llama_diffusion::{Answer, FinishReason};
 
 /// What an answer took. The first two lines are those of llama.cpp's tools, which count whole
@@ -18,8 +19,8 @@ pub struct Report<'a> {
     pub sampler: &'static str,
     /// What the answer is cut by.
     pub limit: &'static str,
-    /// Whether it has no text.
-    pub is_empty: bool,
+    /// What the user got of it.
+    pub text: &'a AnswerText,
     /// Whether the prompt was encoded once, and not in every step.
     pub caches: bool,
 }
@@ -60,13 +61,7 @@ impl fmt::Display for Report<'_> {
         write!(
             f,
             "answer: {shown} tok ({}), {:.1} tok/s, {:.1} tok per forward; ",
-            match generation.finish {
-                _ if self.is_empty => "empty",
-                FinishReason::EndOfText => "ended by the model",
-                FinishReason::Length => self.limit,
-                FinishReason::ContextFull => "the context is full: raise -c",
-                FinishReason::Cancelled => "interrupted",
-            },
+            self.outcome(),
             rate(shown, total),
             generation.tokens_per_forward(),
         )?;
@@ -78,6 +73,39 @@ impl fmt::Display for Report<'_> {
             false => write!(f, "prompt: {} tok, read in every step", self.prompt)?,
         }
         write!(f, "; seed: {}", self.seed)
+    }
+}
+
+impl Report<'_> {
+    /// Why the answer ended, what is missing of it, and whether its canvases converged.
+    fn outcome(&self) -> String {
+        let generation = &self.answer.generation;
+        let mut outcome = match generation.finish {
+            FinishReason::EndOfText if generation.tokens.is_empty() => "ended at once by the model",
+            FinishReason::EndOfText => "ended by the model",
+            FinishReason::Length => self.limit,
+            FinishReason::ContextFull => "the context is full: raise -c",
+            FinishReason::Cancelled => "interrupted",
+        }
+        .to_owned();
+        if self.text.thinking {
+            outcome += " while thinking";
+        }
+        if self.text.text.is_empty() && generation.finish != FinishReason::Cancelled {
+            outcome += match self.text.thoughts.is_empty() {
+                true => ", empty",
+                false => ", empty but for its thoughts",
+            };
+        }
+        let canvases = generation.canvases.len();
+        let spent = generation
+            .canvases
+            .iter()
+            .filter(|canvas| !canvas.converged);
+        match spent.count() {
+            0 => outcome,
+            spent => outcome + &format!("; {spent} of {canvases} canvases used all steps"),
+        }
     }
 }
 
@@ -118,10 +146,10 @@ mod tests {
     }
 
     fn lines(answer: &Answer) -> String {
-        report(answer, false)
+        report(answer, "text", false)
     }
 
-    fn report(answer: &Answer, is_empty: bool) -> String {
+    fn report(answer: &Answer, text: &str, thinking: bool) -> String {
         let report = Report {
             answer,
             canvas: 256,
@@ -129,24 +157,31 @@ mod tests {
             seed: 9,
             sampler: "entropy-bound",
             limit: "cut",
-            is_empty,
+            text: &AnswerText {
+                text: text.into(),
+                thoughts: if thinking { "hm".into() } else { String::new() },
+                thinking,
+            },
             caches: true,
         };
         report.to_string()
     }
 
-    #[test]
-    fn llama_cpp_s_lines_and_an_honest_one() {
-        let canvas = FinishedCanvas {
+    fn canvas(converged: bool) -> FinishedCanvas {
+        FinishedCanvas {
             block: 0,
             steps: 4,
-            converged: true,
+            converged,
             answer: vec![7; 20],
             generated: 21,
             ended: true,
             tokens: vec![7; 256],
-        };
-        let answer = answer(4, vec![canvas], Duration::from_millis(14_900));
+        }
+    }
+
+    #[test]
+    fn llama_cpp_s_lines_and_an_honest_one() {
+        let answer = answer(4, vec![canvas(true)], Duration::from_millis(14_900));
         assert_eq!(
             lines(&answer),
             "total time: 14922.95ms, time per step: 3730.74ms (4 steps over 1 blocks, entropy-bound)\n\
@@ -158,13 +193,52 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_answer_is_not_said_to_be_cut() {
-        let mut answer = answer(4, Vec::new(), Duration::ZERO);
-        answer.generation.tokens.clear();
-        answer.generation.finish = FinishReason::Length;
-        let text = report(&answer, true);
-        assert!(text.contains("answer: 0 tok (empty), "), "{text}");
-        assert!(lines(&answer).contains("answer: 0 tok (cut), "), "{text}");
+    fn the_reason_comes_first_also_where_there_is_no_text() {
+        use FinishReason::{Cancelled, ContextFull, EndOfText, Length};
+        for (tokens, finish, thinking, expected) in [
+            (
+                8,
+                Length,
+                true,
+                "8 tok (cut while thinking, empty but for its thoughts), ",
+            ),
+            (8, Length, false, "8 tok (cut, empty), "),
+            (8, EndOfText, false, "8 tok (ended by the model, empty), "),
+            (
+                0,
+                EndOfText,
+                false,
+                "0 tok (ended at once by the model, empty), ",
+            ),
+            (
+                8,
+                ContextFull,
+                false,
+                "8 tok (the context is full: raise -c, empty), ",
+            ),
+            (8, Cancelled, true, "8 tok (interrupted while thinking), "),
+            (0, Cancelled, false, "0 tok (interrupted), "),
+        ] {
+            let mut answer = answer(4, Vec::new(), Duration::ZERO);
+            answer.generation.tokens = vec![7; tokens];
+            answer.generation.finish = finish;
+            let text = report(&answer, "", thinking);
+            assert!(text.contains(&format!("answer: {expected}")), "{text}");
+        }
+        let answer = answer(4, Vec::new(), Duration::ZERO);
+        let text = report(&answer, "text", true);
+        assert!(
+            text.contains("(ended by the model while thinking), "),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn canvases_that_did_not_converge_are_counted() {
+        let canvases = [true, false, false].map(canvas).to_vec();
+        let text = lines(&answer(12, canvases, Duration::ZERO));
+        let expected = "(ended by the model; 2 of 3 canvases used all steps), ";
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]

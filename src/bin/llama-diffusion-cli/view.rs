@@ -2,20 +2,22 @@
 
 mod draft;
 mod region;
+mod suspend;
 
 use std::io::{self, IsTerminal as _, Stdout, Write};
 use std::mem;
 
 use llama_diffusion::diffusion::{Draft, NewCanvas, Progress};
+use llama_diffusion::thinking::{Part, Splitter};
 use llama_diffusion::{CancelFlag, Event, Result, Token, Utf8Stream};
 
 pub use draft::{Accepted, Origin, Span, Status, noise, shown};
 pub use region::{exit, make_way, make_way_for_panics};
+pub use suspend::handle as handle_stops;
 
 use crate::args::{Args, PaceArgs};
 use crate::interrupt::pause;
 use crate::shared::streams::{output_error, print, tell, tell_part};
-use crate::thinking::{Channel, Part, Splitter};
 use draft::{painted, wrap};
 use region::{Region, terminal_size};
 
@@ -56,12 +58,12 @@ enum Thoughts {
 }
 
 impl<'a> View<'a> {
-    /// A view of one answer of a model whose thoughts are in `channel`. `cancel` ends the pauses
-    /// between drafts.
+    /// A view of one answer, whose thoughts `splitter` finds. `cancel` ends the pauses between
+    /// drafts.
     pub fn new(
         args: &Args,
         piece: PieceOf<'a>,
-        channel: Option<Channel>,
+        splitter: Splitter,
         cancel: &'a CancelFlag,
     ) -> Self {
         let options = &args.output;
@@ -84,10 +86,12 @@ impl<'a> View<'a> {
             pace: options.pace.clone(),
             cancel,
             drafts,
-            splitter: Splitter::new(channel),
+            splitter,
             thoughts: match args.chat.show_thinking {
                 true => Thoughts::Shown(Utf8Stream::new()),
-                false => Thoughts::Hidden { told: false },
+                false => Thoughts::Hidden {
+                    told: options.is_quiet(),
+                },
             },
         }
     }

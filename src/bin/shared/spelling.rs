@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command};
 
 /// llama.cpp's long names with a single dash, which clap would take for a row of short flags.
@@ -50,12 +50,7 @@ pub fn respell(command: &Command, args: impl IntoIterator<Item = OsString>) -> V
             respelled.push(arg);
             continue;
         };
-        let flag = match SINGLE_DASH.iter().find(|(single, _)| *single == flag) {
-            Some((_, long)) => (*long).to_owned(),
-            // Not a row of short flags either: clap shall name the whole of it as unknown.
-            None if flag.len() > 2 && !flag.starts_with("--") => format!("-{flag}"),
-            None => with_dashes(flag),
-        };
+        let flag = respelled_flag(flag);
         let definition = find(command, &flag);
         let mut flag = OsString::from(flag);
         if let Some(value) = args.next_if(|next| definition.is_some_and(|f| takes(f, next))) {
@@ -65,6 +60,16 @@ pub fn respell(command: &Command, args: impl IntoIterator<Item = OsString>) -> V
         respelled.push(flag);
     }
     respelled
+}
+
+/// A flag as clap wants it.
+fn respelled_flag(flag: &str) -> String {
+    match SINGLE_DASH.iter().find(|(single, _)| *single == flag) {
+        Some((_, long)) => (*long).to_owned(),
+        // Not a row of short flags either: clap shall name the whole of it as unknown.
+        None if flag.len() > 2 && !flag.starts_with("--") => format!("-{flag}"),
+        None => with_dashes(flag),
+    }
 }
 
 /// A long flag as we spell it: llama.cpp takes underscores for dashes.
@@ -94,9 +99,38 @@ fn takes(flag: &Arg, next: &OsString) -> bool {
     flag.get_action().takes_values() && !several && !(optional && is_flag())
 }
 
+/// An error about a command line, in the words of its user: clap knows only the flags that it was
+/// given.
+pub fn in_user_s_words(command: &Command, line: &[OsString], error: clap::Error) -> clap::Error {
+    name_flag(command, line, name_variable(command, error))
+}
+
+/// Names a flag with a wrong value as it was written.
+fn name_flag(command: &Command, line: &[OsString], mut error: clap::Error) -> clap::Error {
+    let is_of_value = matches!(
+        error.kind(),
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation
+    );
+    let named = error.get(ContextKind::InvalidArg).filter(|_| is_of_value);
+    let Some(ContextValue::String(named)) = named else {
+        return error;
+    };
+    let written = line.iter().rev().find_map(|word| {
+        let flag = word.to_str()?.split('=').next()?;
+        let argument = find(command, &respelled_flag(flag))?;
+        (argument.to_string() == *named).then_some(flag)
+    });
+    if let Some(written) = written {
+        let value = named.split_once(' ').map_or("", |(_, value)| value);
+        let named = format!("{written} {value}").trim_end().to_owned();
+        error.insert(ContextKind::InvalidArg, ContextValue::String(named));
+    }
+    error
+}
+
 /// Says so where a wrong value is that of an environment variable: the user may not know that it is
 /// set.
-pub fn name_variable(command: &Command, mut error: clap::Error) -> clap::Error {
+fn name_variable(command: &Command, mut error: clap::Error) -> clap::Error {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
         _ => None,

@@ -2,11 +2,15 @@
 
 use std::path::PathBuf;
 
+use llama_diffusion::chat::ChatTemplate;
 use serde_json::{Map, Value};
 
 use crate::shared::compute::When;
 
 use super::values::{Variables, parse_variables};
+
+/// The variable by which a template is asked for thoughts.
+const THINKING: &str = "enable_thinking";
 
 /// How a conversation is led.
 #[derive(Debug, clap::Args)]
@@ -16,6 +20,11 @@ pub struct ChatArgs {
     /// terminal when there is no prompt
     #[arg(long, overrides_with = "raw")]
     pub conversation: bool,
+
+    /// Ask for each message of a chat with an empty line and "> " on the standard output, as
+    /// llama.cpp does, and without a line editor: for programs that lead a chat
+    #[arg(long)]
+    pub simple_io: bool,
 
     /// Answer one message and end [-st]
     #[arg(long, conflicts_with = "raw")]
@@ -70,20 +79,48 @@ pub struct ChatArgs {
 }
 
 impl ChatArgs {
+    /// A line for each variable of the user that the tool sets itself.
+    pub fn variable_warnings(&self) -> Vec<String> {
+        let Some(Variables(given)) = &self.chat_template_kwargs else {
+            return Vec::new();
+        };
+        let own = ChatTemplate::RESERVED
+            .into_iter()
+            .filter(|name| given.contains_key(*name));
+        let own = own.map(|name| {
+            format!("--chat-template-kwargs: '{name}' is set by this tool and stays as it is")
+        });
+        let thinks = self.thinks().filter(|thinks| {
+            let other = given.get(THINKING);
+            other.is_some_and(|other| *other != Value::Bool(*thinks))
+        });
+        let thinks = thinks.map(|thinks| {
+            format!("--chat-template-kwargs: '{THINKING}' is {thinks} by another flag")
+        });
+        own.chain(thinks).collect()
+    }
+
+    /// Whether the model is asked to think, if a flag says so.
+    fn thinks(&self) -> Option<bool> {
+        match self.reasoning {
+            _ if self.show_thinking || self.no_thinking => Some(self.show_thinking),
+            When::On => Some(true),
+            When::Off => Some(false),
+            When::Auto => None,
+        }
+    }
+
     /// What the chat template gets besides the messages.
     pub fn template_variables(&self) -> Map<String, Value> {
         let mut variables = match &self.chat_template_kwargs {
             Some(Variables(given)) => given.clone(),
             None => Map::new(),
         };
-        let thinks = match self.reasoning {
-            _ if self.show_thinking || self.no_thinking => Some(self.show_thinking),
-            When::On => Some(true),
-            When::Off => Some(false),
-            When::Auto => None,
-        };
-        if let Some(thinks) = thinks {
-            variables.insert("enable_thinking".into(), thinks.into());
+        if let Some(thinks) = self.thinks() {
+            variables.insert(THINKING.into(), thinks.into());
+        }
+        for name in ChatTemplate::RESERVED {
+            variables.remove(name);
         }
         variables
     }

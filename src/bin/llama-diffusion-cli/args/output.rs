@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::BoolishValueParser;
 use clap_complete::Shell;
 use tracing::level_filters::LevelFilter;
 
@@ -82,9 +83,33 @@ pub struct OutputArgs {
     #[arg(long, value_name = "FILE", env = either("LLAMA_ARG_LOG_FILE", "LLAMA_LOG_FILE"))]
     pub log_file: Option<PathBuf>,
 
-    /// Log nothing
+    /// Write nothing to the standard error but errors, answers to commands of a chat, and what was asked for
+    /// by another flag; as --log-verbosity 0
     #[arg(long)]
     log_disable: bool,
+
+    /// Write time and number of tokens after each answer; this is the default
+    #[arg(
+        long,
+        alias = "show-timings",
+        overrides_with = "no_perf",
+        hide = true,
+        num_args = 0,
+        default_missing_value = "true",
+        value_parser = BoolishValueParser::new(),
+        env = either("LLAMA_ARG_PERF", "LLAMA_ARG_SHOW_TIMINGS")
+    )]
+    perf: Option<bool>,
+
+    /// Write no lines about time and tokens after an answer
+    #[arg(
+        long,
+        visible_alias = "no-show-timings",
+        overrides_with = "perf",
+        value_parser = BoolishValueParser::new(),
+        env = either("LLAMA_ARG_NO_PERF", "LLAMA_ARG_NO_SHOW_TIMINGS")
+    )]
+    no_perf: bool,
 
     /// Print the completion of the bash shell and end
     #[arg(long)]
@@ -107,6 +132,16 @@ impl OutputArgs {
             3 => LevelFilter::INFO,
             _ => LevelFilter::DEBUG,
         }
+    }
+
+    /// Whether the standard error is for errors and what is asked for alone.
+    pub fn is_quiet(&self) -> bool {
+        self.log_disable || self.log_verbosity == 0 && !self.verbose
+    }
+
+    /// Whether each answer is followed by what it took.
+    pub fn shows_summary(&self) -> bool {
+        !self.no_perf && self.perf != Some(false) && !self.is_quiet()
     }
 
     /// Whether an output is coloured that is a terminal or not.

@@ -107,7 +107,7 @@ fn switches_in_llama_cpp_s_spellings() {
     }
     let message = parse(&["-fa", "maybe"]).unwrap_err().to_string();
     assert!(
-        message.contains("'maybe'") && message.contains("--flash-attn"),
+        message.contains("'maybe'") && message.contains("-fa"),
         "{message}"
     );
     assert!(parse(&["--diffusion-eb", "0"]).unwrap().warnings.len() == 1);

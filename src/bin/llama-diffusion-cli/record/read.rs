@@ -4,26 +4,31 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use llama_diffusion::diffusion::{Draft, FinishedCanvas, NewCanvas};
+use llama_diffusion::thinking::{Channel, Splitter};
 use llama_diffusion::{Error, Result, Token};
 
 use super::{FORMAT, Line, RecordedCanvas, RecordedDraft, RecordedStart};
 use crate::input;
-use crate::thinking::Channel;
 
 /// What `--record` wrote.
 pub struct Recording {
     path: PathBuf,
     /// Where the model thinks.
-    pub channel: Option<Channel>,
+    channel: Option<Channel>,
     pub answers: Vec<Answer>,
     pieces: HashMap<Token, Vec<u8>>,
     /// What is missing at the end.
     missing: Option<String>,
 }
 
-/// The canvases of an answer in order.
+/// An answer.
 #[derive(Default)]
-pub struct Answer(pub Vec<Canvas>);
+pub struct Answer {
+    /// In order.
+    pub canvases: Vec<Canvas>,
+    /// Whether it begins inside a thought.
+    is_thought: bool,
+}
 
 /// A canvas and its drafts.
 #[derive(Default)]
@@ -105,6 +110,15 @@ impl Recording {
         }
     }
 
+    /// Finds the thoughts of an answer.
+    pub fn splitter(&self, answer: &Answer) -> Splitter {
+        let splitter = Splitter::new(self.channel);
+        match answer.is_thought {
+            true => splitter.in_thought(),
+            false => splitter,
+        }
+    }
+
     /// The bytes of a token.
     ///
     /// # Errors
@@ -142,6 +156,10 @@ impl Reader {
             (_, Line::Start { .. }) => Err("another recording starts".into()),
             (_, Line::Pieces { pieces }) => {
                 self.recording.pieces.extend(pieces);
+                Ok(())
+            }
+            (_, Line::Thinking) => {
+                self.answer.get_or_insert_default().is_thought = true;
                 Ok(())
             }
             (_, Line::Begin(start)) => self.begin(start),
@@ -205,7 +223,7 @@ impl Reader {
 
     /// The canvas of this index, which is not finished.
     fn open(&mut self, block: u32) -> Result<&mut Canvas, String> {
-        let canvases = &mut self.answer.get_or_insert_default().0;
+        let canvases = &mut self.answer.get_or_insert_default().canvases;
         if canvases.last().is_none_or(|last| last.done.is_some()) {
             canvases.push(Canvas::default());
         }

@@ -5,10 +5,10 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
+use llama_diffusion::thinking::{Channel, Splitter};
 use llama_diffusion::{Error, Event, Result, Token};
 
 use super::{FORMAT, Line};
-use crate::thinking::Channel;
 use crate::view::PieceOf;
 
 /// Writes a recording.
@@ -39,6 +39,17 @@ impl Recorder {
             channel,
         })?;
         Ok(recorder)
+    }
+
+    /// Begins an answer, whose thoughts `splitter` finds.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn begin(&mut self, splitter: &Splitter) -> Result<()> {
+        match splitter.is_thinking() {
+            true => self.write(&Line::Thinking),
+            false => Ok(()),
+        }
     }
 
     /// Writes a canvas that begins, a step, or a finished canvas.

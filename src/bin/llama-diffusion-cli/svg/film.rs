@@ -3,11 +3,11 @@
 use std::ops::Range;
 
 use llama_diffusion::diffusion::{Draft, FinishedCanvas, Progress};
+use llama_diffusion::thinking::{Part, Splitter};
 use llama_diffusion::{Result, Token, Utf8Stream};
 
 use super::layout::{Area, Cell, Layout, printable};
 use crate::record::{Answer, Canvas, Recording};
-use crate::thinking::{Part, Splitter};
 use crate::view::{Accepted, Origin, PieceOf, Span, Status, noise};
 
 /// How a piece of text is coloured.
@@ -74,7 +74,7 @@ impl Film {
             total: Total::default(),
         };
         for answer in &recording.answers {
-            maker.answer(answer, Splitter::new(recording.channel))?;
+            maker.answer(answer, recording.splitter(answer))?;
         }
         Ok(maker.finish())
     }
@@ -107,7 +107,7 @@ const STAYS: usize = usize::MAX;
 impl Maker<'_> {
     fn answer(&mut self, answer: &Answer, mut splitter: Splitter) -> Result<()> {
         let mut stream = Utf8Stream::new();
-        for (index, canvas) in answer.0.iter().enumerate() {
+        for (index, canvas) in answer.canvases.iter().enumerate() {
             let begin = self.film.frames();
             let mut frames = self.frames(canvas, &splitter)?;
             if let Some(done) = canvas.done() {
@@ -119,7 +119,7 @@ impl Maker<'_> {
             };
             let texts: Vec<String> = last.iter().map(|(text, _)| text.clone()).collect();
             // Noise after the end of the answer has columns of its own.
-            let is_last = index + 1 == answer.0.len();
+            let is_last = index + 1 == answer.canvases.len();
             let rest = if is_last { first.as_slice() } else { &[] };
             let cells = self.layout.place(&texts, rest);
             for cell in &cells {

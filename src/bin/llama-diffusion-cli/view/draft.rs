@@ -5,12 +5,12 @@ use std::mem;
 
 use crossterm::style::{StyledContent, Stylize as _};
 use llama_diffusion::diffusion::{Draft, NewCanvas, Progress};
+use llama_diffusion::thinking::{Part, Splitter};
 use llama_diffusion::{Result, Token, Utf8Stream};
 use unicode_segmentation::UnicodeSegmentation as _;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::PieceOf;
-use crate::thinking::{Part, Splitter};
 
 /// How a piece of text came about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +49,9 @@ impl Origin {
 }
 
 pub type Span = (String, Origin);
+
+/// Stands for a thought that is hidden.
+const THINKING: &str = "[thinking]";
 
 /// The tokens that were accepted in the latest draft of a canvas, by position.
 #[derive(Default)]
@@ -100,6 +103,9 @@ fn spans(
     mut hidden: Option<Splitter>,
     piece: PieceOf<'_>,
 ) -> Result<Vec<Span>> {
+    let thinking = || (THINKING.into(), Origin::Noise);
+    // A thought of an earlier canvas, or one that the prompt opened.
+    let mut opened = hidden.as_ref().is_some_and(Splitter::is_thinking);
     let mut text = Utf8Stream::new();
     let span = |(token, origin): (Token, Origin)| {
         let part = match &mut hidden {
@@ -109,9 +115,8 @@ fn spans(
         };
         Ok(match part {
             Part::Answer => (text.push(&piece(token)?), origin),
-            Part::Mark if hidden.as_ref().is_some_and(Splitter::is_thinking) => {
-                ("[thinking]".into(), Origin::Noise)
-            }
+            Part::Mark if hidden.as_ref().is_some_and(Splitter::is_thinking) => thinking(),
+            Part::Thought if mem::take(&mut opened) => thinking(),
             Part::Mark | Part::Thought => (String::new(), origin),
         })
     };
@@ -395,16 +400,19 @@ pub mod tests {
     #[test]
     fn hidden_thoughts_leave_a_mark_in_the_draft() {
         let channel = serde_json::from_str(r#"{"open": 3, "close": 4}"#).unwrap();
-        let texts = |canvas| {
-            let splitter = Some(Splitter::new(Some(channel)));
-            let spans = Accepted::default().spans(&draft(&canvas, &[true; 3]), splitter, &letter);
+        let texts_after = |splitter, canvas| {
+            let spans = Accepted::default().spans(&draft(canvas, &[true; 3]), splitter, &letter);
             spans
                 .unwrap()
                 .into_iter()
                 .map(|(text, _)| text)
                 .collect::<String>()
         };
-        assert_eq!(texts([1, 3, 2]), "a[thinking]");
-        assert_eq!(texts([3, 4, 2]), "[thinking]b");
+        let outside = Splitter::new(Some(channel));
+        let texts = |canvas| texts_after(Some(outside.clone()), canvas);
+        assert_eq!(texts(&[1, 3, 2]), "a[thinking]");
+        assert_eq!(texts(&[3, 4, 2]), "[thinking]b");
+        let inside = outside.clone().in_thought();
+        assert_eq!(texts_after(Some(inside), &[1, 4, 2]), "[thinking]b");
     }
 }

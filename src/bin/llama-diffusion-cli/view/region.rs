@@ -1,10 +1,11 @@
-//! A region of the terminal's normal buffer that is drawn anew in place.
+//! A region of the terminal's normal buffer that is redrawn in place.
 //!
 //! The cursor stays hidden at the beginning of the region's first row. Whatever a terminal does with its rows when
 //! it is resized, it keeps the cursor where its text is, so that everything from there on is the region.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use crossterm::terminal::{
     self, BeginSynchronizedUpdate, Clear, ClearType, DisableLineWrap, EnableLineWrap,
@@ -14,6 +15,15 @@ use crossterm::{cursor, queue};
 
 /// Whether a region is on the terminal: there is one standard output.
 static SHOWN: AtomicBool = AtomicBool::new(false);
+
+/// Whether no region is at work, be it shown or about to be.
+static IDLE: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| Arc::new(AtomicBool::new(true)));
+
+/// Whether no region is at work, for handlers of signals.
+#[cfg(unix)]
+pub fn idle() -> Arc<AtomicBool> {
+    Arc::clone(&IDLE)
+}
 
 /// Columns and rows of the terminal.
 pub fn terminal_size() -> (usize, usize) {
@@ -32,6 +42,7 @@ pub struct Region<W: Write> {
 
 impl<W: Write> Region<W> {
     pub fn new(out: W) -> Self {
+        IDLE.store(false, Ordering::Relaxed);
         Self { out, shown: false }
     }
 
@@ -103,6 +114,7 @@ impl<W: Write> Drop for Region<W> {
     fn drop(&mut self) {
         // An error was reported where it counted.
         let _ = self.remove();
+        IDLE.store(true, Ordering::Relaxed);
     }
 }
 
@@ -146,6 +158,16 @@ pub fn exit(code: u8) -> ! {
     let _out = io::stdout().lock();
     make_way();
     std::process::exit(code.into());
+}
+
+/// Stops the program until the user resumes it. No thread draws between the terminal's restoration
+/// and the stop; the next draft brings the region back.
+#[cfg(unix)]
+pub fn stop() {
+    let _out = io::stdout().lock();
+    make_way();
+    // It cannot fail for a signal that is known.
+    let _ = signal_hook::low_level::emulate_default_handler(signal_hook::consts::SIGTSTP);
 }
 
 /// Makes way for the message of a panic.

@@ -6,7 +6,7 @@ use super::*;
 fn flags_of_llama_cpp_that_cannot_change_an_answer_are_taken() {
     for line in
         "--min-p 0.1|--repeat-penalty 1.1|--samplers top_k;temperature|--ignore-eos|--keep -1|\
-        --no-perf|--log-prefix|--numa distribute|--prio 2|-C ff|-np 2|-fitc 512|-lzm on|-md d.gguf|\
+        --log-prefix|--numa distribute|--prio 2|-C ff|-np 2|-fitc 512|-lzm on|-md d.gguf|\
         --no-op-offload|-nr|-ctxcp 3|--draft-max 4|--mirostat 2|-bs|-hft x"
             .split('|')
     {
@@ -17,7 +17,7 @@ fn flags_of_llama_cpp_that_cannot_change_an_answer_are_taken() {
         assert_eq!(warnings.len(), 1, "{line}: {warnings:?}");
         assert!(warnings[0].contains(" has no effect: "), "{warnings:?}");
     }
-    for line in "--perf|--offline|-kvo|--repack|--no-log-prefix|-fit off|-fit on|-lzm off|-fitt 512,64|--no-context-shift|\
+    for line in "--perf|--no-perf|--no-show-timings|--simple-io|--offline|-kvo|--repack|--no-log-prefix|-fit off|-fit on|-lzm off|-fitt 512,64|--no-context-shift|\
         --log-colors off|-lm mmap+mlock|-rea off|--log-verbose"
         .split('|')
     {
@@ -64,8 +64,6 @@ fn variables_of_flags_without_effect_are_treated_as_the_flags() {
     for (name, value) in [
         ("LLAMA_ARG_MIN_P", "0.1"),
         ("LLAMA_ARG_CONTEXT_SHIFT", "on"),
-        ("LLAMA_ARG_PERF", "0"),
-        ("LLAMA_ARG_NO_PERF", "x"),
         ("LLAMA_ARG_JINJA", "false"),
         ("LLAMA_ARG_NO_REPACK", "1"),
         ("LLAMA_ARG_LAZY_MODE", "on"),
@@ -77,7 +75,6 @@ fn variables_of_flags_without_effect_are_treated_as_the_flags() {
     for (name, value) in [
         ("LLAMA_ARG_CONTEXT_SHIFT", "0"),
         ("LLAMA_ARG_NO_CONTEXT_SHIFT", "1"),
-        ("LLAMA_ARG_PERF", "1"),
         ("LLAMA_ARG_JINJA", "1"),
     ] {
         assert_eq!(warned(name, value), [""; 0], "{name}");

@@ -1,0 +1,39 @@
+//! How a run of the program ends.
+
+use llama_diffusion::FinishReason;
+
+use crate::interrupt;
+
+/// The exit status of a failure.
+pub const ERROR: u8 = 1;
+
+/// How it ended, but for errors that are not reported yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    Done,
+    Interrupted,
+    /// Something failed that did not end the program, and was reported.
+    Failed,
+}
+
+impl From<FinishReason> for Ending {
+    fn from(finish: FinishReason) -> Self {
+        match finish {
+            FinishReason::Cancelled => Self::Interrupted,
+            FinishReason::EndOfText | FinishReason::Length | FinishReason::ContextFull => {
+                Self::Done
+            }
+        }
+    }
+}
+
+impl Ending {
+    /// The exit status.
+    pub fn status(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Interrupted => interrupt::status(),
+            Self::Failed => ERROR,
+        }
+    }
+}
