@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{Read as _, Write};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
@@ -78,8 +78,12 @@ impl Typed {
 
     /// Reads all that comes. Returns the exit status.
     fn finish(&mut self) -> u32 {
-        while let Ok(bytes) = self.output.recv_timeout(Duration::from_secs(60)) {
-            self.written.extend(bytes);
+        loop {
+            match self.output.recv_timeout(Duration::from_secs(60)) {
+                Ok(bytes) => self.written.extend(bytes),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("it goes on: {}", self.text()),
+            }
         }
         self.child.wait().unwrap().exit_code()
     }

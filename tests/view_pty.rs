@@ -489,9 +489,11 @@ fn ctrl_z_shows_the_cursor_until_the_answer_goes_on() {
     let is_stopped = || fs::read_to_string(&stat).unwrap().contains(") T ");
     for _ in 0..2 {
         terminal.signal("-TSTP");
-        while !is_stopped() {
+        let stops = (0..2000).any(|_| {
             std::thread::sleep(Duration::from_millis(5));
-        }
+            is_stopped()
+        });
+        assert!(stops, "it goes on");
         while let Ok(bytes) = terminal.output.recv_timeout(Duration::from_millis(200)) {
             terminal.pending.extend(bytes);
         }
