@@ -2,8 +2,9 @@
 # make run PROMPT="…"         another prompt
 # make run VISUAL=1           watch a story come out of noise, slowed down
 # make run CUDA=1             on an NVIDIA GPU
+# make run VULKAN=1           on a GPU of any maker, by Vulkan
 # make test                   all tests
-# make install                the C library, to PREFIX (/usr/local) below DESTDIR; also with CUDA=1
+# make install                the C library, to PREFIX (/usr/local) below DESTDIR; also with CUDA=1 or VULKAN=1
 # make header                 write include/llama_diffusion.h from src/capi
 # make ffi-test               the tests of the C library, in C, C++ and Go
 #
@@ -21,9 +22,11 @@ quote = '$(subst ','\'',$(1))'
 
 cargo_flags := --release --locked
 cuda := $(filter-out 0,$(CUDA))
-# Cargo gives the library one name with any features: CUDA's would be taken for the usual one.
-target_dir := $(or $(CARGO_TARGET_DIR),target)$(if $(cuda),/cuda)
-build_flags := $(cargo_flags) --target-dir $(call quote,$(target_dir)) $(if $(cuda),--features cuda)
+vulkan := $(filter-out 0,$(VULKAN))
+backends := $(if $(cuda),cuda) $(if $(vulkan),vulkan)
+# Cargo gives the library one name with any features: a GPU's would be taken for the usual one.
+target_dir := $(or $(CARGO_TARGET_DIR),target)$(addprefix /,$(subst $() ,-,$(strip $(backends))))
+build_flags := $(cargo_flags) --target-dir $(call quote,$(target_dir)) $(addprefix --features ,$(backends))
 docs_rs_flags := --locked --target-dir target/docs-rs
 
 .PHONY: run test tools header install ffi-test
@@ -50,7 +53,7 @@ PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 # What a program needs beside the static library, besides the OpenMP runtime that the compiler chose.
-PRIVATE_LIBS ?= $(strip $(if $(cuda),$(cuda_libs)) -lstdc++ -lm -lpthread -ldl)
+PRIVATE_LIBS ?= $(strip $(if $(cuda),$(cuda_libs)) $(if $(vulkan),-lvulkan) -lstdc++ -lm -lpthread -ldl)
 # In the toolkit whose compiler build.rs takes; where there is no driver, it has a stub of libcuda.
 nvcc = $(realpath $(or $(shell command -v "$${CUDACXX:-nvcc}" 2>/dev/null),$(CUDA_PATH)/bin/nvcc))
 cuda_root = $(or $(patsubst %/bin/nvcc,%,$(nvcc)),/usr/local/cuda)
