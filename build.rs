@@ -24,7 +24,7 @@ fn main() {
 }
 
 fn run() -> Result<(), String> {
-    for file in ["build", "src/ggml/cuda", "build.rs"] {
+    for file in ["build", "src/ggml/cuda", "src/ggml/guard.cpp", "build.rs"] {
         println!("cargo:rerun-if-changed={file}");
     }
     let options = options::Options::from_env(|name| env::var(name).ok());

@@ -3,9 +3,11 @@
 use std::ffi::{CStr, CString, c_void};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once};
 use std::{fs, io};
 
+use super::guard::guarded;
 use super::mmap::Mapping;
 use super::rpc::{self, Server};
 use super::tensor::{Context, Tensor};
@@ -366,12 +368,16 @@ impl Device {
 
     /// A new backend; the CPU's computes with `threads` threads.
     pub(crate) fn backend(&self, threads: usize) -> Result<Backend> {
+        let what = format!("the device {} could not be started", self.name());
         // SAFETY: a live device; null parameters are the default.
-        let raw = unsafe { sys::ggml_backend_dev_init(self.0.as_ptr(), std::ptr::null()) };
-        let raw = NonNull::new(raw).ok_or_else(|| {
-            Error::Ggml(format!("the device {} could not be started", self.name()))
+        let raw = guarded(&what, || unsafe {
+            sys::ggml_backend_dev_init(self.0.as_ptr(), std::ptr::null())
         })?;
-        let backend = Backend { raw, device: *self };
+        let backend = Backend {
+            raw: NonNull::new(raw).ok_or(Error::Ggml(what))?,
+            device: *self,
+            is_broken: AtomicBool::new(false),
+        };
         // The procedure is asked for by name because a CPU plug-in is not linked.
         if let Some(set) = self.procedure(c"ggml_backend_set_n_threads") {
             // SAFETY: ggml documents this name with this signature.
@@ -649,6 +655,7 @@ impl Buffer {
 pub(crate) struct Backend {
     pub(super) raw: NonNull<sys::ggml_backend>,
     device: Device,
+    is_broken: AtomicBool,
 }
 
 // SAFETY: work is submitted only by executors and uploaders, and those that share a backend have one
@@ -659,8 +666,13 @@ unsafe impl Sync for Backend {}
 
 impl Drop for Backend {
     fn drop(&mut self) {
+        let what = format!("releasing the device {}", self.device.name());
         // SAFETY: owned.
-        unsafe { sys::ggml_backend_free(self.raw.as_ptr()) }
+        if let Err(error) = guarded(&what, || unsafe {
+            sys::ggml_backend_free(self.raw.as_ptr())
+        }) {
+            tracing::warn!("{error}");
+        }
     }
 }
 
@@ -671,9 +683,25 @@ impl Backend {
     }
 
     /// Waits for all that was submitted.
-    pub(super) fn synchronize(&self) {
+    ///
+    /// # Errors
+    /// The device is lost.
+    pub(super) fn synchronize(&self) -> Result<()> {
+        let what = format!("waiting for the device {}", self.device.name());
         // SAFETY: a live backend.
-        unsafe { sys::ggml_backend_synchronize(self.raw.as_ptr()) }
+        guarded(&what, || unsafe {
+            sys::ggml_backend_synchronize(self.raw.as_ptr());
+        })
+    }
+
+    /// Marks that a computation ended in the middle: no other one may follow it.
+    pub(super) fn break_down(&self) {
+        self.is_broken.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a computation ended in the middle.
+    pub(super) fn is_broken(&self) -> bool {
+        self.is_broken.load(Ordering::Relaxed)
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::backend::{Backend, Device};
+use super::guard::guarded;
 use super::headroom;
 use super::log::{self, Captures};
 use super::profile::{Times, Watch};
@@ -172,11 +173,12 @@ impl Executor {
         self.unload();
         let graph = Graph::new(self.capacity)?;
         let built = build(&graph)?;
+        let scheduler = self.scheduler.as_ptr();
         // SAFETY: a live scheduler and graph.
-        let allocated = unsafe {
-            sys::ggml_backend_sched_reset(self.scheduler.as_ptr());
-            sys::ggml_backend_sched_alloc_graph(self.scheduler.as_ptr(), graph.raw.as_ptr())
-        };
+        let allocated = guarded("placing a graph", || unsafe {
+            sys::ggml_backend_sched_reset(scheduler);
+            sys::ggml_backend_sched_alloc_graph(scheduler, graph.raw.as_ptr())
+        })?;
         if !allocated {
             drop((built, graph));
             return Err(self.refused(|graph| build(graph).map(drop), advice));
@@ -241,26 +243,41 @@ impl Executor {
             .graph
             .as_ref()
             .ok_or_else(|| Error::Ggml(format!("no {} graph is loaded", self.purpose)))?;
+        if self.backends.iter().any(Backend::is_broken) {
+            return Err(Error::Ggml(format!(
+                "computing the {} graph: a pass of this session failed before; start a new one",
+                self.purpose
+            )));
+        }
         let scheduler = self.scheduler.as_ptr();
-        // SAFETY: the graph was allocated by this scheduler.
-        let run =
-            || unsafe { sys::ggml_backend_sched_graph_compute(scheduler, graph.raw.as_ptr()) };
+        let what = format!("computing the {} graph", self.purpose);
+        let run = || {
+            // SAFETY: the graph was allocated by this scheduler.
+            guarded(&what, || unsafe {
+                sys::ggml_backend_sched_graph_compute(scheduler, graph.raw.as_ptr())
+            })
+        };
         let _turns = self.servers.turns();
         let before = log::captures();
-        let status = match &mut self.times {
+        let ended = match &mut self.times {
             Some(times) => Watch::new(graph, times).over(scheduler, run),
             None => run(),
         };
         self.captures += log::captures() - before;
-        if status == sys::GGML_STATUS_SUCCESS {
+        match ended {
             // To ggml, work for another machine is done as soon as it is sent.
-            self.backends.iter().try_for_each(|b| b.device().settle())
-        } else {
-            self.servers.check()?;
-            Err(Error::Ggml(format!(
-                "computing the {} graph failed with status {status}",
-                self.purpose
-            )))
+            Ok(sys::GGML_STATUS_SUCCESS) => {
+                self.backends.iter().try_for_each(|b| b.device().settle())
+            }
+            Ok(status) => {
+                self.servers.check()?;
+                Err(Error::Ggml(format!("{what} failed with status {status}")))
+            }
+            Err(error) => {
+                // Half of the graph may be queued: what follows it would not be what it seems.
+                self.backends.iter().for_each(Backend::break_down);
+                Err(error)
+            }
         }
     }
 
@@ -276,7 +293,7 @@ impl Executor {
             .ok_or_else(|| Error::Ggml(format!("nothing runs on the device {}", device.name())))?;
         let start = Instant::now();
         let queued = queue(backend);
-        backend.synchronize();
+        backend.synchronize()?;
         queued?;
         if let Some(times) = &mut self.times {
             times.add(label, start.elapsed());

@@ -4,6 +4,7 @@
 //! * `tensor` holds arenas of tensor descriptions, `ops` the operations that extend a graph.
 //! * `backend` lists devices and owns backends and buffers, `compute` runs graphs on them.
 //! * `gpus` knows software devices, and which GPUs a model uses.
+//! * `guard` makes errors of the exceptions of C++ backends.
 //! * `bidirectional` runs libllama's models of masked diffusion.
 //! * `cuda` is our CUDA kernel, beside ggml's CUDA backend.
 //! * `headroom` looks for memory where ggml would not ask whether it got it.
@@ -25,6 +26,7 @@ pub(crate) mod convert;
 pub(crate) mod cuda;
 pub mod gguf;
 mod gpus;
+mod guard;
 pub(crate) mod headroom;
 pub(crate) mod kernels;
 pub mod kv_override;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::backend::{Allocation, Buffer, BufferType};
+use super::guard::guarded;
 use super::types::TensorType;
 use crate::error::{Error, Result};
 use crate::sys;
@@ -327,7 +328,7 @@ impl Tensor {
                     offset,
                     bytes,
                 )
-            });
+            })?;
         }
         self.check_memory()
     }
@@ -356,7 +357,7 @@ impl Tensor {
                 stride,
                 bytes,
             );
-        });
+        })?;
         self.check_memory()
     }
 
@@ -373,7 +374,7 @@ impl Tensor {
                     offset,
                     bytes,
                 )
-            });
+            })?;
         }
         self.check_memory()
     }
@@ -383,7 +384,9 @@ impl Tensor {
         let bytes = self.nbytes();
         self.check_span(0, bytes)?;
         // SAFETY: the span is the tensor itself.
-        unsafe { sys::ggml_backend_tensor_memset(self.raw.as_ptr(), 0, 0, bytes) };
+        guarded("clearing a tensor", || unsafe {
+            sys::ggml_backend_tensor_memset(self.raw.as_ptr(), 0, 0, bytes);
+        })?;
         self.check_memory()
     }
 }
@@ -401,14 +404,15 @@ thread_local! {
     };
 }
 
-fn transfer(bytes: usize, copy: impl FnOnce()) {
+fn transfer(bytes: usize, copy: impl FnOnce()) -> Result<()> {
     let start = Instant::now();
-    copy();
+    guarded("copying to or from a device", copy)?;
     let before = TRANSFERRED.get();
     TRANSFERRED.set(Transfers {
         bytes: before.bytes.wrapping_add(bytes),
         time: before.time + start.elapsed(),
     });
+    Ok(())
 }
 
 /// What this thread wrote to and read from tensors since it started.

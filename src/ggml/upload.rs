@@ -4,6 +4,7 @@
 use std::ptr::NonNull;
 
 use super::backend::{Backend, Buffer, BufferType, Device};
+use super::guard::guarded;
 use super::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::parallel;
@@ -84,14 +85,14 @@ impl Uploader {
             )));
         }
         for (i, part) in values.chunks(self.bytes).enumerate() {
-            self.wait_for(self.next);
+            self.wait_for(self.next)?;
             let stage = &mut self.stages[self.next];
             // SAFETY: the stage is host memory of `bytes` bytes that nobody else uses: its last copy
             // is over.
             let into = unsafe { std::slice::from_raw_parts_mut(stage.memory.base(), self.bytes) };
             fill(&mut into[..part.len()], part);
             // SAFETY: the span lies inside the tensor; the stage stays as it is until the event.
-            unsafe {
+            guarded("copying weights to a device", || unsafe {
                 sys::ggml_backend_tensor_set_async(
                     self.backend.raw.as_ptr(),
                     tensor.raw.as_ptr(),
@@ -102,30 +103,36 @@ impl Uploader {
                 if let Some(event) = stage.event {
                     sys::ggml_backend_event_record(event.as_ptr(), self.backend.raw.as_ptr());
                 }
-            }
+            })?;
             self.next = (self.next + 1) % STAGES;
         }
         Ok(())
     }
 
     /// Waits until the device has read a stage.
-    fn wait_for(&self, stage: usize) {
-        match self.stages[stage].event {
-            // SAFETY: a live event; one that was never recorded is over.
-            Some(event) => unsafe { sys::ggml_backend_event_synchronize(event.as_ptr()) },
-            None => self.finish(),
-        }
+    fn wait_for(&self, stage: usize) -> Result<()> {
+        let Some(event) = self.stages[stage].event else {
+            return self.finish();
+        };
+        // SAFETY: a live event; one that was never recorded is over.
+        guarded("waiting for a copy to a device", || unsafe {
+            sys::ggml_backend_event_synchronize(event.as_ptr());
+        })
     }
 
     /// Waits until all tensors are filled.
-    pub(crate) fn finish(&self) {
-        self.backend.synchronize();
+    ///
+    /// # Errors
+    /// The device is lost.
+    pub(crate) fn finish(&self) -> Result<()> {
+        self.backend.synchronize()
     }
 }
 
 impl Drop for Uploader {
     fn drop(&mut self) {
-        self.finish();
+        // Nothing more can be done where it fails, and whoever fills tensors has waited before.
+        let _ = self.finish();
     }
 }
 
@@ -165,7 +172,7 @@ mod tests {
             uploader.write(tensor, values).unwrap();
         }
         assert!(uploader.write(&tensors[0], &values[1]).is_err(), "too long");
-        uploader.finish();
+        uploader.finish().unwrap();
         for (tensor, values) in tensors.iter().zip(&values) {
             let mut got = vec![0_u8; values.len()];
             tensor.read(0, &mut got).unwrap();

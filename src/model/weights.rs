@@ -259,7 +259,7 @@ impl Plan {
                 return Err(Error::Cancelled);
             }
         }
-        Ok(()) // dropping the uploaders waits for all of them
+        uploaders.values().flatten().try_for_each(Uploader::finish)
     }
 
     /// Keeps the weights from being swapped out.
