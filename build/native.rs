@@ -41,9 +41,10 @@ pub fn build(options: &Options, source: &Source, out_dir: &Path) -> Result<(), S
     if options.has_toolkit() {
         probe(generator, &defines, &out_dir.join("probe"))?;
     }
+    let package = env::current_dir().map_err(|error| error.to_string())?;
     start_afresh_if_changed(
         &build_dir,
-        &format!("{generator:?} {environment:?} {defines:?}"),
+        &format!("{package:?} {build_dir:?} {generator:?} {environment:?} {defines:?}"),
     )?;
 
     project("build", generator, &defines)
@@ -146,8 +147,9 @@ fn nvcc() -> Result<PathBuf, String> {
         .ok_or_else(|| tools::missing(&[Tool::Nvcc]))
 }
 
-/// cmake caches options that are no longer given, so other options need an empty directory. Also
-/// asks for the file API's answer, which cmake writes as it configures.
+/// cmake caches options that are no longer given, and refuses a directory that was moved or copied, so
+/// other `options`, which name the paths too, need an empty directory. Also asks for the file API's
+/// answer, which cmake writes as it configures.
 fn start_afresh_if_changed(build_dir: &Path, options: &str) -> Result<(), String> {
     let io = |error: std::io::Error| format!("{}: {error}", build_dir.display());
     let stamp = build_dir.join("options.txt");
