@@ -163,7 +163,7 @@ impl ChatTemplate {
     ///
     /// It holds the special tokens as text, the one that begins the sequence included: tokenize it
     /// with special tokens parsed and none added. Those that messages spell out are in it, too:
-    /// [`TextModel::chat_prompt`](crate::TextModel::chat_prompt) tells the two apart.
+    /// [`TextModel::chat_prompt`](crate::TextModel::chat_prompt) distinguishes the two.
     ///
     /// # Errors
     /// [`Error::ChatTemplate`] with the line, if the template refuses the messages (by

@@ -46,7 +46,7 @@ pub(crate) fn check(request: &Request<'_>) -> Result<()> {
     }
 }
 
-/// Whether the host can keep so many bytes from being swapped out; warns if not.
+/// Whether the host can keep this many bytes from being swapped out; warns if not.
 pub(crate) fn can_lock(bytes: usize) -> bool {
     let total = HostMemory::read().map_or(usize::MAX, |memory| memory.total);
     if bytes > total {

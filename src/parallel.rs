@@ -22,7 +22,7 @@ pub(crate) fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Warns if so many threads have to take turns.
+/// Warns if this many threads have to take turns.
 pub(crate) fn warn_if_more_than_cores(threads: usize) {
     let cores = cores();
     if threads > cores {

@@ -222,7 +222,7 @@ fn lists_and_ranges_are_those_of_llama_bench() {
         tests_of(&["-m", file, "-p", "8", "-n", "0"]),
         ["model.gguf 1 pp8", "tiny:q8_0 1 pp8"]
     );
-    // Answers of so many tokens in whole canvases; a prompt is reported once.
+    // Answers of this many tokens in whole canvases; a prompt is reported once.
     assert_eq!(
         tests_of(&["-p", "4-8+4", "-n", "16,17", "-n", "0"]),
         [

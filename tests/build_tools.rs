@@ -166,7 +166,7 @@ fn the_probe_accepts_what_cmake_finds() {
 
 /// Stand-ins for Vulkan's development files: the headers' age decides.
 #[test]
-fn the_probe_tells_old_vulkan_headers_from_new_ones() {
+fn the_probe_distinguishes_old_vulkan_headers_from_new_ones() {
     let sdk = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {
         let file = sdk.path().join(name);

@@ -221,7 +221,7 @@ fn words_are_not_broken_and_lines_of_code_are_kept() {
 }
 
 #[test]
-fn noise_behind_the_end_of_an_answer_vanishes() {
+fn noise_after_the_end_of_an_answer_vanishes() {
     let mut lines = recordings::lines(&[vec!["Oslo", ".", " the", " and"]]);
     let end = lines.len() - 2;
     let answer: Value = lines[end]["tokens"].as_array().unwrap()[..2].into();

@@ -60,7 +60,7 @@ fn session(model: &Arc<Model>) -> Result<Session> {
     Session::new(model, EndTokens::default(), &params)
 }
 
-/// Two canvases of four steps. `at` hears the number of each step that is done.
+/// Two canvases of four steps. `at` receives the number of each step that is done.
 fn answer(session: &mut Session, mut at: impl FnMut(usize)) -> Result<Vec<Token>> {
     let params = DiffusionParams {
         max_steps: 4,

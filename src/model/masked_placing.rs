@@ -19,7 +19,7 @@ fn experts_of(layer: Option<usize>) -> String {
     layer.map_or(experts.into(), |l| format!(r"blk\.{l}\.{experts}"))
 }
 
-/// What libllama is told.
+/// What libllama receives.
 ///
 /// # Errors
 /// A device or memory that does not exist, or shares that cannot be used.

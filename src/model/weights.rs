@@ -56,7 +56,7 @@ impl Weights {
         Self::new(source, Some(progress))
     }
 
-    /// With memory and values if somebody hears how loading goes.
+    /// With memory and values if there is a progress callback.
     fn new(source: &Source<'_>, progress: Option<Progress<'_>>) -> Result<Self> {
         let (file, placement) = (source.file, source.placement);
         let chooser = Chooser::new(file, placement, !source.params.no_mmap)?;

@@ -84,9 +84,9 @@ impl Drop for Server {
 #[derive(Clone, Copy, Debug)]
 pub enum Fault {
     None,
-    /// Closes the connection after so many.
+    /// Closes the connection after this many.
     Cut(usize),
-    /// Sends nothing more after so many, and keeps the connection.
+    /// Sends nothing more after this many, and keeps the connection.
     Hang(usize),
     /// Changes every bit of this one.
     Flip(usize),

@@ -165,7 +165,7 @@ pub struct Args {
     #[arg(short, long)]
     pub verbose: bool,
 
-    /// A line for each flag that was used in vain.
+    /// A line for each flag that has no effect.
     #[arg(skip)]
     pub warnings: Vec<String>,
 

@@ -105,7 +105,7 @@ pub struct Args {
     #[command(subcommand)]
     pub command: Option<Subcommand>,
 
-    /// A line for each flag that was used in vain.
+    /// A line for each flag that has no effect.
     #[arg(skip)]
     pub warnings: Vec<String>,
 

@@ -126,7 +126,7 @@ fn serve_client(args: &RpcServerArgs, stream: TcpStream, client: SocketAddr) -> 
     (&stream).read_exact(&mut hello)?;
     if hello[..HELLO.len()] != HELLO {
         return Err(io::Error::other(
-            "it is no client of this version of the protocol",
+            "it is not a client of this version of the protocol",
         ));
     }
     stream.set_read_timeout(None)?;
@@ -152,7 +152,7 @@ fn pass(mut client: &TcpStream, mut worker: &TcpStream) -> io::Result<()> {
     thread::scope(|scope| {
         let replies = move || {
             let _ = io::copy(&mut worker, &mut client);
-            // Nobody hears what the client has to say from now on. It may be closed already.
+            // From now on nobody reads what the client sends. It may be closed already.
             let _ = client.shutdown(Shutdown::Both);
         };
         thread::Builder::new().spawn_scoped(scope, replies)?;

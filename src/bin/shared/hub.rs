@@ -1,5 +1,5 @@
 //! Model files in Hugging Face's cache. Nothing is downloaded: who has no network, or no wish that
-//! a program uses it, is told the command that does it.
+//! a program uses it, gets the command that does it.
 
 use std::cmp::Reverse;
 use std::env;

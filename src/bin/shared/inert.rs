@@ -154,7 +154,7 @@ impl Inert {
         }
     }
 
-    /// How the user named it, if so, and why that was in vain.
+    /// How the user named it, if so, and why that did not work.
     fn use_in_vain(
         &self,
         all: Flags,
@@ -226,7 +226,7 @@ impl Flags {
             .arg(usage.help("As --help").hide(true))
     }
 
-    /// A line for each flag that was used in vain.
+    /// A line for each flag that has no effect.
     ///
     /// # Errors
     /// One without which the answer is another one, or a variable that is neither on nor off.

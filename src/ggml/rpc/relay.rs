@@ -96,7 +96,7 @@ pub(super) fn listen(link: &Arc<Link>) -> io::Result<Listening> {
     const PAUSE: Duration = Duration::from_millis(1);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
-    // So that the thread hears when it is done.
+    // So that the thread learns when it is done.
     listener.set_nonblocking(true)?;
     let done = Arc::new(AtomicBool::new(false));
     let (link, stop) = (Arc::clone(link), Arc::clone(&done));

@@ -187,7 +187,7 @@ fn cells(texts: &[String]) -> Vec<Cell> {
     cells
 }
 
-/// The part of a text that fits so many columns.
+/// The part of a text that fits into this many columns.
 fn cut(text: &str, width: usize) -> String {
     let mut rest = width;
     let fits = |cluster: &String| match rest.checked_sub(cluster.width()) {

@@ -261,7 +261,7 @@ fn is_monospaced(text: &str) -> bool {
     text.chars().all(|c| c < '\u{530}' && c.width() == Some(1))
 }
 
-/// The width is told, as fonts differ.
+/// The width is given, as fonts differ.
 fn line(row: usize, column: usize, text: &str) -> String {
     let ink = text.trim_start();
     let column = column + text.width() - ink.width();

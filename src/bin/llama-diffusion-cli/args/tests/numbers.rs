@@ -185,7 +185,7 @@ fn all_flags_with_numbers_are_known() {
         let is_number = names
             .iter()
             .any(|name| placeholders.contains(&name.as_str()));
-        // Those of llama.cpp without effect are hidden, and the choice is no number.
+        // Those of llama.cpp without effect are hidden, and the choice is not a number.
         is_number && !arg.is_hide_set() && arg.get_id() != "algorithm"
     });
     for arg in of_numbers {
