@@ -377,11 +377,18 @@ fn a_server_without_memory_is_an_error_as_for_any_device() {
 fn threads_share_a_server() {
     let server = Server::start();
     let model = load(&on(&add(&server.endpoint))).unwrap();
+    // Short passes, one graph again and again: the server is asked to compute its last one once more,
+    // which must not be that of another thread.
+    let params = SessionParams {
+        threads: Some(1),
+        batch: Some(4),
+        ..SessionParams::default()
+    };
     std::thread::scope(|scope| {
-        for _ in 0..3 {
+        for _ in 0..4 {
             scope.spawn(|| {
-                let mut session = session(&model).unwrap();
-                for _ in 0..3 {
+                for _ in 0..10 {
+                    let mut session = Session::new(&model, EndTokens::default(), &params).unwrap();
                     assert_eq!(answer(&mut session, |_| ()).unwrap(), *EXPECTED);
                 }
             });

@@ -5,6 +5,7 @@
 //! why and answers in its place, with zeros of the right size. ggml's code then runs to its end, and
 //! whoever called it [asks](Link::check) whether what it computed is worth anything.
 
+use std::collections::HashMap;
 use std::io::{self, BufReader, Read as _, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +16,7 @@ use std::time::Duration;
 use super::connection::{CHUNK, Connection, DeviceFacts, check_reply, problem};
 use super::protocol::{Command, HEADER, Reply, Version, number};
 
-/// Requests up to this size are read as a whole: all but those with data of tensors or with graphs.
+/// Requests up to this size are read as a whole, and graphs: all but those with data of tensors.
 const SMALL: u64 = 4096;
 /// What stands for the address of a lost buffer: never read, but ggml wants it aligned and not null.
 const NOWHERE: u64 = 1 << 30;
@@ -134,11 +135,48 @@ pub(super) fn probe(address: SocketAddr) -> io::Result<()> {
     stream.read_exact(&mut [0; 12])
 }
 
+/// The last graph of each device, by its number. A server keeps them too, and is asked for the last one
+/// once more without being sent it. But it forgets all of them when any buffer is freed, which ggml's
+/// client does not know: then it is sent the graph again.
+#[derive(Default)]
+struct Graphs(HashMap<[u8; 4], Graph>);
+
+struct Graph {
+    request: Vec<u8>,
+    is_kept: bool,
+}
+
+impl Graphs {
+    /// The request that does what a request means.
+    fn renew(&mut self, command: Command, request: Vec<u8>) -> (Command, Vec<u8>) {
+        let device = request.first_chunk().copied().unwrap_or_default();
+        match command {
+            Command::GraphCompute => {
+                let graph = Graph {
+                    request: request.clone(),
+                    is_kept: true,
+                };
+                self.0.insert(device, graph);
+            }
+            Command::FreeBuffer => self.0.values_mut().for_each(|graph| graph.is_kept = false),
+            Command::GraphRecompute => {
+                if let Some(graph) = self.0.get_mut(&device).filter(|graph| !graph.is_kept) {
+                    graph.is_kept = true;
+                    return (Command::GraphCompute, graph.request.clone());
+                }
+            }
+            _ => {}
+        }
+        (command, request)
+    }
+}
+
 /// One connection of ggml's client.
 struct Relay {
     client: BufReader<TcpStream>,
     server: Option<Connection>,
     link: Arc<Link>,
+    graphs: Graphs,
     chunk: Vec<u8>,
 }
 
@@ -150,6 +188,7 @@ impl Relay {
             client: BufReader::with_capacity(CHUNK, client),
             server: None,
             link,
+            graphs: Graphs::default(),
             chunk: vec![0; CHUNK],
         })
     }
@@ -170,17 +209,20 @@ impl Relay {
     /// Passes a request on, and its reply back. Errors are those of ggml's side.
     fn relay(&mut self, command: Command, size: u64) -> io::Result<()> {
         let mut request = Vec::new();
-        if size <= SMALL {
+        let is_whole = size <= SMALL || command == Command::GraphCompute;
+        if is_whole {
             request.resize(size as usize, 0);
             self.client.read_exact(&mut request)?;
         }
+        let (command, request) = self.graphs.renew(command, request);
+        let size = if is_whole { request.len() as u64 } else { size };
         if let Some(reply) = self.link.known(command, &request) {
             return self.answer(&reply);
         }
         self.connect();
         self.pass(|server| server.writer.write_all(&command.header(size)));
         self.pass(|server| server.writer.write_all(&request));
-        if size > SMALL {
+        if !is_whole {
             self.stream(size)?;
         }
         match command.reply() {
@@ -296,5 +338,27 @@ fn stand_in(command: Command, reply: &mut [u8]) {
         Command::BufferGetBase => reply.copy_from_slice(&NOWHERE.to_le_bytes()),
         Command::SetTensorHash | Command::CopyTensor => reply.fill(1),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_graph_is_sent_again_when_the_server_has_forgotten_it() {
+        let mut graphs = Graphs::default();
+        let again = |device: u8| (Command::GraphRecompute, vec![device, 0, 0, 0]);
+        let graph = |device: u8| (Command::GraphCompute, vec![device, 0, 0, 0, 7]);
+        let mut renew = |(command, request)| graphs.renew(command, request);
+        for device in [0, 1] {
+            assert_eq!(renew(graph(device)), graph(device));
+            assert_eq!(renew(again(device)), again(device));
+        }
+        renew((Command::FreeBuffer, vec![5; 8]));
+        for device in [0, 1] {
+            assert_eq!(renew(again(device)), graph(device));
+            assert_eq!(renew(again(device)), again(device));
+        }
     }
 }
