@@ -79,7 +79,8 @@ fn flags(root: &Path) -> Vec<Flag> {
     definitions.filter_map(read).collect()
 }
 
-/// Runs the tool with a flag or a variable; it ends before it needs a model.
+/// Runs the tool with a flag or a variable; it ends before it needs a model. Files that a flag names are
+/// written into a directory of the run.
 fn run(line: &[&str], variable: Option<(&str, &str)>) -> Output {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("llama-diffusion-cli"));
     for (name, _) in std::env::vars_os() {
@@ -87,6 +88,8 @@ fn run(line: &[&str], variable: Option<(&str, &str)>) -> Output {
             command.env_remove(name);
         }
     }
+    let directory = tempfile::tempdir().unwrap();
+    command.current_dir(directory.path());
     command.args(line).arg("--list-devices").envs(variable);
     command.output().unwrap()
 }
