@@ -133,7 +133,7 @@ pub unsafe extern "C" fn diffusion_device_get(
 /// `DIFFUSION_STATUS_BACKEND`, and models that lie there can only be freed: add the server again, and
 /// load them again. The protocol neither encrypts nor authenticates: use it in networks that you trust.
 ///
-/// `endpoint`: "HOST:PORT", or "[ADDRESS]:PORT" for IPv6.
+/// `endpoint`: "HOST:PORT", such as "gpu-box:50052" or, for IPv6, "`[::1]:50052`".
 ///
 /// `timeout_ms`: how long the server may be silent, in milliseconds. 0 is the default, 300,000: a pass
 /// over a long prompt may take minutes on a slow machine.
