@@ -102,4 +102,6 @@ else
     print VULKAN_SDK "$folder/sdk" RUNNER "$(runner)" \
         VK_DRIVER_FILES "$folder/root/usr/share/vulkan/icd.d/lvp_icd.json"
 fi
-print GGML_VK_VISIBLE_DEVICES 0
+# It takes the processor minutes to compile the shaders, once.
+mkdir -p "$folder/cache"
+print GGML_VK_VISIBLE_DEVICES 0 MESA_SHADER_CACHE_DIR "$folder/cache"

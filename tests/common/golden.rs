@@ -19,6 +19,13 @@ pub struct Meta {
     pub generation: GenerationMeta,
     pub blocks: usize,
     pub steps: usize,
+    pub margins: Margins,
+}
+
+#[derive(Deserialize)]
+pub struct Margins {
+    /// The smallest of all choices of experts; none where all experts run.
+    pub router: Option<f64>,
 }
 
 #[derive(Deserialize)]
