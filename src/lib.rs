@@ -50,7 +50,10 @@ pub mod diffusion;
 mod error;
 #[allow(unsafe_code, reason = "ggml is C")]
 pub mod ggml;
+pub mod gguf;
 mod host_memory;
+#[allow(unsafe_code, reason = "libllama is C")]
+mod llama;
 mod masked_session;
 pub mod model;
 mod parallel;
@@ -72,8 +75,8 @@ pub use diffusion::{
 };
 pub use error::{Error, Result};
 pub use ggml::backend::{Device, DeviceKind, load_backends};
-pub use ggml::kv_override::{MetadataOverride, MetadataValue};
 pub use ggml::remote::RPC_TIMEOUT;
+pub use gguf::{MetadataOverride, MetadataValue};
 pub use masked_session::{AnswerLength, MaskedSession, MaskedSessionParams};
 pub use model::{
     DEFAULT_CONTEXT, DeviceMemory, Fit, FlashAttention, KvType, MaskedModel, MemoryReport, Model,

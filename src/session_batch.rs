@@ -273,7 +273,7 @@ mod tests {
 
     use super::*;
     use crate::diffusion::FinishReason;
-    use crate::ggml::types::TensorType;
+    use crate::gguf::TensorType;
     use crate::model::synthetic::{Geometry, WeightTypes, write_synthetic};
     use crate::{EndTokens, Model, SessionParams};
 

@@ -8,7 +8,8 @@ use std::ptr::NonNull;
 
 use crate::Token;
 use crate::error::{Error, Result};
-use crate::ggml::kv_override::{MetadataOverride, MetadataValue, for_libllama};
+use crate::gguf::{MetadataOverride, MetadataValue};
+use crate::llama::overrides::for_libllama;
 use crate::model::file::ModelFile;
 use crate::model::hparams::ARCHITECTURE;
 use crate::model::tokenizer::check_tokenizer;

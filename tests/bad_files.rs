@@ -6,9 +6,9 @@ use std::fs;
 use std::path::Path;
 
 use common::model_file::{Editable, load};
-use llama_diffusion::ggml::gguf::Gguf;
-use llama_diffusion::ggml::gguf::writer::Encoded;
-use llama_diffusion::ggml::types::TensorType;
+use llama_diffusion::gguf::Gguf;
+use llama_diffusion::gguf::TensorType;
+use llama_diffusion::gguf::writer::Encoded;
 use llama_diffusion::model::file::ModelFile;
 use llama_diffusion::model::hparams::Hparams;
 use llama_diffusion::model::synthetic::Geometry;
@@ -615,7 +615,7 @@ fn a_bad_tokenizer() {
         let file = Editable::tiny();
         let gguf = Gguf::parse(Path::new("model.gguf"), file.to_bytes()).unwrap();
         let list = gguf
-            .require::<llama_diffusion::ggml::gguf::Array<'_>>("tokenizer.ggml.tokens")
+            .require::<llama_diffusion::gguf::Array<'_>>("tokenizer.ggml.tokens")
             .unwrap();
         let mut tokens: Vec<_> = list
             .strings()

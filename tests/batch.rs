@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use llama_diffusion::diffusion::{
     CanvasRun, CounterNoise, Denoiser, EndTokens, Progress, Run as _,
 };
-use llama_diffusion::ggml::types::TensorType;
+use llama_diffusion::gguf::TensorType;
 use llama_diffusion::model::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::model::{BatchMember, CanvasBatch, DenoiserParams, SequenceDenoiser};
 use llama_diffusion::{

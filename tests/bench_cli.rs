@@ -3,7 +3,7 @@
 use std::process::Output;
 
 use assert_cmd::Command;
-use llama_diffusion::ggml::types::TensorType;
+use llama_diffusion::gguf::TensorType;
 use llama_diffusion::model::synthetic::{Geometry, WeightTypes, write_synthetic};
 use serde_json::Value;
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Output;
 
 use assert_cmd::Command;
-use llama_diffusion::ggml::gguf::Gguf;
+use llama_diffusion::gguf::Gguf;
 use regex::Regex;
 use tempfile::TempDir;
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Output;
 
 use assert_cmd::Command;
-use llama_diffusion::ggml::gguf::Gguf;
+use llama_diffusion::gguf::Gguf;
 use llama_diffusion::quantize::{FileType, Plan, QuantizeParams};
 use tempfile::TempDir;
 

@@ -13,7 +13,7 @@ use common::placements::{DEVICES, on_cpu, on_device, placements};
 use common::replay::relative_error;
 use llama_diffusion::chat::{ChatTemplate, Message, Role};
 use llama_diffusion::diffusion::{Denoiser, StepInput, StepOutput};
-use llama_diffusion::ggml::types::TensorType;
+use llama_diffusion::gguf::TensorType;
 use llama_diffusion::model::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::quantize::{FileType, Mix, Plan, QuantizeParams, TypeOverride};
 use llama_diffusion::{

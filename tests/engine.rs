@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
 use llama_diffusion::diffusion::{Denoiser, StepInput, StepOutput};
-use llama_diffusion::ggml::types::TensorType;
+use llama_diffusion::gguf::TensorType;
 use llama_diffusion::model::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::model::{DenoiserParams, SequenceDenoiser};
 use llama_diffusion::{

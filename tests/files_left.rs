@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use llama_diffusion::ggml::types::TensorType;
+use llama_diffusion::gguf::TensorType;
 use llama_diffusion::model::synthetic::{Geometry, WeightTypes, write_synthetic};
 use tempfile::TempDir;
 

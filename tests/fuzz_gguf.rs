@@ -10,9 +10,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use common::model_file::{Editable, load};
-use llama_diffusion::ggml::gguf::Gguf;
-use llama_diffusion::ggml::gguf::writer::Encoded;
-use llama_diffusion::ggml::types::TensorType;
+use llama_diffusion::gguf::Gguf;
+use llama_diffusion::gguf::TensorType;
+use llama_diffusion::gguf::writer::Encoded;
 use llama_diffusion::model::file::ModelFile;
 use llama_diffusion::model::hparams::Hparams;
 use llama_diffusion::model::synthetic::{Geometry, min_vocab_size};

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use llama_diffusion::ggml::types::TensorType;
+use llama_diffusion::gguf::TensorType;
 use llama_diffusion::model::synthetic::Geometry;
 use llama_diffusion::quantize::{FileType, Plan, QuantizeParams};
 use llama_diffusion::{Error, MetadataOverride, MetadataValue, Model, ModelParams, Result, Vocab};

@@ -10,8 +10,8 @@ use llama_diffusion::diffusion::{
     Algorithm, CounterNoise, Denoiser, MaskedSampler, StepInput, StepOutput, TransferSchedule,
     generate,
 };
-use llama_diffusion::ggml::gguf::writer::GgufWriter as Writer;
 use llama_diffusion::ggml::upstream::{UpstreamModel, UpstreamParams};
+use llama_diffusion::gguf::writer::GgufWriter as Writer;
 use llama_diffusion::model::synthetic_masked::{MaskedFamily, write_masked};
 use llama_diffusion::model::{MaskedDenoiser, MaskedModel};
 use llama_diffusion::{

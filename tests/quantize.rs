@@ -7,10 +7,10 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use llama_diffusion::ggml::gguf::writer::{Encoded, GgufWriter};
-use llama_diffusion::ggml::gguf::{Gguf, Tensor, Value};
-use llama_diffusion::ggml::types::TensorType;
 use llama_diffusion::ggml::upstream;
+use llama_diffusion::gguf::TensorType;
+use llama_diffusion::gguf::writer::{Encoded, GgufWriter};
+use llama_diffusion::gguf::{Gguf, Tensor, Value};
 use llama_diffusion::model::file::ModelFile;
 use llama_diffusion::model::synthetic::{
     Geometry, WeightTypes, synthetic_bytes, write_as_gemma4, write_synthetic,

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::Output;
 
 use assert_cmd::Command;
-use llama_diffusion::ggml::gguf::{Gguf, Value};
-use llama_diffusion::ggml::types::TensorType;
+use llama_diffusion::gguf::TensorType;
+use llama_diffusion::gguf::{Gguf, Value};
 use llama_diffusion::model::synthetic::{Geometry, WeightTypes, write_synthetic};
 use tempfile::TempDir;
 

@@ -4,7 +4,7 @@
 
 use std::ops::ControlFlow;
 
-use llama_diffusion::ggml::types::TensorType;
+use llama_diffusion::gguf::TensorType;
 use llama_diffusion::model::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::quantize::{FileType, Plan, QuantizeParams};
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use common::rpc::{Fault, Server, deserted, listen, proxy};
 use llama_diffusion::diffusion::candidates::Filter;
 use llama_diffusion::diffusion::{Algorithm, TransferSchedule};
-use llama_diffusion::ggml::types::TensorType;
+use llama_diffusion::gguf::TensorType;
 use llama_diffusion::model::MaskedModel;
 use llama_diffusion::model::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::model::synthetic_masked::{MaskedFamily, write_masked};

@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use llama_diffusion::ggml::types::TensorType;
 use llama_diffusion::ggml::upstream::{UpstreamModel, UpstreamParams};
+use llama_diffusion::gguf::TensorType;
 use llama_diffusion::model::synthetic::{Geometry, WeightTypes, write_as_gemma4, write_synthetic};
 use llama_diffusion::model::{DenoiserParams, SequenceDenoiser};
 use llama_diffusion::{FlashAttention, KvType, Model, ModelParams, Token};

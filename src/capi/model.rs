@@ -15,7 +15,7 @@ use super::border::{
 };
 use super::error::{ErrorObject, Status, c_text};
 use super::fault;
-use crate::ggml::gguf::Value;
+use crate::gguf::Value;
 use crate::model::{self, Model};
 use crate::{EndTokens, TensorOverride, TextModel};
 

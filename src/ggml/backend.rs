@@ -8,10 +8,10 @@ use std::sync::{Arc, Once};
 use std::{fs, io};
 
 use super::guard::guarded;
-use super::mmap::Mapping;
 use super::rpc::{self, Server};
 use super::tensor::{Context, Tensor};
 use crate::error::{Error, Result};
+use crate::gguf::Mapping;
 use crate::host_memory::HostMemory;
 use crate::sys;
 

@@ -322,7 +322,7 @@ impl Executor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ggml::types::TensorType;
+    use crate::gguf::TensorType;
 
     #[test]
     fn a_graph_without_memory_is_an_error_and_the_next_one_works() {

@@ -1,7 +1,7 @@
 //! Conversion between stored rows and numbers, by ggml's own routines.
 
-use super::types::TensorType;
 use crate::error::{Error, Result};
+use crate::gguf::TensorType;
 use crate::sys;
 
 /// Converts whole rows of any type to F32: `out` holds as many elements as `bytes` encode.

@@ -6,8 +6,8 @@ use std::ffi::c_int;
 use super::backend::{Backend, Device};
 use super::kernels::DRAW_PLANES;
 use super::tensor::Tensor;
-use super::types::TensorType;
 use crate::error::{Error, Result};
+use crate::gguf::TensorType;
 use crate::sys;
 
 /// `llama_diffusion_cuda_draw`: backend; logits, uniforms, scalars and draws on its device;

@@ -12,8 +12,8 @@ use multiversion::multiversion;
 
 use super::ops::CpuKernel;
 use super::tensor::{Context, Tensor};
-use super::types::TensorType;
 use crate::error::{Error, Result};
+use crate::gguf::TensorType;
 use crate::sys;
 
 /// Values that the loops below handle together: a multiple of every vector length.

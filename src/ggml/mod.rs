@@ -1,6 +1,5 @@
 //! The safe layer over ggml: all `unsafe` that concerns ggml lives below this module.
 //!
-//! * [`gguf`] and [`types`] describe files and tensor types without calling ggml at all.
 //! * `tensor` holds arenas of tensor descriptions, `ops` the operations that extend a graph.
 //! * `backend` lists devices and owns backends and buffers, `compute` runs graphs on them.
 //! * `gpus` knows software devices, and which GPUs a model uses.
@@ -8,7 +7,6 @@
 //! * `bidirectional` runs libllama's models of masked diffusion.
 //! * `cuda` is our CUDA kernel, beside ggml's CUDA backend.
 //! * `headroom` looks for memory where ggml would not ask whether it got it.
-//! * [`kv_override`] is metadata of the user, for us and for libllama.
 //! * `processor` refuses a processor that lacks instructions of this build.
 //! * `profile` tells where the time of a graph goes.
 //! * [`remote`] connects to RPC servers, devices of other machines, through the relays of `rpc`.
@@ -24,20 +22,16 @@ pub(crate) mod bidirectional;
 pub(crate) mod compute;
 pub(crate) mod convert;
 pub(crate) mod cuda;
-pub mod gguf;
 mod gpus;
 mod guard;
 pub(crate) mod headroom;
 pub(crate) mod kernels;
-pub mod kv_override;
 pub(crate) mod log;
-pub mod mmap;
 pub(crate) mod ops;
 pub(crate) mod processor;
 pub(crate) mod profile;
 pub mod remote;
 mod rpc;
 pub(crate) mod tensor;
-pub mod types;
 pub(crate) mod upload;
 pub mod upstream;

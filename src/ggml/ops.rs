@@ -3,8 +3,8 @@
 use std::ffi::c_void;
 
 use super::tensor::{Context, Tensor};
-use super::types::TensorType;
 use crate::error::{Error, Result};
+use crate::gguf::TensorType;
 use crate::sys;
 
 /// Fails with the operation's name, what it needs and what it got.

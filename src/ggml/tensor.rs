@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::backend::{Allocation, Buffer, BufferType};
 use super::guard::guarded;
-use super::types::TensorType;
 use crate::error::{Error, Result};
+use crate::gguf::TensorType;
 use crate::sys;
 
 /// Dimensions of a tensor, fastest first, always four as in ggml (unused ones are 1).

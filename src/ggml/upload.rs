@@ -149,7 +149,7 @@ fn fill(into: &mut [u8], from: &[u8]) {
 mod tests {
     use super::*;
     use crate::ggml::tensor::Context;
-    use crate::ggml::types::TensorType;
+    use crate::gguf::TensorType;
 
     #[test]
     fn tensors_arrive_whole_whatever_their_size() {

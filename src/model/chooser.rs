@@ -6,7 +6,7 @@ use super::tensors::Located;
 use crate::error::{Error, Result};
 use crate::ggml::backend::{BufferType, Device};
 use crate::ggml::tensor::Context;
-use crate::ggml::types::TensorType;
+use crate::gguf::TensorType;
 
 /// Where a tensor will lie.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::ggml::backend::Allocation;
 use crate::ggml::convert::to_f32;
 use crate::ggml::tensor::{Context, Tensor};
-use crate::ggml::types::TensorType;
+use crate::gguf::TensorType;
 use crate::parallel;
 
 /// Tensors that are not in the file but follow from it.

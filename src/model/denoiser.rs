@@ -22,7 +22,7 @@ use crate::ggml::compute::{Executor, Graph};
 use crate::ggml::convert::to_f32;
 use crate::ggml::cuda::CudaDraw;
 use crate::ggml::tensor::{Context, Tensor, transferred};
-use crate::ggml::types::TensorType;
+use crate::gguf::TensorType;
 use crate::host_memory::{self, Request};
 use crate::parallel::warn_if_more_than_cores;
 

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::ggml::convert::is_finite;
-use crate::ggml::gguf::{Gguf, Tensor, Value};
-use crate::ggml::kv_override::MetadataOverride;
+use crate::gguf::MetadataOverride;
+use crate::gguf::{Gguf, Tensor, Value};
 
 const SPLIT_COUNT: &str = "split.count";
 const SPLIT_NO: &str = "split.no";

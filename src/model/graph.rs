@@ -17,7 +17,7 @@ use crate::ggml::compute::Graph;
 use crate::ggml::kernels::DRAW_PLANES;
 use crate::ggml::ops::Rope;
 use crate::ggml::tensor::{Context, Tensor};
-use crate::ggml::types::TensorType;
+use crate::gguf::TensorType;
 
 /// Where one kind of layer writes and reads its cache during a pass.
 pub(crate) struct CacheInputs {

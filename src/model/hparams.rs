@@ -11,8 +11,8 @@ use super::file::ModelFile;
 use super::tensors::TOKEN_EMBD;
 use crate::diffusion::Overrides;
 use crate::error::Result;
-use crate::ggml::gguf::{Array, FromValue, Gguf, Value};
-use crate::ggml::types::TensorType;
+use crate::gguf::TensorType;
+use crate::gguf::{Array, FromValue, Gguf, Value};
 
 /// The architecture name of DiffusionGemma files.
 pub const ARCHITECTURE: &str = "diffusion-gemma";

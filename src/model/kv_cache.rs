@@ -11,7 +11,7 @@ use crate::Token;
 use crate::error::{Error, Result};
 use crate::ggml::backend::Allocation;
 use crate::ggml::tensor::{Context, Tensor};
-use crate::ggml::types::TensorType;
+use crate::gguf::TensorType;
 
 /// Element type of cached keys and values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use crate::diffusion::candidates::{CandidateSampler, Choice, Draw};
 use crate::diffusion::{Denoiser, EndTokens, Selection, StepInput, StepOutput, Token};
 use crate::error::{Error, Result};
 use crate::ggml::bidirectional::{BidirectionalContext, BidirectionalModel};
-use crate::ggml::gguf::Gguf;
+use crate::gguf::Gguf;
 use crate::parallel;
 
 const ARCHITECTURE: &str = "general.architecture";

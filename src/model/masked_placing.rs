@@ -11,7 +11,7 @@ use super::tensors::TOKEN_EMBD;
 use crate::error::{Error, Result};
 use crate::ggml::backend::Device;
 use crate::ggml::bidirectional::LoadParams;
-use crate::ggml::kv_override::for_libllama;
+use crate::llama::overrides::for_libllama;
 
 /// The experts of a layer, or of every one, as libllama matches names of tensors.
 fn experts_of(layer: Option<usize>) -> String {

@@ -6,7 +6,8 @@ use std::str::FromStr;
 use regex::Regex;
 
 use super::tensors::{Expected, TOKEN_EMBD, TensorUse};
-use crate::ggml::types::{TensorType, find_by_name};
+use crate::gguf::TensorType;
+use crate::gguf::tensor_type::find_by_name;
 
 macro_rules! file_types {
     ($($(#[$doc:meta])* $variant:ident = $id:literal, $name:literal, $ty:ident;)*) => {

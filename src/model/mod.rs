@@ -54,8 +54,8 @@ use weights::{Source, Weights};
 use crate::diffusion::{EndTokens, Overrides, Token};
 use crate::error::Result;
 use crate::ggml::backend::Device;
-use crate::ggml::gguf::{Array, Gguf};
 use crate::ggml::headroom;
+use crate::gguf::{Array, Gguf};
 use crate::host_memory::{self, Request};
 
 /// A loaded model: immutable, shared by the sessions that run on it.

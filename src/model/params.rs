@@ -5,7 +5,7 @@ use regex::Regex;
 use super::hparams::Hparams;
 use super::kv_cache::{KvType, SLOT_UNIT};
 use crate::error::{Error, Result};
-use crate::ggml::kv_override::MetadataOverride;
+use crate::gguf::MetadataOverride;
 use crate::parallel::check_threads;
 
 /// Keeps the tensors whose names match a pattern in a given kind of memory.

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::ggml::backend::Backend;
 use crate::ggml::compute::Executor;
 use crate::ggml::tensor::Context;
-use crate::ggml::types::TensorType;
+use crate::gguf::TensorType;
 
 /// What was measured of the device that has the output head.
 #[derive(Clone, Debug, PartialEq)]

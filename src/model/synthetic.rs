@@ -27,9 +27,9 @@ use super::mix::{Backbone, FileType, Mix};
 use super::tensors::{Expected, TOKEN_EMBD, TensorTable, TensorUse};
 use crate::diffusion::Overrides;
 use crate::error::{Error, Result};
-use crate::ggml::gguf::writer::{Encoded, GgufWriter};
-use crate::ggml::gguf::{Gguf, TensorData, TensorInfo};
-use crate::ggml::types::TensorType;
+use crate::gguf::TensorType;
+use crate::gguf::writer::{Encoded, GgufWriter};
+use crate::gguf::{Gguf, TensorData, TensorInfo};
 use crate::parallel;
 
 /// The extents of a generated model.

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use super::synthetic::{Random, min_vocab_size, set_tokenizer, write_matrix};
 use crate::error::{Error, Result};
-use crate::ggml::gguf::writer::{Encoded, GgufWriter};
-use crate::ggml::types::TensorType;
+use crate::gguf::TensorType;
+use crate::gguf::writer::{Encoded, GgufWriter};
 
 /// A family of masked models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

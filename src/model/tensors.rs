@@ -8,8 +8,8 @@
 use super::file::ModelFile;
 use super::hparams::{Hparams, LayerHparams, LayerKind};
 use crate::error::Result;
-use crate::ggml::gguf::{TensorInfo, show_shape};
-use crate::ggml::types::TensorType;
+use crate::gguf::TensorType;
+use crate::gguf::{TensorInfo, show_shape};
 
 /// The name of the embedding matrix.
 pub const TOKEN_EMBD: &str = "token_embd.weight";

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use crate::error::Result;
-use crate::ggml::gguf::{Array, Gguf, Value, ValueType};
+use crate::gguf::{Array, Gguf, Value, ValueType};
 
 const MODEL: &str = "tokenizer.ggml.model";
 const TOKENS: &str = "tokenizer.ggml.tokens";

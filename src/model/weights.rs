@@ -16,8 +16,8 @@ use crate::error::{Error, Result};
 use crate::ggml::backend::{Allocation, Buffer, BufferType, Device};
 use crate::ggml::convert::is_finite;
 use crate::ggml::tensor::{Context, Tensor};
-use crate::ggml::types::TensorType;
 use crate::ggml::upload::Uploader;
+use crate::gguf::TensorType;
 
 /// The weights of a model as tensors, and what is computed from them once.
 pub(crate) struct Weights {

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::ggml::convert::to_f32;
-use crate::ggml::gguf::{Array, Gguf};
-use crate::ggml::types::TensorType;
+use crate::gguf::TensorType;
+use crate::gguf::{Array, Gguf};
 
 const SUMS: &str = ".in_sum2";
 const COUNTS: &str = ".counts";

@@ -18,8 +18,8 @@ pub use imatrix::ImportanceMatrix;
 use stream::{Conversion, Failure};
 
 use crate::error::{Error, Result};
-use crate::ggml::gguf::writer::GgufWriter;
-use crate::ggml::types::TensorType;
+use crate::gguf::TensorType;
+use crate::gguf::writer::GgufWriter;
 use crate::model::file::ModelFile;
 use crate::model::hparams::{ARCHITECTURE, Hparams, embedding_scale};
 use crate::model::mix::Backbone;

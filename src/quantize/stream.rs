@@ -5,8 +5,8 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::ggml::convert::{from_f32, is_finite, to_f32};
-use crate::ggml::gguf::Tensor;
-use crate::ggml::types::TensorType;
+use crate::gguf::Tensor;
+use crate::gguf::TensorType;
 use crate::parallel;
 
 /// Elements that a thread converts between two writes: enough work to be worth a thread, and little

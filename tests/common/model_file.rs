@@ -3,9 +3,9 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use llama_diffusion::ggml::gguf::Gguf;
-use llama_diffusion::ggml::gguf::writer::{Encoded, GgufWriter};
-use llama_diffusion::ggml::types::TensorType;
+use llama_diffusion::gguf::Gguf;
+use llama_diffusion::gguf::TensorType;
+use llama_diffusion::gguf::writer::{Encoded, GgufWriter};
 use llama_diffusion::model::synthetic::{Geometry, WeightTypes, synthetic_bytes};
 use llama_diffusion::{Model, Result, Vocab};
 

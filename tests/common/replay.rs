@@ -8,8 +8,8 @@ use llama_diffusion::diffusion::{
     Denoiser, DiffusionParams, EndTokens, Event, Progress, RecordedBlock, RecordedNoise,
     RecordedStep, StepInput, StepOutput,
 };
-use llama_diffusion::ggml::gguf::{self, Gguf, writer::GgufWriter};
-use llama_diffusion::ggml::types::TensorType;
+use llama_diffusion::gguf::TensorType;
+use llama_diffusion::gguf::{self, Gguf, writer::GgufWriter};
 use llama_diffusion::model::{DenoiserParams, SequenceDenoiser};
 use llama_diffusion::{
     CancelFlag, FlashAttention, KvType, Model, ModelParams, Session, SessionParams, Token,

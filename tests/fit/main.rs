@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use device::LimitedGpu;
-use llama_diffusion::ggml::types::TensorType;
+use llama_diffusion::gguf::TensorType;
 use llama_diffusion::model::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::model::synthetic_masked::{MaskedFamily, write_masked};
 use llama_diffusion::{

@@ -1,6 +1,6 @@
 //! The vocabulary of generated models: Gemma 4's special tokens, bytes, a few words.
 
-use crate::ggml::gguf::writer::{Encoded, GgufWriter};
+use crate::gguf::writer::{Encoded, GgufWriter};
 
 /// The first tokens, all special.
 const SPECIAL_TOKENS: [&str; 11] = [

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use half::{bf16, f16};
 
-use crate::ggml::types::TensorType;
+use crate::gguf::TensorType;
 
 /// Weights of one type that mean nothing, as the bytes of a tensor. All zero for a type that cannot
 /// be generated.

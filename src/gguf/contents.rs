@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::cursor::{At, Cursor};
+use super::tensor_type::TensorType;
 use super::value::{Value, ValueType, decode};
-use crate::ggml::types::TensorType;
 
 pub(super) const MAGIC: &[u8; 4] = b"GGUF";
 /// Versions 2 and 3 differ only in that 3 allows big-endian files, which nobody here can read

@@ -1,9 +1,4 @@
-//! GGUF files: a strict reader, and a writer in [`writer`].
-//!
-//! The reader is the gate in front of everything else, ggml's own C++ parser included: libllama
-//! opens the same file for its vocabulary and some malformed files abort it. What is accepted here
-//! is a subset of what ggml accepts, and nothing here trusts a length, an offset or a count of the
-//! file before it was compared with the file's size.
+//! Reading GGUF files.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,19 +6,11 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::contents::{Contents, Slot, TensorInfo};
 use super::mmap::Mapping;
+use super::value::{Array, FromValue, Value, decode};
+use super::writer;
 use crate::error::{Error, Result};
-
-mod contents;
-mod cursor;
-mod value;
-pub mod writer;
-
-pub use contents::TensorInfo;
-pub(crate) use contents::show_shape;
-use contents::{Contents, Slot};
-use value::decode;
-pub use value::{Array, FromValue, Value, ValueType};
 
 /// A tensor of the file with its data.
 #[derive(Clone, Copy, Debug)]

@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use super::contents::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAGIC, VERSIONS, show_shape};
 use super::cursor::{At, Cursor};
+use super::tensor_type::TensorType;
 use super::value::{Array, Value, ValueType};
-use crate::ggml::types::TensorType;
 
 /// A metadata value as it goes to a file. It comes `From` the Rust types that a value can have, and
 /// from a [`Value`] of another file.
