@@ -5,8 +5,9 @@
 //! the model predicts the true tokens in one step without self-conditioning. What a smaller type
 //! of weights costs shows in nats, on the very same canvases, long before answers change.
 
-use crate::Token;
-use crate::diffusion::{CounterNoise, Denoiser as _, NoiseSource as _, StepInput, StepOutput};
+use crate::diffusion::{
+    CounterNoise, Denoiser as _, NoiseSource as _, StepInput, StepOutput, Token,
+};
 use crate::error::{Error, Result};
 use crate::model::SequenceDenoiser;
 

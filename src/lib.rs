@@ -53,7 +53,7 @@ pub mod ggml;
 pub mod gguf;
 mod host_memory;
 #[allow(unsafe_code, reason = "libllama is C")]
-mod llama;
+pub mod llama;
 mod masked_session;
 pub mod model;
 mod parallel;
@@ -66,8 +66,6 @@ pub mod temporary;
 mod text;
 mod text_model;
 pub mod thinking;
-#[allow(unsafe_code, reason = "libllama is C")]
-mod vocab;
 
 pub use diffusion::{
     CancelFlag, DiffusionParams, EndTokens, Event, FinishReason, Generation, MaskedParams,
@@ -77,6 +75,7 @@ pub use error::{Error, Result};
 pub use ggml::backend::{Device, DeviceKind, load_backends};
 pub use ggml::remote::RPC_TIMEOUT;
 pub use gguf::{MetadataOverride, MetadataValue};
+pub use llama::Vocab;
 pub use masked_session::{AnswerLength, MaskedSession, MaskedSessionParams};
 pub use model::{
     DEFAULT_CONTEXT, DeviceMemory, Fit, FlashAttention, KvType, MaskedModel, MemoryReport, Model,
@@ -86,7 +85,6 @@ pub use session::{Answer, Session};
 pub use session_batch::{FinishedMember, MemberId, SessionBatch};
 pub use text::Utf8Stream;
 pub use text_model::TextModel;
-pub use vocab::Vocab;
 
 /// Compiles the example of README.md.
 #[cfg(doctest)]

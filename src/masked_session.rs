@@ -4,9 +4,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::Token;
 use crate::diffusion::{
-    CancelFlag, CounterNoise, EndTokens, Event, MaskedParams, MaskedSampler, NoiseSource, generate,
+    CancelFlag, CounterNoise, EndTokens, Event, MaskedParams, MaskedSampler, NoiseSource, Token,
+    generate,
 };
 use crate::error::{Error, Result};
 use crate::model::{Backbone as _, FlashAttention, MaskedDenoiser, MaskedModel};

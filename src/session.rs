@@ -4,10 +4,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::Token;
 use crate::diffusion::{
     CancelFlag, CounterNoise, Denoiser as _, DiffusionParams, EndTokens, Event, Generation,
-    NoiseSource, generate,
+    NoiseSource, Token, generate,
 };
 use crate::error::{Error, Result};
 use crate::model::hparams::{Hparams, LayerHparams};

@@ -3,10 +3,10 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use crate::Token;
 use crate::diffusion::scheduler::AnswerRun;
 use crate::diffusion::{
     CancelFlag, CanvasRun, CounterNoise, Denoiser as _, DiffusionParams, Event, Progress, Run as _,
+    Token,
 };
 use crate::error::{Error, Result};
 use crate::model::{BatchMember, CanvasBatch};

@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::Token;
 use crate::chat::control::{ControlTexts, Marked, Piece};
 use crate::chat::{ChatTemplate, Message, RenderOptions};
 use crate::diffusion::EndTokens;
+use crate::diffusion::Token;
 use crate::error::{Error, Result};
+use crate::llama::Vocab;
 use crate::masked_session::{MaskedSession, MaskedSessionParams};
 use crate::model::{Backbone, EOS_LIST, MaskedModel, Model, ModelParams, SessionParams};
 use crate::session::Session;
 use crate::thinking::{AnswerText, Channel, Splitter};
-use crate::vocab::Vocab;
 
 const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 
@@ -78,7 +78,8 @@ impl<M: Backbone> TextModel<M> {
     /// # Errors
     /// As [`Vocab::load`].
     pub fn new(model: Arc<M>) -> Result<Self> {
-        let vocab = Vocab::load(model.file())?;
+        let file = model.file();
+        let vocab = Vocab::load(file.metadata(), file.metadata_overrides())?;
         let channel = Channel::of(&vocab)?;
         let control = ControlTexts::new(vocab.parsed_tokens());
         Ok(Self {

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Token;
+use crate::diffusion::Token;
 use crate::error::Result;
-use crate::vocab::Vocab;
+use crate::llama::Vocab;
 
 /// Names of the tokens around a thought: those of Gemma 4, and those of Qwen's family.
 const MARKS: [(&str, &str); 2] = [("<|channel>", "<channel|>"), ("<think>", "</think>")];

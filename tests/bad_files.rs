@@ -9,11 +9,11 @@ use common::model_file::{Editable, load};
 use llama_diffusion::gguf::Gguf;
 use llama_diffusion::gguf::TensorType;
 use llama_diffusion::gguf::writer::Encoded;
+use llama_diffusion::llama::check_tokenizer;
 use llama_diffusion::model::file::ModelFile;
 use llama_diffusion::model::hparams::Hparams;
 use llama_diffusion::model::synthetic::Geometry;
 use llama_diffusion::model::tensors::TensorTable;
-use llama_diffusion::model::tokenizer::check_tokenizer;
 use tempfile::TempDir;
 
 /// Asserts that `path` cannot be loaded, and that the message names it and everything in

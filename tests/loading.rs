@@ -17,6 +17,11 @@ fn load(path: &Path, params: &ModelParams) -> Result<Model> {
     Model::load(path, params, &mut |_| ControlFlow::Continue(()))
 }
 
+fn vocab(model: &Model) -> Result<Vocab> {
+    let file = model.file();
+    Vocab::load(file.metadata(), file.metadata_overrides())
+}
+
 /// A small model with a change to the data of one tensor.
 fn damaged(name: &str, damage: impl FnOnce(&mut [u8])) -> Editable {
     let mut file = Editable::tiny();
@@ -133,7 +138,7 @@ fn metadata_of_the_user_goes_before_the_file_s() {
     let warmer = model("diffusion.eb_t_max", Float(1.5));
     assert_eq!(warmer.overrides().t_max, Some(1.5));
     // The vocabulary, which libllama reads, takes part.
-    let vocab = Vocab::load(model("tokenizer.ggml.eos_token_id", Integer(5)).file()).unwrap();
+    let vocab = vocab(&model("tokenizer.ggml.eos_token_id", Integer(5))).unwrap();
     assert_eq!(vocab.eos(), Some(5));
     let template = llama_diffusion::TextModel::new(Arc::new(model(
         "tokenizer.chat_template",
@@ -191,7 +196,7 @@ fn empty_tensors_that_nothing_uses_are_taken_and_copied() {
         ..ModelParams::default()
     };
     let model = load(&path, &params).unwrap();
-    Vocab::load(model.file()).unwrap();
+    vocab(&model).unwrap();
     let plan = Plan::new(&path, QuantizeParams::new(FileType::Q8_0)).unwrap();
     plan.write(&copy, &mut |_| ControlFlow::Continue(()))
         .unwrap();

@@ -10,8 +10,8 @@ use llama_diffusion::diffusion::{
     Algorithm, CounterNoise, Denoiser, MaskedSampler, StepInput, StepOutput, TransferSchedule,
     generate,
 };
-use llama_diffusion::ggml::upstream::{UpstreamModel, UpstreamParams};
 use llama_diffusion::gguf::writer::GgufWriter as Writer;
+use llama_diffusion::llama::{CausalModel, CausalParams};
 use llama_diffusion::model::synthetic_masked::{MaskedFamily, write_masked};
 use llama_diffusion::model::{MaskedDenoiser, MaskedModel};
 use llama_diffusion::{
@@ -45,15 +45,15 @@ impl Files {
     }
 }
 
-fn upstream(path: &Path) -> UpstreamModel {
-    let params = UpstreamParams {
+fn upstream(path: &Path) -> CausalModel {
+    let params = CausalParams {
         context: 256,
         batch: 256,
         threads: 1,
         f32_attention: false,
         gpu_layers: 0,
     };
-    UpstreamModel::load(path, params).unwrap()
+    CausalModel::load(path, params).unwrap()
 }
 
 fn load(path: &Path) -> Arc<MaskedModel> {
@@ -102,7 +102,7 @@ fn run(
 }
 
 /// The logits of each position of a text, as libllama gives them.
-fn all_logits(model: &mut UpstreamModel, text: &[Token]) -> Vec<Vec<f32>> {
+fn all_logits(model: &mut CausalModel, text: &[Token]) -> Vec<Vec<f32>> {
     model.clear();
     model.decode(text, true).unwrap();
     (0..text.len()).map(|i| model.logits(i).unwrap()).collect()
@@ -110,7 +110,7 @@ fn all_logits(model: &mut UpstreamModel, text: &[Token]) -> Vec<Vec<f32>> {
 
 /// The reference: from the flags of llama.cpp to the canvas after each step that changes it.
 fn reference(
-    model: &mut UpstreamModel,
+    model: &mut CausalModel,
     shift: bool,
     (eps, block_length, steps): (f32, usize, usize),
     algorithm: usize,

@@ -7,10 +7,10 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use llama_diffusion::ggml::upstream;
 use llama_diffusion::gguf::TensorType;
 use llama_diffusion::gguf::writer::{Encoded, GgufWriter};
 use llama_diffusion::gguf::{Gguf, Tensor, Value};
+use llama_diffusion::llama;
 use llama_diffusion::model::file::ModelFile;
 use llama_diffusion::model::synthetic::{
     Geometry, WeightTypes, synthetic_bytes, write_as_gemma4, write_synthetic,
@@ -226,7 +226,7 @@ fn tensors_are_those_of_libllama_s_quantizer() {
                 params.importance = weighted.then(|| ImportanceMatrix::open(&matrix).unwrap());
                 run(&input, &ours, params).unwrap();
                 let list = if weighted { &list[..] } else { &[] };
-                upstream::quantize(&backbone, &theirs, file_type.id(), pure, list).unwrap();
+                llama::quantize(&backbone, &theirs, file_type.id(), pure, list).unwrap();
                 assert_same_tensors(
                     &ours,
                     &theirs,

@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use llama_diffusion::ggml::upstream::{UpstreamModel, UpstreamParams};
 use llama_diffusion::gguf::TensorType;
+use llama_diffusion::llama::{CausalModel, CausalParams};
 use llama_diffusion::model::synthetic::{Geometry, WeightTypes, write_as_gemma4, write_synthetic};
 use llama_diffusion::model::{DenoiserParams, SequenceDenoiser};
 use llama_diffusion::{FlashAttention, KvType, Model, ModelParams, Token};
@@ -15,9 +15,9 @@ fn compare(model: &Path, tokens: &[Token]) -> [f64; 2] {
     let dir = tempfile::tempdir().unwrap();
     let backbone = dir.path().join("gemma4.gguf");
     write_as_gemma4(load(model).file(), &backbone).unwrap();
-    let mut upstream = UpstreamModel::load(
+    let mut upstream = CausalModel::load(
         &backbone,
-        UpstreamParams {
+        CausalParams {
             context: 512,
             batch: 256,
             threads: 1,

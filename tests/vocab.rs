@@ -16,7 +16,7 @@ fn demo() -> (ModelFile, Vocab) {
     let file =
         ModelFile::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo-q8_0.gguf"))
             .unwrap();
-    let vocab = Vocab::load(&file).unwrap();
+    let vocab = Vocab::load(file.metadata(), file.metadata_overrides()).unwrap();
     (file, vocab)
 }
 

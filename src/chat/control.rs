@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use serde_json::{Map, Value};
 
 use super::Message;
-use crate::Token;
+use crate::diffusion::Token;
 use crate::error::{Error, Result};
 
 /// The control tokens of a vocabulary by their texts.

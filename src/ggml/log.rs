@@ -1,4 +1,4 @@
-//! Messages of ggml and llama.cpp, passed on to `tracing`.
+//! Messages of ggml, passed on to `tracing`.
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_void};
@@ -8,8 +8,8 @@ use std::sync::Once;
 
 use crate::sys;
 
-/// Sends what ggml and llama.cpp log to `tracing` from now on (target `ggml`), and what ggml says before
-/// it aborts to the standard error.
+/// Sends what ggml logs to `tracing` from now on (target `ggml`), and what ggml says before it aborts
+/// to the standard error.
 pub(crate) fn capture() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -17,7 +17,6 @@ pub(crate) fn capture() {
         unsafe {
             sys::ggml_set_abort_callback(Some(last_words));
             sys::ggml_log_set(Some(forward), std::ptr::null_mut());
-            sys::llama_log_set(Some(forward), std::ptr::null_mut());
         }
     });
 }
@@ -102,9 +101,15 @@ fn warn_of_refused_threads(text: &str) {
     });
 }
 
+/// Passes a message on; libllama's too.
+///
 /// # Safety
-/// Called by ggml with a terminated string.
-unsafe extern "C" fn forward(level: sys::ggml_log_level, text: *const c_char, _: *mut c_void) {
+/// Called by ggml or libllama with a terminated string.
+pub(crate) unsafe extern "C" fn forward(
+    level: sys::ggml_log_level,
+    text: *const c_char,
+    _: *mut c_void,
+) {
     // SAFETY: by the contract of the callback.
     let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
     let text = text.trim_end();

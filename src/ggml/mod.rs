@@ -4,21 +4,18 @@
 //! * `backend` lists devices and owns backends and buffers, `compute` runs graphs on them.
 //! * `gpus` knows software devices, and which GPUs a model uses.
 //! * `guard` makes errors of the exceptions of C++ backends.
-//! * `bidirectional` runs libllama's models of masked diffusion.
 //! * `cuda` is our CUDA kernel, beside ggml's CUDA backend.
 //! * `headroom` looks for memory where ggml would not ask whether it got it.
 //! * `processor` refuses a processor that lacks instructions of this build.
 //! * `profile` tells where the time of a graph goes.
 //! * [`remote`] connects to RPC servers, devices of other machines, through the relays of `rpc`.
 //! * `upload` brings weights to devices.
-//! * [`upstream`] runs libllama's own models, for comparison.
 //! * `kernels` are our own CPU operations where ggml has none that is exact or fast enough.
 //!
 //! ggml aborts the process when an assertion fails, so every operation checks shapes, types and
 //! bounds here first and returns [`Error::Ggml`](crate::Error::Ggml) instead.
 
 pub(crate) mod backend;
-pub(crate) mod bidirectional;
 pub(crate) mod compute;
 pub(crate) mod convert;
 pub(crate) mod cuda;
@@ -31,7 +28,6 @@ pub(crate) mod ops;
 pub(crate) mod processor;
 pub(crate) mod profile;
 pub mod remote;
-mod rpc;
+pub(crate) mod rpc;
 pub(crate) mod tensor;
 pub(crate) mod upload;
-pub mod upstream;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::cursor::{At, Cursor};
+use super::keys;
 use super::tensor_type::TensorType;
 use super::value::{Value, ValueType, decode};
 
@@ -12,7 +13,6 @@ pub(super) const MAGIC: &[u8; 4] = b"GGUF";
 /// Versions 2 and 3 differ only in that 3 allows big-endian files, which nobody here can read
 /// anyway.
 pub(super) const VERSIONS: std::ops::RangeInclusive<u32> = 2..=3;
-pub(super) const ALIGNMENT_KEY: &str = "general.alignment";
 pub(super) const DEFAULT_ALIGNMENT: u32 = 32;
 /// ggml's bound on arrays.
 const MAX_ARRAY_LEN: u64 = 1 << 30;
@@ -151,15 +151,23 @@ impl Contents {
                 return Err(format!("metadata key '{key}' is there twice"));
             }
         }
-        let alignment = match metadata.get(ALIGNMENT_KEY) {
+        let alignment = match metadata.get(keys::ALIGNMENT) {
             None => DEFAULT_ALIGNMENT,
             Some(Slot::Scalar(ty @ ValueType::U32, range)) => {
                 match decode(*ty, &bytes[range.clone()]) {
                     Some(Value::U32(alignment)) if alignment.is_power_of_two() => alignment,
-                    _ => return Err(format!("metadata key '{ALIGNMENT_KEY}' is no power of two")),
+                    _ => {
+                        return Err(format!(
+                            "metadata key '{keys::ALIGNMENT}' is no power of two"
+                        ));
+                    }
                 }
             }
-            Some(_) => return Err(format!("metadata key '{ALIGNMENT_KEY}' is not of type u32")),
+            Some(_) => {
+                return Err(format!(
+                    "metadata key '{keys::ALIGNMENT}' is not of type u32"
+                ));
+            }
         };
 
         // Offsets count from the data section, which starts after the table: kept relative until

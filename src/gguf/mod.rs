@@ -8,6 +8,7 @@
 
 mod contents;
 mod cursor;
+pub mod keys;
 #[allow(unsafe_code, reason = "mapped memory is the system's")]
 mod mmap;
 mod overrides;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::keys;
 use super::reader::Gguf;
 use super::value::Value;
 use super::writer::Encoded;
@@ -48,11 +49,11 @@ const MAX_OVERRIDE_BYTES: usize = 127;
 
 /// Keys that say how the file is laid out, and what is in it.
 const LAYOUT: [&str; 5] = [
-    "general.alignment",
-    "general.architecture",
-    "split.count",
-    "split.no",
-    "split.tensors.count",
+    keys::ALIGNMENT,
+    keys::ARCHITECTURE,
+    keys::SPLIT_COUNT,
+    keys::SPLIT_NO,
+    keys::SPLIT_TENSORS,
 ];
 
 impl MetadataOverride {

@@ -2,8 +2,9 @@
 
 use std::io::{self, Write};
 
-use super::contents::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAGIC, VERSIONS, show_shape};
+use super::contents::{DEFAULT_ALIGNMENT, MAGIC, VERSIONS, show_shape};
 use super::cursor::{At, Cursor};
+use super::keys;
 use super::tensor_type::TensorType;
 use super::value::{Array, Value, ValueType};
 
@@ -160,7 +161,7 @@ impl GgufWriter {
     /// # Errors
     /// A tensor whose rows are no whole number of blocks, or what `out` reports.
     pub fn begin<W: Write>(self, mut out: W) -> io::Result<DataWriter<W>> {
-        let alignment = match self.metadata.iter().find(|(key, _)| key == ALIGNMENT_KEY) {
+        let alignment = match self.metadata.iter().find(|(key, _)| key == keys::ALIGNMENT) {
             Some((
                 _,
                 Encoded {

@@ -6,7 +6,7 @@ use crate::gguf::{MetadataOverride, MetadataValue};
 use crate::sys;
 
 /// The overrides as libllama takes them: the list ends with an empty key.
-pub(crate) fn for_libllama(overrides: &[MetadataOverride]) -> Vec<sys::llama_model_kv_override> {
+pub(super) fn for_libllama(overrides: &[MetadataOverride]) -> Vec<sys::llama_model_kv_override> {
     // SAFETY: a plain struct of numbers, for which zeros are an empty key.
     let empty: sys::llama_model_kv_override = unsafe { std::mem::zeroed() };
     let mut list = vec![empty; overrides.len() + 1];

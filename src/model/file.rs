@@ -7,12 +7,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::ggml::convert::is_finite;
-use crate::gguf::MetadataOverride;
-use crate::gguf::{Gguf, Tensor, Value};
-
-const SPLIT_COUNT: &str = "split.count";
-const SPLIT_NO: &str = "split.no";
-const SPLIT_TENSORS: &str = "split.tensors.count";
+use crate::gguf::keys::{SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS};
+use crate::gguf::{Gguf, MetadataOverride, Tensor, Value};
 
 /// A model's file or files: metadata from the first part, tensors from all of them.
 #[derive(Debug)]
@@ -128,7 +124,7 @@ impl ModelFile {
     }
 
     /// What was given to [`override_metadata`](Self::override_metadata).
-    pub(crate) fn overrides(&self) -> &[MetadataOverride] {
+    pub fn metadata_overrides(&self) -> &[MetadataOverride] {
         &self.overrides
     }
 

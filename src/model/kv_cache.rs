@@ -7,7 +7,7 @@ use super::hparams::{Hparams, LayerKind};
 use super::mask::KeyLayout;
 use super::memory::{Purpose, Usage};
 use super::placement::Placement;
-use crate::Token;
+use crate::diffusion::Token;
 use crate::error::{Error, Result};
 use crate::ggml::backend::Allocation;
 use crate::ggml::tensor::{Context, Tensor};

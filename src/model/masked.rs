@@ -10,13 +10,13 @@ use super::hparams::LIBLLAMA_ARCHITECTURES;
 use super::masked_placing::load_params;
 use super::params::ModelParams;
 use super::placement::warn_of_unmatched;
-use super::tokenizer::check_tokenizer;
 use super::{Backbone, end_tokens};
 use crate::diffusion::candidates::{CandidateSampler, Choice, Draw};
 use crate::diffusion::{Denoiser, EndTokens, Selection, StepInput, StepOutput, Token};
 use crate::error::{Error, Result};
-use crate::ggml::bidirectional::{BidirectionalContext, BidirectionalModel};
 use crate::gguf::Gguf;
+use crate::llama::bidirectional::{BidirectionalContext, BidirectionalModel};
+use crate::llama::check_tokenizer;
 use crate::parallel;
 
 const ARCHITECTURE: &str = "general.architecture";

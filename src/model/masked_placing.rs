@@ -10,8 +10,7 @@ use super::placing::{budgets, report};
 use super::tensors::TOKEN_EMBD;
 use crate::error::{Error, Result};
 use crate::ggml::backend::Device;
-use crate::ggml::bidirectional::LoadParams;
-use crate::llama::overrides::for_libllama;
+use crate::llama::bidirectional::LoadParams;
 
 /// The experts of a layer, or of every one, as libllama matches names of tensors.
 fn experts_of(layer: Option<usize>) -> String {
@@ -61,7 +60,7 @@ pub(super) fn load_params(
         no_mmap: params.no_mmap,
         lock: params.lock,
         check_tensors: params.check_tensors,
-        metadata: for_libllama(&params.metadata),
+        metadata: params.metadata.clone(),
     };
     if let Some(plan) = fitting(file, layers, params, &gpus)? {
         let count = |gpu| {

@@ -28,7 +28,6 @@ pub mod synthetic;
 #[doc(hidden)]
 pub mod synthetic_masked;
 pub mod tensors;
-pub mod tokenizer;
 mod weights;
 
 use std::ops::ControlFlow;

@@ -588,7 +588,7 @@ pub fn write_as_gemma4(model: &ModelFile, path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::tokenizer::check_tokenizer;
+    use crate::llama::check_tokenizer;
 
     fn generated(geometry: &Geometry, types: WeightTypes, seed: u64) -> ModelFile {
         let bytes = synthetic_bytes(geometry, types, seed).unwrap();

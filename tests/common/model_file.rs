@@ -113,6 +113,6 @@ pub fn load(path: &Path) -> Result<(Model, Vocab)> {
         &Default::default(),
         &mut |_| ControlFlow::Continue(()),
     )?;
-    let vocab = Vocab::load(model.file())?;
+    let vocab = Vocab::load(model.file().metadata(), model.file().metadata_overrides())?;
     Ok((model, vocab))
 }

@@ -2,7 +2,7 @@
 //! machine hits both.
 
 use llama_diffusion::Result;
-use llama_diffusion::ggml::upstream::{UpstreamModel, UpstreamParams};
+use llama_diffusion::llama::{CausalModel, CausalParams};
 use llama_diffusion::model::synthetic::write_as_gemma4;
 use llama_diffusion::temporary::Tracked;
 use llama_diffusion::{Error, Token};
@@ -18,7 +18,7 @@ const DECODED: usize = 8;
 
 /// libllama's model and what was measured.
 pub struct Upstream {
-    model: UpstreamModel,
+    model: CausalModel,
     batch: usize,
     threads: usize,
     canvas: Vec<Token>,
@@ -54,7 +54,7 @@ impl Upstream {
         let hparams = bench.model.hparams();
         let longest = bench.args.prompts().into_iter().max().unwrap_or(0);
         let batch = bench.args.compute.batch().unwrap_or(256);
-        let params = UpstreamParams {
+        let params = CausalParams {
             context: longest + hparams.canvas_length + DECODED,
             batch: batch.max(hparams.canvas_length),
             threads,
@@ -66,7 +66,7 @@ impl Upstream {
             },
         };
         Ok(Self {
-            model: UpstreamModel::load(&path, params)?,
+            model: CausalModel::load(&path, params)?,
             batch: params.batch,
             threads,
             canvas: tokens(hparams.canvas_length, hparams.vocab_size),

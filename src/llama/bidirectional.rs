@@ -4,13 +4,17 @@
 use std::ffi::{CString, c_void};
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::backend::Device;
-use super::rpc::Servers;
-use crate::Token;
+use super::batch::{Batch, Outputs};
+use super::context::Context;
+use super::model::Model;
+use super::overrides::for_libllama;
+use crate::diffusion::Token;
 use crate::error::{Error, Result};
+use crate::ggml::backend::Device;
+use crate::ggml::rpc::Servers;
+use crate::gguf::MetadataOverride;
 use crate::sys;
 
 /// Where libllama puts the weights.
@@ -29,28 +33,80 @@ pub(crate) struct LoadParams {
     pub(crate) lock: bool,
     /// Refuse weights that are not finite.
     pub(crate) check_tensors: bool,
-    /// Metadata of the user; the list ends with an empty key.
-    pub(crate) metadata: Vec<sys::llama_model_kv_override>,
+    /// Metadata that the user gives instead of the file's.
+    pub(crate) metadata: Vec<MetadataOverride>,
+}
+
+/// The lists of [`LoadParams`] as libllama takes them.
+struct Lists {
+    devices: Vec<sys::ggml_backend_dev_t>,
+    overrides: Vec<sys::llama_model_tensor_buft_override>,
+    split: Vec<f32>,
+    metadata: Vec<sys::llama_model_kv_override>,
+}
+
+impl Lists {
+    fn of(params: &LoadParams) -> Self {
+        let devices = params.devices.iter().map(|d| d.as_ptr());
+        let overrides = params.overrides.iter().map(|(pattern, device)| {
+            sys::llama_model_tensor_buft_override {
+                pattern: pattern.as_ptr(),
+                buft: device.buffer_type().as_ptr(),
+            }
+        });
+        let last = sys::llama_model_tensor_buft_override {
+            pattern: std::ptr::null(),
+            buft: std::ptr::null_mut(),
+        };
+        // SAFETY: takes no arguments.
+        let max_devices = unsafe { sys::llama_max_devices() };
+        let mut split = params.split.clone();
+        split.resize(max_devices.max(1), 0.0);
+        Self {
+            devices: devices.chain([std::ptr::null_mut()]).collect(),
+            overrides: overrides.chain([last]).collect(),
+            split,
+            metadata: for_libllama(&params.metadata),
+        }
+    }
+}
+
+impl LoadParams {
+    /// Servers of the devices that are named.
+    fn servers(&self) -> Servers {
+        let overrides = self.overrides.iter().map(|(_, device)| device);
+        let named = self.devices.iter().chain(overrides);
+        named.filter_map(Device::server).collect()
+    }
+
+    /// Sets libllama's parameters, which refer to `lists` afterwards.
+    fn set(&self, lists: &mut Lists, raw: &mut sys::llama_model_params) {
+        raw.n_gpu_layers = self.gpu_layers;
+        // Without a list libllama would choose by itself.
+        raw.devices = lists.devices.as_mut_ptr();
+        if lists.split.iter().any(|share| *share > 0.0) {
+            raw.tensor_split = lists.split.as_ptr();
+        }
+        if !self.overrides.is_empty() {
+            raw.tensor_buft_overrides = lists.overrides.as_ptr();
+        }
+        match (self.no_mmap, self.lock) {
+            (false, false) => {}
+            (false, true) => raw.load_mode = sys::LLAMA_LOAD_MODE_MMAP_MLOCK,
+            (true, false) => raw.load_mode = sys::LLAMA_LOAD_MODE_NONE,
+            (true, true) => raw.load_mode = sys::LLAMA_LOAD_MODE_MLOCK,
+        }
+        raw.check_tensors = self.check_tensors;
+        raw.kv_overrides = lists.metadata.as_ptr();
+    }
 }
 
 /// The weights of a model, shared by contexts.
 pub(crate) struct BidirectionalModel {
-    model: NonNull<sys::llama_model>,
+    model: Arc<Model>,
     vocab_size: usize,
     /// Those that may hold a part of it.
     servers: Servers,
-}
-
-// SAFETY: a loaded model is only read; libllama lets contexts on several threads share it.
-unsafe impl Send for BidirectionalModel {}
-// SAFETY: as above.
-unsafe impl Sync for BidirectionalModel {}
-
-impl Drop for BidirectionalModel {
-    fn drop(&mut self) {
-        // SAFETY: owned; contexts keep the model alive.
-        unsafe { sys::llama_model_free(self.model.as_ptr()) }
-    }
 }
 
 /// What the progress callback needs.
@@ -78,13 +134,7 @@ impl BidirectionalModel {
         params: &LoadParams,
         report: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Self> {
-        super::processor::check()?;
-        super::log::capture();
-        let named = params
-            .devices
-            .iter()
-            .chain(params.overrides.iter().map(|(_, d)| d));
-        let servers: Servers = named.filter_map(Device::server).collect();
+        let servers = params.servers();
         let refused = || {
             let problem = format!(
                 "{}: libllama refused the model; its reason is in the log (-v)",
@@ -92,71 +142,30 @@ impl BidirectionalModel {
             );
             servers.check().err().unwrap_or(Error::Ggml(problem))
         };
-        let name = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| refused())?;
-        let mut devices: Vec<sys::ggml_backend_dev_t> =
-            params.devices.iter().map(|d| d.as_ptr()).collect();
-        devices.push(std::ptr::null_mut());
-        let mut overrides: Vec<sys::llama_model_tensor_buft_override> = params
-            .overrides
-            .iter()
-            .map(|(pattern, device)| sys::llama_model_tensor_buft_override {
-                pattern: pattern.as_ptr(),
-                buft: device.buffer_type().as_ptr(),
-            })
-            .collect();
-        overrides.push(sys::llama_model_tensor_buft_override {
-            pattern: std::ptr::null(),
-            buft: std::ptr::null_mut(),
-        });
+        let mut lists = Lists::of(params);
         let mut progress = Progress {
             report,
             stopped: false,
         };
-        // SAFETY: takes no arguments.
-        let max_devices = unsafe { sys::llama_max_devices() };
-        let mut split = params.split.clone();
-        split.resize(max_devices.max(1), 0.0);
-        // SAFETY: a terminated path, and lists that end as libllama wants them and outlive the call.
+        // SAFETY: the lists and the progress end as libllama wants them and outlive the call.
         let model = unsafe {
-            sys::llama_backend_init();
-            let mut model_params = sys::llama_model_default_params();
-            model_params.n_gpu_layers = params.gpu_layers;
-            // Without a list libllama would choose by itself.
-            model_params.devices = devices.as_mut_ptr();
-            if split.iter().any(|share| *share > 0.0) {
-                model_params.tensor_split = split.as_ptr();
-            }
-            if !params.overrides.is_empty() {
-                model_params.tensor_buft_overrides = overrides.as_ptr();
-            }
-            match (params.no_mmap, params.lock) {
-                (false, false) => {}
-                (false, true) => model_params.load_mode = sys::LLAMA_LOAD_MODE_MMAP_MLOCK,
-                (true, false) => model_params.load_mode = sys::LLAMA_LOAD_MODE_NONE,
-                (true, true) => model_params.load_mode = sys::LLAMA_LOAD_MODE_MLOCK,
-            }
-            model_params.check_tensors = params.check_tensors;
-            model_params.kv_overrides = params.metadata.as_ptr();
-            model_params.progress_callback = Some(report_progress);
-            model_params.progress_callback_user_data = (&raw mut progress).cast();
-            sys::llama_model_load_from_file(name.as_ptr(), model_params)
-        };
-        let model = match NonNull::new(model) {
+            Model::load(path, |raw| {
+                params.set(&mut lists, raw);
+                raw.progress_callback = Some(report_progress);
+                raw.progress_callback_user_data = (&raw mut progress).cast();
+            })
+        }?;
+        let model = match model {
             Some(model) => model,
             None if progress.stopped => return Err(Error::Cancelled),
             None => return Err(refused()),
         };
-        // SAFETY: a live model; its vocabulary lives as long.
-        let count =
-            unsafe { sys::llama_vocab_n_tokens(sys::llama_model_get_vocab(model.as_ptr())) };
-        let vocab_size = usize::try_from(count).unwrap_or_default();
+        let vocab_size = model.vocab_size();
         if vocab_size == 0 {
-            // SAFETY: owned.
-            unsafe { sys::llama_model_free(model.as_ptr()) };
             return Err(refused());
         }
         let this = Self {
-            model,
+            model: Arc::new(model),
             vocab_size,
             servers,
         };
@@ -174,20 +183,9 @@ impl BidirectionalModel {
 
 /// Memory to run a model in.
 pub(crate) struct BidirectionalContext {
-    // Goes before the model that it refers to.
-    context: NonNull<sys::llama_context>,
+    context: Context,
     model: Arc<BidirectionalModel>,
     capacity: usize,
-}
-
-// SAFETY: libllama's contexts are not bound to a thread; `&mut self` keeps uses apart.
-unsafe impl Send for BidirectionalContext {}
-
-impl Drop for BidirectionalContext {
-    fn drop(&mut self) {
-        // SAFETY: owned.
-        unsafe { sys::llama_free(self.context.as_ptr()) }
-    }
 }
 
 impl BidirectionalContext {
@@ -205,22 +203,19 @@ impl BidirectionalContext {
         let too_many = |_| Error::parameter("-ub", format!("{capacity} tokens are too many"));
         let positions = u32::try_from(capacity).map_err(too_many)?;
         let threads = i32::try_from(threads).unwrap_or(i32::MAX);
-        // SAFETY: a live model, and parameters that start from libllama's defaults.
-        let context = unsafe {
-            let mut params = sys::llama_context_default_params();
-            params.n_ctx = positions;
-            params.n_batch = positions;
-            params.n_ubatch = positions;
-            params.n_threads = threads;
-            params.n_threads_batch = threads;
-            params.flash_attn_type = match fused {
+        let context = Context::new(Arc::clone(&model.model), |raw| {
+            raw.n_ctx = positions;
+            raw.n_batch = positions;
+            raw.n_ubatch = positions;
+            raw.n_threads = threads;
+            raw.n_threads_batch = threads;
+            raw.flash_attn_type = match fused {
                 None => sys::LLAMA_FLASH_ATTN_TYPE_AUTO,
                 Some(true) => sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
                 Some(false) => sys::LLAMA_FLASH_ATTN_TYPE_DISABLED,
             };
-            sys::llama_init_from_model(model.model.as_ptr(), params)
-        };
-        let context = NonNull::new(context).ok_or_else(|| {
+        });
+        let context = context.ok_or_else(|| {
             let problem = format!(
                 "libllama made no context for texts of {capacity} tokens: give fewer with -ub or -n"
             );
@@ -264,28 +259,10 @@ impl BidirectionalContext {
                 format!("token {token} is not in the vocabulary of {vocab}"),
             ));
         }
-        let mut tokens = text.to_vec();
-        let mut positions: Vec<i32> = (0..count).map(|p| p as i32).collect();
-        let mut sequence = 0;
-        let mut counts = vec![1; count];
-        let mut sequences = vec![&raw mut sequence; count];
-        let mut outputs = vec![1_i8; count];
-        let batch = sys::llama_batch {
-            n_tokens: count as i32,
-            token: tokens.as_mut_ptr(),
-            embd: std::ptr::null_mut(),
-            pos: positions.as_mut_ptr(),
-            n_seq_id: counts.as_mut_ptr(),
-            seq_id: sequences.as_mut_ptr(),
-            logits: outputs.as_mut_ptr(),
-        };
         let _turns = self.model.servers.turns();
-        // SAFETY: every array has an entry per token and outlives the call.
-        let (status, logits) = unsafe {
-            let status = sys::llama_decode(self.context.as_ptr(), batch);
-            sys::llama_synchronize(self.context.as_ptr());
-            (status, sys::llama_get_logits(self.context.as_ptr()))
-        };
+        let status = self.context.decode(&mut Batch::new(text, 0, Outputs::All));
+        // SAFETY: a live context.
+        let logits = unsafe { sys::llama_get_logits(self.context.as_ptr()) };
         self.model.servers.check()?;
         if status != 0 || logits.is_null() {
             return Err(Error::Ggml(format!(

@@ -3,37 +3,20 @@
 //! libllama does not know the architecture `diffusion-gemma`, but the tokenizer is Gemma 4's: such a
 //! file is opened as `gemma4`, and every file with nothing but its vocabulary loaded.
 
-use std::ffi::{CStr, CString};
-use std::ptr::NonNull;
+use std::ffi::CStr;
 
-use crate::Token;
+use super::model::Model;
+use super::overrides::for_libllama;
+use super::vocab_check::check_tokenizer;
+use crate::diffusion::Token;
 use crate::error::{Error, Result};
-use crate::gguf::{MetadataOverride, MetadataValue};
-use crate::llama::overrides::for_libllama;
-use crate::model::file::ModelFile;
-use crate::model::hparams::ARCHITECTURE;
-use crate::model::tokenizer::check_tokenizer;
+use crate::gguf::{Gguf, MetadataOverride, MetadataValue, keys};
 use crate::sys;
-
-const ARCHITECTURE_KEY: &str = "general.architecture";
 
 /// The vocabulary of a model: immutable, usable from any thread.
 pub struct Vocab {
-    model: NonNull<sys::llama_model>,
-    vocab: NonNull<sys::llama_vocab>,
+    model: Model,
     end_tokens: Vec<Token>,
-}
-
-// SAFETY: libllama documents its vocabulary functions as thread-safe; nothing here writes.
-unsafe impl Send for Vocab {}
-// SAFETY: as above.
-unsafe impl Sync for Vocab {}
-
-impl Drop for Vocab {
-    fn drop(&mut self) {
-        // SAFETY: owned.
-        unsafe { sys::llama_model_free(self.model.as_ptr()) }
-    }
 }
 
 impl std::fmt::Debug for Vocab {
@@ -51,53 +34,38 @@ const MORE_END_TOKENS: [&[u8]; 1] = [b"<|tool_response>"];
 const PADDING: &str = "<pad>";
 
 impl Vocab {
-    /// Loads the vocabulary of a model file.
+    /// Loads the vocabulary of a model file, with `overrides` instead of metadata of it, which are
+    /// set in `gguf` already.
     ///
     /// # Errors
     /// The file has no tokenizer, or a malformed one.
-    pub fn load(file: &ModelFile) -> Result<Self> {
-        let gguf = file.metadata();
+    pub fn load(gguf: &Gguf, overrides: &[MetadataOverride]) -> Result<Self> {
         // libllama aborts or reads out of bounds on some malformed lists: this is the gate.
         check_tokenizer(gguf)?;
-        let path = CString::new(gguf.path().as_os_str().as_encoded_bytes()).map_err(|_| {
-            Error::Tokenizer(format!(
-                "{}: the path contains a zero byte",
-                gguf.path().display()
-            ))
-        })?;
-        let architecture: Option<&str> = gguf.get(ARCHITECTURE_KEY)?;
-        crate::ggml::processor::check()?;
-        crate::ggml::log::capture();
+        let architecture: Option<&str> = gguf.get(keys::ARCHITECTURE)?;
         let gemma = MetadataOverride {
-            key: ARCHITECTURE_KEY.into(),
+            key: keys::ARCHITECTURE.into(),
             value: MetadataValue::Text("gemma4".into()),
         };
-        let gemma = (architecture == Some(ARCHITECTURE)).then_some(gemma);
-        let overrides: Vec<MetadataOverride> = gemma
-            .into_iter()
-            .chain(file.overrides().iter().cloned())
-            .collect();
+        let gemma = (architecture == Some(keys::DIFFUSION_GEMMA)).then_some(gemma);
+        let overrides: Vec<MetadataOverride> =
+            gemma.into_iter().chain(overrides.iter().cloned()).collect();
         let overrides = for_libllama(&overrides);
-        // SAFETY: the override list ends with an empty key, and everything passed outlives the call.
+        // SAFETY: the override list ends with an empty key and outlives the call.
         let model = unsafe {
-            sys::llama_backend_init();
-            let mut params = sys::llama_model_default_params();
-            params.vocab_only = true;
-            params.kv_overrides = overrides.as_ptr();
-            sys::llama_model_load_from_file(path.as_ptr(), params)
-        };
-        let model = NonNull::new(model).ok_or_else(|| {
+            Model::load(gguf.path(), |params| {
+                params.vocab_only = true;
+                params.kv_overrides = overrides.as_ptr();
+            })
+        }?;
+        let model = model.ok_or_else(|| {
             Error::Tokenizer(format!(
                 "{}: libllama refused the vocabulary; its reason is in the log (-v)",
                 gguf.path().display()
             ))
         })?;
-        // SAFETY: a live model; its vocabulary lives as long.
-        let vocab = unsafe { sys::llama_model_get_vocab(model.as_ptr()) };
         let mut this = Self {
             model,
-            vocab: NonNull::new(vocab.cast_mut())
-                .ok_or_else(|| Error::Tokenizer("no vocabulary".into()))?,
             end_tokens: Vec::new(),
         };
         this.end_tokens = (0..this.len() as Token)
@@ -108,7 +76,7 @@ impl Vocab {
     }
 
     fn raw(&self) -> *const sys::llama_vocab {
-        self.vocab.as_ptr()
+        self.model.vocab()
     }
 
     fn is_named_end(&self, token: Token) -> bool {
@@ -124,8 +92,7 @@ impl Vocab {
 
     /// How many tokens there are.
     pub fn len(&self) -> usize {
-        // SAFETY: a live vocabulary.
-        unsafe { sys::llama_vocab_n_tokens(self.raw()) as usize }
+        self.model.vocab_size()
     }
 
     /// Whether there is no token at all.

@@ -8,17 +8,12 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use crate::error::Result;
+use crate::gguf::keys::{
+    self, ADD_EOS, MERGES, SCORES, SUPPRESS_TOKENS, TOKEN_TYPE, TOKENIZER, TOKENS,
+};
 use crate::gguf::{Array, Gguf, Value, ValueType};
 
-const MODEL: &str = "tokenizer.ggml.model";
-const TOKENS: &str = "tokenizer.ggml.tokens";
-const SCORES: &str = "tokenizer.ggml.scores";
-const TOKEN_TYPE: &str = "tokenizer.ggml.token_type";
-const MERGES: &str = "tokenizer.ggml.merges";
-const SUPPRESS: &str = "tokenizer.ggml.suppress_tokens";
-const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
-
-/// `tokenizer.ggml.<name>_token_id`.
+/// Special tokens, whose ids may be given.
 const SPECIAL_TOKENS: [&str; 17] = [
     "bos",
     "eos",
@@ -41,15 +36,15 @@ const SPECIAL_TOKENS: [&str; 17] = [
 
 /// Other keys that libllama reads; it throws if the type is another.
 const TYPED: [(&str, ValueType); 9] = [
-    ("general.name", ValueType::Str),
-    ("tokenizer.ggml.pre", ValueType::Str),
-    ("tokenizer.ggml.token_type_count", ValueType::U32),
-    ("tokenizer.ggml.add_bos_token", ValueType::Bool),
+    (keys::NAME, ValueType::Str),
+    (keys::PRE_TOKENIZER, ValueType::Str),
+    (keys::TOKEN_TYPE_COUNT, ValueType::U32),
+    (keys::ADD_BOS, ValueType::Bool),
     (ADD_EOS, ValueType::Bool),
-    ("tokenizer.ggml.add_sep_token", ValueType::Bool),
-    ("tokenizer.ggml.add_space_prefix", ValueType::Bool),
-    ("tokenizer.ggml.remove_extra_whitespaces", ValueType::Bool),
-    ("tokenizer.chat_template", ValueType::Str),
+    (keys::ADD_SEP, ValueType::Bool),
+    (keys::ADD_SPACE_PREFIX, ValueType::Bool),
+    (keys::REMOVE_EXTRA_WHITESPACES, ValueType::Bool),
+    (keys::CHAT_TEMPLATE, ValueType::Str),
 ];
 
 /// The token type of libllama whose tokens stand for a byte.
@@ -64,13 +59,13 @@ const BYTE_LEVEL_MIN_TOKENS: usize = 256;
 /// # Errors
 /// A key of the tokenizer is missing, has a wrong type, or its value contradicts the others.
 pub fn check_tokenizer(gguf: &Gguf) -> Result<()> {
-    let model: &str = gguf.require(MODEL)?;
+    let model: &str = gguf.require(TOKENIZER)?;
     let gemma4 = model == "gemma4";
     if !gemma4 && model != "gpt2" {
         let problem = format!(
             "'{model}' is not supported: only 'gemma4' and 'gpt2' (byte-pair encodings) are"
         );
-        return Err(gguf.metadata_error(MODEL, problem));
+        return Err(gguf.metadata_error(TOKENIZER, problem));
     }
     for (key, ty) in TYPED {
         if let Some(value) = gguf.value(key).filter(|value| value.value_type() != ty) {
@@ -101,7 +96,7 @@ pub fn check_tokenizer(gguf: &Gguf) -> Result<()> {
             require_special(gguf, "eos", &format!("'{ADD_EOS}' is true"))?;
         }
     }
-    array(gguf, SUPPRESS, &[ValueType::I32]).map(|_| ())
+    array(gguf, SUPPRESS_TOKENS, &[ValueType::I32]).map(|_| ())
 }
 
 /// An array whose elements have one of these types.
@@ -209,12 +204,8 @@ fn check_merges(gguf: &Gguf) -> Result<()> {
     }
 }
 
-fn special_key(name: &str) -> String {
-    format!("tokenizer.ggml.{name}_token_id")
-}
-
 fn check_special(gguf: &Gguf, name: &str, n_tokens: usize) -> Result<()> {
-    let key = special_key(name);
+    let key = keys::token_id(name);
     let problem = match gguf.value(&key) {
         Some(Value::U32(id)) if id as usize >= n_tokens => {
             format!("is {id}, but the vocabulary has {n_tokens} tokens")
@@ -226,7 +217,7 @@ fn check_special(gguf: &Gguf, name: &str, n_tokens: usize) -> Result<()> {
 }
 
 fn require_special(gguf: &Gguf, name: &str, why: &str) -> Result<()> {
-    let key = special_key(name);
+    let key = keys::token_id(name);
     match gguf.value(&key) {
         Some(_) => Ok(()),
         None => Err(gguf.metadata_error(&key, format!("is missing: {why}"))),
