@@ -12,8 +12,8 @@ use llama_diffusion::diffusion::{
     CanvasRun, CounterNoise, Denoiser as _, DiffusionParams, Run as _, StepInput, StepOutput,
 };
 use llama_diffusion::model::mask::KeyLayout;
-use llama_diffusion::model::synthetic::{Geometry, synthetic_file};
 use llama_diffusion::model::{DenoiserParams, SequenceDenoiser};
+use llama_diffusion::synthetic::{Geometry, synthetic_file};
 use llama_diffusion::{FlashAttention, KvType, Model, ModelParams, Token};
 
 fn step(criterion: &mut Criterion) {

@@ -4,15 +4,16 @@
 //! The way of the data, file by file:
 //!
 //! ```text
-//! model::file ─▶ model::hparams ─▶ model::tensors ─▶ model::weights
-//! chat ─▶ vocab ─▶ tokens ─┐              │
+//! gguf ─▶ model::file ─▶ model::hparams ─▶ model::tensors ─▶ model::weights
+//! chat ─▶ llama::vocab ─▶ tokens ─┐                             │
+//!                          ┌──────┘       ┌─────────────────────┘
 //!                          ▼              ▼
 //!        session, session_batch ─▶ model::denoiser, model::batch
 //!                          │                     └─▶ model::graph ─▶ ggml
 //!                          │
 //!        diffusion::scheduler ─▶ canvas ─▶ sampler, schedule, random
 //!                          │   └▶ masked ─▶ transfer, candidates, random
-//!                   masked_session ─▶ model::masked ─▶ libllama
+//!                   masked_session ─▶ model::masked ─▶ llama ─▶ libllama
 //! ```
 //!
 //! ```no_run
@@ -45,7 +46,6 @@
 #[allow(unsafe_code, reason = "callers are C")]
 pub mod capi;
 pub mod chat;
-pub mod cross_entropy;
 pub mod diffusion;
 mod error;
 #[allow(unsafe_code, reason = "ggml is C")]
@@ -55,17 +55,18 @@ mod host_memory;
 #[allow(unsafe_code, reason = "libllama is C")]
 pub mod llama;
 mod masked_session;
+pub mod measure;
 pub mod model;
 mod parallel;
 pub mod quantize;
 mod session;
 mod session_batch;
+pub mod synthetic;
 mod sys;
 #[doc(hidden)]
 pub mod temporary;
 mod text;
 mod text_model;
-pub mod thinking;
 
 pub use diffusion::{
     CancelFlag, DiffusionParams, EndTokens, Event, FinishReason, Generation, MaskedParams,

@@ -274,7 +274,7 @@ mod tests {
     use super::*;
     use crate::diffusion::FinishReason;
     use crate::gguf::TensorType;
-    use crate::model::synthetic::{Geometry, WeightTypes, write_synthetic};
+    use crate::synthetic::{Geometry, WeightTypes, write_synthetic};
     use crate::{EndTokens, Model, SessionParams};
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::chat::control::{ControlTexts, Marked, Piece};
+use crate::chat::thinking::{AnswerText, Channel, Splitter};
 use crate::chat::{ChatTemplate, Message, RenderOptions};
 use crate::diffusion::EndTokens;
 use crate::diffusion::Token;
@@ -15,7 +16,6 @@ use crate::llama::Vocab;
 use crate::masked_session::{MaskedSession, MaskedSessionParams};
 use crate::model::{Backbone, EOS_LIST, MaskedModel, Model, ModelParams, SessionParams};
 use crate::session::Session;
-use crate::thinking::{AnswerText, Channel, Splitter};
 
 const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 

@@ -12,8 +12,8 @@ use llama_diffusion::gguf::writer::Encoded;
 use llama_diffusion::llama::check_tokenizer;
 use llama_diffusion::model::file::ModelFile;
 use llama_diffusion::model::hparams::Hparams;
-use llama_diffusion::model::synthetic::Geometry;
 use llama_diffusion::model::tensors::TensorTable;
+use llama_diffusion::synthetic::Geometry;
 use tempfile::TempDir;
 
 /// Asserts that `path` cannot be loaded, and that the message names it and everything in

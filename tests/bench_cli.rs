@@ -4,7 +4,7 @@ use std::process::Output;
 
 use assert_cmd::Command;
 use llama_diffusion::gguf::TensorType;
-use llama_diffusion::model::synthetic::{Geometry, WeightTypes, write_synthetic};
+use llama_diffusion::synthetic::{Geometry, WeightTypes, write_synthetic};
 use serde_json::Value;
 
 /// Runs the tool. One thread: the tests themselves run side by side.

@@ -16,8 +16,8 @@ use llama_diffusion::gguf::writer::Encoded;
 use llama_diffusion::llama::check_tokenizer;
 use llama_diffusion::model::file::ModelFile;
 use llama_diffusion::model::hparams::Hparams;
-use llama_diffusion::model::synthetic::{Geometry, min_vocab_size};
 use llama_diffusion::model::tensors::TensorTable;
+use llama_diffusion::synthetic::{Geometry, min_vocab_size};
 use llama_diffusion::{Error, Result};
 
 /// Of bytes, and of keys, values and tensors.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Output;
 
 use assert_cmd::Command;
-use llama_diffusion::model::synthetic_masked::{MaskedFamily, write_masked};
+use llama_diffusion::synthetic::masked::{MaskedFamily, write_masked};
 use regex::Regex;
 use tempfile::TempDir;
 

@@ -12,10 +12,10 @@ use llama_diffusion::gguf::writer::{Encoded, GgufWriter};
 use llama_diffusion::gguf::{Gguf, Tensor, Value};
 use llama_diffusion::llama;
 use llama_diffusion::model::file::ModelFile;
-use llama_diffusion::model::synthetic::{
+use llama_diffusion::quantize::{FileType, ImportanceMatrix, Plan, QuantizeParams, TypeOverride};
+use llama_diffusion::synthetic::{
     Geometry, WeightTypes, synthetic_bytes, write_as_gemma4, write_synthetic,
 };
-use llama_diffusion::quantize::{FileType, ImportanceMatrix, Plan, QuantizeParams, TypeOverride};
 use llama_diffusion::{
     CancelFlag, DiffusionParams, EndTokens, Error, Model, Result, Session, SessionParams,
 };

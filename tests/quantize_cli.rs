@@ -7,7 +7,7 @@ use std::process::Output;
 use assert_cmd::Command;
 use llama_diffusion::gguf::TensorType;
 use llama_diffusion::gguf::{Gguf, Value};
-use llama_diffusion::model::synthetic::{Geometry, WeightTypes, write_synthetic};
+use llama_diffusion::synthetic::{Geometry, WeightTypes, write_synthetic};
 use tempfile::TempDir;
 
 fn quantize(dir: &TempDir, args: &[&str]) -> Output {

@@ -5,8 +5,8 @@
 use std::ops::ControlFlow;
 
 use llama_diffusion::gguf::TensorType;
-use llama_diffusion::model::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::quantize::{FileType, Plan, QuantizeParams};
+use llama_diffusion::synthetic::{Geometry, WeightTypes, write_synthetic};
 
 fn status(key: &str) -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();

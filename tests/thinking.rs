@@ -11,10 +11,10 @@ use std::ptr::null_mut;
 
 use assert_cmd::Command;
 use llama_diffusion::capi::*;
+use llama_diffusion::chat::thinking::{AnswerText, Part};
 use llama_diffusion::chat::{Message, Role};
 use llama_diffusion::gguf::writer::Encoded;
 use llama_diffusion::gguf::{Array, Gguf};
-use llama_diffusion::thinking::{AnswerText, Part};
 use llama_diffusion::{CancelFlag, DiffusionParams, Overrides, SessionParams, TextModel};
 use tempfile::TempDir;
 

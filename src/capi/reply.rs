@@ -10,8 +10,8 @@ use super::generate::{GenerationParams, GenerationResult, optional_result};
 use super::model::SharedModel;
 use crate::TextModel;
 use crate::Token;
+use crate::chat::thinking::AnswerText;
 use crate::chat::{Message, Role};
-use crate::thinking::AnswerText;
 
 /// Writes the text of an answer where it is wanted.
 ///

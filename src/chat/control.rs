@@ -9,7 +9,7 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
-use super::Message;
+use super::message::Message;
 use crate::diffusion::Token;
 use crate::error::{Error, Result};
 

@@ -195,7 +195,7 @@ impl Device {
     }
 
     /// The RPC server that has the device.
-    pub(super) fn server(&self) -> Option<Arc<Server>> {
+    pub(crate) fn server(&self) -> Option<Arc<Server>> {
         // ggml describes such a device by the address of its server.
         (rpc::in_use() && self.is_remote())
             .then(|| rpc::find(&self.own_description()))
@@ -260,7 +260,7 @@ impl Device {
     }
 
     /// The device itself, for calls of libllama.
-    pub(super) fn as_ptr(&self) -> sys::ggml_backend_dev_t {
+    pub(crate) fn as_ptr(&self) -> sys::ggml_backend_dev_t {
         self.0.as_ptr()
     }
 
@@ -419,7 +419,7 @@ impl std::fmt::Debug for BufferType {
 
 impl BufferType {
     /// The description itself, for calls of libllama.
-    pub(super) fn as_ptr(&self) -> sys::ggml_backend_buffer_type_t {
+    pub(crate) fn as_ptr(&self) -> sys::ggml_backend_buffer_type_t {
         self.0
     }
 

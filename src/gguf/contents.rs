@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::cursor::{At, Cursor};
-use super::keys;
+use super::keys::ALIGNMENT;
 use super::tensor_type::TensorType;
 use super::value::{Value, ValueType, decode};
 
@@ -151,22 +151,18 @@ impl Contents {
                 return Err(format!("metadata key '{key}' is there twice"));
             }
         }
-        let alignment = match metadata.get(keys::ALIGNMENT) {
+        let alignment = match metadata.get(ALIGNMENT) {
             None => DEFAULT_ALIGNMENT,
             Some(Slot::Scalar(ty @ ValueType::U32, range)) => {
                 match decode(*ty, &bytes[range.clone()]) {
                     Some(Value::U32(alignment)) if alignment.is_power_of_two() => alignment,
                     _ => {
-                        return Err(format!(
-                            "metadata key '{keys::ALIGNMENT}' is no power of two"
-                        ));
+                        return Err(format!("metadata key '{ALIGNMENT}' is no power of two"));
                     }
                 }
             }
             Some(_) => {
-                return Err(format!(
-                    "metadata key '{keys::ALIGNMENT}' is not of type u32"
-                ));
+                return Err(format!("metadata key '{ALIGNMENT}' is not of type u32"));
             }
         };
 

@@ -16,17 +16,12 @@ pub mod masked;
 mod masked_placing;
 mod measure;
 mod memory;
-pub mod mix;
 mod params;
 mod pass;
 mod placement;
 mod placing;
 pub mod profile;
-mod rates;
 mod sequence;
-pub mod synthetic;
-#[doc(hidden)]
-pub mod synthetic_masked;
 pub mod tensors;
 mod weights;
 
@@ -46,15 +41,14 @@ pub use params::{
     TensorOverride,
 };
 use placement::{Placement, warn_of_unmatched};
-pub use rates::DeviceRates;
 use tensors::{Located, TensorTable};
 use weights::{Source, Weights};
 
 use crate::diffusion::{EndTokens, Overrides, Token};
 use crate::error::Result;
-use crate::ggml::backend::Device;
+use crate::ggml::backend::{BufferType, Device};
 use crate::ggml::headroom;
-use crate::gguf::{Array, Gguf};
+use crate::gguf::{Array, Gguf, TensorType};
 use crate::host_memory::{self, Request};
 
 /// A loaded model: immutable, shared by the sessions that run on it.
@@ -93,7 +87,7 @@ impl Model {
         Self::from_file(ModelFile::open(path)?, params, progress)
     }
 
-    /// Loads a model whose file is open already, or [generated](synthetic::synthetic_file).
+    /// Loads a model whose file is open already, or [generated](crate::synthetic::synthetic_file).
     ///
     /// # Errors
     /// As [`load`](Self::load).
@@ -196,6 +190,16 @@ impl Model {
     /// The devices that the model runs on, the host's processor last.
     pub fn devices(&self) -> Vec<Device> {
         self.placement.devices()
+    }
+
+    /// The device of the output head.
+    pub(crate) fn output_device(&self) -> Device {
+        self.placement.output()
+    }
+
+    /// Where weights of a type lie that are copied to the CPU.
+    pub(crate) fn memory_of(&self, ty: TensorType) -> Option<BufferType> {
+        self.weights.memory_of(ty)
     }
 
     /// Bytes of weights: copied to devices, and used in the mapped file.

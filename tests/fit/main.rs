@@ -9,8 +9,8 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use device::LimitedGpu;
 use llama_diffusion::gguf::TensorType;
-use llama_diffusion::model::synthetic::{Geometry, WeightTypes, write_synthetic};
-use llama_diffusion::model::synthetic_masked::{MaskedFamily, write_masked};
+use llama_diffusion::synthetic::masked::{MaskedFamily, write_masked};
+use llama_diffusion::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::{
     CancelFlag, DeviceMemory, DiffusionParams, EndTokens, Error, Fit, MaskedModel, MemoryReport,
     Model, ModelParams, Result, Session, SessionParams, TensorOverride, Token,

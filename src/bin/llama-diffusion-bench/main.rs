@@ -17,7 +17,7 @@ use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use llama_diffusion::model::synthetic::synthetic_file;
+use llama_diffusion::synthetic::synthetic_file;
 use llama_diffusion::{Model, Result, temporary};
 use tracing::level_filters::LevelFilter;
 

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use llama_diffusion::diffusion::{Denoiser as _, StepInput, StepOutput};
+use llama_diffusion::measure::device_rates;
 use llama_diffusion::model::profile::{Part, Profile};
 use llama_diffusion::model::{
     BatchMember, CanvasBatch, Counters, DenoiserParams, SequenceDenoiser,
@@ -381,7 +382,7 @@ impl Bench<'_> {
 
     /// Times by part, and the floors.
     pub fn profile(&self, setting: Setting, report: &mut Report) -> Result<()> {
-        let rates = self.model.measure_rates(setting.threads)?;
+        let rates = device_rates(&self.model, setting.threads)?;
         for prompt in self.args.prompts() {
             let tokens = tokens(prompt, self.model.hparams().vocab_size);
             let mut runner = Runner::new(self, setting, prompt, 1)?;

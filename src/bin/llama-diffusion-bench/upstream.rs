@@ -3,7 +3,7 @@
 
 use llama_diffusion::Result;
 use llama_diffusion::llama::{CausalModel, CausalParams};
-use llama_diffusion::model::synthetic::write_as_gemma4;
+use llama_diffusion::synthetic::write_as_gemma4;
 use llama_diffusion::temporary::Tracked;
 use llama_diffusion::{Error, Token};
 use tempfile::TempDir;

@@ -4,8 +4,8 @@ mod read;
 mod write;
 
 use llama_diffusion::Token;
+use llama_diffusion::chat::thinking::Channel;
 use llama_diffusion::diffusion::{Draft, FinishedCanvas, NewCanvas, Progress};
-use llama_diffusion::thinking::Channel;
 use serde::{Deserialize, Serialize};
 
 pub use read::{Answer, Canvas, Recording};

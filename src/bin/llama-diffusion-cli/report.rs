@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use llama_diffusion::thinking::AnswerText;
+use llama_diffusion::chat::thinking::AnswerText;
 use llama_diffusion::{Answer, FinishReason};
 
 /// What an answer took. The first two lines are those of llama.cpp's tools, which count whole

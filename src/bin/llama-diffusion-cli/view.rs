@@ -7,8 +7,8 @@ mod suspend;
 use std::io::{self, IsTerminal as _, Stdout, Write};
 use std::mem;
 
+use llama_diffusion::chat::thinking::{Part, Splitter};
 use llama_diffusion::diffusion::{Draft, NewCanvas, Progress};
-use llama_diffusion::thinking::{Part, Splitter};
 use llama_diffusion::{CancelFlag, Event, Result, Token, Utf8Stream};
 
 pub use draft::{Accepted, Origin, Span, Status, noise, shown};

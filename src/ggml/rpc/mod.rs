@@ -17,7 +17,7 @@ use relay::{Link, Listening};
 use crate::error::{Error, Result};
 
 /// A server that this process is or was connected to.
-pub(super) struct Server {
+pub(crate) struct Server {
     /// What the user calls it.
     endpoint: String,
     /// What ggml calls it: the address of the relay.
@@ -186,7 +186,7 @@ impl Server {
 
 /// Servers that a graph runs on.
 #[derive(Clone, Default)]
-pub(super) struct Servers(Vec<Arc<Server>>);
+pub(crate) struct Servers(Vec<Arc<Server>>);
 
 impl FromIterator<Arc<Server>> for Servers {
     fn from_iter<I: IntoIterator<Item = Arc<Server>>>(servers: I) -> Self {
@@ -200,7 +200,7 @@ impl FromIterator<Arc<Server>> for Servers {
 
 impl Servers {
     /// Waits until no other thread computes on them.
-    pub(super) fn turns(&self) -> Vec<MutexGuard<'_, ()>> {
+    pub(crate) fn turns(&self) -> Vec<MutexGuard<'_, ()>> {
         let turns = self.0.iter().map(|server| server.turn.lock());
         turns
             .map(|turn| turn.unwrap_or_else(PoisonError::into_inner))
@@ -209,7 +209,7 @@ impl Servers {
 
     /// # Errors
     /// One of them is lost.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         self.0.iter().try_for_each(|server| server.check())
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use llama_diffusion::chat::thinking::{Channel, Splitter};
 use llama_diffusion::diffusion::{Draft, FinishedCanvas, NewCanvas};
-use llama_diffusion::thinking::{Channel, Splitter};
 use llama_diffusion::{Error, Result, Token};
 
 use super::{FORMAT, Line, RecordedCanvas, RecordedDraft, RecordedStart};

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
-use llama_diffusion::thinking::{Channel, Splitter};
+use llama_diffusion::chat::thinking::{Channel, Splitter};
 use llama_diffusion::{Error, Event, Result, Token};
 
 use super::{FORMAT, Line};

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
+use llama_diffusion::chat::thinking::{Part, Splitter};
 use llama_diffusion::diffusion::{Draft, FinishedCanvas, Progress};
-use llama_diffusion::thinking::{Part, Splitter};
 use llama_diffusion::{Result, Token, Utf8Stream};
 
 use super::layout::{Area, Cell, Layout, printable};

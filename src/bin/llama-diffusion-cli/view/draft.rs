@@ -4,8 +4,8 @@ use std::fmt;
 use std::mem;
 
 use crossterm::style::{StyledContent, Stylize as _};
+use llama_diffusion::chat::thinking::{Part, Splitter};
 use llama_diffusion::diffusion::{Draft, NewCanvas, Progress};
-use llama_diffusion::thinking::{Part, Splitter};
 use llama_diffusion::{Result, Token, Utf8Stream};
 use unicode_segmentation::UnicodeSegmentation as _;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};

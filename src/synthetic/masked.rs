@@ -5,7 +5,8 @@ use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
-use super::synthetic::{Random, min_vocab_size, set_tokenizer, write_matrix};
+use super::vocabulary::{min_vocab_size, set_tokenizer};
+use super::weights::{Random, write_matrix};
 use crate::error::{Error, Result};
 use crate::gguf::TensorType;
 use crate::gguf::writer::{Encoded, GgufWriter};

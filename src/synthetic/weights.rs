@@ -37,7 +37,7 @@ pub(super) fn scales(ty: TensorType) -> Option<&'static [(usize, f32)]> {
 }
 
 /// Writes a matrix of random weights, in pieces that fit the cache.
-pub(in crate::model) fn write_matrix(
+pub(super) fn write_matrix(
     out: &mut dyn Write,
     ty: TensorType,
     elements: usize,
@@ -86,11 +86,11 @@ pub(super) fn fill(buffer: &mut [u8], ty: TensorType, amplitude: f32, random: &m
 }
 
 /// SplitMix64: fast, and good enough for weights that mean nothing.
-pub(in crate::model) struct Random(u64);
+pub(super) struct Random(u64);
 
 impl Random {
     /// Each piece of a tensor has its own stream, so that its weights do not depend on the others.
-    pub(in crate::model) fn new(seed: u64, name: &str, piece: usize) -> Self {
+    pub(super) fn new(seed: u64, name: &str, piece: usize) -> Self {
         // FNV-1a.
         let hash = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         let start = name.bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, hash);
@@ -106,7 +106,7 @@ impl Random {
     }
 
     /// Uniform in [-1, 1).
-    pub(in crate::model) fn signed(&mut self) -> f32 {
+    pub(super) fn signed(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1_u32 << 23) as f32 - 1.0
     }
 

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Model;
-use super::synthetic::random_weights;
 use crate::error::{Error, Result};
-use crate::ggml::backend::Backend;
+use crate::ggml::backend::{Backend, Device};
 use crate::ggml::compute::Executor;
 use crate::ggml::tensor::Context;
 use crate::gguf::TensorType;
+use crate::model::Model;
+use crate::synthetic::random_weights;
 
 /// What was measured of the device that has the output head.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,62 +31,60 @@ const SIDE: usize = 4096;
 const READ_BYTES_CPU: usize = 1 << 28;
 const READ_BYTES_GPU: usize = 1 << 31;
 
-impl Model {
-    /// Measures the device of the output head, with `threads` threads if it is the CPU.
-    ///
-    /// # Errors
-    /// The device has no memory for the measurement (up to 2 GiB on a GPU).
-    pub fn measure_rates(&self, threads: usize) -> Result<DeviceRates> {
-        let (cpu, device) = (self.placement.cpu(), self.placement.output());
-        let mut backends = vec![device.backend(threads)?];
-        if device != cpu {
-            backends.push(cpu.backend(threads)?);
-        }
-        let backends: Arc<[Backend]> = backends.into();
-
-        let bytes = if device == cpu {
-            READ_BYTES_CPU
-        } else {
-            READ_BYTES_GPU
-        };
-        let rows = bytes / (SIDE * size_of::<f32>());
-        let read = Product {
-            ty: TensorType::F32,
-            rows,
-            tokens: 1,
-        };
-        let read = read.time(self, &backends)?;
-
-        let weight_type = self.main_type();
-        let tokens = self.hparams.canvas_length;
-        let product = Product {
-            ty: weight_type,
-            rows: SIDE,
-            tokens,
-        };
-        let product = product.time(self, &backends)?;
-        Ok(DeviceRates {
-            device: device.name(),
-            bandwidth: bytes as f64 / read.as_secs_f64(),
-            operations: (2 * SIDE * SIDE * tokens) as f64 / product.as_secs_f64(),
-            weight_type,
-        })
+/// Measures the device of a model's output head, with `threads` threads if it is the CPU.
+///
+/// # Errors
+/// The device has no memory for the measurement (up to 2 GiB on a GPU).
+pub fn device_rates(model: &Model, threads: usize) -> Result<DeviceRates> {
+    let (cpu, device) = (Device::cpu()?, model.output_device());
+    let mut backends = vec![device.backend(threads)?];
+    if device != cpu {
+        backends.push(cpu.backend(threads)?);
     }
+    let backends: Arc<[Backend]> = backends.into();
 
-    /// The type that most weights have.
-    fn main_type(&self) -> TensorType {
-        let bytes_of = |ty: &TensorType| -> usize {
-            let tensors = self.file.tensors().map(|(_, tensor)| tensor.info);
-            let same = tensors.filter(|info| info.ty == *ty);
-            same.map(|info| info.range.len()).sum()
-        };
-        let fits = |ty: &&TensorType| SIDE.is_multiple_of(ty.block_len());
-        let types = TensorType::ALL.iter().filter(fits);
-        types
-            .copied()
-            .max_by_key(bytes_of)
-            .unwrap_or(TensorType::F16)
-    }
+    let bytes = if device == cpu {
+        READ_BYTES_CPU
+    } else {
+        READ_BYTES_GPU
+    };
+    let rows = bytes / (SIDE * size_of::<f32>());
+    let read = Product {
+        ty: TensorType::F32,
+        rows,
+        tokens: 1,
+    };
+    let read = read.time(model, &backends)?;
+
+    let weight_type = main_type(model);
+    let tokens = model.hparams().canvas_length;
+    let product = Product {
+        ty: weight_type,
+        rows: SIDE,
+        tokens,
+    };
+    let product = product.time(model, &backends)?;
+    Ok(DeviceRates {
+        device: device.name(),
+        bandwidth: bytes as f64 / read.as_secs_f64(),
+        operations: (2 * SIDE * SIDE * tokens) as f64 / product.as_secs_f64(),
+        weight_type,
+    })
+}
+
+/// The type that most weights have.
+fn main_type(model: &Model) -> TensorType {
+    let bytes_of = |ty: &TensorType| -> usize {
+        let tensors = model.file().tensors().map(|(_, tensor)| tensor.info);
+        let same = tensors.filter(|info| info.ty == *ty);
+        same.map(|info| info.range.len()).sum()
+    };
+    let fits = |ty: &&TensorType| SIDE.is_multiple_of(ty.block_len());
+    let types = TensorType::ALL.iter().filter(fits);
+    types
+        .copied()
+        .max_by_key(bytes_of)
+        .unwrap_or(TensorType::F16)
 }
 
 /// A matrix `[SIDE, rows]` times `[SIDE, tokens]`.
@@ -103,13 +101,13 @@ impl Product {
         const NODES: usize = 8;
         const WHAT: &str = "measuring the device";
         const ADVICE: &str = "leave out --profile";
-        let device = model.placement.output();
+        let device = model.output_device();
         let matrices = Context::new(1)?;
         let matrix = matrices.tensor(self.ty, &[SIDE, self.rows], "matrix")?;
         // Where the weights of this type lie: rearranged, if that makes products faster.
-        let memory = model.weights.memory_of(self.ty);
-        let memory =
-            memory.filter(|_| self.ty != TensorType::F32 && device == model.placement.cpu());
+        let memory = model.memory_of(self.ty);
+        let on_cpu = device == Device::cpu()?;
+        let memory = memory.filter(|_| self.ty != TensorType::F32 && on_cpu);
         let memory = memory.unwrap_or(device.buffer_type());
         matrices.allocate(memory, WHAT, ADVICE)?.mark_weights();
         matrix.write(0, &random_weights(self.ty, SIDE * self.rows))?;

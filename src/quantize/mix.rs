@@ -1,13 +1,13 @@
 //! Which tensor gets which type: the mixtures of llama.cpp's quantizer, for a mixture-of-experts
-//! Gemma 4 backbone, which are those of the public DiffusionGemma files.
+//! Gemma 4 shape, which are those of the public DiffusionGemma files.
 
 use std::str::FromStr;
 
 use regex::Regex;
 
-use super::tensors::{Expected, TOKEN_EMBD, TensorUse};
 use crate::gguf::TensorType;
 use crate::gguf::tensor_type::find_by_name;
+use crate::model::tensors::{Expected, TOKEN_EMBD, TensorUse};
 
 macro_rules! file_types {
     ($($(#[$doc:meta])* $variant:ident = $id:literal, $name:literal, $ty:ident;)*) => {
@@ -103,7 +103,7 @@ pub struct Mix {
 
 /// What a mixture depends on besides the tensors.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Backbone {
+pub(crate) struct MixShape {
     pub(crate) n_layers: usize,
     pub(crate) n_experts: usize,
     /// Whether there is an importance matrix.
@@ -125,11 +125,7 @@ impl Mix {
 
     /// The types of all tensors of a model, listed layer by layer; `None` leaves one as it is:
     /// routers, norms and scales, which are small and sensitive.
-    pub(crate) fn types(
-        &self,
-        tensors: &[Expected],
-        backbone: &Backbone,
-    ) -> Vec<Option<TensorType>> {
+    pub(crate) fn types(&self, tensors: &[Expected], shape: &MixShape) -> Vec<Option<TensorType>> {
         let is = |tensor: &Expected, stem: &str| stem_of(&tensor.name) == stem;
         let tied = !tensors.iter().any(|tensor| is(tensor, "output"));
         let values = tensors.iter().filter(|t| is(t, "attn_v")).count();
@@ -158,7 +154,7 @@ impl Mix {
                     } else if is_output {
                         output_type(base, tensor.shape[0])
                     } else {
-                        self.layer_type(tensor, (rank, values), backbone)
+                        self.layer_type(tensor, (rank, values), shape)
                     }
                 });
                 Some(ty.for_rows_of(tensor.shape[0]))
@@ -172,22 +168,20 @@ impl Mix {
         &self,
         tensor: &Expected,
         (rank, values): (usize, usize),
-        backbone: &Backbone,
+        shape: &MixShape,
     ) -> TensorType {
         let base = self.file_type.tensor_type();
         let mixed = matches!(self.file_type, FileType::Q4_K_M | FileType::Q5_K_M);
         let layer = tensor.layer.unwrap_or_default();
         // Models of eight experts are special: their attention is small beside the experts.
-        let eight = backbone.n_experts == 8;
+        let eight = shape.n_experts == 8;
         match stem_of(&tensor.name) {
             "attn_k" | "attn_v" if eight => TensorType::Q8_0,
             "attn_output" if eight && self.file_type == FileType::Q4_K_M => TensorType::Q5_K,
             "attn_v" if mixed && is_sensitive(rank, values) => TensorType::Q6_K,
             "ffn_down" | "ffn_down_exps" => match self.file_type {
-                _ if mixed && is_sensitive(layer, backbone.n_layers) => TensorType::Q6_K,
-                FileType::Q4_0 if backbone.weighted && layer < backbone.n_layers / 8 => {
-                    TensorType::Q4_1
-                }
+                _ if mixed && is_sensitive(layer, shape.n_layers) => TensorType::Q6_K,
+                FileType::Q4_0 if shape.weighted && layer < shape.n_layers / 8 => TensorType::Q4_1,
                 _ => base,
             },
             _ => base,
@@ -219,8 +213,8 @@ const fn output_type(base: TensorType, row_len: usize) -> TensorType {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::synthetic::Geometry;
     use crate::model::tensors::TensorTable;
+    use crate::synthetic::Geometry;
 
     fn tensors(geometry: &Geometry) -> Vec<Expected> {
         let has = |name: &str| name != "output.weight" && !name.contains("attn_v");
@@ -233,12 +227,12 @@ mod tests {
         weighted: bool,
     ) -> Vec<(Expected, Option<TensorType>)> {
         let tensors = tensors(geometry);
-        let backbone = Backbone {
+        let shape = MixShape {
             n_layers: geometry.n_layers,
             n_experts: geometry.n_experts,
             weighted,
         };
-        let types = mix.types(&tensors, &backbone);
+        let types = mix.types(&tensors, &shape);
         tensors.into_iter().zip(types).collect()
     }
 

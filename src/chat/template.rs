@@ -1,101 +1,18 @@
-//! Messages into a prompt, by the Jinja chat template that a model file carries.
+//! The Jinja chat template that a model file carries.
 //!
 //! Templates are written for Hugging Face's `apply_chat_template`; this is that environment: its
 //! whitespace rules, Python's string and dict methods, `tojson` as `json.dumps` writes it,
 //! `raise_exception`, `strftime_now`, `break`, `continue` and `generation`.
 
-pub(crate) mod control;
-mod functions;
-mod tags;
-
-use std::fmt;
-
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, Value, context};
 use minijinja_contrib::pycompat::unknown_method_callback;
-use serde::de::{self, Deserializer, SeqAccess, Visitor};
-use serde::{Deserialize, Serialize};
 
+use super::functions::add_to as add_functions;
+use super::message::Message;
+use super::tags::without_generation;
 use crate::error::{Error, Result};
-
-/// Who says a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Instructions for the whole conversation.
-    System,
-    /// Instructions of the application; most templates treat it as [`System`](Self::System).
-    Developer,
-    /// The person.
-    User,
-    /// The model.
-    #[serde(alias = "model")]
-    Assistant,
-    /// The result of a tool call.
-    Tool,
-}
-
-/// One message of a conversation, as in the JSON of OpenAI-compatible APIs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Message {
-    /// Who says it.
-    pub role: Role,
-    /// The text. JSON may also have a list of `{"type": "text", "text": …}`, whose texts are
-    /// joined, because not every template can take a list; or null, which is the empty text.
-    #[serde(default, deserialize_with = "text_content")]
-    pub content: String,
-    /// Everything else that a template may read: `name`, `tool_calls`, `reasoning_content` ….
-    #[serde(flatten)]
-    pub extra: serde_json::Map<String, serde_json::Value>,
-}
-
-impl Message {
-    /// A message with nothing but text.
-    pub fn new(role: Role, content: impl Into<String>) -> Self {
-        Self {
-            role,
-            content: content.into(),
-            extra: serde_json::Map::new(),
-        }
-    }
-}
-
-fn text_content<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(tag = "type", rename_all = "lowercase")]
-    enum Part {
-        Text { text: String },
-    }
-
-    struct Content;
-
-    impl<'de> Visitor<'de> for Content {
-        type Value = String;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a string, a list of text parts, or null")
-        }
-
-        fn visit_str<E: de::Error>(self, text: &str) -> Result<String, E> {
-            Ok(text.to_owned())
-        }
-
-        fn visit_unit<E: de::Error>(self) -> Result<String, E> {
-            Ok(String::new())
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<String, A::Error> {
-            let mut joined = String::new();
-            while let Some(Part::Text { text }) = parts.next_element()? {
-                joined.push_str(&text);
-            }
-            Ok(joined)
-        }
-    }
-
-    deserializer.deserialize_any(Content)
-}
 
 /// What a template gets besides the messages.
 #[derive(Debug, Clone, Default)]
@@ -146,9 +63,9 @@ impl ChatTemplate {
         environment.set_syntax(syntax);
         environment.set_fuel(Some(FUEL));
         environment.set_unknown_method_callback(unknown_method_callback);
-        functions::add_to(&mut environment);
+        add_functions(&mut environment);
         environment
-            .add_template_owned(NAME, tags::without_generation(source).into_owned())
+            .add_template_owned(NAME, without_generation(source).into_owned())
             .map_err(template_error)?;
         Ok(Self { environment })
     }
@@ -204,6 +121,7 @@ fn template_error(error: minijinja::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Role;
     use super::*;
     use serde_json::json;
 

@@ -39,7 +39,7 @@ const CHAT_TEMPLATE: &str = "{{ bos_token }}{% for message in messages %}\
     {{ '<|turn>' + ('model' if message.role == 'assistant' else message.role) + '\n' + message.content + '<turn|>\n' }}\
     {% endfor %}{% if add_generation_prompt %}{{ '<|turn>model\n' }}{% endif %}";
 
-pub(in crate::model) fn set_tokenizer(writer: &mut GgufWriter, vocab_size: usize) {
+pub(super) fn set_tokenizer(writer: &mut GgufWriter, vocab_size: usize) {
     const NORMAL: i32 = 1;
     const CONTROL: i32 = 3;
     const BYTE: i32 = 6;

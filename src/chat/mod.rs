@@ -1,0 +1,12 @@
+//! Messages into a prompt, by the Jinja chat template that a model file carries, and thoughts apart
+//! from answers.
+
+pub(crate) mod control;
+mod functions;
+mod message;
+mod tags;
+mod template;
+pub mod thinking;
+
+pub use message::{Message, Role};
+pub use template::{ChatTemplate, RenderOptions};

@@ -1,0 +1,48 @@
+//! The metadata of a quantized file.
+
+use super::params::QuantizeParams;
+use crate::gguf::writer::GgufWriter;
+use crate::gguf::{TensorType, keys};
+use crate::model::file::ModelFile;
+use crate::model::hparams::{ARCHITECTURE, Hparams, embedding_scale};
+use crate::sys;
+
+/// Copies the metadata, without what describes the parts of a split model, and adds what describes
+/// the quantization. `embedding` is the type that the embedding gets.
+pub(super) fn set_metadata(
+    writer: &mut GgufWriter,
+    file: &ModelFile,
+    hparams: &Hparams,
+    params: &QuantizeParams,
+    embedding: Option<TensorType>,
+) {
+    for (key, value) in file.metadata().metadata() {
+        if !key.starts_with(keys::SPLIT) {
+            writer.set(key, value);
+        }
+    }
+    writer.set(keys::FILE_TYPE, params.mix.file_type.id());
+    writer.set(keys::QUANTIZATION_VERSION, sys::GGML_QNT_VERSION);
+    // Without this key, the type of the embedding tells what the checkpoint's factor was.
+    let implied = embedding.map(|ty| embedding_scale(hparams.d, ty));
+    if implied != Some(hparams.embedding_scale) {
+        writer.set(
+            format!("{ARCHITECTURE}.embedding_scale"),
+            hparams.embedding_scale,
+        );
+    }
+    if let Some(importance) = &params.importance {
+        // Without its directory, which is nobody's business.
+        if let Some(name) = importance.path().file_name() {
+            let name = name.to_string_lossy();
+            writer.set("quantize.imatrix.file", name.as_ref());
+        }
+        if let Some(dataset) = importance.dataset() {
+            writer.set("quantize.imatrix.dataset", dataset);
+        }
+        writer.set("quantize.imatrix.entries_count", importance.len() as u32);
+        if let Some(chunks) = importance.chunks() {
+            writer.set("quantize.imatrix.chunks_count", chunks);
+        }
+    }
+}

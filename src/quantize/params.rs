@@ -1,0 +1,60 @@
+//! What a caller asks of the quantizer.
+
+use super::imatrix::ImportanceMatrix;
+use super::mix::{FileType, Mix};
+use crate::error::{Error, Result};
+use crate::gguf::TensorType;
+
+/// What shall become of a model.
+#[derive(Clone, Debug)]
+pub struct QuantizeParams {
+    /// The types.
+    pub mix: Mix,
+    /// Take matrices that are quantized already, which adds their errors to the new ones. Without
+    /// it they may only go back to F32.
+    pub allow_requantize: bool,
+    /// What weighs the errors of the columns.
+    pub importance: Option<ImportanceMatrix>,
+    /// Threads; `None` is one for each core.
+    pub threads: Option<usize>,
+}
+
+impl QuantizeParams {
+    /// llama.cpp's mixture for a type of file, without an importance matrix.
+    pub const fn new(file_type: FileType) -> Self {
+        Self {
+            mix: Mix::of(file_type),
+            allow_requantize: false,
+            importance: None,
+            threads: None,
+        }
+    }
+}
+
+/// What errors call the parameters, which are also flags.
+pub(super) const TENSOR_TYPE: &str = "tensor type (--tensor-type)";
+const OUTPUT_TYPE: &str = "type of the output head (--output-tensor-type)";
+const EMBEDDING_TYPE: &str = "type of the embedding (--token-embedding-type)";
+
+pub(super) fn check_params(params: &QuantizeParams) -> Result<()> {
+    if params
+        .threads
+        .is_some_and(|threads| !(1..=512).contains(&threads))
+    {
+        return Err(Error::parameter("threads (-t)", "use 1 to 512"));
+    }
+    let mix = &params.mix;
+    let overrides = mix.overrides.iter().map(|o| (TENSOR_TYPE, Some(o.ty)));
+    let others = [(OUTPUT_TYPE, mix.output), (EMBEDDING_TYPE, mix.embedding)];
+    for (parameter, ty) in others.into_iter().chain(overrides) {
+        if let Some(ty) = ty.filter(|ty| !ty.is_quantizable()) {
+            let types = TensorType::ALL.iter().filter(|ty| ty.is_quantizable());
+            let names: Vec<_> = types.map(|ty| ty.name()).collect();
+            return Err(Error::parameter(
+                parameter,
+                format!("{ty} is not supported, use one of {}", names.join(", ")),
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,200 @@
+//! What a quantized file will hold.
+
+use std::path::Path;
+
+use super::metadata::set_metadata;
+use super::mix::{MixShape, TypeOverride};
+use super::params::{QuantizeParams, TENSOR_TYPE, check_params};
+use crate::error::{Error, Result};
+use crate::gguf::writer::GgufWriter;
+use crate::gguf::{TensorType, keys};
+use crate::model::file::ModelFile;
+use crate::model::hparams::{ARCHITECTURE, Hparams};
+use crate::model::tensors::{Expected, TOKEN_EMBD, TensorTable, TensorUse};
+
+/// What a file will hold of a tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedTensor {
+    /// Its name.
+    pub name: String,
+    /// Elements in each dimension, row length first.
+    pub shape: [usize; 4],
+    /// The type that it has.
+    pub from: TensorType,
+    /// The type that it gets.
+    pub to: TensorType,
+}
+
+impl PlannedTensor {
+    fn bytes_in(&self, ty: TensorType) -> usize {
+        let rows: usize = self.shape[1..].iter().product();
+        ty.row_bytes(self.shape[0]).map_or(0, |bytes| bytes * rows)
+    }
+}
+
+/// A model and the types that its tensors shall get.
+#[derive(Debug)]
+pub struct Plan {
+    pub(super) file: ModelFile,
+    pub(super) params: QuantizeParams,
+    tensors: Vec<PlannedTensor>,
+    pub(super) writer: GgufWriter,
+}
+
+impl Plan {
+    /// Opens a model, all parts of a split one, and decides on the types.
+    ///
+    /// # Errors
+    /// The file is no model of architecture `diffusion-gemma`; it is quantized already and
+    /// `allow_requantize` is not set; an override matches no matrix or asks for a type that nothing
+    /// can be quantized to; the importance matrix is one of another model.
+    pub fn new(input: &Path, params: QuantizeParams) -> Result<Self> {
+        check_params(&params)?;
+        let file = ModelFile::open(input)?;
+        check_architecture(&file)?;
+        let hparams = Hparams::from_file(&file)?;
+        // What it gives is not needed here: every tensor is there and has its shape.
+        TensorTable::locate(&file, &hparams)?;
+        let expected = TensorTable::expected(&hparams, |name| file.tensor(name).is_some());
+        let expected = expected.into_vec();
+        for TypeOverride { pattern, .. } in &params.mix.overrides {
+            let matches = |t: &Expected| t.usage == TensorUse::Matrix && pattern.is_match(&t.name);
+            if !expected.iter().any(matches) {
+                return Err(Error::parameter(
+                    TENSOR_TYPE,
+                    format!("'{pattern}' matches none of the model's matrices"),
+                ));
+            }
+        }
+        let shape = MixShape {
+            n_layers: hparams.layers.len(),
+            n_experts: hparams.n_experts,
+            weighted: params.importance.is_some(),
+        };
+        let types = params.mix.types(&expected, &shape);
+        let tensors: Vec<_> = file
+            .tensors()
+            .map(|(_, tensor)| {
+                let info = tensor.info;
+                // Tensors that nothing here knows stay as they are.
+                let at = expected.iter().position(|e| e.name == info.name);
+                PlannedTensor {
+                    name: info.name.clone(),
+                    shape: info.shape,
+                    from: info.ty,
+                    to: at.and_then(|at| types[at]).unwrap_or(info.ty),
+                }
+            })
+            .collect();
+        let embedding = tensors.iter().find(|tensor| tensor.name == TOKEN_EMBD);
+        let embedding = embedding.map(|tensor| tensor.to);
+        let mut writer = GgufWriter::new();
+        set_metadata(&mut writer, &file, &hparams, &params, embedding);
+        for tensor in &tensors {
+            writer.tensor(&tensor.name, file_shape(&tensor.shape), tensor.to);
+        }
+        let plan = Self {
+            file,
+            params,
+            tensors,
+            writer,
+        };
+        plan.check_sources()?;
+        plan.check_importance()?;
+        Ok(plan)
+    }
+
+    /// The tensors, in the order of the file.
+    pub fn tensors(&self) -> &[PlannedTensor] {
+        &self.tensors
+    }
+
+    /// Bytes of the tensors' data, as it is and as it will be.
+    pub fn bytes(&self) -> (usize, usize) {
+        let sum = |ty: fn(&PlannedTensor) -> TensorType| {
+            let bytes = self.tensors.iter().map(|t| t.bytes_in(ty(t)));
+            bytes.sum()
+        };
+        (sum(|t| t.from), sum(|t| t.to))
+    }
+
+    /// Number of weights.
+    pub fn elements(&self) -> usize {
+        let elements = self
+            .tensors
+            .iter()
+            .map(|t| t.shape.iter().product::<usize>());
+        elements.sum()
+    }
+
+    /// Quantized tensors lose again when they are quantized once more.
+    fn check_sources(&self) -> Result<()> {
+        let loses =
+            |t: &&PlannedTensor| t.from != t.to && t.from.is_quantized() && t.to != TensorType::F32;
+        match self.tensors.iter().find(loses) {
+            Some(tensor) if !self.params.allow_requantize => {
+                let problem = format!(
+                    "is quantized already ({}): start from a file in F32, F16 or BF16, or accept \
+                     the loss with --allow-requantize",
+                    tensor.from
+                );
+                Err(self.file.tensor_error(&tensor.name, problem))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Every entry that the model has a tensor for must fit it, and there must be some.
+    fn check_importance(&self) -> Result<()> {
+        let Some(importance) = &self.params.importance else {
+            return Ok(());
+        };
+        let (mut found, mut missing) = (0, Vec::new());
+        for tensor in &self.tensors {
+            let weights = importance.weights(&tensor.name, &tensor.shape)?;
+            if weights.is_some() {
+                found += 1;
+            } else if tensor.from != tensor.to && tensor.to.is_quantized() {
+                missing.push(tensor.name.as_str());
+            }
+        }
+        if found == 0 {
+            return Err(Error::Gguf {
+                path: importance.path().to_owned(),
+                problem: format!(
+                    "none of the {} tensors of this importance matrix is one of the model's",
+                    importance.len()
+                ),
+            });
+        }
+        if !missing.is_empty() {
+            tracing::warn!(
+                "the importance matrix lacks {} tensors, whose columns count alike: {}",
+                missing.len(),
+                missing.join(", ")
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Says more than the loader would: the other architectures have a quantizer.
+fn check_architecture(file: &ModelFile) -> Result<()> {
+    let found: &str = file.metadata().require(keys::ARCHITECTURE)?;
+    if found == ARCHITECTURE {
+        return Ok(());
+    }
+    Err(file.metadata().metadata_error(
+        keys::ARCHITECTURE,
+        format!(
+            "'{found}' is not quantized here, only '{ARCHITECTURE}' is: use llama.cpp's \
+             llama-quantize for the architectures that it knows"
+        ),
+    ))
+}
+
+/// A shape without the ones at its end, as files have it.
+fn file_shape(shape: &[usize; 4]) -> &[usize] {
+    let ones = shape.iter().rev().take_while(|&&n| n == 1).count();
+    &shape[..(shape.len() - ones).max(1)]
+}
