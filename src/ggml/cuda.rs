@@ -213,6 +213,7 @@ mod tests {
                         sampled,
                         entropy,
                         scale,
+                        margin,
                         ..
                     } = want;
                     assert_eq!(plane(0) as usize, argmax, "vocab {vocab} spread {spread}");
@@ -222,9 +223,12 @@ mod tests {
                     for (got, want) in got.iter().zip(&weights) {
                         assert!((got - want).abs() <= 2e-6 * want, "{got} {want}");
                     }
+                    assert!((plane(7) - margin).abs() < 2e-6, "{} {margin}", plane(7));
                     // Next to the edge between two tokens rounding may decide.
                     let drawn = plane(1) as usize;
                     assert!(drawn < vocab);
+                    let probability = weights[drawn] * scale;
+                    assert!((plane(6) - probability).abs() <= 4e-6 * probability);
                     if drawn != sampled {
                         let between = drawn.min(sampled) + 1..drawn.max(sampled);
                         let apart: f32 = weights[between].iter().sum();

@@ -24,7 +24,7 @@ const STRETCH: usize = 512;
 /// with an F16 matrix loses none but the smallest (below 2e-12 of the greatest).
 pub(crate) const WEIGHT_SCALE: f32 = 32768.0;
 /// Values that a draw yields per position beside the weights: see [`Context::draw`].
-pub(crate) const DRAW_PLANES: usize = 6;
+pub(crate) const DRAW_PLANES: usize = 8;
 /// A sparse mixture drops tokens that together have at most this probability: no more than what
 /// the rounding of a dense sum in F32 loses.
 pub(crate) const MAX_DROPPED_MASS: f32 = 1e-6;
@@ -54,12 +54,13 @@ impl Context {
     /// `softmax(cap * tanh(logits / cap) / temperature)` of every position.
     ///
     /// `uniforms` F32 `[positions]`; `scalars` F32 `[2]` are temperature and cap; `into` is F32
-    /// of `vocab * positions + 6 * positions` elements: first the unnormalised probabilities
+    /// of `vocab * positions + 8 * positions` elements: first the unnormalised probabilities
     /// `[vocab, positions]` (the greatest of a row is [`WEIGHT_SCALE`]), then planes of
     /// `[positions]`: the most likely token, the drawn token (the first whose cumulated
     /// probability exceeds `uniform * total`), the entropy in nats, the factor that normalises
-    /// the row, and how many tokens a [sparse mixture](Self::sparse_mixture) keeps and what mass
-    /// it drops. Tokens are stored as numbers; the caller sees to `vocab < 2^24`. CPU only.
+    /// the row, how many tokens a [sparse mixture](Self::sparse_mixture) keeps and what mass it
+    /// drops, the probability of the drawn token, and that of the most likely token less that of
+    /// the second. Tokens are stored as numbers; the caller sees to `vocab < 2^24`. CPU only.
     pub(crate) fn draw(
         &self,
         into: &Tensor,
@@ -289,6 +290,8 @@ unsafe extern "C" fn draw_kernel(
                 drawn.scale,
                 drawn.kept as f32,
                 drawn.dropped,
+                drawn.probability,
+                drawn.margin,
             ];
             for (plane, value) in values.into_iter().enumerate() {
                 *planes.add(plane * positions + p) = value;
@@ -362,6 +365,10 @@ pub(super) struct RowDraw {
     kept: usize,
     /// The probability of the others.
     dropped: f32,
+    /// That of the drawn token.
+    pub(super) probability: f32,
+    /// The probability of the most likely token, less that of the second.
+    pub(super) margin: f32,
 }
 
 /// Turns one row of logits into weights and draws from them; `sums` has an element per stretch.
@@ -378,16 +385,24 @@ fn draw_row(
     cap: f32,
     uniform: f32,
 ) -> RowDraw {
-    // Scores, and the greatest of them.
+    // Scores, and the two greatest of them.
     let mut best = [f32::NEG_INFINITY; LANES];
+    let mut next = [f32::NEG_INFINITY; LANES];
     let gain = cap / temperature;
     for (x, z) in logits.chunks(LANES).zip(weights.chunks_mut(LANES)) {
-        for ((x, z), best) in x.iter().zip(z).zip(&mut best) {
+        let lanes = best.iter_mut().zip(&mut next);
+        for ((x, z), (best, next)) in x.iter().zip(z).zip(lanes) {
             *z = gain * tanh(x / cap);
+            let lower = if *z > *best { *best } else { *z };
+            *next = if lower > *next { lower } else { *next };
             *best = if *z > *best { *z } else { *best };
         }
     }
-    let top = best.into_iter().fold(f32::NEG_INFINITY, f32::max);
+    let (mut top, mut second) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
+    for (best, next) in best.into_iter().zip(next) {
+        second = second.max(next).max(top.min(best));
+        top = top.max(best);
+    }
     // A score that is not a number leaves no argmax: the entropy below then is not a number either.
     let argmax = weights.iter().position(|&z| z == top).unwrap_or(0);
 
@@ -456,6 +471,9 @@ fn draw_row(
         scale: (1.0 / (f64::from(WEIGHT_SCALE) * total)) as f32,
         kept: kept.iter().sum::<u32>() as usize,
         dropped: (dropped / total) as f32,
+        probability: (f64::from(weights[sampled]) / (f64::from(WEIGHT_SCALE) * total)) as f32,
+        // The greatest weight is 1.
+        margin: ((1.0 - f64::from(exp(second - top))) / total) as f32,
     }
 }
 
@@ -573,6 +591,16 @@ mod tests {
                 assert_eq!(got.kept, kept);
                 assert!(got.dropped <= MAX_DROPPED_MASS);
                 assert!((1.0 - mass - f64::from(got.dropped)).abs() < 1e-5);
+                let mut sorted = p.clone();
+                sorted.sort_by(f64::total_cmp);
+                let second = sorted.iter().rev().nth(1).unwrap_or(&0.0);
+                let margin = p[argmax] - second;
+                assert!(
+                    (f64::from(got.margin) - margin).abs() < tolerance,
+                    "{margin}"
+                );
+                let drawn = p[got.sampled];
+                assert!((f64::from(got.probability) - drawn).abs() < tolerance * drawn + 1e-12);
                 // Next to the edge of a token's stretch of the distribution rounding may decide.
                 let edge: f64 = p[..sampled].iter().sum();
                 if (f64::from(u) - edge).abs() > 1e-5
@@ -590,6 +618,8 @@ mod tests {
         let flat = draw(1.0, 0.0);
         assert_eq!((flat.argmax, flat.sampled), (0, 0));
         assert!((flat.entropy - 40_f32.ln()).abs() < 1e-5);
+        assert_eq!(flat.margin, 0.0);
+        assert!((flat.probability - 1.0 / 40.0).abs() < 1e-8);
         assert_eq!(draw(1.0, 1.0 - f32::EPSILON / 2.0).sampled, 39);
         // Whatever bits a NaN carries: those of erased memory turned into numbers once.
         for bits in [f32::NAN.to_bits(), 0xffff_ffff, 0x7f80_0001] {

@@ -153,6 +153,10 @@ pub(crate) enum DrawPlane {
     Kept,
     /// The probability of the tokens that it drops.
     Dropped,
+    /// The probability of the drawn token.
+    Probability,
+    /// The probability of the most likely token, less that of the second.
+    Margin,
 }
 
 /// How the nodes are chosen.
@@ -189,9 +193,9 @@ pub(crate) struct Network<'a> {
 /// Room for the nodes of any graph of this model over so many sequences.
 pub(crate) fn capacity(hparams: &Hparams, sequences: usize) -> usize {
     // A layer makes at most 74 nodes, two for each of its experts' sums, and 20 for the attention
-    // of each further sequence. A draw takes up to 40.
+    // of each further sequence. A draw takes up to 70.
     let per_layer = 96 + 2 * hparams.n_experts_used + 24 * (sequences - 1);
-    192 + 64 * sequences + hparams.layers.len() * per_layer
+    192 + 96 * sequences + hparams.layers.len() * per_layer
 }
 
 impl Network<'_> {
@@ -285,7 +289,8 @@ impl Network<'_> {
             self.graph.add(&ctx.copy(value, &at)?);
             Ok(())
         };
-        store(&ctx.argmax(&z)?, DrawPlane::Argmax)?;
+        let argmax = ctx.argmax(&z)?;
+        store(&argmax, DrawPlane::Argmax)?;
         // A probability of zero would make the logarithm infinite; its share of the entropy is zero.
         // Clamping works in place, on a copy.
         let log_p = ctx.log(&ctx.clamp(&ctx.scale(&p, 1.0)?, f32::MIN_POSITIVE, 1.0)?)?;
@@ -307,6 +312,10 @@ impl Network<'_> {
             (vocab - 1) as f32,
         )?;
         store(&sampled, DrawPlane::Sampled)?;
+        let drawn = ctx.tensor(TensorType::I32, &[1, canvas], "drawn")?;
+        let drawn = ctx.copy(&sampled, &drawn)?;
+        store(&self.probability_of(&p, &drawn)?, DrawPlane::Probability)?;
+        store(&self.margin(&p, &z, &argmax)?, DrawPlane::Margin)?;
         let weights = ctx.scale(&p, WEIGHT_SCALE)?;
         self.graph
             .add(&ctx.copy(&weights, &state.weights(ctx, hp)?)?);
@@ -316,6 +325,34 @@ impl Network<'_> {
         // Sparse mixtures run on the CPU alone.
         store(&constant(vocab as f32)?, DrawPlane::Kept)?;
         store(&constant(0.0)?, DrawPlane::Dropped)
+    }
+
+    /// Of the probabilities `p [vocab, canvas]` those of one token, I32, per position: `[1, canvas]`.
+    fn probability_of(&self, p: &Tensor, token: &Tensor) -> Result<Tensor> {
+        let ctx = self.ctx();
+        let [vocab, canvas, ..] = p.ne();
+        let rows = ctx.reshape(p, &[1, vocab, canvas])?;
+        let found = ctx.get_rows(&rows, &ctx.reshape(token, &[1, canvas])?)?;
+        ctx.reshape(&found, &[1, canvas])
+    }
+
+    /// The greatest probability less the second, `[1, canvas]`, of `p` with the scores `z` (both
+    /// `[vocab, canvas]`), where `argmax` is.
+    fn margin(&self, p: &Tensor, z: &Tensor, argmax: &Tensor) -> Result<Tensor> {
+        let ctx = self.ctx();
+        let [vocab, canvas, ..] = z.ne();
+        // 1 below the greatest score, 0 where it is.
+        let scores = ctx.reshape(z, &[1, vocab, canvas])?;
+        let top = ctx.get_rows(&scores, &ctx.reshape(argmax, &[1, canvas])?)?;
+        let top = ctx.reshape(&top, &[1, canvas])?;
+        let lower = ctx.step(&ctx.scale(&ctx.sub(z, &top)?, -1.0)?)?;
+        let others = ctx.mul(p, &lower)?;
+        let second = self.probability_of(p, &ctx.argmax(&others)?)?;
+        let margin = ctx.sub(&self.probability_of(p, argmax)?, &second)?;
+        // Where several have the greatest score, the margin is 0.
+        let equals = ctx.scale_bias(&ctx.sum_rows(&lower)?, -1.0, vocab as f32)?;
+        let is_alone = ctx.step(&ctx.scale_bias(&equals, -1.0, 1.5)?)?;
+        ctx.mul(&margin, &is_alone)
     }
 
     fn ctx(&self) -> &Context {

@@ -42,7 +42,7 @@ int main() {
     const auto scalars  = read_values<float>(2);
     const auto uniforms = read_values<float>(positions);
     const auto logits   = read_values<float>((size_t) vocab * positions);
-    std::vector<float> draws((size_t) (vocab + 6) * positions, -1.0f);
+    std::vector<float> draws((size_t) (vocab + 8) * positions, -1.0f);
     gridDim.x = positions;
     for (blockIdx.x = 0; blockIdx.x < positions; blockIdx.x++) {
         std::vector<std::thread> block;

@@ -68,6 +68,7 @@ static __device__ T draw_reduce(T * shared, T value, Combine combine) {
 struct draw_best {
     float score;
     int   token;
+    float second; // the next greatest score
 };
 
 // One block of THREADS (a power of two, at least a warp) draws one position; see
@@ -89,15 +90,21 @@ static __global__ void __launch_bounds__(THREADS) draw_kernel(
     float * planes  = draws + (int64_t) positions * vocab + position;
 
     // The most likely token, the first of equals.
-    draw_best best = {-INFINITY, INT32_MAX};
+    draw_best best = {-INFINITY, INT32_MAX, -INFINITY};
     for (int i = t; i < vocab; i += THREADS) {
         const float z = gain * draw_tanh(x[i] / cap);
         if (z > best.score) {
-            best = {z, i};
+            best = {z, i, best.score};
+        } else if (z > best.second) {
+            best.second = z;
         }
     }
     best = draw_reduce<THREADS>(bests, best, [](draw_best a, draw_best b) {
-        return b.score > a.score || (b.score == a.score && b.token < a.token) ? b : a;
+        const bool  later = b.score > a.score || (b.score == a.score && b.token < a.token);
+        draw_best   winner = later ? b : a;
+        const float loser = later ? a.score : b.score;
+        winner.second = loser > winner.second ? loser : winner.second;
+        return winner;
     });
     const float top = best.score;
 
@@ -187,5 +194,7 @@ static __global__ void __launch_bounds__(THREADS) draw_kernel(
         planes[3 * positions] = (float) (1.0 / (DRAW_WEIGHT_SCALE * total));
         planes[4 * positions] = (float) vocab; // sparse mixtures run on the CPU alone
         planes[5 * positions] = 0.0f;
+        planes[6 * positions] = (float) ((double) weights[sampled] / (DRAW_WEIGHT_SCALE * total));
+        planes[7 * positions] = (float) ((1.0 - (double) draw_exp(best.second - top)) / total);
     }
 }
