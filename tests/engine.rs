@@ -1,10 +1,14 @@
 //! What the engine promises beside right numbers: graphs built once, little traffic, a cache that
 //! is never filled twice, results that depend on nothing but seed and prompt, and clear refusals.
 
+mod common;
+
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
+use common::replay::relative_error;
+use common::steps::{first_logits, prompt, step, step_at};
 use llama_diffusion::diffusion::{Denoiser, StepInput, StepOutput};
 use llama_diffusion::gguf::TensorType;
 use llama_diffusion::model::{DenoiserParams, SequenceDenoiser};
@@ -30,10 +34,6 @@ static TINY: LazyLock<Arc<Model>> = LazyLock::new(|| {
     let path = file("tiny.gguf", &Geometry::tiny(), TensorType::F32);
     Arc::new(load(&path, &ModelParams::default()))
 });
-
-fn prompt(n: usize) -> Vec<Token> {
-    (0..n).map(|i| (5 + i * 17 % 300) as Token).collect()
-}
 
 /// Tests run side by side: more threads than cores would wait for each other.
 fn settings() -> SessionParams {
@@ -76,49 +76,6 @@ fn tokens(session: &mut Session, prompt: &[Token], canvases: usize) -> Vec<Token
         .iter()
         .flat_map(|c| c.tokens.clone())
         .collect()
-}
-
-fn relative_error(ours: &[f32], reference: &[f32]) -> f32 {
-    let norm = |v: &mut dyn Iterator<Item = f32>| v.map(|x| x * x).sum::<f32>().sqrt();
-    norm(&mut ours.iter().zip(reference).map(|(a, b)| a - b)) / norm(&mut reference.iter().copied())
-}
-
-/// Logits of the first step behind a prompt.
-fn first_logits(session: &mut Session, tokens: &[Token]) -> Vec<f32> {
-    session.prefill(tokens).unwrap();
-    let denoiser = session.denoiser();
-    denoiser.begin_canvas().unwrap();
-    step(denoiser);
-    denoiser.logits().unwrap()
-}
-
-/// One step over a fixed canvas: argmax, draws and entropies.
-fn step(denoiser: &mut SequenceDenoiser) -> (Vec<Token>, Vec<Token>, Vec<f32>) {
-    step_at(denoiser, 0.7)
-}
-
-fn step_at(
-    denoiser: &mut SequenceDenoiser,
-    temperature: f32,
-) -> (Vec<Token>, Vec<Token>, Vec<f32>) {
-    let n = denoiser.canvas_len();
-    let canvas = prompt(n);
-    let uniforms: Vec<f32> = (0..n).map(|i| (i as f32 + 0.5) / n as f32).collect();
-    let (mut argmax, mut sampled, mut entropy) = (vec![0; n], vec![0; n], vec![0.0; n]);
-    let input = StepInput {
-        canvas: &canvas,
-        temperature,
-        uniforms: &uniforms,
-        selection: None,
-    };
-    let output = StepOutput {
-        argmax: &mut argmax,
-        sampled: &mut sampled,
-        entropy: &mut entropy,
-        likelihood: None,
-    };
-    denoiser.step(input, output).unwrap();
-    (argmax, sampled, entropy)
 }
 
 #[test]
@@ -223,8 +180,8 @@ fn an_earlier_branch_is_taken_up_only_if_the_sliding_layers_still_hold_it() {
         branch.extend([1, 2, 3, 4]);
         let mut cold = session(&params);
         let error = relative_error(
-            &first_logits(&mut warm, &branch),
-            &first_logits(&mut cold, &branch),
+            &first_logits(&mut warm, &branch).0,
+            &first_logits(&mut cold, &branch).0,
         );
         assert!(error < 1e-4, "branch at {shared}: {error:.1e}");
     }
@@ -399,7 +356,7 @@ fn deep_models_fit_their_graphs() {
         };
         let mut session = Session::new(&model, EndTokens::default(), &params).unwrap();
         assert_eq!(
-            first_logits(&mut session, &prompt(20)).len(),
+            first_logits(&mut session, &prompt(20)).0.len(),
             320 * 16,
             "{n_layers} layers"
         );
@@ -546,7 +503,7 @@ fn quantized_and_half_caches_stay_close() {
             ..settings()
         };
         let mut session = Session::new(&model, EndTokens::default(), &params).unwrap();
-        first_logits(&mut session, &prompt(60))
+        first_logits(&mut session, &prompt(60)).0
     };
     let reference = logits(KvType::F32);
     for (kv_type, limit) in [(KvType::F16, 5e-3), (KvType::Q8_0, 0.2)] {

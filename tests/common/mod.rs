@@ -7,3 +7,4 @@ pub mod model_file;
 pub mod placements;
 pub mod replay;
 pub mod rpc;
+pub mod steps;
