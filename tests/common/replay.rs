@@ -47,7 +47,8 @@ impl Run {
             kv: KvType::F32,
             flash: FlashAttention::On,
             swa_full: false,
-            batch: 256,
+            // With a window of 8, these passes fill a ring of 256 slots to the last one.
+            batch: 249,
             // Tests run side by side: more threads than cores would wait for each other.
             threads: 1,
             f16_weights: false,
