@@ -277,41 +277,96 @@ mod tests {
     use crate::synthetic::{Geometry, WeightTypes, write_synthetic};
     use crate::{EndTokens, Model, SessionParams};
 
-    #[test]
-    fn a_pass_that_fails_loses_no_session() {
+    fn model() -> Arc<Model> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tiny.gguf");
         let types = WeightTypes::Uniform(TensorType::F32);
         write_synthetic(&path, &Geometry::tiny(), types, 7).unwrap();
         let go_on = &mut |_| ControlFlow::Continue(());
-        let model = Arc::new(Model::load(&path, &Default::default(), go_on).unwrap());
-        let session = || {
-            let params = SessionParams {
-                context: Some(512),
-                threads: Some(1),
-                ..SessionParams::default()
-            };
-            Session::new(&model, EndTokens::default(), &params).unwrap()
-        };
+        Arc::new(Model::load(&path, &Default::default(), go_on).unwrap())
+    }
 
-        let mut batch = SessionBatch::new(&mut session(), 3).unwrap();
-        let cancel = CancelFlag::default();
-        let mut join = |flag: &CancelFlag| {
-            let joined = batch.join(session(), &[5], &DiffusionParams::default(), flag);
-            joined.map_err(|refused| refused.0).unwrap()
+    fn session(model: &Arc<Model>) -> Session {
+        let params = SessionParams {
+            context: Some(512),
+            threads: Some(1),
+            ..SessionParams::default()
         };
-        let (a, b, c) = (join(&CancelFlag::default()), join(&cancel), join(&cancel));
+        Session::new(model, EndTokens::default(), &params).unwrap()
+    }
+
+    fn join(
+        batch: &mut SessionBatch,
+        session: Session,
+        params: &DiffusionParams,
+        cancel: &CancelFlag,
+    ) -> MemberId {
+        let joined = batch.join(session, &[5], params, cancel);
+        joined.map_err(|refused| refused.0).unwrap()
+    }
+
+    fn go_on(_: MemberId, _: Event<'_>) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    #[test]
+    fn a_pass_that_fails_loses_no_session() {
+        let model = model();
+        let mut batch = SessionBatch::new(&mut session(&model), 3).unwrap();
+        let cancel = CancelFlag::default();
+        let [a, b, c] = [&CancelFlag::default(), &cancel, &cancel].map(|flag| {
+            join(
+                &mut batch,
+                session(&model),
+                &DiffusionParams::default(),
+                flag,
+            )
+        });
         cancel.cancel();
         batch.members[0].session.reset(); // without a canvas, the pass is refused
-        let go_on = &mut |_: MemberId, _: Event<'_>| ControlFlow::Continue(());
-        assert!(batch.step(go_on).is_err());
+        assert!(batch.step(&mut go_on).is_err());
         assert_eq!(batch.len(), 1);
         assert!(batch.leave(c).is_some(), "done, and not handed out yet");
         assert!(batch.leave(a).is_some());
-        let finished = batch.step(go_on).unwrap();
+        let finished = batch.step(&mut go_on).unwrap();
         assert_eq!(finished.len(), 1);
         assert_eq!(finished[0].id, b);
         let answer = finished[0].answer.as_ref().unwrap();
         assert_eq!(answer.generation.finish, FinishReason::Cancelled);
+    }
+
+    #[test]
+    fn the_memory_of_sessions_that_are_done_is_freed() {
+        let model = model();
+        let mut batch = SessionBatch::new(&mut session(&model), 3).unwrap();
+        let steps = |max_steps| DiffusionParams {
+            max_steps,
+            max_canvases: Some(1),
+            max_tokens: None,
+            ..DiffusionParams::default()
+        };
+        let mut caches = Vec::new();
+        let ids = [1, 9, 9].map(|max_steps| {
+            let mut session = session(&model);
+            caches.push(session.denoiser().cache_memory());
+            join(
+                &mut batch,
+                session,
+                &steps(max_steps),
+                &CancelFlag::default(),
+            )
+        });
+        let alive = || -> Vec<bool> { caches.iter().map(|c| c.strong_count() > 0).collect() };
+        let finished = batch.step(&mut go_on).unwrap();
+        assert_eq!(finished[0].id, ids[0]);
+        assert_eq!(alive(), [true; 3]);
+        drop(finished);
+        assert_eq!(alive(), [false, true, true]);
+        batch.step(&mut go_on).unwrap();
+        drop(batch.leave(ids[1]));
+        assert_eq!(alive(), [false, false, true]);
+        batch.step(&mut go_on).unwrap();
+        drop(batch);
+        assert_eq!(alive(), [false; 3]);
     }
 }

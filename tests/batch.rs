@@ -14,15 +14,19 @@ use llama_diffusion::{
     ModelParams, Session, SessionBatch, SessionParams, Token,
 };
 
-fn model() -> Arc<Model> {
+fn generated(geometry: &Geometry) -> Model {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("tiny.gguf");
+    let path = dir.path().join("model.gguf");
     let types = WeightTypes::Uniform(TensorType::F32);
-    write_synthetic(&path, &Geometry::tiny(), types, 7).unwrap();
+    write_synthetic(&path, geometry, types, 7).unwrap();
     let load = Model::load(&path, &ModelParams::default(), &mut |_| {
         ControlFlow::Continue(())
     });
-    Arc::new(load.unwrap())
+    load.unwrap()
+}
+
+fn model() -> Arc<Model> {
+    Arc::new(generated(&Geometry::tiny()))
 }
 
 static TINY: LazyLock<Arc<Model>> = LazyLock::new(model);
@@ -220,6 +224,84 @@ fn a_batch_that_cannot_work_is_refused_and_the_canvases_live_on() {
     assert!(CanvasBatch::new(&a, 0).is_err());
 }
 
+/// Their passes look at as many keys: but for the sequences, one graph would do for both.
+#[test]
+fn sequences_that_take_turns_keep_to_their_own_caches() {
+    let mut batch = CanvasBatch::new(&denoiser(FlashAttention::On), 1).unwrap();
+    let mut turns = [0, 2].map(|sequence| {
+        let mut denoiser = denoiser(FlashAttention::On);
+        denoiser.encode(&prompt(sequence)).unwrap();
+        denoiser.begin_canvas().unwrap();
+        let (run, noise) = run(sequence, 0, denoiser.canvas_len());
+        (sequence, denoiser, run, noise, Trace::new())
+    });
+    let goes_on = |run: &CanvasRun| run.progress() == Progress::Running;
+    while turns.iter().any(|(_, _, run, ..)| goes_on(run)) {
+        for (_, denoiser, run, noise, trace) in &mut turns {
+            if goes_on(run) {
+                let (input, output) = run.begin_step(noise).unwrap();
+                let member = BatchMember {
+                    denoiser,
+                    input,
+                    output,
+                };
+                batch.step(&mut [member]).unwrap();
+                run.end_step(noise).unwrap();
+                note(run, trace);
+            }
+        }
+    }
+    for (sequence, _, _, _, trace) in &turns {
+        let alone = alone(*sequence, FlashAttention::On);
+        assert_eq!(trace[..], alone[..trace.len()], "sequence {sequence}");
+    }
+    // Steps in which the sequence is another one than in the step before.
+    assert_eq!(batch.counters().graphs_built, 2 * 3);
+}
+
+/// ggml aborts where a graph has more nodes than were planned for.
+#[test]
+fn many_sequences_of_a_deep_model_fit_their_graph() {
+    let geometry = Geometry {
+        n_layers: 24,
+        ..Geometry::tiny()
+    };
+    let model = Arc::new(generated(&geometry).without_own_kernels());
+    let draw = |sequence: usize| {
+        let params = DiffusionParams::default();
+        let noise = CounterNoise::new(sequence as u64, model.hparams().vocab_size).unwrap();
+        let run = CanvasRun::new(&params, 0, model.hparams().canvas_length, &noise).unwrap();
+        let mut denoiser = denoiser_of(&model, FlashAttention::Off);
+        denoiser.encode(&[5 + sequence as Token, 6]).unwrap();
+        denoiser.begin_canvas().unwrap();
+        (denoiser, run, noise)
+    };
+    let mut all: Vec<_> = (0..32).map(draw).collect();
+    let mut batch = CanvasBatch::new(&all[0].0, 32).unwrap();
+    let mut members: Vec<BatchMember<'_, '_>> = all
+        .iter_mut()
+        .map(|(denoiser, run, noise)| {
+            let (input, output) = run.begin_step(noise).unwrap();
+            BatchMember {
+                denoiser,
+                input,
+                output,
+            }
+        })
+        .collect();
+    batch.step(&mut members).unwrap();
+    for sequence in [0, 31] {
+        let (_, together, noise) = &mut all[sequence];
+        together.end_step(noise).unwrap();
+        let (mut denoiser, mut alone, noise) = draw(sequence);
+        let (input, output) = alone.begin_step(&noise).unwrap();
+        denoiser.step(input, output).unwrap();
+        alone.end_step(&noise).unwrap();
+        assert_eq!(together.draft().argmax, alone.draft().argmax, "{sequence}");
+        assert_eq!(together.draft().canvas, alone.draft().canvas, "{sequence}");
+    }
+}
+
 fn session() -> Session {
     let params = SessionParams {
         context: Some(512),
@@ -363,4 +445,95 @@ fn a_member_is_cancelled_or_taken_out_without_the_others() {
         answer.generation.canvases,
         answer_alone(0).generation.canvases
     );
+}
+
+/// How an answer goes whose `on_event` breaks, or whose flag is set, at an event; the session.
+fn stopped_alone(n: usize, at: usize, by_flag: bool) -> (Answer, Session) {
+    let mut session = session();
+    let flag = CancelFlag::default();
+    let mut stop = stopper(at, by_flag, flag.clone());
+    let answer = session
+        .generate(&prompt(n), &request(n), &flag, &mut |_| stop())
+        .unwrap();
+    (answer, session)
+}
+
+/// Counts events; at the one with number `at` it breaks or sets the flag.
+fn stopper(at: usize, by_flag: bool, flag: CancelFlag) -> impl FnMut() -> ControlFlow<()> {
+    let mut events = 0;
+    move || {
+        let now = events == at;
+        events += 1;
+        match (now, by_flag) {
+            (true, true) => flag.cancel(),
+            (true, false) => return ControlFlow::Break(()),
+            (false, _) => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+#[test]
+fn a_member_stops_at_any_event_as_alone() {
+    // Two canvases: each one's beginning, its three steps, its end.
+    for (at, by_flag) in (0..10).flat_map(|at| [(at, false), (at, true)]) {
+        let mut first = session();
+        let mut batch = SessionBatch::new(&mut first, 2).unwrap();
+        let flag = CancelFlag::default();
+        let a = batch.join(first, &prompt(1), &request(1), &flag);
+        let a = a.map_err(|refused| refused.0).unwrap();
+        let b = batch.join(session(), &prompt(2), &request(2), &CancelFlag::default());
+        b.map_err(|refused| refused.0).unwrap();
+        let mut stop = stopper(at, by_flag, flag);
+        let mut finished = Vec::new();
+        while !batch.is_empty() {
+            let done = batch.step(&mut |id, _| match id == a {
+                true => stop(),
+                false => ControlFlow::Continue(()),
+            });
+            finished.extend(done.unwrap());
+        }
+        for member in &mut finished {
+            let own = member.answer.as_ref().unwrap();
+            let (alone, mut session) = match member.id == a {
+                true => stopped_alone(1, at, by_flag),
+                false => stopped_alone(2, usize::MAX, by_flag),
+            };
+            let (own, alone) = (&own.generation, &alone.generation);
+            let what = format!("event {at}, by flag {by_flag}");
+            assert_eq!(own.canvases, alone.canvases, "{what}");
+            assert_eq!(own.tokens, alone.tokens, "{what}");
+            assert_eq!(own.steps, alone.steps, "{what}");
+            assert_eq!(own.finish, alone.finish, "{what}");
+            // What was committed.
+            let cached = session.denoiser().cached().to_vec();
+            assert_eq!(member.session.denoiser().cached(), cached, "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_member_reads_again_only_what_its_session_has_not_cached() {
+    let mut first = session();
+    let mut batch = SessionBatch::new(&mut first, 1).unwrap();
+    let mut answer = |session: Session, prompt: &[Token]| {
+        let joined = batch.join(session, prompt, &request(1), &CancelFlag::default());
+        joined.map_err(|refused| refused.0).unwrap();
+        let mut finished = Vec::new();
+        while finished.is_empty() {
+            finished = batch.step(&mut |_, _| ControlFlow::Continue(())).unwrap();
+        }
+        let member = finished.remove(0);
+        (member.session, member.answer.unwrap())
+    };
+    let (session, fresh) = answer(first, &prompt(1));
+    assert_eq!(fresh.reused, 0);
+    // The prompt and the first of two canvases are cached.
+    let mut longer = prompt(1);
+    longer.extend(&fresh.generation.canvases[0].tokens);
+    longer.extend([9, 8, 7]);
+    let (mut session, again) = answer(session, &longer);
+    assert_eq!(again.reused, 90 + 16);
+    let encoded = 90 + 16 + 3 + 16;
+    assert_eq!(session.denoiser().counters().tokens_encoded, encoded);
 }

@@ -583,6 +583,8 @@ mod tests {
             assert_eq!(script.steps(), stop_after);
             assert_eq!(generation.finish, FinishReason::Cancelled);
             assert_eq!(generation.canvases.len(), stop_after / 2);
+            // A canvas that was cancelled with its last step is not committed.
+            assert_eq!(script.commits().len(), stop_after.saturating_sub(1) / 2);
         }
     }
 

@@ -4,6 +4,8 @@ use std::cell::Cell;
 use std::ffi::{CStr, CString};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
+#[cfg(test)]
+use std::sync::Weak;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -284,6 +286,12 @@ impl Tensor {
         // SAFETY: `view_src` points into an arena that this tensor's arena keeps alive.
         let source = unsafe { self.desc().view_src.as_ref() }.unwrap_or(self.desc());
         BufferType::of(source.buffer)
+    }
+
+    /// The memory of the tensor's context, to see when it is freed.
+    #[cfg(test)]
+    pub(crate) fn memory(&self) -> Weak<Buffer> {
+        Arc::downgrade(&self.arena.keep().buffers[0])
     }
 
     /// Whether the tensor has memory in a buffer.

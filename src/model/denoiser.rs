@@ -112,6 +112,12 @@ impl SequenceDenoiser {
         self.sequence.allow_sparse(allowed);
     }
 
+    /// The memory of the KV cache, to see when it is freed.
+    #[cfg(test)]
+    pub(crate) fn cache_memory(&self) -> std::sync::Weak<crate::ggml::backend::Buffer> {
+        self.sequence.cache.layers[0].k.memory()
+    }
+
     pub(super) fn sequence(&mut self) -> &mut Sequence {
         &mut self.sequence
     }
