@@ -7,8 +7,9 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
+use common::model_file::Editable;
 use common::replay::relative_error;
-use common::steps::{first_logits, prompt, step, step_at};
+use common::steps::{first_logits, prompt, step, step_at, step_with};
 use llama_diffusion::diffusion::{Denoiser, StepInput, StepOutput};
 use llama_diffusion::gguf::TensorType;
 use llama_diffusion::model::{DenoiserParams, SequenceDenoiser};
@@ -317,6 +318,33 @@ fn ggmls_operations_draw_as_our_kernels_do() {
     assert!(differ <= 1, "{differ} draws differ");
     for (a, b) in entropy.iter().zip(&ops_entropy) {
         assert!((a - b).abs() < 2e-2, "entropy {a} {b}");
+    }
+}
+
+#[test]
+fn a_uniform_on_the_edge_of_a_token_draws_the_token_after_it() {
+    // Without its last norm a model has equal logits, and of 512 tokens exact sums.
+    let path = DIR.path().join("equal.gguf");
+    let geometry = Geometry {
+        vocab_size: 512,
+        ..Geometry::tiny()
+    };
+    let norm = [geometry.d];
+    let equal =
+        Editable::generated(&geometry).with_tensor("output_norm.weight", &norm, TensorType::F32);
+    equal.save(&path);
+    let own = load(&path, &ModelParams::default());
+    let ops = load(&path, &ModelParams::default()).without_own_kernels();
+    for model in [own, ops] {
+        let mut session =
+            Session::new(&Arc::new(model), EndTokens::default(), &settings()).unwrap();
+        session.prefill(&prompt(20)).unwrap();
+        let denoiser = session.denoiser();
+        denoiser.begin_canvas().unwrap();
+        let uniforms: Vec<f32> = (0..16).map(|i| i as f32 / 16.0).collect();
+        let (_, sampled, _) = step_with(denoiser, 0.5, &uniforms);
+        let expected: Vec<Token> = (0..16).map(|i| i * 32).collect();
+        assert_eq!(sampled, expected);
     }
 }
 

@@ -368,6 +368,16 @@ mod tests {
     }
 
     #[test]
+    fn a_uniform_on_the_edge_of_a_token_draws_the_token_after_it() {
+        for quarter in 0..4 {
+            let uniform = quarter as f32 / 4.0;
+            let draw = |vocab| choose(&vec![1.0; vocab], Filter::NONE, inverse(uniform)).sampled;
+            assert_eq!(draw(4), quarter, "{uniform}");
+            assert_eq!(draw(2), quarter / 2, "{uniform}");
+        }
+    }
+
+    #[test]
     fn the_nucleus_is_the_least_that_has_its_probability() {
         for (top_p, tokens) in [(0.4, 1), (0.6, 2), (0.8, 3), (0.9, 4)] {
             let filter = Filter { top_k: 0, top_p };

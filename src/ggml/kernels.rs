@@ -582,15 +582,23 @@ mod tests {
                     assert!((f64::from(w * got.scale) - p).abs() < tolerance * p + 1e-12);
                 }
                 let least = keep_above(vocab) * WEIGHT_SCALE;
-                let (mut kept, mut mass) = (0, 0.0);
+                let mut kept = Vec::new();
                 for_each_above(&weights, least, |token, weight| {
                     assert_eq!(weight, weights[token]);
-                    kept += 1;
-                    mass += f64::from(weight * got.scale);
+                    kept.push(token);
                 });
-                assert_eq!(got.kept, kept);
+                assert_eq!(got.kept, kept.len());
                 assert!(got.dropped <= MAX_DROPPED_MASS);
-                assert!((1.0 - mass - f64::from(got.dropped)).abs() < 1e-5);
+                let tokens = p.iter().enumerate();
+                let mass: f64 = tokens
+                    .filter(|(token, _)| kept.binary_search(token).is_err())
+                    .map(|(_, p)| p)
+                    .sum();
+                assert!(
+                    (f64::from(got.dropped) - mass).abs() <= tolerance * mass,
+                    "{} {mass}",
+                    got.dropped
+                );
                 let mut sorted = p.clone();
                 sorted.sort_by(f64::total_cmp);
                 let second = sorted.iter().rev().nth(1).unwrap_or(&0.0);
@@ -610,6 +618,35 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_uniform_on_the_edge_of_a_token_draws_the_token_after_it() {
+        // Equal weights are exact, and so are their sums; in 1024 tokens edges of stretches are met.
+        for vocab in [2, 4, 1024, 2048] {
+            for quarter in 0..4 {
+                let uniform = quarter as f32 / 4.0;
+                let drawn = draw_row_alone(&vec![1.0; vocab], 0.5, 30.0, uniform).0;
+                assert_eq!(drawn.sampled, quarter * vocab / 4, "{uniform} of {vocab}");
+            }
+        }
+    }
+
+    /// The documented limit: 1e-6 divided by the vocabulary, relative to the greatest weight.
+    #[test]
+    fn a_sparse_mixture_keeps_what_is_above_its_limit() {
+        let limit = (1e-6_f32 / 3.0).ln();
+        // The soft cap bends scores around zero the least.
+        let kept = |below: f32| draw_row_alone(&[0.0, below, below], 1.0, 1e6, 0.5).0;
+        assert_eq!(kept(limit + 1e-3).kept, 3);
+        let cut = kept(limit - 1e-3);
+        assert_eq!(cut.kept, 1);
+        let dropped = 2e-6 / 3.0 * (-1e-3_f32).exp();
+        assert!(
+            (cut.dropped / dropped - 1.0).abs() < 1e-4,
+            "{}",
+            cut.dropped
+        );
     }
 
     #[test]
@@ -654,13 +691,14 @@ mod tests {
             table.write(0, &bytes).unwrap();
             let mut numbers = vec![0.0; D * VOCAB];
             to_f32(ty, &bytes, &mut numbers).unwrap();
+            // Most positions have weights of all sizes, the last one only some around the limit.
+            let limit = 1e-6 / VOCAB as f32 * WEIGHT_SCALE;
             let p: Vec<f32> = (0..VOCAB * POSITIONS)
-                .map(|i| {
-                    if i % 7 == 0 {
-                        (i % 11) as f32 * 3e3
-                    } else {
-                        1e-6
-                    }
+                .map(|i| match (i / VOCAB == POSITIONS - 1, i % 7 == 0) {
+                    (true, true) => 1.01 * limit,
+                    (true, false) => 0.99 * limit,
+                    (false, true) => (i % 11) as f32 * 3e3,
+                    (false, false) => 1e-6,
                 })
                 .collect();
             weights.write(0, &p).unwrap();
@@ -679,7 +717,7 @@ mod tests {
             for (position, got) in got.chunks(D).enumerate() {
                 let p = &p[position * VOCAB..][..VOCAB];
                 for (i, &got) in got.iter().enumerate() {
-                    let terms = p.iter().enumerate().filter(|(_, p)| **p > 1.0);
+                    let terms = p.iter().enumerate().filter(|(_, p)| **p > limit);
                     let want: f64 = terms
                         .map(|(token, &p)| f64::from(p) * f64::from(numbers[token * D + i]))
                         .sum();
