@@ -315,8 +315,27 @@ mod tests {
         out
     }
 
+    fn order(noise: &dyn NoiseSource, block: u32, step: u32, len: usize) -> Vec<f64> {
+        let mut out = vec![-1.0; len];
+        noise.order(block, step, &mut out).unwrap();
+        out
+    }
+
+    fn vocabulary(
+        noise: &dyn NoiseSource,
+        block: u32,
+        step: u32,
+        position: usize,
+        len: usize,
+    ) -> Vec<f64> {
+        let mut out = vec![-1.0; len];
+        noise.vocabulary(block, step, position, &mut out).unwrap();
+        out
+    }
+
     /// A seed must give the same answer in every release: these values may never change. They were
-    /// computed by a ChaCha8 written for the purpose, from the table at [`CounterNoise`].
+    /// computed from the table at [`CounterNoise`] by a ChaCha written for the purpose in Python,
+    /// which agrees with OpenSSL's ChaCha20 when it runs 20 rounds.
     #[test]
     fn pinned_values() {
         let noise = noise(42);
@@ -329,6 +348,49 @@ mod tests {
         assert_eq!(uniforms(&noise, 2, 47, 2), [0.643_026_35, 0.331_118_94]);
         assert_eq!(renoise(&noise, 0, 0, 3), [222_691, 121_595, 59_010]);
         assert_eq!(renoise(&noise, 2, 47, 2), [154_820, 253_005]);
+        // Of the F64 uniforms, the numbers of their parts of (0, 1).
+        assert_eq!(
+            order(&noise, 0, 0, 3),
+            parts([
+                164_197_122_849_051,
+                386_973_373_698_346,
+                4_347_688_597_680_225
+            ])
+        );
+        assert_eq!(
+            order(&noise, 2, 47, 2),
+            parts([2_035_769_614_788_903, 826_948_692_232_194])
+        );
+        assert_eq!(
+            vocabulary(&noise, 0, 0, 0, 3),
+            parts([
+                3_306_648_251_288_608,
+                4_049_589_055_207_569,
+                854_230_245_964_946
+            ])
+        );
+        assert_eq!(
+            vocabulary(&noise, 0, 0, 1, 2),
+            parts([527_865_614_866_927, 2_239_846_452_920_786])
+        );
+        assert_eq!(
+            vocabulary(&noise, 2, 47, 255, 2),
+            parts([1_792_696_720_738_756, 4_392_672_191_696_296])
+        );
+        // The ends of both addresses: the last token, the last position.
+        assert_eq!(
+            vocabulary(&noise, 0, 0, 0, VOCAB)[VOCAB - 1..],
+            parts([485_162_281_404_671])
+        );
+        assert_eq!(
+            vocabulary(&noise, 0, 0, (1 << 31) - 1, 1),
+            parts([3_987_783_178_166_788])
+        );
+    }
+
+    /// The middles of these of the 2⁵² parts of (0, 1).
+    fn parts<const N: usize>(numbers: [u64; N]) -> [f64; N] {
+        numbers.map(|number| (number as f64 + 0.5) / 4_503_599_627_370_496.0)
     }
 
     #[test]
