@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use llama_diffusion::diffusion::candidates::Filter;
 use llama_diffusion::diffusion::{
-    Algorithm, CounterNoise, Denoiser, MaskedSampler, StepInput, StepOutput, TransferSchedule,
-    generate,
+    Algorithm, CounterNoise, Denoiser, MaskedSampler, NoiseSource, StepInput, StepOutput,
+    TransferSchedule, generate,
 };
 use llama_diffusion::gguf::writer::GgufWriter as Writer;
 use llama_diffusion::llama::{CausalModel, CausalParams};
@@ -16,7 +16,7 @@ use llama_diffusion::model::{MaskedDenoiser, MaskedModel};
 use llama_diffusion::synthetic::masked::{MaskedFamily, write_masked};
 use llama_diffusion::{
     AnswerLength, CancelFlag, EndTokens, Event, FinishReason, Generation, MaskedParams,
-    MaskedSession, MaskedSessionParams, Result, Token,
+    MaskedSession, MaskedSessionParams, Result, TextModel, Token,
 };
 
 /// Of the generated vocabulary.
@@ -276,6 +276,147 @@ fn an_end_token_ends_the_answer_and_the_work() {
     assert_eq!(cut.tokens, whole.tokens[..first]);
     assert_eq!(cut.finish, FinishReason::EndOfText);
     assert!(cut.steps < whole.steps, "{} of {}", cut.steps, whole.steps);
+}
+
+/// What the model wrote after the end token is no part of the canvas.
+#[test]
+fn padding_follows_the_end_token() {
+    const PAD: Token = 0;
+    let files = Files::new();
+    let path = files.model(MaskedFamily::Llada);
+    let model = load(&path);
+    let params = greedy(schedule(SCHEDULES[0]), Algorithm::Confidence);
+    let (whole, _) = run(&model, &params, EndTokens::default());
+    let ids = vec![whole.tokens[2]];
+    let first = whole.tokens.iter().position(|t| ids.contains(t)).unwrap();
+    for (pad, filled) in [(Some(PAD), PAD), (None, ids[0])] {
+        let end = EndTokens {
+            ids: ids.clone(),
+            pad,
+        };
+        let (cut, _) = run(&model, &params, end);
+        let [canvas] = &cut.canvases[..] else {
+            panic!("{cut:?}");
+        };
+        let rest = vec![filled; ANSWER - first - 1];
+        let expected = [&whole.tokens[..=first], &rest].concat();
+        assert_eq!(canvas.tokens, expected, "{pad:?}");
+        assert_eq!(canvas.answer, whole.tokens[..first]);
+        assert!(canvas.ended && canvas.generated == first + 1);
+    }
+    // The file's own vocabulary has it.
+    let text = TextModel::load_masked(&path, &Default::default(), &mut |_| {
+        ControlFlow::Continue(())
+    });
+    assert_eq!(text.unwrap().end_tokens().unwrap().pad, Some(PAD));
+}
+
+/// What a generation asked of its randomness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Asked {
+    Uniforms(u32, u32),
+    Order(u32, u32),
+    Vocabulary(u32, u32, usize),
+}
+
+/// The usual randomness, which notes what it is asked for.
+struct Noted {
+    noise: CounterNoise,
+    asked: Mutex<Vec<Asked>>,
+}
+
+impl Noted {
+    fn note(&self, asked: Asked) {
+        self.asked.lock().unwrap().push(asked);
+    }
+}
+
+impl NoiseSource for Noted {
+    fn initial_canvas(&self, _: u32, _: &mut [Token]) -> Result<()> {
+        unreachable!("a masked canvas begins with mask tokens");
+    }
+
+    fn uniforms(&self, block: u32, step: u32, out: &mut [f32]) -> Result<()> {
+        self.note(Asked::Uniforms(block, step));
+        self.noise.uniforms(block, step, out)
+    }
+
+    fn renoise(&self, _: u32, _: u32, _: &mut [Token]) -> Result<()> {
+        unreachable!("a masked canvas is not renoised");
+    }
+
+    fn order(&self, block: u32, step: u32, out: &mut [f64]) -> Result<()> {
+        self.note(Asked::Order(block, step));
+        self.noise.order(block, step, out)
+    }
+
+    fn vocabulary(&self, block: u32, step: u32, position: usize, out: &mut [f64]) -> Result<()> {
+        self.note(Asked::Vocabulary(block, step, position));
+        self.noise.vocabulary(block, step, position, out)
+    }
+}
+
+#[test]
+fn steps_that_unmask_nothing_are_skipped_and_the_others_keep_their_numbers() {
+    let files = Files::new();
+    let model = load(&files.model(MaskedFamily::Dream));
+    let params = MaskedParams {
+        temperature: 0.7,
+        algorithm_temperature: 0.3,
+        gumbel_noise: true,
+        // Of three positions, it unmasks one in step 6 and two in step 7.
+        ..greedy(
+            TransferSchedule::new(0.001, 0, 8, 0).unwrap(),
+            Algorithm::Confidence,
+        )
+    };
+    let noise = Noted {
+        noise: CounterNoise::new(params.seed, model.vocab_size()).unwrap(),
+        asked: Mutex::default(),
+    };
+    let (mut steps, mut masked) = (Vec::new(), Vec::new());
+    let settings = MaskedSessionParams {
+        threads: Some(1),
+        ..Default::default()
+    };
+    let answer = MaskedSession::new(&model, EndTokens::default(), settings)
+        .generate_with(
+            &PROMPT,
+            AnswerLength::Tokens(3),
+            &params,
+            &noise,
+            &CancelFlag::default(),
+            &mut |event| {
+                if let Event::Draft(draft) = event {
+                    steps.push((draft.block, draft.step, draft.max_steps));
+                    let positions = 0..draft.canvas.len();
+                    masked.push(Vec::from_iter(
+                        positions.filter(|p| draft.canvas[*p] == MASK),
+                    ));
+                }
+                ControlFlow::Continue(())
+            },
+        )
+        .unwrap();
+    assert_eq!(steps, [(0, 6, 8), (0, 7, 8)]);
+    assert_eq!(masked.iter().map(Vec::len).collect::<Vec<_>>(), [2, 0]);
+    // Those that ran.
+    assert_eq!(answer.generation.steps, 2);
+    assert_eq!(answer.generation.canvases[0].steps, 2);
+
+    let mut asked = noise.asked.into_inner().unwrap();
+    asked.sort();
+    let mut expected = vec![
+        Asked::Uniforms(0, 6),
+        Asked::Uniforms(0, 7),
+        Asked::Order(0, 6),
+        Asked::Order(0, 7),
+        Asked::Vocabulary(0, 6, 0),
+        Asked::Vocabulary(0, 6, 1),
+        Asked::Vocabulary(0, 6, 2),
+    ];
+    expected.extend(masked[0].iter().map(|p| Asked::Vocabulary(0, 7, *p)));
+    assert_eq!(asked, expected);
 }
 
 #[test]
