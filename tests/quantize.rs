@@ -553,6 +553,70 @@ fn a_run_that_is_stopped_or_fails_leaves_nothing() {
     }
 }
 
+/// An infinity would make every answer arbitrary, and no later step could tell which weight it was.
+#[test]
+fn numbers_too_large_for_a_type_are_named() {
+    let dir = TempDir::new().unwrap();
+    let (input, output) = (dir.path().join("in.gguf"), dir.path().join("out.gguf"));
+    let name = "blk.1.attn_q.weight";
+    let with_number = |number: f32| {
+        let mut model = Editable::generated(&GEOMETRY);
+        let tensor = model.tensors.iter_mut().find(|t| t.name == name).unwrap();
+        // In row 2.
+        let at = 4 * (2 * GEOMETRY.d + 7);
+        tensor.data[at..at + 4].copy_from_slice(&number.to_le_bytes());
+        model.save(&input);
+    };
+    let to = |ty| {
+        let mut params = on_one_thread(FileType::F32);
+        params.mix.overrides = vec![TypeOverride {
+            pattern: Regex::new("blk.1.attn_q").unwrap(),
+            ty,
+        }];
+        params
+    };
+    with_number(1e6);
+    assert_refused(
+        &input,
+        &output,
+        on_one_thread(FileType::F16),
+        &[
+            input.to_str().unwrap(),
+            &format!("tensor '{name}': rows 0 to "),
+            "hold a number that is too large for f16",
+        ],
+    );
+    assert!(!output.exists());
+    // The largest F16 is 65504, and a smaller number than the middle to the next power is that.
+    with_number(65_519.0);
+    run(&input, &output, to(TensorType::F16)).unwrap();
+    assert_eq!(numbers(&output)[name][2 * GEOMETRY.d + 7], 65_504.0);
+    with_number(65_520.0);
+    assert_refused(&input, &output, to(TensorType::F16), &["too large for f16"]);
+    // Types whose scales are F16.
+    with_number(1e10);
+    for ty in [
+        TensorType::Q8_0,
+        TensorType::Q5_1,
+        TensorType::Q4_0,
+        TensorType::Q2_K,
+        TensorType::Q4_K,
+        TensorType::Q6_K,
+        TensorType::IQ4_NL,
+    ] {
+        let problem = format!("too large for {ty}");
+        assert_refused(&input, &output, to(ty), &[name, &problem]);
+    }
+    run(&input, &output, to(TensorType::BF16)).unwrap();
+    with_number(f32::MAX);
+    assert_refused(
+        &input,
+        &output,
+        to(TensorType::BF16),
+        &["too large for bf16"],
+    );
+}
+
 /// A run that must fail, with what its message must say.
 fn assert_refused(input: &Path, output: &Path, params: QuantizeParams, parts: &[&str]) {
     let message = run(input, output, params).unwrap_err().to_string();
