@@ -532,3 +532,17 @@ fn an_output_that_cannot_be_written_is_an_error_in_one_line() {
         }
     }
 }
+
+/// Whether it is noticed at once or only at the end: a short recording fits the memory before it.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_recording_on_a_full_device_is_an_error() {
+    for length in ["--diffusion-steps=1", "--diffusion-steps=48"] {
+        let args = ["-p", QUESTION, "-s", "1", "--record", "/dev/full", length];
+        let output = cli(&args);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{length}: {said}");
+        let expected = "error: /dev/full: No space left on device";
+        assert!(said.contains(expected), "{length}: {said}");
+    }
+}
