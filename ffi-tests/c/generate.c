@@ -96,6 +96,8 @@ typedef struct stream {
     uint32_t steps, canvases;
     token_list answer;
     float first_entropy, last_entropy;
+    diffusion_progress progress; /* of the latest draft */
+    int32_t ended;               /* of the latest canvas */
 } stream;
 
 static bool on_step(const diffusion_draft *draft, void *user_data) {
@@ -106,6 +108,11 @@ static bool on_step(const diffusion_draft *draft, void *user_data) {
     CHECK(draft->struct_size == sizeof *draft);
     CHECK(draft->length == diffusion_model_canvas_length(seen->model));
     CHECK(draft->block == seen->canvases && draft->step < draft->max_steps);
+    /* A draft that says that its canvas is done is the last one of it. */
+    CHECK(draft->step == 0 || seen->progress == DIFFUSION_PROGRESS_RUNNING);
+    CHECK(draft->progress != DIFFUSION_PROGRESS_OUT_OF_STEPS ||
+          draft->step + 1 == draft->max_steps);
+    seen->progress = draft->progress;
     CHECK(draft->temperature > 0.0f);
     for (i = 0; i < draft->length; i++) {
         const size_t vocab = diffusion_model_vocab_size(seen->model);
@@ -130,6 +137,10 @@ static bool on_canvas(const diffusion_canvas *canvas, void *user_data) {
     stream *seen = user_data;
     CHECK(canvas->struct_size == sizeof *canvas);
     CHECK(canvas->block == seen->canvases && canvas->steps > 0);
+    CHECK(seen->progress != DIFFUSION_PROGRESS_RUNNING);
+    CHECK(canvas->converged == (seen->progress == DIFFUSION_PROGRESS_CONVERGED));
+    CHECK(seen->ended == 0);
+    seen->ended = canvas->ended;
     CHECK(seen->answer.count + canvas->count <= CAPACITY);
     memcpy(seen->answer.items + seen->answer.count, canvas->tokens,
            canvas->count * sizeof *canvas->tokens);
@@ -162,6 +173,7 @@ static void answers(diffusion_model *model) {
     CHECK(result.struct_size == sizeof result);
     CHECK(result.steps == seen.steps && result.blocks == seen.canvases && result.steps > 1);
     CHECK(result.finish == DIFFUSION_FINISH_END_OF_TEXT && result.reused == 0);
+    CHECK(seen.ended == 1 && seen.progress == DIFFUSION_PROGRESS_CONVERGED);
     CHECK(result.prefill_seconds > 0.0 && result.denoise_seconds > 0.0);
     CHECK(same(&answer, &seen.answer));
     CHECK(seen.last_entropy < seen.first_entropy);
@@ -218,6 +230,7 @@ static void limits(diffusion_model *model) {
     diffusion_params params = default_params(model);
     diffusion_result result;
     token_list answer;
+    stream seen;
 
     params.max_steps = 3;
     params.max_tokens = 5;
@@ -227,6 +240,18 @@ static void limits(diffusion_model *model) {
     params.max_canvases = 1;
     answer = generate(context, &prompt, &params, &result);
     CHECK(answer.count == 32 && result.finish == DIFFUSION_FINISH_LENGTH);
+
+    /* A canvas that neither converged nor ended the answer. */
+    memset(&seen, 0, sizeof seen);
+    seen.model = model;
+    params.on_step = on_step;
+    params.on_canvas = on_canvas;
+    params.user_data = &seen;
+    params.max_steps = 1;
+    answer = generate(context, &prompt, &params, &result);
+    CHECK(same(&answer, &seen.answer) && result.finish == DIFFUSION_FINISH_LENGTH);
+    CHECK(seen.steps == 1 && seen.progress == DIFFUSION_PROGRESS_OUT_OF_STEPS);
+    CHECK(seen.canvases == 1 && seen.ended == 0);
     diffusion_context_free(context);
 }
 

@@ -77,8 +77,18 @@ void generation(const std::string &path) {
     Params params(model);
     params.seed = 7;
     int steps = 0, canvases = 0;
-    params.step = [&](const diffusion_draft &) { return ++steps > 0; };
-    params.canvas = [&](const diffusion_canvas &) { return ++canvases > 0; };
+    std::int32_t progress = DIFFUSION_PROGRESS_RUNNING;
+    params.step = [&](const diffusion_draft &draft) {
+        CHECK(progress == DIFFUSION_PROGRESS_RUNNING);
+        progress = draft.progress;
+        return ++steps > 0;
+    };
+    params.canvas = [&](const diffusion_canvas &canvas) {
+        CHECK(progress == DIFFUSION_PROGRESS_CONVERGED && canvas.converged == 1);
+        CHECK(canvas.ended == 1);
+        progress = DIFFUSION_PROGRESS_RUNNING; // of the next answer
+        return ++canvases > 0;
+    };
     const Answer answer = context.generate(prompt, params);
     CHECK(answer.result.steps == static_cast<std::uint64_t>(steps) && canvases == 1);
     const std::string text = model.detokenize(answer.tokens);
