@@ -233,6 +233,52 @@ fn noise_after_the_end_of_an_answer_vanishes() {
     assert_eq!(player.rows(Some(middle(1, 2))), ["Oslo."]);
 }
 
+const OPEN: &str = "<open>";
+const CLOSE: &str = "<close>";
+
+/// What each frame shows of these drafts, of which the last one is the answer up to `end`, in a recording of a model
+/// that thinks.
+fn shown_of_thoughts(drafts: &[Vec<&str>], end: usize) -> Vec<String> {
+    let mut lines = recordings::lines(drafts);
+    let id = |mark: &str| {
+        let pieces = lines[1]["pieces"].as_array().unwrap();
+        let bytes = Value::from(mark.as_bytes());
+        let piece = pieces.iter().find(|piece| piece[1] == bytes).unwrap();
+        piece[0].clone()
+    };
+    lines[0]["channel"] = json!({"open": id(OPEN), "close": id(CLOSE)});
+    let done = lines.len() - 2;
+    let answer: Value = lines[done]["tokens"].as_array().unwrap()[..end].into();
+    lines[done]["answer"] = answer;
+    let svg = picture(&lines);
+    let document = Document::parse(&svg).unwrap();
+    let player = Player::new(&document);
+    let frames = drafts.len() + 1;
+    (0..frames)
+        .map(|frame| player.rows(Some(middle(frame, frames))).concat())
+        .collect()
+}
+
+/// Every third token is noise: inside a thought it is hidden as the thought is, and marks that are noise neither begin
+/// nor end one.
+#[test]
+fn thoughts_are_hidden_and_the_noise_in_them() {
+    let drafts = [
+        vec![OPEN, "hm", "noise", "hm", CLOSE, "x", "Oslo", "."],
+        vec![OPEN, "hm", CLOSE, "hm", CLOSE, OPEN, "Oslo", "."],
+        // A mark that ends nothing opens nothing.
+        vec!["so", "hm", "so", "hm", CLOSE, "x", "Oslo", "."],
+        vec![OPEN, "hm", "so", "hm", CLOSE, "", "Oslo", "."],
+    ];
+    assert_eq!(shown_of_thoughts(&drafts, 8), ["Oslo."; 5]);
+    // Noise after the end of an answer, which is shown where it is no thought.
+    let ends = [vec!["Oslo", OPEN, "noise", "x", CLOSE, "and"]];
+    let shown = shown_of_thoughts(&ends, 1);
+    assert!(shown[0].starts_with("Oslo[think") && shown[0].ends_with("and"));
+    assert!(!shown[0].contains("noise"), "{shown:?}");
+    assert_eq!(shown[1], "Oslo");
+}
+
 #[test]
 fn a_picture_does_not_replace_its_recording() {
     let dir = TempDir::new().unwrap();

@@ -191,6 +191,29 @@ mod tests {
     }
 
     #[test]
+    fn an_end_mark_without_a_thought_opens_none() {
+        use Part::{Answer, Mark, Thought};
+        assert_eq!(
+            parts(Splitter::new(CHANNEL), &[1, 101, 2, 101, 3]),
+            [Answer, Mark, Answer, Mark, Answer]
+        );
+        // Nor does a second mark of the beginning end the thought.
+        assert_eq!(
+            parts(Splitter::new(CHANNEL), &[100, 2, 100, 3, 101, 4]),
+            [Mark, Thought, Mark, Thought, Mark, Answer]
+        );
+    }
+
+    #[test]
+    fn noise_belongs_to_what_surrounds_it() {
+        let outside = Splitter::new(CHANNEL);
+        assert_eq!(outside.part_of_noise(), Part::Answer);
+        assert_eq!(outside.in_thought().part_of_noise(), Part::Thought);
+        let no_channel = Splitter::new(None).in_thought();
+        assert_eq!(no_channel.part_of_noise(), Part::Answer);
+    }
+
+    #[test]
     fn a_model_without_the_channel_only_answers() {
         assert_eq!(
             parts(Splitter::new(None), &[1, 100, 101]),

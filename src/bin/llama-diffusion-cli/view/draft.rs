@@ -400,8 +400,8 @@ pub mod tests {
     #[test]
     fn hidden_thoughts_leave_a_mark_in_the_draft() {
         let channel = serde_json::from_str(r#"{"open": 3, "close": 4}"#).unwrap();
-        let texts_after = |splitter, canvas| {
-            let spans = Accepted::default().spans(&draft(canvas, &[true; 3]), splitter, &letter);
+        let texts_after = |splitter, canvas, accepted: [bool; 3]| {
+            let spans = Accepted::default().spans(&draft(canvas, &accepted), splitter, &letter);
             spans
                 .unwrap()
                 .into_iter()
@@ -409,10 +409,18 @@ pub mod tests {
                 .collect::<String>()
         };
         let outside = Splitter::new(Some(channel));
-        let texts = |canvas| texts_after(Some(outside.clone()), canvas);
-        assert_eq!(texts(&[1, 3, 2]), "a[thinking]");
-        assert_eq!(texts(&[3, 4, 2]), "[thinking]b");
-        let inside = outside.clone().in_thought();
-        assert_eq!(texts_after(Some(inside), &[1, 4, 2]), "[thinking]b");
+        let texts = |canvas, accepted| texts_after(Some(outside.clone()), canvas, accepted);
+        assert_eq!(texts(&[1, 3, 2], [true; 3]), "a[thinking]");
+        assert_eq!(texts(&[3, 4, 2], [true; 3]), "[thinking]b");
+        // An end mark that ends nothing.
+        assert_eq!(texts(&[1, 4, 2], [true; 3]), "ab");
+        let inside = || Some(outside.clone().in_thought());
+        assert_eq!(texts_after(inside(), &[1, 4, 2], [true; 3]), "[thinking]b");
+        // Noise belongs to what surrounds it, and neither begins nor ends a thought.
+        let noise = [true, false, true];
+        assert_eq!(texts(&[3, 1, 4], noise), "[thinking]");
+        assert_eq!(texts(&[3, 4, 2], noise), "[thinking]");
+        assert_eq!(texts(&[1, 3, 2], noise), "acb");
+        assert_eq!(texts_after(inside(), &[1, 2, 4], [false; 3]), "[thinking]");
     }
 }
