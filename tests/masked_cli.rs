@@ -130,6 +130,16 @@ fn a_recording_is_shown_again() {
     let drafts = std::fs::read_to_string(&file).unwrap();
     assert_eq!(drafts.matches(r#""event":"draft""#).count(), 4);
     assert!(drafts.contains(r#""max_steps":4"#));
+    // What is not known yet has a sign of its own, and not the text of the mask token.
+    let mask = 4;
+    let shown: Vec<serde_json::Value> = drafts
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .filter_map(|mut line: serde_json::Value| line.get_mut("pieces").map(|p| p.take()))
+        .flat_map(|pieces| pieces.as_array().unwrap().clone())
+        .filter(|piece| piece[0] == mask)
+        .collect();
+    assert_eq!(shown, [serde_json::json!([mask, "░".as_bytes()])]);
 }
 
 #[test]
