@@ -4,11 +4,12 @@
 mod device;
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use device::LimitedGpu;
-use llama_diffusion::gguf::TensorType;
+use llama_diffusion::gguf::{Gguf, TensorType};
+use llama_diffusion::quantize::{FileType, Plan, QuantizeParams, TypeOverride};
 use llama_diffusion::synthetic::masked::{MaskedFamily, write_masked};
 use llama_diffusion::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::{
@@ -290,6 +291,94 @@ fn what_the_user_chose_is_not_changed() {
         ..params()
     });
     assert_eq!(on_host.unwrap().0, all.weights);
+}
+
+/// A model whose layers have experts of different sizes, and the bytes of each layer's.
+fn uneven() -> (PathBuf, Vec<usize>) {
+    use TensorType::{F16, F32, Q4_0, Q5_1, Q8_0};
+    let path = DIR.path().join("uneven.gguf");
+    let mut params = QuantizeParams::new(FileType::F32);
+    params.mix.overrides = [F32, Q8_0, F16, Q4_0, Q5_1]
+        .into_iter()
+        .enumerate()
+        .map(|(layer, ty)| TypeOverride {
+            pattern: format!(r"^blk\.{layer}\..*_exps").parse().unwrap(),
+            ty,
+        })
+        .collect();
+    let plan = Plan::new(&FILE, params).unwrap();
+    plan.write(&path, &mut |_| ControlFlow::Continue(()))
+        .unwrap();
+    let gguf = Gguf::open(&path).unwrap();
+    let experts = (0..GEOMETRY.n_layers).map(|layer| {
+        let prefix = format!("blk.{layer}.");
+        let of_layer = gguf.tensors().filter(|tensor| {
+            let name = &tensor.info.name;
+            name.starts_with(&prefix) && name.ends_with("_exps.weight")
+        });
+        of_layer.map(|tensor| tensor.data.len()).sum()
+    });
+    let experts = experts.collect();
+    (path, experts)
+}
+
+/// Bytes of experts on each of these devices.
+fn experts_on<const N: usize>(path: &Path, params: ModelParams, names: [&str; N]) -> [usize; N] {
+    let params = on_gpus(params, &["Limited0", "Limited1"]);
+    let go_on = &mut |_| ControlFlow::Continue(());
+    let model = Arc::new(Model::load(path, &params, go_on).unwrap());
+    let (_, report) = answer(&model);
+    names.map(|name| on(&report, name).map_or(0, |row| row.experts))
+}
+
+#[test]
+fn the_experts_of_the_first_layers_stay_in_host_memory() {
+    let _machine = Machine::with([1 << 30, 1 << 30]);
+    let (path, experts) = uneven();
+    for layers in 0..=GEOMETRY.n_layers {
+        let params = ModelParams {
+            gpu_layers: Some(usize::MAX),
+            split: vec![1.0, 0.0],
+            cpu_moe_layers: layers,
+            ..ModelParams::default()
+        };
+        let (host, gpu) = experts.split_at(layers);
+        let expected: [usize; 2] = [host, gpu].map(|layers| layers.iter().sum());
+        assert_eq!(
+            experts_on(&path, params, ["CPU", "Limited0"]),
+            expected,
+            "{layers} layers of {experts:?}"
+        );
+    }
+}
+
+#[test]
+fn of_several_overrides_that_match_the_first_counts() {
+    let _machine = Machine::with([1 << 30, 1 << 30]);
+    let (path, experts) = uneven();
+    let total: usize = experts.iter().sum();
+    let one = (r"^blk\.1\..*_exps", "CPU");
+    let all = ("_exps", "Limited1");
+    let late = ("_exps", "Limited0");
+    for (order, expected) in [
+        (&[one, all, late][..], [experts[1], 0, total - experts[1]]),
+        (&[all, one, late], [0, 0, total]),
+        (&[late, all, one], [0, total, 0]),
+        (&[one, late, all], [experts[1], total - experts[1], 0]),
+    ] {
+        let overrides = order.iter().map(|(pattern, memory)| TensorOverride {
+            pattern: pattern.parse().unwrap(),
+            memory: (*memory).into(),
+        });
+        let params = ModelParams {
+            gpu_layers: Some(usize::MAX),
+            split: vec![1.0, 0.0],
+            overrides: overrides.collect(),
+            ..ModelParams::default()
+        };
+        let found = experts_on(&path, params, ["CPU", "Limited0", "Limited1"]);
+        assert_eq!(found, expected, "{order:?}");
+    }
 }
 
 #[test]
