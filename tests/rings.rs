@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use common::replay::relative_error;
 use common::steps::{first_logits, prompt};
-use llama_diffusion::ggml::types::TensorType;
-use llama_diffusion::model::synthetic::{Geometry, WeightTypes, write_synthetic};
+use llama_diffusion::gguf::TensorType;
+use llama_diffusion::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::{EndTokens, KvType, Model, ModelParams, Session, SessionParams, Token};
 
 /// The order of the keys in a ring is another one, and F32 sums round by it: 1.4e-6 was measured.
