@@ -137,7 +137,7 @@ c++ -std=c++11 "${strict[@]}" "${cflags[@]}" ffi-tests/cpp/tokens.cpp -o "$tmp/t
 
 say "Go"
 (
-    cd ffi-tests/go
+    cd bindings/go
     # Go's cache does not notice that pkg-config tells another prefix.
     export CGO_CPPFLAGS=-DPREFIX=$prefix
     unformatted=$(gofmt -l .)
