@@ -5,7 +5,7 @@
 # make run VULKAN=1           on a GPU of any maker, by Vulkan
 # make test                   all tests
 # make install                the C library, to PREFIX (/usr/local) below DESTDIR; also with CUDA=1 or VULKAN=1
-# make header                 write include/llama_diffusion.h from src/capi
+# make header                 write include/llama_diffusion.h from crates/capi
 # make ffi-test               the tests of the C library, in C, C++ and Go
 #
 # run and test install what the build lacks. All is built in one profile, so that llama.cpp is compiled once.
@@ -40,7 +40,7 @@ test: tools
 	cargo clippy $(cargo_flags) --all-targets -- -D warnings
 	cargo test $(cargo_flags)
 	# As docs.rs builds it, without llama.cpp's libraries; and what only other features compile.
-	DOCS_RS=1 RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --lib $(docs_rs_flags)
+	DOCS_RS=1 RUSTDOCFLAGS="-D warnings" cargo doc -p llama-diffusion --no-deps --lib $(docs_rs_flags)
 	DOCS_RS=1 cargo clippy --lib --bins --no-default-features --features cuda,rpc,vulkan $(docs_rs_flags) -- -D warnings
 	DOCS_RS=1 cargo clippy --lib --bins --features cuda,dynamic-backends,portable $(docs_rs_flags) -- -D warnings
 	ffi-tests/run.sh
@@ -62,7 +62,7 @@ cuda_libs = $(addprefix -L,$(wildcard $(cuda_root)/lib64 $(cuda_root)/lib64/stub
 
 release := $(target_dir)/$(if $(CARGO_BUILD_TARGET),$(CARGO_BUILD_TARGET)/)release
 version := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
-abi := $(shell sed -n 's/.*DIFFUSION_ABI_VERSION: u32 = \(.*\);/\1/p' src/capi/library.rs)
+abi := $(shell sed -n 's/.*DIFFUSION_ABI_VERSION: u32 = \(.*\);/\1/p' crates/capi/src/library.rs)
 # pkg-config --define-prefix moves what is below the prefix.
 below_prefix = $(patsubst $(PREFIX)/%,$${prefix}/%,$(1))
 fill = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|g' \
@@ -86,7 +86,7 @@ install:
 		esac; \
 	done
 	rm -f $(built)/libllama_diffusion.a $(built)/libllama_diffusion.so
-	cargo build $(build_flags) --lib
+	cargo build $(build_flags) -p llama-diffusion-capi
 	install -d $(include) $(lib)/pkgconfig $(lib)/cmake/llama_diffusion
 	install -m 644 include/llama_diffusion.h include/llama_diffusion.hpp $(include)
 	packaging/hide-symbols.sh $(built)/libllama_diffusion.a $(built)/libllama_diffusion.installed.a

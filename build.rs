@@ -47,7 +47,7 @@ fn run() -> Result<(), String> {
         .map(PathBuf::from)
         .or_else(|| Some(env::home_dir()?.join(".cargo")));
     let source = source::Source::find(pin, &manifest_dir, cargo_home.as_deref())?;
-    println!("cargo:rustc-env=LLAMA_DIFFUSION_LLAMA_CPP={}", source.name);
+    println!("cargo:LLAMA_CPP={}", source.name); // for `--version` of the tool
     bindings::generate(&source, &out_dir)?;
     // docs.rs has libclang but not the time to build: rustdoc needs the bindings only.
     let macros = match env::var_os("DOCS_RS") {

@@ -54,9 +54,13 @@ pub fn build(options: &Options, source: &Source, out_dir: &Path) -> Result<(), S
     for directive in options.link_directives(&link_line(&build_dir)?, &build_dir) {
         println!("cargo:{directive}");
     }
-    let own = [options.rpath_directives(), options.soname_directives()];
-    for directive in own.concat() {
+    // For this package's tests, and as DEP_LLAMA_DIFFUSION_* for the packages that link it.
+    for directive in options.rpath_directives() {
         println!("cargo:{directive}");
+        println!("cargo:RPATH={directive}");
+    }
+    for directive in options.soname_directives() {
+        println!("cargo:SONAME={directive}");
     }
     if options.dynamic_backends {
         install_beside_binaries(&build_dir.join("bin"), out_dir)?;

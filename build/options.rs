@@ -200,8 +200,8 @@ impl Options {
         keep_last(directives)
     }
 
-    /// The directives of the package's own executables and shared library: where they find
-    /// llama.cpp's shared libraries at run time.
+    /// The directives of executables, and of the C library: where they find llama.cpp's shared
+    /// libraries at run time.
     pub fn rpath_directives(&self) -> Vec<String> {
         if !self.dynamic_backends || self.target_os == "windows" {
             return Vec::new();
@@ -214,8 +214,8 @@ impl Options {
         vec![format!("rustc-link-arg=-Wl,-rpath,{origin}")]
     }
 
-    /// The directives of the package's shared library: the name by which programs ask for it at run
-    /// time, which ends in `DIFFUSION_ABI_VERSION` of `src/capi/library.rs`.
+    /// The directives of the C library, a package of its own (`crates/capi`): the name by which programs
+    /// ask for it at run time, which ends in `DIFFUSION_ABI_VERSION` of its `library.rs`.
     pub fn soname_directives(&self) -> Vec<String> {
         if self.target_os == "windows" {
             return Vec::new();

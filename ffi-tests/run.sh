@@ -10,7 +10,7 @@ if [ "$(uname -s)" != Linux ]; then
 fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-demo=$PWD/models/demo-q8_0.gguf
+demo=$PWD/crates/demo-model/demo-q8_0.gguf
 golden=$PWD/tests/golden/one-expert/model.gguf
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}
 release=$CARGO_TARGET_DIR/${CARGO_BUILD_TARGET:+$CARGO_BUILD_TARGET/}release
@@ -227,7 +227,7 @@ say "a library for valgrind, with a panic on demand"
 forget_library() { rm -f "$release"/{,deps/}libllama_diffusion.*; }
 trap 'forget_library; rm -rf "$tmp"' EXIT
 forget_library
-cargo rustc --release --locked --lib --features portable -- --cfg llama_diffusion_test_panic \
+cargo rustc --release --locked -p llama-diffusion-capi --features portable -- --cfg llama_diffusion_test_panic \
     >"$tmp/build.log" 2>&1 || {
     cat "$tmp/build.log" >&2
     exit 1

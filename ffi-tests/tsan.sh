@@ -14,7 +14,7 @@ trap 'rm -rf "$tmp"' EXIT
 RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$target \
     RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" \
     CFLAGS="-fsanitize=thread -g1" CXXFLAGS="-fsanitize=thread -g1" \
-    cargo build --release --locked --lib --target "$triple"
+    cargo build --release --locked -p llama-diffusion-capi --target "$triple"
 library=$target/$triple/release/libllama_diffusion.so
 [ "$(nm -D "$library" | grep -c 'U __tsan_')" -gt 20 ] || {
     echo "error: $library is not instrumented" >&2
@@ -33,7 +33,7 @@ build() {
 run() { LD_LIBRARY_PATH=$tmp TSAN_OPTIONS=halt_on_error=1 setarch -R "$@"; }
 
 build threads ffi-tests/c/threads.c
-run "$tmp/threads" models/demo-q8_0.gguf
+run "$tmp/threads" crates/demo-model/demo-q8_0.gguf
 
 cat >"$tmp/race.c" <<'C'
 #include <pthread.h>

@@ -127,7 +127,47 @@ pub enum Error {
     Cancelled,
 }
 
+/// What callers tell apart: the C library has a status for each. It can grow with [`Error`], where nobody
+/// outside this repository would notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The operating system refused something.
+    Io,
+    /// A file is not a model that runs here.
+    BadModel,
+    /// A parameter cannot work.
+    InvalidParameter,
+    /// Prompt and answer do not fit the context.
+    ContextFull,
+    /// A buffer could not be had.
+    OutOfMemory,
+    /// A device failed.
+    Backend,
+    /// Text and tokens cannot be converted.
+    Tokenizer,
+    /// The chat template cannot be used.
+    ChatTemplate,
+    /// A callback stopped it.
+    Cancelled,
+}
+
 impl Error {
+    /// What kind of error it is.
+    #[doc(hidden)]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Io { .. } => ErrorKind::Io,
+            Self::Gguf { .. } | Self::Metadata { .. } | Self::Tensor { .. } => ErrorKind::BadModel,
+            Self::InvalidParameter { .. } => ErrorKind::InvalidParameter,
+            Self::ContextFull { .. } | Self::AnswerTooLong { .. } => ErrorKind::ContextFull,
+            Self::OutOfMemory { .. } => ErrorKind::OutOfMemory,
+            Self::Rpc { .. } | Self::Ggml(_) | Self::NotFinite { .. } => ErrorKind::Backend,
+            Self::Tokenizer(_) => ErrorKind::Tokenizer,
+            Self::ChatTemplate(_) => ErrorKind::ChatTemplate,
+            Self::Cancelled => ErrorKind::Cancelled,
+        }
+    }
+
     /// An [`Error::Io`] about `path`, for `map_err`.
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         move |source| Self::Io {

@@ -43,8 +43,6 @@
 #![warn(missing_docs)]
 #![warn(unreachable_pub)]
 
-#[allow(unsafe_code, reason = "callers are C")]
-pub mod capi;
 pub mod chat;
 pub mod diffusion;
 mod error;
@@ -63,8 +61,7 @@ mod session;
 mod session_batch;
 pub mod synthetic;
 mod sys;
-#[doc(hidden)]
-pub mod temporary;
+mod temporary;
 mod text;
 mod text_model;
 
@@ -86,6 +83,14 @@ pub use session::{Answer, Session};
 pub use session_batch::{FinishedMember, MemberId, SessionBatch};
 pub use text::Utf8Stream;
 pub use text_model::TextModel;
+
+/// What the programs and the C library of this repository need besides: not for others, and no promise.
+#[doc(hidden)]
+pub mod internal {
+    pub use crate::error::ErrorKind;
+    pub use crate::ggml::log::capture as capture_log;
+    pub use crate::temporary::{Tracked, remove_all};
+}
 
 /// Compiles the example of README.md.
 #[cfg(doctest)]

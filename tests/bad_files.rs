@@ -1,11 +1,8 @@
 //! Bad model files: each gives an error that names the file and the culprit.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::model_file::{Editable, load};
 use llama_diffusion::gguf::Gguf;
 use llama_diffusion::gguf::TensorType;
 use llama_diffusion::gguf::writer::Encoded;
@@ -14,6 +11,7 @@ use llama_diffusion::model::file::ModelFile;
 use llama_diffusion::model::hparams::Hparams;
 use llama_diffusion::model::tensors::TensorTable;
 use llama_diffusion::synthetic::Geometry;
+use llama_diffusion_testing::model_file::{Editable, load};
 use tempfile::TempDir;
 
 /// Asserts that `path` cannot be loaded, and that the message names it and everything in

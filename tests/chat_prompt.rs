@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 static DEMO: LazyLock<TextModel> = LazyLock::new(|| {
-    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo-q8_0.gguf");
+    let demo = Path::new(llama_diffusion_demo_model::PATH);
     let go_on = &mut |_| ControlFlow::Continue(());
     TextModel::load(&demo, &Default::default(), go_on).unwrap()
 });

@@ -1,16 +1,12 @@
 //! The engine on a device of the user's choice, held against F32 on the CPU, and the demo model
 //! against its answers there.
 //!
-//! `DIFFUSION_TEST_DEVICE` names the device (see `common/placements.rs`).
-
-mod common;
+//! `DIFFUSION_TEST_DEVICE` names the device (see `crates/testing/src/placements.rs`).
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
-use common::placements::{DEVICES, on_cpu, on_device, placements};
-use common::replay::relative_error;
 use llama_diffusion::chat::{ChatTemplate, Message, Role};
 use llama_diffusion::diffusion::{Denoiser, StepInput, StepOutput};
 use llama_diffusion::gguf::TensorType;
@@ -20,6 +16,8 @@ use llama_diffusion::{
     CancelFlag, DiffusionParams, EndTokens, Error, FlashAttention, KvType, Model, ModelParams,
     Overrides, Session, SessionBatch, SessionParams, TextModel, Token,
 };
+use llama_diffusion_testing::placements::{DEVICES, on_cpu, on_device, placements};
+use llama_diffusion_testing::replay::relative_error;
 
 /// A model with rows of 256, which every type of weights can hold. All of its experts run: a choice
 /// among them that a rounding decides would hide how near the numbers are.
@@ -194,7 +192,7 @@ struct Demo {
 
 impl Demo {
     fn load(params: &ModelParams) -> Self {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo-q8_0.gguf");
+        let path = Path::new(llama_diffusion_demo_model::PATH);
         let go_on = &mut |_| ControlFlow::Continue(());
         let text = TextModel::load(&path, params, go_on).unwrap();
         let template = text.chat_template().unwrap().unwrap();

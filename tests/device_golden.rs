@@ -1,17 +1,15 @@
 //! Golden cases on a device of the user's choice, in every placement: within the limits of F16, and the
 //! tokens of Hugging Face transformers until a rounding decides otherwise.
 //!
-//! `DIFFUSION_TEST_DEVICE` names the device (see `common/placements.rs`), `DIFFUSION_TEST_REPORT` a
+//! `DIFFUSION_TEST_DEVICE` names the device (see `crates/testing/src/placements.rs`), `DIFFUSION_TEST_REPORT` a
 //! file for the results, in JSON. `tools/device-check.sh` sets both.
-
-mod common;
 
 use std::time::Instant;
 
-use common::golden::Case;
-use common::placements::{on_device, placements};
-use common::replay::{self, Run};
 use llama_diffusion::{FlashAttention, KvType};
+use llama_diffusion_testing::golden::Case;
+use llama_diffusion_testing::placements::{on_device, placements};
+use llama_diffusion_testing::replay::{self, Run};
 use serde::Serialize;
 
 /// Placements with the default cache, then the other caches and attentions with all layers there.

@@ -1,15 +1,10 @@
 //! What the engine promises beside right numbers: graphs built once, little traffic, a cache that
 //! is never filled twice, results that depend on nothing but seed and prompt, and clear refusals.
 
-mod common;
-
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
-use common::model_file::Editable;
-use common::replay::relative_error;
-use common::steps::{first_logits, prompt, step, step_at, step_with};
 use llama_diffusion::diffusion::{Denoiser, StepInput, StepOutput};
 use llama_diffusion::gguf::TensorType;
 use llama_diffusion::model::{DenoiserParams, SequenceDenoiser};
@@ -18,6 +13,9 @@ use llama_diffusion::{
     CancelFlag, DiffusionParams, EndTokens, Error, Event, FinishReason, FlashAttention, KvType,
     Model, ModelParams, Session, SessionParams, TensorOverride, Token,
 };
+use llama_diffusion_testing::model_file::Editable;
+use llama_diffusion_testing::replay::relative_error;
+use llama_diffusion_testing::steps::{first_logits, prompt, step, step_at, step_with};
 
 static DIR: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
 

@@ -3,13 +3,10 @@
 //!
 //! Mutations and their order are the same in every run.
 
-mod common;
-
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use common::model_file::{Editable, load};
 use llama_diffusion::gguf::Gguf;
 use llama_diffusion::gguf::TensorType;
 use llama_diffusion::gguf::writer::Encoded;
@@ -19,6 +16,7 @@ use llama_diffusion::model::hparams::Hparams;
 use llama_diffusion::model::tensors::TensorTable;
 use llama_diffusion::synthetic::{Geometry, min_vocab_size};
 use llama_diffusion::{Error, Result};
+use llama_diffusion_testing::model_file::{Editable, load};
 
 /// Of bytes, and of keys, values and tensors.
 const MUTATIONS: [usize; 2] = [16_000, 8_000];

@@ -4,11 +4,9 @@
 //! `tests/golden/README.md` documents the format; `DIFFUSION_GOLDEN_DIR` names a folder with more
 //! cases. `device.rs` replays them on other devices.
 
-mod common;
-
-use common::golden::Case;
-use common::replay::{Run, check_forwards, generation};
 use llama_diffusion::{FlashAttention, KvType};
+use llama_diffusion_testing::golden::Case;
+use llama_diffusion_testing::replay::{Run, check_forwards, generation};
 
 fn runs() -> [Run; 5] {
     [

@@ -10,8 +10,7 @@ use llama_diffusion::synthetic::Geometry;
 use llama_diffusion::{Error, MetadataOverride, MetadataValue, Model, ModelParams, Result, Vocab};
 use tempfile::TempDir;
 
-mod common;
-use common::model_file::{Editable, EditableTensor};
+use llama_diffusion_testing::model_file::{Editable, EditableTensor};
 
 fn load(path: &Path, params: &ModelParams) -> Result<Model> {
     Model::load(path, params, &mut |_| ControlFlow::Continue(()))
@@ -130,7 +129,7 @@ fn with(key: &str, value: MetadataValue) -> ModelParams {
 #[test]
 fn metadata_of_the_user_goes_before_the_file_s() {
     use MetadataValue::{Float, Integer, Text};
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo-q8_0.gguf");
+    let path = Path::new(llama_diffusion_demo_model::PATH);
     let model = |key, value| load(&path, &with(key, value)).unwrap();
 
     let model_steps = model("diffusion.eb_max_steps", Integer(7));

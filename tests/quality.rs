@@ -77,7 +77,7 @@ fn held_back_prompts_are_answered_as_well_as_by_the_reference() {
         .collect();
     assert_eq!(prompts.len(), 200);
 
-    let path = root.join("models/demo-q8_0.gguf");
+    let path = Path::new(llama_diffusion_demo_model::PATH);
     let text = TextModel::load(&path, &Default::default(), &mut |_| {
         ControlFlow::Continue(())
     })
@@ -161,7 +161,7 @@ fn held_back_prompts_are_answered_as_well_as_by_the_reference() {
 
 /// The demo model, and a session of it on one thread.
 fn demo() -> (TextModel, Session) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo-q8_0.gguf");
+    let path = Path::new(llama_diffusion_demo_model::PATH);
     let load = TextModel::load(&path, &Default::default(), &mut |_| {
         ControlFlow::Continue(())
     });
@@ -253,7 +253,7 @@ fn the_examples_of_the_card_are_answered() {
         }
     }
     // Each example of the table is one of them.
-    let card = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/README.md");
+    let card = llama_diffusion_demo_model::CARD;
     let card = std::fs::read_to_string(card).unwrap();
     let rows = card
         .lines()

@@ -22,8 +22,7 @@ use llama_diffusion::{
 use regex::Regex;
 use tempfile::TempDir;
 
-mod common;
-use common::model_file::Editable;
+use llama_diffusion_testing::model_file::Editable;
 
 /// Rows of 256 and 512, of 96 and 288 (blocks of 32 only), and of 40, which no block fits.
 const GEOMETRY: Geometry = Geometry {

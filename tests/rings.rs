@@ -1,16 +1,14 @@
 //! The rings of sliding layers around their edges: a ring holds exactly what a slot for every
 //! position would, whatever the passes, and says which positions it lost.
 
-mod common;
-
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use common::replay::relative_error;
-use common::steps::{first_logits, prompt};
 use llama_diffusion::gguf::TensorType;
 use llama_diffusion::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::{EndTokens, KvType, Model, ModelParams, Session, SessionParams, Token};
+use llama_diffusion_testing::replay::relative_error;
+use llama_diffusion_testing::steps::{first_logits, prompt};
 
 /// The order of the keys in a ring is another one, and F32 sums round by it: 1.4e-6 was measured.
 const ROUNDING: f64 = 3e-5;

@@ -16,7 +16,7 @@ const MANY: usize = 3;
 
 #[test]
 fn the_prefill_has_its_own_number_of_threads() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo-q8_0.gguf");
+    let path = Path::new(llama_diffusion_demo_model::PATH);
     let model = Model::load(&path, &ModelParams::default(), &mut |_| {
         ControlFlow::Continue(())
     });

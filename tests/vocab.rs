@@ -13,9 +13,7 @@ struct Sample {
 }
 
 fn demo() -> (ModelFile, Vocab) {
-    let file =
-        ModelFile::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo-q8_0.gguf"))
-            .unwrap();
+    let file = ModelFile::open(Path::new(llama_diffusion_demo_model::PATH)).unwrap();
     let vocab = Vocab::load(file.metadata(), file.metadata_overrides()).unwrap();
     (file, vocab)
 }

@@ -20,7 +20,8 @@ tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 
 say "package"
-cargo package --workspace --locked --offline --no-verify --allow-dirty --target-dir "$tmp/package" \
+cargo package --workspace --exclude llama-diffusion-capi --exclude llama-diffusion-testing \
+    --locked --offline --no-verify --allow-dirty --target-dir "$tmp/package" \
     2>"$tmp/package.log" || {
     cat "$tmp/package.log" >&2
     exit 1
@@ -63,7 +64,7 @@ cargo build --quiet
 echo "answers: $(tr '\n' ' ' <"$tmp/tokens" | cut -c1-60)"
 
 say "the tools"
-cargo install --quiet --debug --root "$tmp/installed" llama-diffusion
+cargo install --quiet --debug --root "$tmp/installed" llama-diffusion-cli
 answer=$("$tmp/installed/bin/llama-diffusion-cli" -p "What is the capital of Norway?" 2>/dev/null)
 echo "answers: $answer"
 case $answer in *Oslo*) ;; *) fail "the installed tool does not answer" ;; esac

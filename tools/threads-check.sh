@@ -42,5 +42,5 @@ check() {
     row "taskset -c 0, default threads, to -t 1" "$(step taskset -c 0 "$@")" "$one" 1.1
 }
 
-check 20 "$bench" -m models/demo-q8_0.gguf
+check 20 "$bench" -m crates/demo-model/demo-q8_0.gguf
 check 3 "$bench" --synthetic small:q8_0

@@ -10,7 +10,7 @@ use crate::sys;
 
 /// Sends what ggml logs to `tracing` from now on (target `ggml`), and what ggml says before it aborts
 /// to the standard error.
-pub(crate) fn capture() {
+pub fn capture() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         // SAFETY: the callbacks are plain functions without state.

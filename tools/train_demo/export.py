@@ -1,4 +1,4 @@
-"""Writes a checkpoint into the repository: models/demo-q8_0.gguf, and the samples of tests/vocab.rs.
+"""Writes a checkpoint into the repository: crates/demo-model/demo-q8_0.gguf, and the samples of tests/vocab.rs.
 
     python export.py CHECKPOINT
 """
@@ -38,7 +38,7 @@ def main():
     subprocess.run(
         [
             sys.executable, ROOT / "tools/convert_hf_to_gguf.py", checkpoint, "--outtype", "q8_0",
-            "--outfile", ROOT / "models/demo-q8_0.gguf", "--name", "DiffusionGemma demo 4M",
+            "--outfile", ROOT / "crates/demo-model/demo-q8_0.gguf", "--name", "DiffusionGemma demo 4M",
         ],
         check=True,
     )

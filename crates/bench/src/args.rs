@@ -1,0 +1,321 @@
+//! The flags, spelled as for llama-bench.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::parser::ValueSource;
+use clap::{ArgAction, Command, CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
+use llama_diffusion::synthetic::{Geometry, WeightTypes};
+use llama_diffusion::{Error, ModelParams, Result, SessionParams};
+
+use crate::inert::FLAGS;
+use crate::lists::{self, Numbers, numbers_from};
+use llama_diffusion_flags::compute::{ComputeArgs, When};
+use llama_diffusion_flags::devices::DeviceArgs;
+use llama_diffusion_flags::hub;
+use llama_diffusion_flags::inert::environment;
+use llama_diffusion_flags::numbers::whole;
+use llama_diffusion_flags::spelling::{in_user_s_words, respell};
+use llama_diffusion_flags::streams::tell;
+
+/// Measures how fast a DiffusionGemma model reads prompts and denoises canvases.
+///
+/// Every combination of -m, -p, -n, -t and -fa is one test: a prompt of that many tokens is encoded
+/// (pp), then canvases are denoised after it (dn), each in exactly --steps steps. --synthetic needs no
+/// file: the weights are made where they are used.
+///
+/// Flags may be spelled as for llama-bench, with a single dash (-ngl, -fa). Lists are separated by
+/// commas, or the flag is given again; 1-4, 0-512+128 and 64-512*2 are ranges of numbers. The other
+/// flags of llama-bench have no effect, and a warning says so, or are refused by name.
+#[derive(Debug, Parser)]
+#[command(name = "llama-diffusion-bench", version, max_term_width = 100)]
+pub struct Args {
+    /// Model files (GGUF), of a split one the first part
+    #[arg(
+        short,
+        long,
+        value_name = "FILE,…",
+        value_delimiter = ',',
+        env = "LLAMA_ARG_MODEL"
+    )]
+    model: Vec<PathBuf>,
+
+    /// Model files in Hugging Face's cache [-hf]
+    #[arg(
+        long,
+        value_name = "USER/MODEL[:QUANT],…",
+        value_delimiter = ',',
+        env = "LLAMA_ARG_HF_REPO"
+    )]
+    hf_repo: Vec<String>,
+
+    /// File in the repository of --hf-repo, instead of one by its quantization [-hff]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "hf_repo",
+        env = "LLAMA_ARG_HF_FILE"
+    )]
+    hf_file: Option<String>,
+
+    /// Random weights instead of files: a geometry (tiny, small, 200m, 26b-a4b) and the type of
+    /// its weights, such as 26b-a4b:q4_k_m or 200m:q8_0
+    #[arg(long, value_name = "GEOMETRY:TYPE,…", value_delimiter = ',')]
+    synthetic: Vec<Synthetic>,
+
+    /// Lengths of the prompt; 0 denoises after nothing
+    #[arg(
+        short = 'p',
+        long,
+        value_name = "N,…",
+        value_delimiter = ',',
+        default_value = "512",
+        value_parser = numbers_from(0)
+    )]
+    n_prompt: Vec<Numbers>,
+
+    /// Tokens of the answer: as many canvases as hold them; 0 reads the prompt only. Default: one
+    /// canvas
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "N,…",
+        value_delimiter = ',',
+        conflicts_with = "canvases",
+        value_parser = numbers_from(0)
+    )]
+    n_gen: Vec<Numbers>,
+
+    /// Canvases of the answer, instead of its tokens
+    #[arg(long, value_name = "N", value_parser = whole(1..=usize::MAX))]
+    canvases: Option<usize>,
+
+    /// Denoising steps of each canvas
+    #[arg(long, value_name = "N", default_value = "8", value_parser = whole(1..=usize::MAX))]
+    pub steps: usize,
+
+    /// Sequences that are denoised together
+    #[arg(long, value_name = "N", default_value = "1", value_parser = whole(1_usize..=256))]
+    pub parallel: usize,
+
+    /// Threads of the CPU. Default: one for each core
+    #[arg(
+        short,
+        long,
+        value_name = "N,…",
+        value_delimiter = ',',
+        value_parser = numbers_from(1),
+        env = "LLAMA_ARG_THREADS"
+    )]
+    threads: Vec<Numbers>,
+
+    /// Fused attention: auto uses it where the devices have it [-fa]
+    #[arg(
+        long,
+        value_name = "WHEN,…",
+        num_args = 0..=1,
+        require_equals = true,
+        value_delimiter = ',',
+        default_value = "auto",
+        default_missing_value = "on",
+        env = "LLAMA_ARG_FLASH_ATTN"
+    )]
+    pub flash_attn: Vec<When>,
+
+    /// How often each test is repeated
+    #[arg(short, long, value_name = "N", default_value = "5", value_parser = whole(1..=usize::MAX))]
+    pub repetitions: usize,
+
+    /// Leave out the first, untimed repetition
+    #[arg(long)]
+    pub no_warmup: bool,
+
+    /// Time by part of a step and of a prefill, beside the least that memory and arithmetic of
+    /// this machine allow
+    #[arg(long, conflicts_with = "parallel")]
+    pub profile: bool,
+
+    /// Measure libllama in turn with this crate: the same backbone as gemma4, its prefill and its
+    /// decoding token by token. Writes a model file to the directory for temporary files (TMPDIR)
+    #[arg(long, conflicts_with = "parallel")]
+    pub compare_upstream: bool,
+
+    /// Seconds to wait before each test
+    #[arg(long, value_name = "SECONDS", default_value = "0", hide_default_value = true, value_parser = whole(0..=u32::MAX))]
+    pub delay: u32,
+
+    /// Name each test on the standard error before it runs
+    #[arg(long)]
+    pub progress: bool,
+
+    /// How results are printed
+    #[arg(short, long, value_name = "FORMAT", default_value = "md")]
+    pub output: Format,
+
+    /// Print the results to the standard error, too, in this format [-oe]
+    #[arg(long, alias = "oe", value_name = "FORMAT")]
+    pub output_err: Option<Format>,
+
+    /// Print the devices and end
+    #[arg(long)]
+    pub list_devices: bool,
+
+    /// Say more about what happens
+    #[arg(short, long)]
+    pub verbose: bool,
+
+    /// A line for each flag that has no effect.
+    #[arg(skip)]
+    pub warnings: Vec<String>,
+
+    #[command(flatten, next_help_heading = "Computation")]
+    pub compute: ComputeArgs,
+
+    #[command(flatten, next_help_heading = "Devices")]
+    pub devices: DeviceArgs,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Tables for people, in Markdown.
+    Md,
+    /// One table for each kind of result, an empty line between them.
+    Csv,
+    /// An object with a list for each kind of result.
+    Json,
+    /// One object for each result.
+    Jsonl,
+}
+
+/// A generated model.
+#[derive(Clone, Debug)]
+pub struct Synthetic {
+    /// As it was written.
+    pub name: String,
+    pub geometry: Geometry,
+    pub types: WeightTypes,
+}
+
+impl FromStr for Synthetic {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let (geometry, types) = name
+            .split_once(':')
+            .ok_or("give a geometry and a type, such as 200m:q8_0")?;
+        Ok(Self {
+            name: name.to_owned(),
+            geometry: geometry.parse()?,
+            types: types.parse()?,
+        })
+    }
+}
+
+/// A model to measure.
+pub enum Source {
+    File(PathBuf),
+    Synthetic(Synthetic),
+}
+
+/// The command line's definition, with the flags that have no effect.
+fn definition() -> Command {
+    let command = FLAGS.define(Args::command());
+    let command = command.mut_args(|arg| arg.hide_env_values(true));
+    // A switch of the other tools has a value for llama-bench.
+    command.mut_arg("no_kv_offload", |arg| {
+        arg.action(ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_value("false")
+            .default_missing_value("true")
+    })
+}
+
+impl Args {
+    /// Parses a command line, the program's name first.
+    ///
+    /// # Errors
+    /// What clap has to say, which may be the help that was asked for.
+    pub fn parse_from_line(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut command = definition();
+        let written: Vec<OsString> = line.into_iter().collect();
+        let line = respell(&command, written.iter().cloned());
+        let matches = command
+            .try_get_matches_from_mut(line)
+            .map_err(|error| in_user_s_words(&command, &written, error))?;
+        let mut args = Self::from_arg_matches(&matches)?;
+        let chosen = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
+        if !chosen("model") && (chosen("synthetic") || chosen("hf_repo")) {
+            args.model.clear();
+        }
+        args.warnings = FLAGS.warnings(&mut command, &matches, &environment)?;
+        Ok(args)
+    }
+
+    /// The models, in the order in which the flags are listed.
+    ///
+    /// # Errors
+    /// None was chosen, or one is not in the cache.
+    pub fn sources(&self) -> Result<Vec<Source>> {
+        let files = self.model.iter().cloned().map(Source::File);
+        let mut sources: Vec<Source> = files.collect();
+        for repo in &self.hf_repo {
+            let path = hub::find(repo, self.hf_file.as_deref())?;
+            tell(format_args!("model: {}", path.display()));
+            sources.push(Source::File(path));
+        }
+        sources.extend(self.synthetic.iter().cloned().map(Source::Synthetic));
+        match sources.is_empty() {
+            true => Err(Error::InvalidParameter {
+                parameter: "model".into(),
+                problem: "give a file with -m, or random weights with --synthetic 200m:q8_0".into(),
+            }),
+            false => Ok(sources),
+        }
+    }
+
+    /// Lengths of the prompt.
+    pub fn prompts(&self) -> Vec<usize> {
+        lists::all(&self.n_prompt)
+    }
+
+    /// Canvases of the answers, of a model with canvases of `length` tokens.
+    pub fn answers(&self, length: usize) -> Vec<usize> {
+        match self.n_gen.is_empty() {
+            true => vec![self.canvases.unwrap_or(1)],
+            false => {
+                let tokens = lists::all(&self.n_gen).into_iter();
+                tokens.map(|count| count.div_ceil(length)).collect()
+            }
+        }
+    }
+
+    /// Numbers of threads.
+    pub fn threads(&self) -> Vec<usize> {
+        match self.threads.is_empty() {
+            true => vec![std::thread::available_parallelism().map_or(1, usize::from)],
+            false => lists::all(&self.threads),
+        }
+    }
+
+    /// How the models are loaded.
+    ///
+    /// # Errors
+    /// Flags that contradict each other.
+    pub fn model_params(&self) -> Result<ModelParams> {
+        // Of the public models.
+        const CANVAS: usize = 256;
+        let prompt = self.prompts().into_iter().max().unwrap_or(0);
+        let canvases = self.answers(CANVAS).into_iter().max().unwrap_or(0);
+        let answer = canvases.saturating_mul(CANVAS);
+        Ok(self.devices.params(SessionParams {
+            context: Some(answer.saturating_add(prompt).saturating_add(1)),
+            batch: self.compute.batch(),
+            kv_type: self.compute.kv_type()?,
+            swa_full: self.compute.swa_full,
+            ..SessionParams::default()
+        }))
+    }
+}

@@ -1,0 +1,147 @@
+//! `llama-diffusion-bench`: how fast a DiffusionGemma model is on this machine.
+
+mod args;
+mod cost;
+mod inert;
+mod lists;
+mod output;
+mod run;
+mod stats;
+mod upstream;
+
+use std::io::IsTerminal as _;
+use std::mem;
+use std::ops::ControlFlow;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use llama_diffusion::synthetic::synthetic_file;
+use llama_diffusion::{Model, Result, internal};
+use tracing::level_filters::LevelFilter;
+
+use args::{Args, Source};
+use llama_diffusion_flags::streams::{self, tell, tell_part, without_colors};
+use output::{Report, text};
+use run::{Bench, Setting, Work};
+
+const ERROR: u8 = 1;
+
+fn main() -> ExitCode {
+    llama_diffusion_flags::signals::report_large_files();
+    let args = match Args::parse_from_line(std::env::args_os()) {
+        Ok(args) => args,
+        Err(message) => {
+            // Help and version are no errors, and go to the standard output.
+            let code = if message.use_stderr() { ERROR } else { 0 };
+            // A closed output leaves no place to say so.
+            let _ = message.print();
+            return code.into();
+        }
+    };
+    let level = match args.verbose {
+        true => LevelFilter::DEBUG,
+        false => LevelFilter::WARN,
+    };
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(level)
+        .with_target(args.verbose)
+        .with_ansi(std::io::stderr().is_terminal() && !without_colors())
+        .log_internal_errors(false) // it would print them where nothing can be written
+        .without_time()
+        .init();
+    let end = |status: u8| {
+        internal::remove_all();
+        std::process::exit(status.into());
+    };
+    if let Err(error) = llama_diffusion_flags::signals::on_signal(end) {
+        tracing::warn!("signals will leave temporary files behind: {error}");
+    }
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tell(format_args!("error: {error}"));
+            ERROR.into()
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
+    args.devices.connect()?;
+    if args.list_devices {
+        return llama_diffusion_flags::devices::list();
+    }
+    for warning in &args.warnings {
+        tracing::warn!("{warning}");
+    }
+    let sources = args.sources()?;
+    args.devices.warn()?;
+    let mut report = Report::default();
+    for source in &sources {
+        measure(args, source, &mut report)?;
+    }
+    if let Some(format) = args.output_err {
+        tell_part(text(&report, format)?);
+    }
+    streams::print(&text(&report, args.output)?)
+}
+
+/// Runs all tests of a model.
+fn measure(args: &Args, source: &Source, report: &mut Report) -> Result<()> {
+    let (name, model) = load(args, source)?;
+    let bench = Bench {
+        args,
+        name,
+        model: Arc::new(model),
+    };
+    let settings = args.threads().into_iter().flat_map(|threads| {
+        let with = move |&flash_attn| Setting {
+            threads,
+            flash_attn,
+        };
+        args.flash_attn.iter().map(with)
+    });
+    let answers = args.answers(bench.model.hparams().canvas_length);
+    for setting in settings {
+        let mut upstream = match args.compare_upstream {
+            true => Some(upstream::Upstream::new(&bench, setting.threads)?),
+            false => None,
+        };
+        for prompt in args.prompts() {
+            // A prompt is read before each of the answers, and reported once.
+            let mut reads = prompt > 0;
+            for &canvases in &answers {
+                let work = Work {
+                    prompt,
+                    reads: mem::take(&mut reads),
+                    canvases,
+                };
+                bench.test(setting, work, upstream.as_mut(), report)?;
+            }
+        }
+        if let Some(upstream) = upstream {
+            report.comparisons.extend(upstream.compare(&bench));
+        }
+        if args.profile {
+            bench.profile(setting, report)?;
+        }
+    }
+    Ok(())
+}
+
+fn load(args: &Args, source: &Source) -> Result<(String, Model)> {
+    let params = args.model_params()?;
+    let progress = &mut |_: f32| ControlFlow::Continue(());
+    match source {
+        Source::Synthetic(synthetic) => {
+            let file = synthetic_file(&synthetic.geometry, synthetic.types, 1)?;
+            let model = Model::from_file(file, &params, progress)?;
+            Ok((synthetic.name.clone(), model))
+        }
+        Source::File(path) => {
+            let name = path.file_name().unwrap_or(path.as_os_str());
+            let name = name.to_string_lossy().into_owned();
+            Ok((name, Model::load(path, &params, progress)?))
+        }
+    }
+}

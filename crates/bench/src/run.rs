@@ -1,0 +1,465 @@
+//! The measuring itself.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use llama_diffusion::diffusion::{Denoiser as _, StepInput, StepOutput};
+use llama_diffusion::measure::device_rates;
+use llama_diffusion::model::profile::{Part, Profile};
+use llama_diffusion::model::{
+    BatchMember, CanvasBatch, Counters, DenoiserParams, SequenceDenoiser,
+};
+use llama_diffusion::{Device, Error, Model, Result, Token};
+
+use crate::args::Args;
+use crate::cost::Cost;
+use crate::output::{PartRow, ProfileRow, Report, TestRow};
+use crate::stats::Spread;
+use crate::upstream::Upstream;
+use llama_diffusion_flags::compute::When;
+use llama_diffusion_flags::streams::tell;
+
+/// Milliseconds that `f` takes.
+pub fn time(f: impl FnOnce() -> Result<()>) -> Result<f64> {
+    let start = Instant::now();
+    f()?;
+    Ok(start.elapsed().as_secs_f64() * 1e3)
+}
+
+/// Tokens that mean nothing, the same each time.
+pub fn tokens(count: usize, vocab: usize) -> Vec<Token> {
+    (0..count).map(|i| (i * 7919 % vocab) as Token).collect()
+}
+
+/// One model and how it is measured.
+pub struct Bench<'a> {
+    pub args: &'a Args,
+    pub name: String,
+    pub model: Arc<Model>,
+}
+
+/// What may be given several times, besides prompts.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    pub threads: usize,
+    pub flash_attn: When,
+}
+
+/// What one test does.
+#[derive(Clone, Copy, Debug)]
+pub struct Work {
+    /// Tokens of the prompt.
+    pub prompt: usize,
+    /// Whether the time of reading it is a result.
+    pub reads: bool,
+    /// Canvases of the answer; without any, the prompt is all there is.
+    pub canvases: usize,
+}
+
+/// Milliseconds of one repetition.
+pub struct Sample {
+    /// Encoding the prompts; 0 without any.
+    pub prefill: f64,
+    /// Every denoising step.
+    pub steps: Vec<f64>,
+    /// Putting finished canvases behind the prompt.
+    pub commits: f64,
+}
+
+/// Sequences that are denoised together, with what a step reads and writes.
+struct Runner {
+    sequences: Vec<SequenceDenoiser>,
+    batch: Option<CanvasBatch>,
+    canvas: Vec<Token>,
+    uniforms: Vec<f32>,
+    drawn: Vec<Drawn>,
+}
+
+struct Drawn {
+    argmax: Vec<Token>,
+    sampled: Vec<Token>,
+    entropy: Vec<f32>,
+}
+
+impl Drawn {
+    fn output(&mut self) -> StepOutput<'_> {
+        StepOutput {
+            argmax: &mut self.argmax,
+            sampled: &mut self.sampled,
+            entropy: &mut self.entropy,
+            likelihood: None,
+        }
+    }
+}
+
+/// In the middle of a schedule.
+const TEMPERATURE: f32 = 0.6;
+
+impl Runner {
+    fn new(bench: &Bench<'_>, setting: Setting, prompt: usize, canvases: usize) -> Result<Self> {
+        let hparams = bench.model.hparams();
+        let n = hparams.canvas_length;
+        let params = DenoiserParams {
+            context: canvases.saturating_mul(n).saturating_add(prompt).max(n + 1),
+            batch: bench.args.compute.batch().unwrap_or(n.max(256)),
+            threads: setting.threads,
+            prefill_threads: setting.threads,
+            kv_type: bench.args.compute.kv_type()?,
+            flash_attention: setting.flash_attn.into(),
+            swa_full: bench.args.compute.swa_full,
+        };
+        let count = bench.args.parallel;
+        let mut sequences: Vec<_> = (0..count)
+            .map(|_| SequenceDenoiser::new(&bench.model, &params))
+            .collect::<Result<_>>()?;
+        // Comparisons count the dense product's arithmetic.
+        for sequence in &mut sequences {
+            sequence.allow_sparse_self_conditioning(!bench.args.compare_upstream);
+        }
+        let drawn = || Drawn {
+            argmax: vec![0; n],
+            sampled: vec![0; n],
+            entropy: vec![0.0; n],
+        };
+        Ok(Self {
+            batch: match count {
+                1 => None,
+                _ => Some(CanvasBatch::new(&sequences[0], count)?),
+            },
+            sequences,
+            canvas: tokens(n, hparams.vocab_size),
+            uniforms: vec![0.5; n],
+            drawn: (0..count).map(|_| drawn()).collect(),
+        })
+    }
+
+    fn each(&mut self, mut f: impl FnMut(&mut SequenceDenoiser) -> Result<()>) -> Result<()> {
+        self.sequences.iter_mut().try_for_each(&mut f)
+    }
+
+    fn step(&mut self) -> Result<()> {
+        let input = StepInput {
+            canvas: &self.canvas,
+            temperature: TEMPERATURE,
+            uniforms: &self.uniforms,
+            selection: None,
+        };
+        match &mut self.batch {
+            None => self.sequences[0].step(input, self.drawn[0].output())?,
+            Some(batch) => {
+                let sequences = self.sequences.iter_mut().zip(&mut self.drawn);
+                let mut members: Vec<_> = sequences
+                    .map(|(denoiser, drawn)| BatchMember {
+                        denoiser,
+                        input,
+                        output: drawn.output(),
+                    })
+                    .collect();
+                batch.step(&mut members)?;
+            }
+        }
+        black_box(&self.drawn[0].sampled);
+        Ok(())
+    }
+
+    fn prefill(&mut self, prompt: &[Token]) -> Result<()> {
+        self.each(|sequence| {
+            sequence.truncate(0);
+            sequence.encode(prompt)
+        })
+    }
+
+    fn counters(&self) -> Counters {
+        match &self.batch {
+            Some(batch) => batch.counters(),
+            None => self.sequences[0].counters(),
+        }
+    }
+
+    /// Answers a prompt: every canvas but the last is put behind it, as in a generation.
+    fn answer(&mut self, prompt: &[Token], canvases: usize, steps: usize) -> Result<Sample> {
+        let prefill = time(|| self.prefill(prompt))?;
+        let (mut times, mut commits) = (Vec::new(), 0.0);
+        for canvas in 0..canvases {
+            if canvas > 0 {
+                let finished = self.canvas.clone();
+                commits += time(|| self.each(|sequence| sequence.commit(&finished)))?;
+            }
+            self.each(|sequence| sequence.begin_canvas())?;
+            for _ in 0..steps {
+                times.push(time(|| self.step())?);
+            }
+        }
+        self.check_logits(canvases, steps)?;
+        Ok(Sample {
+            prefill,
+            steps: times,
+            commits,
+        })
+    }
+
+    /// The time of a model that computes nothing would mean nothing.
+    fn check_logits(&self, canvases: usize, steps: usize) -> Result<()> {
+        let entropies = self.drawn.iter().flat_map(|drawn| drawn.entropy.iter());
+        let Some(position) = entropies.enumerate().find(|(_, h)| !h.is_finite()) else {
+            return Ok(());
+        };
+        let error = Error::NotFinite {
+            block: canvases.saturating_sub(1) as u32,
+            step: steps.saturating_sub(1) as u32,
+            position: position.0 % self.canvas.len(),
+        };
+        Err(self.sequences[0].model().file().explain(error))
+    }
+}
+
+impl Bench<'_> {
+    /// Measures a prompt and the canvases after it; libllama in turn, if it is there.
+    pub fn test(
+        &self,
+        setting: Setting,
+        work: Work,
+        mut upstream: Option<&mut Upstream>,
+        report: &mut Report,
+    ) -> Result<()> {
+        let Work {
+            prompt,
+            reads,
+            canvases,
+        } = work;
+        if canvases == 0 && !reads {
+            return Ok(());
+        }
+        self.announce(setting, work);
+        let hparams = self.model.hparams();
+        let mut runner = Runner::new(self, setting, prompt, canvases)?;
+        let tokens = tokens(prompt, hparams.vocab_size);
+        let mut samples = Vec::new();
+        let mut warm = Counters::default();
+        let warmups = usize::from(!self.args.no_warmup);
+        for round in 0..warmups + self.args.repetitions {
+            let counts = round >= warmups;
+            if round == warmups {
+                warm = runner.counters();
+            }
+            if let Some(upstream) = &mut upstream {
+                upstream.round(&tokens, counts)?;
+            }
+            // Graphs are built in the first two steps; more would tell nothing.
+            let steps = match counts {
+                true => self.args.steps,
+                false => self.args.steps.min(2),
+            };
+            let sample = runner.answer(&tokens, canvases, steps)?;
+            if counts {
+                samples.push(sample);
+            }
+        }
+        if let Some(upstream) = upstream.filter(|_| canvases > 0) {
+            let steps = samples.iter().map(|s| self.later_step(s)).collect();
+            upstream.note_steps(prompt, steps);
+        }
+        if reads {
+            report
+                .tests
+                .push(self.prefill_row(setting, prompt, &samples));
+        }
+        if canvases == 0 {
+            return Ok(());
+        }
+        let all = runner.counters();
+        report.tests.push(TestRow {
+            graphs_built: Some(all.graphs_built - warm.graphs_built),
+            graphs_captured: Some(all.graphs_captured),
+            captures_dropped: Some(all.captures_dropped),
+            step_bytes: Some((all.step_bytes - warm.step_bytes) / (all.steps - warm.steps).max(1)),
+            ..self.denoise_row(setting, work, &samples)
+        });
+        Ok(())
+    }
+
+    /// Waits before a test, and names it, as far as the user wants.
+    fn announce(&self, setting: Setting, work: Work) {
+        thread::sleep(Duration::from_secs(self.args.delay.into()));
+        if self.args.progress {
+            tell(format_args!(
+                "{}: {} threads, prompt of {} tokens, answer of {} canvases",
+                self.name, setting.threads, work.prompt, work.canvases
+            ));
+        }
+    }
+
+    /// Milliseconds of a step with self-conditioning: not the first of a canvas, unless there is no
+    /// other.
+    fn later_step(&self, sample: &Sample) -> f64 {
+        let steps = self.args.steps;
+        let later = |(i, time): (usize, &f64)| (steps == 1 || i % steps > 0).then_some(*time);
+        let later: Vec<f64> = sample.steps.iter().enumerate().filter_map(later).collect();
+        Spread::of(&later).mean
+    }
+
+    fn row(&self, setting: Setting, test: String, speeds: &[f64]) -> TestRow {
+        let speed = Spread::of(speeds);
+        let file = self.model.file();
+        TestRow {
+            model: self.name.clone(),
+            model_size: file.tensor_bytes(),
+            model_n_params: file
+                .tensors()
+                .map(|(_, tensor)| tensor.info.shape.iter().product::<usize>())
+                .sum(),
+            backend: self.backend(),
+            n_threads: setting.threads,
+            n_gpu_layers: (self.args.devices.gpu_layers.0).filter(|layers| *layers < usize::MAX),
+            type_kv: format!("{:?}", self.args.compute.cache_type_k).to_lowercase(),
+            flash_attn: format!("{:?}", setting.flash_attn).to_lowercase(),
+            parallel: self.args.parallel,
+            test,
+            avg_ts: speed.mean,
+            stddev_ts: speed.stddev,
+            ..TestRow::default()
+        }
+    }
+
+    /// Names of the GPUs that take part, or `CPU`.
+    pub fn backend(&self) -> String {
+        let devices = self.model.devices().into_iter();
+        let gpus: Vec<String> = devices.filter(Device::is_gpu).map(|d| d.name()).collect();
+        match gpus.is_empty() {
+            true => "CPU".into(),
+            false => gpus.join(","),
+        }
+    }
+
+    fn prefill_row(&self, setting: Setting, prompt: usize, samples: &[Sample]) -> TestRow {
+        let count = (prompt * self.args.parallel) as f64;
+        let speeds: Vec<f64> = samples.iter().map(|s| count / s.prefill * 1e3).collect();
+        let times: Vec<f64> = samples.iter().map(|s| s.prefill).collect();
+        TestRow {
+            n_prompt: prompt,
+            avg_ms: Spread::of(&times).mean,
+            stddev_ms: Spread::of(&times).stddev,
+            ..self.row(setting, format!("pp{prompt}"), &speeds)
+        }
+    }
+
+    fn denoise_row(&self, setting: Setting, work: Work, samples: &[Sample]) -> TestRow {
+        let Work {
+            prompt, canvases, ..
+        } = work;
+        let steps = self.args.steps;
+        let canvas = self.model.hparams().canvas_length;
+        let blocks = (canvases * self.args.parallel) as f64;
+        let work = |s: &Sample| s.steps.iter().sum::<f64>() + s.commits;
+        let speeds: Vec<f64> = samples
+            .iter()
+            .map(|s| blocks * canvas as f64 / work(s) * 1e3)
+            .collect();
+        let rates: Vec<f64> = samples.iter().map(|s| blocks / work(s) * 1e3).collect();
+        let times: Vec<f64> = samples.iter().flat_map(|s| s.steps.clone()).collect();
+        let answers: Vec<f64> = samples
+            .iter()
+            .map(|s| (s.prefill + work(s)) / 1e3)
+            .collect();
+        let test = match canvases {
+            1 => format!("dn{canvas}x{steps} @ {prompt}"),
+            _ => format!("dn{canvases}x{canvas}x{steps} @ {prompt}"),
+        };
+        TestRow {
+            n_prompt: prompt,
+            n_canvases: Some(canvases),
+            n_steps: Some(steps),
+            avg_ms: Spread::of(&times).mean,
+            stddev_ms: Spread::of(&times).stddev,
+            blocks_per_s: Some(Spread::of(&rates).mean),
+            answer_s: Some(Spread::of(&answers).mean),
+            tokens_per_forward: Some(canvas as f64 / steps as f64),
+            ..self.row(setting, test, &speeds)
+        }
+    }
+
+    /// Times by part, and the floors.
+    pub fn profile(&self, setting: Setting, report: &mut Report) -> Result<()> {
+        let rates = device_rates(&self.model, setting.threads)?;
+        for prompt in self.args.prompts() {
+            let tokens = tokens(prompt, self.model.hparams().vocab_size);
+            let mut runner = Runner::new(self, setting, prompt, 1)?;
+            runner.answer(&tokens, 1, 2)?;
+            if prompt > 0 {
+                let mut profiles = Vec::new();
+                for _ in 0..self.args.repetitions {
+                    runner.sequences[0].truncate(0);
+                    let profiled = runner.sequences[0].profile(|s| s.encode(&tokens))?;
+                    profiles.push(profiled.1);
+                }
+                report.parts.extend(self.part_rows(
+                    setting.threads,
+                    &format!("pp{prompt}"),
+                    &profiles,
+                ));
+                runner.answer(&tokens, 1, 2)?;
+            }
+            let (mut plain, mut profiles) = (Vec::new(), Vec::new());
+            for _ in 0..self.args.repetitions {
+                plain.push(time(|| runner.step())?);
+                profiles.push(runner.profiled_step()?);
+            }
+            let test = format!("step @ {prompt}");
+            report
+                .parts
+                .extend(self.part_rows(setting.threads, &test, &profiles));
+            let cost = Cost(&self.model);
+            let (bytes, operations) = (cost.step_bytes(), cost.step(prompt));
+            report.profiles.push(ProfileRow {
+                model: self.name.clone(),
+                n_threads: setting.threads,
+                test,
+                device: rates.device.clone(),
+                step_ms: Spread::of(&plain).mean,
+                bytes,
+                bandwidth_gb_s: rates.bandwidth / 1e9,
+                bytes_floor_ms: bytes / rates.bandwidth * 1e3,
+                operations,
+                weight_type: rates.weight_type.name().into(),
+                rate_gop_s: rates.operations / 1e9,
+                operations_floor_ms: operations / rates.operations * 1e3,
+            });
+        }
+        Ok(())
+    }
+
+    fn part_rows(&self, threads: usize, test: &str, profiles: &[Profile]) -> Vec<PartRow> {
+        let whole: f64 = profiles.iter().map(|p| p.whole().as_secs_f64()).sum();
+        let row = |part: Part| {
+            let times = profiles.iter().map(|p| p.of(part).as_secs_f64() * 1e3);
+            let times: Vec<f64> = times.collect();
+            let spread = Spread::of(&times);
+            PartRow {
+                model: self.name.clone(),
+                n_threads: threads,
+                test: test.into(),
+                part: part.name().into(),
+                avg_ms: spread.mean,
+                stddev_ms: spread.stddev,
+                share: times.iter().sum::<f64>() / 1e3 / whole,
+            }
+        };
+        Part::ALL.map(row).into()
+    }
+}
+
+impl Runner {
+    fn profiled_step(&mut self) -> Result<Profile> {
+        let input = StepInput {
+            canvas: &self.canvas,
+            temperature: TEMPERATURE,
+            uniforms: &self.uniforms,
+            selection: None,
+        };
+        let output = self.drawn[0].output();
+        let ((), profile) = self.sequences[0].profile(|s| s.step(input, output))?;
+        Ok(profile)
+    }
+}

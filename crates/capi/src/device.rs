@@ -1,0 +1,158 @@
+//! The devices that models can run on.
+
+use std::ffi::c_char;
+use std::mem::offset_of;
+use std::time::Duration;
+
+use super::border::{Failure, StructOutput, Versioned, c_str, guard, output};
+use super::error::{ErrorObject, Status};
+use llama_diffusion::{Device, DeviceKind, RPC_TIMEOUT};
+
+/// What kind of processor a device is.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceType {
+    /// The host's processor.
+    Cpu = 0,
+    /// A GPU with memory of its own.
+    Gpu = 1,
+    /// A GPU that shares the host's memory.
+    IntegratedGpu = 2,
+    /// A helper of the CPU.
+    Accelerator = 3,
+}
+
+/// Size of `diffusion_device.name`.
+pub const DIFFUSION_DEVICE_NAME_SIZE: usize = 64;
+/// Size of `diffusion_device.description`.
+pub const DIFFUSION_DEVICE_DESCRIPTION_SIZE: usize = 256;
+
+/// A device.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct DeviceInfo {
+    /// Set it to `sizeof(diffusion_device)` before the call.
+    pub struct_size: usize,
+    /// Bytes of its memory that are free now; 0 if it does not tell.
+    pub memory_free: u64,
+    /// Bytes of its memory.
+    pub memory_total: u64,
+    /// What it is called in `diffusion_model_params.devices`, such as "CUDA0". Terminated by a
+    /// zero byte, cut if it is too long.
+    pub name: [c_char; DIFFUSION_DEVICE_NAME_SIZE],
+    /// What it is, such as the model of the processor, or the endpoint of the RPC server that has
+    /// it. As `name`.
+    pub description: [c_char; DIFFUSION_DEVICE_DESCRIPTION_SIZE],
+    /// A `diffusion_device_type`.
+    pub kind: i32,
+    /// 1 if it is a GPU in name only, a driver that computes on the host's processor (Mesa's
+    /// llvmpipe): used only where `diffusion_model_params.devices` names it. 0 otherwise.
+    pub is_software: i32,
+}
+
+// SAFETY: integers in C's layout, the size first.
+unsafe impl Versioned for DeviceInfo {
+    const NAME: &'static str = "diffusion_device";
+    const FIRST_SIZE: usize = offset_of!(Self, is_software) + size_of::<i32>();
+}
+
+fn array<const SIZE: usize>(text: &str) -> [c_char; SIZE] {
+    let mut array = [0; SIZE];
+    for (to, from) in array[..SIZE - 1].iter_mut().zip(text.bytes()) {
+        *to = from as c_char;
+    }
+    array
+}
+
+/// Fails where this build cannot run.
+fn devices() -> Result<Vec<Device>, Failure> {
+    Device::cpu()?;
+    Ok(Device::all())
+}
+
+/// How many devices there are. Any thread may ask.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn diffusion_device_count(
+    count: *mut usize,
+    error: *mut *mut ErrorObject,
+) -> Status {
+    guard(error, || {
+        let count = output(count, "count")?;
+        // SAFETY: by the rules of the header.
+        unsafe { count.write(devices()?.len()) };
+        Ok(())
+    })
+}
+
+/// Describes a device. Any thread may ask.
+///
+/// `index`: from 0 to one below `diffusion_device_count`.
+///
+/// Errors: `NOT_FOUND` for any other index.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn diffusion_device_get(
+    index: usize,
+    device: *mut DeviceInfo,
+    error: *mut *mut ErrorObject,
+) -> Status {
+    guard(error, || {
+        // SAFETY: by the rules of the header.
+        let out = unsafe { StructOutput::new(device, "device") }?;
+        let all = devices()?;
+        let device = all.get(index).ok_or_else(|| {
+            let problem = format!("index: is {index}, but there are {} devices", all.len());
+            Failure::new(Status::NotFound, problem)
+        })?;
+        let (free, total) = device.memory();
+        let kind = match device.kind() {
+            DeviceKind::Cpu => DeviceType::Cpu,
+            DeviceKind::Gpu => DeviceType::Gpu,
+            DeviceKind::IntegratedGpu => DeviceType::IntegratedGpu,
+            DeviceKind::Accelerator => DeviceType::Accelerator,
+        };
+        out.write(&DeviceInfo {
+            struct_size: 0,
+            memory_free: free as u64,
+            memory_total: total as u64,
+            name: array(&device.name()),
+            description: array(&device.description()),
+            kind: kind as i32,
+            is_software: device.is_software().into(),
+        });
+        Ok(())
+    })
+}
+
+/// Connects to an RPC server on another machine: llama.cpp's `rpc-server`, or
+/// `llama-diffusion-cli rpc-server`. Its devices are among those of `diffusion_device_count` from now
+/// on, with the endpoint as their description. A server that is connected already is not connected
+/// again. One that was lost is, as other devices. Any thread may call it.
+///
+/// When the server is lost or is silent for too long, what runs on it fails with
+/// `DIFFUSION_STATUS_BACKEND`, and models that lie there can only be freed: add the server again, and
+/// load them again. The protocol neither encrypts nor authenticates: use it in networks that you trust.
+///
+/// `endpoint`: "HOST:PORT", such as "gpu-box:50052" or, for IPv6, "`[::1]:50052`".
+///
+/// `timeout_ms`: how long the server may be silent, in milliseconds. 0 is the default, 300,000: a pass
+/// over a long prompt may take minutes on a slow machine.
+///
+/// Errors: `BACKEND` if nothing answers there, or something else than a server of this version of the
+/// protocol.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn diffusion_rpc_add_server(
+    endpoint: *const c_char,
+    timeout_ms: u32,
+    error: *mut *mut ErrorObject,
+) -> Status {
+    guard(error, || {
+        // SAFETY: by the rules of the header.
+        let endpoint = unsafe { c_str(endpoint, "endpoint") }?;
+        let timeout = match timeout_ms {
+            0 => RPC_TIMEOUT,
+            milliseconds => Duration::from_millis(milliseconds.into()),
+        };
+        Device::add_rpc_server(endpoint, timeout)?;
+        Ok(())
+    })
+}

@@ -1,0 +1,429 @@
+//! Generation: a prompt into an answer.
+
+use std::ffi::c_void;
+use std::mem::offset_of;
+use std::ops::ControlFlow;
+
+use super::border::{
+    Failure, Result, StructOutput, Versioned, fill, guard, output, read, reference, require, slice,
+};
+use super::context::Context;
+use super::error::{ErrorObject, Status};
+use super::model::SharedModel;
+use llama_diffusion::diffusion::{Denoiser as _, Draft, FinishedCanvas, Progress};
+use llama_diffusion::{Answer, DiffusionParams, Event, FinishReason, Overrides, Session, Token};
+
+/// Why a generation ended.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishCode {
+    /// The model ended the answer.
+    EndOfText = 0,
+    /// A limit of the parameters was reached.
+    Length = 1,
+    /// The context has no room for another canvas.
+    ContextFull = 2,
+}
+
+/// Whether a canvas needs another denoising step.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProgressCode {
+    /// It does.
+    Running = 0,
+    /// It does not: it is stable, and the model is sure of it.
+    Converged = 1,
+    /// It gets none: all steps are used up.
+    OutOfSteps = 2,
+}
+
+/// A canvas after one denoising step. All of it is valid during the callback only.
+#[repr(C)]
+pub struct DraftView {
+    /// Size of the struct in the library.
+    pub struct_size: usize,
+    /// Tokens of a canvas: entries of each array below.
+    pub length: usize,
+    /// The most likely tokens: the best guess at the finished canvas.
+    pub argmax: *const i32,
+    /// The tokens that were drawn in this step.
+    pub sampled: *const i32,
+    /// Input of the next step: accepted tokens, and noise elsewhere.
+    pub canvas: *const i32,
+    /// How uncertain the model is of each token, in nats.
+    pub entropy: *const f32,
+    /// Which drawn tokens were accepted.
+    pub accepted: *const bool,
+    /// Index of the canvas in the answer, from 0.
+    pub block: u32,
+    /// Index of the step in the canvas, from 0.
+    pub step: u32,
+    /// Most steps that the canvas gets.
+    pub max_steps: u32,
+    /// Temperature of the step.
+    pub temperature: f32,
+    /// Mean of `entropy`, in nats.
+    pub mean_entropy: f32,
+    /// A `diffusion_progress`.
+    pub progress: i32,
+}
+
+impl DraftView {
+    fn new(draft: &Draft<'_>) -> Self {
+        Self {
+            struct_size: size_of::<Self>(),
+            length: draft.argmax.len(),
+            argmax: draft.argmax.as_ptr(),
+            sampled: draft.sampled.as_ptr(),
+            canvas: draft.canvas.as_ptr(),
+            entropy: draft.entropy.as_ptr(),
+            accepted: draft.accepted.as_ptr(),
+            block: draft.block,
+            step: draft.step,
+            max_steps: draft.max_steps,
+            temperature: draft.temperature,
+            mean_entropy: draft.mean_entropy,
+            progress: match draft.progress {
+                Progress::Running => ProgressCode::Running,
+                Progress::Converged => ProgressCode::Converged,
+                Progress::OutOfSteps => ProgressCode::OutOfSteps,
+            } as i32,
+        }
+    }
+}
+
+/// A finished canvas. All of it is valid during the callback only.
+#[repr(C)]
+pub struct CanvasView {
+    /// Size of the struct in the library.
+    pub struct_size: usize,
+    /// The tokens that it adds to the answer.
+    pub tokens: *const i32,
+    /// How many these are.
+    pub count: usize,
+    /// Index of the canvas in the answer, from 0.
+    pub block: u32,
+    /// Denoising steps that it took.
+    pub steps: u32,
+    /// 1 if it converged, 0 if its steps were used up.
+    pub converged: i32,
+    /// 1 if the answer ends in it, else 0.
+    pub ended: i32,
+}
+
+impl CanvasView {
+    fn new(canvas: &FinishedCanvas) -> Self {
+        Self {
+            struct_size: size_of::<Self>(),
+            tokens: canvas.answer.as_ptr(),
+            count: canvas.answer.len(),
+            block: canvas.block,
+            steps: canvas.steps,
+            converged: canvas.converged.into(),
+            ended: canvas.ended.into(),
+        }
+    }
+}
+
+/// Sees a canvas after each denoising step. Returns false to cancel.
+pub type StepCallback =
+    Option<unsafe extern "C" fn(draft: *const DraftView, user_data: *mut c_void) -> bool>;
+
+/// Sees each finished canvas. Returns false to cancel; behind the last one there is nothing to cancel.
+pub type CanvasCallback =
+    Option<unsafe extern "C" fn(canvas: *const CanvasView, user_data: *mut c_void) -> bool>;
+
+/// How an answer is generated. Set by `diffusion_params_init`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct GenerationParams {
+    /// Size of the struct, by which the library knows its version.
+    pub struct_size: usize,
+    /// The same seed, prompt and parameters give the same answer on the same machine. Default 0.
+    pub seed: u64,
+    /// Most tokens of the answer; 0 is no limit. Default 256.
+    pub max_tokens: usize,
+    /// Most canvases; 0 is as many as `max_tokens` needs. Default 0.
+    pub max_canvases: usize,
+    /// Sees a canvas after each denoising step; NULL is nobody. Called by the thread that
+    /// generates, as the other one.
+    pub on_step: StepCallback,
+    /// Sees each finished canvas; NULL is nobody.
+    pub on_canvas: CanvasCallback,
+    /// Passed to both callbacks.
+    pub user_data: *mut c_void,
+    /// Most denoising steps of a canvas, at least 1.
+    pub max_steps: u32,
+    /// How many steps a canvas must stay the same before it counts as stable; 0 always.
+    pub stability_threshold: u32,
+    /// Temperature that the last step approaches; 0 or more.
+    pub t_min: f32,
+    /// Temperature of the first step; at least `t_min`, and 1e-20 or more.
+    pub t_max: f32,
+    /// Entropy that the tokens accepted in a step may have together, in nats; above 0.
+    pub entropy_bound: f32,
+    /// A stable canvas is finished once its mean entropy is below this, in nats; 0 or more. At 0
+    /// every canvas takes all its steps.
+    pub confidence_threshold: f32,
+}
+
+// SAFETY: numbers, pointers and optional functions in C's layout, the size first.
+unsafe impl Versioned for GenerationParams {
+    const NAME: &'static str = "diffusion_params";
+    const FIRST_SIZE: usize = offset_of!(Self, confidence_threshold) + size_of::<f32>();
+}
+
+impl GenerationParams {
+    /// What the model recommends, else the reference's defaults.
+    pub(super) fn of_model(shared: &SharedModel) -> Result<Self> {
+        let params = DiffusionParams::resolve(&Overrides::default(), &shared.model.overrides())?;
+        Ok(Self {
+            struct_size: size_of::<Self>(),
+            seed: params.seed,
+            max_tokens: params.max_tokens.unwrap_or(0),
+            max_canvases: params.max_canvases.unwrap_or(0),
+            on_step: None,
+            on_canvas: None,
+            user_data: std::ptr::null_mut(),
+            max_steps: params.max_steps,
+            stability_threshold: params.stability_threshold,
+            t_min: params.t_min,
+            t_max: params.t_max,
+            entropy_bound: params.entropy_bound,
+            confidence_threshold: params.confidence_threshold,
+        })
+    }
+
+    pub(super) fn diffusion(&self) -> Result<DiffusionParams> {
+        let limit = |number: usize| (number > 0).then_some(number);
+        let params = DiffusionParams {
+            max_steps: self.max_steps,
+            t_min: self.t_min,
+            t_max: self.t_max,
+            entropy_bound: self.entropy_bound,
+            stability_threshold: self.stability_threshold,
+            confidence_threshold: self.confidence_threshold,
+            max_tokens: limit(self.max_tokens),
+            max_canvases: limit(self.max_canvases),
+            seed: self.seed,
+        };
+        params.validate()?;
+        Ok(params)
+    }
+
+    /// # Safety
+    /// The callbacks are as documented.
+    unsafe fn tell(&self, event: Event<'_>) -> ControlFlow<()> {
+        // SAFETY: as the caller promises.
+        let go_on = unsafe {
+            match (event, self.on_step, self.on_canvas) {
+                (Event::Draft(draft), Some(callback), _) => {
+                    callback(&DraftView::new(&draft), self.user_data)
+                }
+                (Event::CanvasDone(canvas), _, Some(callback)) => {
+                    callback(&CanvasView::new(canvas), self.user_data)
+                }
+                _ => true,
+            }
+        };
+        if go_on {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    }
+}
+
+/// Sets the defaults: what the model recommends, and the reference's where it says nothing.
+///
+/// `struct_size`: `sizeof(diffusion_params)`.
+///
+/// Errors: `INVALID_ARGUMENT` if what the model recommends cannot work.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn diffusion_params_init(
+    model: *const SharedModel,
+    params: *mut GenerationParams,
+    struct_size: usize,
+    error: *mut *mut ErrorObject,
+) -> Status {
+    guard(error, || {
+        // SAFETY: by the rules of the header.
+        let (shared, out) = unsafe {
+            let shared = reference(model, "model")?;
+            (
+                shared,
+                StructOutput::with_size(params, struct_size, "params")?,
+            )
+        };
+        out.write(&GenerationParams::of_model(shared)?);
+        Ok(())
+    })
+}
+
+/// What a generation did.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct GenerationResult {
+    /// Set it to `sizeof(diffusion_result)` before the call.
+    pub struct_size: usize,
+    /// Tokens of the answer.
+    pub tokens: usize,
+    /// Tokens of the prompt that were cached already.
+    pub reused: usize,
+    /// Denoising steps of all canvases.
+    pub steps: u64,
+    /// Canvases.
+    pub blocks: usize,
+    /// Time to encode the rest of the prompt.
+    pub prefill_seconds: f64,
+    /// Time of all denoising steps, without callbacks.
+    pub denoise_seconds: f64,
+    /// Time to append finished canvases to the cache.
+    pub commit_seconds: f64,
+    /// A `diffusion_finish`.
+    pub finish: i32,
+    /// Not used yet.
+    pub reserved: i32,
+}
+
+// SAFETY: numbers in C's layout, the size first.
+unsafe impl Versioned for GenerationResult {
+    const NAME: &'static str = "diffusion_result";
+    const FIRST_SIZE: usize = offset_of!(Self, reserved) + size_of::<i32>();
+}
+
+/// # Safety
+/// `result` is NULL or points to a struct whose first field is its size.
+pub(super) unsafe fn optional_result(
+    result: *mut GenerationResult,
+) -> Result<Option<StructOutput<GenerationResult>>> {
+    if result.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: as the caller promises.
+    unsafe { StructOutput::new(result, "result") }.map(Some)
+}
+
+/// A generation that came to its end: a cancelled one is a failure here.
+pub(super) struct Finished {
+    pub(super) tokens: Vec<Token>,
+    pub(super) result: GenerationResult,
+}
+
+impl Finished {
+    fn new(answer: Answer) -> Result<Self> {
+        let Answer {
+            generation,
+            reused,
+            prefill,
+        } = answer;
+        let finish = match generation.finish {
+            FinishReason::EndOfText => FinishCode::EndOfText,
+            FinishReason::Length => FinishCode::Length,
+            FinishReason::ContextFull => FinishCode::ContextFull,
+            FinishReason::Cancelled => {
+                let (blocks, steps) = (generation.canvases.len(), generation.steps);
+                let message = format!("cancelled after {steps} steps, {blocks} canvases finished");
+                return Err(Failure::new(Status::Cancelled, message));
+            }
+        };
+        let result = GenerationResult {
+            struct_size: 0,
+            tokens: generation.tokens.len(),
+            reused,
+            steps: generation.steps,
+            blocks: generation.canvases.len(),
+            prefill_seconds: prefill.as_secs_f64(),
+            denoise_seconds: generation.timing.denoise.as_secs_f64(),
+            commit_seconds: generation.timing.commit.as_secs_f64(),
+            finish: finish as i32,
+            reserved: 0,
+        };
+        Ok(Self {
+            tokens: generation.tokens,
+            result,
+        })
+    }
+}
+
+impl Context {
+    /// # Safety
+    /// The parameters' callbacks are as documented.
+    pub(super) unsafe fn generate(
+        &self,
+        session: &mut Session,
+        prompt: &[Token],
+        callbacks: &GenerationParams,
+        params: &DiffusionParams,
+    ) -> Result<Finished> {
+        // SAFETY: as the caller promises.
+        let on_event = &mut |event: Event<'_>| unsafe { callbacks.tell(event) };
+        Finished::new(session.generate(prompt, params, &self.cancel, on_event)?)
+    }
+}
+
+/// Most tokens that an answer to a prompt of `prompt` tokens can have; 0 if there is no room for
+/// any.
+fn most_tokens(session: &mut Session, prompt: usize, params: &DiffusionParams) -> usize {
+    let denoiser = session.denoiser();
+    let canvas = denoiser.canvas_len();
+    let room = denoiser.context_len().saturating_sub(prompt) / canvas;
+    let canvases = params
+        .canvas_limit(canvas)
+        .map_or(room, |limit| limit.min(room));
+    let tokens = canvases.saturating_mul(canvas);
+    params.max_tokens.map_or(tokens, |max| max.min(tokens))
+}
+
+/// Generates an answer to a prompt, canvas by canvas.
+///
+/// The context keeps what it has read and written (but for the last canvas): a prompt that begins
+/// with the tokens of the call before costs only what is new.
+///
+/// `prompt`, `prompt_length`: tokens, at least one. `params`: NULL for the model's defaults.
+/// `tokens`, `capacity`, `count`: receive the answer, without the token that ended it. The
+/// capacity must suffice for the longest possible answer, which `max_tokens` bounds; if it does
+/// not, that length is written to `count`, and nothing is computed. `result`: receives what was
+/// done, or NULL.
+///
+/// Errors: `INVALID_ARGUMENT` for parameters out of range, an empty prompt or tokens that are not
+/// in the vocabulary, `CONTEXT_FULL` if not one canvas fits behind the prompt, `BUFFER_TOO_SMALL`,
+/// `CANCELLED` (the canvas callback has seen the canvases that were finished), `OUT_OF_MEMORY`,
+/// `BACKEND`, `BUSY`, `POISONED`. After all of these but the last, the context can be used again.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn diffusion_generate(
+    context: *mut Context,
+    prompt: *const i32,
+    prompt_length: usize,
+    params: *const GenerationParams,
+    tokens: *mut i32,
+    capacity: usize,
+    count: *mut usize,
+    result: *mut GenerationResult,
+    error: *mut *mut ErrorObject,
+) -> Status {
+    guard(error, || {
+        // SAFETY: by the rules of the header.
+        unsafe {
+            let context = reference(context, "context")?;
+            let prompt = slice(prompt, prompt_length, "prompt")?;
+            let count = output(count, "count")?;
+            let result = optional_result(result)?;
+            let callbacks = read(params, GenerationParams::of_model(&context.model)?)?;
+            let params = callbacks.diffusion()?;
+            let mut session = context.lock()?;
+            context.cancel.reset();
+            let needed = most_tokens(&mut session, prompt.len(), &params);
+            require(needed, capacity, count)?;
+            if needed > 0 {
+                output(tokens, "tokens")?;
+            }
+            let finished = context.generate(&mut session, prompt, &callbacks, &params)?;
+            fill(&finished.tokens, tokens, capacity, count)?;
+            if let Some(result) = result {
+                result.write(&finished.result);
+            }
+            Ok(())
+        }
+    })
+}

@@ -1,0 +1,45 @@
+//! The C interface: the functions and structs of `include/llama_diffusion.h`, which is generated
+//! from this module (`make header`). The documentation here is written for readers of the header,
+//! whose opening comment (`cbindgen.toml`) has the rules that hold for all of it.
+//!
+//! Every exported function that can fail runs in `border::guard`, which turns failures and panics
+//! into a status and an error object, and every one that frees in `border::release`; the others only
+//! read a field. What comes from C is checked there before Rust types are made of
+//! it; ggml never sees it unchecked.
+
+#![deny(unsafe_op_in_unsafe_fn)]
+#![warn(missing_docs)]
+#![warn(unreachable_pub)]
+#![allow(
+    clippy::missing_safety_doc,
+    reason = "what callers owe is said once, in the header's opening comment"
+)]
+#![allow(
+    clippy::too_many_arguments,
+    reason = "inputs, outputs and the error are arguments of their own in C"
+)]
+
+mod border;
+mod context;
+mod device;
+mod error;
+mod fault;
+mod generate;
+mod library;
+mod log;
+mod model;
+mod reply;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+pub use context::*;
+pub use device::*;
+pub use error::*;
+pub use generate::*;
+pub use library::*;
+pub use log::*;
+pub use model::*;
+pub use reply::*;
+pub use text::*;

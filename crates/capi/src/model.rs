@@ -1,0 +1,346 @@
+//! Models: loading, sharing, asking.
+
+use std::ffi::{CString, c_char, c_void};
+use std::mem::offset_of;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::ptr::null;
+use std::sync::Arc;
+
+use regex::Regex;
+
+use super::border::{
+    Failure, Result, StructOutput, Versioned, c_str, fill_text, guard, optional_c_str, output,
+    read, reference, release, slice,
+};
+use super::error::{ErrorObject, Status, c_text};
+use super::fault;
+use llama_diffusion::gguf::Value;
+use llama_diffusion::{EndTokens, Model, TensorOverride, TextModel};
+
+const TOKENIZER: &str = "tokenizer.ggml.model";
+
+/// A loaded model: weights, vocabulary, chat template. Immutable: any thread may use it at any
+/// time. It is counted how many hold it; contexts hold theirs.
+pub struct SharedModel {
+    pub(super) model: Arc<Model>,
+    pub(super) end: EndTokens,
+    /// Files without a tokenizer can be run with tokens.
+    text: Option<TextModel>,
+    architecture: CString,
+}
+
+impl SharedModel {
+    fn load(
+        path: &Path,
+        params: &llama_diffusion::ModelParams,
+        progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
+    ) -> Result<Self> {
+        let model = Arc::new(Model::load(path, params, progress)?);
+        let metadata = model.file().metadata();
+        let architecture = metadata.require("general.architecture").map(c_text)?;
+        let text = match metadata.value(TOKENIZER) {
+            Some(_) => Some(TextModel::new(Arc::clone(&model))?),
+            None => None,
+        };
+        let end = match &text {
+            Some(text) => text.end_tokens()?,
+            None => model.end_tokens()?,
+        };
+        Ok(Self {
+            model,
+            end,
+            text,
+            architecture,
+        })
+    }
+
+    /// The model with its vocabulary.
+    pub(super) fn text(&self) -> Result<&TextModel> {
+        fault::point();
+        self.text.as_ref().ok_or_else(|| {
+            let path = self.model.file().metadata().path().display();
+            let problem = format!("{path}: the file has no tokenizer ({TOKENIZER}): use tokens");
+            Failure::new(Status::Tokenizer, problem)
+        })
+    }
+}
+
+/// Hears the share of a model that is loaded, from 0 to 1. Returns false to cancel. Called by the
+/// thread that loads.
+pub type ProgressCallback =
+    Option<unsafe extern "C" fn(progress: f32, user_data: *mut c_void) -> bool>;
+
+/// How a model is loaded. Set by `diffusion_model_params_init`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ModelParams {
+    /// Size of the struct, by which the library knows its version.
+    pub struct_size: usize,
+    /// Devices to use, separated by commas, in UTF-8: NULL is every GPU, "none" is the CPU alone.
+    pub devices: *const c_char,
+    /// Shares of the layers for each GPU; NULL is by free memory.
+    pub tensor_split: *const f32,
+    /// How many shares there are.
+    pub tensor_split_count: usize,
+    /// Memory of single tensors as "REGEX=MEMORY", separated by commas; the first match counts.
+    /// NULL is none.
+    pub tensor_overrides: *const c_char,
+    /// Hears how far loading is; NULL is nobody.
+    pub progress: ProgressCallback,
+    /// Passed to `progress`.
+    pub user_data: *mut c_void,
+    /// Layers on GPUs, counted from the last one; the output head counts as one. Below 0 is as many
+    /// as their free memory does for, beside a context of the default size: experts that do not fit
+    /// stay in host memory, and then whole layers.
+    pub gpu_layers: i32,
+    /// Keep the experts of this many layers, from the first on, in host memory.
+    pub cpu_moe_layers: u32,
+    /// Not 0 keeps the KV cache in host memory.
+    pub kv_on_host: i32,
+    /// Not 0 copies the weights instead of using the mapped file.
+    pub no_mmap: i32,
+}
+
+// SAFETY: integers, pointers and optional functions in C's layout, the size first.
+unsafe impl Versioned for ModelParams {
+    const NAME: &'static str = "diffusion_model_params";
+    const FIRST_SIZE: usize = offset_of!(Self, no_mmap) + size_of::<i32>();
+}
+
+impl Default for ModelParams {
+    fn default() -> Self {
+        Self {
+            struct_size: size_of::<Self>(),
+            devices: null(),
+            tensor_split: null(),
+            tensor_split_count: 0,
+            tensor_overrides: null(),
+            progress: None,
+            user_data: std::ptr::null_mut(),
+            gpu_layers: -1,
+            cpu_moe_layers: 0,
+            kv_on_host: 0,
+            no_mmap: 0,
+        }
+    }
+}
+
+impl ModelParams {
+    /// # Safety
+    /// The pointers are as documented.
+    unsafe fn resolve(&self) -> Result<llama_diffusion::ModelParams> {
+        // SAFETY: as the caller promises.
+        let (devices, split, overrides) = unsafe {
+            (
+                optional_c_str(self.devices, "devices")?,
+                slice(self.tensor_split, self.tensor_split_count, "tensor_split")?,
+                optional_c_str(self.tensor_overrides, "tensor_overrides")?,
+            )
+        };
+        let names = |list: &str| list.split(',').map(|name| name.trim().to_owned()).collect();
+        Ok(llama_diffusion::ModelParams {
+            gpu_layers: usize::try_from(self.gpu_layers).ok(),
+            devices: devices.map(|list| match list {
+                "none" => Vec::new(),
+                _ => names(list),
+            }),
+            split: split.to_vec(),
+            cpu_moe_layers: self.cpu_moe_layers as usize,
+            overrides: overrides
+                .into_iter()
+                .flat_map(|list| list.split(','))
+                .map(tensor_override)
+                .collect::<Result<_>>()?,
+            kv_on_host: self.kv_on_host != 0,
+            no_mmap: self.no_mmap != 0,
+            ..llama_diffusion::ModelParams::default()
+        })
+    }
+}
+
+fn tensor_override(text: &str) -> Result<TensorOverride> {
+    let wrong = |problem: &str| {
+        let problem = format!("'{text}' is not REGEX=MEMORY: {problem}");
+        Failure::argument("tensor_overrides", problem)
+    };
+    let (pattern, memory) = text.rsplit_once('=').ok_or_else(|| wrong("no '='"))?;
+    Ok(TensorOverride {
+        pattern: Regex::new(pattern).map_err(|error| wrong(&error.to_string()))?,
+        memory: memory.to_owned(),
+    })
+}
+
+/// Sets the defaults.
+///
+/// `struct_size`: `sizeof(diffusion_model_params)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn diffusion_model_params_init(
+    params: *mut ModelParams,
+    struct_size: usize,
+    error: *mut *mut ErrorObject,
+) -> Status {
+    guard(error, || {
+        // SAFETY: by the rules of the header.
+        unsafe { StructOutput::with_size(params, struct_size, "params") }?
+            .write(&ModelParams::default());
+        Ok(())
+    })
+}
+
+/// Loads a GGUF file, or all parts of a split one by its first. Any thread may load.
+///
+/// `path`: in UTF-8, terminated by a zero byte. `params`: NULL for the defaults. `model`: receives
+/// the model, to be ended with `diffusion_model_free`.
+///
+/// Errors: `IO`, `BAD_MODEL`, `TOKENIZER` for what is wrong with the file, `OUT_OF_MEMORY`, and
+/// `CANCELLED` by the progress callback. A file without any tokenizer loads; functions that need
+/// one then fail with `TOKENIZER`. Masked models (Dream, LLaDA, LLaDA-MoE, RND1) are `BAD_MODEL`:
+/// the command-line tool runs them.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn diffusion_model_load(
+    path: *const c_char,
+    params: *const ModelParams,
+    model: *mut *mut SharedModel,
+    error: *mut *mut ErrorObject,
+) -> Status {
+    guard(error, || {
+        let model = output(model, "model")?;
+        // SAFETY: by the rules of the header.
+        let (path, params, loading) = unsafe {
+            let path = c_str(path, "path")?;
+            let params = read(params, ModelParams::default())?;
+            (path, params, params.resolve()?)
+        };
+        let mut progress = |share: f32| match params.progress {
+            // SAFETY: the caller's function and data, by the rules of the header.
+            Some(callback) if !unsafe { callback(share, params.user_data) } => {
+                ControlFlow::Break(())
+            }
+            _ => ControlFlow::Continue(()),
+        };
+        let loaded = SharedModel::load(Path::new(path), &loading, &mut progress)?;
+        // SAFETY: the caller's variable.
+        unsafe { model.write(Arc::into_raw(Arc::new(loaded)).cast_mut()) };
+        Ok(())
+    })
+}
+
+/// Adds a holder, who must end with `diffusion_model_free`, too. Returns `model`, NULL for NULL.
+/// Any thread may call it that holds the model.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn diffusion_model_retain(model: *mut SharedModel) -> *mut SharedModel {
+    if !model.is_null() {
+        // SAFETY: made by Arc::into_raw and held by the caller.
+        unsafe { Arc::increment_strong_count(model) };
+    }
+    model
+}
+
+/// Ends one holder; the last one frees the memory. Contexts go on working. NULL is allowed. Any
+/// thread may call it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn diffusion_model_free(model: *mut SharedModel) {
+    if !model.is_null() {
+        // SAFETY: made by Arc::into_raw and held by the caller, who holds it no longer.
+        release(|| unsafe { Arc::decrement_strong_count(model) });
+    }
+}
+
+/// Architecture as the file names it, such as "diffusion-gemma". Lives as long as the model; NULL
+/// for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn diffusion_model_architecture(model: *const SharedModel) -> *const c_char {
+    // SAFETY: NULL or a live model, by the rules of the header.
+    unsafe { model.as_ref() }.map_or(null(), |shared| shared.architecture.as_ptr())
+}
+
+/// Number of tokens in the vocabulary: tokens are from 0 to one below. 0 for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn diffusion_model_vocab_size(model: *const SharedModel) -> usize {
+    // SAFETY: NULL or a live model, by the rules of the header.
+    unsafe { model.as_ref() }.map_or(0, |shared| shared.model.hparams().vocab_size)
+}
+
+/// Number of tokens in a canvas, which are denoised together. 0 for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn diffusion_model_canvas_length(model: *const SharedModel) -> usize {
+    // SAFETY: NULL or a live model, by the rules of the header.
+    unsafe { model.as_ref() }.map_or(0, |shared| shared.model.hparams().canvas_length)
+}
+
+/// Number of tokens, prompt and answer together, that the model was trained for. 0 for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn diffusion_model_context_length(model: *const SharedModel) -> usize {
+    // SAFETY: NULL or a live model, by the rules of the header.
+    unsafe { model.as_ref() }.map_or(0, |shared| shared.model.hparams().context_length)
+}
+
+/// Whether a token ends an answer. False for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn diffusion_model_is_end_token(
+    model: *const SharedModel,
+    token: i32,
+) -> bool {
+    // SAFETY: NULL or a live model, by the rules of the header.
+    unsafe { model.as_ref() }.is_some_and(|shared| shared.end.is_end(token))
+}
+
+/// A value of the file's metadata as text: strings as they are, numbers in decimal, booleans as
+/// "true" and "false", arrays as JSON.
+///
+/// `key`: such as "general.name", terminated by a zero byte. `buffer`, `capacity`, `size`: see
+/// "Outputs of unknown size".
+///
+/// Errors: `NOT_FOUND` if the file has no such key, `BUFFER_TOO_SMALL`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn diffusion_model_metadata(
+    model: *const SharedModel,
+    key: *const c_char,
+    buffer: *mut c_char,
+    capacity: usize,
+    size: *mut usize,
+    error: *mut *mut ErrorObject,
+) -> Status {
+    guard(error, || {
+        // SAFETY: by the rules of the header.
+        let (shared, key) = unsafe { (reference(model, "model")?, c_str(key, "key")?) };
+        let size = output(size, "size")?;
+        let metadata = shared.model.file().metadata();
+        let value = metadata.value(key).ok_or_else(|| {
+            let path = metadata.path().display();
+            let problem = format!("{path}: there is no metadata key '{key}'");
+            Failure::new(Status::NotFound, problem)
+        })?;
+        // SAFETY: by the rules of the header.
+        unsafe { fill_text(plain_text(value).into_bytes(), buffer, capacity, size) }
+    })
+}
+
+fn plain_text(value: Value<'_>) -> String {
+    match value {
+        Value::Str(text) => text.to_owned(),
+        value => json(value),
+    }
+}
+
+fn json(value: Value<'_>) -> String {
+    match value {
+        Value::U8(number) => number.to_string(),
+        Value::I8(number) => number.to_string(),
+        Value::U16(number) => number.to_string(),
+        Value::I16(number) => number.to_string(),
+        Value::U32(number) => number.to_string(),
+        Value::I32(number) => number.to_string(),
+        Value::U64(number) => number.to_string(),
+        Value::I64(number) => number.to_string(),
+        Value::F32(number) => number.to_string(),
+        Value::F64(number) => number.to_string(),
+        Value::Bool(flag) => flag.to_string(),
+        Value::Str(text) => serde_json::Value::from(text).to_string(),
+        Value::Array(array) => {
+            let items: Vec<String> = array.values().map(json).collect();
+            format!("[{}]", items.join(","))
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! One answer after another on the same session, shown and recorded.
+
+use std::ops::ControlFlow;
+
+use llama_diffusion::chat::Message;
+use llama_diffusion::{CancelFlag, Event, FinishReason, Result, TextModel, Token};
+
+use crate::args::Args;
+use crate::engine::Engine;
+use crate::prompt::Setting;
+use crate::record::Recorder;
+use crate::report::Report;
+use crate::view::View;
+use llama_diffusion_flags::streams::tell;
+
+/// Answers conversations. What one begins like the one before it stays in the KV
+/// cache, if the model has one.
+pub struct Answerer<'a, M: Engine> {
+    args: &'a Args,
+    model: &'a TextModel<M>,
+    setting: Setting,
+    session: M::Session,
+    recorder: Option<Recorder>,
+}
+
+/// An answer as later messages see it.
+pub struct Reply {
+    /// Without thoughts.
+    pub text: String,
+    pub finish: FinishReason,
+}
+
+/// What a draft shows where no token is known yet.
+const PLACEHOLDER: &str = "░";
+
+impl<'a, M: Engine> Answerer<'a, M> {
+    /// Reserves a session and opens the recording.
+    ///
+    /// # Errors
+    /// As [`TextModel::session`], or the file of the recording cannot be written.
+    pub fn new(args: &'a Args, model: &'a TextModel<M>, setting: Setting) -> Result<Self> {
+        for warning in M::warnings(args) {
+            tracing::warn!("{warning}");
+        }
+        let session = M::session(model, args)?;
+        let recorder = match &args.output.record {
+            Some(path) => Some(Recorder::create(path, model.splitter(&[]).channel())?),
+            None => None,
+        };
+        Ok(Self {
+            args,
+            model,
+            setting,
+            session,
+            recorder,
+        })
+    }
+
+    /// The messages that a conversation begins with.
+    pub fn opening(&self) -> Vec<Message> {
+        self.setting.opening()
+    }
+
+    /// Answers the last message, shows the answer and what it took.
+    ///
+    /// # Errors
+    /// The prompt cannot be made or does not fit, the device fails, or the answer cannot be written.
+    pub fn answer(
+        &mut self,
+        messages: &[Message],
+        seed: u64,
+        cancel: &CancelFlag,
+    ) -> Result<Reply> {
+        let tokens = self.setting.tokens(self.model, messages)?;
+        let vocab = self.model.vocab();
+        let placeholder = self.model.model().placeholder();
+        let piece = |token: Token| match Some(token) == placeholder {
+            true => Ok(PLACEHOLDER.into()),
+            false => vocab.piece(token, false),
+        };
+        let splitter = self.model.splitter(&tokens);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.begin(&splitter)?;
+        }
+        let mut view = View::new(self.args, &piece, splitter, cancel);
+        let recorder = &mut self.recorder;
+        let mut shown = Ok(());
+        let on_event = &mut |event: Event<'_>| {
+            shown = match recorder {
+                Some(recorder) => recorder.record(event, &piece),
+                None => Ok(()),
+            };
+            if shown.is_ok() {
+                shown = view.show(event);
+            }
+            match shown {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            }
+        };
+        let session = &mut self.session;
+        let result = M::answer(session, self.args, seed, &tokens, cancel, on_event);
+        shown?;
+        // The canvases that were finished before a failure are shown, too.
+        view.finish()?;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.end()?;
+        }
+        let answer = result?;
+        let generation = &answer.generation;
+        let text = self.model.answer_text(&tokens, &generation.tokens)?;
+        if self.args.output.shows_summary() {
+            tell(Report {
+                answer: &answer,
+                canvas: self.model.model().canvas_len(&answer),
+                prompt: tokens.len(),
+                seed,
+                sampler: M::sampler(self.args),
+                limit: M::LIMIT,
+                text: &text,
+                caches: M::CACHES,
+            });
+        }
+        Ok(Reply {
+            text: text.text,
+            finish: generation.finish,
+        })
+    }
+}

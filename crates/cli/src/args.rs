@@ -1,0 +1,297 @@
+//! The flags: llama.cpp's spelling, parsed by clap.
+
+mod chat;
+mod common;
+mod diffusion;
+mod escape;
+mod masked;
+mod output;
+mod placement;
+mod values;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command, CommandFactory as _, FromArgMatches as _, Parser};
+use clap_complete::Shell;
+use llama_diffusion::{
+    AnswerLength, DiffusionParams, MaskedParams, ModelParams, Overrides, Result,
+};
+
+pub use common::PromptSource;
+pub use output::{OutputArgs, PaceArgs};
+
+use crate::cross_entropy::CrossEntropyArgs;
+use crate::inert::FLAGS;
+use crate::quantize::QuantizeArgs;
+use crate::rpc_server::RpcServerArgs;
+use chat::ChatArgs;
+use common::CommonArgs;
+use diffusion::DiffusionArgs;
+use llama_diffusion_flags::devices::SplitMode;
+use llama_diffusion_flags::inert::environment;
+use llama_diffusion_flags::spelling::{in_user_s_words, respell};
+use llama_diffusion_flags::streams::print;
+use masked::{KindWarnings, MaskedArgs};
+use placement::PlacementArgs;
+
+/// This version, the source of the llama.cpp inside, and what it was built with.
+fn version() -> String {
+    let mut backends = vec!["CPU"];
+    for (built_in, name) in [
+        (cfg!(feature = "cuda"), "CUDA"),
+        (cfg!(feature = "hip"), "HIP"),
+        (cfg!(feature = "metal"), "Metal"),
+        (cfg!(feature = "opencl"), "OpenCL"),
+        (cfg!(feature = "rpc"), "RPC"),
+        (cfg!(feature = "sycl"), "SYCL"),
+        (cfg!(feature = "vulkan"), "Vulkan"),
+    ] {
+        backends.extend(built_in.then_some(name));
+    }
+    let plug_ins = match cfg!(feature = "dynamic-backends") {
+        true => ", as plug-ins",
+        false => "",
+    };
+    format!(
+        "{} (llama.cpp and ggml from {})\nbackends: {}{plug_ins}",
+        env!("CARGO_PKG_VERSION"),
+        env!("LLAMA_DIFFUSION_LLAMA_CPP"),
+        backends.join(", ")
+    )
+}
+
+/// Answers a prompt, or chats, with a DiffusionGemma model: text is denoised canvas by canvas. Masked
+/// models (Dream, LLaDA, LLaDA-MoE, RND1) run as well: an answer is unmasked token by token.
+///
+/// The answer goes to the standard output, everything else to the standard error. A prompt is put
+/// into the chat template of the model, as llama.cpp does; --raw gives it to the model as it is. Control
+/// tokens that a message spells out, such as <turn|>, are text; with --raw they are control tokens.
+///
+/// Flags may be spelled as for llama.cpp, with a single dash (-ngl, -cnv). Those of its flags that are
+/// not listed here have no effect, and a warning says so, or are refused by name. A flag goes before the
+/// environment variable that is named with it.
+///
+/// Exit status: 0 done, 1 error, 130 interrupted (Ctrl-C; press it twice to end at once), 143 and 129
+/// after SIGTERM and SIGHUP.
+#[derive(Debug, Parser)]
+#[command(
+    name = "llama-diffusion-cli",
+    version = version(),
+    max_term_width = 100,
+    args_conflicts_with_subcommands = true,
+    args_override_self = true // the last one counts, as for llama.cpp
+)]
+pub struct Args {
+    #[command(flatten)]
+    pub common: CommonArgs,
+
+    #[command(flatten)]
+    diffusion: DiffusionArgs,
+
+    #[command(flatten)]
+    pub masked: MaskedArgs,
+
+    #[command(flatten)]
+    pub placement: PlacementArgs,
+
+    #[command(flatten)]
+    pub chat: ChatArgs,
+
+    #[command(flatten)]
+    pub output: OutputArgs,
+
+    #[command(subcommand)]
+    pub command: Option<Subcommand>,
+
+    /// A line for each flag that has no effect.
+    #[arg(skip)]
+    pub warnings: Vec<String>,
+
+    /// The same for flags that are for one kind of model only.
+    #[arg(skip)]
+    pub kind_warnings: KindWarnings,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Subcommand {
+    /// Print how well models denoise known answers: what a smaller type costs
+    CrossEntropy(CrossEntropyArgs),
+
+    /// Write a model with its matrices in a smaller type, as llama.cpp's llama-quantize does for
+    /// other architectures
+    Quantize(QuantizeArgs),
+
+    /// Show a recording of --record again, without its model
+    Replay(ReplayArgs),
+
+    /// Serve this machine's devices to programs on other machines, for their --rpc
+    RpcServer(RpcServerArgs),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(mut_arg("delay", |delay| delay.visible_alias("delay").default_value("100")))]
+pub struct ReplayArgs {
+    /// File that --record wrote
+    pub file: PathBuf,
+
+    #[command(flatten)]
+    pub pace: PaceArgs,
+
+    /// Write an animated picture instead, for a web page or a README
+    #[arg(long, value_name = "OUT.svg")]
+    pub svg: Option<PathBuf>,
+}
+
+/// The command line's definition, with the flags that have no effect.
+fn definition() -> Command {
+    FLAGS
+        .define(Args::command())
+        .mut_args(|arg| arg.hide_env_values(true))
+}
+
+impl Args {
+    /// Parses a command line, the program's name first.
+    ///
+    /// # Errors
+    /// What clap has to say, which may be the help that was asked for.
+    pub fn parse_from_line(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut command = definition();
+        let written: Vec<OsString> = line.into_iter().collect();
+        let line = respell(&command, written.iter().cloned());
+        let matches = command
+            .try_get_matches_from_mut(line)
+            .map_err(|error| in_user_s_words(&command, &written, error))?;
+        let mut args = Self::from_arg_matches(&matches)?;
+        args.warnings = FLAGS.warnings(&mut command, &matches, &environment)?;
+        args.kind_warnings = KindWarnings::of(&command, &matches);
+        args.settle(&matches);
+        Ok(args)
+    }
+
+    /// Settles which of several flags counts that exclude each other: the command line goes before
+    /// the environment, and a flag of the command line is not given up silently.
+    fn settle(&mut self, matches: &ArgMatches) {
+        let is_from = |id, source| matches.value_source(id) == Some(source);
+        let chosen = |id| is_from(id, ValueSource::CommandLine);
+        let from_env = |id| is_from(id, ValueSource::EnvVariable);
+
+        if chosen("hf_repo") && from_env("model") {
+            self.placement.model = None;
+        }
+        if chosen("chat_template_file") && from_env("chat_template") {
+            self.chat.chat_template = None;
+        }
+        if chosen("n_cpu_moe") && from_env("cpu_moe") {
+            self.placement.devices.cpu_moe = false;
+        }
+        for (flag, id, winner, winner_id) in [
+            ("--chat-template", "chat_template", "--raw", "raw"),
+            ("--chat-template-file", "chat_template_file", "--raw", "raw"),
+            (
+                "--chat-template-kwargs",
+                "chat_template_kwargs",
+                "--raw",
+                "raw",
+            ),
+            (
+                "--chat-template-file",
+                "chat_template_file",
+                "--chat-template",
+                "chat_template",
+            ),
+            ("--hf-repo", "hf_repo", "--model", "model"),
+            ("--model-url", "model_url", "--model", "model"),
+            ("--model-url", "model_url", "--hf-repo", "hf_repo"),
+        ] {
+            if chosen(id) && chosen(winner_id) {
+                self.warnings
+                    .push(format!("{flag} has no effect beside {winner}"));
+            }
+        }
+        match self.placement.devices.split_mode {
+            SplitMode::Row | SplitMode::Tensor => self
+                .warnings
+                .push("--split-mode: GPUs share the model by layers".into()),
+            SplitMode::Layer | SplitMode::None => {}
+        }
+        self.warnings.extend(self.placement.metadata_warnings());
+        self.warnings.extend(self.chat.variable_warnings());
+        let shows_drafts = self.output.drafts || self.output.progress;
+        for (flag, id) in [
+            ("--diffusion-visual-interval", "interval"),
+            ("--diffusion-visual-delay", "delay"),
+        ] {
+            if chosen(id) && !shows_drafts {
+                self.warnings.push(format!(
+                    "{flag} has no effect without --diffusion-visual or --diffusion-visual-progress"
+                ));
+            }
+        }
+        if chosen("main_gpu") && self.placement.devices.split_mode != SplitMode::None {
+            self.warnings
+                .push("--main-gpu has no effect without --split-mode none".into());
+        }
+    }
+
+    /// Prints the completion of a shell. The names with a single dash are not in it.
+    ///
+    /// # Errors
+    /// The standard output cannot be written.
+    pub fn print_completion(shell: Shell) -> Result<()> {
+        let mut command = definition();
+        let name = command.get_name().to_owned();
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut command, name, &mut script);
+        print(&String::from_utf8_lossy(&script))
+    }
+
+    /// The system prompt of the command line itself.
+    pub fn system(&self) -> Option<String> {
+        self.chat
+            .system
+            .as_ref()
+            .map(|text| self.common.unescaped(text))
+    }
+
+    /// Whether several messages are to be answered.
+    pub fn is_chat(&self, stdin_is_terminal: bool) -> bool {
+        let chat = &self.chat;
+        let one = chat.raw || self.common.prompt().is_some();
+        !chat.single_turn && (chat.conversation || (stdin_is_terminal && !one))
+    }
+
+    /// How an answer is generated, where `model` is what its file recommends.
+    ///
+    /// # Errors
+    /// Parameters that cannot work.
+    pub fn diffusion(&self, model: &Overrides, seed: u64) -> Result<DiffusionParams> {
+        self.diffusion.params(model, self.common.predict, seed)
+    }
+
+    /// How a canvas model is loaded.
+    ///
+    /// # Errors
+    /// Flags that contradict each other.
+    pub fn model_params(&self) -> Result<ModelParams> {
+        Ok(self.placement.params(self.common.session()?))
+    }
+
+    /// How a masked model generates an answer.
+    ///
+    /// # Errors
+    /// Parameters that cannot work.
+    pub fn masked(&self, seed: u64) -> Result<(AnswerLength, MaskedParams)> {
+        let common = &self.common;
+        self.masked.params(
+            common.predict,
+            common.compute.ubatch_size,
+            self.diffusion.steps,
+            seed,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,97 @@
+//! Flags of the sampler.
+
+use llama_diffusion::{DiffusionParams, Error, Overrides, Result};
+
+use super::values::{ABOVE_0, Limit};
+use llama_diffusion_flags::numbers::{real, whole};
+
+/// Flags of the sampler: each overrides what the model file recommends.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Diffusion")]
+pub struct DiffusionArgs {
+    /// Most canvases
+    #[arg(long = "diffusion-blocks", value_name = "N", value_parser = whole(1..=usize::MAX))]
+    blocks: Option<usize>,
+
+    /// Most denoising steps per canvas; --diffusion-eb-max-steps goes before it. For a masked model,
+    /// the steps of the whole answer (default 128)
+    #[arg(long = "diffusion-steps", value_name = "N", value_parser = whole(1..=u32::MAX))]
+    pub steps: Option<u32>,
+
+    /// Most denoising steps per canvas [model, else 48]
+    #[arg(long = "diffusion-eb-max-steps", value_name = "N", value_parser = whole(1..=u32::MAX))]
+    max_steps: Option<u32>,
+
+    /// Temperature towards the last step [model, else 0.4]
+    #[arg(long = "diffusion-eb-t-min", value_name = "T", value_parser = real(0.0..))]
+    t_min: Option<f32>,
+
+    /// Temperature of the first step [model, else 0.8]
+    #[arg(long = "diffusion-eb-t-max", value_name = "T", value_parser = real(DiffusionParams::MIN_T_MAX..))]
+    t_max: Option<f32>,
+
+    /// Entropy in nats that the tokens accepted in a step may have together [model, else 0.1]
+    #[arg(long = "diffusion-eb-entropy-bound", value_name = "NATS", value_parser = real(ABOVE_0))]
+    entropy_bound: Option<f32>,
+
+    /// Steps for which a canvas must not change before it may be finished [model, else 1]
+    #[arg(long = "diffusion-eb-stability", value_name = "N", value_parser = whole(0..=u32::MAX))]
+    stability: Option<u32>,
+
+    /// Mean entropy in nats below which a canvas may be finished [model, else 0.005]
+    #[arg(long = "diffusion-eb-confidence", value_name = "NATS", value_parser = real(0.0..))]
+    confidence: Option<f32>,
+}
+
+impl DiffusionArgs {
+    /// How an answer of at most `predict` tokens, if the user chose a limit, is generated, where
+    /// `model` is what its file recommends.
+    ///
+    /// # Errors
+    /// Parameters that cannot work.
+    pub fn params(
+        &self,
+        model: &Overrides,
+        predict: Option<Limit>,
+        seed: u64,
+    ) -> Result<DiffusionParams> {
+        let chosen = Overrides {
+            max_steps: self.max_steps.or(self.steps),
+            t_min: self.t_min,
+            t_max: self.t_max,
+            entropy_bound: self.entropy_bound,
+            stability_threshold: self.stability,
+            confidence_threshold: self.confidence,
+        };
+        check_t_min(&chosen, model)?;
+        let resolved = DiffusionParams::resolve(&chosen, model)?;
+        let max_tokens = match (predict, self.blocks) {
+            (Some(Limit(tokens)), _) => tokens,
+            (None, Some(_)) => None,
+            (None, None) => resolved.max_tokens,
+        };
+        let params = DiffusionParams {
+            max_tokens,
+            max_canvases: self.blocks,
+            seed,
+            ..resolved
+        };
+        params.validate()?;
+        Ok(params)
+    }
+}
+
+/// The library would blame the first temperature, which the user may not have chosen.
+fn check_t_min(chosen: &Overrides, model: &Overrides) -> Result<()> {
+    let t_max = model.t_max.unwrap_or(DiffusionParams::default().t_max);
+    match (chosen.t_min, chosen.t_max) {
+        (Some(t_min), None) if t_min > t_max => Err(Error::InvalidParameter {
+            parameter: "--diffusion-eb-t-min".into(),
+            problem: format!(
+                "is {t_min}, but must be at most the temperature of the first step, which is \
+                 {t_max}: lower it, or raise --diffusion-eb-t-max"
+            ),
+        }),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,199 @@
+//! The flags of masked models, and which flags are for one kind of model only.
+
+use clap::builder::PossibleValuesParser;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command};
+use llama_diffusion::diffusion::candidates::Filter;
+use llama_diffusion::diffusion::{Algorithm, TransferSchedule};
+use llama_diffusion::{AnswerLength, MaskedParams, Result};
+
+use super::values::{ABOVE_0, Limit};
+use llama_diffusion_flags::numbers::{real, whole};
+
+/// Denoising steps unless the user says more.
+const DEFAULT_STEPS: u32 = 128;
+/// Tokens of prompt and answer unless the user says more: llama.cpp's default of -ub.
+const DEFAULT_TEXT: usize = 512;
+
+/// How a masked model is sampled.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Masked models (Dream, LLaDA, LLaDA-MoE, RND1)")]
+pub struct MaskedArgs {
+    /// Timestep schedule over the whole answer, with this epsilon, such as 0.001. Give either this
+    /// or --diffusion-block-length
+    #[arg(
+        long = "diffusion-eps",
+        value_name = "F",
+        default_value = "0",
+        hide_default_value = true, value_parser = real(0.0..1.0))]
+    eps: f32,
+
+    /// Block schedule, with blocks of so many tokens. They divide -n (or -ub without -n), and the
+    /// number of blocks divides --diffusion-steps
+    #[arg(
+        long = "diffusion-block-length",
+        value_name = "N",
+        default_value = "0",
+        hide_default_value = true, value_parser = whole(0..=usize::MAX))]
+    block_length: usize,
+
+    /// Which tokens are unmasked first: 0 any, each with the schedule's probability, 1 of least
+    /// entropy, 2 of the largest margin to the next best, 3 any, 4 the most likely ones
+    #[arg(
+        long = "diffusion-algorithm",
+        value_name = "N",
+        default_value = "4",
+        value_parser = PossibleValuesParser::new(["0", "1", "2", "3", "4"])
+    )]
+    algorithm: String,
+
+    /// Temperature of that choice; 0 takes the best
+    #[arg(long = "diffusion-alg-temp", value_name = "T", default_value = "0", value_parser = real(0.0..))]
+    alg_temp: f32,
+
+    /// Classifier-free guidance; above 0, each step is two passes
+    #[arg(long = "diffusion-cfg-scale", value_name = "F", default_value = "0", value_parser = real(0.0..))]
+    cfg_scale: f32,
+
+    /// 1 draws by Gumbel noise, as LLaDA does; 0 by the inverse CDF
+    #[arg(
+        long = "diffusion-add-gumbel-noise",
+        value_name = "0|1",
+        default_value = "0",
+        value_parser = real(..)
+    )]
+    gumbel_noise: f32,
+
+    /// Temperature of the tokens; 0 takes the most likely
+    #[arg(
+        long,
+        visible_alias = "temperature",
+        value_name = "T",
+        default_value = "0.8",
+        env = "LLAMA_ARG_TEMPERATURE", value_parser = real(..)
+    )]
+    temp: f32,
+
+    /// Draw from the most likely tokens only, so many; 0 is all
+    #[arg(long, value_name = "N", default_value = "40", env = "LLAMA_ARG_TOP_K", value_parser = whole(i64::MIN..=i64::MAX))]
+    top_k: i64,
+
+    /// Draw from the most likely tokens only that have this probability together; 1 is all
+    #[arg(
+        long,
+        value_name = "P",
+        default_value = "0.95",
+        env = "LLAMA_ARG_TOP_P", value_parser = real(ABOVE_0)
+    )]
+    top_p: f32,
+}
+
+impl MaskedArgs {
+    /// How an answer is generated, given -n, -ub and --diffusion-steps.
+    ///
+    /// # Errors
+    /// Parameters that cannot work.
+    pub fn params(
+        &self,
+        predict: Option<Limit>,
+        ubatch: Option<usize>,
+        steps: Option<u32>,
+        seed: u64,
+    ) -> Result<(AnswerLength, MaskedParams)> {
+        let length = match predict {
+            Some(Limit(Some(count))) => AnswerLength::Tokens(count),
+            _ => AnswerLength::Text(ubatch.unwrap_or(DEFAULT_TEXT)),
+        };
+        let steps = steps.unwrap_or(DEFAULT_STEPS);
+        let algorithm = self.algorithm.parse().ok();
+        let params = MaskedParams {
+            schedule: TransferSchedule::new(self.eps, self.block_length, steps, length.given())?,
+            algorithm: algorithm
+                .and_then(|number: usize| Algorithm::ALL.get(number).copied())
+                .unwrap_or(Algorithm::Confidence),
+            algorithm_temperature: self.alg_temp,
+            // As for llama.cpp: 0 or less is greedy, and so on.
+            temperature: if self.temp < 0.0 { 0.0 } else { self.temp },
+            filter: Filter {
+                top_k: usize::try_from(self.top_k).unwrap_or(0),
+                top_p: if self.top_p > 1.0 { 1.0 } else { self.top_p },
+            },
+            guidance: self.cfg_scale,
+            gumbel_noise: self.gumbel_noise != 0.0,
+            seed,
+        };
+        params.validate()?;
+        Ok((length, params))
+    }
+
+    /// The order of unmasking, in a word.
+    pub fn algorithm(&self) -> &'static str {
+        let number = self.algorithm.parse().unwrap_or(Algorithm::ALL.len());
+        Algorithm::ALL.get(number).map_or("", |a| a.name())
+    }
+}
+
+const SCHEDULE: &str = "the temperature of a canvas falls from --diffusion-eb-t-max to \
+                        --diffusion-eb-t-min, step by step";
+const CANDIDATES: &str = "a canvas is drawn from all tokens, and --diffusion-eb-entropy-bound \
+                          decides which are kept";
+const MASKED: &str = "it is for masked models, such as Dream and LLaDA, and this is a canvas model";
+const CANVAS: &str = "it is for canvas models, and this is a masked one";
+const CACHE: &str = "a masked model has no KV cache: every step reads the whole text";
+
+/// Flags that do nothing on canvas models.
+const MASKED_ONLY: &[(&str, &str)] = &[
+    ("temp", SCHEDULE),
+    ("top_k", CANDIDATES),
+    ("top_p", CANDIDATES),
+    ("eps", MASKED),
+    ("algorithm", MASKED),
+    ("alg_temp", MASKED),
+    ("block_length", MASKED),
+    ("cfg_scale", MASKED),
+    ("gumbel_noise", MASKED),
+];
+/// Flags that do nothing on masked models.
+const CANVAS_ONLY: &[(&str, &str)] = &[
+    ("blocks", CANVAS),
+    ("max_steps", CANVAS),
+    ("t_min", CANVAS),
+    ("t_max", CANVAS),
+    ("entropy_bound", CANVAS),
+    ("stability", CANVAS),
+    ("confidence", CANVAS),
+    ("batch_size", CACHE),
+    ("cache_type_k", CACHE),
+    ("cache_type_v", CACHE),
+    ("no_kv_offload", CACHE),
+    ("swa_full", CACHE),
+    ("threads_batch", CACHE),
+];
+
+/// A line for each flag that is used in vain, by the kind of the model.
+#[derive(Debug, Default)]
+pub struct KindWarnings {
+    pub canvas: Vec<String>,
+    pub masked: Vec<String>,
+}
+
+impl KindWarnings {
+    pub fn of(command: &Command, matches: &ArgMatches) -> Self {
+        let lines = |table: &[(&str, &str)]| {
+            let given = table.iter().filter_map(|(id, why)| {
+                let flag = command.get_arguments().find(|a| a.get_id() == id)?;
+                let name = match matches.value_source(id)? {
+                    ValueSource::EnvVariable => flag.get_env()?.to_str()?.to_owned(),
+                    ValueSource::CommandLine => format!("--{}", flag.get_long()?),
+                    _ => return None,
+                };
+                Some(format!("{name} has no effect: {why}"))
+            });
+            given.collect()
+        };
+        Self {
+            canvas: lines(MASKED_ONLY),
+            masked: lines(CANVAS_ONLY),
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What is shown, and where.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::BoolishValueParser;
+use clap_complete::Shell;
+use tracing::level_filters::LevelFilter;
+
+use llama_diffusion_flags::compute::When;
+use llama_diffusion_flags::numbers::whole;
+use llama_diffusion_flags::streams::without_colors;
+
+/// Which drafts are shown, and for how long.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Output")]
+pub struct PaceArgs {
+    /// Show every N-th step only
+    #[arg(long = "diffusion-visual-interval", value_name = "N", default_value = "1", value_parser = whole(1..=u32::MAX))]
+    pub interval: u32,
+
+    /// Milliseconds for which each draft is shown at least; the times that are reported do not
+    /// include them
+    #[arg(
+        long = "diffusion-visual-delay",
+        value_name = "MS",
+        default_value = "0",
+        value_parser = whole(0..=u64::MAX)
+    )]
+    pub delay: u64,
+}
+
+impl PaceArgs {
+    /// The pause after a draft.
+    pub fn delay(&self) -> Duration {
+        Duration::from_millis(self.delay)
+    }
+}
+
+/// What is shown, and where.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Output")]
+pub struct OutputArgs {
+    /// Show each draft of a canvas: newly accepted tokens in green, kept ones plain, noise dim, and
+    /// red where the step before accepted a token. Without a terminal or colours, one line per step on the standard error
+    #[arg(long = "diffusion-visual")]
+    pub drafts: bool,
+
+    /// Show how far the steps of a canvas are
+    #[arg(long = "diffusion-visual-progress")]
+    pub progress: bool,
+
+    #[command(flatten)]
+    pub pace: PaceArgs,
+
+    /// Write every draft with its entropies to a file, for `llama-diffusion-cli replay FILE`
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+
+    /// Colours: auto uses them on a terminal, unless NO_COLOR is set [-co]
+    #[arg(
+        long,
+        visible_alias = "log-colors",
+        value_name = "WHEN",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "auto",
+        default_missing_value = "on",
+        env = either("LLAMA_ARG_LOG_COLORS", "LLAMA_LOG_COLORS")
+    )]
+    pub color: When,
+
+    /// Say more about what happens
+    #[arg(short, long, visible_alias = "log-verbose")]
+    pub verbose: bool,
+
+    /// How much is logged: 0 nothing, 1 errors, 2 warnings, 3 information, 4 all [-lv]
+    #[arg(long, visible_alias = "verbosity", value_name = "N", default_value = "2", value_parser = whole(0..=u8::MAX), env = either("LLAMA_ARG_LOG_VERBOSITY", "LLAMA_LOG_VERBOSITY"))]
+    log_verbosity: u8,
+
+    /// Write the log to a file instead of the standard error
+    #[arg(long, value_name = "FILE", env = either("LLAMA_ARG_LOG_FILE", "LLAMA_LOG_FILE"))]
+    pub log_file: Option<PathBuf>,
+
+    /// Write nothing to the standard error but errors, answers to commands of a chat, and what was asked for
+    /// by another flag; as --log-verbosity 0
+    #[arg(long)]
+    log_disable: bool,
+
+    /// Write time and number of tokens after each answer; this is the default
+    #[arg(
+        long,
+        alias = "show-timings",
+        overrides_with = "no_perf",
+        hide = true,
+        num_args = 0,
+        default_missing_value = "true",
+        value_parser = BoolishValueParser::new(),
+        env = either("LLAMA_ARG_PERF", "LLAMA_ARG_SHOW_TIMINGS")
+    )]
+    perf: Option<bool>,
+
+    /// Write no lines about time and tokens after an answer
+    #[arg(
+        long,
+        visible_alias = "no-show-timings",
+        overrides_with = "perf",
+        value_parser = BoolishValueParser::new(),
+        env = either("LLAMA_ARG_NO_PERF", "LLAMA_ARG_NO_SHOW_TIMINGS")
+    )]
+    no_perf: bool,
+
+    /// Print the completion of the bash shell and end
+    #[arg(long)]
+    completion_bash: bool,
+
+    /// Print the completion of a shell and end
+    #[arg(long, value_name = "SHELL")]
+    completion: Option<Shell>,
+}
+
+impl OutputArgs {
+    /// How much is logged.
+    pub fn log_level(&self) -> LevelFilter {
+        match self.log_verbosity {
+            _ if self.log_disable => LevelFilter::OFF,
+            _ if self.verbose => LevelFilter::DEBUG,
+            0 => LevelFilter::OFF,
+            1 => LevelFilter::ERROR,
+            2 => LevelFilter::WARN,
+            3 => LevelFilter::INFO,
+            _ => LevelFilter::DEBUG,
+        }
+    }
+
+    /// Whether the standard error is for errors and what is asked for alone.
+    pub fn is_quiet(&self) -> bool {
+        self.log_disable || self.log_verbosity == 0 && !self.verbose
+    }
+
+    /// Whether each answer is followed by what it took.
+    pub fn shows_summary(&self) -> bool {
+        !self.no_perf && self.perf != Some(false) && !self.is_quiet()
+    }
+
+    /// Whether an output is coloured that is a terminal or not.
+    pub fn has_colors(&self, is_terminal: bool) -> bool {
+        match self.color {
+            When::On => true,
+            When::Off => false,
+            When::Auto => is_terminal && !without_colors(),
+        }
+    }
+
+    /// Whether log lines may appear on the terminal while an answer is written.
+    pub fn logs_details(&self) -> bool {
+        self.log_level() > LevelFilter::WARN && self.log_file.is_none()
+    }
+
+    /// The shell whose completion is to be printed instead of an answer.
+    pub fn completion(&self) -> Option<Shell> {
+        self.completion
+            .or(self.completion_bash.then_some(Shell::Bash))
+    }
+}
+
+/// The variable that counts of two names of one setting: the older one only if it alone is set.
+fn either(name: &'static str, older: &'static str) -> &'static OsStr {
+    let is_set = |name| std::env::var_os(name).is_some();
+    match !is_set(name) && is_set(older) {
+        true => older.as_ref(),
+        false => name.as_ref(),
+    }
+}

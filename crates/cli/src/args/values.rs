@@ -1,0 +1,79 @@
+//! Kinds of values that flags take, and how they are read.
+
+use std::ops::Bound;
+
+use llama_diffusion::{MetadataOverride, MetadataValue};
+use serde_json::{Map, Value};
+
+use llama_diffusion_flags::numbers::whole;
+
+/// What is above 0.
+pub const ABOVE_0: (Bound<f32>, Bound<f32>) = (Bound::Excluded(0.0), Bound::Unbounded);
+
+/// Variables for a chat template.
+#[derive(Clone, Debug)]
+pub struct Variables(pub Map<String, Value>);
+
+pub fn parse_variables(text: &str) -> Result<Variables, String> {
+    serde_json::from_str(text)
+        .map(Variables)
+        .map_err(|error| format!("this is no JSON object: {error}"))
+}
+
+/// A number of tokens, or none.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit(pub Option<usize>);
+
+pub fn parse_limit(text: &str) -> Result<Limit, String> {
+    match text {
+        "-1" => Ok(Limit(None)),
+        _ => whole(1..=usize::MAX)(text)
+            .map(|count| Limit(Some(count)))
+            .map_err(|range| format!("{range}, or -1 for no limit")),
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Seed(pub Option<u64>);
+
+pub fn parse_seed(text: &str) -> Result<Seed, String> {
+    match text {
+        "-1" => Ok(Seed(None)),
+        _ => whole(0..=u64::MAX)(text)
+            .map(|seed| Seed(Some(seed)))
+            .map_err(|range| format!("{range}, or -1 for a random seed")),
+    }
+}
+
+pub fn parse_metadata(text: &str) -> Result<MetadataOverride, String> {
+    let wrong =
+        || "--override-kv takes KEY=TYPE:VALUE, such as diffusion.eb_max_steps=int:32".to_owned();
+    let (key, typed) = text.split_once('=').ok_or_else(wrong)?;
+    let (ty, value) = typed.split_once(':').ok_or_else(wrong)?;
+    let refuse = |wanted: String| format!("'{value}' for {key}: {wanted}");
+    let value = match ty {
+        "int" => whole(i64::MIN..=i64::MAX)(value)
+            .map(MetadataValue::Integer)
+            .map_err(refuse)?,
+        "float" => value
+            .parse()
+            .ok()
+            .filter(|number: &f64| number.is_finite())
+            .map(MetadataValue::Float)
+            .ok_or_else(|| refuse("give a number that is finite".into()))?,
+        "bool" => value
+            .parse()
+            .map(MetadataValue::Bool)
+            .map_err(|_| refuse("give true or false".into()))?,
+        "str" => MetadataValue::Text(value.to_owned()),
+        _ => {
+            return Err(format!(
+                "'{ty}' is none of the types int, float, bool and str"
+            ));
+        }
+    };
+    Ok(MetadataOverride {
+        key: key.to_owned(),
+        value,
+    })
+}

@@ -1,0 +1,208 @@
+//! `llama-diffusion-cli`: answers a prompt with a text diffusion model.
+
+mod answer;
+mod args;
+mod chat;
+mod cross_entropy;
+mod demo;
+mod ending;
+mod engine;
+mod inert;
+mod input;
+mod interrupt;
+mod overwrite;
+mod progress;
+mod prompt;
+mod quantize;
+mod record;
+mod replay;
+mod report;
+mod rpc_server;
+mod svg;
+mod view;
+
+use std::fs::File;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::io::{self, IsTerminal as _};
+use std::process::ExitCode;
+use std::sync::Mutex;
+
+use llama_diffusion::chat::{Message, Role};
+use llama_diffusion::model::file::ModelFile;
+use llama_diffusion::model::masked::is_masked;
+use llama_diffusion::{CancelFlag, Error, MaskedModel, Result, SessionParams, TextModel};
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
+
+use answer::Answerer;
+use args::{Args, OutputArgs, Subcommand};
+use ending::{ERROR, Ending};
+use engine::Engine;
+use interrupt::Interrupt;
+use llama_diffusion_flags::streams::tell;
+use prompt::Setting;
+
+fn main() -> ExitCode {
+    view::make_way_for_panics();
+    llama_diffusion_flags::signals::report_large_files();
+    let mut args = match Args::parse_from_line(std::env::args_os()) {
+        Ok(args) => args,
+        Err(message) => {
+            // Help and version are no errors, and go to the standard output.
+            let code = if message.use_stderr() { ERROR } else { 0 };
+            // A closed output leaves no place to say so.
+            let _ = message.print();
+            return code.into();
+        }
+    };
+    let ready = overwrite::check(&args).and_then(|()| log(&args.output));
+    match ready.and_then(|()| run(&mut args)) {
+        Ok(ending) => ending.status().into(),
+        Err(Error::Cancelled) => Ending::Interrupted.status().into(),
+        Err(error) => {
+            tell(format_args!("error: {error}"));
+            ERROR.into()
+        }
+    }
+}
+
+fn log(options: &OutputArgs) -> Result<()> {
+    let (writer, is_terminal) = match &options.log_file {
+        Some(path) => {
+            let file = File::create(path).map_err(|source| Error::Io {
+                path: path.clone(),
+                source,
+            })?;
+            (BoxMakeWriter::new(Mutex::new(file)), false)
+        }
+        None => {
+            let stderr = || {
+                view::make_way();
+                io::stderr()
+            };
+            (BoxMakeWriter::new(stderr), io::stderr().is_terminal())
+        }
+    };
+    tracing_subscriber::fmt()
+        .with_writer(writer)
+        .with_ansi(options.has_colors(is_terminal))
+        .with_max_level(options.log_level())
+        .with_target(options.verbose)
+        .log_internal_errors(false) // it would print them where nothing can be written
+        .without_time()
+        .init();
+    Ok(())
+}
+
+fn run(args: &mut Args) -> Result<Ending> {
+    for warning in &args.warnings {
+        tracing::warn!("{warning}");
+    }
+    if let Some(shell) = args.output.completion() {
+        Args::print_completion(shell)?;
+        return Ok(Ending::Done);
+    }
+    if args.placement.list_devices {
+        args.placement.devices.connect()?;
+        llama_diffusion_flags::devices::list()?;
+        return Ok(Ending::Done);
+    }
+    // Before the first Ctrl-C may come.
+    let interrupt = Interrupt::install();
+    if let Some(command) = args.command.take() {
+        return run_subcommand(command, args, &interrupt).map(|()| Ending::Done);
+    }
+    let chat = args.is_chat(io::stdin().is_terminal());
+    // What the user got wrong is said before minutes of loading.
+    let first = interrupt.while_waiting(|| prompt::first_message(args, chat))?;
+    let setting = Setting::read(args)?;
+    let opened = Opened {
+        setting,
+        chat,
+        first,
+    };
+    match load(args, interrupt.flag())? {
+        Loaded::Canvas(model) => answer(args, &model, opened, &interrupt),
+        Loaded::Masked(model) => answer(args, &model, opened, &interrupt),
+    }
+}
+
+/// What there is to do.
+struct Opened {
+    setting: Setting,
+    chat: bool,
+    /// The first message.
+    first: Option<String>,
+}
+
+fn answer<M: Engine>(
+    args: &Args,
+    model: &TextModel<M>,
+    opened: Opened,
+    interrupt: &Interrupt,
+) -> Result<Ending> {
+    let Opened {
+        mut setting,
+        chat,
+        first,
+    } = opened;
+    setting.complete(model, chat)?;
+    let seed = args.common.seed().unwrap_or_else(random_seed);
+    let mut answerer = Answerer::new(args, model, setting)?;
+    match first {
+        Some(text) if !chat => {
+            let mut messages = answerer.opening();
+            messages.push(Message::new(Role::User, text));
+            let reply = answerer.answer(&messages, seed, interrupt.flag())?;
+            Ok(reply.finish.into())
+        }
+        first => chat::run(args, &mut answerer, first, seed, interrupt),
+    }
+}
+
+fn run_subcommand(command: Subcommand, args: &mut Args, interrupt: &Interrupt) -> Result<()> {
+    match command {
+        Subcommand::CrossEntropy(options) => cross_entropy::run(&options, interrupt.flag()),
+        Subcommand::Quantize(options) => quantize::run(&options, interrupt.flag()),
+        Subcommand::RpcServer(options) => {
+            // An interrupt ends it at once: its clients notice.
+            interrupt.while_waiting(|| rpc_server::run(&options))
+        }
+        Subcommand::Replay(options) => {
+            args.output.drafts = true;
+            args.output.progress = true;
+            args.output.pace = options.pace.clone();
+            interrupt.while_waiting(|| replay::run(&options, args, interrupt.flag()))
+        }
+    }
+}
+
+enum Loaded {
+    Canvas(TextModel),
+    Masked(TextModel<MaskedModel>),
+}
+
+fn load(args: &Args, cancel: &CancelFlag) -> Result<Loaded> {
+    let path = args.placement.model()?;
+    args.placement.devices.connect()?;
+    let is_announced = args.placement.is_from_cache() && !args.output.is_quiet();
+    if let Some(path) = path.as_ref().filter(|_| is_announced) {
+        tell(format_args!("model: {}", path.display()));
+    }
+    args.placement.devices.warn()?;
+    progress::show("loading", cancel, |progress| match &path {
+        Some(path) if is_masked(&ModelFile::open(path)?)? => {
+            let params = args.placement.params(SessionParams::default());
+            TextModel::load_masked(path, &params, progress).map(Loaded::Masked)
+        }
+        Some(path) => TextModel::load(path, &args.model_params()?, progress).map(Loaded::Canvas),
+        None => {
+            demo::load(&args.model_params()?, args.output.is_quiet(), progress).map(Loaded::Canvas)
+        }
+    })
+}
+
+/// A seed from the operating system, by way of the keys that the standard library's hash maps get.
+/// 32 bits are enough to draw from, and short enough to type again.
+fn random_seed() -> u64 {
+    RandomState::new().build_hasher().finish() >> 32
+}

@@ -1,0 +1,72 @@
+//! `replay`: a recording shown again, in the terminal or as a picture.
+
+use std::fs;
+use std::path::Path;
+
+use llama_diffusion::{CancelFlag, Error, Event, Result};
+
+use crate::args::{Args, PaceArgs, ReplayArgs};
+use crate::record::Recording;
+use crate::svg;
+use crate::view::View;
+use llama_diffusion_flags::streams::tell;
+
+/// Bytes of a picture that pages still load at once.
+const LARGE: usize = 1 << 20;
+
+/// Shows a recording.
+///
+/// # Errors
+/// The file cannot be read or is not a recording, or the output cannot be written. What there is of
+/// a recording that was cut off is shown before it is reported.
+pub fn run(options: &ReplayArgs, args: &Args, cancel: &CancelFlag) -> Result<()> {
+    let recording = Recording::read(&options.file)?;
+    match &options.svg {
+        Some(path) => draw(&recording, &options.pace, path)?,
+        None => show(&recording, args, cancel)?,
+    }
+    recording.check_end()
+}
+
+fn draw(recording: &Recording, pace: &PaceArgs, path: &Path) -> Result<()> {
+    let picture = svg::draw(recording, pace)?;
+    fs::write(path, &picture.svg).map_err(|source| Error::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    let size = picture.svg.len();
+    tell(format_args!(
+        "{}: {:.1} kB, {} drafts, {:.1} s",
+        path.display(),
+        size as f64 / 1e3,
+        picture.frames,
+        picture.length.as_secs_f64()
+    ));
+    if size > LARGE {
+        tracing::warn!(
+            "the picture is large: --diffusion-visual-interval {} draws fewer drafts",
+            2 * u64::from(pace.interval)
+        );
+    }
+    Ok(())
+}
+
+fn show(recording: &Recording, args: &Args, cancel: &CancelFlag) -> Result<()> {
+    let piece = |token| recording.piece(token);
+    for answer in &recording.answers {
+        let mut view = View::new(args, &piece, recording.splitter(answer), cancel);
+        for canvas in &answer.canvases {
+            if let Some(start) = canvas.start() {
+                view.show(Event::CanvasBegun(start))?;
+            }
+            for draft in canvas.drafts() {
+                view.show(Event::Draft(draft))?;
+            }
+            if let Some(done) = canvas.done() {
+                view.show(Event::CanvasDone(&done))?;
+            }
+        }
+        view.finish()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,12 @@
+//! What the command-line tools share: flags, how they are spelled, and the standard streams.
+
+#![deny(unsafe_code)]
+
+pub mod compute;
+pub mod devices;
+pub mod hub;
+pub mod inert;
+pub mod numbers;
+pub mod signals;
+pub mod spelling;
+pub mod streams;
