@@ -12,12 +12,12 @@ use crate::chat::{ChatTemplate, Message, RenderOptions};
 use crate::diffusion::EndTokens;
 use crate::diffusion::Token;
 use crate::error::{Error, Result};
+use crate::gguf::keys::CHAT_TEMPLATE;
 use crate::llama::Vocab;
 use crate::masked_session::{MaskedSession, MaskedSessionParams};
-use crate::model::{Backbone, EOS_LIST, MaskedModel, Model, ModelParams, SessionParams};
+use crate::model::keys::EOS_TOKEN_IDS;
+use crate::model::{Backbone, MaskedModel, Model, ModelParams, SessionParams};
 use crate::session::Session;
-
-const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 
 /// A model of either kind and its vocabulary: immutable, shared by the sessions that run on it.
 #[derive(Debug)]
@@ -198,7 +198,7 @@ impl<M: Backbone> TextModel<M> {
     /// As [`Model::end_tokens`].
     pub fn end_tokens(&self) -> Result<EndTokens> {
         let mut end = self.model.end_tokens()?;
-        if self.model.file().metadata().value(EOS_LIST).is_none() {
+        if self.model.file().metadata().value(EOS_TOKEN_IDS).is_none() {
             end.ids.extend_from_slice(self.vocab.end_tokens());
             end.ids.sort_unstable();
             end.ids.dedup();

@@ -1,7 +1,7 @@
 //! The metadata keys that files of any architecture have, and the architecture of ours.
 
 /// The architecture, the prefix of the keys that belong to it.
-pub const ARCHITECTURE: &str = "general.architecture";
+pub const GENERAL_ARCHITECTURE: &str = "general.architecture";
 /// The architecture of DiffusionGemma.
 pub const DIFFUSION_GEMMA: &str = "diffusion-gemma";
 
@@ -17,7 +17,8 @@ pub(crate) const SPLIT_NO: &str = "split.no";
 pub(crate) const SPLIT_TENSORS: &str = "split.tensors.count";
 
 pub(crate) const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
-pub(crate) const TOKENIZER: &str = "tokenizer.ggml.model";
+/// The kind of the tokenizer; files without one have no such key.
+pub const TOKENIZER: &str = "tokenizer.ggml.model";
 pub(crate) const PRE_TOKENIZER: &str = "tokenizer.ggml.pre";
 pub(crate) const TOKENS: &str = "tokenizer.ggml.tokens";
 pub(crate) const SCORES: &str = "tokenizer.ggml.scores";

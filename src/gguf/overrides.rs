@@ -50,7 +50,7 @@ const MAX_OVERRIDE_BYTES: usize = 127;
 /// Keys that say how the file is laid out, and what is in it.
 const LAYOUT: [&str; 5] = [
     keys::ALIGNMENT,
-    keys::ARCHITECTURE,
+    keys::GENERAL_ARCHITECTURE,
     keys::SPLIT_COUNT,
     keys::SPLIT_NO,
     keys::SPLIT_TENSORS,

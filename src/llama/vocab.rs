@@ -42,9 +42,9 @@ impl Vocab {
     pub fn load(gguf: &Gguf, overrides: &[MetadataOverride]) -> Result<Self> {
         // libllama aborts or reads out of bounds on some malformed lists: this is the gate.
         check_tokenizer(gguf)?;
-        let architecture: Option<&str> = gguf.get(keys::ARCHITECTURE)?;
+        let architecture: Option<&str> = gguf.get(keys::GENERAL_ARCHITECTURE)?;
         let gemma = MetadataOverride {
-            key: keys::ARCHITECTURE.into(),
+            key: keys::GENERAL_ARCHITECTURE.into(),
             value: MetadataValue::Text("gemma4".into()),
         };
         let gemma = (architecture == Some(keys::DIFFUSION_GEMMA)).then_some(gemma);

@@ -1,6 +1,7 @@
 //! In which kind of memory each tensor lies.
 
 use super::file::ModelFile;
+use super::keys;
 use super::placement::{OVERRIDE, Placement};
 use super::tensors::Located;
 use crate::error::{Error, Result};
@@ -153,5 +154,5 @@ impl Operation {
 }
 
 pub(super) fn is_expert(tensor: &Located) -> bool {
-    tensor.info.name.contains("_exps.weight")
+    tensor.info.name.contains(&keys::weight(keys::EXPERTS))
 }

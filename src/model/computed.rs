@@ -4,6 +4,7 @@ use half::{bf16, f16};
 
 use super::file::ModelFile;
 use super::hparams::{Hparams, LayerKind};
+use super::keys;
 use super::memory::{Purpose, Usage};
 use super::placement::Placement;
 use super::tensors::Located;
@@ -47,9 +48,10 @@ impl Computed {
             transpose(file, embd, &embd_transposed)?;
         }
 
+        let name = keys::weight(keys::ROPE_FREQS);
         let rope_freqs = file
-            .tensor(ROPE_FREQS)
-            .map(|_| values(file, ROPE_FREQS))
+            .tensor(&name)
+            .map(|_| values(file, &name))
             .transpose()?;
         let (mut rope_divisors, mut router_scale) = (Vec::new(), Vec::new());
         for (l, layer) in hparams.layers.iter().enumerate() {
@@ -65,7 +67,7 @@ impl Computed {
                 let (base, dims) = (layer.rope_base, layer.rope_dims);
                 let freqs = rope_freqs.as_deref();
                 divisors.write(0, &rope_divisors_of(base, dims, layer.kind, freqs))?;
-                let mut values = values(file, &format!("blk.{l}.ffn_gate_inp.scale"))?;
+                let mut values = values(file, &(keys::of_layer(l) + &keys::scale(keys::ROUTER)))?;
                 let root = (hparams.d as f32).sqrt();
                 values.iter_mut().for_each(|s| *s /= root);
                 scale.write(0, &values)?;
@@ -107,8 +109,6 @@ fn values(file: &ModelFile, name: &str) -> Result<Vec<f32>> {
     to_f32(tensor.info.ty, &data, &mut values)?;
     Ok(values)
 }
-
-const ROPE_FREQS: &str = "rope_freqs.weight";
 
 /// `base^(2i / dims)` for every pair i, times the file's factors on full layers.
 fn rope_divisors_of(base: f32, dims: usize, kind: LayerKind, factors: Option<&[f32]>) -> Vec<f32> {

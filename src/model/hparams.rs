@@ -8,16 +8,11 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use super::file::ModelFile;
-use super::tensors::TOKEN_EMBD;
+use super::keys::{self, MASKED_ARCHITECTURES, TOKEN_EMBD};
 use crate::diffusion::Overrides;
 use crate::error::Result;
-use crate::gguf::TensorType;
-use crate::gguf::{Array, FromValue, Gguf, Value};
-
-/// The architecture name of DiffusionGemma files.
-pub const ARCHITECTURE: &str = "diffusion-gemma";
-/// Masked-diffusion architectures whose forward pass libllama has.
-pub(crate) const LIBLLAMA_ARCHITECTURES: [&str; 4] = ["dream", "llada", "llada-moe", "rnd1"];
+use crate::gguf::keys::{DIFFUSION_GEMMA, GENERAL_ARCHITECTURE, TOKENS, token_id};
+use crate::gguf::{Array, FromValue, Gguf, TensorType, Value};
 
 /// Deep models have about a hundred layers; the bound keeps the graph (some 60 nodes a layer)
 /// small.
@@ -117,51 +112,48 @@ impl Hparams {
     pub fn from_file(file: &ModelFile) -> Result<Self> {
         let gguf = file.metadata();
         check_architecture(gguf)?;
-        let keys = Keys { gguf };
-        keys.refuse_nonzero(
-            "attention.shared_kv_layers",
-            "K and V shared between layers",
-        )?;
-        keys.refuse_nonzero("embedding_length_per_layer_input", "embeddings per layer")?;
-        if gguf.get("diffusion.shift_logits")? == Some(true) {
+        let reader = Reader { gguf };
+        reader.refuse_nonzero(keys::SHARED_KV_LAYERS, "K and V shared between layers")?;
+        reader.refuse_nonzero(keys::EMBEDDING_LENGTH_PER_LAYER, "embeddings per layer")?;
+        if gguf.get(keys::SHIFT_LOGITS)? == Some(true) {
             return Err(gguf.metadata_error(
-                "diffusion.shift_logits",
+                keys::SHIFT_LOGITS,
                 "is true, which canvas models do not support",
             ));
         }
 
-        let n_layers = keys.count("block_count", 1..=MAX_LAYERS)?;
-        let n_heads = keys.count("attention.head_count", 1..=MAX_COUNT)?;
-        let n_experts = keys.count("expert_count", 1..=MAX_COUNT)?;
-        let d = keys.count("embedding_length", 1..=MAX_I32)?;
+        let n_layers = reader.count(keys::BLOCK_COUNT, 1..=MAX_LAYERS)?;
+        let n_heads = reader.count(keys::HEAD_COUNT, 1..=MAX_COUNT)?;
+        let n_experts = reader.count(keys::EXPERT_COUNT, 1..=MAX_COUNT)?;
+        let d = reader.count(keys::EMBEDDING_LENGTH, 1..=MAX_I32)?;
         let (embd_type, vocab_size) = vocabulary(file)?;
-        let token_id = |name: &str| keys.token_id(name, vocab_size);
+        let special = |name: &str| reader.token_id(name, vocab_size);
         Ok(Self {
             vocab_size,
             d,
-            d_ff: keys.count("feed_forward_length", 1..=MAX_I32)?,
+            d_ff: reader.count(keys::FEED_FORWARD_LENGTH, 1..=MAX_I32)?,
             n_heads,
-            layers: keys.layers(n_layers, n_heads)?,
+            layers: reader.layers(n_layers, n_heads)?,
             // A window of one position would leave a token nothing of the prefix.
-            sliding_window: keys.count("attention.sliding_window", 2..=MAX_I32)?,
-            rms_eps: keys.positive("attention.layer_norm_rms_epsilon")?,
+            sliding_window: reader.count(keys::SLIDING_WINDOW, 2..=MAX_I32)?,
+            rms_eps: reader.positive(keys::LAYER_NORM_RMS_EPSILON)?,
             n_experts,
-            n_experts_used: keys.count(
-                "expert_used_count",
+            n_experts_used: reader.count(
+                keys::EXPERT_USED_COUNT,
                 1..=n_experts.min(MAX_EXPERTS_USED) as u32,
             )?,
-            d_expert: keys.count("expert_feed_forward_length", 1..=MAX_I32)?,
-            logit_softcap: keys.positive("final_logit_softcapping")?,
-            canvas_length: in_range(gguf, "diffusion.canvas_length", 1..=MAX_CANVAS)?,
-            context_length: keys.count("context_length", 1..=MAX_I32)?,
-            embedding_scale: match gguf.value(&key("embedding_scale")) {
-                Some(_) => keys.positive("embedding_scale")?,
+            d_expert: reader.count(keys::EXPERT_FEED_FORWARD_LENGTH, 1..=MAX_I32)?,
+            logit_softcap: reader.positive(keys::FINAL_LOGIT_SOFTCAPPING)?,
+            canvas_length: in_range(gguf, keys::CANVAS_LENGTH, 1..=MAX_CANVAS)?,
+            context_length: reader.count(keys::CONTEXT_LENGTH, 1..=MAX_I32)?,
+            embedding_scale: match gguf.value(&keys::of_model(keys::EMBEDDING_SCALE)) {
+                Some(_) => reader.positive(keys::EMBEDDING_SCALE)?,
                 None => embedding_scale(d, embd_type),
             },
             sampler: sampler_hints(gguf)?,
-            bos: token_id("bos")?,
-            eos: token_id("eos")?,
-            pad: token_id("padding")?,
+            bos: special("bos")?,
+            eos: special("eos")?,
+            pad: special("padding")?,
         })
     }
 }
@@ -178,28 +170,23 @@ pub fn embedding_scale(d: usize, token_embd: TensorType) -> f32 {
     }
 }
 
-fn key(suffix: &str) -> String {
-    format!("{ARCHITECTURE}.{suffix}")
-}
-
 fn check_architecture(gguf: &Gguf) -> Result<()> {
-    let name = "general.architecture";
-    let found: &str = gguf.require(name)?;
-    if found == ARCHITECTURE {
+    let found: &str = gguf.require(GENERAL_ARCHITECTURE)?;
+    if found == DIFFUSION_GEMMA {
         return Ok(());
     }
-    let problem = if LIBLLAMA_ARCHITECTURES.contains(&found) {
+    let problem = if MASKED_ARCHITECTURES.contains(&found) {
         format!(
             "'{found}' is a masked model, which runs in llama-diffusion-cli and by MaskedModel of the Rust crate; \
-             expected '{ARCHITECTURE}' here"
+             expected '{DIFFUSION_GEMMA}' here"
         )
     } else {
-        let others = LIBLLAMA_ARCHITECTURES.join(", ");
+        let others = MASKED_ARCHITECTURES.join(", ");
         format!(
-            "'{found}' is not supported: use a '{ARCHITECTURE}' model, or in llama-diffusion-cli a masked one ({others})"
+            "'{found}' is not supported: use a '{DIFFUSION_GEMMA}' model, or in llama-diffusion-cli a masked one ({others})"
         )
     };
-    Err(gguf.metadata_error(name, problem))
+    Err(gguf.metadata_error(GENERAL_ARCHITECTURE, problem))
 }
 
 /// Type of the embedding matrix and number of its rows, which the tokenizer's list must agree with.
@@ -214,14 +201,13 @@ fn vocabulary(file: &ModelFile) -> Result<(TensorType, usize)> {
             format!("has {rows} rows, but at most {MAX_VOCAB} tokens are supported"),
         ));
     }
-    let list = "tokenizer.ggml.tokens";
-    match file.metadata().value(list) {
+    match file.metadata().value(TOKENS) {
         Some(Value::Array(tokens)) if tokens.len() != rows => {
             let problem = format!(
                 "has {} tokens, but '{TOKEN_EMBD}' has {rows} rows",
                 tokens.len()
             );
-            Err(file.metadata().metadata_error(list, problem))
+            Err(file.metadata().metadata_error(TOKENS, problem))
         }
         _ => Ok((tensor.info.ty, rows)),
     }
@@ -229,14 +215,14 @@ fn vocabulary(file: &ModelFile) -> Result<(TensorType, usize)> {
 
 fn sampler_hints(gguf: &Gguf) -> Result<Overrides> {
     let count = |name: &str, range| {
-        let name = format!("diffusion.eb_{name}");
+        let name = keys::entropy_bound(name);
         match gguf.value(&name) {
             Some(_) => in_range(gguf, &name, range).map(|n| Some(n as u32)),
             None => Ok(None),
         }
     };
     let number = |name: &str| {
-        let name = format!("diffusion.eb_{name}");
+        let name = keys::entropy_bound(name);
         match gguf.get::<f32>(&name)? {
             Some(x) if !x.is_finite() || x < 0.0 => Err(gguf.metadata_error(
                 &name,
@@ -266,17 +252,17 @@ fn in_range(gguf: &Gguf, key: &str, range: RangeInclusive<u32>) -> Result<usize>
 }
 
 /// Reads keys with the architecture's prefix.
-struct Keys<'a> {
+struct Reader<'a> {
     gguf: &'a Gguf,
 }
 
-impl<'a> Keys<'a> {
+impl<'a> Reader<'a> {
     fn require<T: FromValue<'a>>(&self, suffix: &str) -> Result<T> {
-        self.gguf.require(&key(suffix))
+        self.gguf.require(&keys::of_model(suffix))
     }
 
     fn count(&self, suffix: &str, range: RangeInclusive<u32>) -> Result<usize> {
-        in_range(self.gguf, &key(suffix), range)
+        in_range(self.gguf, &keys::of_model(suffix), range)
     }
 
     fn positive(&self, suffix: &str) -> Result<f32> {
@@ -285,24 +271,24 @@ impl<'a> Keys<'a> {
             Ok(value)
         } else {
             Err(self.gguf.metadata_error(
-                &key(suffix),
+                &keys::of_model(suffix),
                 format!("is {value}, expected a finite number above 0"),
             ))
         }
     }
 
     fn refuse_nonzero(&self, suffix: &str, feature: &str) -> Result<()> {
-        match self.gguf.get::<u32>(&key(suffix))? {
+        match self.gguf.get::<u32>(&keys::of_model(suffix))? {
             None | Some(0) => Ok(()),
             Some(value) => {
                 let problem = format!("is {value}: {feature} are not supported (expected 0)");
-                Err(self.gguf.metadata_error(&key(suffix), problem))
+                Err(self.gguf.metadata_error(&keys::of_model(suffix), problem))
             }
         }
     }
 
     fn token_id(&self, name: &str, vocab_size: usize) -> Result<Option<u32>> {
-        let key = format!("tokenizer.ggml.{name}_token_id");
+        let key = token_id(name);
         match self.gguf.get::<u32>(&key)? {
             Some(id) if id as usize >= vocab_size => {
                 let problem = format!("is {id}, but the vocabulary has {vocab_size} tokens");
@@ -323,7 +309,7 @@ impl<'a> Keys<'a> {
 
     /// An array with an element per layer, or a period p: every p-th layer is full.
     fn kinds(&self, n_layers: usize) -> Result<Vec<LayerKind>> {
-        let name = key("attention.sliding_window_pattern");
+        let name = keys::of_model(keys::SLIDING_WINDOW_PATTERN);
         let is_sliding: Vec<bool> = match self.gguf.require::<Value<'_>>(&name)? {
             Value::Array(_) => self.per_layer(&name, n_layers)?,
             _ => {
@@ -344,7 +330,7 @@ impl<'a> Keys<'a> {
     }
 
     fn kv_heads(&self, n_layers: usize, n_heads: usize) -> Result<Vec<usize>> {
-        let name = key("attention.head_count_kv");
+        let name = keys::of_model(keys::HEAD_COUNT_KV);
         let counts: Vec<u32> = match self.gguf.require::<Value<'_>>(&name)? {
             Value::Array(_) => self.per_layer(&name, n_layers)?,
             _ => vec![self.gguf.require(&name)?; n_layers],
@@ -381,7 +367,7 @@ impl<'a> Keys<'a> {
     /// The sizes are those of the layer's kind.
     fn layer(&self, kind: LayerKind, n_kv_heads: usize) -> Result<LayerHparams> {
         let suffix = match kind {
-            LayerKind::Sliding => "_swa",
+            LayerKind::Sliding => keys::OF_SLIDING_LAYERS,
             LayerKind::Full => "",
         };
         let even = |name: &str, max: u32| {
@@ -393,24 +379,26 @@ impl<'a> Keys<'a> {
                 let problem = format!(
                     "is {value}, expected an even number: the rotary embedding turns pairs"
                 );
-                Err(self.gguf.metadata_error(&key(&name), problem))
+                Err(self.gguf.metadata_error(&keys::of_model(&name), problem))
             }
         };
-        let head_dim = even("attention.key_length", MAX_COUNT)?;
-        let value_key = format!("attention.value_length{suffix}");
+        let head_dim = even(keys::KEY_LENGTH, MAX_COUNT)?;
+        let value_key = format!("{}{suffix}", keys::VALUE_LENGTH);
         let value_dim = self.count(&value_key, 1..=MAX_COUNT)?;
         if value_dim != head_dim {
             let problem = format!(
                 "is {value_dim}, but the keys of {kind} layers have a length of {head_dim}"
             );
-            return Err(self.gguf.metadata_error(&key(&value_key), problem));
+            return Err(self
+                .gguf
+                .metadata_error(&keys::of_model(&value_key), problem));
         }
         Ok(LayerHparams {
             kind,
             n_kv_heads,
             head_dim,
-            rope_base: self.positive(&format!("rope.freq_base{suffix}"))?,
-            rope_dims: even("rope.dimension_count", head_dim as u32)?,
+            rope_base: self.positive(&format!("{}{suffix}", keys::ROPE_FREQ_BASE))?,
+            rope_dims: even(keys::ROPE_DIMENSION_COUNT, head_dim as u32)?,
         })
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::file::ModelFile;
-use super::hparams::LIBLLAMA_ARCHITECTURES;
+use super::keys::{self, MASKED_ARCHITECTURES, SHIFT_LOGITS};
 use super::masked_placing::load_params;
 use super::params::ModelParams;
 use super::placement::warn_of_unmatched;
@@ -15,14 +15,10 @@ use crate::diffusion::candidates::{CandidateSampler, Choice, Draw};
 use crate::diffusion::{Denoiser, EndTokens, Selection, StepInput, StepOutput, Token};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
+use crate::gguf::keys::{GENERAL_ARCHITECTURE, token_id};
 use crate::llama::bidirectional::{BidirectionalContext, BidirectionalModel};
 use crate::llama::check_tokenizer;
 use crate::parallel;
-
-const ARCHITECTURE: &str = "general.architecture";
-const SHIFT_LOGITS: &str = "diffusion.shift_logits";
-const MASK_TOKEN: &str = "tokenizer.ggml.mask_token_id";
-const EOS_TOKEN: &str = "tokenizer.ggml.eos_token_id";
 
 /// What libllama takes.
 const MAX_EXPERTS: u32 = 512;
@@ -54,8 +50,8 @@ impl std::fmt::Debug for MaskedModel {
 /// # Errors
 /// The file names no architecture.
 pub fn is_masked(file: &ModelFile) -> Result<bool> {
-    let architecture: &str = file.metadata().require(ARCHITECTURE)?;
-    Ok(LIBLLAMA_ARCHITECTURES.contains(&architecture))
+    let architecture: &str = file.metadata().require(GENERAL_ARCHITECTURE)?;
+    Ok(MASKED_ARCHITECTURES.contains(&architecture))
 }
 
 impl MaskedModel {
@@ -75,25 +71,26 @@ impl MaskedModel {
         file.override_metadata(&params.metadata)?;
         let gguf = file.metadata();
         if !is_masked(&file)? {
-            let found: &str = gguf.require(ARCHITECTURE)?;
+            let found: &str = gguf.require(GENERAL_ARCHITECTURE)?;
             let problem = format!(
                 "'{found}' is no masked model: use one of {}",
-                LIBLLAMA_ARCHITECTURES.join(", ")
+                MASKED_ARCHITECTURES.join(", ")
             );
-            return Err(gguf.metadata_error(ARCHITECTURE, problem));
+            return Err(gguf.metadata_error(GENERAL_ARCHITECTURE, problem));
         }
         check_tokenizer(gguf)?;
         let (layers, context_length) = check_extents(gguf)?;
-        let mask: u32 = gguf.get(MASK_TOKEN)?.ok_or_else(|| {
+        let mask_token = token_id("mask");
+        let mask: u32 = gguf.get(&mask_token)?.ok_or_else(|| {
             gguf.metadata_error(
-                MASK_TOKEN,
+                &mask_token,
                 "is missing: a masked model starts from mask tokens. Convert the checkpoint anew, \
                  with a converter that writes its mask token",
             )
         })?;
         // As llama.cpp has it where the file is silent.
         let shifted = gguf.get(SHIFT_LOGITS)?.unwrap_or(true);
-        let eos = gguf.get(EOS_TOKEN)?;
+        let eos = gguf.get(&token_id("eos"))?;
         warn_of_unmatched(params, &file, layers);
         let places = load_params(&file, layers, params)?;
         let weights = BidirectionalModel::load(path, &places, progress)?;
@@ -105,7 +102,7 @@ impl MaskedModel {
                     "is {mask}, but the vocabulary has {} tokens",
                     weights.vocab_size()
                 );
-                gguf.metadata_error(MASK_TOKEN, problem)
+                gguf.metadata_error(&mask_token, problem)
             })?;
         Ok(Self {
             weights: Arc::new(weights),
@@ -146,32 +143,30 @@ impl Backbone for MaskedModel {
 /// Checks what libllama would stop the process for, and returns the number of layers and the length of
 /// the context.
 fn check_extents(gguf: &Gguf) -> Result<(usize, usize)> {
-    let architecture: &str = gguf.require(ARCHITECTURE)?;
+    let architecture: &str = gguf.require(GENERAL_ARCHITECTURE)?;
     let key = |suffix: &str| format!("{architecture}.{suffix}");
     let number = |suffix: &str| gguf.require::<u32>(&key(suffix));
     let refuse = |suffix: &str, problem: String| Err(gguf.metadata_error(&key(suffix), problem));
-    let layers = number("block_count")?;
+    let layers = number(keys::BLOCK_COUNT)?;
     if !(1..=512).contains(&layers) {
-        return refuse("block_count", format!("is {layers}, expected 1 to 512"));
+        return refuse(keys::BLOCK_COUNT, format!("is {layers}, expected 1 to 512"));
     }
-    let (width, heads) = (number("embedding_length")?, number("attention.head_count")?);
+    let (width, heads) = (number(keys::EMBEDDING_LENGTH)?, number(keys::HEAD_COUNT)?);
     if heads == 0 || width == 0 {
         return refuse(
-            "attention.head_count",
+            keys::HEAD_COUNT,
             format!("is {heads} for a width of {width}"),
         );
     }
-    let kv_heads = gguf.get(&key("attention.head_count_kv"))?.unwrap_or(heads);
+    let kv_heads = gguf.get(&key(keys::HEAD_COUNT_KV))?.unwrap_or(heads);
     if kv_heads == 0 || heads % kv_heads != 0 {
         let problem = format!("is {kv_heads}, which does not divide the {heads} heads of Q");
-        return refuse("attention.head_count_kv", problem);
+        return refuse(keys::HEAD_COUNT_KV, problem);
     }
-    let head_dim: u32 = gguf
-        .get(&key("attention.key_length"))?
-        .unwrap_or(width / heads);
-    for suffix in ["attention.value_length", "rope.dimension_count"] {
+    let head_dim: u32 = gguf.get(&key(keys::KEY_LENGTH))?.unwrap_or(width / heads);
+    for suffix in [keys::VALUE_LENGTH, keys::ROPE_DIMENSION_COUNT] {
         let value: u32 = gguf.get(&key(suffix))?.unwrap_or(head_dim);
-        let implied = suffix == "attention.value_length" && gguf.value(&key(suffix)).is_none();
+        let implied = suffix == keys::VALUE_LENGTH && gguf.value(&key(suffix)).is_none();
         let expected = if implied { value } else { head_dim };
         if value != expected || value == 0 {
             return refuse(
@@ -180,21 +175,21 @@ fn check_extents(gguf: &Gguf) -> Result<(usize, usize)> {
             );
         }
     }
-    let experts: u32 = gguf.get(&key("expert_count"))?.unwrap_or(0);
-    let used: u32 = gguf.get(&key("expert_used_count"))?.unwrap_or(0);
+    let experts: u32 = gguf.get(&key(keys::EXPERT_COUNT))?.unwrap_or(0);
+    let used: u32 = gguf.get(&key(keys::EXPERT_USED_COUNT))?.unwrap_or(0);
     let has_experts = matches!(architecture, "llada-moe" | "rnd1");
     if has_experts != (experts > 0) || experts > MAX_EXPERTS {
         let problem = match has_experts {
             true => format!("is {experts}, expected 1 to {MAX_EXPERTS}"),
             false => format!("is {experts}, but a '{architecture}' model has no experts"),
         };
-        return refuse("expert_count", problem);
+        return refuse(keys::EXPERT_COUNT, problem);
     }
     if used > experts || (used == 0) != (experts == 0) {
         let problem = format!("is {used}, but there are {experts} experts");
-        return refuse("expert_used_count", problem);
+        return refuse(keys::EXPERT_USED_COUNT, problem);
     }
-    Ok((layers as usize, number("context_length")? as usize))
+    Ok((layers as usize, number(keys::CONTEXT_LENGTH)? as usize))
 }
 
 /// A text of a masked model: a prompt, and one canvas behind it. Nothing is cached: positions see

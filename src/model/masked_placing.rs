@@ -4,10 +4,10 @@ use std::ffi::CString;
 
 use super::file::ModelFile;
 use super::fit::{Plan, Unit, search};
+use super::keys::{self, TOKEN_EMBD};
 use super::params::ModelParams;
 use super::placement::{OVERRIDE, shares, wanted};
 use super::placing::{budgets, report};
-use super::tensors::TOKEN_EMBD;
 use crate::error::{Error, Result};
 use crate::ggml::backend::Device;
 use crate::llama::bidirectional::LoadParams;
@@ -121,7 +121,7 @@ fn fitting(
 /// What each layer and the output head take. Embeddings are looked up on the host.
 fn units(file: &ModelFile, layers: usize, params: &ModelParams) -> Vec<Unit> {
     let mut units = vec![Unit::default(); layers + 1];
-    let is_tied = file.tensor("output.weight").is_none();
+    let is_tied = file.tensor(&keys::weight(keys::OUTPUT)).is_none();
     for (_, tensor) in file.tensors() {
         let (name, bytes) = (&tensor.info.name, tensor.info.range.len());
         let is_elsewhere = params.overrides.iter().any(|o| o.pattern.is_match(name));
@@ -135,7 +135,7 @@ fn units(file: &ModelFile, layers: usize, params: &ModelParams) -> Vec<Unit> {
         let Some(unit_bytes) = units.get_mut(unit) else {
             continue;
         };
-        match name.contains("_exps") {
+        match name.contains(keys::EXPERTS) {
             // The user said which experts stay with the host.
             true if params.cpu_moe_layers > unit => {}
             true if params.cpu_moe_layers == 0 => unit_bytes.experts += bytes,

@@ -10,6 +10,7 @@ pub mod file;
 mod fit;
 mod graph;
 pub mod hparams;
+pub mod keys;
 mod kv_cache;
 pub mod mask;
 pub mod masked;
@@ -33,6 +34,7 @@ pub use counters::Counters;
 pub use denoiser::SequenceDenoiser;
 use file::ModelFile;
 use hparams::Hparams;
+use keys::EOS_TOKEN_IDS;
 pub use kv_cache::KvType;
 pub use masked::{MaskedDenoiser, MaskedModel};
 pub use memory::{DeviceMemory, MemoryReport};
@@ -262,21 +264,18 @@ fn end_tokens(
     pad: Option<u32>,
 ) -> Result<EndTokens> {
     let token = |id: u32| ((id as usize) < vocab_size).then_some(id as Token);
-    let ids: Vec<Token> = match gguf.get::<Array<'_>>(EOS_LIST)? {
+    let ids: Vec<Token> = match gguf.get::<Array<'_>>(EOS_TOKEN_IDS)? {
         Some(list) => {
             let ids = list.to_vec::<u32>().unwrap_or_default();
             ids.into_iter().filter_map(token).collect()
         }
         None => eos.and_then(token).into_iter().collect(),
     };
-    if ids.is_empty() && gguf.value(EOS_LIST).is_some() {
-        return Err(gguf.metadata_error(EOS_LIST, "expected a list of token ids"));
+    if ids.is_empty() && gguf.value(EOS_TOKEN_IDS).is_some() {
+        return Err(gguf.metadata_error(EOS_TOKEN_IDS, "expected a list of token ids"));
     }
     Ok(EndTokens {
         ids,
         pad: pad.and_then(token),
     })
 }
-
-/// Every token that ends an answer, where a file lists them.
-pub(crate) const EOS_LIST: &str = "diffusion.eos_token_ids";

@@ -5,14 +5,14 @@
 //! hyperparameters consists of, [`TensorTable::locate`] replaces each expectation by the tensor of
 //! a file that fulfils it, and the loader maps those on to tensors of ggml.
 
+use std::fmt;
+
 use super::file::ModelFile;
 use super::hparams::{Hparams, LayerHparams, LayerKind};
+use super::keys;
 use crate::error::Result;
 use crate::gguf::TensorType;
 use crate::gguf::{TensorInfo, show_shape};
-
-/// The name of the embedding matrix.
-pub const TOKEN_EMBD: &str = "token_embd.weight";
 
 /// What a tensor is used for, which decides the types that it may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -239,17 +239,17 @@ impl TensorTable<Expected> {
             .iter()
             .find(|layer| layer.kind == LayerKind::Full);
         Self {
-            token_embd: global.matrix(TOKEN_EMBD, &[d, vocab_size]),
-            output: global.if_present(global.matrix("output.weight", &[d, vocab_size])),
-            output_norm: global.vector("output_norm.weight", d),
+            token_embd: global.matrix(keys::TOKEN_EMBD, &[d, vocab_size]),
+            output: global.if_present(global.matrix(keys::weight(keys::OUTPUT), &[d, vocab_size])),
+            output_norm: global.vector(keys::weight(keys::OUTPUT_NORM), d),
             rope_freqs: full.and_then(|layer| {
-                global.if_present(global.vector("rope_freqs.weight", layer.head_dim / 2))
+                global.if_present(global.vector(keys::weight(keys::ROPE_FREQS), layer.head_dim / 2))
             }),
             self_cond: SelfConditioning {
-                pre_norm: global.vector("self_cond_pre_norm.weight", d),
-                gate: global.matrix("self_cond_gate.weight", &[d, d_ff]),
-                up: global.matrix("self_cond_up.weight", &[d, d_ff]),
-                down: global.matrix("self_cond_down.weight", &[d_ff, d]),
+                pre_norm: global.vector(keys::weight(keys::SELF_COND_PRE_NORM), d),
+                gate: global.matrix(keys::weight(keys::SELF_COND_GATE), &[d, d_ff]),
+                up: global.matrix(keys::weight(keys::SELF_COND_UP), &[d, d_ff]),
+                down: global.matrix(keys::weight(keys::SELF_COND_DOWN), &[d_ff, d]),
             },
             layers: (hparams.layers.iter().enumerate())
                 .map(|(index, layer)| LayerTensors::expected(hparams, index, layer, &has))
@@ -290,49 +290,53 @@ impl LayerTensors<Expected> {
             ..
         } = *layer;
         let names = Namer {
-            prefix: format!("blk.{index}."),
+            prefix: keys::of_layer(index),
             layer: Some(index),
             has,
         };
-        let norm = |name| names.vector(name, d);
-        let attn_v = names.matrix("attn_v.weight", &[d, n_kv_heads * head_dim]);
-        let experts_of = |name, width| names.matrix(name, &[d, width, n_experts]);
-        let fused = experts_of("ffn_gate_up_exps.weight", d_expert.saturating_mul(2));
-        let gate = experts_of("ffn_gate_exps.weight", d_expert);
+        let norm = |stem| names.vector(keys::weight(stem), d);
+        let attn_v = names.matrix(keys::weight(keys::ATTN_V), &[d, n_kv_heads * head_dim]);
+        let experts_of = |stem, width| names.matrix(keys::weight(stem), &[d, width, n_experts]);
+        let fused = experts_of(keys::EXPERTS_GATE_UP, d_expert.saturating_mul(2));
+        let gate = experts_of(keys::EXPERTS_GATE, d_expert);
         Self {
-            attn_norm: norm("attn_norm.weight"),
-            attn_q: names.matrix("attn_q.weight", &[d, n_heads * head_dim]),
-            attn_k: names.matrix("attn_k.weight", &[d, n_kv_heads * head_dim]),
+            attn_norm: norm(keys::ATTN_NORM),
+            attn_q: names.matrix(keys::weight(keys::ATTN_Q), &[d, n_heads * head_dim]),
+            attn_k: names.matrix(keys::weight(keys::ATTN_K), &[d, n_kv_heads * head_dim]),
             attn_v: match kind {
                 LayerKind::Sliding => Some(attn_v),
                 LayerKind::Full => names.if_present(attn_v),
             },
-            attn_output: names.matrix("attn_output.weight", &[n_heads * head_dim, d]),
-            attn_q_norm: names.vector("attn_q_norm.weight", head_dim),
-            attn_k_norm: names.vector("attn_k_norm.weight", head_dim),
-            post_attention_norm: norm("post_attention_norm.weight"),
-            ffn_norm: norm("ffn_norm.weight"),
-            ffn_gate: names.matrix("ffn_gate.weight", &[d, d_ff]),
-            ffn_up: names.matrix("ffn_up.weight", &[d, d_ff]),
-            ffn_down: names.matrix("ffn_down.weight", &[d_ff, d]),
-            post_ffw_norm_1: norm("post_ffw_norm_1.weight"),
-            pre_ffw_norm_2: norm("pre_ffw_norm_2.weight"),
-            post_ffw_norm_2: norm("post_ffw_norm_2.weight"),
-            post_ffw_norm: norm("post_ffw_norm.weight"),
-            router: names.tensor("ffn_gate_inp.weight", &[d, n_experts], TensorUse::Router),
-            router_scale: names.vector("ffn_gate_inp.scale", d),
+            attn_output: names.matrix(keys::weight(keys::ATTN_OUTPUT), &[n_heads * head_dim, d]),
+            attn_q_norm: names.vector(keys::weight(keys::ATTN_Q_NORM), head_dim),
+            attn_k_norm: names.vector(keys::weight(keys::ATTN_K_NORM), head_dim),
+            post_attention_norm: norm(keys::POST_ATTENTION_NORM),
+            ffn_norm: norm(keys::FFN_NORM),
+            ffn_gate: names.matrix(keys::weight(keys::FFN_GATE), &[d, d_ff]),
+            ffn_up: names.matrix(keys::weight(keys::FFN_UP), &[d, d_ff]),
+            ffn_down: names.matrix(keys::weight(keys::FFN_DOWN), &[d_ff, d]),
+            post_ffw_norm_1: norm(keys::POST_FFW_NORM_1),
+            pre_ffw_norm_2: norm(keys::PRE_FFW_NORM_2),
+            post_ffw_norm_2: norm(keys::POST_FFW_NORM_2),
+            post_ffw_norm: norm(keys::POST_FFW_NORM),
+            router: names.tensor(
+                keys::weight(keys::ROUTER),
+                &[d, n_experts],
+                TensorUse::Router,
+            ),
+            router_scale: names.vector(keys::scale(keys::ROUTER), d),
             // A file with neither is reported to lack the fused tensor, which the public files
             // have.
             experts: if has(&gate.name) && !has(&fused.name) {
-                let up = experts_of("ffn_up_exps.weight", d_expert);
+                let up = experts_of(keys::EXPERTS_UP, d_expert);
                 Experts::Split { gate, up }
             } else {
                 Experts::Fused { gate_up: fused }
             },
-            experts_down: names.matrix("ffn_down_exps.weight", &[d_expert, d, n_experts]),
-            experts_down_scale: names.vector("ffn_down_exps.scale", n_experts),
-            decoder_scale: names.vector("layer_output_scale.weight", 1),
-            encoder_scale: names.vector("enc_layer_output_scale.weight", 1),
+            experts_down: names.matrix(keys::weight(keys::EXPERTS_DOWN), &[d_expert, d, n_experts]),
+            experts_down_scale: names.vector(keys::scale(keys::EXPERTS_DOWN), n_experts),
+            decoder_scale: names.vector(keys::weight(keys::DECODER_SCALE), 1),
+            encoder_scale: names.vector(keys::weight(keys::ENCODER_SCALE), 1),
         }
     }
 }
@@ -345,7 +349,7 @@ struct Namer<'a> {
 }
 
 impl Namer<'_> {
-    fn tensor(&self, name: &str, shape: &[usize], usage: TensorUse) -> Expected {
+    fn tensor(&self, name: impl fmt::Display, shape: &[usize], usage: TensorUse) -> Expected {
         Expected {
             name: format!("{}{name}", self.prefix),
             shape: shape.to_vec(),
@@ -354,11 +358,11 @@ impl Namer<'_> {
         }
     }
 
-    fn matrix(&self, name: &str, shape: &[usize]) -> Expected {
+    fn matrix(&self, name: impl fmt::Display, shape: &[usize]) -> Expected {
         self.tensor(name, shape, TensorUse::Matrix)
     }
 
-    fn vector(&self, name: &str, len: usize) -> Expected {
+    fn vector(&self, name: impl fmt::Display, len: usize) -> Expected {
         self.tensor(name, &[len], TensorUse::Vector)
     }
 

@@ -4,7 +4,8 @@ use super::params::QuantizeParams;
 use crate::gguf::writer::GgufWriter;
 use crate::gguf::{TensorType, keys};
 use crate::model::file::ModelFile;
-use crate::model::hparams::{ARCHITECTURE, Hparams, embedding_scale};
+use crate::model::hparams::{Hparams, embedding_scale};
+use crate::model::keys::{EMBEDDING_SCALE, of_model};
 use crate::sys;
 
 /// Copies the metadata, without what describes the parts of a split model, and adds what describes
@@ -26,10 +27,7 @@ pub(super) fn set_metadata(
     // Without this key, the type of the embedding tells what the checkpoint's factor was.
     let implied = embedding.map(|ty| embedding_scale(hparams.d, ty));
     if implied != Some(hparams.embedding_scale) {
-        writer.set(
-            format!("{ARCHITECTURE}.embedding_scale"),
-            hparams.embedding_scale,
-        );
+        writer.set(of_model(EMBEDDING_SCALE), hparams.embedding_scale);
     }
     if let Some(importance) = &params.importance {
         // Without its directory, which is nobody's business.

@@ -7,7 +7,8 @@ use regex::Regex;
 
 use crate::gguf::TensorType;
 use crate::gguf::tensor_type::find_by_name;
-use crate::model::tensors::{Expected, TOKEN_EMBD, TensorUse};
+use crate::model::keys::{self, TOKEN_EMBD};
+use crate::model::tensors::{Expected, TensorUse};
 
 macro_rules! file_types {
     ($($(#[$doc:meta])* $variant:ident = $id:literal, $name:literal, $ty:ident;)*) => {
@@ -126,17 +127,17 @@ impl Mix {
     /// The types of all tensors of a model, listed layer by layer; `None` leaves one as it is:
     /// routers, norms and scales, which are small and sensitive.
     pub(crate) fn types(&self, tensors: &[Expected], shape: &MixShape) -> Vec<Option<TensorType>> {
-        let is = |tensor: &Expected, stem: &str| stem_of(&tensor.name) == stem;
-        let tied = !tensors.iter().any(|tensor| is(tensor, "output"));
-        let values = tensors.iter().filter(|t| is(t, "attn_v")).count();
+        let is = |tensor: &Expected, stem: &str| keys::stem(&tensor.name) == stem;
+        let tied = !tensors.iter().any(|tensor| is(tensor, keys::OUTPUT));
+        let values = tensors.iter().filter(|t| is(t, keys::ATTN_V)).count();
         let mut value = 0;
         tensors
             .iter()
             .map(|tensor| {
                 let rank = value;
-                value += usize::from(is(tensor, "attn_v"));
+                value += usize::from(is(tensor, keys::ATTN_V));
                 let is_embedding = tensor.name == TOKEN_EMBD;
-                let is_output = is(tensor, "output") || (tied && is_embedding);
+                let is_output = is(tensor, keys::OUTPUT) || (tied && is_embedding);
                 if tensor.usage != TensorUse::Matrix || (is_output && self.leave_output) {
                     return None;
                 }
@@ -175,11 +176,11 @@ impl Mix {
         let layer = tensor.layer.unwrap_or_default();
         // Models of eight experts are special: their attention is small beside the experts.
         let eight = shape.n_experts == 8;
-        match stem_of(&tensor.name) {
-            "attn_k" | "attn_v" if eight => TensorType::Q8_0,
-            "attn_output" if eight && self.file_type == FileType::Q4_K_M => TensorType::Q5_K,
-            "attn_v" if mixed && is_sensitive(rank, values) => TensorType::Q6_K,
-            "ffn_down" | "ffn_down_exps" => match self.file_type {
+        match keys::stem(&tensor.name) {
+            keys::ATTN_K | keys::ATTN_V if eight => TensorType::Q8_0,
+            keys::ATTN_OUTPUT if eight && self.file_type == FileType::Q4_K_M => TensorType::Q5_K,
+            keys::ATTN_V if mixed && is_sensitive(rank, values) => TensorType::Q6_K,
+            keys::FFN_DOWN | keys::EXPERTS_DOWN => match self.file_type {
                 _ if mixed && is_sensitive(layer, shape.n_layers) => TensorType::Q6_K,
                 FileType::Q4_0 if shape.weighted && layer < shape.n_layers / 8 => TensorType::Q4_1,
                 _ => base,
@@ -187,11 +188,6 @@ impl Mix {
             _ => base,
         }
     }
-}
-
-/// A name without its layer and its last part: `attn_v` of `blk.3.attn_v.weight`.
-fn stem_of(name: &str) -> &str {
-    name.rsplit('.').nth(1).unwrap_or(name)
 }
 
 /// The layers whose value and down projections get more bits: the first and the last eighth, and

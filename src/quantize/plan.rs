@@ -6,11 +6,13 @@ use super::metadata::set_metadata;
 use super::mix::{MixShape, TypeOverride};
 use super::params::{QuantizeParams, TENSOR_TYPE, check_params};
 use crate::error::{Error, Result};
+use crate::gguf::TensorType;
+use crate::gguf::keys::{DIFFUSION_GEMMA, GENERAL_ARCHITECTURE};
 use crate::gguf::writer::GgufWriter;
-use crate::gguf::{TensorType, keys};
 use crate::model::file::ModelFile;
-use crate::model::hparams::{ARCHITECTURE, Hparams};
-use crate::model::tensors::{Expected, TOKEN_EMBD, TensorTable, TensorUse};
+use crate::model::hparams::Hparams;
+use crate::model::keys::TOKEN_EMBD;
+use crate::model::tensors::{Expected, TensorTable, TensorUse};
 
 /// What a file will hold of a tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,14 +182,14 @@ impl Plan {
 
 /// Says more than the loader would: the other architectures have a quantizer.
 fn check_architecture(file: &ModelFile) -> Result<()> {
-    let found: &str = file.metadata().require(keys::ARCHITECTURE)?;
-    if found == ARCHITECTURE {
+    let found: &str = file.metadata().require(GENERAL_ARCHITECTURE)?;
+    if found == DIFFUSION_GEMMA {
         return Ok(());
     }
     Err(file.metadata().metadata_error(
-        keys::ARCHITECTURE,
+        GENERAL_ARCHITECTURE,
         format!(
-            "'{found}' is not quantized here, only '{ARCHITECTURE}' is: use llama.cpp's \
+            "'{found}' is not quantized here, only '{DIFFUSION_GEMMA}' is: use llama.cpp's \
              llama-quantize for the architectures that it knows"
         ),
     ))

@@ -5,9 +5,11 @@ use std::io::BufWriter;
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::gguf::keys::{DIFFUSION_GEMMA, GENERAL_ARCHITECTURE, SPLIT, TOKENIZER};
 use crate::gguf::writer::GgufWriter;
 use crate::model::file::ModelFile;
-use crate::model::hparams::{ARCHITECTURE, Hparams};
+use crate::model::hparams::Hparams;
+use crate::model::keys;
 
 /// Writes the backbone of a DiffusionGemma model as a model of architecture `gemma4`, which
 /// libllama can run: the same weights with the encoder's scalars, without self-conditioning.
@@ -17,30 +19,30 @@ use crate::model::hparams::{ARCHITECTURE, Hparams};
 pub fn write_as_gemma4(model: &ModelFile, path: &Path) -> Result<()> {
     const TARGET: &str = "gemma4";
     let renamed = |name: &str| match name.rsplit_once('.') {
-        Some((stem, _))
-            if stem.starts_with("self_cond") || stem.ends_with(".layer_output_scale") =>
+        Some((path, _))
+            if path.starts_with(keys::SELF_COND) || keys::stem(name) == keys::DECODER_SCALE =>
         {
             None
         }
-        _ => Some(name.replace("enc_layer_output_scale", "layer_output_scale")),
+        _ => Some(name.replace(keys::ENCODER_SCALE, keys::DECODER_SCALE)),
     };
     let mut writer = GgufWriter::new();
     for (key, value) in model.metadata().metadata() {
-        let key = match key.strip_prefix(ARCHITECTURE) {
+        let key = match key.strip_prefix(DIFFUSION_GEMMA) {
             // A canvas is not causal, a prefix is.
-            Some(".attention.causal") => continue,
+            Some(suffix) if suffix.strip_prefix('.') == Some(keys::ATTENTION_CAUSAL) => continue,
             Some(suffix) => format!("{TARGET}{suffix}"),
-            None if key.starts_with("split.") => continue,
+            None if key.starts_with(SPLIT) => continue,
             None => key.to_owned(),
         };
         writer.set(key, value);
     }
-    writer.set("general.architecture", TARGET);
-    if model.metadata().value("tokenizer.ggml.model").is_none() {
+    writer.set(GENERAL_ARCHITECTURE, TARGET);
+    if model.metadata().value(TOKENIZER).is_none() {
         // A file without a tokenizer, such as one for tests, must say so to libllama.
         let vocab_size = Hparams::from_file(model)?.vocab_size;
-        writer.set("tokenizer.ggml.model", "no_vocab");
-        writer.set(format!("{TARGET}.vocab_size"), vocab_size as u32);
+        writer.set(TOKENIZER, "no_vocab");
+        writer.set(format!("{TARGET}.{}", keys::VOCAB_SIZE), vocab_size as u32);
     }
     let tensors = || {
         model

@@ -9,7 +9,8 @@ use crate::error::{Error, Result};
 use crate::gguf::writer::GgufWriter;
 use crate::gguf::{TensorData, TensorInfo, TensorType};
 use crate::model::hparams::Hparams;
-use crate::model::tensors::{Expected, TOKEN_EMBD, TensorUse};
+use crate::model::keys::{self, TOKEN_EMBD};
+use crate::model::tensors::{Expected, TensorUse};
 use crate::parallel;
 
 /// The tensors of a generated model.
@@ -125,17 +126,17 @@ fn amplitude(tensor: &Expected) -> f32 {
 
 /// Norm weights, scales and frequency factors, as F32.
 fn vector(name: &str, len: usize, random: &mut Random) -> Vec<u8> {
-    let value = |index: usize| match name.rsplit('.').nth(1) {
+    let value = |index: usize| match keys::stem(name) {
         // A quarter of the pairs turn.
-        Some("rope_freqs") => {
+        keys::ROPE_FREQS => {
             if index < len / 4 {
                 1.0
             } else {
                 1e30
             }
         }
-        Some("layer_output_scale") => 1.0 + 0.1 * random.signed(),
-        Some("enc_layer_output_scale") => 0.5 + 0.1 * random.signed(),
+        keys::DECODER_SCALE => 1.0 + 0.1 * random.signed(),
+        keys::ENCODER_SCALE => 0.5 + 0.1 * random.signed(),
         _ => 1.0 + 0.5 * random.signed(),
     };
     (0..len).map(value).flat_map(f32::to_le_bytes).collect()

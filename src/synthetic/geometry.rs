@@ -6,6 +6,7 @@ use super::vocabulary::special_id;
 use crate::diffusion::Overrides;
 use crate::gguf::TensorType;
 use crate::model::hparams::{Hparams, LayerHparams, LayerKind, embedding_scale};
+use crate::model::keys;
 use crate::model::tensors::{Expected, TensorTable};
 
 /// The extents of a generated model.
@@ -187,11 +188,11 @@ impl Geometry {
 
     /// The tensors of the file.
     pub(super) fn tensors(&self, hparams: &Hparams) -> Vec<Expected> {
-        let has = |name: &str| match name.rsplit('.').nth(1) {
-            Some("output") => !self.tied_output,
-            Some("attn_v") => self.full_layers_have_v,
-            Some("ffn_gate_up_exps") => self.fused_experts,
-            Some("ffn_gate_exps") => !self.fused_experts,
+        let has = |name: &str| match keys::stem(name) {
+            keys::OUTPUT => !self.tied_output,
+            keys::ATTN_V => self.full_layers_have_v,
+            keys::EXPERTS_GATE_UP => self.fused_experts,
+            keys::EXPERTS_GATE => !self.fused_experts,
             _ => true,
         };
         TensorTable::expected(hparams, has).into_vec()

@@ -9,7 +9,9 @@ use super::vocabulary::{min_vocab_size, set_tokenizer};
 use super::weights::{Random, write_matrix};
 use crate::error::{Error, Result};
 use crate::gguf::TensorType;
+use crate::gguf::keys::{GENERAL_ARCHITECTURE, NAME};
 use crate::gguf::writer::{Encoded, GgufWriter};
+use crate::model::keys;
 
 /// A family of masked models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,34 +70,34 @@ impl MaskedFamily {
         let vocab = min_vocab_size();
         let (q, kv) = (HEADS * self.head_dim(), KV_HEADS * self.head_dim());
         let mut tensors = vec![
-            ("token_embd.weight".to_owned(), vec![D, vocab]),
-            ("output_norm.weight".into(), vec![D]),
-            ("output.weight".into(), vec![D, vocab]),
+            (keys::TOKEN_EMBD.to_owned(), vec![D, vocab]),
+            (keys::weight(keys::OUTPUT_NORM), vec![D]),
+            (keys::weight(keys::OUTPUT), vec![D, vocab]),
         ];
         for layer in 0..LAYERS {
             let mut add = |name: &str, shape: &[usize]| {
-                tensors.push((format!("blk.{layer}.{name}"), shape.to_vec()));
+                tensors.push((keys::of_layer(layer) + name, shape.to_vec()));
             };
-            add("attn_norm.weight", &[D]);
-            for (name, width) in [("attn_q", q), ("attn_k", kv), ("attn_v", kv)] {
-                add(&format!("{name}.weight"), &[D, width]);
+            add(&keys::weight(keys::ATTN_NORM), &[D]);
+            for (name, width) in [(keys::ATTN_Q, q), (keys::ATTN_K, kv), (keys::ATTN_V, kv)] {
+                add(&keys::weight(name), &[D, width]);
                 if self == Self::Dream {
                     add(&format!("{name}.bias"), &[width]);
                 }
             }
-            add("attn_output.weight", &[q, D]);
-            add("ffn_norm.weight", &[D]);
+            add(&keys::weight(keys::ATTN_OUTPUT), &[q, D]);
+            add(&keys::weight(keys::FFN_NORM), &[D]);
             if self.has_experts() {
-                add("attn_q_norm.weight", &[self.head_dim()]);
-                add("attn_k_norm.weight", &[self.head_dim()]);
-                add("ffn_gate_inp.weight", &[D, EXPERTS]);
-                add("ffn_gate_exps.weight", &[D, D_EXPERT, EXPERTS]);
-                add("ffn_up_exps.weight", &[D, D_EXPERT, EXPERTS]);
-                add("ffn_down_exps.weight", &[D_EXPERT, D, EXPERTS]);
+                add(&keys::weight(keys::ATTN_Q_NORM), &[self.head_dim()]);
+                add(&keys::weight(keys::ATTN_K_NORM), &[self.head_dim()]);
+                add(&keys::weight(keys::ROUTER), &[D, EXPERTS]);
+                add(&keys::weight(keys::EXPERTS_GATE), &[D, D_EXPERT, EXPERTS]);
+                add(&keys::weight(keys::EXPERTS_UP), &[D, D_EXPERT, EXPERTS]);
+                add(&keys::weight(keys::EXPERTS_DOWN), &[D_EXPERT, D, EXPERTS]);
             } else {
-                add("ffn_gate.weight", &[D, D_FF]);
-                add("ffn_up.weight", &[D, D_FF]);
-                add("ffn_down.weight", &[D_FF, D]);
+                add(&keys::weight(keys::FFN_GATE), &[D, D_FF]);
+                add(&keys::weight(keys::FFN_UP), &[D, D_FF]);
+                add(&keys::weight(keys::FFN_DOWN), &[D_FF, D]);
             }
         }
         tensors
@@ -105,33 +107,33 @@ impl MaskedFamily {
         let architecture = self.architecture();
         let mut writer = GgufWriter::new();
         writer
-            .set("general.architecture", architecture)
-            .set("general.name", "synthetic")
-            .set("diffusion.shift_logits", self.shifts_logits());
+            .set(GENERAL_ARCHITECTURE, architecture)
+            .set(NAME, "synthetic")
+            .set(keys::SHIFT_LOGITS, self.shifts_logits());
         let mut set = |suffix: &str, value: Encoded| {
             writer.set(format!("{architecture}.{suffix}"), value);
         };
         let mut numbers = vec![
-            ("block_count", LAYERS),
-            ("context_length", 2048),
-            ("embedding_length", D),
-            ("feed_forward_length", D_FF),
-            ("attention.head_count", HEADS),
-            ("attention.head_count_kv", KV_HEADS),
-            ("attention.key_length", self.head_dim()),
-            ("attention.value_length", self.head_dim()),
-            ("rope.dimension_count", self.head_dim()),
+            (keys::BLOCK_COUNT, LAYERS),
+            (keys::CONTEXT_LENGTH, 2048),
+            (keys::EMBEDDING_LENGTH, D),
+            (keys::FEED_FORWARD_LENGTH, D_FF),
+            (keys::HEAD_COUNT, HEADS),
+            (keys::HEAD_COUNT_KV, KV_HEADS),
+            (keys::KEY_LENGTH, self.head_dim()),
+            (keys::VALUE_LENGTH, self.head_dim()),
+            (keys::ROPE_DIMENSION_COUNT, self.head_dim()),
         ];
         if self.has_experts() {
-            numbers.push(("expert_count", EXPERTS));
-            numbers.push(("expert_used_count", EXPERTS_USED));
-            numbers.push(("expert_feed_forward_length", D_EXPERT));
+            numbers.push((keys::EXPERT_COUNT, EXPERTS));
+            numbers.push((keys::EXPERT_USED_COUNT, EXPERTS_USED));
+            numbers.push((keys::EXPERT_FEED_FORWARD_LENGTH, D_EXPERT));
         }
         for (suffix, number) in numbers {
             set(suffix, (number as u32).into());
         }
-        set("attention.layer_norm_rms_epsilon", 1e-6_f32.into());
-        set("rope.freq_base", 1e4_f32.into());
+        set(keys::LAYER_NORM_RMS_EPSILON, 1e-6_f32.into());
+        set(keys::ROPE_FREQ_BASE, 1e4_f32.into());
         set_tokenizer(&mut writer, min_vocab_size());
         writer
     }
@@ -167,7 +169,11 @@ pub fn write_masked(
             }),
             // Uniform, so that activations keep their size; logits are three times as far apart.
             _ => {
-                let deviation = if name == "output.weight" { 3.0 } else { 1.0 };
+                let deviation = if *name == keys::weight(keys::OUTPUT) {
+                    3.0
+                } else {
+                    1.0
+                };
                 let amplitude = deviation * (3.0 / shape[0] as f32).sqrt();
                 write_matrix(out, TensorType::F32, elements, amplitude, &mut random)
             }

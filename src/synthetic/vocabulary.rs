@@ -1,5 +1,6 @@
 //! The vocabulary of generated models: Gemma 4's special tokens, bytes, a few words.
 
+use crate::gguf::keys;
 use crate::gguf::writer::{Encoded, GgufWriter};
 
 /// The first tokens, all special.
@@ -54,14 +55,14 @@ pub(super) fn set_tokenizer(writer: &mut GgufWriter, vocab_size: usize) {
         .chain(others)
         .unzip();
     let scores: Encoded = (0..tokens.len()).map(|id| -(id as f32)).collect();
-    let mut set = |suffix: &str, value: Encoded| {
-        writer.set(format!("tokenizer.{suffix}"), value);
+    let mut set = |key: &str, value: Encoded| {
+        writer.set(key, value);
     };
-    set("ggml.model", "gemma4".into());
-    set("ggml.tokens", tokens.iter().map(String::as_str).collect());
-    set("ggml.scores", scores);
-    set("ggml.token_type", types.into_iter().collect());
-    set("ggml.merges", MERGES.into_iter().collect());
+    set(keys::TOKENIZER, "gemma4".into());
+    set(keys::TOKENS, tokens.iter().map(String::as_str).collect());
+    set(keys::SCORES, scores);
+    set(keys::TOKEN_TYPE, types.into_iter().collect());
+    set(keys::MERGES, MERGES.into_iter().collect());
     for (name, token) in [
         ("bos", "<bos>"),
         ("eos", "<eos>"),
@@ -69,9 +70,9 @@ pub(super) fn set_tokenizer(writer: &mut GgufWriter, vocab_size: usize) {
         ("padding", "<pad>"),
         ("mask", "<mask>"),
     ] {
-        set(&format!("ggml.{name}_token_id"), special_id(token).into());
+        set(&keys::token_id(name), special_id(token).into());
     }
-    set("ggml.add_bos_token", true.into());
-    set("ggml.add_space_prefix", false.into());
-    set("chat_template", CHAT_TEMPLATE.into());
+    set(keys::ADD_BOS, true.into());
+    set(keys::ADD_SPACE_PREFIX, false.into());
+    set(keys::CHAT_TEMPLATE, CHAT_TEMPLATE.into());
 }

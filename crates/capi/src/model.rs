@@ -16,9 +16,8 @@ use super::border::{
 use super::error::{ErrorObject, Status, c_text};
 use super::fault;
 use llama_diffusion::gguf::Value;
+use llama_diffusion::gguf::keys::{GENERAL_ARCHITECTURE, TOKENIZER};
 use llama_diffusion::{EndTokens, Model, TensorOverride, TextModel};
-
-const TOKENIZER: &str = "tokenizer.ggml.model";
 
 /// A loaded model: weights, vocabulary, chat template. Immutable: any thread may use it at any
 /// time. It is counted how many hold it; contexts hold theirs.
@@ -38,7 +37,7 @@ impl SharedModel {
     ) -> Result<Self> {
         let model = Arc::new(Model::load(path, params, progress)?);
         let metadata = model.file().metadata();
-        let architecture = metadata.require("general.architecture").map(c_text)?;
+        let architecture = metadata.require(GENERAL_ARCHITECTURE).map(c_text)?;
         let text = match metadata.value(TOKENIZER) {
             Some(_) => Some(TextModel::new(Arc::clone(&model))?),
             None => None,
