@@ -70,7 +70,8 @@ pub use diffusion::{
     Overrides, Token,
 };
 pub use error::{Error, Result};
-pub use ggml::backend::{Device, DeviceKind, load_backends};
+pub use ggml::device::{Device, DeviceKind};
+pub use ggml::plugins::load_backends;
 pub use ggml::remote::RPC_TIMEOUT;
 pub use gguf::{MetadataOverride, MetadataValue};
 pub use llama::Vocab;

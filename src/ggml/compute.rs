@@ -5,13 +5,15 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::backend::{Backend, Device};
+use super::backend::Backend;
+use super::context::Context;
+use super::device::Device;
 use super::guard::guarded;
 use super::headroom;
 use super::log::{self, Captures};
 use super::profile::{Times, Watch};
 use super::rpc::Servers;
-use super::tensor::{Context, Tensor};
+use super::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::sys;
 
@@ -46,13 +48,23 @@ impl Graph {
         unsafe { sys::ggml_build_forward_expand(self.raw.as_ptr(), self.context.reads(result)) };
     }
 
-    /// The nodes in the order in which they run.
-    pub(super) fn nodes(&self) -> impl Iterator<Item = *mut sys::ggml_tensor> {
-        // SAFETY: a live graph, and indices below the number of its nodes.
-        unsafe {
-            let count = sys::ggml_graph_n_nodes(self.raw.as_ptr());
-            (0..count).map(|i| sys::ggml_graph_node(self.raw.as_ptr(), i))
-        }
+    /// Address, operation and label of the nodes, in the order in which they run.
+    fn nodes(&self) -> impl Iterator<Item = (usize, sys::ggml_op, String)> {
+        // SAFETY: a live graph.
+        let count = unsafe { sys::ggml_graph_n_nodes(self.raw.as_ptr()) };
+        (0..count).map(|i| {
+            // SAFETY: an index below the number of nodes, which the graph keeps; ggml keeps names
+            // terminated.
+            unsafe {
+                let node = sys::ggml_graph_node(self.raw.as_ptr(), i);
+                let label = CStr::from_ptr((*node).name.as_ptr());
+                (
+                    node as usize,
+                    (*node).op,
+                    label.to_string_lossy().into_owned(),
+                )
+            }
+        })
     }
 }
 
@@ -260,7 +272,7 @@ impl Executor {
         let _turns = self.servers.turns();
         let before = log::captures();
         let ended = match &mut self.times {
-            Some(times) => Watch::new(graph, times).over(scheduler, run),
+            Some(times) => Watch::new(graph.nodes(), times).over(scheduler, run),
             None => run(),
         };
         self.captures += log::captures() - before;

@@ -3,7 +3,8 @@
 
 use std::ffi::c_int;
 
-use super::backend::{Backend, Device};
+use super::backend::Backend;
+use super::device::Device;
 use super::kernels::DRAW_PLANES;
 use super::tensor::Tensor;
 use crate::error::{Error, Result};

@@ -1,6 +1,6 @@
 //! GPUs among the devices: which ones are software, and which ones a model uses.
 
-use super::backend::{Device, DeviceKind};
+use super::device::{Device, DeviceKind};
 use crate::error::Result;
 
 /// How the drivers that compute on the host's processor name their devices: Mesa's lavapipe,

@@ -10,8 +10,9 @@ use std::ffi::c_void;
 
 use multiversion::multiversion;
 
+use super::context::Context;
 use super::ops::CpuKernel;
-use super::tensor::{Context, Tensor};
+use super::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::gguf::TensorType;
 use crate::sys;
@@ -670,9 +671,9 @@ mod tests {
 
     #[test]
     fn a_sparse_mixture_is_the_dense_one_in_every_kind_of_row() {
-        use crate::ggml::backend::Device;
         use crate::ggml::compute::{Executor, Graph};
         use crate::ggml::convert::to_f32;
+        use crate::ggml::device::Device;
 
         const D: usize = 64;
         const VOCAB: usize = 150;

@@ -15,19 +15,25 @@
 //! ggml aborts the process when an assertion fails, so every operation checks shapes, types and
 //! bounds here first and returns [`Error::Ggml`](crate::Error::Ggml) instead.
 
+mod arena;
 pub(crate) mod backend;
+pub(crate) mod buffer;
 pub(crate) mod compute;
+pub(crate) mod context;
 pub(crate) mod convert;
 pub(crate) mod cuda;
+pub(crate) mod device;
 mod gpus;
 mod guard;
 pub(crate) mod headroom;
 pub(crate) mod kernels;
 pub(crate) mod log;
 pub(crate) mod ops;
+pub(crate) mod plugins;
 pub(crate) mod processor;
 pub(crate) mod profile;
 pub mod remote;
 pub(crate) mod rpc;
 pub(crate) mod tensor;
+pub(crate) mod transfer;
 pub(crate) mod upload;

@@ -2,7 +2,8 @@
 
 use std::ffi::c_void;
 
-use super::tensor::{Context, Tensor};
+use super::context::Context;
+use super::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::gguf::TensorType;
 use crate::sys;

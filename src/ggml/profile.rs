@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::ffi::{CStr, c_void};
 use std::time::{Duration, Instant};
 
-use super::compute::Graph;
 use crate::sys;
 
 /// Time spent on the nodes of each label.
@@ -38,15 +37,14 @@ pub(super) struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    pub(super) fn new(graph: &Graph, times: &'a mut Times) -> Self {
+    /// Over the nodes of a graph: their addresses, operations and labels.
+    pub(super) fn new(
+        nodes: impl Iterator<Item = (usize, sys::ggml_op, String)>,
+        times: &'a mut Times,
+    ) -> Self {
         let mut stops = HashMap::new();
         let mut previous: Option<(usize, String)> = None;
-        for node in graph.nodes() {
-            // SAFETY: the graph keeps its nodes; ggml keeps names terminated.
-            let (op, label) = unsafe {
-                let label = CStr::from_ptr((*node).name.as_ptr());
-                ((*node).op, label.to_string_lossy().into_owned())
-            };
+        for (node, op, label) in nodes {
             // Views compute nothing, and nobody waits for them.
             if matches!(
                 op,
@@ -58,7 +56,7 @@ impl<'a> Watch<'a> {
             ) {
                 continue;
             }
-            if let Some((last, row)) = previous.replace((node as usize, label.clone()))
+            if let Some((last, row)) = previous.replace((node, label.clone()))
                 && row != label
             {
                 stops.insert(last, row);

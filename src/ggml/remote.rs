@@ -5,7 +5,8 @@ use std::ptr::NonNull;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::backend::{Device, register};
+use super::device::Device;
+use super::plugins::register;
 use super::rpc::{self, NewServer};
 use crate::error::{Error, Result};
 use crate::sys;

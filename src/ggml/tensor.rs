@@ -1,16 +1,16 @@
-//! Arenas of tensor descriptions and handles into them.
+//! Handles to tensors.
 
-use std::cell::Cell;
 use std::ffi::{CStr, CString};
-use std::marker::PhantomData;
 use std::ptr::NonNull;
+use std::sync::Arc;
 #[cfg(test)]
 use std::sync::Weak;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
-use super::backend::{Allocation, Buffer, BufferType};
+use super::arena::Arena;
+use super::buffer::Buffer;
+use super::device::{BufferType, Device};
 use super::guard::guarded;
+use super::transfer::{Plain, transfer};
 use crate::error::{Error, Result};
 use crate::gguf::TensorType;
 use crate::sys;
@@ -23,185 +23,6 @@ pub(crate) fn shape(ne: &[usize]) -> Shape {
     let mut full = [1; 4];
     full[..ne.len()].copy_from_slice(ne);
     full
-}
-
-/// The memory behind a [`Context`]: descriptions of tensors and graphs, and the buffers that
-/// hold the data of those tensors that were given one for good.
-pub(super) struct Arena {
-    raw: NonNull<sys::ggml_context>,
-    /// What the tensors of this arena point to: it must live as long as any handle to them.
-    keep: Mutex<Keep>,
-}
-
-#[derive(Default)]
-struct Keep {
-    buffers: Vec<Arc<Buffer>>,
-    /// Arenas whose tensors are operands or view sources of this arena's tensors.
-    arenas: Vec<Arc<Arena>>,
-}
-
-// SAFETY: tensor descriptions are written only through a `Context`, which is not `Sync`, and by
-// the scheduler that owns the graph; through an `Arena` handle they are only read.
-unsafe impl Send for Arena {}
-// SAFETY: as above.
-unsafe impl Sync for Arena {}
-
-impl Arena {
-    fn keep(&self) -> MutexGuard<'_, Keep> {
-        self.keep.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Arena {
-    fn drop(&mut self) {
-        // SAFETY: the arena owns `raw`; every tensor handle keeps the arena alive.
-        unsafe { sys::ggml_free(self.raw.as_ptr()) }
-    }
-}
-
-/// A place where tensors and graphs are described. No tensor data is kept in it.
-pub(crate) struct Context {
-    pub(super) arena: Arc<Arena>,
-    capacity: usize,
-    /// Name of the tensors that are made from now on.
-    label: Cell<Option<&'static CStr>>,
-    /// Building a graph writes to the arena without a lock: a context stays with one thread.
-    not_sync: PhantomData<Cell<()>>,
-}
-
-/// An operation of ours makes at most this many tensors.
-const TENSORS_PER_OP: usize = 4;
-
-impl Context {
-    /// Room for `capacity` tensors, and for graphs of as many nodes.
-    pub(crate) fn new(capacity: usize) -> Result<Self> {
-        // SAFETY: plain size queries without arguments that could be wrong.
-        let bytes = unsafe {
-            sys::ggml_tensor_overhead() * (capacity + TENSORS_PER_OP)
-                + sys::ggml_graph_overhead_custom(capacity, false)
-        };
-        super::headroom::check("graph description", bytes)?; // ggml aborts without
-        // SAFETY: ggml allocates the arena itself when `mem_buffer` is null.
-        let raw = unsafe {
-            sys::ggml_init(sys::ggml_init_params {
-                mem_size: bytes,
-                mem_buffer: std::ptr::null_mut(),
-                no_alloc: true,
-            })
-        };
-        let raw = NonNull::new(raw).ok_or_else(|| Error::OutOfMemory {
-            what: "graph description".into(),
-            device: "the host".into(),
-            bytes,
-            advice: "free some memory".into(),
-        })?;
-        Ok(Self {
-            arena: Arc::new(Arena {
-                raw,
-                keep: Mutex::default(),
-            }),
-            capacity,
-            label: Cell::new(None),
-            not_sync: PhantomData,
-        })
-    }
-
-    /// Names the results of the operations that are described from now on: errors and profiles
-    /// show it.
-    pub(crate) fn label(&self, label: &'static CStr) {
-        self.label.set(Some(label));
-    }
-
-    pub(super) fn raw(&self) -> *mut sys::ggml_context {
-        self.arena.raw.as_ptr()
-    }
-
-    /// Refuses a tensor more than the arena was made for: ggml would abort.
-    pub(super) fn ensure_room(&self) -> Result<()> {
-        // SAFETY: queries of a live context.
-        let (used, size, tensor) = unsafe {
-            (
-                sys::ggml_used_mem(self.raw()),
-                sys::ggml_get_mem_size(self.raw()),
-                sys::ggml_tensor_overhead(),
-            )
-        };
-        if used + TENSORS_PER_OP * tensor > size {
-            return Err(Error::Ggml(format!(
-                "a graph needs more than the {} tensors that were planned for it",
-                self.capacity
-            )));
-        }
-        Ok(())
-    }
-
-    /// A new tensor without data.
-    pub(crate) fn tensor(&self, ty: TensorType, ne: &[usize], name: &str) -> Result<Tensor> {
-        self.ensure_room()?;
-        let full = shape(ne);
-        if full.contains(&0) || !full[0].is_multiple_of(ty.block_len()) {
-            return Err(Error::Ggml(format!(
-                "{name}: no tensor of type {} can have the shape {ne:?}",
-                ty.name()
-            )));
-        }
-        let dims = full.map(|n| n as i64);
-        // SAFETY: `dims` has four entries and the arena has room.
-        let raw = unsafe {
-            sys::ggml_new_tensor(self.raw(), ty.id() as sys::ggml_type, 4, dims.as_ptr())
-        };
-        Ok(self.own(raw)?.named(name))
-    }
-
-    /// Takes a tensor that ggml just created in this context.
-    pub(super) fn own(&self, raw: *mut sys::ggml_tensor) -> Result<Tensor> {
-        let raw = NonNull::new(raw).ok_or_else(|| Error::Ggml("no room for a tensor".into()))?;
-        if let Some(label) = self.label.get() {
-            // SAFETY: as in `Tensor::named`.
-            unsafe { sys::ggml_set_name(raw.as_ptr(), label.as_ptr()) };
-        }
-        Ok(Tensor {
-            raw,
-            arena: Arc::clone(&self.arena),
-        })
-    }
-
-    /// Remembers the arena of an operand, so that it lives as long as this context.
-    pub(super) fn reads(&self, operand: &Tensor) -> *mut sys::ggml_tensor {
-        if !Arc::ptr_eq(&operand.arena, &self.arena) {
-            let mut keep = self.arena.keep();
-            if !keep.arenas.iter().any(|a| Arc::ptr_eq(a, &operand.arena)) {
-                keep.arenas.push(Arc::clone(&operand.arena));
-            }
-        }
-        operand.raw.as_ptr()
-    }
-
-    /// Gives every tensor of this context memory in one buffer of the given type.
-    pub(crate) fn allocate(&self, ty: BufferType, what: &str, advice: &str) -> Result<Arc<Buffer>> {
-        self.place(Allocation::Real, ty, what, advice)
-    }
-
-    /// Gives every tensor of this context a place in one buffer of the given type.
-    pub(crate) fn place(
-        &self,
-        allocation: Allocation,
-        ty: BufferType,
-        what: &str,
-        advice: &str,
-    ) -> Result<Arc<Buffer>> {
-        let buffer = Arc::new(match allocation {
-            Allocation::Real => ty.allocate_context(self, what, advice)?,
-            Allocation::Measured => ty.stand_in_for_context(self)?,
-        });
-        self.keep(&buffer);
-        Ok(buffer)
-    }
-
-    /// Keeps a buffer alive as long as the tensors of this context.
-    pub(crate) fn keep(&self, buffer: &Arc<Buffer>) {
-        self.arena.keep().buffers.push(Arc::clone(buffer));
-    }
 }
 
 /// A handle to a tensor; keeps its arena (and the buffers given to the arena) alive.
@@ -397,41 +218,57 @@ impl Tensor {
         })?;
         self.check_memory()
     }
-}
 
-/// What went between host and tensors.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Transfers {
-    pub(crate) bytes: usize,
-    pub(crate) time: Duration,
-}
+    /// Places the tensor at a byte offset of a buffer.
+    pub(crate) fn place_in(&self, buffer: &Buffer, offset: usize) -> Result<()> {
+        if offset
+            .checked_add(self.nbytes())
+            .is_none_or(|end| end > buffer.size())
+        {
+            return Err(Error::Ggml(format!(
+                "{} lies outside of its buffer",
+                self.label()
+            )));
+        }
+        // SAFETY: the tensor's bytes lie inside the buffer; it has no memory yet.
+        let status = unsafe {
+            sys::ggml_backend_tensor_alloc(
+                buffer.raw.as_ptr(),
+                self.raw.as_ptr(),
+                buffer.base().add(offset).cast(),
+            )
+        };
+        if status == sys::GGML_STATUS_SUCCESS {
+            Ok(())
+        } else {
+            Err(Error::Ggml(format!(
+                "{} could not be placed in its buffer",
+                self.label()
+            )))
+        }
+    }
 
-thread_local! {
-    static TRANSFERRED: Cell<Transfers> = const {
-        Cell::new(Transfers { bytes: 0, time: Duration::ZERO })
-    };
-}
+    /// Whether the device can run this node where its operands are.
+    pub(crate) fn runs_on(&self, device: Device) -> bool {
+        // SAFETY: a live device and node.
+        unsafe { sys::ggml_backend_dev_supports_op(device.as_ptr(), self.raw.as_ptr()) }
+    }
 
-fn transfer(bytes: usize, copy: impl FnOnce()) -> Result<()> {
-    let start = Instant::now();
-    guarded("copying to or from a device", copy)?;
-    let before = TRANSFERRED.get();
-    TRANSFERRED.set(Transfers {
-        bytes: before.bytes.wrapping_add(bytes),
-        time: before.time + start.elapsed(),
-    });
-    Ok(())
+    /// Whether the device can run this node, built by a throw-away context, with its first operand,
+    /// `weight`, in memory of this type.
+    pub(crate) fn runs_on_with(&self, device: Device, weight: &Self, memory: BufferType) -> bool {
+        // SAFETY: an empty buffer marks where the weight would be; both are unset again before it
+        // is freed, and the tensors belong to a throw-away context of this thread.
+        unsafe {
+            let buffer = sys::ggml_backend_buft_alloc_buffer(memory.as_ptr(), 0);
+            if buffer.is_null() {
+                return false;
+            }
+            (*weight.raw.as_ptr()).buffer = buffer;
+            let fits = self.runs_on(device);
+            (*weight.raw.as_ptr()).buffer = std::ptr::null_mut();
+            sys::ggml_backend_buffer_free(buffer);
+            fits
+        }
+    }
 }
-
-/// What this thread wrote to and read from tensors since it started.
-pub(crate) fn transferred() -> Transfers {
-    TRANSFERRED.get()
-}
-
-/// Values without padding whose every bit pattern is valid.
-pub(crate) trait Plain: Copy {}
-impl Plain for f32 {}
-impl Plain for i32 {}
-impl Plain for i64 {}
-impl Plain for u8 {}
-impl Plain for u16 {}

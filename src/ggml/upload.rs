@@ -3,7 +3,9 @@
 
 use std::ptr::NonNull;
 
-use super::backend::{Backend, Buffer, BufferType, Device};
+use super::backend::Backend;
+use super::buffer::Buffer;
+use super::device::{BufferType, Device};
 use super::guard::guarded;
 use super::tensor::Tensor;
 use crate::error::{Error, Result};
@@ -148,7 +150,7 @@ fn fill(into: &mut [u8], from: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ggml::tensor::Context;
+    use crate::ggml::context::Context;
     use crate::gguf::TensorType;
 
     #[test]

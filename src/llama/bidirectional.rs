@@ -12,7 +12,7 @@ use super::model::Model;
 use super::overrides::for_libllama;
 use crate::diffusion::Token;
 use crate::error::{Error, Result};
-use crate::ggml::backend::Device;
+use crate::ggml::device::Device;
 use crate::ggml::rpc::Servers;
 use crate::gguf::MetadataOverride;
 use crate::sys;

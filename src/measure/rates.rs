@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use crate::ggml::backend::{Backend, Device};
+use crate::ggml::backend::Backend;
 use crate::ggml::compute::Executor;
-use crate::ggml::tensor::Context;
+use crate::ggml::context::Context;
+use crate::ggml::device::Device;
 use crate::gguf::TensorType;
 use crate::model::Model;
 use crate::synthetic::random_weights;

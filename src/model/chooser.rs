@@ -5,8 +5,8 @@ use super::keys;
 use super::placement::{OVERRIDE, Placement};
 use super::tensors::Located;
 use crate::error::{Error, Result};
-use crate::ggml::backend::{BufferType, Device};
-use crate::ggml::tensor::Context;
+use crate::ggml::context::Context;
+use crate::ggml::device::{BufferType, Device};
 use crate::gguf::TensorType;
 
 /// Where a tensor will lie.
@@ -121,7 +121,7 @@ impl<'a> Chooser<'a> {
                 ctx.mul(&input, &weight)?
             }
         };
-        Ok(memory.supports(device, &weight, &node))
+        Ok(node.runs_on_with(device, &weight, memory))
     }
 }
 

@@ -9,9 +9,10 @@ use super::memory::{Purpose, Usage};
 use super::placement::Placement;
 use super::tensors::Located;
 use crate::error::Result;
-use crate::ggml::backend::Allocation;
+use crate::ggml::buffer::Allocation;
+use crate::ggml::context::Context;
 use crate::ggml::convert::to_f32;
-use crate::ggml::tensor::{Context, Tensor};
+use crate::ggml::tensor::Tensor;
 use crate::gguf::TensorType;
 use crate::parallel;
 

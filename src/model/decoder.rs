@@ -11,10 +11,12 @@ use super::profile::Part;
 use super::sequence::Sequence;
 use crate::diffusion::{StepInput, StepOutput};
 use crate::error::{Error, Result};
-use crate::ggml::backend::{Allocation, Backend};
+use crate::ggml::backend::Backend;
+use crate::ggml::buffer::Allocation;
 use crate::ggml::compute::{Executor, Graph};
 use crate::ggml::cuda::CudaDraw;
-use crate::ggml::tensor::{Tensor, transferred};
+use crate::ggml::tensor::Tensor;
+use crate::ggml::transfer::transferred;
 
 /// One sequence's share of a step.
 pub(super) struct Member<'a, 'io> {

@@ -16,11 +16,14 @@ use super::profile::Profile;
 use super::sequence::{Sequence, allocate_cache};
 use crate::diffusion::{Denoiser, StepInput, StepOutput, Token};
 use crate::error::{Error, Result};
-use crate::ggml::backend::{Allocation, Backend};
+use crate::ggml::backend::Backend;
+use crate::ggml::buffer::Allocation;
 use crate::ggml::compute::{Executor, Graph};
+use crate::ggml::context::Context;
 use crate::ggml::convert::to_f32;
 use crate::ggml::cuda::CudaDraw;
-use crate::ggml::tensor::{Context, Tensor, transferred};
+use crate::ggml::tensor::Tensor;
+use crate::ggml::transfer::transferred;
 use crate::gguf::TensorType;
 use crate::host_memory::{self, Request};
 use crate::parallel::warn_if_more_than_cores;
@@ -114,7 +117,7 @@ impl SequenceDenoiser {
 
     /// The memory of the KV cache, to see when it is freed.
     #[cfg(test)]
-    pub(crate) fn cache_memory(&self) -> std::sync::Weak<crate::ggml::backend::Buffer> {
+    pub(crate) fn cache_memory(&self) -> std::sync::Weak<crate::ggml::buffer::Buffer> {
         self.sequence.cache.layers[0].k.memory()
     }
 
@@ -420,7 +423,7 @@ fn supports_flash(model: &Model, kv_type: KvType) -> Result<bool> {
         let kv = context.view(&cache, shape, [row, row / layer.n_kv_heads], 0)?;
         let mask = context.tensor(TensorType::F16, &[SLOT_UNIT, canvas], "mask")?;
         let node = context.flash_attention(&context.swap_middle(&q)?, &kv, &kv, &mask, 1.0)?;
-        if !model.placement.device_of(Some(l), false).supports(&node) {
+        if !node.runs_on(model.placement.device_of(Some(l), false)) {
             return Ok(false);
         }
     }

@@ -14,9 +14,10 @@ use super::tensors::{Experts, LayerTensors};
 use super::weights::Weights;
 use crate::error::Result;
 use crate::ggml::compute::Graph;
+use crate::ggml::context::Context;
 use crate::ggml::kernels::DRAW_PLANES;
 use crate::ggml::ops::Rope;
-use crate::ggml::tensor::{Context, Tensor};
+use crate::ggml::tensor::Tensor;
 use crate::gguf::TensorType;
 
 /// Where one kind of layer writes and reads its cache during a pass.

@@ -9,8 +9,9 @@ use super::memory::{Purpose, Usage};
 use super::placement::Placement;
 use crate::diffusion::Token;
 use crate::error::{Error, Result};
-use crate::ggml::backend::Allocation;
-use crate::ggml::tensor::{Context, Tensor};
+use crate::ggml::buffer::Allocation;
+use crate::ggml::context::Context;
+use crate::ggml::tensor::Tensor;
 use crate::gguf::TensorType;
 
 /// Element type of cached keys and values.

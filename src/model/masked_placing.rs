@@ -9,7 +9,7 @@ use super::params::ModelParams;
 use super::placement::{OVERRIDE, shares, wanted};
 use super::placing::{budgets, report};
 use crate::error::{Error, Result};
-use crate::ggml::backend::Device;
+use crate::ggml::device::Device;
 use crate::llama::bidirectional::LoadParams;
 
 /// The experts of a layer, or of every one, as libllama matches names of tensors.

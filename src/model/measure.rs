@@ -7,7 +7,8 @@ use super::params::DenoiserParams;
 use super::pass::{allocate_inputs, keys_up_to};
 use super::sequence::{SOFTENER_NODES, allocate_cache, allocate_state, mixtures};
 use crate::error::Result;
-use crate::ggml::backend::{Allocation, Backend};
+use crate::ggml::backend::Backend;
+use crate::ggml::buffer::Allocation;
 use crate::ggml::compute::{Graph, measure};
 
 /// The KV cache, the canvas, and the graphs with their inputs. The model's weights need places, but

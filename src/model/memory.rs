@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::error::Error;
-use crate::ggml::backend::{BufferType, Device, DeviceKind};
+use crate::ggml::device::{BufferType, Device, DeviceKind};
 
 /// What memory is taken for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -48,7 +48,7 @@ use weights::{Source, Weights};
 
 use crate::diffusion::{EndTokens, Overrides, Token};
 use crate::error::Result;
-use crate::ggml::backend::{BufferType, Device};
+use crate::ggml::device::{BufferType, Device};
 use crate::ggml::headroom;
 use crate::gguf::{Array, Gguf, TensorType};
 use crate::host_memory::{self, Request};

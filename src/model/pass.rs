@@ -9,8 +9,9 @@ use super::kv_cache::{KvCache, SLOT_UNIT};
 use super::mask::KeyLayout;
 use super::memory::{Purpose, Usage};
 use crate::error::Result;
-use crate::ggml::backend::Allocation;
-use crate::ggml::tensor::{Context, Tensor};
+use crate::ggml::buffer::Allocation;
+use crate::ggml::context::Context;
+use crate::ggml::tensor::Tensor;
 
 /// What to do when a graph finds no memory.
 pub(super) const ADVICE: &str =

@@ -7,7 +7,7 @@ use super::fit::Plan;
 use super::hparams::Hparams;
 use super::params::ModelParams;
 use crate::error::{Error, Result};
-use crate::ggml::backend::{BufferType, Device};
+use crate::ggml::device::{BufferType, Device};
 
 /// What errors call the overrides.
 pub(crate) const OVERRIDE: &str = "tensor override (-ot)";

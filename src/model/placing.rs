@@ -12,7 +12,8 @@ use super::sequence::allocate_cache;
 use super::tensors::{Located, TensorTable};
 use super::weights::{Source, Weights};
 use crate::error::Result;
-use crate::ggml::backend::{Allocation, Device};
+use crate::ggml::buffer::Allocation;
+use crate::ggml::device::Device;
 
 /// What stays free on a GPU unless the user says otherwise, and the part of a smaller one's memory.
 const TARGET: usize = 1 << 30;

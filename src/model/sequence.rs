@@ -11,10 +11,11 @@ use super::params::DenoiserParams;
 use super::pass::ADVICE;
 use crate::diffusion::{StepInput, StepOutput, Token};
 use crate::error::{Error, Result};
-use crate::ggml::backend::{Allocation, Backend};
+use crate::ggml::backend::Backend;
+use crate::ggml::buffer::Allocation;
 use crate::ggml::compute::{Executor, Graph};
+use crate::ggml::context::Context;
 use crate::ggml::kernels::DRAW_PLANES;
-use crate::ggml::tensor::Context;
 
 /// Where the canvas behind the cached tokens stands.
 #[derive(Clone, Copy, PartialEq, Eq)]

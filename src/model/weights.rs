@@ -13,9 +13,11 @@ use super::params::ModelParams;
 use super::placement::Placement;
 use super::tensors::{Located, TensorTable};
 use crate::error::{Error, Result};
-use crate::ggml::backend::{Allocation, Buffer, BufferType, Device};
+use crate::ggml::buffer::{Allocation, Buffer};
+use crate::ggml::context::Context;
 use crate::ggml::convert::is_finite;
-use crate::ggml::tensor::{Context, Tensor};
+use crate::ggml::device::{BufferType, Device};
+use crate::ggml::tensor::Tensor;
 use crate::ggml::upload::Uploader;
 use crate::gguf::TensorType;
 
@@ -199,7 +201,7 @@ impl Plan {
                     context.keep(&buffer);
                     for (i, (_, located)) in members() {
                         if let Some(tensor) = &tensors[i] {
-                            buffer.place(tensor, located.info.range.start)?;
+                            tensor.place_in(&buffer, located.info.range.start)?;
                         }
                     }
                     let all: usize = sizes().sum();
