@@ -1,8 +1,8 @@
 // Everything between the logits and the sampled tokens, for CUDA: what Context::draw of
-// src/ggml/kernels.rs does on the CPU, with the same arithmetic. Two reads of the logits, one write.
+// src/ggml/kernels/draw.rs does on the CPU, with the same arithmetic. Two reads of the logits, one write.
 //
 // Compiled into ggml's CUDA backend (build/CMakeLists.txt), so that it runs on the backend's own
-// stream. The test of src/ggml/cuda.rs compiles the kernel for
+// stream. The test of src/ggml/cuda/mod.rs compiles the kernel for
 // the CPU.
 
 #include "draw.cuh"

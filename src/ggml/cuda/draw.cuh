@@ -7,12 +7,12 @@
 #include <cstring>
 
 constexpr int DRAW_WARP = 32;
-// WEIGHT_SCALE of src/ggml/kernels.rs.
+// WEIGHT_SCALE of src/ggml/kernels/draw.rs.
 constexpr float DRAW_WEIGHT_SCALE = 32768.0f;
 // Terms that are added in F32 before their sum joins one in F64: GPUs for games have few F64 units.
 constexpr int DRAW_GROUP = 8;
 
-// exp and tanh of src/ggml/kernels.rs: ggml compiles with -use_fast_math, whose functions lose
+// exp and tanh of src/ggml/kernels/math.rs: ggml compiles with -use_fast_math, whose functions lose
 // digits that the soft cap multiplies by 30.
 static __device__ float draw_exp(float x) {
     constexpr float round = 12582912.0f; // 1.5 * 2^23: leaves the nearest integer in the low bits

@@ -1,4 +1,4 @@
-//! The CUDA kernel between the logits and the drawn tokens (`cuda/draw.cu`). It is part of ggml's CUDA
+//! The CUDA kernel between the logits and the drawn tokens (`draw.cu`). It is part of ggml's CUDA
 //! backend as this crate builds it, so that it runs on the stream of a backend behind its graph.
 
 use std::ffi::c_int;
@@ -37,7 +37,8 @@ impl CudaDraw {
         }
     }
 
-    /// Queues what [`Context::draw`](super::tensor::Context::draw) does, with the same operands. Of `logits [vocab, T]` it takes the positions from `first` on.
+    /// Queues what [`Context::draw`](super::context::Context::draw) does, with the same operands. Of
+    /// `logits [vocab, T]` it takes the positions from `first` on.
     pub(crate) fn queue(
         self,
         backend: &Backend,
