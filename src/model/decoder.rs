@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Model;
 use super::counters::Counters;
-use super::graph::{self, Kernels, Keys, Network, NodeChoice};
+use super::graph::{self, Kernels, KeyCounts, Network, NodeChoice};
 use super::memory::Usage;
 use super::pass::{ADVICE, Pass, allocate_inputs, keys};
 use super::profile::Part;
@@ -29,7 +29,7 @@ pub(super) struct Member<'a, 'io> {
 #[derive(PartialEq, Eq)]
 struct Shape {
     sequences: Vec<u64>,
-    keys: Vec<Keys>,
+    keys: Vec<KeyCounts>,
 }
 
 /// Runs denoising steps; the graph is kept while the sequences and their key counts stay.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::Model;
 use super::counters::Counters;
 use super::decoder::{Decoder, Member};
-use super::graph::{self, Kernels, Keys, Network, NodeChoice};
+use super::graph::{self, Kernels, KeyCounts, Network, NodeChoice};
 use super::kv_cache::{KvType, SLOT_UNIT};
 use super::measure;
 use super::memory::{MemoryReport, Usage};
@@ -32,7 +32,7 @@ use crate::parallel::warn_if_more_than_cores;
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct EncodeShape {
     tokens: usize,
-    keys: Keys,
+    keys: KeyCounts,
     logits: bool,
 }
 

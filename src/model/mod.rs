@@ -1,8 +1,6 @@
 //! DiffusionGemma: the model file, its weights, its graphs, and the sequences that run on it.
 
 mod batch;
-mod chooser;
-mod computed;
 mod counters;
 mod decoder;
 pub mod denoiser;
@@ -212,7 +210,7 @@ impl Model {
     /// Bytes of the table that self-conditioning multiplies probabilities with, at every step but
     /// a canvas's first.
     pub fn soft_embedding_bytes(&self) -> usize {
-        self.weights.computed.embd_transposed.nbytes()
+        self.weights.derived.embd_transposed.nbytes()
     }
 
     /// Sampler settings that the file recommends.

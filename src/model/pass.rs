@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::Model;
-use super::graph::{CacheInputs, Keys, PassInputs};
+use super::graph::{CacheInputs, KeyCounts, PassInputs};
 use super::hparams::LayerKind;
 use super::kv_cache::{KvCache, SLOT_UNIT};
 use super::mask::KeyLayout;
@@ -30,7 +30,7 @@ pub(super) struct Pass {
 pub(super) fn allocate_inputs(
     model: &Model,
     tokens: usize,
-    keys: &[Keys],
+    keys: &[KeyCounts],
     allocation: Allocation,
     usage: &mut Usage,
 ) -> Result<PassInputs> {
@@ -54,14 +54,14 @@ fn key_unit(model: &Model, end: usize) -> usize {
 }
 
 /// Keys that a pass looks at which stores `tokens` behind the cached ones.
-pub(super) fn keys(model: &Model, cache: &KvCache, tokens: usize) -> Keys {
+pub(super) fn keys(model: &Model, cache: &KvCache, tokens: usize) -> KeyCounts {
     keys_up_to(model, cache, cache.tokens().len() + tokens)
 }
 
 /// Keys that a pass looks at whose last token is before position `end`.
-pub(super) fn keys_up_to(model: &Model, cache: &KvCache, end: usize) -> Keys {
+pub(super) fn keys_up_to(model: &Model, cache: &KvCache, end: usize) -> KeyCounts {
     let unit = key_unit(model, end);
-    Keys {
+    KeyCounts {
         full: cache.layout(LayerKind::Full).used(end, unit),
         sliding: cache.layout(LayerKind::Sliding).used(end, unit),
     }

@@ -1,8 +1,6 @@
 //! Looks whether the GPUs can hold what they are to hold, and leaves to the host what does not fit.
 
 use super::Model;
-use super::chooser::is_expert;
-use super::computed::transposed_type;
 use super::denoiser::{choose_nodes, start_backends};
 use super::fit::{Plan, Unit, search};
 use super::measure;
@@ -10,7 +8,7 @@ use super::memory::{Usage, arithmetic};
 use super::params::{DenoiserParams, Fit, ModelParams};
 use super::sequence::allocate_cache;
 use super::tensors::{Located, TensorTable};
-use super::weights::{Source, Weights};
+use super::weights::{Source, Weights, is_expert, transposed_type};
 use crate::error::Result;
 use crate::ggml::buffer::Allocation;
 use crate::ggml::device::Device;

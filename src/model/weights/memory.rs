@@ -1,9 +1,9 @@
 //! In which kind of memory each tensor lies.
 
-use super::file::ModelFile;
-use super::keys;
-use super::placement::{OVERRIDE, Placement};
-use super::tensors::Located;
+use super::super::file::ModelFile;
+use super::super::keys;
+use super::super::placement::{OVERRIDE, Placement};
+use super::super::tensors::Located;
 use crate::error::{Error, Result};
 use crate::ggml::context::Context;
 use crate::ggml::device::{BufferType, Device};
@@ -153,6 +153,6 @@ impl Operation {
     }
 }
 
-pub(super) fn is_expert(tensor: &Located) -> bool {
+pub(crate) fn is_expert(tensor: &Located) -> bool {
     tensor.info.name.contains(&keys::weight(keys::EXPERTS))
 }

@@ -2,12 +2,12 @@
 
 use half::{bf16, f16};
 
-use super::file::ModelFile;
-use super::hparams::{Hparams, LayerKind};
-use super::keys;
-use super::memory::{Purpose, Usage};
-use super::placement::Placement;
-use super::tensors::Located;
+use super::super::file::ModelFile;
+use super::super::hparams::{Hparams, LayerKind};
+use super::super::keys;
+use super::super::memory::{Purpose, Usage};
+use super::super::placement::Placement;
+use super::super::tensors::Located;
 use crate::error::Result;
 use crate::ggml::buffer::Allocation;
 use crate::ggml::context::Context;
@@ -17,17 +17,23 @@ use crate::gguf::TensorType;
 use crate::parallel;
 
 /// Tensors that are not in the file but follow from it.
-pub(super) struct Computed {
+pub(crate) struct Derived {
     /// The embeddings with the vocabulary along rows, `[vocab, d]`: what probabilities are
     /// multiplied with. F32 if the embeddings are or on ARM, else F16, or BF16 on GPUs.
-    pub(super) embd_transposed: Tensor,
-    /// Per layer, F32 `[rope_dims / 2]`: what positions are divided by.
-    pub(super) rope_divisors: Vec<Tensor>,
-    /// Per layer, F32 `[d]`: the scale of the router's input with its constant `1 / sqrt(d)`.
-    pub(super) router_scale: Vec<Tensor>,
+    pub(crate) embd_transposed: Tensor,
+    /// Layer by layer.
+    pub(crate) layers: Vec<DerivedLayer>,
 }
 
-impl Computed {
+/// Those of a layer.
+pub(crate) struct DerivedLayer {
+    /// F32 `[rope_dims / 2]`: what positions are divided by.
+    pub(crate) rope_divisors: Tensor,
+    /// F32 `[d]`: the scale of the router's input with its constant `1 / sqrt(d)`.
+    pub(crate) router_scale: Tensor,
+}
+
+impl Derived {
     /// Gives them a place, and memory and values if they are to have any; `usage` takes account of it.
     pub(super) fn new(
         file: &ModelFile,
@@ -54,7 +60,7 @@ impl Computed {
             .tensor(&name)
             .map(|_| values(file, &name))
             .transpose()?;
-        let (mut rope_divisors, mut router_scale) = (Vec::new(), Vec::new());
+        let mut layers = Vec::new();
         for (l, layer) in hparams.layers.iter().enumerate() {
             let context = Context::new(2)?;
             let divisors =
@@ -73,13 +79,14 @@ impl Computed {
                 values.iter_mut().for_each(|s| *s /= root);
                 scale.write(0, &values)?;
             }
-            rope_divisors.push(divisors);
-            router_scale.push(scale);
+            layers.push(DerivedLayer {
+                rope_divisors: divisors,
+                router_scale: scale,
+            });
         }
         Ok(Self {
             embd_transposed,
-            rope_divisors,
-            router_scale,
+            layers,
         })
     }
 }
@@ -88,7 +95,7 @@ impl Computed {
 const ADVICE: &str = "use a smaller quantization or fewer GPU layers (-ngl)";
 
 /// The type of the transposed embeddings.
-pub(super) fn transposed_type(embd: TensorType, placement: &Placement) -> TensorType {
+pub(crate) fn transposed_type(embd: TensorType, placement: &Placement) -> TensorType {
     match embd {
         TensorType::F32 => TensorType::F32,
         // GPUs may sum products with F16 in F16, which a sum over the vocabulary does not bear; BF16

@@ -1,0 +1,77 @@
+//! What all parts of a graph are built with.
+
+use super::super::hparams::Hparams;
+use super::super::profile::Part;
+use super::inputs::PassInputs;
+use crate::error::Result;
+use crate::ggml::compute::Graph;
+use crate::ggml::context::Context;
+use crate::ggml::tensor::Tensor;
+
+/// How the nodes are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NodeChoice {
+    /// Fused attention instead of separate scores, softmax and sum.
+    pub(crate) flash: bool,
+    /// Kernels of our own.
+    pub(crate) kernels: Kernels,
+}
+
+/// Which kernels of our own replace ggml's operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kernels {
+    /// None.
+    Ggml,
+    /// Those for the CPU, as nodes of the graphs: everything runs there.
+    Cpu,
+    /// The draw on the device of the output head, behind the graph.
+    CudaDraw,
+}
+
+/// A graph that takes nodes.
+#[derive(Clone, Copy)]
+pub(super) struct Builder<'a> {
+    pub(super) graph: &'a Graph,
+    pub(super) hparams: &'a Hparams,
+    pub(super) inputs: &'a PassInputs,
+    pub(super) choice: NodeChoice,
+}
+
+impl<'a> Builder<'a> {
+    pub(super) fn ctx(&self) -> &'a Context {
+        self.graph.context()
+    }
+
+    /// Says what the nodes that follow belong to.
+    pub(super) fn part(&self, part: Part) {
+        self.ctx().label(part.label());
+    }
+
+    /// The columns `[n, T / sequences]` of one sequence in `x [n, T]`.
+    pub(super) fn of_sequence(&self, x: &Tensor, sequence: usize) -> Result<Tensor> {
+        let sequences = self.inputs.sequences.len();
+        if sequences == 1 {
+            return Ok(x.clone());
+        }
+        let ([n, all, ..], stride) = (x.ne(), x.nb());
+        let tokens = all / sequences;
+        let first = sequence * tokens * stride[1];
+        self.ctx()
+            .view(x, [n, tokens, 1], [stride[1], tokens * stride[1]], first)
+    }
+
+    /// `rms(x) * weight`.
+    pub(super) fn norm(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        let ctx = self.ctx();
+        ctx.mul(&ctx.rms_norm(x, self.hparams.rms_eps)?, weight)
+    }
+
+    /// `gelu(gate) * up`.
+    pub(super) fn geglu(&self, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+        if self.choice.kernels == Kernels::Cpu {
+            self.ctx().geglu_exact(gate, up)
+        } else {
+            self.ctx().geglu(gate, up)
+        }
+    }
+}
