@@ -7,7 +7,7 @@ use super::Model;
 use super::counters::Counters;
 use super::decoder::{Decoder, Member};
 use super::graph::{self, Kernels, KeyCounts, Network, NodeChoice};
-use super::kv_cache::{KvType, SLOT_UNIT};
+use super::kv_type::{KvType, SLOT_UNIT};
 use super::measure;
 use super::memory::{MemoryReport, Usage};
 use super::params::{DenoiserParams, FlashAttention};

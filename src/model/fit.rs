@@ -18,14 +18,14 @@ pub(super) struct Unit {
 
 /// Where units lie. Layers come first, the output head is the last one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Plan {
+pub(super) struct UnitPlan {
     /// For each unit the GPU that has it; `None` is the host.
     pub(super) owner: Vec<Option<usize>>,
     /// For each unit whether its experts stay in host memory.
     pub(super) host_experts: Vec<bool>,
 }
 
-impl Plan {
+impl UnitPlan {
     /// The sum of what the units on each of `gpus` GPUs take.
     pub(super) fn sums(&self, units: &[Unit], gpus: usize) -> Vec<usize> {
         let mut sums = vec![0_usize; gpus];
@@ -40,7 +40,7 @@ impl Plan {
 
 /// The last `on_gpu` units, one GPU after the other, each as full as it gets; experts of the first
 /// `host_experts` units stay with the host. `None` if they do not fit.
-fn fill(units: &[Unit], budgets: &[usize], on_gpu: usize, host_experts: usize) -> Option<Plan> {
+fn fill(units: &[Unit], budgets: &[usize], on_gpu: usize, host_experts: usize) -> Option<UnitPlan> {
     let mut owner = vec![None; units.len()];
     let (mut gpu, mut used) = (0, 0_usize);
     for (i, unit) in units.iter().enumerate().skip(units.len() - on_gpu) {
@@ -51,7 +51,7 @@ fn fill(units: &[Unit], budgets: &[usize], on_gpu: usize, host_experts: usize) -
         used += bytes;
         owner[i] = Some(gpu);
     }
-    Some(Plan {
+    Some(UnitPlan {
         owner,
         host_experts: (0..units.len()).map(|i| i < host_experts).collect(),
     })
@@ -61,7 +61,7 @@ fn fill(units: &[Unit], budgets: &[usize], on_gpu: usize, host_experts: usize) -
 /// a unit more without its experts, and then each the experts of a unit more. So experts go to the
 /// host first, from the first layer on, as they are large and each token reads few of them; whole
 /// layers follow where that is not enough. `None` if GPUs of these budgets cannot hold the level.
-fn at_level(units: &[Unit], budgets: &[usize], level: usize) -> Option<Plan> {
+fn at_level(units: &[Unit], budgets: &[usize], level: usize) -> Option<UnitPlan> {
     let count = units.len();
     fill(
         units,
@@ -72,7 +72,7 @@ fn at_level(units: &[Unit], budgets: &[usize], level: usize) -> Option<Plan> {
 }
 
 /// Lets experts of units on GPUs fill the gaps that are left there.
-fn fill_gaps(units: &[Unit], mut left: Vec<usize>, mut plan: Plan) -> Plan {
+fn fill_gaps(units: &[Unit], mut left: Vec<usize>, mut plan: UnitPlan) -> UnitPlan {
     for (i, unit) in units.iter().enumerate().rev() {
         if let Some(gpu) = plan.owner[i]
             && plan.host_experts[i]
@@ -101,13 +101,13 @@ struct Search<'a, M> {
 
 /// A plan that fits, and what it leaves of each budget.
 struct Fitting {
-    plan: Plan,
+    plan: UnitPlan,
     left: Vec<usize>,
 }
 
-impl<M: FnMut(&Plan) -> Result<Vec<usize>>> Search<'_, M> {
+impl<M: FnMut(&UnitPlan) -> Result<Vec<usize>>> Search<'_, M> {
     /// What the plan leaves of each budget, or what it takes if that is too much for one.
-    fn try_plan(&mut self, plan: &Plan) -> Result<std::result::Result<Vec<usize>, Vec<usize>>> {
+    fn try_plan(&mut self, plan: &UnitPlan) -> Result<std::result::Result<Vec<usize>, Vec<usize>>> {
         let taken = (self.measure)(plan)?;
         let fits = taken
             .iter()
@@ -145,7 +145,7 @@ impl<M: FnMut(&Plan) -> Result<Vec<usize>>> Search<'_, M> {
         Ok(None)
     }
 
-    fn best(&mut self) -> Result<Option<Plan>> {
+    fn best(&mut self) -> Result<Option<UnitPlan>> {
         // The highest level that fits: those below do, too.
         let (mut fitting, mut low, mut high) = (None, 0, 2 * self.units.len() + 1);
         while high - low > 1 {
@@ -172,9 +172,9 @@ impl<M: FnMut(&Plan) -> Result<Vec<usize>>> Search<'_, M> {
 pub(super) fn search(
     units: &[Unit],
     budgets: &[usize],
-    wanted: &Plan,
-    measure: impl FnMut(&Plan) -> Result<Vec<usize>>,
-) -> Result<Plan> {
+    wanted: &UnitPlan,
+    measure: impl FnMut(&UnitPlan) -> Result<Vec<usize>>,
+) -> Result<UnitPlan> {
     let mut search = Search {
         units,
         budgets,
@@ -183,7 +183,7 @@ pub(super) fn search(
     if search.try_plan(wanted)?.is_ok() {
         return Ok(wanted.clone());
     }
-    Ok(search.best()?.unwrap_or_else(|| Plan {
+    Ok(search.best()?.unwrap_or_else(|| UnitPlan {
         owner: vec![None; units.len()],
         host_experts: vec![true; units.len()],
     }))

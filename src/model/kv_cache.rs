@@ -1,9 +1,8 @@
 //! The keys and values of the encoded prefix, and the room behind it where a canvas keeps its own
 //! while it is denoised.
 
-use std::str::FromStr;
-
 use super::hparams::{Hparams, LayerKind};
+use super::kv_type::{KvType, SLOT_UNIT};
 use super::mask::KeyLayout;
 use super::memory::{Purpose, Usage};
 use super::placement::Placement;
@@ -12,45 +11,6 @@ use crate::error::{Error, Result};
 use crate::ggml::buffer::Allocation;
 use crate::ggml::context::Context;
 use crate::ggml::tensor::Tensor;
-use crate::gguf::TensorType;
-
-/// Element type of cached keys and values.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum KvType {
-    /// Half precision, the default.
-    #[default]
-    F16,
-    /// Single precision.
-    F32,
-    /// Blocks of 32 8-bit numbers with a scale: half the size of F16, needs flash attention.
-    Q8_0,
-}
-
-impl KvType {
-    pub(crate) fn tensor_type(self) -> TensorType {
-        match self {
-            Self::F16 => TensorType::F16,
-            Self::F32 => TensorType::F32,
-            Self::Q8_0 => TensorType::Q8_0,
-        }
-    }
-}
-
-impl FromStr for KvType {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        match name.to_ascii_lowercase().as_str() {
-            "f16" => Ok(Self::F16),
-            "f32" => Ok(Self::F32),
-            "q8_0" => Ok(Self::Q8_0),
-            _ => Err(Error::parameter(
-                "KV cache type",
-                format!("'{name}' is not supported: use f16, f32 or q8_0"),
-            )),
-        }
-    }
-}
 
 /// Cached keys and values of one layer, each `[head_dim * kv_heads, slots]`.
 pub(crate) struct LayerCache {
@@ -71,9 +31,6 @@ pub(crate) struct KvCache {
     written: usize,
     usage: Usage,
 }
-
-/// Slots are rounded up to this, as GPU attention kernels ask for keys in such units.
-pub(crate) const SLOT_UNIT: usize = 256;
 
 impl KvCache {
     /// Room for `context` positions; `pass` is the most tokens that one pass writes.

@@ -3,7 +3,7 @@
 use regex::Regex;
 
 use super::hparams::Hparams;
-use super::kv_cache::{KvType, SLOT_UNIT};
+use super::kv_type::{KvType, SLOT_UNIT};
 use crate::error::{Error, Result};
 use crate::gguf::MetadataOverride;
 use crate::parallel::check_threads;

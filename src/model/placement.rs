@@ -3,7 +3,7 @@
 use regex::Regex;
 
 use super::file::ModelFile;
-use super::fit::Plan;
+use super::fit::UnitPlan;
 use super::hparams::Hparams;
 use super::params::ModelParams;
 use crate::error::{Error, Result};
@@ -20,7 +20,7 @@ pub(crate) struct Placement {
     cpu: Device,
     gpus: Vec<Device>,
     /// By index into `gpus`.
-    plan: Plan,
+    plan: UnitPlan,
     kv_on_host: bool,
     overrides: Vec<(Regex, Device)>,
 }
@@ -71,8 +71,8 @@ pub(super) fn shares(params: &ModelParams, gpus: &[Device]) -> Vec<f32> {
 }
 
 /// What the user asks for, whatever memory there is.
-pub(super) fn wanted(units: usize, params: &ModelParams, shares: &[f32]) -> Plan {
-    Plan {
+pub(super) fn wanted(units: usize, params: &ModelParams, shares: &[f32]) -> UnitPlan {
+    UnitPlan {
         owner: assign(units, params.gpu_layers.unwrap_or(units), shares),
         host_experts: (0..units).map(|l| l < params.cpu_moe_layers).collect(),
     }
@@ -132,12 +132,12 @@ impl Placement {
     }
 
     /// What lies on which GPU.
-    pub(super) fn plan(&self) -> &Plan {
+    pub(super) fn plan(&self) -> &UnitPlan {
         &self.plan
     }
 
     /// Changes what lies on which GPU. The plan is for as many layers and GPUs as before.
-    pub(super) fn follow(&mut self, plan: Plan) {
+    pub(super) fn follow(&mut self, plan: UnitPlan) {
         self.plan = plan;
     }
 

@@ -2,7 +2,7 @@
 
 use super::Model;
 use super::denoiser::{choose_nodes, start_backends};
-use super::fit::{Plan, Unit, search};
+use super::fit::{Unit, UnitPlan, search};
 use super::measure;
 use super::memory::{Usage, arithmetic};
 use super::params::{DenoiserParams, Fit, ModelParams};
@@ -67,8 +67,8 @@ fn follow(
     model: &mut Model,
     located: &TensorTable<Located>,
     params: &ModelParams,
-    wanted: &Plan,
-    plan: &Plan,
+    wanted: &UnitPlan,
+    plan: &UnitPlan,
 ) -> Result<()> {
     let mut plan = plan.clone();
     if params.cpu_moe_layers > 0 {
@@ -162,7 +162,7 @@ fn warn_of_too_much(gpus: &[Device], usage: &Usage) {
 }
 
 /// Says what was left to the host.
-pub(super) fn report(plan: &Plan, gpus: &[Device], budgets: &[usize]) {
+pub(super) fn report(plan: &UnitPlan, gpus: &[Device], budgets: &[usize]) {
     let layers = plan.owner.len() - 1;
     let on_gpu = |unit: usize| plan.owner[unit].is_some();
     let placed = (0..layers).filter(|layer| on_gpu(*layer)).count();

@@ -9,8 +9,8 @@ fn unit(fixed: usize, experts: usize) -> Unit {
 }
 
 /// All units on GPUs, shared out by turns: some plan that a user could have wanted.
-fn everything(units: &[Unit], gpus: usize) -> Plan {
-    Plan {
+fn everything(units: &[Unit], gpus: usize) -> UnitPlan {
+    UnitPlan {
         owner: (0..units.len())
             .map(|i| (gpus > 0).then(|| i * gpus / units.len()))
             .collect(),
@@ -19,7 +19,7 @@ fn everything(units: &[Unit], gpus: usize) -> Plan {
 }
 
 /// What GPUs hold if each that is used needs `shared` besides its units.
-fn held(units: &[Unit], shared: &[usize], plan: &Plan) -> Vec<usize> {
+fn held(units: &[Unit], shared: &[usize], plan: &UnitPlan) -> Vec<usize> {
     let sums = plan.sums(units, shared.len());
     let used = |gpu: usize| plan.owner.contains(&Some(gpu));
     (sums.iter().zip(shared).enumerate())
@@ -27,7 +27,7 @@ fn held(units: &[Unit], shared: &[usize], plan: &Plan) -> Vec<usize> {
         .collect()
 }
 
-fn found(units: &[Unit], budgets: &[usize], shared: &[usize]) -> Plan {
+fn found(units: &[Unit], budgets: &[usize], shared: &[usize]) -> UnitPlan {
     let wanted = everything(units, budgets.len());
     search(units, budgets, &wanted, |plan| {
         Ok(held(units, shared, plan))
@@ -35,7 +35,7 @@ fn found(units: &[Unit], budgets: &[usize], shared: &[usize]) -> Plan {
     .unwrap()
 }
 
-fn fits(units: &[Unit], budgets: &[usize], shared: &[usize], plan: &Plan) -> bool {
+fn fits(units: &[Unit], budgets: &[usize], shared: &[usize], plan: &UnitPlan) -> bool {
     let held = held(units, shared, plan);
     held.iter()
         .zip(budgets)
@@ -43,7 +43,7 @@ fn fits(units: &[Unit], budgets: &[usize], shared: &[usize], plan: &Plan) -> boo
 }
 
 /// Units and experts on GPUs.
-fn placed(plan: &Plan) -> (usize, usize) {
+fn placed(plan: &UnitPlan) -> (usize, usize) {
     let on_gpu = plan.owner.iter().filter(|owner| owner.is_some()).count();
     let both = plan.owner.iter().zip(&plan.host_experts);
     (

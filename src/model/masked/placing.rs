@@ -2,12 +2,12 @@
 
 use std::ffi::CString;
 
-use super::file::ModelFile;
-use super::fit::{Plan, Unit, search};
-use super::keys::{self, TOKEN_EMBD};
-use super::params::ModelParams;
-use super::placement::{OVERRIDE, shares, wanted};
-use super::placing::{budgets, report};
+use super::super::file::ModelFile;
+use super::super::fit::{Unit, UnitPlan, search};
+use super::super::keys::{self, TOKEN_EMBD};
+use super::super::params::ModelParams;
+use super::super::placement::{OVERRIDE, shares, wanted};
+use super::super::placing::{budgets, report};
 use crate::error::{Error, Result};
 use crate::ggml::device::Device;
 use crate::llama::bidirectional::LoadParams;
@@ -90,7 +90,7 @@ fn fitting(
     layers: usize,
     params: &ModelParams,
     gpus: &[Device],
-) -> Result<Option<Plan>> {
+) -> Result<Option<UnitPlan>> {
     let Some(fit) = &params.fit else {
         return Ok(None);
     };

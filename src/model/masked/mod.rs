@@ -1,0 +1,11 @@
+//! Models of masked diffusion (Dream, LLaDA, LLaDA-MoE, RND1), run by libllama. What differs between
+//! the families is data of their files.
+
+mod denoiser;
+mod file;
+mod load;
+mod placing;
+
+pub use denoiser::MaskedDenoiser;
+pub use file::is_masked;
+pub use load::MaskedModel;
