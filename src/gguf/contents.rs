@@ -118,68 +118,13 @@ impl Cursor<'_> {
 impl Contents {
     /// `size` is that of the file, of which `bytes` may be only what comes before the data.
     pub(super) fn parse(bytes: &[u8], size: usize) -> Result<Self, String> {
-        if bytes.is_empty() {
-            return Err("the file is empty".into());
-        }
         let mut cursor = Cursor::new(bytes);
-        let magic = &bytes[..bytes.len().min(MAGIC.len())];
-        if !MAGIC.starts_with(magic) {
-            return Err(format!(
-                "not a GGUF file: it starts with \"{}\" instead of \"GGUF\"",
-                magic.escape_ascii()
-            ));
-        }
-        cursor.take(MAGIC.len() as u64, At::Header)?;
-        let version = cursor.u32(At::Header)?;
-        if !VERSIONS.contains(&version) {
-            return Err(if VERSIONS.contains(&version.swap_bytes()) {
-                "a big-endian GGUF file: convert the model again as little-endian".into()
-            } else {
-                format!(
-                    "GGUF version {version} is not supported (2 and 3 are): convert the model again"
-                )
-            });
-        }
+        check_format(&mut cursor, bytes)?;
         let n_tensors = cursor.u64(At::Header)?;
         let n_keys = cursor.u64(At::Header)?;
-
-        let mut metadata = HashMap::new();
-        for index in 0..n_keys {
-            let key = cursor.name(At::Key(index))?;
-            let slot = cursor.slot(key)?;
-            if metadata.insert(key.to_owned(), slot).is_some() {
-                return Err(format!("metadata key '{key}' is there twice"));
-            }
-        }
-        let alignment = match metadata.get(ALIGNMENT) {
-            None => DEFAULT_ALIGNMENT,
-            Some(Slot::Scalar(ty @ ValueType::U32, range)) => {
-                match decode(*ty, &bytes[range.clone()]) {
-                    Some(Value::U32(alignment)) if alignment.is_power_of_two() => alignment,
-                    _ => {
-                        return Err(format!("metadata key '{ALIGNMENT}' is no power of two"));
-                    }
-                }
-            }
-            Some(_) => {
-                return Err(format!("metadata key '{ALIGNMENT}' is not of type u32"));
-            }
-        };
-
-        // Offsets count from the data section, which starts after the table: kept relative until
-        // that is known.
-        let mut tensors: Vec<TensorInfo> = Vec::new();
-        let mut by_name = HashMap::new();
-        let mut expected_offset = 0;
-        for index in 0..n_tensors {
-            let (info, padded_bytes) =
-                read_tensor_info(&mut cursor, index, expected_offset, alignment)?;
-            expected_offset = padded_bytes;
-            if by_name.insert(info.name.clone(), tensors.len()).is_some() {
-                return Err(format!("tensor '{}' is there twice", info.name));
-            }
-            tensors.push(info);
-        }
+        let metadata = read_metadata(&mut cursor, n_keys)?;
+        let alignment = alignment_of(&metadata, bytes)?;
+        let (mut tensors, by_name) = read_tensors(&mut cursor, n_tensors, alignment)?;
         let data_start = cursor.position.next_multiple_of(alignment as usize);
         for info in &mut tensors {
             let [start, end] =
@@ -201,6 +146,105 @@ impl Contents {
     }
 }
 
+/// Reads the magic number and the version.
+fn check_format(cursor: &mut Cursor<'_>, bytes: &[u8]) -> Result<(), String> {
+    if bytes.is_empty() {
+        return Err("the file is empty".into());
+    }
+    let magic = &bytes[..bytes.len().min(MAGIC.len())];
+    if !MAGIC.starts_with(magic) {
+        return Err(format!(
+            "not a GGUF file: it starts with \"{}\" instead of \"GGUF\"",
+            magic.escape_ascii()
+        ));
+    }
+    cursor.take(MAGIC.len() as u64, At::Header)?;
+    let version = cursor.u32(At::Header)?;
+    if VERSIONS.contains(&version) {
+        return Ok(());
+    }
+    Err(if VERSIONS.contains(&version.swap_bytes()) {
+        "a big-endian GGUF file: convert the model again as little-endian".into()
+    } else {
+        format!("GGUF version {version} is not supported (2 and 3 are): convert the model again")
+    })
+}
+
+fn read_metadata(cursor: &mut Cursor<'_>, n_keys: u64) -> Result<HashMap<String, Slot>, String> {
+    let mut metadata = HashMap::new();
+    for index in 0..n_keys {
+        let key = cursor.name(At::Key(index))?;
+        let slot = cursor.slot(key)?;
+        if metadata.insert(key.to_owned(), slot).is_some() {
+            return Err(format!("metadata key '{key}' is there twice"));
+        }
+    }
+    Ok(metadata)
+}
+
+fn alignment_of(metadata: &HashMap<String, Slot>, bytes: &[u8]) -> Result<u32, String> {
+    match metadata.get(ALIGNMENT) {
+        None => Ok(DEFAULT_ALIGNMENT),
+        Some(Slot::Scalar(ty @ ValueType::U32, range)) => {
+            match decode(*ty, &bytes[range.clone()]) {
+                Some(Value::U32(alignment)) if alignment.is_power_of_two() => Ok(alignment),
+                _ => Err(format!("metadata key '{ALIGNMENT}' is no power of two")),
+            }
+        }
+        Some(_) => Err(format!("metadata key '{ALIGNMENT}' is not of type u32")),
+    }
+}
+
+/// The tensors, and the index of each by its name. Their ranges count from the data section, which
+/// starts after the table.
+fn read_tensors(
+    cursor: &mut Cursor<'_>,
+    n_tensors: u64,
+    alignment: u32,
+) -> Result<(Vec<TensorInfo>, HashMap<String, usize>), String> {
+    let mut tensors: Vec<TensorInfo> = Vec::new();
+    let mut by_name = HashMap::new();
+    let mut expected_offset = 0;
+    for index in 0..n_tensors {
+        let (info, padded_bytes) = read_tensor_info(cursor, index, expected_offset, alignment)?;
+        expected_offset = padded_bytes;
+        if by_name.insert(info.name.clone(), tensors.len()).is_some() {
+            return Err(format!("tensor '{}' is there twice", info.name));
+        }
+        tensors.push(info);
+    }
+    Ok((tensors, by_name))
+}
+
+fn read_shape(cursor: &mut Cursor<'_>, name: &str) -> Result<[usize; MAX_DIMS], String> {
+    let at = At::Tensor(name);
+    let n_dims = cursor.u32(at)? as usize;
+    if n_dims > MAX_DIMS {
+        return Err(format!(
+            "tensor '{name}': {n_dims} dimensions, at most {MAX_DIMS} are possible"
+        ));
+    }
+    let mut shape = [1_usize; MAX_DIMS];
+    for extent in &mut shape[..n_dims] {
+        *extent = match cursor.u64(at)?.try_into() {
+            Ok(extent) => extent,
+            Err(_) => return Err(format!("tensor '{name}': a dimension is too large")),
+        };
+    }
+    Ok(shape)
+}
+
+/// Bytes of a tensor's data, unless that overflows.
+fn data_bytes(ty: TensorType, shape: &[usize; MAX_DIMS]) -> Option<usize> {
+    // ggml counts elements in an i64, and pads sizes; both have to fit. A dimension of 0 is fine
+    // with ggml, and may hide one that is too large.
+    shape.iter().try_fold(1_i64, |n, &extent| {
+        n.checked_mul(extent.max(1).try_into().ok()?)
+    })?;
+    let rows = shape[1..].iter().product();
+    ty.row_bytes(shape[0])?.checked_mul(rows)
+}
+
 /// One entry of the tensor table, with its range relative to the data section, and the offset that
 /// the next entry must have: ggml takes only files without gaps.
 fn read_tensor_info(
@@ -217,19 +261,7 @@ fn read_tensor_info(
             format!("the name is longer than {MAX_NAME_BYTES} bytes").into(),
         ));
     }
-    let n_dims = cursor.u32(at)? as usize;
-    if n_dims > MAX_DIMS {
-        return Err(malformed(
-            format!("{n_dims} dimensions, at most {MAX_DIMS} are possible").into(),
-        ));
-    }
-    let mut shape = [1_usize; MAX_DIMS];
-    for extent in &mut shape[..n_dims] {
-        *extent = match cursor.u64(at)?.try_into() {
-            Ok(extent) => extent,
-            Err(_) => return Err(malformed("a dimension is too large".into())),
-        };
-    }
+    let shape = read_shape(cursor, name)?;
     let type_id = cursor.u32(at)?;
     let ty = TensorType::from_id(type_id).ok_or_else(|| {
         malformed(format!("the type id {type_id} is unknown or was withdrawn").into())
@@ -244,15 +276,6 @@ fn read_tensor_info(
             .into(),
         ));
     }
-    // ggml counts elements in an i64, and pads sizes; both have to fit. A dimension of 0 is fine
-    // with ggml, and may hide one that is too large.
-    let elements = shape.iter().try_fold(1_i64, |n, &extent| {
-        n.checked_mul(extent.max(1).try_into().ok()?)
-    });
-    let size = elements.and_then(|_| {
-        let rows = shape[1..].iter().product();
-        ty.row_bytes(shape[0])?.checked_mul(rows)
-    });
     let offset = cursor.u64(at)?;
     if usize::try_from(offset) != Ok(expected_offset) {
         return Err(malformed(
@@ -262,7 +285,7 @@ fn read_tensor_info(
             .into(),
         ));
     }
-    let end = size.and_then(|size| expected_offset.checked_add(size));
+    let end = data_bytes(ty, &shape).and_then(|size| expected_offset.checked_add(size));
     let padded_end = end.and_then(|end| end.checked_next_multiple_of(alignment as usize));
     let (Some(end), Some(padded_end)) = (end, padded_end) else {
         return Err(malformed(

@@ -9,7 +9,7 @@ use super::params::{DenoiserParams, Fit, ModelParams};
 use super::sequence::allocate_cache;
 use super::tensors::{Located, TensorTable};
 use super::weights::{Source, Weights, is_expert, transposed_type};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ggml::buffer::Allocation;
 use crate::ggml::device::Device;
 
@@ -132,7 +132,7 @@ fn units(
                 _ => units[layer].fixed += bytes,
             }
         }
-        Ok::<_, crate::Error>(())
+        Ok::<_, Error>(())
     })?;
     if !placement.kv_on_host() {
         let cache = allocate_cache(model, session, Allocation::Measured)?;
