@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use llama_diffusion::gguf::TensorType;
 use llama_diffusion::gguf::writer::{Encoded, GgufWriter};
-use llama_diffusion::gguf::{Gguf, Tensor, Value};
+use llama_diffusion::gguf::{FileTensor, Gguf, Value};
 use llama_diffusion::llama;
 use llama_diffusion::model::file::ModelFile;
 use llama_diffusion::quantize::{FileType, ImportanceMatrix, Plan, QuantizeParams, TypeOverride};
@@ -297,7 +297,7 @@ fn importances(model: &Path) -> HashMap<String, Importances> {
         let name = &tensor.info.name;
         name.starts_with("blk.") && tensor.info.shape[1] > 1 && !name.contains("gate_inp")
     });
-    let entry = |tensor: Tensor<'_>| {
+    let entry = |tensor: FileTensor<'_>| {
         let [columns, _, experts, _] = tensor.info.shape;
         let counts: Vec<f32> = (0..experts)
             .map(|expert| match expert {

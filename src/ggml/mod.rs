@@ -1,7 +1,9 @@
 //! The safe layer over ggml: all `unsafe` that concerns ggml lives below this module.
 //!
-//! * `tensor` holds arenas of tensor descriptions, `ops` the operations that extend a graph.
-//! * `backend` lists devices and owns backends and buffers, `compute` runs graphs on them.
+//! * `plugins` finds backends, `device` lists processors and their kinds of memory, `buffer` is memory.
+//! * `arena`, `context` and `tensor` describe tensors; `transfer` copies to and from them.
+//! * `ops` are the operations that extend a graph.
+//! * `backend` is a stream of work on a device, `compute` runs graphs on several.
 //! * `gpus` knows software devices, and which GPUs a model uses.
 //! * `guard` makes errors of the exceptions of C++ backends.
 //! * `cuda` is our CUDA kernel, beside ggml's CUDA backend.

@@ -1,6 +1,5 @@
 //! What a GGUF file lists before its data: where each value of the metadata lies, and the tensors.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -255,42 +254,36 @@ fn read_tensor_info(
 ) -> Result<(TensorInfo, usize), String> {
     let name = cursor.name(At::TensorName(index))?;
     let at = At::Tensor(name);
-    let malformed = |problem: Cow<'_, str>| format!("tensor '{name}': {problem}");
+    let malformed = |problem: String| format!("tensor '{name}': {problem}");
     if name.len() > MAX_NAME_BYTES {
-        return Err(malformed(
-            format!("the name is longer than {MAX_NAME_BYTES} bytes").into(),
-        ));
+        return Err(malformed(format!(
+            "the name is longer than {MAX_NAME_BYTES} bytes"
+        )));
     }
     let shape = read_shape(cursor, name)?;
     let type_id = cursor.u32(at)?;
-    let ty = TensorType::from_id(type_id).ok_or_else(|| {
-        malformed(format!("the type id {type_id} is unknown or was withdrawn").into())
-    })?;
+    let ty = TensorType::from_id(type_id)
+        .ok_or_else(|| malformed(format!("the type id {type_id} is unknown or was withdrawn")))?;
     if !shape[0].is_multiple_of(ty.block_len()) {
-        return Err(malformed(
-            format!(
-                "rows of {} elements are no whole number of {ty} blocks of {}",
-                shape[0],
-                ty.block_len()
-            )
-            .into(),
-        ));
+        return Err(malformed(format!(
+            "rows of {} elements are no whole number of {ty} blocks of {}",
+            shape[0],
+            ty.block_len()
+        )));
     }
     let offset = cursor.u64(at)?;
     if usize::try_from(offset) != Ok(expected_offset) {
-        return Err(malformed(
-            format!(
-                "its data is at offset {offset} of the data section, expected {expected_offset}"
-            )
-            .into(),
-        ));
+        return Err(malformed(format!(
+            "its data is at offset {offset} of the data section, expected {expected_offset}"
+        )));
     }
     let end = data_bytes(ty, &shape).and_then(|size| expected_offset.checked_add(size));
     let padded_end = end.and_then(|end| end.checked_next_multiple_of(alignment as usize));
     let (Some(end), Some(padded_end)) = (end, padded_end) else {
-        return Err(malformed(
-            format!("a shape of {} is too large", show_shape(&shape)).into(),
-        ));
+        return Err(malformed(format!(
+            "a shape of {} is too large",
+            show_shape(&shape)
+        )));
     };
     let info = TensorInfo {
         name: name.to_owned(),

@@ -21,6 +21,6 @@ pub use contents::TensorInfo;
 pub(crate) use contents::show_shape;
 pub use mmap::Mapping;
 pub use overrides::{MetadataOverride, MetadataValue};
-pub use reader::{Gguf, Tensor, TensorData};
+pub use reader::{FileTensor, Gguf, TensorData};
 pub use tensor_type::TensorType;
 pub use value::{Array, FromValue, Value, ValueType};

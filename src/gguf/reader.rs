@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 
 /// A tensor of the file with its data.
 #[derive(Clone, Copy, Debug)]
-pub struct Tensor<'a> {
+pub struct FileTensor<'a> {
     /// Name, type and shape.
     pub info: &'a TensorInfo,
     /// The elements, as the file has them; empty if they are [generated](Gguf::generated).
@@ -173,7 +173,7 @@ impl Gguf {
     }
 
     /// The tensors, in the order of their data.
-    pub fn tensors(&self) -> impl ExactSizeIterator<Item = Tensor<'_>> {
+    pub fn tensors(&self) -> impl ExactSizeIterator<Item = FileTensor<'_>> {
         self.contents
             .tensors
             .iter()
@@ -181,13 +181,13 @@ impl Gguf {
     }
 
     /// The tensor of that name.
-    pub fn tensor(&self, name: &str) -> Option<Tensor<'_>> {
+    pub fn tensor(&self, name: &str) -> Option<FileTensor<'_>> {
         let index = *self.contents.by_name.get(name)?;
         Some(self.with_data(self.contents.tensors.get(index)?))
     }
 
-    fn with_data<'a>(&'a self, info: &'a TensorInfo) -> Tensor<'a> {
-        Tensor {
+    fn with_data<'a>(&'a self, info: &'a TensorInfo) -> FileTensor<'a> {
+        FileTensor {
             info,
             data: self.bytes().get(info.range.clone()).unwrap_or_default(),
         }

@@ -110,16 +110,16 @@ pub(crate) struct BidirectionalModel {
 }
 
 /// What the progress callback needs.
-struct Progress<'a> {
+struct LoadProgress<'a> {
     report: &'a mut dyn FnMut(f32) -> ControlFlow<()>,
     stopped: bool,
 }
 
 /// # Safety
-/// Called by libllama with the pointer to a [`Progress`] that outlives the loading.
+/// Called by libllama with the pointer to a [`LoadProgress`] that outlives the loading.
 unsafe extern "C" fn report_progress(share: f32, data: *mut c_void) -> bool {
     // SAFETY: by the contract of the callback; nothing else uses it meanwhile.
-    let progress = unsafe { &mut *data.cast::<Progress<'_>>() };
+    let progress = unsafe { &mut *data.cast::<LoadProgress<'_>>() };
     progress.stopped |= (progress.report)(share).is_break();
     !progress.stopped
 }
@@ -143,7 +143,7 @@ impl BidirectionalModel {
             servers.check().err().unwrap_or(Error::Ggml(problem))
         };
         let mut lists = Lists::of(params);
-        let mut progress = Progress {
+        let mut progress = LoadProgress {
             report,
             stopped: false,
         };

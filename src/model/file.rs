@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::ggml::convert::is_finite;
 use crate::gguf::keys::{SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS};
-use crate::gguf::{Gguf, MetadataOverride, Tensor, Value};
+use crate::gguf::{FileTensor, Gguf, MetadataOverride, Value};
 
 /// A model's file or files: metadata from the first part, tensors from all of them.
 #[derive(Debug)]
@@ -139,13 +139,13 @@ impl ModelFile {
     }
 
     /// The tensor of that name and the index of the part that holds it.
-    pub fn tensor(&self, name: &str) -> Option<(usize, Tensor<'_>)> {
+    pub fn tensor(&self, name: &str) -> Option<(usize, FileTensor<'_>)> {
         let part = *self.part_of.get(name)?;
         Some((part, self.parts.get(part)?.tensor(name)?))
     }
 
     /// All tensors with the index of their part, in the order of their data.
-    pub fn tensors(&self) -> impl Iterator<Item = (usize, Tensor<'_>)> {
+    pub fn tensors(&self) -> impl Iterator<Item = (usize, FileTensor<'_>)> {
         let parts = self.parts.iter().enumerate();
         parts.flat_map(|(part, gguf)| gguf.tensors().map(move |tensor| (part, tensor)))
     }

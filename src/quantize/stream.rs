@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::ggml::convert::{from_f32, is_finite, to_f32};
-use crate::gguf::Tensor;
+use crate::gguf::FileTensor;
 use crate::gguf::TensorType;
 use crate::parallel;
 
@@ -40,7 +40,7 @@ impl From<Error> for Failure {
 pub(super) struct Conversion<'a> {
     /// Of the old file, for messages.
     pub(super) path: &'a Path,
-    pub(super) tensor: Tensor<'a>,
+    pub(super) tensor: FileTensor<'a>,
     pub(super) ty: TensorType,
     /// Importances of the columns, matrix by matrix.
     pub(super) importance: Option<&'a [f32]>,
@@ -56,7 +56,7 @@ impl Conversion<'_> {
         out: &mut dyn Write,
         done: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<(), Failure> {
-        let Tensor { info, data } = self.tensor;
+        let FileTensor { info, data } = self.tensor;
         let rows: usize = info.shape[1..].iter().product();
         let [from, to] = self.row_bytes()?;
         if data.is_empty() {
@@ -87,7 +87,7 @@ impl Conversion<'_> {
 
     /// Bytes of a row, old and new.
     fn row_bytes(&self) -> Result<[usize; 2]> {
-        let Tensor { info, .. } = self.tensor;
+        let FileTensor { info, .. } = self.tensor;
         let bytes = [info.ty, self.ty].map(|ty| ty.row_bytes(info.shape[0]));
         match bytes {
             [Some(from), Some(to)] => Ok([from, to]),
@@ -112,7 +112,7 @@ impl Conversion<'_> {
 
     /// Fills `out` with rows from `first` on.
     fn convert_rows(&self, first: usize, out: &mut [u8]) -> Result<()> {
-        let Tensor { info, data } = self.tensor;
+        let FileTensor { info, data } = self.tensor;
         let [columns, rows_of_matrix, ..] = info.shape;
         let [from, to] = self.row_bytes()?;
         let mut numbers = Vec::new();

@@ -100,7 +100,7 @@ fn context(case: &Case) -> usize {
 fn write_f16(from: &Path, to: &Path) {
     let gguf = Gguf::open(from).unwrap();
     let is_matrix =
-        |t: &gguf::Tensor<'_>| t.info.shape[1] > 1 && !t.info.name.contains("ffn_gate_inp");
+        |t: &gguf::FileTensor<'_>| t.info.shape[1] > 1 && !t.info.name.contains("ffn_gate_inp");
     let mut writer = GgufWriter::new();
     for (key, value) in gguf.metadata() {
         writer.set(key, value);

@@ -13,7 +13,7 @@ use crate::sys;
 
 /// `llama_diffusion_cuda_draw`: backend; logits, uniforms, scalars and draws on its device;
 /// vocabulary and positions. Returns a `cudaError_t`.
-type Draw = unsafe extern "C" fn(
+type DrawFunction = unsafe extern "C" fn(
     sys::ggml_backend_t,
     *const f32,
     *const f32,
@@ -25,7 +25,7 @@ type Draw = unsafe extern "C" fn(
 
 /// The kernel, where the CUDA backend has it.
 #[derive(Clone, Copy)]
-pub(crate) struct CudaDraw(Draw);
+pub(crate) struct CudaDraw(DrawFunction);
 
 impl CudaDraw {
     /// The kernel for this device; `None` if it is not CUDA's, or its backend was built without.
@@ -95,7 +95,7 @@ impl CudaDraw {
 
 /// Linked with the backend.
 #[cfg(all(feature = "cuda", not(feature = "dynamic-backends")))]
-fn find(_: Device) -> Option<Draw> {
+fn find(_: Device) -> Option<DrawFunction> {
     unsafe extern "C" {
         fn llama_diffusion_cuda_draw(
             backend: sys::ggml_backend_t,
@@ -112,7 +112,7 @@ fn find(_: Device) -> Option<Draw> {
 
 /// In the plug-in that registered the device: a symbol of the library that holds a function of it.
 #[cfg(all(unix, feature = "dynamic-backends"))]
-fn find(device: Device) -> Option<Draw> {
+fn find(device: Device) -> Option<DrawFunction> {
     let inside = device.procedure(c"ggml_backend_get_features")?;
     // SAFETY: `dladdr` fills a plain struct. The library is loaded, `RTLD_NOLOAD` only finds it; it
     // stays loaded as long as its devices are registered. The symbol has this type (draw.cu).
@@ -127,7 +127,7 @@ fn find(device: Device) -> Option<Draw> {
         }
         let symbol = libc::dlsym(library, c"llama_diffusion_cuda_draw".as_ptr());
         libc::dlclose(library);
-        (!symbol.is_null()).then(|| std::mem::transmute::<*mut libc::c_void, Draw>(symbol))
+        (!symbol.is_null()).then(|| std::mem::transmute::<*mut libc::c_void, DrawFunction>(symbol))
     }
 }
 
@@ -136,7 +136,7 @@ fn find(device: Device) -> Option<Draw> {
     all(feature = "cuda", not(feature = "dynamic-backends")),
     all(unix, feature = "dynamic-backends")
 )))]
-fn find(_: Device) -> Option<Draw> {
+fn find(_: Device) -> Option<DrawFunction> {
     None
 }
 
