@@ -434,18 +434,27 @@ fn a_model_from_the_cache_of_hugging_face() {
     fs::create_dir_all(&snapshot).unwrap();
     let model = llama_diffusion_demo_model::PATH;
     fs::copy(model, snapshot.join("demo-q8_0.gguf")).unwrap();
-    let run = |repo: &str| {
+    // The user's own variables would go before those of the test.
+    let cached = |variable: &str, dir: &Path, repo: &str| {
         let mut command = tool(&["-hf", repo, "-p", QUESTION]);
-        let command = command
-            .env("HF_HOME", home.path())
-            .env_remove("HF_HUB_CACHE");
-        command.output().unwrap()
+        for name in ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME"] {
+            command.env_remove(name);
+        }
+        command.env(variable, dir).output().unwrap()
     };
+    let run = |repo: &str| cached("HF_HOME", home.path(), repo);
     let found = run("me/demo:Q8_0");
     assert_eq!(stdout(&found), ANSWER);
     let opened = format!("model: {}\n", snapshot.join("demo-q8_0.gguf").display());
     assert!(stderr(&found).contains(&opened), "{}", stderr(&found));
-    let missing = run("me/demo");
+    let found = cached("LLAMA_CACHE", &home.path().join("hub"), "me/demo:Q8_0");
+    assert_eq!(stdout(&found), ANSWER);
+    fs::create_dir(home.path().join("huggingface")).unwrap();
+    let moved = home.path().join("huggingface/hub");
+    fs::rename(home.path().join("hub"), moved).unwrap();
+    let found = cached("XDG_CACHE_HOME", home.path(), "me/demo:Q8_0");
+    assert_eq!(stdout(&found), ANSWER);
+    let missing = cached("XDG_CACHE_HOME", home.path(), "me/demo");
     assert_eq!(missing.status.code(), Some(1));
     assert!(stderr(&missing).contains("hf download me/demo --include '*Q4_K_M*.gguf'"));
 }

@@ -16,21 +16,30 @@ const DEFAULT_QUANT: &str = "Q4_K_M";
 /// # Errors
 /// The name is not one of a repository, the file is not there, or several files fit.
 pub fn find(repo: &str, file: Option<&str>) -> Result<PathBuf> {
-    let cache = cache_dir(|name| {
-        env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    });
-    find_in(&cache, repo, file)
+    let variable = |name: &str| env::var_os(name).map(PathBuf::from);
+    find_in(&cache_dir(variable, env::home_dir()), repo, file)
 }
 
-/// As huggingface_hub looks for it.
-fn cache_dir(variable: impl Fn(&str) -> Option<PathBuf>) -> PathBuf {
-    variable("HF_HUB_CACHE")
-        .or_else(|| Some(variable("HF_HOME")?.join("hub")))
-        .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("huggingface/hub")))
-        .or_else(|| Some(variable("HOME")?.join(".cache/huggingface/hub")))
-        .unwrap_or_else(|| PathBuf::from(".cache/huggingface/hub"))
+/// Variables that name the cache, or a directory that it is in, as llama.cpp looks at them.
+const CACHE_VARIABLES: [(&str, &str); 5] = [
+    ("LLAMA_CACHE", ""),
+    ("HF_HUB_CACHE", ""),
+    ("HUGGINGFACE_HUB_CACHE", ""),
+    ("HF_HOME", "hub"),
+    ("XDG_CACHE_HOME", "huggingface/hub"),
+];
+
+/// The cache of Hugging Face's files. An empty variable is as good as none.
+fn cache_dir(variable: impl Fn(&str) -> Option<PathBuf>, home: Option<PathBuf>) -> PathBuf {
+    let named = CACHE_VARIABLES.iter().find_map(|(name, below)| {
+        let dir = variable(name).filter(|dir| !dir.as_os_str().is_empty())?;
+        // Joining nothing would end the path in a slash.
+        Some(match below.is_empty() {
+            true => dir,
+            false => dir.join(below),
+        })
+    });
+    named.unwrap_or_else(|| home.unwrap_or_default().join(".cache/huggingface/hub"))
 }
 
 fn find_in(cache: &Path, repo: &str, file: Option<&str>) -> Result<PathBuf> {
@@ -172,18 +181,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cache_is_where_hugging_face_s_own_tools_have_it() {
-        let dir = |set: &[(&str, &str)]| {
-            cache_dir(|name| {
+    fn the_cache_is_where_llama_cpp_and_hugging_face_s_own_tools_have_it() {
+        let dir = |set: &[(&str, &str)], home: Option<&str>| {
+            let variable = |name: &str| {
                 let (_, value) = set.iter().find(|(n, _)| *n == name)?;
                 Some(PathBuf::from(value))
-            })
+            };
+            let found = cache_dir(variable, home.map(PathBuf::from));
+            found.into_os_string().into_string().unwrap()
         };
-        let home = ("HOME", "/home/u");
-        assert_eq!(dir(&[home]), Path::new("/home/u/.cache/huggingface/hub"));
-        assert_eq!(dir(&[home, ("HF_HOME", "/hf")]), Path::new("/hf/hub"));
-        let both = [home, ("HF_HOME", "/hf"), ("HF_HUB_CACHE", "/c")];
-        assert_eq!(dir(&both), Path::new("/c"));
+        let home = Some("/home/u");
+        // Each goes before those behind it.
+        let mut set = vec![
+            ("LLAMA_CACHE", "/llama"),
+            ("HF_HUB_CACHE", "/hub"),
+            ("HUGGINGFACE_HUB_CACHE", "/old"),
+            ("HF_HOME", "/hf"),
+            ("XDG_CACHE_HOME", "/xdg"),
+        ];
+        for expected in [
+            "/llama",
+            "/hub",
+            "/old",
+            "/hf/hub",
+            "/xdg/huggingface/hub",
+            "/home/u/.cache/huggingface/hub",
+        ] {
+            assert_eq!(dir(&set, home), expected, "{set:?}");
+            if let Some((_, value)) = set.first_mut() {
+                *value = "";
+                assert_ne!(dir(&set, home), expected, "{set:?}");
+                set.remove(0);
+            }
+        }
+        assert_eq!(dir(&[], None), ".cache/huggingface/hub");
     }
 
     #[test]
@@ -212,6 +243,11 @@ mod tests {
             missing.ends_with("hf download me/tiny --include '*F16*.gguf'"),
             "{missing}"
         );
+        // The second part alone is no model.
+        fs::remove_file(snapshot.join(names[2])).unwrap();
+        let missing = find("me/tiny:q8_0", None).unwrap_err().to_string();
+        assert!(missing.contains("no such file"), "{missing}");
+        assert!(!missing.contains("00002"), "{missing}");
         let missing = find("me/none", Some("a.gguf")).unwrap_err().to_string();
         assert!(
             missing.ends_with("hf download me/none 'a.gguf'"),

@@ -19,8 +19,8 @@ pub struct PlacementArgs {
     #[arg(short, long, value_name = "FILE", env = "LLAMA_ARG_MODEL")]
     pub model: Option<PathBuf>,
 
-    /// Model file in Hugging Face's cache (HF_HUB_CACHE, HF_HOME), Q4_K_M unless told [-hf]. If it
-    /// is not there, the command is named that fetches it
+    /// Model file in Hugging Face's cache (LLAMA_CACHE, HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME),
+    /// Q4_K_M unless told [-hf]. If it is not there, the command is named that fetches it
     #[arg(long, value_name = "USER/MODEL[:QUANT]", env = "LLAMA_ARG_HF_REPO")]
     hf_repo: Option<String>,
 
