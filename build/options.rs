@@ -1,5 +1,5 @@
 //! What build.rs decides: cmake's options from Cargo features, link directives from cmake's link line.
-//! Pure functions, so that tests/build_options.rs can check them for every target.
+//! Pure functions, so that tests/build/choices.rs can check them for every target.
 
 use std::path::Path;
 

@@ -10,17 +10,7 @@ use llama_diffusion::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::{
     CancelFlag, DiffusionParams, EndTokens, Model, ModelParams, Session, SessionParams,
 };
-
-fn peak_bytes() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|l| l.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace()
-        .nth(1)
-        .unwrap()
-        .parse::<usize>()
-        .unwrap()
-        * 1024
-}
+use llama_diffusion_testing::process::status;
 
 #[test]
 fn memory_is_weights_cache_and_three_times_the_logits() {
@@ -34,7 +24,7 @@ fn memory_is_weights_cache_and_three_times_the_logits() {
         write_synthetic(&path, &geometry, WeightTypes::Uniform(ty), 1).unwrap();
         // Writing the model took memory too: 5 resets the peak (proc(5)).
         std::fs::write("/proc/self/clear_refs", "5").unwrap();
-        let before = peak_bytes();
+        let before = status("VmHWM");
 
         let model = Model::load(&path, &ModelParams::default(), &mut |_| {
             ControlFlow::Continue(())
@@ -61,7 +51,7 @@ fn memory_is_weights_cache_and_three_times_the_logits() {
         let (cache, compute) = session.denoiser().memory();
         let logits = 3 * geometry.canvas_length * geometry.vocab_size * 4;
         let allowed = 1.15 * (weights + cache + logits + (150 << 20)) as f64;
-        let peak = peak_bytes();
+        let peak = status("VmHWM");
         let mib = |bytes: usize| bytes >> 20;
         println!(
             "{ty}: peak {} MiB (before loading {}), allowed {:.0}: weights {}, cache {}, compute {}",

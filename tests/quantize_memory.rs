@@ -7,13 +7,7 @@ use std::ops::ControlFlow;
 use llama_diffusion::gguf::TensorType;
 use llama_diffusion::quantize::{FileType, Plan, QuantizeParams};
 use llama_diffusion::synthetic::{Geometry, WeightTypes, write_synthetic};
-
-fn status(key: &str) -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with(key)).unwrap();
-    let kib = line.split_whitespace().nth(1).unwrap();
-    kib.parse::<usize>().unwrap() * 1024
-}
+use llama_diffusion_testing::process::status;
 
 /// A file of 147 MiB, of which an embedding of 64 MiB is the largest tensor.
 #[test]
@@ -37,11 +31,11 @@ fn memory_does_not_grow_with_the_model() {
         };
         // Writing the model took memory too: 5 resets the peak (proc(5)).
         std::fs::write("/proc/self/clear_refs", "5").unwrap();
-        let before = status("VmRSS:");
+        let before = status("VmRSS");
         let plan = Plan::new(&input, params).unwrap();
         plan.write(&output, &mut |_| ControlFlow::Continue(()))
             .unwrap();
-        let growth = status("VmHWM:").saturating_sub(before);
+        let growth = status("VmHWM").saturating_sub(before);
         println!(
             "{threads} threads: {} MiB more at the peak; the file {}, its largest tensor {}",
             growth >> 20,

@@ -1,4 +1,4 @@
-"""Writes a checkpoint into the repository: crates/demo-model/demo-q8_0.gguf, and the samples of tests/vocab.rs.
+"""Writes a checkpoint into the repository: crates/demo-model/demo-q8_0.gguf, and the samples of tests/engine/vocab.rs.
 
     python export.py CHECKPOINT
 """

@@ -3,6 +3,8 @@
 pub mod golden;
 pub mod model_file;
 pub mod placements;
+#[cfg(target_os = "linux")]
+pub mod process;
 pub mod replay;
 pub mod steps;
 pub mod thinker;

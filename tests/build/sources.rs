@@ -3,10 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use source::{Pin, Source};
-
-#[path = "../build/source.rs"]
-mod source;
+use crate::source::{Pin, Source};
 
 const PIN: Pin = Pin {
     package: "carrier",

@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use options::{Options, extra_cmake_args, is_plug_in, profile_directory};
-
-#[path = "../build/options.rs"]
-mod options;
+use crate::options::{Options, extra_cmake_args, is_plug_in, profile_directory};
 
 /// Options as Cargo's environment gives them for `features` on `target_os`.
 fn options(target_os: &str, features: &[&str]) -> Options {

@@ -77,25 +77,16 @@ fn norms_are_always_checked() {
     }
 }
 
-/// KiB of this process that the system keeps in memory.
-#[cfg(target_os = "linux")]
-fn locked() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmLck:"))
-        .unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
-}
-
 #[test]
 #[cfg(target_os = "linux")]
 fn locked_weights_are_locked_as_long_as_the_model_lives() {
+    // What the system keeps in memory.
+    let locked = || llama_diffusion_testing::process::status("VmLck");
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("model.gguf");
     // Far below the 8 MiB that Linux lets anybody lock.
     Editable::generated(&Geometry::tiny()).save(&path);
-    let size = std::fs::metadata(&path).unwrap().len() as usize / 1024;
+    let size = std::fs::metadata(&path).unwrap().len() as usize;
     for no_mmap in [false, true] {
         let before = locked();
         let params = ModelParams {
@@ -106,7 +97,7 @@ fn locked_weights_are_locked_as_long_as_the_model_lives() {
         let model = load(&path, &params).unwrap();
         assert!(
             locked() >= before + size * 8 / 10,
-            "{} of {size} KiB",
+            "{} of {size} bytes",
             locked() - before
         );
         drop(model);

@@ -6,10 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use tools::{Tool, find_program, missing};
-
-#[path = "../build/tools.rs"]
-mod tools;
+use crate::tools::{self, Tool, find_program, missing};
 
 #[test]
 fn a_missing_tool_is_named_in_one_sentence_with_the_command_that_installs_it() {

@@ -2,7 +2,7 @@
 //! with the recorded random draws, where every token of every step must be the same.
 //!
 //! `tests/golden/README.md` documents the format; `DIFFUSION_GOLDEN_DIR` names a folder with more
-//! cases. `device.rs` replays them on other devices.
+//! cases. `tests/device_golden.rs` replays them on other devices.
 
 use llama_diffusion::{FlashAttention, KvType};
 use llama_diffusion_testing::golden::Case;

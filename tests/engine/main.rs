@@ -1,0 +1,15 @@
+//! The engine from outside.
+
+mod bad_files;
+mod batch;
+mod chat_prompt;
+mod golden;
+mod loading;
+mod masked;
+mod promises;
+mod quality;
+mod quantize;
+mod rings;
+mod thinking;
+mod upstream;
+mod vocab;
