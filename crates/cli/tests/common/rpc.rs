@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -20,7 +20,7 @@ impl Server {
     }
 
     pub fn with(args: &[&str]) -> Self {
-        let mut process = Command::new(assert_cmd::cargo::cargo_bin!("llama-diffusion-cli"))
+        let mut process = super::process()
             .arg("rpc-server")
             .args(args)
             .stdin(Stdio::null())

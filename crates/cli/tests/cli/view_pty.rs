@@ -1,8 +1,6 @@
 //! The live view in a terminal: a pseudo-terminal whose other end is a terminal emulator's grid.
 #![cfg(all(unix, feature = "demo-model"))]
 
-mod common;
-
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::process::Command;
@@ -19,7 +17,7 @@ use alacritty_terminal::vte::ansi::{Color, NamedColor, Processor};
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
 use tempfile::TempDir;
 
-use common::recordings;
+use crate::common::recordings;
 
 /// What ends a frame.
 const FRAME_END: &[u8] = b"\x1b[?2026l";

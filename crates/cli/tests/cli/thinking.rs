@@ -3,21 +3,17 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use assert_cmd::Command;
 use llama_diffusion::TextModel;
 use llama_diffusion::chat::{ChatTemplate, Message, Role};
 use llama_diffusion_testing::thinker::{QUESTION, RENAMED, expected, thinker, with_marks};
 use regex::Regex;
 use tempfile::TempDir;
 
+use crate::common;
+
 /// The command-line tool with this model: what it writes, what it says, its status.
 fn tool(model: &Path, args: &[&str], input: &str) -> (String, String, Option<i32>) {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("llama-diffusion-cli"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(|name| name.starts_with("LLAMA_")) {
-            command.env_remove(name);
-        }
-    }
+    let mut command = common::tool();
     command.args(["-t", "1", "-s", "0", "-m"]).arg(model);
     let output = command.args(args).write_stdin(input).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();

@@ -4,10 +4,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use assert_cmd::Command;
 use regex::Regex;
 
-#[path = "../../../build/source.rs"]
+use crate::common;
+
+#[path = "../../../../build/source.rs"]
 #[allow(dead_code, reason = "the build uses the rest")]
 mod source;
 
@@ -82,12 +83,7 @@ fn flags(root: &Path) -> Vec<Flag> {
 /// Runs the tool with a flag or a variable; it ends before it needs a model. Files that a flag names are
 /// written into a directory of the run.
 fn run(line: &[&str], variable: Option<(&str, &str)>) -> Output {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("llama-diffusion-cli"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(|name| name.starts_with("LLAMA_")) {
-            command.env_remove(name);
-        }
-    }
+    let mut command = common::tool();
     let directory = tempfile::tempdir().unwrap();
     command.current_dir(directory.path());
     command.args(line).arg("--list-devices").envs(variable);

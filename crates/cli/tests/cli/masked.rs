@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::process::Output;
 
-use assert_cmd::Command;
 use llama_diffusion::synthetic::masked::{MaskedFamily, write_masked};
 use regex::Regex;
 use tempfile::TempDir;
+
+use crate::common;
 
 struct Models(TempDir);
 
@@ -23,12 +24,7 @@ impl Models {
 
     /// Runs the tool on a model. One thread: the tests themselves run side by side.
     fn run(&self, family: MaskedFamily, line: &str, input: &str) -> Output {
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("llama-diffusion-cli"));
-        for (name, _) in std::env::vars_os() {
-            if name.to_str().is_some_and(|name| name.starts_with("LLAMA_")) {
-                command.env_remove(name);
-            }
-        }
+        let mut command = common::tool();
         command.arg("-m").arg(self.path(family)).args(["-t", "1"]);
         command.args(line.split_whitespace());
         command.write_stdin(input).output().unwrap()
@@ -120,7 +116,7 @@ fn a_recording_is_shown_again() {
         file.display()
     );
     let (answer, _) = models.answer(MaskedFamily::Dream, &line);
-    let mut replay = Command::new(assert_cmd::cargo::cargo_bin!("llama-diffusion-cli"));
+    let mut replay = common::tool();
     let output = replay
         .args(["replay", "--delay", "0"])
         .arg(&file)

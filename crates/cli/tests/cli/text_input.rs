@@ -4,21 +4,18 @@
 use std::fs;
 use std::process::Output;
 
-use assert_cmd::Command;
 use tempfile::TempDir;
+
+use crate::common::{self, text};
 
 const MARK: &str = "\u{feff}";
 const QUESTION: &str = "What is the capital of Norway?";
 const ANSWER: &str = "The capital of Norway is Oslo.\n";
 
 fn cli(dir: &TempDir, line: &str, input: &[u8]) -> Output {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("llama-diffusion-cli"));
+    let mut command = common::tool();
     command.current_dir(dir).args(line.split_whitespace());
     command.write_stdin(input).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
 }
 
 /// The standard output of a run that must succeed.
@@ -61,7 +58,7 @@ fn byte_order_marks_are_dropped() {
         assert_eq!(plain, marked, "{line}");
     }
     // As `"$(cat FILE)"` has it.
-    let output = Command::new(assert_cmd::cargo::cargo_bin!("llama-diffusion-cli"))
+    let output = common::tool()
         .args(["-t", "1", "-s", "1", "-p", &format!("{MARK}{QUESTION}")])
         .output()
         .unwrap();

@@ -4,15 +4,16 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-use assert_cmd::Command;
 use llama_diffusion::quantize::{FileType, Plan, QuantizeParams};
 use llama_diffusion_testing::model_file::damaged_demo;
 use tempfile::TempDir;
 
+use crate::common;
+
 const DEMO: &str = llama_diffusion_demo_model::PATH;
 
 fn run(dir: &TempDir, args: &[&str]) -> Output {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("llama-diffusion-cli"));
+    let mut command = common::tool();
     command.current_dir(dir).arg("cross-entropy").args(args);
     command.output().unwrap()
 }
@@ -104,7 +105,7 @@ fn weights_that_are_not_finite_are_named() {
             "cross-entropy right.jsonl damaged.gguf -t 1",
             "-m damaged.gguf -p Hello! -t 1 -s 1",
         ] {
-            let mut command = Command::new(assert_cmd::cargo::cargo_bin!("llama-diffusion-cli"));
+            let mut command = common::tool();
             let command = command.current_dir(&dir).args(line.split(' '));
             let output = command.output().unwrap();
             let stderr = String::from_utf8(output.stderr).unwrap();

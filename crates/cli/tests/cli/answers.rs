@@ -5,18 +5,15 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-use assert_cmd::Command;
 use regex::Regex;
 use tempfile::TempDir;
 
+use crate::common::{self, text};
+
 /// Runs the tool. One thread: the tests themselves run side by side.
 fn cli(args: &[&str]) -> Output {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("llama-diffusion-cli"));
+    let mut command = common::tool();
     command.args(["-t", "1"]).args(args).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
 }
 
 /// The standard output of a run that must succeed.
@@ -327,7 +324,7 @@ fn drafts_stay_plain_where_there_is_no_terminal() {
 
 #[test]
 fn the_flags_of_make_run_visual_have_an_effect() {
-    let makefile = include_str!("../../../Makefile").replace("\\\n", " ");
+    let makefile = include_str!("../../../../Makefile").replace("\\\n", " ");
     let flags = makefile.split("visual_flags := $(if $(visual),").nth(1);
     let flags = flags.and_then(|rest| rest.split(')').next()).unwrap();
     let mut args: Vec<&str> = flags.split_whitespace().collect();
@@ -354,7 +351,7 @@ fn version_devices_and_help() {
 #[test]
 fn the_embedded_model_leaves_no_file_behind() {
     let dir = TempDir::new().unwrap();
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("llama-diffusion-cli"));
+    let mut command = common::tool();
     let run = command
         .args(["-t", "1", "-s", "1", "-p", QUESTION])
         .env("TMPDIR", dir.path());
@@ -372,7 +369,7 @@ fn an_interrupted_answer_ends_with_130_and_its_summary() {
     use std::process::{Command, Stdio};
 
     // A confidence that no canvas reaches keeps it busy for seconds.
-    let mut child = Command::new(assert_cmd::cargo::cargo_bin!("llama-diffusion-cli"))
+    let mut child = common::process()
         .args(["-t", "1", "-p", QUESTION, "-n", "-1", "--raw"])
         .args(["--diffusion-visual", "--diffusion-eb-confidence", "1e-30"])
         .stdout(Stdio::null())
@@ -471,7 +468,7 @@ fn nothing_is_written_over_what_is_read() {
 /// Runs the tool with a stream that cannot be written: a full device, or a pipe that nobody reads.
 #[cfg(target_os = "linux")]
 fn with_broken_streams(args: &[&str]) -> Vec<(Output, Output)> {
-    use std::process::{Command, Stdio};
+    use std::process::Stdio;
 
     let broken = || -> [Stdio; 2] {
         let full = fs::File::options().write(true).open("/dev/full").unwrap();
@@ -479,7 +476,7 @@ fn with_broken_streams(args: &[&str]) -> Vec<(Output, Output)> {
         [full.into(), closed.into()]
     };
     let tool = || {
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("llama-diffusion-cli"));
+        let mut command = common::process();
         command.args(args).stdin(Stdio::null());
         command
     };

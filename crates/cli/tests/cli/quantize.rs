@@ -4,14 +4,15 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-use assert_cmd::Command;
 use llama_diffusion::gguf::TensorType;
 use llama_diffusion::gguf::{Gguf, Value};
 use llama_diffusion::synthetic::{Geometry, WeightTypes, write_synthetic};
 use tempfile::TempDir;
 
+use crate::common;
+
 fn quantize(dir: &TempDir, args: &[&str]) -> Output {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("llama-diffusion-cli"));
+    let mut command = common::tool();
     command.current_dir(dir).arg("quantize").args(args);
     command.output().unwrap()
 }

@@ -1,30 +1,25 @@
 //! `rpc-server` and `--rpc` of the command-line tool, from outside.
 #![cfg(all(feature = "rpc", feature = "demo-model"))]
 
-mod common;
-
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use common::rpc::{Server, deserted};
+use crate::common::rpc::{Server, deserted};
+use crate::common::{self, text};
 
 const QUESTION: &str = "What is the capital of Norway?";
 const ANSWER: &str = "The capital of Norway is Oslo.\n";
 
 fn cli(args: &[&str]) -> Command {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("llama-diffusion-cli"));
+    let mut command = common::process();
     command.args(args).stdin(Stdio::null());
     command
 }
 
 fn run(args: &[&str]) -> Output {
     cli(args).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
 }
 
 fn assert_answers(output: &Output) {

@@ -1,11 +1,9 @@
 //! `replay`: recordings as pictures, and recordings that are damaged.
 
-mod common;
-
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use regex::Regex;
 use roxmltree::{Document, Node};
@@ -14,15 +12,12 @@ use tempfile::TempDir;
 use unicode_segmentation::UnicodeSegmentation as _;
 use unicode_width::UnicodeWidthStr as _;
 
-use common::recordings;
+use crate::common::recordings;
+use crate::common::{self, text};
 
 fn replay(args: &[&str]) -> Output {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("llama-diffusion-cli"));
+    let mut command = common::process();
     command.arg("replay").args(args).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
 }
 
 /// The words of the picture's animations.

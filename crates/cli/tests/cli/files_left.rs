@@ -11,8 +11,10 @@ use llama_diffusion::gguf::TensorType;
 use llama_diffusion::synthetic::{Geometry, WeightTypes, write_synthetic};
 use tempfile::TempDir;
 
+use crate::common;
+
 fn cli() -> Command {
-    Command::new(assert_cmd::cargo::cargo_bin!("llama-diffusion-cli"))
+    common::process()
 }
 
 /// Names of the files in a directory.

@@ -12,18 +12,15 @@ use tempfile::TempDir;
 
 use llama_diffusion_testing::model_file::Editable;
 
+use crate::common;
+
 const QUESTION: &str = "What is the capital of Norway?";
 const ANSWER: &str = "The capital of Norway is Oslo.\n";
 const SECOND: &str = "Make a list: cat, red, lake";
 
-/// The tool with one thread, as in `cli.rs`, and without what the user's environment sets.
+/// The tool with one thread.
 fn tool(args: &[&str]) -> Command {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("llama-diffusion-cli"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(|name| name.starts_with("LLAMA_")) {
-            command.env_remove(name);
-        }
-    }
+    let mut command = common::tool();
     command.args(["-t", "1", "-s", "1"]).args(args);
     command
 }
@@ -467,7 +464,7 @@ fn a_recording_is_shown_again_without_the_model() {
     let visual = ["-p", QUESTION, "--diffusion-visual", "--record", name];
     let live = tool(&visual).output().unwrap();
     let replay = |name: &str| {
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("llama-diffusion-cli"));
+        let mut command = common::tool();
         command
             .args(["replay", name, "--delay", "0"])
             .output()
@@ -529,7 +526,7 @@ fn an_interrupted_answer_does_not_end_the_chat() {
     use std::io::{BufRead as _, BufReader, Read as _, Write as _};
     use std::process::{Command, Stdio};
 
-    let mut child = Command::new(assert_cmd::cargo::cargo_bin!("llama-diffusion-cli"))
+    let mut child = common::process()
         .args([
             "-t", "1", "-s", "1", "-cnv", "-n", "-1", "-c", "2048", "-lv", "1",
         ])

@@ -1,0 +1,18 @@
+//! The tool from outside.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod answers;
+mod chat;
+mod chat_pty;
+mod cross_entropy;
+mod files_left;
+mod llama_cpp_flags;
+mod masked;
+mod quantize;
+mod replay;
+mod rpc;
+mod text_input;
+mod thinking;
+mod view_pty;
