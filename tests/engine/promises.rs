@@ -95,9 +95,9 @@ fn a_graph_serves_every_step_and_a_few_kilobytes_cross_the_border() {
     );
     assert_eq!(answer.generation.steps, 4);
     assert_eq!(counters.steps, 8);
-    // Per position: token and uniform go, the six planes of a draw come; temperature and soft cap.
-    // 8 KB at the public model's canvas of 256.
-    assert_eq!(counters.step_bytes, 8 * (8 * 4 * 16 + 8));
+    // Per position: token and uniform go, the eight planes of a draw come; temperature and soft cap.
+    // 10 KB at the public model's canvas of 256.
+    assert_eq!(counters.step_bytes, 8 * (10 * 4 * 16 + 8));
 }
 
 #[test]
