@@ -33,6 +33,7 @@ fn memory_is_weights_cache_and_three_times_the_logits() {
         let weights = model.file().tensor_bytes();
         let params = SessionParams {
             context: Some(8192),
+            threads: Some(2),
             ..SessionParams::default()
         };
         let mut session = Session::new(&Arc::new(model), EndTokens::default(), &params).unwrap();
@@ -50,7 +51,8 @@ fn memory_is_weights_cache_and_three_times_the_logits() {
             .unwrap();
         let (cache, compute) = session.denoiser().memory();
         let logits = 3 * geometry.canvas_length * geometry.vocab_size * 4;
-        let allowed = 1.15 * (weights + cache + logits + (150 << 20)) as f64;
+        // 285 MiB were measured for Q4_K, whose weights take 84: a second copy of them is noticed.
+        let allowed = (weights + cache + (120 << 20)) as f64 + 1.15 * logits as f64;
         let peak = status("VmHWM");
         let mib = |bytes: usize| bytes >> 20;
         println!(

@@ -162,8 +162,10 @@ fn a_batch_draws_what_each_sequence_draws_alone() {
                     let at = format!("sequence {sequence} of {sequences}, step {step}");
                     assert_eq!(own.0, shared.0, "{at}");
                     assert_eq!(own.1, shared.1, "{at}");
+                    // Equal with AVX2. Elsewhere more columns may be multiplied by another kernel, which
+                    // sums in another order.
                     for (a, b) in own.2.iter().zip(&shared.2) {
-                        assert!((a - b).abs() <= 1e-4 * a.abs().max(1.0), "{at}: {a} {b}");
+                        assert!((a - b).abs() <= 1e-5 * a.abs().max(1.0), "{at}: {a} {b}");
                     }
                 }
             }

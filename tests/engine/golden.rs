@@ -53,19 +53,16 @@ fn generations_replay_token_for_token() {
             if let Some(difference) = replay.difference {
                 panic!("{}", difference.text);
             }
-            let worst = replay.worst_entropy;
-            println!(
-                "{}: {}: {} steps, entropies within {worst:.1e}",
+            let (worst, mean) = (replay.worst_entropy, replay.worst_mean_entropy);
+            let what = format!(
+                "{}: {}: {} steps, entropies within {worst:.1e}, their means within {mean:.1e}",
                 case.name(),
                 run.name,
                 case.meta.steps
             );
-            assert!(
-                worst < 1e-3,
-                "{}: {}: entropy off by {worst:.1e}",
-                case.name(),
-                run.name
-            );
+            println!("{what}");
+            // 3.6e-5 and 2.2e-5 were measured.
+            assert!(worst < 1e-3 && mean < 5e-4, "{what}");
         }
     }
 }

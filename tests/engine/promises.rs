@@ -182,7 +182,9 @@ fn an_earlier_branch_is_taken_up_only_if_the_sliding_layers_still_hold_it() {
             &first_logits(&mut warm, &branch).0,
             &first_logits(&mut cold, &branch).0,
         );
-        assert!(error < 1e-4, "branch at {shared}: {error:.1e}");
+        // 1.9e-7 was measured.
+        println!("branch at {shared}: {error:.1e}");
+        assert!(error < 5e-6, "branch at {shared}: {error:.1e}");
     }
     // The rings of this geometry have room for some tokens more than the window.
     run(&mut warm, &prompt(3000), 1);
@@ -488,16 +490,18 @@ fn every_weight_type_runs() {
         )),
         1,
     );
+    // Measured: 16, but for Q5_K (14), Q4_K (15) and Q4_0 (9). Two less, as other processors round
+    // activations and sums otherwise.
     for (name, least) in [
         ("f16", 14),
         ("bf16", 14),
-        ("q8_0", 12),
-        ("q6_k", 8),
-        ("q5_k", 6),
-        ("q4_k", 4),
-        ("q5_0", 6),
-        ("q4_0", 5),
-        ("q4_k_m", 4),
+        ("q8_0", 14),
+        ("q6_k", 14),
+        ("q5_k", 12),
+        ("q4_k", 13),
+        ("q5_0", 14),
+        ("q4_0", 7),
+        ("q4_k_m", 14),
     ] {
         let path = DIR.path().join(format!("w-{name}.gguf"));
         write_synthetic(&path, &wide, name.parse().unwrap(), 7).unwrap();

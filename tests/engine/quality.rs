@@ -60,12 +60,14 @@ impl Score {
 const EASY: [&str; 5] = ["facts", "days", "lists", "json", "code"];
 const SEEDS: [u64; 2] = [1, 2];
 
-/// Least percentages: of the easy tasks, and of all.
-const LEAST_EASY: f64 = 95.0;
-const LEAST_ALL: f64 = 90.0;
-/// Most points between us and transformers.
-const MOST_APART: f64 = 2.0;
-const LEAST_TOKENS_PER_FORWARD: f64 = 6.0;
+/// Least percentages: of the easy tasks, and of all. 100 and 94.2 were measured; on processors that
+/// round otherwise a few of 400 answers may differ.
+const LEAST_EASY: f64 = 98.0;
+const LEAST_ALL: f64 = 92.5;
+/// Most points between us and transformers, which has 94.2 too.
+const MOST_APART: f64 = 1.5;
+/// 7.39 were measured.
+const LEAST_TOKENS_PER_FORWARD: f64 = 7.2;
 
 #[test]
 fn held_back_prompts_are_answered_as_well_as_by_the_reference() {
