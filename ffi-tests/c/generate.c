@@ -231,6 +231,7 @@ static void limits(diffusion_model *model) {
     diffusion_result result;
     token_list answer;
     stream seen;
+    int i;
 
     params.max_steps = 3;
     params.max_tokens = 5;
@@ -241,17 +242,20 @@ static void limits(diffusion_model *model) {
     answer = generate(context, &prompt, &params, &result);
     CHECK(answer.count == 32 && result.finish == DIFFUSION_FINISH_LENGTH);
 
-    /* A canvas that neither converged nor ended the answer. */
-    memset(&seen, 0, sizeof seen);
-    seen.model = model;
+    /* A canvas that converges without an end of the answer, and one that does neither. */
     params.on_step = on_step;
     params.on_canvas = on_canvas;
     params.user_data = &seen;
-    params.max_steps = 1;
-    answer = generate(context, &prompt, &params, &result);
-    CHECK(same(&answer, &seen.answer) && result.finish == DIFFUSION_FINISH_LENGTH);
-    CHECK(seen.steps == 1 && seen.progress == DIFFUSION_PROGRESS_OUT_OF_STEPS);
-    CHECK(seen.canvases == 1 && seen.ended == 0);
+    for (i = 0; i < 2; i++) {
+        params.max_steps = i == 0 ? default_params(model).max_steps : 1;
+        memset(&seen, 0, sizeof seen);
+        seen.model = model;
+        answer = generate(context, &prompt, &params, &result);
+        CHECK(same(&answer, &seen.answer) && result.finish == DIFFUSION_FINISH_LENGTH);
+        CHECK(seen.canvases == 1 && seen.ended == 0);
+        CHECK(seen.progress ==
+              (i == 0 ? DIFFUSION_PROGRESS_CONVERGED : DIFFUSION_PROGRESS_OUT_OF_STEPS));
+    }
     diffusion_context_free(context);
 }
 
