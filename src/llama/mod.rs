@@ -4,7 +4,7 @@
 //! * `batch` is what one pass decodes.
 //! * [`Vocab`] has the tokens, and [`check_tokenizer`] is the gate in front of it.
 //! * `bidirectional` runs models of masked diffusion.
-//! * [`CausalModel`] runs libllama's own language models, and [`quantize`] quantizes them, for
+//! * [`CausalModel`] runs libllama's own language models, and [`quantize()`] quantizes them, for
 //!   comparison.
 //! * `overrides` passes on metadata that the user replaces, `log` libllama's messages.
 

@@ -6,9 +6,9 @@ use super::metadata::set_metadata;
 use super::mix::{MixShape, TypeOverride};
 use super::params::{QuantizeParams, TENSOR_TYPE, check_params};
 use crate::error::{Error, Result};
-use crate::gguf::TensorType;
 use crate::gguf::keys::{DIFFUSION_GEMMA, GENERAL_ARCHITECTURE};
 use crate::gguf::writer::GgufWriter;
+use crate::gguf::{TensorInfo, TensorType};
 use crate::model::file::ModelFile;
 use crate::model::hparams::Hparams;
 use crate::model::keys::TOKEN_EMBD;
@@ -59,35 +59,24 @@ impl Plan {
         TensorTable::locate(&file, &hparams)?;
         let expected = TensorTable::expected(&hparams, |name| file.tensor(name).is_some());
         let expected = expected.into_vec();
-        for TypeOverride { pattern, .. } in &params.mix.overrides {
-            let matches = |t: &Expected| t.usage == TensorUse::Matrix && pattern.is_match(&t.name);
-            if !expected.iter().any(matches) {
-                return Err(Error::parameter(
-                    TENSOR_TYPE,
-                    format!("'{pattern}' matches none of the model's matrices"),
-                ));
-            }
-        }
+        check_overrides(&params.mix.overrides, &expected)?;
         let shape = MixShape {
             n_layers: hparams.layers.len(),
             n_experts: hparams.n_experts,
             weighted: params.importance.is_some(),
         };
         let types = params.mix.types(&expected, &shape);
-        let tensors: Vec<_> = file
-            .tensors()
-            .map(|(_, tensor)| {
-                let info = tensor.info;
-                // Tensors that nothing here knows stay as they are.
-                let at = expected.iter().position(|e| e.name == info.name);
-                PlannedTensor {
-                    name: info.name.clone(),
-                    shape: info.shape,
-                    from: info.ty,
-                    to: at.and_then(|at| types[at]).unwrap_or(info.ty),
-                }
-            })
-            .collect();
+        let planned = |info: &TensorInfo| {
+            // Tensors that nothing here knows stay as they are.
+            let at = expected.iter().position(|e| e.name == info.name);
+            PlannedTensor {
+                name: info.name.clone(),
+                shape: info.shape,
+                from: info.ty,
+                to: at.and_then(|at| types[at]).unwrap_or(info.ty),
+            }
+        };
+        let tensors: Vec<_> = file.tensors().map(|(_, t)| planned(t.info)).collect();
         let embedding = tensors.iter().find(|tensor| tensor.name == TOKEN_EMBD);
         let embedding = embedding.map(|tensor| tensor.to);
         let mut writer = GgufWriter::new();
@@ -178,6 +167,20 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// Every override must match a matrix.
+fn check_overrides(overrides: &[TypeOverride], expected: &[Expected]) -> Result<()> {
+    for TypeOverride { pattern, .. } in overrides {
+        let matches = |t: &Expected| t.usage == TensorUse::Matrix && pattern.is_match(&t.name);
+        if !expected.iter().any(matches) {
+            return Err(Error::parameter(
+                TENSOR_TYPE,
+                format!("'{pattern}' matches none of the model's matrices"),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Says more than the loader would: the other architectures have a quantizer.

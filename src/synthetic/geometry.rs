@@ -38,7 +38,7 @@ pub struct Geometry {
     pub n_experts_used: usize,
     /// Width of an expert.
     pub d_expert: usize,
-    /// Tokens of the vocabulary, at least those of [`min_vocab_size`].
+    /// Tokens of the vocabulary, at least those of [`min_vocab_size`](super::min_vocab_size).
     pub vocab_size: usize,
     /// Tokens of a canvas.
     pub canvas_length: usize,

@@ -46,7 +46,7 @@ impl MaskedModel {
     ///
     /// # Errors
     /// The file cannot be read, is no such model, has no mask token, or does not fit the devices;
-    /// [`Error::Cancelled`] if `progress` stopped.
+    /// [`Error::Cancelled`](crate::Error::Cancelled) if `progress` stopped.
     pub fn load(
         path: &Path,
         params: &ModelParams,

@@ -18,19 +18,12 @@ fn experts_of(layer: Option<usize>) -> String {
     layer.map_or(experts.into(), |l| format!(r"blk\.{l}\.{experts}"))
 }
 
-/// What libllama receives.
-///
-/// # Errors
-/// A device or memory that does not exist, or shares that cannot be used.
-pub(super) fn load_params(
-    file: &ModelFile,
-    layers: usize,
-    params: &ModelParams,
-) -> Result<LoadParams> {
-    let cpu = Device::cpu()?;
-    let gpus = Device::gpus(params.devices.as_deref())?;
-    let pattern =
-        |text: &str| CString::new(text).map_err(|_| Error::parameter(OVERRIDE, "has a zero byte"));
+fn pattern(text: &str) -> Result<CString> {
+    CString::new(text).map_err(|_| Error::parameter(OVERRIDE, "has a zero byte"))
+}
+
+/// Tensors that lie where the user wants them.
+fn overrides(params: &ModelParams, cpu: Device) -> Result<Vec<(CString, Device)>> {
     let mut overrides = Vec::new();
     for chosen in &params.overrides {
         let all = Device::all();
@@ -48,6 +41,20 @@ pub(super) fn load_params(
     for layer in host_experts {
         overrides.push((pattern(&experts_of(layer))?, cpu));
     }
+    Ok(overrides)
+}
+
+/// What libllama receives.
+///
+/// # Errors
+/// A device or memory that does not exist, or shares that cannot be used.
+pub(super) fn load_params(
+    file: &ModelFile,
+    layers: usize,
+    params: &ModelParams,
+) -> Result<LoadParams> {
+    let cpu = Device::cpu()?;
+    let gpus = Device::gpus(params.devices.as_deref())?;
     let mut places = LoadParams {
         gpu_layers: match params.gpu_layers {
             _ if gpus.is_empty() => 0,
@@ -56,7 +63,7 @@ pub(super) fn load_params(
         },
         devices: gpus.clone(),
         split: params.split.clone(),
-        overrides,
+        overrides: overrides(params, cpu)?,
         no_mmap: params.no_mmap,
         lock: params.lock,
         check_tensors: params.check_tensors,

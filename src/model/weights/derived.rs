@@ -3,15 +3,15 @@
 use half::{bf16, f16};
 
 use super::super::file::ModelFile;
-use super::super::hparams::{Hparams, LayerKind};
-use super::super::keys;
+use super::super::hparams::{Hparams, LayerHparams, LayerKind};
 use super::super::memory::{Purpose, Usage};
 use super::super::placement::Placement;
-use super::super::tensors::Located;
+use super::super::tensors::{Located, TensorTable};
 use crate::error::Result;
 use crate::ggml::buffer::Allocation;
 use crate::ggml::context::Context;
 use crate::ggml::convert::to_f32;
+use crate::ggml::device::BufferType;
 use crate::ggml::tensor::Tensor;
 use crate::gguf::TensorType;
 use crate::parallel;
@@ -39,55 +39,65 @@ impl Derived {
         file: &ModelFile,
         hparams: &Hparams,
         placement: &Placement,
-        embd: &Located,
+        located: &TensorTable<Located>,
         allocation: Allocation,
         usage: &mut Usage,
     ) -> Result<Self> {
+        let mut place = |context: &Context, memory: BufferType, what: &str| -> Result<()> {
+            let buffer = context.place(allocation, memory, what, ADVICE)?;
+            buffer.mark_weights();
+            usage.add(memory, Purpose::Dense, buffer.size());
+            Ok(())
+        };
+        let embd = &located.token_embd;
         let context = Context::new(1)?;
         let ty = transposed_type(embd.info.ty, placement);
         let shape = [hparams.vocab_size, hparams.d];
         let embd_transposed = context.tensor(ty, &shape, "embd_transposed")?;
         let memory = placement.output().buffer_type();
-        let buffer = context.place(allocation, memory, "the transposed embeddings", ADVICE)?;
-        buffer.mark_weights();
-        usage.add(memory, Purpose::Dense, buffer.size());
+        place(&context, memory, "the transposed embeddings")?;
         if allocation == Allocation::Real {
             transpose(file, embd, &embd_transposed)?;
         }
 
-        let name = keys::weight(keys::ROPE_FREQS);
-        let rope_freqs = file
-            .tensor(&name)
-            .map(|_| values(file, &name))
-            .transpose()?;
+        let freqs = located.rope_freqs.as_ref();
+        let freqs = freqs.map(|freqs| values(file, freqs)).transpose()?;
         let mut layers = Vec::new();
-        for (l, layer) in hparams.layers.iter().enumerate() {
+        for (l, (layer, tensors)) in hparams.layers.iter().zip(&located.layers).enumerate() {
             let context = Context::new(2)?;
-            let divisors =
-                context.tensor(TensorType::F32, &[layer.rope_dims / 2], "rope_divisors")?;
-            let scale = context.tensor(TensorType::F32, &[hparams.d], "router_scale")?;
+            let derived = DerivedLayer::describe(&context, layer, hparams.d)?;
             let memory = placement.device_of(Some(l), false).buffer_type();
-            let buffer = context.place(allocation, memory, "the weights", ADVICE)?;
-            buffer.mark_weights();
-            usage.add(memory, Purpose::Dense, buffer.size());
+            place(&context, memory, "the weights")?;
             if allocation == Allocation::Real {
-                let (base, dims) = (layer.rope_base, layer.rope_dims);
-                let freqs = rope_freqs.as_deref();
-                divisors.write(0, &rope_divisors_of(base, dims, layer.kind, freqs))?;
-                let mut values = values(file, &(keys::of_layer(l) + &keys::scale(keys::ROUTER)))?;
-                let root = (hparams.d as f32).sqrt();
-                values.iter_mut().for_each(|s| *s /= root);
-                scale.write(0, &values)?;
+                let scale = values(file, &tensors.router_scale)?;
+                derived.fill(layer, freqs.as_deref(), scale)?;
             }
-            layers.push(DerivedLayer {
-                rope_divisors: divisors,
-                router_scale: scale,
-            });
+            layers.push(derived);
         }
         Ok(Self {
             embd_transposed,
             layers,
         })
+    }
+}
+
+impl DerivedLayer {
+    fn describe(context: &Context, layer: &LayerHparams, d: usize) -> Result<Self> {
+        let pairs = [layer.rope_dims / 2];
+        Ok(Self {
+            rope_divisors: context.tensor(TensorType::F32, &pairs, "rope_divisors")?,
+            router_scale: context.tensor(TensorType::F32, &[d], "router_scale")?,
+        })
+    }
+
+    /// `freqs` are the file's factors, `scale [d]` is that of the router's input.
+    fn fill(&self, layer: &LayerHparams, freqs: Option<&[f32]>, mut scale: Vec<f32>) -> Result<()> {
+        let (base, dims) = (layer.rope_base, layer.rope_dims);
+        let divisors = rope_divisors_of(base, dims, layer.kind, freqs);
+        self.rope_divisors.write(0, &divisors)?;
+        let root = (scale.len() as f32).sqrt();
+        scale.iter_mut().for_each(|s| *s /= root);
+        self.router_scale.write(0, &scale)
     }
 }
 
@@ -108,13 +118,10 @@ pub(crate) fn transposed_type(embd: TensorType, placement: &Placement) -> Tensor
 }
 
 /// The values of a tensor of the file.
-fn values(file: &ModelFile, name: &str) -> Result<Vec<f32>> {
-    let (part, tensor) = file
-        .tensor(name)
-        .ok_or_else(|| file.tensor_error(name, "is missing"))?;
-    let mut values = vec![0.0; tensor.info.shape.iter().product()];
-    let data = file.parts()[part].data(tensor.info);
-    to_f32(tensor.info.ty, &data, &mut values)?;
+fn values(file: &ModelFile, located: &Located) -> Result<Vec<f32>> {
+    let info = &located.info;
+    let mut values = vec![0.0; info.shape.iter().product()];
+    to_f32(info.ty, &file.parts()[located.part].data(info), &mut values)?;
     Ok(values)
 }
 

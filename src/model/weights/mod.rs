@@ -110,7 +110,7 @@ impl Weights {
                 file,
                 source.hparams,
                 placement,
-                &embd,
+                source.located,
                 allocation,
                 &mut usage,
             )?,
