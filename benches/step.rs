@@ -11,9 +11,9 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use llama_diffusion::diffusion::{
     CanvasRun, CounterNoise, Denoiser as _, DiffusionParams, Run as _, StepInput, StepOutput,
 };
+use llama_diffusion::internal::synthetic::{Geometry, synthetic_file};
 use llama_diffusion::model::mask::KeyLayout;
 use llama_diffusion::model::{DenoiserParams, SequenceDenoiser};
-use llama_diffusion::synthetic::{Geometry, synthetic_file};
 use llama_diffusion::{FlashAttention, KvType, Model, ModelParams, Token};
 
 fn step(criterion: &mut Criterion) {

@@ -47,19 +47,19 @@ pub mod chat;
 pub mod diffusion;
 mod error;
 #[allow(unsafe_code, reason = "ggml is C")]
-pub mod ggml;
+mod ggml;
 pub mod gguf;
 mod host_memory;
 #[allow(unsafe_code, reason = "libllama is C")]
-pub mod llama;
+mod llama;
 mod masked_session;
-pub mod measure;
+mod measure;
 pub mod model;
 mod parallel;
 pub mod quantize;
 mod session;
 mod session_batch;
-pub mod synthetic;
+mod synthetic;
 mod sys;
 mod temporary;
 mod text;
@@ -85,12 +85,29 @@ pub use session_batch::{FinishedMember, MemberId, SessionBatch};
 pub use text::Utf8Stream;
 pub use text_model::TextModel;
 
-/// What the programs and the C library of this repository need besides: not for others, and no promise.
+/// What the programs, the C library and the tests of this repository need besides: not for others, and no
+/// promise.
 #[doc(hidden)]
 pub mod internal {
     pub use crate::error::ErrorKind;
     pub use crate::ggml::log::capture as capture_log;
+    pub use crate::ggml::remote::serve_rpc;
     pub use crate::temporary::{Tracked, remove_all};
+
+    /// libllama, for comparison.
+    pub mod llama {
+        pub use crate::llama::{CausalModel, CausalParams, check_tokenizer, quantize};
+    }
+
+    /// How well a model denoises, and how fast its device is.
+    pub mod measure {
+        pub use crate::measure::*;
+    }
+
+    /// Generated models.
+    pub mod synthetic {
+        pub use crate::synthetic::*;
+    }
 }
 
 /// Compiles the example of README.md.

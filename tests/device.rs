@@ -10,8 +10,8 @@ use std::sync::{Arc, LazyLock};
 use llama_diffusion::chat::{ChatTemplate, Message, Role};
 use llama_diffusion::diffusion::{Denoiser, StepInput, StepOutput};
 use llama_diffusion::gguf::TensorType;
+use llama_diffusion::internal::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::quantize::{FileType, Mix, Plan, QuantizeParams, TypeOverride};
-use llama_diffusion::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::{
     CancelFlag, DiffusionParams, EndTokens, Error, FlashAttention, KvType, Model, ModelParams,
     Overrides, Session, SessionBatch, SessionParams, TextModel, Token,

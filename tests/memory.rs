@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use llama_diffusion::gguf::TensorType;
-use llama_diffusion::synthetic::{Geometry, WeightTypes, write_synthetic};
+use llama_diffusion::internal::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::{
     CancelFlag, DiffusionParams, EndTokens, Model, ModelParams, Session, SessionParams,
 };

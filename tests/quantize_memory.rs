@@ -5,8 +5,8 @@
 use std::ops::ControlFlow;
 
 use llama_diffusion::gguf::TensorType;
+use llama_diffusion::internal::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::quantize::{FileType, Plan, QuantizeParams};
-use llama_diffusion::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion_testing::process::status;
 
 /// A file of 147 MiB, of which an embedding of 64 MiB is the largest tensor.

@@ -34,7 +34,7 @@ pub(crate) mod ops;
 pub(crate) mod plugins;
 pub(crate) mod processor;
 pub(crate) mod profile;
-pub mod remote;
+pub(crate) mod remote;
 pub(crate) mod rpc;
 pub(crate) mod tensor;
 pub(crate) mod transfer;

@@ -87,7 +87,7 @@ impl Model {
         Self::from_file(ModelFile::open(path)?, params, progress)
     }
 
-    /// Loads a model whose file is open already, or [generated](crate::synthetic::synthetic_file).
+    /// Loads a model whose file is open already, or generated.
     ///
     /// # Errors
     /// As [`load`](Self::load).

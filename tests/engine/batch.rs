@@ -7,8 +7,8 @@ use llama_diffusion::diffusion::{
     CanvasRun, CounterNoise, Denoiser, EndTokens, Progress, Run as _,
 };
 use llama_diffusion::gguf::TensorType;
+use llama_diffusion::internal::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::model::{BatchMember, CanvasBatch, DenoiserParams, SequenceDenoiser};
-use llama_diffusion::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::{
     Answer, CancelFlag, DiffusionParams, FinishReason, FlashAttention, KvType, MemberId, Model,
     ModelParams, Session, SessionBatch, SessionParams, Token,

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use llama_diffusion::gguf::TensorType;
+use llama_diffusion::internal::synthetic::Geometry;
 use llama_diffusion::quantize::{FileType, Plan, QuantizeParams};
-use llama_diffusion::synthetic::Geometry;
 use llama_diffusion::{Error, MetadataOverride, MetadataValue, Model, ModelParams, Result, Vocab};
 use tempfile::TempDir;
 

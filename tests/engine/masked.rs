@@ -11,9 +11,9 @@ use llama_diffusion::diffusion::{
     TransferSchedule, generate,
 };
 use llama_diffusion::gguf::writer::GgufWriter as Writer;
-use llama_diffusion::llama::{CausalModel, CausalParams};
+use llama_diffusion::internal::llama::{CausalModel, CausalParams};
+use llama_diffusion::internal::synthetic::masked::{MaskedFamily, write_masked};
 use llama_diffusion::model::{MaskedDenoiser, MaskedModel};
-use llama_diffusion::synthetic::masked::{MaskedFamily, write_masked};
 use llama_diffusion::{
     AnswerLength, CancelFlag, EndTokens, Event, FinishReason, Generation, MaskedParams,
     MaskedSession, MaskedSessionParams, Result, TextModel, Token,

@@ -7,8 +7,8 @@ use std::sync::{Arc, LazyLock};
 
 use llama_diffusion::diffusion::{Denoiser, StepInput, StepOutput};
 use llama_diffusion::gguf::TensorType;
+use llama_diffusion::internal::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::model::{DenoiserParams, SequenceDenoiser};
-use llama_diffusion::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::{
     CancelFlag, DiffusionParams, EndTokens, Error, Event, FinishReason, FlashAttention, KvType,
     Model, ModelParams, Session, SessionParams, TensorOverride, Token,

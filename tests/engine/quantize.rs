@@ -10,12 +10,12 @@ use std::sync::Arc;
 use llama_diffusion::gguf::TensorType;
 use llama_diffusion::gguf::writer::{Encoded, GgufWriter};
 use llama_diffusion::gguf::{FileTensor, Gguf, Value};
-use llama_diffusion::llama;
-use llama_diffusion::model::file::ModelFile;
-use llama_diffusion::quantize::{FileType, ImportanceMatrix, Plan, QuantizeParams, TypeOverride};
-use llama_diffusion::synthetic::{
+use llama_diffusion::internal::llama;
+use llama_diffusion::internal::synthetic::{
     Geometry, WeightTypes, synthetic_bytes, write_as_gemma4, write_synthetic,
 };
+use llama_diffusion::model::file::ModelFile;
+use llama_diffusion::quantize::{FileType, ImportanceMatrix, Plan, QuantizeParams, TypeOverride};
 use llama_diffusion::{
     CancelFlag, DiffusionParams, EndTokens, Error, Model, Result, Session, SessionParams,
 };

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use llama_diffusion::gguf::TensorType;
-use llama_diffusion::synthetic::{Geometry, WeightTypes, write_synthetic};
+use llama_diffusion::internal::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::{EndTokens, KvType, Model, ModelParams, Session, SessionParams, Token};
 use llama_diffusion_testing::replay::relative_error;
 use llama_diffusion_testing::steps::{first_logits, prompt};

@@ -5,9 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use llama_diffusion::gguf::TensorType;
-use llama_diffusion::llama::{CausalModel, CausalParams};
+use llama_diffusion::internal::llama::{CausalModel, CausalParams};
+use llama_diffusion::internal::synthetic::{
+    Geometry, WeightTypes, write_as_gemma4, write_synthetic,
+};
 use llama_diffusion::model::{DenoiserParams, SequenceDenoiser};
-use llama_diffusion::synthetic::{Geometry, WeightTypes, write_as_gemma4, write_synthetic};
 use llama_diffusion::{FlashAttention, KvType, Model, ModelParams, Token};
 
 /// Relative error of the logits behind `tokens`, ours with gelu in F32 and with ggml's table.

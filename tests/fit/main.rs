@@ -9,9 +9,9 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use device::LimitedGpu;
 use llama_diffusion::gguf::{Gguf, TensorType};
+use llama_diffusion::internal::synthetic::masked::{MaskedFamily, write_masked};
+use llama_diffusion::internal::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::quantize::{FileType, Plan, QuantizeParams, TypeOverride};
-use llama_diffusion::synthetic::masked::{MaskedFamily, write_masked};
-use llama_diffusion::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::{
     CancelFlag, DeviceMemory, DiffusionParams, EndTokens, Error, Fit, MaskedModel, MemoryReport,
     Model, ModelParams, Result, Session, SessionParams, TensorOverride, Token,

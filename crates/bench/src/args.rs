@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use clap::parser::ValueSource;
 use clap::{ArgAction, Command, CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
-use llama_diffusion::synthetic::{Geometry, WeightTypes};
+use llama_diffusion::internal::synthetic::{Geometry, WeightTypes};
 use llama_diffusion::{Error, ModelParams, Result, SessionParams};
 
 use crate::inert::FLAGS;

@@ -15,7 +15,7 @@ use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use llama_diffusion::synthetic::synthetic_file;
+use llama_diffusion::internal::synthetic::synthetic_file;
 use llama_diffusion::{Model, Result, internal};
 use tracing::level_filters::LevelFilter;
 

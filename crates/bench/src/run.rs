@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use llama_diffusion::diffusion::{Denoiser as _, StepInput, StepOutput};
-use llama_diffusion::measure::device_rates;
+use llama_diffusion::internal::measure::device_rates;
 use llama_diffusion::model::profile::{Part, Profile};
 use llama_diffusion::model::{
     BatchMember, CanvasBatch, Counters, DenoiserParams, SequenceDenoiser,

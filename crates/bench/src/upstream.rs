@@ -3,8 +3,8 @@
 
 use llama_diffusion::Result;
 use llama_diffusion::internal::Tracked;
-use llama_diffusion::llama::{CausalModel, CausalParams};
-use llama_diffusion::synthetic::write_as_gemma4;
+use llama_diffusion::internal::llama::{CausalModel, CausalParams};
+use llama_diffusion::internal::synthetic::write_as_gemma4;
 use llama_diffusion::{Error, Token};
 use tempfile::TempDir;
 

@@ -4,7 +4,7 @@ use std::process::Output;
 
 use assert_cmd::Command;
 use llama_diffusion::gguf::TensorType;
-use llama_diffusion::synthetic::{Geometry, WeightTypes, write_synthetic};
+use llama_diffusion::internal::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion_testing::model_file::damaged_demo;
 use serde_json::Value;
 
@@ -386,7 +386,7 @@ fn serve() -> String {
     use std::time::{Duration, Instant};
 
     use llama_diffusion::Device;
-    use llama_diffusion::ggml::remote::serve_rpc;
+    use llama_diffusion::internal::serve_rpc;
 
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap();

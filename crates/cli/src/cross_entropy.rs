@@ -5,7 +5,7 @@ use std::mem;
 use std::path::{Path, PathBuf};
 
 use llama_diffusion::chat::{Message, Role};
-use llama_diffusion::measure::cross_entropy::{Exchange, NOISE_LEVELS, Score, score};
+use llama_diffusion::internal::measure::cross_entropy::{Exchange, NOISE_LEVELS, Score, score};
 use llama_diffusion::{CancelFlag, Error, ModelParams, Result, SessionParams, TextModel, Token};
 use serde::Deserialize;
 use serde_json::Map;

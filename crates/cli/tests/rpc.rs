@@ -14,9 +14,9 @@ use common::rpc::{Fault, Server, deserted, listen, proxy};
 use llama_diffusion::diffusion::candidates::Filter;
 use llama_diffusion::diffusion::{Algorithm, TransferSchedule};
 use llama_diffusion::gguf::TensorType;
+use llama_diffusion::internal::synthetic::masked::{MaskedFamily, write_masked};
+use llama_diffusion::internal::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::model::MaskedModel;
-use llama_diffusion::synthetic::masked::{MaskedFamily, write_masked};
-use llama_diffusion::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::{
     AnswerLength, CancelFlag, Device, DiffusionParams, EndTokens, Error, Event, MaskedParams,
     MaskedSession, MaskedSessionParams, Model, ModelParams, Result, Session, SessionParams,

@@ -6,7 +6,7 @@ use std::path::Path;
 use llama_diffusion::gguf::Gguf;
 use llama_diffusion::gguf::TensorType;
 use llama_diffusion::gguf::writer::{Encoded, GgufWriter};
-use llama_diffusion::synthetic::{Geometry, WeightTypes, synthetic_bytes};
+use llama_diffusion::internal::synthetic::{Geometry, WeightTypes, synthetic_bytes};
 use llama_diffusion::{Model, Result, Vocab};
 
 /// A tensor with its data.

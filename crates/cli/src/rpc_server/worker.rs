@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use llama_diffusion::ggml::remote::serve_rpc;
+use llama_diffusion::internal::serve_rpc;
 use llama_diffusion::{Device, Result};
 
 use super::RpcServerArgs;

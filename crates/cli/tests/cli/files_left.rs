@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use llama_diffusion::gguf::TensorType;
-use llama_diffusion::synthetic::{Geometry, WeightTypes, write_synthetic};
+use llama_diffusion::internal::synthetic::{Geometry, WeightTypes, write_synthetic};
 use tempfile::TempDir;
 
 use crate::common;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Output;
 
-use llama_diffusion::synthetic::masked::{MaskedFamily, write_masked};
+use llama_diffusion::internal::synthetic::masked::{MaskedFamily, write_masked};
 use regex::Regex;
 use tempfile::TempDir;
 

@@ -6,7 +6,7 @@ use std::process::Output;
 
 use llama_diffusion::gguf::TensorType;
 use llama_diffusion::gguf::{Gguf, Value};
-use llama_diffusion::synthetic::{Geometry, WeightTypes, write_synthetic};
+use llama_diffusion::internal::synthetic::{Geometry, WeightTypes, write_synthetic};
 use tempfile::TempDir;
 
 use crate::common;
