@@ -281,6 +281,9 @@ fn a_longer_context_costs_full_layers_only() {
         bytes(32_768) - bytes(4096),
         2 * 2 * 32 * 2 * (32_768 - 4096)
     );
+    // Attention kernels of GPUs want keys in units of 256.
+    assert_eq!(bytes(257), bytes(512));
+    assert!(bytes(513) > bytes(512));
 }
 
 /// The last of some steps with the given model.
