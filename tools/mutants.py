@@ -22,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRATCH = ROOT / "target" / "mutants"
-CARGO = ["cargo", "test", "--locked", "--config", "profile.dev.debug=0", "--quiet"]
+CARGO = ["cargo", "test", "--locked", "-p", "llama-diffusion", "--config", "profile.dev.debug=0", "--quiet"]
 BUILD_SECONDS = 1800
 # A fault may make a loop endless.
 TEST_SECONDS = 240
@@ -105,9 +105,6 @@ def copy_checkout(to: Path) -> None:
     for name in names:
         source, target = ROOT / name, to / name
         content = source.read_bytes()
-        if name == "Cargo.toml":
-            # The libraries for C take long to link, and none of the tests needs them.
-            content = re.sub(rb'crate-type = \["rlib", .*\]', b'crate-type = ["rlib"]', content)
         if target.is_file() and target.read_bytes() == content:
             continue  # Cargo goes by the time of a file
         target.parent.mkdir(parents=True, exist_ok=True)
