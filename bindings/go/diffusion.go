@@ -2,6 +2,10 @@
 //
 // A Model may be used by any number of goroutines, a Context by one at a time: others get Busy.
 // Both hold memory that Go does not know of, until Close.
+//
+// The library is installed by make install; pkg-config finds it. A program uses this package from a checkout:
+//
+//	go mod edit -require llama-diffusion.test/diffusion@v0.0.0 -replace llama-diffusion.test/diffusion=CHECKOUT/bindings/go
 package diffusion
 
 /*
