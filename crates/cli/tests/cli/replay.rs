@@ -423,16 +423,16 @@ fn lines_that_do_not_fit_together_are_named() {
     );
 }
 
-/// The picture that README shows is what the tool makes of the recording beside it, by README's command.
+/// README shows what the tool makes of the recording, by the command in docs/command-line.md.
 #[test]
-fn the_picture_of_the_readme_is_made_by_its_command() {
+fn the_picture_of_the_readme_is_made_by_the_documented_command() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let read = |name: &str| fs::read_to_string(root.join(name)).unwrap();
-    let readme = read("README.md");
+    let (readme, documented) = (read("README.md"), read("docs/command-line.md"));
     let command =
         Regex::new(r"llama-diffusion-cli replay (docs/\S+\.jsonl) --svg (docs/\S+\.svg)(.*)")
             .unwrap();
-    let found = command.captures(&readme).unwrap();
+    let found = command.captures(&documented).unwrap();
     let (recording, svg) = (&found[1], &found[2]);
     assert!(readme.contains(&format!("]({svg})")), "{svg}");
     let dir = TempDir::new().unwrap();
