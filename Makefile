@@ -1,20 +1,21 @@
 # make run                    build and answer a prompt
-# make run PROMPT="…"         another prompt
+# make run PROMPT="…"         answer another prompt
 # make run VISUAL=1           watch a story come out of noise, slowed down
-# make run CUDA=1             on an NVIDIA GPU
-# make run VULKAN=1           on a GPU of any maker, by Vulkan
-# make test                   all tests
-# make install                the C library, to PREFIX (/usr/local) below DESTDIR; also with CUDA=1 or VULKAN=1
+# make run CUDA=1             run on an NVIDIA GPU
+# make run VULKAN=1           run on a GPU of any vendor with Vulkan
+# make test                   run all tests
+# make install                install the C library to PREFIX (/usr/local) under DESTDIR; also with CUDA=1 or VULKAN=1
 # make header                 write include/llama_diffusion.h from crates/capi
-# make ffi-test               the tests of the C library, in C, C++ and Go
+# make ffi-test               run the tests of the C library, in C, C++ and Go
+# make help                   print this list
 #
-# run and test install what the build lacks. All is built in one profile, so that llama.cpp is compiled once.
+# run and test install missing build tools. Everything is built in one profile, so llama.cpp is compiled once.
 
 visual := $(filter-out 0,$(VISUAL))
 # A story takes several canvases.
 PROMPT ?= $(if $(visual),Tell a story about Grace and a white owl.,What is the capital of Norway?)
 export PROMPT
-# The demo model needs a few milliseconds and two steps for a canvas. A strict sampler and a delay leave something to see.
+# The demo model needs a few milliseconds and two steps per canvas. A strict sampler and a delay make them visible.
 visual_flags := $(if $(visual),--diffusion-visual --diffusion-visual-progress --diffusion-visual-delay 300 \
 	--diffusion-eb-entropy-bound 1e-4 --diffusion-eb-confidence 5e-5)
 
@@ -24,12 +25,12 @@ cargo_flags := --release --locked
 cuda := $(filter-out 0,$(CUDA))
 vulkan := $(filter-out 0,$(VULKAN))
 backends := $(if $(cuda),cuda) $(if $(vulkan),vulkan)
-# Cargo gives the library one name with any features: a GPU's would be taken for the usual one.
+# Cargo names the library the same for all features: a GPU build would be mistaken for the usual one.
 target_dir := $(or $(CARGO_TARGET_DIR),target)$(addprefix /,$(subst $() ,-,$(strip $(backends))))
 build_flags := $(cargo_flags) --target-dir $(call quote,$(target_dir)) $(addprefix --features ,$(backends))
 docs_rs_flags := --locked --target-dir target/docs-rs
 
-.PHONY: run test tools header install ffi-test
+.PHONY: run test tools header install ffi-test help
 
 run: tools
 	cargo run $(build_flags) --bin llama-diffusion-cli -- $(visual_flags) -p "$$PROMPT"
@@ -39,11 +40,14 @@ test: tools
 	cargo fmt --check
 	cargo clippy $(cargo_flags) --all-targets -- -D warnings
 	cargo test $(cargo_flags)
-	# As docs.rs builds it, without llama.cpp's libraries; and what only other features compile.
+	# As docs.rs builds it, without llama.cpp's libraries; then the code that only other features compile.
 	DOCS_RS=1 RUSTDOCFLAGS="-D warnings" cargo doc -p llama-diffusion --no-deps --lib $(docs_rs_flags)
 	DOCS_RS=1 cargo clippy --lib --bins --no-default-features --features cuda,rpc,vulkan $(docs_rs_flags) -- -D warnings
 	DOCS_RS=1 cargo clippy --lib --bins --features cuda,dynamic-backends,portable $(docs_rs_flags) -- -D warnings
 	ffi-tests/run.sh
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
 tools:
 	@tools/install_build_tools.sh
@@ -52,9 +56,9 @@ tools:
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
-# What a program needs beside the static library, besides the OpenMP runtime that the compiler chose.
+# What a program links in addition to the static library and the OpenMP runtime that the compiler chose.
 PRIVATE_LIBS ?= $(strip $(if $(cuda),$(cuda_libs)) $(if $(vulkan),-lvulkan) -lstdc++ -lm -lpthread -ldl)
-# In the toolkit whose compiler build.rs takes; where there is no driver, it has a stub of libcuda.
+# The toolkit whose compiler build.rs uses; it has a stub of libcuda for machines without a driver.
 nvcc = $(realpath $(or $(shell command -v "$${CUDACXX:-nvcc}" 2>/dev/null),$(CUDA_PATH)/bin/nvcc))
 cuda_root = $(or $(patsubst %/bin/nvcc,%,$(nvcc)),/usr/local/cuda)
 cuda_libs = $(addprefix -L,$(wildcard $(cuda_root)/lib64 $(cuda_root)/lib64/stubs)) \
@@ -63,7 +67,7 @@ cuda_libs = $(addprefix -L,$(wildcard $(cuda_root)/lib64 $(cuda_root)/lib64/stub
 release := $(target_dir)/$(if $(CARGO_BUILD_TARGET),$(CARGO_BUILD_TARGET)/)release
 version := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 abi := $(shell sed -n 's/.*DIFFUSION_ABI_VERSION: u32 = \(.*\);/\1/p' crates/capi/src/library.rs)
-# pkg-config --define-prefix moves what is below the prefix.
+# pkg-config --define-prefix relocates paths below the prefix.
 below_prefix = $(patsubst $(PREFIX)/%,$${prefix}/%,$(1))
 fill = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|g' \
 	-e 's|@PC_LIBDIR@|$(call below_prefix,$(LIBDIR))|g' \
@@ -73,7 +77,7 @@ fill = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@INCLUD
 header:
 	LLAMA_DIFFUSION_WRITE_HEADER=1 cargo test $(cargo_flags) --test header
 
-# Removed first, as Cargo may be configured to build somewhere else: an old library must not pass for the new.
+# Removed first, because Cargo may be configured to build elsewhere: an old library must not be taken for the new one.
 install: built := $(call quote,$(release))
 install: lib := $(call quote,$(DESTDIR)$(LIBDIR))
 install: include := $(call quote,$(DESTDIR)$(INCLUDEDIR))
@@ -81,7 +85,7 @@ install:
 	@[ "$$(uname -s)" = Linux ] || { echo "error: make install is for Linux only" >&2; exit 1; }
 	@for path in $(call quote,$(PREFIX)) $(call quote,$(LIBDIR)) $(call quote,$(INCLUDEDIR)); do \
 		case $$path in [!/]* | *[[:space:]\"\'\\\&\|\;]*) \
-			printf "error: '%s' is no absolute path without white space, quotes and any of %s\n" \
+			printf "error: '%s' is not an absolute path without white space, quotes and any of %s\n" \
 				"$$path" '\ & | ;' >&2; exit 1 ;; \
 		esac; \
 	done
