@@ -2,7 +2,7 @@
 # Installs the C library into a temporary prefix and tests it from there: in C, C++ and Go, under
 # AddressSanitizer with UBSan, and under valgrind.
 #
-# CYCLES: how often the leak test creates, generates and frees (default 10000).
+# CYCLES: rounds of creating, generating and freeing in the leak test (default 10000).
 set -euo pipefail
 if [ "$(uname -s)" != Linux ]; then
     echo "the C library is installed and tested on Linux only: nothing was tested"
@@ -25,7 +25,7 @@ fail() {
     exit 1
 }
 
-# Runs a command that a checker must end with a complaint that contains the first argument.
+# Runs a command that a checker must abort with a report that contains the first argument.
 must_complain() {
     local complaint=$1
     shift
@@ -36,11 +36,11 @@ must_complain() {
         cat "$tmp/complaint" >&2
         fail "another complaint than $complaint: $*"
     }
-    echo "found as it should be: $complaint"
+    echo "found as expected: $complaint"
 }
 
 say "install"
-# Not CUDA's: that cannot be linked into a static program.
+# Not the CUDA library, which cannot be linked into a static program.
 make --no-print-directory install CUDA= PREFIX="$prefix" >"$tmp/install.log" 2>&1 || {
     cat "$tmp/install.log" >&2
     exit 1
@@ -79,7 +79,7 @@ for compiler in cc clang; do
     done
 done
 
-# build_c DIRECTORY FLAGS…: all C programs but panic, which needs another library.
+# build_c DIRECTORY FLAGS…: all C programs except panic, which needs another library.
 build_c() {
     local directory=$1 program
     shift
@@ -138,7 +138,7 @@ c++ -std=c++11 "${strict[@]}" "${cflags[@]}" ffi-tests/cpp/tokens.cpp -o "$tmp/t
 say "Go"
 (
     cd bindings/go
-    # Go's cache does not notice that pkg-config tells another prefix.
+    # Go's cache does not notice that pkg-config reports another prefix.
     export CGO_CPPFLAGS=-DPREFIX=$prefix
     unformatted=$(gofmt -l .)
     [ -z "$unformatted" ] || fail "gofmt: $unformatted"
@@ -156,12 +156,12 @@ cc -std=c99 -static "${cflags[@]}" ffi-tests/c/tokens.c -o "$tmp/tokens-static" 
 cmake -S ffi-tests/cmake -B "$tmp/cmake" -DCMAKE_PREFIX_PATH="$tmp/moved" >/dev/null
 cmake --build "$tmp/cmake" >/dev/null
 archive=$prefix/lib/libllama_diffusion.a
-# In the static library functions of ggml throw, and catch, C++ exceptions.
+# In the static library, functions of ggml throw and catch C++ exceptions.
 cc -std=c99 -Wl,--gc-sections "${cflags[@]}" ffi-tests/c/errors.c -o "$tmp/errors-static" \
     "$archive" "${static_libs[@]:2}"
 "$tmp/errors-static" "$demo" "$PWD/Makefile"
 
-say "the static library beside another ggml, in C and C++"
+say "the static library together with another ggml, in C and C++"
 nm -g --defined-only "$archive" | awk 'NF == 3 { print $3 }' | LC_ALL=C sort |
     diff ffi-tests/exported-symbols.txt -
 for cache in "$release"/build/llama-diffusion-*/out/build/CMakeCache.txt; do
@@ -194,7 +194,7 @@ for order in first last; do
     c++ -std=c++11 "${strict[@]}" "${ggml_flags[@]}" -x c++ ffi-tests/c/beside.c -x none "$tmp/tokens.o" \
         -o "$tmp/beside-cpp-$order" "${libraries[@]}"
 done
-# As Cargo builds it, the library clashes.
+# The library as Cargo builds it clashes.
 must_complain "multiple definition" c++ -std=c++11 "${ggml_flags[@]}" -x c++ ffi-tests/c/beside.c -x none "$tmp/tokens.o" \
     -o "$tmp/clash" "$release/libllama_diffusion.a" "${ggml[@]}"
 
@@ -205,7 +205,7 @@ story=$(sed -n '/"task":"stories"/{s/.*"tokens":\[\([0-9,]*\)\].*/\1/p;q}' tests
 [ -n "$story" ] || fail "no story among the prompts"
 for model in "$demo" tests/golden/*/model.gguf; do
     prompt=(5 6 7 8 9)
-    # A story, in its template: to arbitrary tokens it says nothing.
+    # A story, in its template: it does not answer arbitrary tokens.
     [ "$model" != "$demo" ] || read -ra prompt <<<"$story"
     for seed in 0 42; do
         arguments=("$model" "$seed" 40 "${prompt[@]}")
@@ -218,12 +218,12 @@ for model in "$demo" tests/golden/*/model.gguf; do
         done
     done
 done
-echo "$compared answers are the same as Rust's"
+echo "$compared answers are identical to Rust's"
 
 # Two things that the installed library cannot do: panic on demand, and run under a valgrind that
-# does not know the newest instructions of this machine.
+# does not support the newest instructions of this machine.
 say "a library for valgrind, with a panic on demand"
-# Cargo gives this build's files the names of the usual one's, and must not take one for the other.
+# Cargo names the files of this build and of the usual one the same, and must not confuse them.
 forget_library() { rm -f "$release"/{,deps/}libllama_diffusion.*; }
 trap 'forget_library; rm -rf "$tmp"' EXIT
 forget_library
@@ -237,7 +237,7 @@ cp "$release/libllama_diffusion.so" "$tmp/portable/$soname"
 cc -std=c99 -O1 -g "${strict[@]}" "${cflags[@]}" ffi-tests/c/panic.c -o "$tmp/c/panic" \
     "$tmp/portable/$soname"
 export LD_LIBRARY_PATH=$tmp/portable
-# "Possibly lost" is how valgrind sees Rust's record of the main thread.
+# Valgrind reports Rust's record of the main thread as "possibly lost".
 valgrind=(valgrind -q --error-exitcode=9 --leak-check=full --show-leak-kinds=definite
     --errors-for-leak-kinds=definite)
 

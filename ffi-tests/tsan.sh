@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the C test of threads under ThreadSanitizer, with the library and ggml instrumented (the
-# standard library of Rust is not). Not part of `make test`: it builds everything once more, and
-# asks the stable compiler for an unstable flag. Needs Linux on x86-64 and gcc.
+# standard library of Rust is not). Not part of `make test`: it builds everything again, and
+# needs an unstable flag of the stable compiler. Needs Linux on x86-64 and gcc.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -22,14 +22,14 @@ library=$target/$triple/release/libllama_diffusion.so
 }
 cp "$library" "$tmp/$(readelf -d "$library" | sed -n 's/.*SONAME.*\[\(.*\)\]/\1/p')"
 
-# build PROGRAM SOURCE: with Rust's copy of the runtime, which knows LLVM's functions.
+# build PROGRAM SOURCE: with Rust's copy of the runtime, which has LLVM's functions.
 build() {
     gcc -g -O1 -std=c99 -fsanitize=thread -Iffi-tests/c -Iinclude -c "$2" -o "$tmp/$1.o"
     g++ -no-pie "$tmp/$1.o" -Wl,--whole-archive "$runtime" -Wl,--no-whole-archive \
         -Wl,--export-dynamic "$tmp"/libllama_diffusion.so.* -pthread -ldl -lrt -lm -o "$tmp/$1"
 }
 
-# The sanitizer cannot place its tables where addresses are too random.
+# The sanitizer cannot place its tables if addresses are randomized too much.
 run() { LD_LIBRARY_PATH=$tmp TSAN_OPTIONS=halt_on_error=1 setarch -R "$@"; }
 
 build threads ffi-tests/c/threads.c

@@ -1,6 +1,6 @@
 /*
  * C++11 on top of llama_diffusion.h: objects that free themselves, exceptions, std::string and
- * std::vector. Header only. The comments of llama_diffusion.h hold here, too.
+ * std::vector. Header only. The comments of llama_diffusion.h apply here, too.
  */
 #ifndef LLAMA_DIFFUSION_HPP
 #define LLAMA_DIFFUSION_HPP
@@ -42,7 +42,7 @@ struct Free {
 
 template <class T> using Handle = std::unique_ptr<T, Free>;
 
-/* Receives the error object of one call, and throws it if the call failed. */
+/* Receives the error object of one call and throws it if the call failed. */
 class Check {
 public:
     diffusion_error **out() noexcept { return &error_; }
@@ -58,7 +58,7 @@ private:
     diffusion_error *error_ = nullptr;
 };
 
-/* Calls `call(data, capacity, count, error)`, a second time with the capacity that it asks for. */
+/* Calls `call(data, capacity, count, error)`, and again with the required capacity if needed. */
 template <class Container, class Call> Container fill(Call call) {
     Container values(64, typename Container::value_type());
     for (;;) {
@@ -76,7 +76,7 @@ template <class Container, class Call> Container fill(Call call) {
     }
 }
 
-/* As `fill`, without the zero byte at the end. */
+/* As `fill`, without the terminating zero byte. */
 template <class Call> std::string fill_text(Call call) {
     std::string text = fill<std::string>(call);
     text.pop_back();
@@ -129,7 +129,7 @@ public:
 
     diffusion_model *get() const noexcept { return handle_.get(); }
 
-    /* Empty behind a move. */
+    /* Empty after a move. */
     std::string architecture() const {
         const char *name = diffusion_model_architecture(get());
         return name ? name : "";
@@ -165,7 +165,7 @@ public:
             });
     }
 
-    /* The text of an answer to `prompt`, the model's thoughts apart. */
+    /* The text of an answer to `prompt`, separate from the model's thoughts. */
     Reply split_answer(const Tokens &prompt, const Tokens &answer) const {
         detail::Check check;
         char *text = nullptr, *thoughts = nullptr;
@@ -193,7 +193,7 @@ private:
 
 /*
  * How an answer is generated: the fields of diffusion_params, and callbacks that may throw; the
- * exception leaves Context::generate. `on_step`, `on_canvas` and `user_data` of the base are taken.
+ * exception leaves Context::generate. `on_step`, `on_canvas` and `user_data` of the base are in use.
  */
 struct Params : diffusion_params {
     explicit Params(const Model &model) {
@@ -217,7 +217,7 @@ struct TextAnswer {
     std::string thoughts;
 };
 
-/* A conversation. Move only; one thread at a time, but for cancel(). */
+/* A conversation. Move only; one thread at a time, except for cancel(). */
 class Context {
 public:
     explicit Context(const Model &model, const diffusion_context_params &params = ContextParams()) {
@@ -275,7 +275,7 @@ public:
     }
 
 private:
-    /* Keeps exceptions of callbacks out of the library: they cancel, and are thrown behind it. */
+    /* Keeps exceptions of callbacks out of the library: they cancel, and are thrown after it returns. */
     struct Bridge {
         explicit Bridge(const Params &own) : params(own), callbacks(own) {
             params.on_step = own.step ? on_step : nullptr;

@@ -1,11 +1,11 @@
 #!/bin/sh
-# hide-symbols.sh IN.a OUT.a: a static library that defines nothing but the functions of llama_diffusion.h.
+# hide-symbols.sh IN.a OUT.a: makes a static library that exports only the functions of llama_diffusion.h.
 #
-# Cargo's own has llama.cpp, ggml and Rust's standard library with all their names, so that a program cannot link
-# it beside another ggml or another Rust library: "multiple definition". The members become one object, whose other
-# symbols are local to it.
+# Cargo's static library exports all names of llama.cpp, ggml and Rust's standard library, so a program cannot link it
+# together with another ggml or another Rust library: "multiple definition". This script joins the members into one
+# object whose other symbols are local.
 #
-# LD, OBJCOPY, NM, AR: other tools than ld, objcopy, nm and ar, such as those of a cross compiler or of LLVM.
+# LD, OBJCOPY, NM, AR: replacements for ld, objcopy, nm and ar, such as those of a cross compiler or of LLVM.
 set -eu
 
 fail() {
@@ -24,17 +24,17 @@ defined() { $NM -g --defined-only "$1" 2>/dev/null | awk 'NF == 3 { print $3 }' 
 
 defined "$in" | grep '^diffusion_' >"$work/public" || fail "$in defines no function diffusion_*"
 
-# Groups, which C++ has for inline functions, are taken apart: a linker keeps one group of each name, and must not
-# put that of another library into the place of ours, whose symbols are local.
+# Section groups, which C++ uses for inline functions, are dissolved: a linker keeps one group of each name, and must not
+# replace ours, whose symbols are local, with that of another library.
 $LD --help | grep -q -e --force-group-allocation ||
     fail "$LD does not know --force-group-allocation: set LD to GNU ld, or use the shared library"
 sed 's/^/-u /' "$work/public" >"$work/roots"
 $LD -r --force-group-allocation "@$work/roots" "$in" -o "$work/all.o"
 
-# Rust's bitcode is for link-time optimization between crates, and other versions of LLVM stumble over it.
+# Rust's bitcode serves link-time optimization between crates; other versions of LLVM cannot read it.
 $OBJCOPY -R .llvmbc -R .llvmcmd --keep-global-symbols="$work/public" "$work/all.o" "$work/object.o"
 
-# GNU objcopy passes over the symbols that GCC makes unique in a process: as weak ones, it makes them local.
+# GNU objcopy skips symbols that GCC marks as unique in a process; once they are weak, it makes them local.
 defined "$work/object.o" | grep -v '^diffusion_' >"$work/unique" || true
 if [ -s "$work/unique" ]; then
     $OBJCOPY --weaken-symbols="$work/unique" "$work/object.o"

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Runs the tool as other processors would, under qemu's user-mode emulation (Debian: qemu-user).
+# Runs the tool on emulated processors, with qemu's user-mode emulation (Debian: qemu-user).
 #
 #   tools/cpus-check.sh [portable] [plug-ins] [native] [aarch64]     default: all four
 #
-# portable   the feature `portable` answers on processors with AVX2 and refuses older ones in one sentence
-# plug-ins   the features `portable,dynamic-backends` answer on older ones, too (11 CPU-minutes to build)
-# native     a build for this machine refuses a lesser processor in one sentence
+# portable   the feature `portable` answers on processors with AVX2 and rejects older ones with one sentence
+# plug-ins   the features `portable,dynamic-backends` answer on older ones, too (takes 11 CPU-minutes to build)
+# native     a build for this machine rejects a lesser processor with one sentence
 # aarch64    a cross build passes the golden cases (Debian: g++-aarch64-linux-gnu; rustup target add
 #            aarch64-unknown-linux-gnu)
 #

@@ -4,16 +4,16 @@
 #
 #   tools/device-check.sh DEVICE[,DEVICE…] [REPORT.json]
 #
-# DEVICE is a name of --list-devices, such as CUDA0, Vulkan0 or CPU; models are also shared among
+# DEVICE is a name of --list-devices, such as CUDA0, Vulkan0 or CPU; models are also distributed over
 # several. `software` is Vulkan on this machine's processor, for machines without a GPU: two devices of
-# Mesa's llvmpipe, from the system or fetched (tools/software_vulkan.sh).
+# Mesa's llvmpipe, from the system or downloaded (tools/software_vulkan.sh).
 #
-# FEATURES  the Cargo features of the build, by default the one that the device's name tells
-# BIN       a folder with programs built beforehand: llama-diffusion-cli, and the tests device and
+# FEATURES  the Cargo features of the build, by default the one that the device's name implies
+# BIN       a folder with prebuilt programs: llama-diffusion-cli, and the tests device and
 #           device_golden
 #
-# Prints a table of the golden cases, and writes it to REPORT.json. Ends with 1 if a check fails, and
-# with 3, and one line that says why, where there is no software device.
+# Prints a table of the golden cases, and writes it to REPORT.json. Exits with 1 if a check fails, and
+# with 3 and one line with the reason where there is no software device.
 set -euo pipefail
 if [ $# -lt 1 ] || [ $# -gt 2 ]; then
     sed -n '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
@@ -28,7 +28,7 @@ RUNNER=
 if [ "$device" = software ]; then
     environment=$(tools/software_vulkan.sh "$target/software-vulkan") || exit
     eval "$environment"
-    # ggml shows one device as often as it is named.
+    # ggml lists a device each time it is named.
     export GGML_VK_VISIBLE_DEVICES=0,0
     device=Vulkan0,Vulkan1
 fi
@@ -46,7 +46,7 @@ if [ -n "${BIN:-}" ]; then
     cli=$BIN/llama-diffusion-cli
     tests=("$BIN/device" "$BIN/device_golden")
 else
-    # As the Makefile does: a build of other features has a folder of its own.
+    # As in the Makefile: a build with other features has its own folder.
     flags=(--release --locked --target-dir "$target${features:+/$features}" --features "$features")
     built=$(cargo test "${flags[@]}" --bin llama-diffusion-cli --test device --test device_golden \
         --no-run --message-format=json-render-diagnostics)
@@ -57,7 +57,7 @@ else
     cli=$target${features:+/$features}/${CARGO_BUILD_TARGET:+$CARGO_BUILD_TARGET/}release/llama-diffusion-cli
 fi
 
-# Words of a command, split on purpose.
+# Words of a command, split intentionally.
 # shellcheck disable=SC2086
 run() { $RUNNER "$@"; }
 
@@ -73,7 +73,7 @@ done
 export DIFFUSION_TEST_DEVICE=$device DIFFUSION_TEST_REPORT=$report
 failed=0
 for program in "${tests[@]}"; do
-    # One after the other: a device is one, and the output stays in order.
+    # One after the other: they share the device, and the output stays in order.
     run "$program" --nocapture --test-threads=1 || failed=1
 done
 exit "$failed"

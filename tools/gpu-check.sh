@@ -6,14 +6,14 @@
 #
 #   tools/gpu-check.sh [RESULT.json]
 #
-# DEVICE    the device, CUDA0 by default; CPU tries the script without a GPU, on a small model
+# DEVICE    the device, CUDA0 by default; CPU tests the script without a GPU, on a small model
 # MODELS    what to measure, "26b-a4b:q4_k_m 26b-a4b:q8_0" by default ("tiny:q8_0" on the CPU)
-# BIN       a folder with programs built beforehand: llama-diffusion-bench, and those of
+# BIN       a folder with prebuilt programs: llama-diffusion-bench, and those of
 #           tools/device-check.sh
-# SECONDS_LEFT  begin no measurement after so many seconds, 570 by default, the build not counted
+# SECONDS_LEFT  start no measurement after this many seconds (default: 570, without the build)
 #
-# Ends with 1 if a check fails or no measurement could be made. What was left out for lack of
-# time, or failed, is in the result under "failed".
+# Exits with 1 if a check fails or no measurement could be made. The result lists under "failed"
+# what failed or was skipped for lack of time.
 set -euo pipefail
 result=$(realpath -m "${1:-gpu-check.json}")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -31,7 +31,7 @@ if [ "$device" = CPU ]; then
     prefixes=0,64,256
 else
     features=(--features cuda)
-    target+=/cuda # as the Makefile does
+    target+=/cuda # as in the Makefile
     place=(-dev "$device")
     models=${MODELS:-26b-a4b:q4_k_m 26b-a4b:q8_0}
     prefixes=0,1024,8192,32768
@@ -60,7 +60,7 @@ echo null >"$tmp/golden"
 if tools/device-check.sh "$device" "$tmp/golden" >&2; then
     passed=true
 fi
-[ -n "${BIN:-}" ] || SECONDS=0 # it has built its programs
+[ -n "${BIN:-}" ] || SECONDS=0 # the programs have been built
 
 measured=0
 : >"$tmp/results"
@@ -75,7 +75,7 @@ measure() {
         echo "left out: $limit s are over" >&2
         printf '%s\n' "$name: left out for lack of time" >>"$tmp/failed"
     elif timeout $((limit - SECONDS + 30)) "$bench" "${place[@]}" "$@" -o json >"$tmp/one" 2>"$tmp/log"; then
-        # One name for one run: the objects are joined without a tool that knows JSON.
+        # Each run is one named object: no JSON tool is needed to join them.
         [ "$measured" -eq 0 ] || printf ',\n' >>"$tmp/results"
         printf '{"name": "%s", "result": ' "$name" >>"$tmp/results"
         cat "$tmp/one" >>"$tmp/results"
@@ -94,7 +94,7 @@ for model in $models; do
         measure "$model, batch of $batch" --synthetic "$model" -p 256 --steps 10 -r 3 --parallel "$batch"
     done
 done
-# What makes a step nothing but computation: captured graphs, none dropped, a few KB over the bus.
+# A step consists of computation alone if graphs are captured, none dropped, and only a few KB cross the bus.
 say "graphs and bytes of the steps measured so far"
 grep -oE '"(test|graphs_captured|captures_dropped|step_bytes)": [^,]*[0-9a-z]"?' "$tmp/results" | paste -sd' ' |
     sed 's/"test"/\n&/g' | grep graphs_captured >&2 || true

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Installs what the build needs and the machine lacks, by the system's package manager:
-# cmake, ninja, a C and a C++ compiler, libclang with its headers; with the argument "test" also what
-# the tests of the C library need: Go, pkg-config, valgrind (on Linux, where those run). Silent when nothing is missing.
+# Installs missing build tools with the system's package manager: cmake, ninja, a C and a C++ compiler, libclang with
+# its headers; with the argument "test" also what the tests of the C library need (on Linux, where they run): Go,
+# pkg-config, valgrind. Prints nothing if nothing is missing.
 set -eu
 
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -23,7 +23,7 @@ have_libclang() {
             /opt/homebrew/opt/llvm/lib/libclang.dylib /usr/local/opt/llvm/lib/libclang.dylib
         ;;
     *)
-        # Without the headers beside it (stddef.h), libclang parses nothing.
+        # Without the headers that belong to it (stddef.h), libclang cannot parse anything.
         any_file /usr/lib*/libclang.so* /usr/lib*/libclang-[0-9]*.so* /usr/lib/*/libclang.so* \
             /usr/lib/*/libclang-[0-9]*.so* /usr/lib*/llvm*/lib*/libclang.so* /usr/local/lib/libclang.so* &&
             any_file /usr/lib*/clang/*/include/stddef.h /usr/lib*/llvm*/lib*/clang/*/include/stddef.h \
@@ -48,7 +48,7 @@ if ! have cargo; then
     exit 1
 fi
 
-# Words that the case of each package manager below turns into package names.
+# Names that each package manager's case below turns into package names.
 missing=
 have cmake || missing="$missing cmake"
 have ninja || missing="$missing ninja"
@@ -62,7 +62,7 @@ if [ "${1:-}" = test ] && [ "$(uname -s)" = Linux ]; then
 fi
 [ -n "$missing" ] || exit 0
 
-# packages NINJA CC C++ LIBCLANG GO PKG-CONFIG: the missing ones by the names of this system.
+# packages NINJA CC C++ LIBCLANG GO PKG-CONFIG: prints the missing ones with the names of this system.
 packages() {
     for word in $missing; do
         case $word in
@@ -78,7 +78,7 @@ packages() {
 }
 
 echo "installing:$missing" >&2
-# The lists of words are meant to be split.
+# The word lists are split intentionally.
 # shellcheck disable=SC2046
 if have apt-get; then
     as_root apt-get update -qq

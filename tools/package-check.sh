@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Checks what `cargo publish` would publish: the packages are put into a folder of vendored packages, and a fresh
-# project depends on them. It builds and answers without a network, without this repository and without what
-# Cargo has in its home. Then the tools are installed from there, and the documentation is built as docs.rs does.
+# Checks what `cargo publish` would upload: the packages are put into a folder of vendored packages, and a fresh project
+# depends on them. It builds and answers without a network, without this repository and without the contents of Cargo's
+# home. Then the tools are installed from there, and the documentation is built as on docs.rs.
 #
 # Needs the packages of Cargo.lock in Cargo's home (`cargo fetch --locked`).
 set -euo pipefail
@@ -40,10 +40,10 @@ for crate in "$tmp"/package/package/*.crate; do
     printf '{"files":{},"package":"%s"}' "$(sha256sum "$crate" | cut -d' ' -f1)" >"$package/.cargo-checksum.json"
 done
 
-# From here on nothing but the folder is there: no network, an empty home of Cargo's.
+# From here on only the folder is available: no network, an empty Cargo home.
 cd "$tmp"
 export CARGO_HOME=$tmp/home CARGO_NET_OFFLINE=true CARGO_TARGET_DIR=$tmp/target CARGO_PROFILE_DEV_DEBUG=0
-export CCACHE_BASEDIR=$tmp # the next run, in another directory, finds what this one compiled
+export CCACHE_BASEDIR=$tmp # the next run, in another directory, reuses what this one compiled
 unset LLAMA_CPP_DIR
 mkdir "$tmp/home"
 cat >"$tmp/home/config.toml" <<CONFIG

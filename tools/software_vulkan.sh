@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Finds or fetches what it takes to build the feature `vulkan` and to run it without a GPU: Vulkan's
-# headers and loader, a shader compiler, and Mesa's software device, llvmpipe.
+# Finds or downloads what is needed to build the feature `vulkan` and to run it without a GPU:
+# Vulkan's headers and loader, a shader compiler, and Mesa's software device, llvmpipe.
 #
 #   tools/software_vulkan.sh FOLDER
 #
-# Prints assignments for `eval`: the environment of build and run, and RUNNER, the words before the
-# name of a program that uses the device. Where the system's packages are too old (Debian 12), those
-# of Debian 13 are unpacked into FOLDER (600 MB), from the mirrors that apt knows; nothing is installed,
-# and no rights are needed. Ends with 3 and one line that says why where neither can be had.
+# Prints assignments for `eval`: the environment of build and run, and RUNNER, the prefix of a command
+# that uses the device. Where the system's packages are too old (Debian 12), those of Debian 13 are
+# unpacked into FOLDER (600 MB), from the mirrors configured in apt; nothing is installed, and no
+# privileges are needed. Exits with 3 and one line with the reason if neither is available.
 set -euo pipefail
 folder=$(realpath -m "$1")
 packages=(libvulkan-dev mesa-vulkan-drivers glslc spirv-headers)
@@ -17,7 +17,7 @@ unavailable() {
     exit 3
 }
 
-# Tried and good: Mesa 25, which is the first with Vulkan 1.4. Mesa 22 crashes on our shaders.
+# Mesa 25, the first with Vulkan 1.4, works. Mesa 22 crashes on our shaders.
 system_driver() {
     grep -l '"api_version": *"1\.[4-9]' /usr/share/vulkan/icd.d/lvp_icd*.json 2>/dev/null | head -n 1
 }
@@ -28,7 +28,7 @@ system_can_build() {
         compgen -G '/usr/*/cmake/SPIRV-Headers' >/dev/null
 }
 
-# Apt's sources with the release's name replaced, in the folder: the mirrors stay the machine's own.
+# Apt's sources with the release's name replaced, in the folder: the machine's mirrors are kept.
 write_sources() {
     local file
     mkdir -p "$1"
@@ -40,7 +40,7 @@ write_sources() {
     done
 }
 
-# Unpacks the packages and all that they need, down to the C library, into "$folder/root".
+# Unpacks the packages and all their dependencies, down to the C library, into "$folder/root".
 unpack() {
     local apt=$folder/apt file
     rm -rf "$folder"
@@ -65,13 +65,13 @@ unpack() {
     touch "$folder/complete"
 }
 
-# What VULKAN_SDK names is searched by cmake. The shader compiler runs on its own C library.
+# cmake searches the folder in VULKAN_SDK. The shader compiler runs with its own C library.
 lay_out_sdk() {
     local sdk=$folder/sdk
     mkdir -p "$sdk/bin" "$sdk/lib"
     ln -s ../root/usr/include "$sdk/include"
     ln -s ../root/usr/share "$sdk/share"
-    # The loader itself wants a newer C library than the one that is linked against here: its names do.
+    # The loader itself needs a newer C library than the one linked here; its symbol names are sufficient.
     nm -D --defined-only "$folder"/root/usr/lib/*/libvulkan.so.1 |
         sed -n 's/.* T \(vk[A-Za-z0-9]*\).*/void \1(void) {}/p' |
         cc -shared -fPIC -Wl,-soname,libvulkan.so.1 -o "$sdk/lib/libvulkan.so" -x c -
@@ -102,6 +102,6 @@ else
     print VULKAN_SDK "$folder/sdk" RUNNER "$(runner)" \
         VK_DRIVER_FILES "$folder/root/usr/share/vulkan/icd.d/lvp_icd.json"
 fi
-# It takes the processor minutes to compile the shaders, once.
+# Compiling the shaders takes the CPU minutes, once.
 mkdir -p "$folder/cache"
 print GGML_VK_VISIBLE_DEVICES 0 MESA_SHADER_CACHE_DIR "$folder/cache"

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# How much longer a denoising step takes where threads have to wait for cores, as ratios to the quiet run.
-# Needs a machine on which nothing else runs, taskset (util-linux) and a bench that is built:
+# Measures how much longer a denoising step takes when threads have to wait for cores, as ratios to an undisturbed run.
+# Needs an idle machine, taskset (util-linux) and the benchmark:
 #
 #   cargo build --release --bin llama-diffusion-bench && tools/threads-check.sh
 #
-# BENCH: another build's bench, to compare.
+# BENCH: the benchmark of another build, to compare.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bench=${BENCH:-${CARGO_TARGET_DIR:-target}/release/llama-diffusion-bench}
 cores=$(nproc)
 
-# step WORDS…: milliseconds of a step, as the bench run by these words measures it.
+# step WORDS…: milliseconds of a step, measured by the benchmark that these words run.
 step() {
     timeout "${LIMIT:-300}" "$@" -p 0 -r "$repetitions" --steps 16 -o jsonl 2>/dev/null |
         sed -n 's/.*"test":"dn.*"avg_ms":\([0-9.]*\).*/\1/p'

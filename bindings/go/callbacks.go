@@ -10,8 +10,8 @@ import (
 	"unsafe"
 )
 
-// call runs a callback. A panic must not cross the library: it cancels, and Generate goes on with
-// it.
+// call runs a callback. A panic must not cross the library: it cancels, and Generate
+// panics with it.
 func (g *generation) call(callback func()) (goOn C.bool) {
 	defer func() {
 		if g.panicked = recover(); g.panicked != nil {

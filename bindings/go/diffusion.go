@@ -1,9 +1,9 @@
-// Package diffusion runs DiffusionGemma models by the C library llama_diffusion.
+// Package diffusion runs DiffusionGemma models with the C library llama_diffusion.
 //
-// A Model may be used by any number of goroutines, a Context by one at a time: others get Busy.
-// Both hold memory that Go does not know of, until Close.
+// Any number of goroutines may use a Model, one at a time a Context: others receive Busy. Both hold
+// memory that Go does not manage, until Close.
 //
-// The library is installed by make install; pkg-config finds it. A program uses this package from a checkout:
+// make install installs the library; pkg-config finds it. A program uses this package from a checkout:
 //
 //	go mod edit -require llama-diffusion.test/diffusion@v0.0.0 -replace llama-diffusion.test/diffusion=CHECKOUT/bindings/go
 package diffusion
@@ -24,7 +24,7 @@ static bool on_canvas(const diffusion_canvas *canvas, void *user_data) {
 	return diffusionGoCanvas((diffusion_canvas *)canvas, (uintptr_t)user_data);
 }
 
-// The handle is no pointer, so that it must not be in a struct that Go's collector sees.
+// The handle is not a pointer, so it must not be in a struct that Go's garbage collector scans.
 static diffusion_status generate(diffusion_context *context, const int32_t *prompt, size_t length,
                                  diffusion_params params, uintptr_t handle, int32_t *tokens,
                                  size_t capacity, size_t *count, diffusion_result *result,
@@ -48,13 +48,13 @@ import (
 // Token is an index into the vocabulary.
 type Token = int32
 
-// ErrClosed is what everything but Close returns after Close.
+// ErrClosed is returned by everything except Close after Close.
 var ErrClosed = errors.New("diffusion: closed")
 
 // Status says what kind of failure an Error is: errors.Is(err, diffusion.Busy).
 type Status int32
 
-// The failures that callers can do something about; llama_diffusion.h has all.
+// The failures that callers can handle; llama_diffusion.h lists all.
 const (
 	InvalidArgument Status = C.DIFFUSION_STATUS_INVALID_ARGUMENT
 	IO              Status = C.DIFFUSION_STATUS_IO
@@ -81,12 +81,12 @@ type Error struct {
 
 func (e *Error) Error() string { return "diffusion: " + e.Message }
 
-// Is reports whether target is the Status, or the end of the context.Context that cancelled.
+// Is reports whether target is the Status, or the error of the context.Context that cancelled.
 func (e *Error) Is(target error) bool {
 	return target == error(e.Status) || e.cause != nil && errors.Is(e.cause, target)
 }
 
-// check takes the error object of a call.
+// check turns the error object of a call into an error, and frees it.
 func check(status C.diffusion_status, object *C.diffusion_error) error {
 	if status == C.DIFFUSION_STATUS_OK {
 		return nil
@@ -95,7 +95,7 @@ func check(status C.diffusion_status, object *C.diffusion_error) error {
 	return &Error{Status: Status(status), Message: C.GoString(C.diffusion_error_message(object))}
 }
 
-// fill calls for an output of unknown size, a second time with the capacity that it asks for.
+// fill calls for an output of unknown size, and again with the required capacity if needed.
 func fill[T any](call func(buffer *T, capacity C.size_t, count *C.size_t, object **C.diffusion_error) C.diffusion_status) ([]T, error) {
 	values := make([]T, 64)
 	for {
@@ -139,7 +139,7 @@ func Load(path string) (*Model, error) {
 	return &Model{handle: handle}, nil
 }
 
-// Close frees the model; contexts go on working. A second Close does nothing.
+// Close frees the model; contexts keep working. A second Close has no effect.
 func (m *Model) Close() error {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
@@ -172,7 +172,7 @@ func (m *Model) Tokenize(text string) (tokens []Token, err error) {
 	return tokens, err
 }
 
-// Detokenize is the text of tokens.
+// Detokenize returns the text of tokens.
 func (m *Model) Detokenize(tokens []Token) (text string, err error) {
 	err = m.use(func(handle *C.diffusion_model) error {
 		bytes, err := fill(func(buffer *C.char, capacity C.size_t, count *C.size_t, object **C.diffusion_error) C.diffusion_status {
@@ -186,7 +186,7 @@ func (m *Model) Detokenize(tokens []Token) (text string, err error) {
 	return text, err
 }
 
-// Split is the text of an answer to prompt, and apart from it what the model thought before.
+// Split returns the text of an answer to prompt and, separately, what the model thought before.
 func (m *Model) Split(prompt, answer []Token) (text, thoughts string, err error) {
 	err = m.use(func(handle *C.diffusion_model) error {
 		var ownText, ownThoughts *C.char
@@ -204,7 +204,7 @@ func (m *Model) Split(prompt, answer []Token) (text, thoughts string, err error)
 	return text, thoughts, err
 }
 
-// Chat is the prompt of a conversation, which is JSON: [{"role": "user", "content": "Hello!"}].
+// Chat returns the prompt of a conversation, which is JSON: [{"role": "user", "content": "Hello!"}].
 func (m *Model) Chat(messages string) (tokens []Token, err error) {
 	json := C.CString(messages)
 	defer C.free(unsafe.Pointer(json))
@@ -241,19 +241,19 @@ type Params struct {
 	Seed uint64
 	// MaxTokens of the answer; 0 is the library's default.
 	MaxTokens int
-	// OnStep sees each draft, OnCanvas the tokens of each finished canvas; nil is nobody.
+	// OnStep receives each draft, OnCanvas the tokens of each finished canvas; both may be nil.
 	OnStep   func(Draft)
 	OnCanvas func([]Token)
 }
 
 // Answer is what Generate returns.
 type Answer struct {
-	// Tokens of the answer, thoughts included: Model.Split makes text of them.
+	// Tokens of the answer, thoughts included: Model.Split converts them to text.
 	Tokens []Token
-	// Reused tokens of the prompt, which were cached.
+	// Reused is the number of tokens of the prompt that were cached.
 	Reused        int
 	Steps, Blocks int
-	// Ended tells that the model ended the answer, not a limit.
+	// Ended reports that the model, and not a limit, ended the answer.
 	Ended bool
 }
 
@@ -264,7 +264,8 @@ type Context struct {
 	handle   *C.diffusion_context
 }
 
-// NewContext reserves the memory of a conversation. Threads of the CPU: 0 is one for each core.
+// NewContext reserves the memory of a conversation. threads is the number of CPU threads: 0 is one
+// for each core.
 func (m *Model) NewContext(threads int) (c *Context, err error) {
 	err = m.use(func(model *C.diffusion_model) error {
 		var defaults C.diffusion_params
@@ -287,8 +288,8 @@ func (m *Model) NewContext(threads int) (c *Context, err error) {
 	return c, err
 }
 
-// Close waits for a Generate that is running and frees the context: not from its callbacks. A second
-// Close does nothing.
+// Close waits for a running Generate and frees the context; callbacks must not call it. A second
+// Close has no effect.
 func (c *Context) Close() error {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
@@ -297,16 +298,16 @@ func (c *Context) Close() error {
 	return nil
 }
 
-// generation is what callbacks need.
+// generation is the state that callbacks need.
 type generation struct {
 	ctx      context.Context
 	params   Params
 	panicked any
 }
 
-// Generate answers a prompt until ctx is done. While it runs, another one gets Busy.
+// Generate answers a prompt until ctx is done. A second call while it runs returns Busy.
 func (c *Context) Generate(ctx context.Context, prompt []Token, params Params) (*Answer, error) {
-	// One that may not run must not start the watcher below, which would cancel the one that runs.
+	// A rejected call must not start the watcher below, which would cancel the running one.
 	if !c.mutex.TryLock() {
 		return nil, &Error{Status: Busy, Message: "another Generate uses the context"}
 	}
@@ -323,7 +324,7 @@ func (c *Context) Generate(ctx context.Context, prompt []Token, params Params) (
 		raw.max_tokens = C.size_t(params.MaxTokens)
 	}
 
-	// Cancels between two callbacks; what comes before the first step is seen by the callback.
+	// Cancels between two callbacks; a cancellation before the first step is noticed by the callback.
 	finished, watched := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(watched)

@@ -1,6 +1,6 @@
 /*
  * Every error path: its status, its message, outputs untouched, the context usable afterwards.
- * Arguments: the demo model, a file that is no model.
+ * Arguments: the demo model, a file that is not a model.
  */
 #include "check.h"
 

@@ -1,4 +1,4 @@
-// Prints the answer to a prompt, token by token. Arguments: model, seed, most tokens, prompt.
+// Prints the answer to a prompt, token by token. Arguments: model, seed, maximum number of tokens, prompt.
 #include <llama_diffusion.hpp>
 
 #include <iostream>

@@ -10,7 +10,7 @@ import random
 import zlib
 from dataclasses import dataclass
 
-HELD_BACK = 12  # one key in so many
+HELD_BACK = 12  # one key in this many
 
 COUNTRIES = {  # country: capital, continent, language
     "France": ("Paris", "Europe", "French"),

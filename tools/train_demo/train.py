@@ -2,7 +2,7 @@
 
     python train.py --out CHECKPOINT --minutes 95
 
-Writes a Hugging Face checkpoint to --out, and beside it CHECKPOINT.state, from which the same command goes on after a
+Writes a Hugging Face checkpoint to --out, and next to it CHECKPOINT.state, from which the same command continues after a
 stop (also one by SIGTERM). A larger --minutes then trains longer.
 """
 
@@ -131,7 +131,7 @@ def main():
     parser.add_argument("--start", type=Path, help="checkpoint to start from, perhaps of another vocabulary")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--bfloat16", action="store_true", help="matrix products in bfloat16: for CPUs that have it")
-    parser.add_argument("--steps", type=int, help="stop after so many steps (for a test)")
+    parser.add_argument("--steps", type=int, help="stop after this many steps (for a test)")
     args = parser.parse_args()
     torch.set_num_threads(1)
     workers = ThreadPoolExecutor(args.threads, initializer=torch.set_num_threads, initargs=(1,))

@@ -1,4 +1,4 @@
-// Prints the answer to a prompt, token by token. Arguments: model, seed, most tokens, prompt.
+// Prints the answer to a prompt, token by token. Arguments: model, seed, maximum number of tokens, prompt.
 package main
 
 import (
@@ -14,7 +14,7 @@ import (
 func main() {
 	log.SetFlags(0)
 	if len(os.Args) < 5 {
-		log.Fatal("arguments: model, seed, most tokens, prompt")
+		log.Fatal("arguments: model, seed, maximum number of tokens, prompt")
 	}
 	var numbers []uint64
 	for _, argument := range os.Args[2:] {
