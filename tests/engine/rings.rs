@@ -123,6 +123,10 @@ fn a_ring_goes_back_as_far_as_it_holds_what_the_window_needs() {
         let error = relative_error(&logits, &fresh);
         assert!(error < ROUNDING, "second branch at {at}: {error:.1e}");
     }
+    // A text that is read from its start again is held whole.
+    let mut warm = after_a_canvas();
+    assert_eq!(first_logits(&mut warm, &branch(100)).1, 0);
+    assert_eq!(first_logits(&mut warm, &branch(50)).1, 50);
 }
 
 #[test]
