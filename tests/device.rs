@@ -194,7 +194,7 @@ impl Demo {
     fn load(params: &ModelParams) -> Self {
         let path = Path::new(llama_diffusion_demo_model::PATH);
         let go_on = &mut |_| ControlFlow::Continue(());
-        let text = TextModel::load(&path, params, go_on).unwrap();
+        let text = TextModel::load(path, params, go_on).unwrap();
         let template = text.chat_template().unwrap().unwrap();
         Self { text, template }
     }

@@ -17,7 +17,7 @@ const MANY: usize = 3;
 #[test]
 fn the_prefill_has_its_own_number_of_threads() {
     let path = Path::new(llama_diffusion_demo_model::PATH);
-    let model = Model::load(&path, &ModelParams::default(), &mut |_| {
+    let model = Model::load(path, &ModelParams::default(), &mut |_| {
         ControlFlow::Continue(())
     });
     let model = Arc::new(model.unwrap());

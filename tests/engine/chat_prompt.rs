@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 static DEMO: LazyLock<TextModel> = LazyLock::new(|| {
     let demo = Path::new(llama_diffusion_demo_model::PATH);
     let go_on = &mut |_| ControlFlow::Continue(());
-    TextModel::load(&demo, &Default::default(), go_on).unwrap()
+    TextModel::load(demo, &Default::default(), go_on).unwrap()
 });
 
 /// Turns, names and tools, in the way of Gemma 4, whose template takes earlier thoughts out.

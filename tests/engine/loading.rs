@@ -121,7 +121,7 @@ fn with(key: &str, value: MetadataValue) -> ModelParams {
 fn metadata_of_the_user_goes_before_the_file_s() {
     use MetadataValue::{Float, Integer, Text};
     let path = Path::new(llama_diffusion_demo_model::PATH);
-    let model = |key, value| load(&path, &with(key, value)).unwrap();
+    let model = |key, value| load(path, &with(key, value)).unwrap();
 
     let model_steps = model("diffusion.eb_max_steps", Integer(7));
     assert_eq!(model_steps.overrides().max_steps, Some(7));
@@ -156,7 +156,7 @@ fn metadata_of_the_user_goes_before_the_file_s() {
         ),
         ("general.name", Text("x".repeat(128)), "127 bytes"),
     ] {
-        let message = load(&path, &with(key, value)).unwrap_err().to_string();
+        let message = load(path, &with(key, value)).unwrap_err().to_string();
         assert!(message.contains(key) && message.contains(part), "{message}");
     }
 }

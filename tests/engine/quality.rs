@@ -80,9 +80,11 @@ fn held_back_prompts_are_answered_as_well_as_by_the_reference() {
     assert_eq!(prompts.len(), 200);
 
     let path = Path::new(llama_diffusion_demo_model::PATH);
-    let text = TextModel::load(&path, &Default::default(), &mut |_| {
-        ControlFlow::Continue(())
-    })
+    let text = TextModel::load(
+        path,
+        &Default::default(),
+        &mut |_| ControlFlow::Continue(()),
+    )
     .unwrap();
     let template = text.chat_template().unwrap().unwrap();
     let overrides = text.model().overrides();
@@ -164,9 +166,11 @@ fn held_back_prompts_are_answered_as_well_as_by_the_reference() {
 /// The demo model, and a session of it on one thread.
 fn demo() -> (TextModel, Session) {
     let path = Path::new(llama_diffusion_demo_model::PATH);
-    let load = TextModel::load(&path, &Default::default(), &mut |_| {
-        ControlFlow::Continue(())
-    });
+    let load = TextModel::load(
+        path,
+        &Default::default(),
+        &mut |_| ControlFlow::Continue(()),
+    );
     let text = load.unwrap();
     let params = SessionParams {
         threads: Some(1),

@@ -59,7 +59,7 @@ fn in_rust() {
 fn the_name_of_the_channel_is_not_a_thought() {
     let demo = Path::new(llama_diffusion_demo_model::PATH);
     let go_on = &mut |_| ControlFlow::Continue(());
-    let text = TextModel::load(&demo, &Default::default(), go_on).unwrap();
+    let text = TextModel::load(demo, &Default::default(), go_on).unwrap();
     let tokens = |written: &str| text.vocab().tokenize(written, false, true).unwrap();
     let split = |prompt: &str, answer: &str| {
         let found = text.answer_text(&tokens(prompt), &tokens(answer)).unwrap();

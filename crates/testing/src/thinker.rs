@@ -32,7 +32,7 @@ pub fn thinker(dir: &TempDir) -> PathBuf {
 /// The demo model, some of whose words are marks of thoughts.
 pub fn with_marks(dir: &TempDir, renamed: &[(&str, &str)]) -> PathBuf {
     let demo = Path::new(llama_diffusion_demo_model::PATH);
-    let gguf = Gguf::parse(&demo, fs::read(&demo).unwrap()).unwrap();
+    let gguf = Gguf::parse(demo, fs::read(demo).unwrap()).unwrap();
     let strings: Array<'_> = gguf.require("tokenizer.ggml.tokens").unwrap();
     let types: Array<'_> = gguf.require("tokenizer.ggml.token_type").unwrap();
     let mut tokens: Vec<String> = strings

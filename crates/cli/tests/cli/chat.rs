@@ -210,7 +210,7 @@ fn variables_that_the_template_does_not_get_or_read_are_warned_of() {
 #[test]
 fn a_model_without_a_template_gets_the_prompt_as_it_is_and_a_word_about_it() {
     let demo = Path::new(llama_diffusion_demo_model::PATH);
-    let gguf = Gguf::parse(&demo, fs::read(&demo).unwrap()).unwrap();
+    let gguf = Gguf::parse(demo, fs::read(demo).unwrap()).unwrap();
     let dir = TempDir::new().unwrap();
     let bare = dir.path().join("bare.gguf");
     Editable::of(&gguf)
