@@ -5,34 +5,34 @@
  *
  * Objects
  *   A model is immutable and shared: any thread may use it at any time, callbacks included. A
- *   context is one conversation and serves one thread at a time; a second call gets
- *   DIFFUSION_STATUS_BUSY. Every object is ended by the function that its type names; NULL is
+ *   context is one conversation and serves one thread at a time; a concurrent call returns
+ *   DIFFUSION_STATUS_BUSY. Every object is freed by the function that its type names; NULL is
  *   allowed there.
  *
  * Arguments
- *   Pointers must not be NULL unless it says so, and are only used during the call. An array of
+ *   Pointers must not be NULL unless stated otherwise, and are only used during the call. An array of
  *   length 0 may be NULL. Strings are UTF-8. Structs begin with their size, so that later versions
- *   can append fields: an init function sets it, or the caller where there is none. A size below
- *   that of the struct's first version or above the library's is refused with
+ *   can append fields: an init function sets it, or the caller where there is no init function. A
+ *   size below that of the struct's first version or above the library's is rejected with
  *   DIFFUSION_STATUS_STRUCT_SIZE.
  *
  * Failures
- *   Functions that can fail return a diffusion_status. Where it is not DIFFUSION_STATUS_OK, outputs
- *   are untouched, except that DIFFUSION_STATUS_BUFFER_TOO_SMALL writes the size that is needed,
- *   and `error`, unless it is NULL, receives a new object with a message, which the caller ends
- *   with diffusion_error_free. On success `error` is untouched. Every function may, beside the
- *   errors it names, return DIFFUSION_STATUS_INVALID_ARGUMENT, DIFFUSION_STATUS_STRUCT_SIZE and
+ *   Functions that can fail return a diffusion_status. If it is not DIFFUSION_STATUS_OK, outputs are
+ *   untouched, except that DIFFUSION_STATUS_BUFFER_TOO_SMALL writes the required size, and `error`,
+ *   unless it is NULL, receives a new object with a message, which the caller frees with
+ *   diffusion_error_free. On success `error` is untouched. In addition to the errors it lists,
+ *   every function may return DIFFUSION_STATUS_INVALID_ARGUMENT, DIFFUSION_STATUS_STRUCT_SIZE and
  *   DIFFUSION_STATUS_PANIC.
  *
  * Outputs of unknown size
  *   `capacity` is the number of elements that the output has room for, and the last of the three
- *   arguments receives how many were written. A capacity that is too small, such as 0 (the output
- *   may then be NULL), writes how many are needed instead. For text the elements are bytes, and a
- *   zero byte at the end is one of them.
+ *   arguments receives the number of elements written. If the capacity is too small, such as 0 (the
+ *   output may then be NULL), it receives the required number instead. For text the elements are
+ *   bytes, including the terminating zero byte.
  *
  * Callbacks
- *   They must not throw or jump out. They may call the library, but get
- *   DIFFUSION_STATUS_BUSY for the context they are called from.
+ *   They must not throw or jump out. They may call the library, but calls on the context that runs
+ *   them return DIFFUSION_STATUS_BUSY.
  */
 
 
@@ -59,7 +59,7 @@
 #define DIFFUSION_VERSION_PATCH 0
 
 /**
- * Changes when programs must be compiled again; the library's SONAME ends in it.
+ * Changes when programs must be recompiled; the library's SONAME ends with it.
  */
 #define DIFFUSION_ABI_VERSION 0
 
@@ -82,16 +82,16 @@ enum diffusion_status
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
     /**
-     * Done.
+     * Success.
      */
     DIFFUSION_STATUS_OK = 0,
     /**
-     * An argument cannot work: a NULL pointer where none may be, text that is not UTF-8, a
+     * An argument is invalid: a NULL pointer where none is allowed, text that is not UTF-8, a
      * number out of range. The message names the argument.
      */
     DIFFUSION_STATUS_INVALID_ARGUMENT = 1,
     /**
-     * The `struct_size` of a struct is not one that this version of the library knows.
+     * This version of the library does not know the `struct_size` of a struct.
      */
     DIFFUSION_STATUS_STRUCT_SIZE = 2,
     /**
@@ -99,7 +99,7 @@ enum diffusion_status
      */
     DIFFUSION_STATUS_IO = 3,
     /**
-     * The model file is malformed, or is not of a kind that this library can run.
+     * The model file is malformed, or of a kind that this library cannot run.
      */
     DIFFUSION_STATUS_BAD_MODEL = 4,
     /**
@@ -107,7 +107,7 @@ enum diffusion_status
      */
     DIFFUSION_STATUS_CONTEXT_FULL = 5,
     /**
-     * A buffer could not be had.
+     * A buffer could not be allocated.
      */
     DIFFUSION_STATUS_OUT_OF_MEMORY = 6,
     /**
@@ -119,32 +119,32 @@ enum diffusion_status
      */
     DIFFUSION_STATUS_TOKENIZER = 8,
     /**
-     * The chat template is malformed or refused the messages.
+     * The chat template is malformed or rejected the messages.
      */
     DIFFUSION_STATUS_CHAT_TEMPLATE = 9,
     /**
-     * A callback or `diffusion_context_cancel` asked for the end.
+     * A callback or `diffusion_context_cancel` cancelled the call.
      */
     DIFFUSION_STATUS_CANCELLED = 10,
     /**
-     * The output does not fit. The count that is needed was written.
+     * The output does not fit. The required count was written.
      */
     DIFFUSION_STATUS_BUFFER_TOO_SMALL = 11,
     /**
-     * There is nothing of that name or index.
+     * Nothing has that name or index.
      */
     DIFFUSION_STATUS_NOT_FOUND = 12,
     /**
-     * The context is at work for another call.
+     * Another call is using the context.
      */
     DIFFUSION_STATUS_BUSY = 13,
     /**
      * An earlier call on this context ended with `DIFFUSION_STATUS_PANIC`: only
-     * `diffusion_context_free` is left.
+     * `diffusion_context_free` may be called.
      */
     DIFFUSION_STATUS_POISONED = 14,
     /**
-     * A bug in this library was caught. Please report the message.
+     * A bug in this library. Please report the message.
      */
     DIFFUSION_STATUS_PANIC = 15,
 };
@@ -177,7 +177,7 @@ enum diffusion_device_type
      */
     DIFFUSION_DEVICE_TYPE_INTEGRATED_GPU = 2,
     /**
-     * A helper of the CPU.
+     * An accelerator that assists the CPU.
      */
     DIFFUSION_DEVICE_TYPE_ACCELERATOR = 3,
 };
@@ -277,7 +277,7 @@ typedef int32_t diffusion_kv_type;
 #endif // __cplusplus
 
 /**
- * How much a message matters, from the most to the least.
+ * The importance of a message, in descending order.
  */
 enum diffusion_log_level
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -350,7 +350,7 @@ typedef int32_t diffusion_progress;
 typedef struct diffusion_context diffusion_context;
 
 /**
- * What went wrong: a status and a message. Owned by the caller, who ends it with
+ * What went wrong: a status and a message. Owned by the caller, who frees it with
  * `diffusion_error_free`. Immutable: any thread may read it.
  */
 typedef struct diffusion_error diffusion_error;
@@ -363,8 +363,8 @@ typedef struct diffusion_model diffusion_model;
 
 /**
  * Receives a message: its `diffusion_log_level`, its origin ("ggml" or a module of this library)
- * and the text in UTF-8, without a newline at its end. Both strings are valid during the call
- * only. It is called from any thread, from several at once, and must not call this library.
+ * and the text in UTF-8, without a trailing newline. Both strings are valid only during the
+ * call. Any thread may call it, several at the same time; it must not call this library.
  */
 typedef void (*diffusion_log_callback)(int32_t level,
                                        const char *target,
@@ -380,21 +380,21 @@ typedef struct diffusion_device {
      */
     size_t struct_size;
     /**
-     * Bytes of its memory that are free now; 0 if it does not tell.
+     * Bytes of its memory that are free now; 0 if the device does not report it.
      */
     uint64_t memory_free;
     /**
-     * Bytes of its memory.
+     * Total bytes of its memory.
      */
     uint64_t memory_total;
     /**
-     * What it is called in `diffusion_model_params.devices`, such as "CUDA0". Terminated by a
-     * zero byte, cut if it is too long.
+     * Its name in `diffusion_model_params.devices`, such as "CUDA0". Terminated by a zero byte,
+     * truncated if it is too long.
      */
     char name[DIFFUSION_DEVICE_NAME_SIZE];
     /**
-     * What it is, such as the model of the processor, or the endpoint of the RPC server that has
-     * it. As `name`.
+     * What it is, such as the model of the processor, or the endpoint of its RPC server.
+     * Terminated and truncated as `name`.
      */
     char description[DIFFUSION_DEVICE_DESCRIPTION_SIZE];
     /**
@@ -402,8 +402,8 @@ typedef struct diffusion_device {
      */
     int32_t kind;
     /**
-     * 1 if it is a GPU in name only, a driver that computes on the host's processor (Mesa's
-     * llvmpipe): used only where `diffusion_model_params.devices` names it. 0 otherwise.
+     * 1 for a software GPU, a driver that computes on the host's processor (Mesa's llvmpipe),
+     * which is used only if `diffusion_model_params.devices` names it. 0 otherwise.
      */
     int32_t is_software;
 } diffusion_device;
@@ -716,8 +716,8 @@ extern "C" {
 #endif // __cplusplus
 
 /**
- * A few words for a status, in English. Never NULL, also for numbers that are no status; lives as
- * long as the library.
+ * A short English description of a status. Never NULL, even for a number that is not a status;
+ * valid as long as the library.
  */
 const char *diffusion_status_name(int32_t status);
 
@@ -727,50 +727,50 @@ const char *diffusion_status_name(int32_t status);
 diffusion_status diffusion_error_status(const struct diffusion_error *error);
 
 /**
- * The message in UTF-8: what went wrong, where, and what to do about it. Lives as long as the
+ * The message in UTF-8: what went wrong, where, and what to do about it. Valid as long as the
  * error; the empty string for NULL.
  */
 const char *diffusion_error_message(const struct diffusion_error *error);
 
 /**
- * Ends an error object. NULL is allowed.
+ * Frees an error object. NULL is allowed.
  */
 void diffusion_error_free(struct diffusion_error *error);
 
 /**
- * Version of the library, such as "0.1.0". Lives as long as the library.
+ * Version of the library, such as "0.1.0". Valid as long as the library.
  */
 const char *diffusion_version(void);
 
 /**
- * The library's own `DIFFUSION_ABI_VERSION`. A program works with the library if it is the
+ * The library's own `DIFFUSION_ABI_VERSION`. A program works with the library if it equals the
  * header's.
  */
 uint32_t diffusion_abi_version(void);
 
 /**
  * Loads backends for other devices, plug-ins of ggml, from a directory. Models that are loaded
- * afterwards may use them. Not to be called while another thread lists devices or loads a model.
+ * afterwards may use them. Must not be called while another thread lists devices or loads a model.
  *
- * Plug-ins must come from the same build as this library: one with the feature
- * `dynamic-backends`, which loads those beside the library by itself.
+ * Plug-ins must come from the same build as this library, with the feature `dynamic-backends`;
+ * such a library loads the plug-ins next to it by itself.
  *
  * `directory`: path in UTF-8, terminated by a zero byte.
  *
  * Errors: `INVALID_ARGUMENT` if it is not a directory, or if this library has its backends linked
- * in. Files that are no backends, or none for this machine, are passed over with a line in the log.
+ * in. Files that are not backends, or not for this machine, are skipped with a message in the log.
  */
 diffusion_status diffusion_load_backends(const char *directory, struct diffusion_error **error);
 
 /**
- * Sends the messages of this library and of ggml to a callback, instead of the one before; they
- * go nowhere until then. When this returns, the one before is not running any more. For the whole
- * process; any thread may call it, but not the callback.
+ * Sends the messages of this library and of ggml to a callback, which replaces the previous one;
+ * without a callback they are dropped. When this returns, the previous callback is no longer
+ * running. It applies to the whole process; any thread may call it, but not the callback.
  *
  * `callback`: NULL for no messages. `level`: the least important `diffusion_log_level` to pass on.
  *
- * Errors: `INVALID_ARGUMENT` for a level that is none, or if the process is a Rust program that
- * has set up `tracing` for itself.
+ * Errors: `INVALID_ARGUMENT` for an invalid level, or if the process is a Rust program that has
+ * set up `tracing` itself.
  */
 diffusion_status diffusion_log_set(diffusion_log_callback callback,
                                    int32_t level,
@@ -778,14 +778,14 @@ diffusion_status diffusion_log_set(diffusion_log_callback callback,
                                    struct diffusion_error **error);
 
 /**
- * How many devices there are. Any thread may ask.
+ * The number of devices. Any thread may call it.
  */
 diffusion_status diffusion_device_count(size_t *count, struct diffusion_error **error);
 
 /**
- * Describes a device. Any thread may ask.
+ * Describes a device. Any thread may call it.
  *
- * `index`: from 0 to one below `diffusion_device_count`.
+ * `index`: from 0 to `diffusion_device_count` - 1.
  *
  * Errors: `NOT_FOUND` for any other index.
  */
@@ -794,22 +794,23 @@ diffusion_status diffusion_device_get(size_t index,
                                       struct diffusion_error **error);
 
 /**
- * Connects to an RPC server on another machine: llama.cpp's `rpc-server`, or
- * `llama-diffusion-cli rpc-server`. Its devices are among those of `diffusion_device_count` from now
- * on, with the endpoint as their description. A server that is connected already is not connected
- * again. One that was lost is, as other devices. Any thread may call it.
+ * Connects to an RPC server on another machine: llama.cpp's `rpc-server`, or `llama-diffusion-cli
+ * rpc-server`. From then on `diffusion_device_count` includes its devices, with the endpoint as
+ * their description. A server that is already connected is not connected again. A server that was
+ * lost is, and its devices are new ones. Any thread may call it.
  *
- * When the server is lost or is silent for too long, what runs on it fails with
- * `DIFFUSION_STATUS_BACKEND`, and models that lie there can only be freed: add the server again, and
- * load them again. The protocol neither encrypts nor authenticates: use it in networks that you trust.
+ * If the server is lost or silent for too long, work on its devices fails with
+ * `DIFFUSION_STATUS_BACKEND`, and models stored there can only be freed: add the server again and
+ * reload them. The protocol neither encrypts nor authenticates: use it only in networks that you
+ * trust.
  *
  * `endpoint`: "HOST:PORT", such as "gpu-box:50052" or, for IPv6, "`[::1]:50052`".
  *
- * `timeout_ms`: how long the server may be silent, in milliseconds. 0 is the default, 300,000: a pass
- * over a long prompt may take minutes on a slow machine.
+ * `timeout_ms`: how long the server may be silent, in milliseconds. 0 is the default, 300,000: a
+ * pass over a long prompt may take minutes on a slow machine.
  *
- * Errors: `BACKEND` if nothing answers there, or something else than a server of this version of the
- * protocol.
+ * Errors: `BACKEND` if nothing answers there, or something other than a server of this version of
+ * the protocol.
  */
 diffusion_status diffusion_rpc_add_server(const char *endpoint,
                                           uint32_t timeout_ms,
@@ -897,10 +898,10 @@ diffusion_status diffusion_model_metadata(const struct diffusion_model *model,
 /**
  * Splits a text into tokens. Any thread may call it.
  *
- * `text`, `length`: UTF-8 and its length in bytes. `add_special`: put the token in front that
- * begins a sequence, if the model wants one. `parse_special`: take control tokens that are
- * written out, such as `<bos>`, for what they are; never do so with text from others. `tokens`,
- * `capacity`, `count`: see "Outputs of unknown size".
+ * `text`, `length`: UTF-8 and its length in bytes. `add_special`: prepend the token that begins a
+ * sequence, if the model uses one. `parse_special`: parse control tokens that are written out,
+ * such as `<bos>`; never enable it for untrusted text. `tokens`, `capacity`, `count`: see "Outputs
+ * of unknown size".
  *
  * Errors: `TOKENIZER`, `BUFFER_TOO_SMALL`.
  */
@@ -915,9 +916,9 @@ diffusion_status diffusion_tokenize(const struct diffusion_model *model,
                                     struct diffusion_error **error);
 
 /**
- * The text of tokens in UTF-8; bytes that are none become U+FFFD. Any thread may call it.
+ * The text of tokens in UTF-8; invalid bytes become U+FFFD. Any thread may call it.
  *
- * `special`: write control tokens out, too. `buffer`, `capacity`, `size`: see "Outputs of unknown
+ * `special`: write out control tokens, too. `buffer`, `capacity`, `size`: see "Outputs of unknown
  * size".
  *
  * Errors: `TOKENIZER` for a token that is not in the vocabulary, `BUFFER_TOO_SMALL`.
@@ -941,8 +942,8 @@ diffusion_status diffusion_detokenize(const struct diffusion_model *model,
  * `variables`: a JSON object for the template, such as `{"enable_thinking": true}`, or NULL.
  * `tokens`, `capacity`, `count`: see "Outputs of unknown size".
  *
- * Errors: `NOT_FOUND` if the file has no chat template, `CHAT_TEMPLATE` if it refuses the
- * messages, `INVALID_ARGUMENT` for JSON that is not of this form, `TOKENIZER`,
+ * Errors: `NOT_FOUND` if the file has no chat template, `CHAT_TEMPLATE` if it rejects the
+ * messages, `INVALID_ARGUMENT` for JSON that does not have this form, `TOKENIZER`,
  * `BUFFER_TOO_SMALL`.
  */
 diffusion_status diffusion_apply_chat_template(const struct diffusion_model *model,
@@ -1059,13 +1060,13 @@ diffusion_status diffusion_generate_text(struct diffusion_context *context,
 
 /**
  * As `diffusion_generate`, from text to text. The prompt is put into the chat template as the
- * user's only message, if the model has a template; else it is given to the model as it is, and
- * control tokens that it spells out, such as "<turn|>", become those tokens.
+ * user's only message, if the model has a template; otherwise it is passed to the model unchanged,
+ * and control tokens that it spells out, such as "<turn|>", become those tokens.
  *
  * `prompt`, `prompt_length`: UTF-8 and its length in bytes. `answer`: receives what the model says
- * in UTF-8, terminated by a zero byte (and any other zero byte in it replaced by U+FFFD), to be
- * freed with `diffusion_string_free`. `thoughts`: receives what it thought before, in the same
- * form, empty if it did not think; NULL if they are not wanted.
+ * in UTF-8, terminated by a zero byte (any other zero byte in it is replaced by U+FFFD); free it
+ * with `diffusion_string_free`. `thoughts`: receives what the model thought before, in the same
+ * form, empty if it did not think; may be NULL.
  *
  * Errors: as `diffusion_generate`, and `TOKENIZER`, `CHAT_TEMPLATE`.
  */
@@ -1079,10 +1080,10 @@ diffusion_status diffusion_generate_reply(struct diffusion_context *context,
                                           struct diffusion_error **error);
 
 /**
- * The text of the tokens that `diffusion_generate` wrote, with the model's thoughts apart. Any
- * thread may call it.
+ * The text of the tokens that `diffusion_generate` wrote, with the model's thoughts separate from
+ * the answer. Any thread may call it.
  *
- * `prompt`, `prompt_length`: the tokens that were answered; they may end inside a thought.
+ * `prompt`, `prompt_length`: the tokens of the prompt; they may end inside a thought.
  * `tokens`, `count`: the answer, or its beginning. `answer`, `thoughts`: as in
  * `diffusion_generate_reply`.
  *
@@ -1098,7 +1099,7 @@ diffusion_status diffusion_split_answer(const struct diffusion_model *model,
                                         struct diffusion_error **error);
 
 /**
- * Frees a string of this library that the caller owns. NULL is allowed.
+ * Frees a string that this library allocated. NULL is allowed.
  */
 void diffusion_string_free(char *string);
 

@@ -62,10 +62,10 @@ impl From<Error> for Failure {
     }
 }
 
-/// Runs the body of an exported function. A failure or panic becomes a status and, where the
-/// caller wants it, an error object.
+/// Runs the body of an exported function. A failure or panic becomes a status and, if the caller
+/// asks for one, an error object.
 pub(super) fn guard(error: *mut *mut ErrorObject, body: impl FnOnce() -> Result) -> Status {
-    // What a panic may leave half done is behind a lock that it poisons.
+    // What a panic may leave incomplete is protected by a lock that it poisons.
     let result = catch_unwind(AssertUnwindSafe(body))
         .unwrap_or_else(|payload| Err(Failure::panic(payload.as_ref())));
     let Err(failure) = result else {
@@ -79,7 +79,7 @@ pub(super) fn guard(error: *mut *mut ErrorObject, body: impl FnOnce() -> Result)
     failure.status
 }
 
-/// Runs the end of something that C owned. There is nobody to tell of a panic but the log.
+/// Frees something that C owned. A panic can only be reported to the log.
 pub(super) fn release(body: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(body)) {
         let failure = Failure::panic(payload.as_ref());
@@ -88,7 +88,7 @@ pub(super) fn release(body: impl FnOnce()) {
 }
 
 /// # Safety
-/// `pointer` is NULL or points to a `T` that lives and stays as it is for `'a`.
+/// `pointer` is NULL or points to a `T` that is valid and unchanged for `'a`.
 pub(super) unsafe fn reference<'a, T>(pointer: *const T, name: &str) -> Result<&'a T> {
     // SAFETY: as the caller promises.
     unsafe { pointer.as_ref() }.ok_or_else(|| Failure::null(name))
@@ -102,7 +102,7 @@ pub(super) fn output<T>(pointer: *mut T, name: &str) -> Result<NonNull<T>> {
 /// An array, which may be NULL if it is empty.
 ///
 /// # Safety
-/// `pointer` is NULL or points to `count` values that live and stay as they are for `'a`.
+/// `pointer` is NULL or points to `count` values that are valid and unchanged for `'a`.
 pub(super) unsafe fn slice<'a, T>(pointer: *const T, count: usize, name: &str) -> Result<&'a [T]> {
     if count == 0 {
         return Ok(&[]);
@@ -136,13 +136,13 @@ pub(super) unsafe fn text<'a>(
 /// UTF-8 that ends at a zero byte.
 ///
 /// # Safety
-/// `pointer` is NULL or points to a terminated string that lives and stays as it is for `'a`.
+/// `pointer` is NULL or points to a terminated string that is valid and unchanged for `'a`.
 pub(super) unsafe fn c_str<'a>(pointer: *const c_char, name: &str) -> Result<&'a str> {
     // SAFETY: as the caller promises.
     unsafe { optional_c_str(pointer, name) }?.ok_or_else(|| Failure::null(name))
 }
 
-/// As [`c_str`], where NULL is nothing.
+/// As [`c_str`], with `None` for NULL.
 ///
 /// # Safety
 /// As [`c_str`].
@@ -167,7 +167,7 @@ fn utf8<'a>(bytes: &'a [u8], name: &str) -> Result<&'a str> {
     })
 }
 
-/// Refuses a capacity below what is needed, after saying in `count` how much that is.
+/// Rejects a capacity that is too small, after writing the required one to `count`.
 ///
 /// # Safety
 /// `count` can be written.
@@ -203,7 +203,7 @@ pub(super) unsafe fn fill<T: Copy>(
     Ok(())
 }
 
-/// As [`fill`] for text, with a zero byte at its end that is counted.
+/// As [`fill`] for text, with a terminating zero byte that is counted.
 ///
 /// # Safety
 /// As [`fill`].
@@ -218,8 +218,8 @@ pub(super) unsafe fn fill_text(
     unsafe { fill(&text, buffer.cast(), capacity, size) }
 }
 
-/// A struct that tells its version by its size: its first field is `struct_size`, later versions
-/// only append, and there is no padding that an appended field could hide in.
+/// A struct whose size identifies its version: its first field is `struct_size`, later versions
+/// only append fields, and there is no padding that could hide an appended field.
 ///
 /// # Safety
 /// The type is `repr(C)` and its first field is a `usize`; all bytes of a `Self` that C may have
@@ -227,8 +227,8 @@ pub(super) unsafe fn fill_text(
 pub(super) unsafe trait Versioned: Copy {
     /// Name in C.
     const NAME: &'static str;
-    /// Size of its first version, below which nothing is a version: the end of that version's last
-    /// field, whatever was appended since.
+    /// Size of its first version, the smallest that is valid: the end of that version's last field,
+    /// whatever was appended since.
     const FIRST_SIZE: usize;
 
     fn check_size(size: usize) -> Result {
@@ -251,7 +251,7 @@ pub(super) unsafe trait Versioned: Copy {
     }
 }
 
-/// Reads a struct of any known version; what it lacks comes from `default`, as does all of it for
+/// Reads a struct of any known version; missing fields come from `default`, as do all of them for
 /// NULL.
 ///
 /// # Safety
@@ -296,7 +296,7 @@ impl<T: Versioned> StructOutput<T> {
         }
     }
 
-    /// Writes what the caller's version has of `value`, and the size of that version.
+    /// Writes the part of `value` that the caller's version has, and the size of that version.
     pub(super) fn write(self, value: &T) {
         let from = std::ptr::from_ref(value).cast::<u8>();
         let to = self.pointer.cast::<u8>();

@@ -18,7 +18,7 @@ pub enum DeviceType {
     Gpu = 1,
     /// A GPU that shares the host's memory.
     IntegratedGpu = 2,
-    /// A helper of the CPU.
+    /// An accelerator that assists the CPU.
     Accelerator = 3,
 }
 
@@ -33,20 +33,20 @@ pub const DIFFUSION_DEVICE_DESCRIPTION_SIZE: usize = 256;
 pub struct DeviceInfo {
     /// Set it to `sizeof(diffusion_device)` before the call.
     pub struct_size: usize,
-    /// Bytes of its memory that are free now; 0 if it does not tell.
+    /// Bytes of its memory that are free now; 0 if the device does not report it.
     pub memory_free: u64,
-    /// Bytes of its memory.
+    /// Total bytes of its memory.
     pub memory_total: u64,
-    /// What it is called in `diffusion_model_params.devices`, such as "CUDA0". Terminated by a
-    /// zero byte, cut if it is too long.
+    /// Its name in `diffusion_model_params.devices`, such as "CUDA0". Terminated by a zero byte,
+    /// truncated if it is too long.
     pub name: [c_char; DIFFUSION_DEVICE_NAME_SIZE],
-    /// What it is, such as the model of the processor, or the endpoint of the RPC server that has
-    /// it. As `name`.
+    /// What it is, such as the model of the processor, or the endpoint of its RPC server.
+    /// Terminated and truncated as `name`.
     pub description: [c_char; DIFFUSION_DEVICE_DESCRIPTION_SIZE],
     /// A `diffusion_device_type`.
     pub kind: i32,
-    /// 1 if it is a GPU in name only, a driver that computes on the host's processor (Mesa's
-    /// llvmpipe): used only where `diffusion_model_params.devices` names it. 0 otherwise.
+    /// 1 for a software GPU, a driver that computes on the host's processor (Mesa's llvmpipe),
+    /// which is used only if `diffusion_model_params.devices` names it. 0 otherwise.
     pub is_software: i32,
 }
 
@@ -70,7 +70,7 @@ fn devices() -> Result<Vec<Device>, Failure> {
     Ok(Device::all())
 }
 
-/// How many devices there are. Any thread may ask.
+/// The number of devices. Any thread may call it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_device_count(
     count: *mut usize,
@@ -84,9 +84,9 @@ pub unsafe extern "C" fn diffusion_device_count(
     })
 }
 
-/// Describes a device. Any thread may ask.
+/// Describes a device. Any thread may call it.
 ///
-/// `index`: from 0 to one below `diffusion_device_count`.
+/// `index`: from 0 to `diffusion_device_count` - 1.
 ///
 /// Errors: `NOT_FOUND` for any other index.
 #[unsafe(no_mangle)]
@@ -123,22 +123,23 @@ pub unsafe extern "C" fn diffusion_device_get(
     })
 }
 
-/// Connects to an RPC server on another machine: llama.cpp's `rpc-server`, or
-/// `llama-diffusion-cli rpc-server`. Its devices are among those of `diffusion_device_count` from now
-/// on, with the endpoint as their description. A server that is connected already is not connected
-/// again. One that was lost is, as other devices. Any thread may call it.
+/// Connects to an RPC server on another machine: llama.cpp's `rpc-server`, or `llama-diffusion-cli
+/// rpc-server`. From then on `diffusion_device_count` includes its devices, with the endpoint as
+/// their description. A server that is already connected is not connected again. A server that was
+/// lost is, and its devices are new ones. Any thread may call it.
 ///
-/// When the server is lost or is silent for too long, what runs on it fails with
-/// `DIFFUSION_STATUS_BACKEND`, and models that lie there can only be freed: add the server again, and
-/// load them again. The protocol neither encrypts nor authenticates: use it in networks that you trust.
+/// If the server is lost or silent for too long, work on its devices fails with
+/// `DIFFUSION_STATUS_BACKEND`, and models stored there can only be freed: add the server again and
+/// reload them. The protocol neither encrypts nor authenticates: use it only in networks that you
+/// trust.
 ///
 /// `endpoint`: "HOST:PORT", such as "gpu-box:50052" or, for IPv6, "`[::1]:50052`".
 ///
-/// `timeout_ms`: how long the server may be silent, in milliseconds. 0 is the default, 300,000: a pass
-/// over a long prompt may take minutes on a slow machine.
+/// `timeout_ms`: how long the server may be silent, in milliseconds. 0 is the default, 300,000: a
+/// pass over a long prompt may take minutes on a slow machine.
 ///
-/// Errors: `BACKEND` if nothing answers there, or something else than a server of this version of the
-/// protocol.
+/// Errors: `BACKEND` if nothing answers there, or something other than a server of this version of
+/// the protocol.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_rpc_add_server(
     endpoint: *const c_char,

@@ -6,39 +6,39 @@ use std::ffi::{CStr, CString, c_char};
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// Done.
+    /// Success.
     Ok = 0,
-    /// An argument cannot work: a NULL pointer where none may be, text that is not UTF-8, a
+    /// An argument is invalid: a NULL pointer where none is allowed, text that is not UTF-8, a
     /// number out of range. The message names the argument.
     InvalidArgument = 1,
-    /// The `struct_size` of a struct is not one that this version of the library knows.
+    /// This version of the library does not know the `struct_size` of a struct.
     StructSize = 2,
     /// The operating system refused an operation on a file.
     Io = 3,
-    /// The model file is malformed, or is not of a kind that this library can run.
+    /// The model file is malformed, or of a kind that this library cannot run.
     BadModel = 4,
     /// Prompt and answer do not fit the context.
     ContextFull = 5,
-    /// A buffer could not be had.
+    /// A buffer could not be allocated.
     OutOfMemory = 6,
     /// A device failed.
     Backend = 7,
     /// The model has no usable tokenizer, or a text or token cannot be converted.
     Tokenizer = 8,
-    /// The chat template is malformed or refused the messages.
+    /// The chat template is malformed or rejected the messages.
     ChatTemplate = 9,
-    /// A callback or `diffusion_context_cancel` asked for the end.
+    /// A callback or `diffusion_context_cancel` cancelled the call.
     Cancelled = 10,
-    /// The output does not fit. The count that is needed was written.
+    /// The output does not fit. The required count was written.
     BufferTooSmall = 11,
-    /// There is nothing of that name or index.
+    /// Nothing has that name or index.
     NotFound = 12,
-    /// The context is at work for another call.
+    /// Another call is using the context.
     Busy = 13,
     /// An earlier call on this context ended with `DIFFUSION_STATUS_PANIC`: only
-    /// `diffusion_context_free` is left.
+    /// `diffusion_context_free` may be called.
     Poisoned = 14,
-    /// A bug in this library was caught. Please report the message.
+    /// A bug in this library. Please report the message.
     Panic = 15,
 }
 
@@ -66,7 +66,7 @@ impl Status {
     }
 }
 
-/// What went wrong: a status and a message. Owned by the caller, who ends it with
+/// What went wrong: a status and a message. Owned by the caller, who frees it with
 /// `diffusion_error_free`. Immutable: any thread may read it.
 pub struct ErrorObject {
     status: Status,
@@ -82,13 +82,13 @@ impl ErrorObject {
     }
 }
 
-/// A C string; a zero byte inside, which would end it, becomes U+FFFD.
+/// A C string; an embedded zero byte, which would end it, becomes U+FFFD.
 pub(super) fn c_text(text: &str) -> CString {
     CString::new(text.replace('\0', "\u{fffd}")).unwrap_or_default()
 }
 
-/// A few words for a status, in English. Never NULL, also for numbers that are no status; lives as
-/// long as the library.
+/// A short English description of a status. Never NULL, even for a number that is not a status;
+/// valid as long as the library.
 #[unsafe(no_mangle)]
 pub extern "C" fn diffusion_status_name(status: i32) -> *const c_char {
     Status::name(status).as_ptr()
@@ -101,7 +101,7 @@ pub unsafe extern "C" fn diffusion_error_status(error: *const ErrorObject) -> St
     unsafe { error.as_ref() }.map_or(Status::Ok, |error| error.status)
 }
 
-/// The message in UTF-8: what went wrong, where, and what to do about it. Lives as long as the
+/// The message in UTF-8: what went wrong, where, and what to do about it. Valid as long as the
 /// error; the empty string for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_error_message(error: *const ErrorObject) -> *const c_char {
@@ -109,7 +109,7 @@ pub unsafe extern "C" fn diffusion_error_message(error: *const ErrorObject) -> *
     unsafe { error.as_ref() }.map_or(c"".as_ptr(), |error| error.message.as_ptr())
 }
 
-/// Ends an error object. NULL is allowed.
+/// Frees an error object. NULL is allowed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_error_free(error: *mut ErrorObject) {
     if !error.is_null() {

@@ -3,20 +3,20 @@
 //! whose opening comment (`cbindgen.toml`) has the rules that hold for all of it.
 //!
 //! Every exported function that can fail runs in `border::guard`, which turns failures and panics
-//! into a status and an error object, and every one that frees in `border::release`; the others only
-//! read a field. What comes from C is checked there before Rust types are made of
-//! it; ggml never sees it unchecked.
+//! into a status and an error object, and every one that frees in `border::release`; the others
+//! only read a field. What comes from C is checked there before Rust types are made of it; ggml
+//! never sees it unchecked.
 
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(missing_docs)]
 #![warn(unreachable_pub)]
 #![allow(
     clippy::missing_safety_doc,
-    reason = "what callers owe is said once, in the header's opening comment"
+    reason = "the header's opening comment states once what callers must guarantee"
 )]
 #![allow(
     clippy::too_many_arguments,
-    reason = "inputs, outputs and the error are arguments of their own in C"
+    reason = "inputs, outputs and the error are separate arguments in C"
 )]
 
 mod border;

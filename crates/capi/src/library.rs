@@ -12,16 +12,16 @@ pub const DIFFUSION_VERSION_MAJOR: u32 = 0;
 pub const DIFFUSION_VERSION_MINOR: u32 = 1;
 /// Patch version of the header.
 pub const DIFFUSION_VERSION_PATCH: u32 = 0;
-/// Changes when programs must be compiled again; the library's SONAME ends in it.
+/// Changes when programs must be recompiled; the library's SONAME ends with it.
 pub const DIFFUSION_ABI_VERSION: u32 = 0;
 
-/// Version of the library, such as "0.1.0". Lives as long as the library.
+/// Version of the library, such as "0.1.0". Valid as long as the library.
 #[unsafe(no_mangle)]
 pub extern "C" fn diffusion_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }
 
-/// The library's own `DIFFUSION_ABI_VERSION`. A program works with the library if it is the
+/// The library's own `DIFFUSION_ABI_VERSION`. A program works with the library if it equals the
 /// header's.
 #[unsafe(no_mangle)]
 pub extern "C" fn diffusion_abi_version() -> u32 {
@@ -29,15 +29,15 @@ pub extern "C" fn diffusion_abi_version() -> u32 {
 }
 
 /// Loads backends for other devices, plug-ins of ggml, from a directory. Models that are loaded
-/// afterwards may use them. Not to be called while another thread lists devices or loads a model.
+/// afterwards may use them. Must not be called while another thread lists devices or loads a model.
 ///
-/// Plug-ins must come from the same build as this library: one with the feature
-/// `dynamic-backends`, which loads those beside the library by itself.
+/// Plug-ins must come from the same build as this library, with the feature `dynamic-backends`;
+/// such a library loads the plug-ins next to it by itself.
 ///
 /// `directory`: path in UTF-8, terminated by a zero byte.
 ///
 /// Errors: `INVALID_ARGUMENT` if it is not a directory, or if this library has its backends linked
-/// in. Files that are no backends, or none for this machine, are passed over with a line in the log.
+/// in. Files that are not backends, or not for this machine, are skipped with a message in the log.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_load_backends(
     directory: *const c_char,

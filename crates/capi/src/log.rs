@@ -1,4 +1,4 @@
-//! The log: what this library and ggml tell through `tracing`, passed on to a C callback.
+//! The log: what this library and ggml report through `tracing`, passed on to a C callback.
 
 use std::ffi::{CString, c_char, c_void};
 use std::fmt::{Debug, Write as _};
@@ -13,7 +13,7 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use super::border::{Failure, guard};
 use super::error::{ErrorObject, Status, c_text};
 
-/// How much a message matters, from the most to the least.
+/// The importance of a message, in descending order.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogLevel {
@@ -30,8 +30,8 @@ pub enum LogLevel {
 }
 
 /// Receives a message: its `diffusion_log_level`, its origin ("ggml" or a module of this library)
-/// and the text in UTF-8, without a newline at its end. Both strings are valid during the call
-/// only. It is called from any thread, from several at once, and must not call this library.
+/// and the text in UTF-8, without a trailing newline. Both strings are valid only during the
+/// call. Any thread may call it, several at the same time; it must not call this library.
 pub type LogCallback = Option<
     unsafe extern "C" fn(
         level: i32,
@@ -51,19 +51,19 @@ unsafe impl Send for Sink {}
 // SAFETY: as above.
 unsafe impl Sync for Sink {}
 
-/// Read while a callback runs, so that none runs any more once it was replaced.
+/// Locked for reading while a callback runs, so that none still runs once it has been replaced.
 static SINK: RwLock<Option<Sink>> = RwLock::new(None);
-/// Messages up to this level are wanted; 0 is none.
+/// Messages up to this level are passed on; 0 is none.
 static LEVEL: AtomicI32 = AtomicI32::new(0);
 
-/// Sends the messages of this library and of ggml to a callback, instead of the one before; they
-/// go nowhere until then. When this returns, the one before is not running any more. For the whole
-/// process; any thread may call it, but not the callback.
+/// Sends the messages of this library and of ggml to a callback, which replaces the previous one;
+/// without a callback they are dropped. When this returns, the previous callback is no longer
+/// running. It applies to the whole process; any thread may call it, but not the callback.
 ///
 /// `callback`: NULL for no messages. `level`: the least important `diffusion_log_level` to pass on.
 ///
-/// Errors: `INVALID_ARGUMENT` for a level that is none, or if the process is a Rust program that
-/// has set up `tracing` for itself.
+/// Errors: `INVALID_ARGUMENT` for an invalid level, or if the process is a Rust program that has
+/// set up `tracing` itself.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_log_set(
     callback: LogCallback,

@@ -1,4 +1,4 @@
-//! Generation from text to text: the answer of a model, and its thoughts apart.
+//! Generation from text to text: the answer of a model, separate from its thoughts.
 
 use std::ffi::c_char;
 use std::ptr::{NonNull, null_mut};
@@ -12,7 +12,7 @@ use llama_diffusion::chat::thinking::AnswerText;
 use llama_diffusion::chat::{Message, Role};
 use llama_diffusion::{TextModel, Token};
 
-/// Writes the text of an answer where it is wanted.
+/// Writes the text of an answer to the outputs that are given.
 ///
 /// # Safety
 /// `answer` can be written, `thoughts` too unless it is NULL.
@@ -90,13 +90,13 @@ pub unsafe extern "C" fn diffusion_generate_text(
 }
 
 /// As `diffusion_generate`, from text to text. The prompt is put into the chat template as the
-/// user's only message, if the model has a template; else it is given to the model as it is, and
-/// control tokens that it spells out, such as "<turn|>", become those tokens.
+/// user's only message, if the model has a template; otherwise it is passed to the model unchanged,
+/// and control tokens that it spells out, such as "<turn|>", become those tokens.
 ///
 /// `prompt`, `prompt_length`: UTF-8 and its length in bytes. `answer`: receives what the model says
-/// in UTF-8, terminated by a zero byte (and any other zero byte in it replaced by U+FFFD), to be
-/// freed with `diffusion_string_free`. `thoughts`: receives what it thought before, in the same
-/// form, empty if it did not think; NULL if they are not wanted.
+/// in UTF-8, terminated by a zero byte (any other zero byte in it is replaced by U+FFFD); free it
+/// with `diffusion_string_free`. `thoughts`: receives what the model thought before, in the same
+/// form, empty if it did not think; may be NULL.
 ///
 /// Errors: as `diffusion_generate`, and `TOKENIZER`, `CHAT_TEMPLATE`.
 #[unsafe(no_mangle)]
@@ -117,10 +117,10 @@ pub unsafe extern "C" fn diffusion_generate_reply(
     })
 }
 
-/// The text of the tokens that `diffusion_generate` wrote, with the model's thoughts apart. Any
-/// thread may call it.
+/// The text of the tokens that `diffusion_generate` wrote, with the model's thoughts separate from
+/// the answer. Any thread may call it.
 ///
-/// `prompt`, `prompt_length`: the tokens that were answered; they may end inside a thought.
+/// `prompt`, `prompt_length`: the tokens of the prompt; they may end inside a thought.
 /// `tokens`, `count`: the answer, or its beginning. `answer`, `thoughts`: as in
 /// `diffusion_generate_reply`.
 ///
@@ -150,7 +150,7 @@ pub unsafe extern "C" fn diffusion_split_answer(
     })
 }
 
-/// Frees a string of this library that the caller owns. NULL is allowed.
+/// Frees a string that this library allocated. NULL is allowed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_string_free(string: *mut c_char) {
     if !string.is_null() {

@@ -14,10 +14,10 @@ use llama_diffusion::chat::{ChatTemplate, Message};
 
 /// Splits a text into tokens. Any thread may call it.
 ///
-/// `text`, `length`: UTF-8 and its length in bytes. `add_special`: put the token in front that
-/// begins a sequence, if the model wants one. `parse_special`: take control tokens that are
-/// written out, such as `<bos>`, for what they are; never do so with text from others. `tokens`,
-/// `capacity`, `count`: see "Outputs of unknown size".
+/// `text`, `length`: UTF-8 and its length in bytes. `add_special`: prepend the token that begins a
+/// sequence, if the model uses one. `parse_special`: parse control tokens that are written out,
+/// such as `<bos>`; never enable it for untrusted text. `tokens`, `capacity`, `count`: see "Outputs
+/// of unknown size".
 ///
 /// Errors: `TOKENIZER`, `BUFFER_TOO_SMALL`.
 #[unsafe(no_mangle)]
@@ -48,9 +48,9 @@ pub unsafe extern "C" fn diffusion_tokenize(
     })
 }
 
-/// The text of tokens in UTF-8; bytes that are none become U+FFFD. Any thread may call it.
+/// The text of tokens in UTF-8; invalid bytes become U+FFFD. Any thread may call it.
 ///
-/// `special`: write control tokens out, too. `buffer`, `capacity`, `size`: see "Outputs of unknown
+/// `special`: write out control tokens, too. `buffer`, `capacity`, `size`: see "Outputs of unknown
 /// size".
 ///
 /// Errors: `TOKENIZER` for a token that is not in the vocabulary, `BUFFER_TOO_SMALL`.
@@ -87,8 +87,8 @@ pub unsafe extern "C" fn diffusion_detokenize(
 /// `variables`: a JSON object for the template, such as `{"enable_thinking": true}`, or NULL.
 /// `tokens`, `capacity`, `count`: see "Outputs of unknown size".
 ///
-/// Errors: `NOT_FOUND` if the file has no chat template, `CHAT_TEMPLATE` if it refuses the
-/// messages, `INVALID_ARGUMENT` for JSON that is not of this form, `TOKENIZER`,
+/// Errors: `NOT_FOUND` if the file has no chat template, `CHAT_TEMPLATE` if it rejects the
+/// messages, `INVALID_ARGUMENT` for JSON that does not have this form, `TOKENIZER`,
 /// `BUFFER_TOO_SMALL`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_apply_chat_template(
