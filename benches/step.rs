@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use llama_diffusion::diffusion::{
-    CanvasRun, CounterNoise, Denoiser as _, DiffusionParams, Run as _, StepInput, StepOutput,
+    Allowed, CanvasRun, CounterNoise, Denoiser as _, DiffusionParams, DrawRule, Draws, Filter,
+    Run as _, StepInput,
 };
 use llama_diffusion::internal::synthetic::{Geometry, synthetic_file};
 use llama_diffusion::model::mask::KeyLayout;
@@ -39,28 +40,28 @@ fn step(criterion: &mut Criterion) {
             kv_type: KvType::F16,
             flash_attention: FlashAttention::Auto,
             swa_full: false,
+            checkpoints: 0,
         };
         let mut denoiser = SequenceDenoiser::new(&Arc::new(model), &params).unwrap();
-        denoiser.begin_canvas().unwrap();
         let n = geometry.canvas_length;
+        denoiser.begin_canvas(n).unwrap();
         let canvas: Vec<Token> = (0..n as Token).collect();
-        let (mut argmax, mut sampled, mut entropy) = (vec![0; n], vec![0; n], vec![0.0; n]);
-        let uniforms = vec![0.5; n];
+        let (free, uniforms) = (vec![true; n], vec![0.5; n]);
+        let mut draws = Draws::new(n, 0);
         group.bench_function(BenchmarkId::new("CPU", types), |bencher| {
             bencher.iter(|| {
                 let input = StepInput {
                     canvas: &canvas,
-                    temperature: 0.6,
-                    uniforms: &uniforms,
-                    selection: None,
+                    free: &free,
+                    allowed: Allowed::All,
+                    filter: Filter::NONE,
+                    rule: DrawRule::Inverse {
+                        temperature: 0.6,
+                        uniforms: &uniforms,
+                    },
+                    guidance: 0.0,
                 };
-                let output = StepOutput {
-                    argmax: &mut argmax,
-                    sampled: &mut sampled,
-                    entropy: &mut entropy,
-                    likelihood: None,
-                };
-                denoiser.step(input, output).unwrap();
+                denoiser.step(&input, &mut draws).unwrap();
             });
         });
     }
@@ -78,10 +79,10 @@ fn sampler(criterion: &mut Criterion) {
     criterion.bench_function("sampler/host/f32", |bencher| {
         bencher.iter(|| {
             let mut run = CanvasRun::new(&params, 0, CANVAS, &noise).unwrap();
-            let (_, output) = run.begin_step(&noise).unwrap();
-            output.entropy.copy_from_slice(&entropies);
+            let (_, draws) = run.begin_step(&noise).unwrap();
+            draws.entropy.copy_from_slice(&entropies);
             run.end_step(&noise).unwrap();
-            black_box(run.progress())
+            black_box(run.status())
         });
     });
 }

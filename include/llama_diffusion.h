@@ -157,6 +157,43 @@ typedef int32_t diffusion_status;
 #endif // __cplusplus
 
 /**
+ * What decides which masked positions a step unmasks first.
+ */
+enum diffusion_algorithm
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * Each with the probability of the schedule.
+     */
+    DIFFUSION_ALGORITHM_ORIGIN = 0,
+    /**
+     * Lowest entropy first.
+     */
+    DIFFUSION_ALGORITHM_ENTROPY = 1,
+    /**
+     * Largest margin between the two most likely tokens first.
+     */
+    DIFFUSION_ALGORITHM_MARGIN = 2,
+    /**
+     * Random order.
+     */
+    DIFFUSION_ALGORITHM_RANDOM = 3,
+    /**
+     * Most likely token first.
+     */
+    DIFFUSION_ALGORITHM_CONFIDENCE = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum diffusion_algorithm diffusion_algorithm;
+#else
+typedef int32_t diffusion_algorithm;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
  * What kind of processor a device is.
  */
 enum diffusion_device_type
@@ -559,6 +596,10 @@ typedef struct diffusion_draft {
      * A `diffusion_progress`.
      */
     int32_t progress;
+    /**
+     * How likely each drawn token was.
+     */
+    const float *probability;
 } diffusion_draft;
 
 /**
@@ -618,7 +659,8 @@ typedef struct diffusion_params {
      */
     uint64_t seed;
     /**
-     * Most tokens of the answer; 0 is no limit. Default 256.
+     * Maximum number of tokens in the answer; 0 is no limit. Default 256. A masked model denoises this
+     * number of tokens, or as many as it was trained for leaves room for.
      */
     size_t max_tokens;
     /**
@@ -639,7 +681,7 @@ typedef struct diffusion_params {
      */
     void *user_data;
     /**
-     * Most denoising steps of a canvas, at least 1.
+     * Maximum number of denoising steps of a canvas, at least 1.
      */
     uint32_t max_steps;
     /**
@@ -663,6 +705,50 @@ typedef struct diffusion_params {
      * every canvas takes all its steps.
      */
     float confidence_threshold;
+    /**
+     * Masked models, as all that follows: which positions a step unmasks first, a
+     * `diffusion_algorithm`. Default `CONFIDENCE`.
+     */
+    int32_t algorithm;
+    /**
+     * Temperature of that choice; 0 takes the best. Default 0.
+     */
+    float algorithm_temperature;
+    /**
+     * Temperature of the tokens; 0 takes the most likely. Default 0.8.
+     */
+    float temperature;
+    /**
+     * Draw from this number of the most likely tokens only; 0 is all. Default 40.
+     */
+    uint32_t top_k;
+    /**
+     * Draw only from the most likely tokens that have this probability together; 1 is all. Default
+     * 0.95.
+     */
+    float top_p;
+    /**
+     * Weight of classifier-free guidance; 0 is none. Default 0.
+     */
+    float guidance;
+    /**
+     * Epsilon of the schedule over the whole answer, if `block_length` is 0; above 0, below 1.
+     * Default 0.001.
+     */
+    float eps;
+    /**
+     * Tokens of a block of the block schedule: blocks divide the answer, and their number divides
+     * `max_steps`. 0 is the other schedule. Default 0.
+     */
+    uint32_t block_length;
+    /**
+     * 1 draws by Gumbel noise, 0 by the inverse CDF. Default 0.
+     */
+    int32_t gumbel_noise;
+    /**
+     * Not used yet.
+     */
+    int32_t reserved;
 } diffusion_params;
 
 /**
@@ -865,7 +951,8 @@ const char *diffusion_model_architecture(const struct diffusion_model *model);
 size_t diffusion_model_vocab_size(const struct diffusion_model *model);
 
 /**
- * Number of tokens in a canvas, which are denoised together. 0 for NULL.
+ * Number of tokens in a canvas, which are denoised together; 0 for a masked model, whose canvas is
+ * as long as the answer. 0 for NULL.
  */
 size_t diffusion_model_canvas_length(const struct diffusion_model *model);
 

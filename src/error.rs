@@ -26,6 +26,14 @@ pub enum Error {
         /// What is wrong and where.
         problem: String,
     },
+    /// A file is not a saved session, or a damaged one.
+    #[error("{}: {problem}", path.display())]
+    Snapshot {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A metadata key is missing, has the wrong type or an impossible value.
     #[error("{}: metadata key '{key}': {problem}", path.display())]
     Metadata {
@@ -158,7 +166,7 @@ impl Error {
         match self {
             Self::Io { .. } => ErrorKind::Io,
             Self::Gguf { .. } | Self::Metadata { .. } | Self::Tensor { .. } => ErrorKind::BadModel,
-            Self::InvalidParameter { .. } => ErrorKind::InvalidParameter,
+            Self::InvalidParameter { .. } | Self::Snapshot { .. } => ErrorKind::InvalidParameter,
             Self::ContextFull { .. } | Self::AnswerTooLong { .. } => ErrorKind::ContextFull,
             Self::OutOfMemory { .. } => ErrorKind::OutOfMemory,
             Self::Rpc { .. } | Self::Ggml(_) | Self::NotFinite { .. } => ErrorKind::Backend,

@@ -1,41 +1,23 @@
 //! DiffusionGemma, block text diffusion, on llama.cpp's ggml; and the masked families that libllama
 //! runs (Dream, LLaDA, LLaDA-MoE, RND1), sampled by the same loop.
 //!
+//! ```no_run
+//! # fn main() -> llama_diffusion::Result<()> {
+//! let model = llama_diffusion::open("model.gguf")?;
+//! println!("{}", model.chat()?.ask("Why is the sky blue?")?);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! The way of the data, file by file:
 //!
 //! ```text
 //! gguf ─▶ model::file ─▶ model::hparams ─▶ model::tensors ─▶ model::weights
-//! chat ─▶ llama::vocab ─▶ tokens ─┐                             │
-//!                          ┌──────┘       ┌─────────────────────┘
-//!                          ▼              ▼
-//!        session, session_batch ─▶ model::denoiser, model::batch
-//!                          │                     └─▶ model::graph ─▶ ggml
-//!                          │
-//!        diffusion::scheduler ─▶ canvas ─▶ sampler, schedule, random
-//!                          │   └▶ masked ─▶ transfer, candidates, random
-//!                   masked_session ─▶ model::masked ─▶ llama ─▶ libllama
-//! ```
-//!
-//! ```no_run
-//! use std::ops::ControlFlow;
-//! use std::path::Path;
-//! use llama_diffusion::chat::{Message, Role};
-//! use llama_diffusion::{CancelFlag, DiffusionParams, Overrides, SessionParams, TextModel};
-//!
-//! # fn main() -> llama_diffusion::Result<()> {
-//! let path = Path::new("model.gguf");
-//! let text = TextModel::load(path, &Default::default(), &mut |_| ControlFlow::Continue(()))?;
-//! let question = "What is the capital of Norway?";
-//! let prompt = match text.chat_template()? {
-//!     Some(template) => text.chat_prompt(&template, &[Message::new(Role::User, question)], Default::default())?,
-//!     None => text.raw_prompt(question)?,
-//! };
-//! let mut session = text.session(&SessionParams::default())?;
-//! let params = DiffusionParams::resolve(&Overrides::default(), &text.model().overrides())?;
-//! let answer = session.generate(&prompt, &params, &CancelFlag::default(), &mut |_| ControlFlow::Continue(()))?;
-//! println!("{}", text.answer_text(&prompt, &answer.generation.tokens)?.text);
-//! # Ok(())
-//! # }
+//! conversation ─▶ text_model ─▶ chat, llama::vocab ─▶ tokens
+//!      └▶ session ─▶ diffusion::generation ─▶ run ─▶ canvas ─▶ acceptance, temperature, random
+//!            │                                  └▶ masked ─▶ transfer, draw, random
+//!            └▶ diffusion::step ◀─ model::denoiser, model::batch ─▶ model::graph ─▶ ggml
+//!                               ◀─ model::masked ─▶ llama::bidirectional ─▶ libllama
 //! ```
 
 #![deny(unsafe_code)]
@@ -44,6 +26,7 @@
 #![warn(unreachable_pub)]
 
 pub mod chat;
+mod conversation;
 pub mod diffusion;
 mod error;
 #[allow(unsafe_code, reason = "ggml is C")]
@@ -52,22 +35,21 @@ pub mod gguf;
 mod host_memory;
 #[allow(unsafe_code, reason = "libllama is C")]
 mod llama;
-mod masked_session;
 mod measure;
 pub mod model;
 mod parallel;
 pub mod quantize;
 mod session;
-mod session_batch;
 mod synthetic;
 mod sys;
 mod temporary;
 mod text;
 mod text_model;
 
+pub use conversation::{Conversation, Reply};
 pub use diffusion::{
-    CancelFlag, DiffusionParams, EndTokens, Event, FinishReason, Generation, MaskedParams,
-    Overrides, Token,
+    AnswerLength, CancelFlag, DiffusionParams, EndTokens, Event, FinishReason, Generation,
+    MaskedParams, Overrides, OwnedEvent, Token,
 };
 pub use error::{Error, Result};
 pub use ggml::device::{Device, DeviceKind};
@@ -75,15 +57,23 @@ pub use ggml::plugins::load_backends;
 pub use ggml::remote::RPC_TIMEOUT;
 pub use gguf::{MetadataOverride, MetadataValue};
 pub use llama::Vocab;
-pub use masked_session::{AnswerLength, MaskedSession, MaskedSessionParams};
 pub use model::{
-    DEFAULT_CONTEXT, DeviceMemory, Fit, FlashAttention, KvType, MaskedModel, MemoryReport, Model,
-    ModelParams, SessionParams, TensorOverride,
+    AnyModel, DEFAULT_CHECKPOINTS, DEFAULT_CONTEXT, DeviceMemory, Fit, FlashAttention, KvType,
+    MaskedModel, MemoryReport, Model, ModelParams, SessionParams, TensorOverride,
 };
-pub use session::{Answer, Session};
-pub use session_batch::{FinishedMember, MemberId, SessionBatch};
+pub use session::{Answer, Events, FinishedMember, MemberId, Session, SessionBatch, Snapshot};
 pub use text::Utf8Stream;
 pub use text_model::TextModel;
+
+/// Opens a GGUF file of any supported model with the defaults: on the devices of this machine, as much
+/// of it as fits them. [`TextModel::load`] takes parameters.
+///
+/// # Errors
+/// As [`TextModel::load`].
+pub fn open(path: impl AsRef<std::path::Path>) -> Result<TextModel> {
+    let go_on = &mut |_| std::ops::ControlFlow::Continue(());
+    TextModel::load(path.as_ref(), &ModelParams::default(), go_on)
+}
 
 /// What the programs, the C library and the tests of this repository need besides: not for others, and no
 /// promise.

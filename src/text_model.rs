@@ -2,43 +2,40 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use crate::chat::control::{ControlTexts, Marked, Piece};
 use crate::chat::thinking::{AnswerText, Channel, Splitter};
 use crate::chat::{ChatTemplate, Message, RenderOptions};
-use crate::diffusion::EndTokens;
-use crate::diffusion::Token;
+use crate::diffusion::{EndTokens, Token};
 use crate::error::{Error, Result};
 use crate::gguf::keys::CHAT_TEMPLATE;
 use crate::llama::Vocab;
-use crate::masked_session::{MaskedSession, MaskedSessionParams};
 use crate::model::keys::EOS_TOKEN_IDS;
-use crate::model::{Backbone, MaskedModel, Model, ModelParams, SessionParams};
+use crate::model::{AnyModel, ModelParams, SessionParams};
 use crate::session::Session;
 
-/// A model of either kind and its vocabulary: immutable, shared by the sessions that run on it.
+/// A model of any family and its vocabulary: immutable, shared by the sessions that run on it.
 #[derive(Debug)]
-pub struct TextModel<M = Model> {
-    model: Arc<M>,
+pub struct TextModel {
+    model: AnyModel,
     vocab: Vocab,
     channel: Option<Channel>,
     control: ControlTexts,
 }
 
 impl TextModel {
-    /// Loads the weights and the vocabulary of a GGUF file, see [`Model::load`].
+    /// Loads the weights and the vocabulary of a GGUF file, see [`AnyModel::load`].
     ///
     /// # Errors
-    /// As [`Model::load`] and [`Vocab::load`].
+    /// As [`AnyModel::load`] and [`Vocab::load`].
     pub fn load(
         path: &Path,
         params: &ModelParams,
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Self> {
-        Self::new(Arc::new(Model::load(path, params, progress)?))
+        Self::new(AnyModel::load(path, params, progress)?)
     }
 
     /// A session that ends its answers at [`end_tokens`](Self::end_tokens).
@@ -48,36 +45,12 @@ impl TextModel {
     pub fn session(&self, params: &SessionParams) -> Result<Session> {
         Session::new(&self.model, self.end_tokens()?, params)
     }
-}
 
-impl TextModel<MaskedModel> {
-    /// Loads the weights and the vocabulary of a GGUF file, see [`MaskedModel::load`].
-    ///
-    /// # Errors
-    /// As [`MaskedModel::load`] and [`Vocab::load`].
-    pub fn load_masked(
-        path: &Path,
-        params: &ModelParams,
-        progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
-    ) -> Result<Self> {
-        Self::new(Arc::new(MaskedModel::load(path, params, progress)?))
-    }
-
-    /// A session that ends its answers at [`end_tokens`](Self::end_tokens).
-    ///
-    /// # Errors
-    /// As [`end_tokens`](Self::end_tokens).
-    pub fn masked_session(&self, params: MaskedSessionParams) -> Result<MaskedSession> {
-        Ok(MaskedSession::new(&self.model, self.end_tokens()?, params))
-    }
-}
-
-impl<M: Backbone> TextModel<M> {
     /// Loads the vocabulary of a model.
     ///
     /// # Errors
     /// As [`Vocab::load`].
-    pub fn new(model: Arc<M>) -> Result<Self> {
+    pub fn new(model: AnyModel) -> Result<Self> {
         let file = model.file();
         let vocab = Vocab::load(file.metadata(), file.metadata_overrides())?;
         let channel = Channel::of(&vocab)?;
@@ -91,7 +64,7 @@ impl<M: Backbone> TextModel<M> {
     }
 
     /// The model.
-    pub fn model(&self) -> &Arc<M> {
+    pub fn model(&self) -> &AnyModel {
         &self.model
     }
 
@@ -161,7 +134,7 @@ impl<M: Backbone> TextModel<M> {
         Ok(tokens)
     }
 
-    /// The tokens of a text without a template, behind the token that begins a sequence. Special
+    /// The tokens of a text without a template, after the token that begins a sequence. Special
     /// tokens that are written out count as what they are.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 use llama_diffusion::chat::{ChatTemplate, Message, Role};
-use llama_diffusion::diffusion::{Denoiser, StepInput, StepOutput};
+use llama_diffusion::diffusion::Denoiser;
 use llama_diffusion::gguf::TensorType;
 use llama_diffusion::internal::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::quantize::{FileType, Mix, Plan, QuantizeParams, TypeOverride};
@@ -18,6 +18,7 @@ use llama_diffusion::{
 };
 use llama_diffusion_testing::placements::{DEVICES, on_cpu, on_device, placements};
 use llama_diffusion_testing::replay::relative_error;
+use llama_diffusion_testing::steps::{prompt, step_over};
 
 /// A model with rows of 256, which every type of weights can hold. All of its experts run: a choice
 /// among them that a rounding decides would hide how near the numbers are.
@@ -30,10 +31,6 @@ const GEOMETRY: Geometry = Geometry {
     n_experts_used: 4,
     ..Geometry::tiny()
 };
-
-fn prompt(n: usize) -> Vec<Token> {
-    (0..n).map(|i| (5 + i * 17 % 300) as Token).collect()
-}
 
 fn load(path: &Path, params: &ModelParams) -> Arc<Model> {
     let load = Model::load(path, params, &mut |_| ControlFlow::Continue(()));
@@ -51,25 +48,11 @@ fn session(model: &Arc<Model>, params: SessionParams) -> Session {
 /// Logits of two steps after a prompt, the second with self-conditioning.
 fn logits(session: &mut Session) -> [Vec<f32>; 2] {
     session.prefill(&prompt(90)).unwrap();
-    let denoiser = session.denoiser();
-    denoiser.begin_canvas().unwrap();
+    let denoiser = session.canvas_denoiser().unwrap();
+    let n = GEOMETRY.canvas_length;
+    denoiser.begin_canvas(n).unwrap();
     [0.8, 0.7].map(|temperature| {
-        let n = denoiser.canvas_len();
-        let canvas = prompt(n);
-        let (mut argmax, mut sampled, mut entropy) = (vec![0; n], vec![0; n], vec![0.0; n]);
-        let input = StepInput {
-            canvas: &canvas,
-            temperature,
-            uniforms: &vec![0.5; n],
-            selection: None,
-        };
-        let output = StepOutput {
-            argmax: &mut argmax,
-            sampled: &mut sampled,
-            entropy: &mut entropy,
-            likelihood: None,
-        };
-        denoiser.step(input, output).unwrap();
+        step_over(denoiser, &prompt(n), temperature, &vec![0.5; n]).unwrap();
         denoiser.logits().unwrap()
     })
 }
@@ -309,16 +292,12 @@ fn a_chat_keeps_its_cache_on_the_device() {
 #[test]
 fn a_batch_answers_as_each_of_its_sessions_alone() {
     let demo = Demo::load(&on_device());
-    let mut first = demo.session(SessionParams::default());
-    let mut batch = SessionBatch::new(&mut first, QUESTIONS.len()).unwrap();
-    let mut sessions = vec![first];
-    sessions.extend((1..QUESTIONS.len()).map(|_| demo.session(SessionParams::default())));
-    let mut ids = Vec::new();
-    for (session, question) in sessions.into_iter().zip(QUESTIONS) {
+    let sessions = QUESTIONS.map(|_| demo.session(SessionParams::default()));
+    let mut batch = SessionBatch::new(sessions.into()).unwrap();
+    let ids = QUESTIONS.map(|question| {
         let (prompt, cancel) = (demo.prompt(&[user(question)]), CancelFlag::default());
-        let joined = batch.join(session, &prompt, &demo.params(), &cancel);
-        ids.push(joined.map_err(|refused| refused.0).unwrap());
-    }
+        batch.join(&prompt, &demo.params(), &cancel).unwrap()
+    });
     let mut answers = vec![String::new(); ids.len()];
     while !batch.is_empty() {
         for member in batch.step(&mut |_, _| ControlFlow::Continue(())).unwrap() {

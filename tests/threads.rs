@@ -49,7 +49,7 @@ fn the_prefill_has_its_own_number_of_threads() {
                 }
             });
             for _ in 0..passes {
-                session.reset();
+                session.reset().unwrap();
                 session.prefill(&[5; 512]).unwrap(); // long enough to be seen on a busy machine
                 if peak.load(Relaxed) >= MANY {
                     break;

@@ -2,11 +2,13 @@
 //! to the finished block.
 
 use super::Token;
+use super::acceptance::{StabilityTracker, accept_by_entropy, mean_entropy, renoise};
+use super::event::{CanvasStatus, Draft, FinishedCanvas};
 use super::params::DiffusionParams;
 use super::random::NoiseSource;
-use super::run::{Draft, EndTokens, FinishedCanvas, Progress, Run, Sampler, StepInput, StepOutput};
-use super::sampler::{StabilityTracker, accept_by_entropy, mean_entropy, renoise};
-use super::schedule::TemperatureSchedule;
+use super::run::{Blank, EndTokens, Recipe, Run, check_finite};
+use super::step::{Allowed, DrawFeatures, DrawRule, Draws, Filter, Limits, StepInput};
+use super::temperature::TemperatureSchedule;
 use crate::error::{Error, Result};
 
 /// A canvas of uniform-state diffusion: from random tokens, by entropy-bound acceptance and
@@ -20,15 +22,15 @@ pub struct CanvasRun {
     /// Steps that have ended.
     steps: u32,
     canvas: Vec<Token>,
+    /// Every position is free.
+    free: Vec<bool>,
     uniforms: Vec<f32>,
-    argmax: Vec<Token>,
-    sampled: Vec<Token>,
-    entropy: Vec<f32>,
+    draws: Draws,
     accepted: Vec<bool>,
     noise: Vec<Token>,
     mean_entropy: f32,
     stable: bool,
-    progress: Progress,
+    status: CanvasStatus,
 }
 
 impl CanvasRun {
@@ -53,38 +55,15 @@ impl CanvasRun {
             block,
             steps: 0,
             canvas,
+            free: vec![true; canvas_len],
             uniforms: vec![0.0; canvas_len],
-            argmax: vec![0; canvas_len],
-            sampled: vec![0; canvas_len],
-            entropy: vec![0.0; canvas_len],
+            draws: Draws::new(canvas_len, 0),
             accepted: vec![false; canvas_len],
             noise: vec![0; canvas_len],
             mean_entropy: 0.0,
             stable: false,
-            progress: Progress::Running,
+            status: CanvasStatus::Running,
         })
-    }
-
-    /// Steps that have ended.
-    pub(crate) fn steps(&self) -> u32 {
-        self.steps
-    }
-
-    /// What [`begin_step`](Run::begin_step) lent, once more.
-    pub(crate) fn step_io(&mut self) -> (StepInput<'_>, StepOutput<'_>) {
-        let input = StepInput {
-            canvas: &self.canvas,
-            temperature: self.schedule.temperature(self.steps),
-            uniforms: &self.uniforms,
-            selection: None,
-        };
-        let output = StepOutput {
-            argmax: &mut self.argmax,
-            sampled: &mut self.sampled,
-            entropy: &mut self.entropy,
-            likelihood: None,
-        };
-        (input, output)
     }
 }
 
@@ -92,41 +71,56 @@ impl Run for CanvasRun {
     fn begin_step<'a>(
         &'a mut self,
         noise: &'a dyn NoiseSource,
-    ) -> Result<(StepInput<'a>, StepOutput<'a>)> {
+    ) -> Result<(StepInput<'a>, &'a mut Draws)> {
         noise.uniforms(self.block, self.steps, &mut self.uniforms)?;
-        Ok(self.step_io())
+        let input = StepInput {
+            canvas: &self.canvas,
+            free: &self.free,
+            allowed: Allowed::All,
+            filter: Filter::NONE,
+            rule: DrawRule::Inverse {
+                temperature: self.schedule.temperature(self.steps),
+                uniforms: &self.uniforms,
+            },
+            guidance: 0.0,
+        };
+        Ok((input, &mut self.draws))
     }
 
     fn end_step(&mut self, noise: &dyn NoiseSource) -> Result<()> {
         let step = self.steps;
-        if let Some(position) = self.entropy.iter().position(|h| !h.is_finite()) {
-            return Err(Error::NotFinite {
-                block: self.block,
-                step,
-                position,
-            });
-        }
-        accept_by_entropy(&self.entropy, self.params.entropy_bound, &mut self.accepted);
+        let draws = &self.draws;
+        check_finite(&draws.entropy, 0..draws.entropy.len(), self.block, step)?;
+        accept_by_entropy(
+            &draws.entropy,
+            self.params.entropy_bound,
+            &mut self.accepted,
+        );
         noise.renoise(self.block, step, &mut self.noise)?;
-        renoise(&self.accepted, &self.sampled, &self.noise, &mut self.canvas);
+        renoise(
+            &self.accepted,
+            &draws.sampled,
+            &self.noise,
+            &mut self.canvas,
+        );
 
-        self.stable = self.stability.observe(&self.argmax);
-        self.mean_entropy = mean_entropy(&self.entropy);
+        self.stable = self.stability.observe(&draws.argmax);
+        self.mean_entropy = mean_entropy(&draws.entropy);
         // Rounding can leave a certain canvas just below 0, and a threshold of 0 is never reached.
         let confident = self.mean_entropy.max(0.0) < self.params.confidence_threshold;
         self.steps += 1;
-        self.progress = if self.stable && confident {
-            Progress::Converged
+        self.status = if self.stable && confident {
+            CanvasStatus::Converged
         } else if self.steps >= self.params.max_steps {
-            Progress::OutOfSteps
+            CanvasStatus::OutOfSteps
         } else {
-            Progress::Running
+            CanvasStatus::Running
         };
         Ok(())
     }
 
-    fn progress(&self) -> Progress {
-        self.progress
+    fn status(&self) -> CanvasStatus {
+        self.status
     }
 
     fn draft(&self) -> Draft<'_> {
@@ -136,29 +130,27 @@ impl Run for CanvasRun {
             step,
             max_steps: self.params.max_steps,
             temperature: self.schedule.temperature(step),
-            argmax: &self.argmax,
-            sampled: &self.sampled,
-            entropy: &self.entropy,
+            argmax: &self.draws.argmax,
+            sampled: &self.draws.sampled,
+            entropy: &self.draws.entropy,
+            probability: &self.draws.probability,
             accepted: &self.accepted,
             canvas: &self.canvas,
             mean_entropy: self.mean_entropy,
             stable: self.stable,
-            progress: self.progress,
+            status: self.status,
         }
     }
 
     fn finish(&mut self, end: &EndTokens) -> FinishedCanvas {
-        let mut tokens = std::mem::take(&mut self.argmax);
-        let first_end = tokens.iter().position(|&token| end.is_end(token));
-        if let (Some(position), Some(pad)) = (first_end, end.pad) {
-            tokens[position + 1..].fill(pad);
-        }
+        let mut tokens = std::mem::take(&mut self.draws.argmax);
+        let first_end = end.pad_after_end(&mut tokens, |_| None);
         let is_pad = |token: &Token| Some(*token) == end.pad;
         let before_end = &tokens[..first_end.unwrap_or(tokens.len())];
         FinishedCanvas {
             block: self.block,
             steps: self.steps,
-            converged: self.progress == Progress::Converged,
+            converged: self.status == CanvasStatus::Converged,
             answer: before_end.iter().copied().filter(|t| !is_pad(t)).collect(),
             generated: tokens.iter().filter(|t| !is_pad(t)).count(),
             ended: first_end.is_some(),
@@ -167,13 +159,34 @@ impl Run for CanvasRun {
     }
 }
 
-impl Sampler for DiffusionParams {
-    fn validate(&self) -> Result<()> {
-        self.validate()
+impl Recipe for DiffusionParams {
+    fn validate(&self, limits: &Limits) -> Result<()> {
+        self.validate()?;
+        limits.draws.check(&DrawFeatures::default())?;
+        match limits.canvas {
+            Some(_) => Ok(()),
+            None => Err(Error::parameter(
+                "sampler",
+                "this model starts from mask tokens: use the parameters of masked diffusion",
+            )),
+        }
+    }
+
+    fn canvas_len(&self, _: usize, limits: &Limits) -> Result<usize> {
+        // Checked above: there is one.
+        Ok(limits.canvas.unwrap_or(1))
     }
 
     fn max_tokens(&self) -> Option<usize> {
         self.max_tokens
+    }
+
+    fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn boxed(&self) -> Box<dyn Recipe> {
+        Box::new(self.clone())
     }
 
     fn canvas_limit(&self, canvas_len: usize) -> Option<usize> {
@@ -183,11 +196,10 @@ impl Sampler for DiffusionParams {
     fn begin(
         &self,
         block: u32,
-        canvas_len: usize,
-        _: &EndTokens,
+        canvas: &Blank<'_>,
         noise: &dyn NoiseSource,
     ) -> Result<Box<dyn Run>> {
-        Ok(Box::new(CanvasRun::new(self, block, canvas_len, noise)?))
+        Ok(Box::new(CanvasRun::new(self, block, canvas.len, noise)?))
     }
 }
 
@@ -227,7 +239,7 @@ mod tests {
     }
 
     /// One step in which the model writes these values.
-    fn step(run: &mut CanvasRun, argmax: [Token; 4], entropy: [f32; 4]) -> Result<Progress> {
+    fn step(run: &mut CanvasRun, argmax: [Token; 4], entropy: [f32; 4]) -> Result<CanvasStatus> {
         let noise = noise();
         let (_, output) = run.begin_step(&noise)?;
         output.argmax.copy_from_slice(&argmax);
@@ -236,7 +248,21 @@ mod tests {
             .copy_from_slice(&argmax.map(|token| token + 10));
         output.entropy.copy_from_slice(&entropy);
         run.end_step(&noise)?;
-        Ok(run.progress())
+        Ok(run.status())
+    }
+
+    fn temperature_of(input: &StepInput<'_>) -> f32 {
+        match input.rule {
+            DrawRule::Inverse { temperature, .. } => temperature,
+            DrawRule::Greedy | DrawRule::Gumbel { .. } => panic!("another rule"),
+        }
+    }
+
+    fn uniforms_of<'a>(input: &StepInput<'a>) -> &'a [f32] {
+        match input.rule {
+            DrawRule::Inverse { uniforms, .. } => uniforms,
+            DrawRule::Greedy | DrawRule::Gumbel { .. } => panic!("another rule"),
+        }
     }
 
     #[test]
@@ -245,15 +271,15 @@ mod tests {
         let noise = noise();
         let (input, _) = run.begin_step(&noise).unwrap();
         assert_eq!(input.canvas, [90, 91, 92, 93]);
-        assert_eq!(input.temperature, 0.8);
-        assert_eq!(input.uniforms, [0.0; 4]);
+        assert_eq!(temperature_of(&input), 0.8);
+        assert_eq!(uniforms_of(&input), [0.0; 4]);
 
         step(&mut run, [1, 2, 3, 4], [1.0, 0.25, 0.5, 2.0]).unwrap();
         let (input, _) = run.begin_step(&noise).unwrap();
         // Positions 1 and 2 were accepted (0.25 ≤ 0.5), 0 and 3 are noise.
         assert_eq!(input.canvas, [50, 12, 13, 53]);
-        assert_eq!(input.temperature, 0.700_000_05);
-        assert_eq!(input.uniforms, [0.1; 4]);
+        assert_eq!(temperature_of(&input), 0.700_000_05);
+        assert_eq!(uniforms_of(&input), [0.1; 4]);
     }
 
     #[test]
@@ -278,7 +304,7 @@ mod tests {
         assert_eq!(draft.accepted, [false, true, true, false]);
         assert_eq!(draft.mean_entropy, 1.0);
         assert!(!draft.stable);
-        assert_eq!(draft.progress, Progress::Running);
+        assert_eq!(draft.status, CanvasStatus::Running);
         step(&mut run, [1, 2, 3, 4], [1.0; 4]).unwrap();
         assert_eq!(run.draft().step, 1);
         assert!(run.draft().stable);
@@ -287,10 +313,13 @@ mod tests {
     #[test]
     fn a_stable_and_confident_canvas_is_done() {
         let mut run = new_run(&params());
-        assert_eq!(step(&mut run, [1; 4], [0.0; 4]).unwrap(), Progress::Running);
         assert_eq!(
             step(&mut run, [1; 4], [0.0; 4]).unwrap(),
-            Progress::Converged
+            CanvasStatus::Running
+        );
+        assert_eq!(
+            step(&mut run, [1; 4], [0.0; 4]).unwrap(),
+            CanvasStatus::Converged
         );
         let done = run.finish(&EndTokens::default());
         assert_eq!((done.steps, done.converged), (2, true));
@@ -306,12 +335,12 @@ mod tests {
         for entropy in [0.0, -0.0, -1e-7] {
             assert_eq!(
                 step(&mut run, [1; 4], [entropy; 4]).unwrap(),
-                Progress::Running
+                CanvasStatus::Running
             );
         }
         assert_eq!(
             step(&mut run, [1; 4], [0.0; 4]).unwrap(),
-            Progress::OutOfSteps
+            CanvasStatus::OutOfSteps
         );
     }
 
@@ -319,8 +348,14 @@ mod tests {
     fn stable_alone_or_confident_alone_is_not_enough() {
         let mut run = new_run(&params());
         step(&mut run, [1; 4], [0.0; 4]).unwrap();
-        assert_eq!(step(&mut run, [2; 4], [0.0; 4]).unwrap(), Progress::Running);
-        assert_eq!(step(&mut run, [2; 4], [1.0; 4]).unwrap(), Progress::Running);
+        assert_eq!(
+            step(&mut run, [2; 4], [0.0; 4]).unwrap(),
+            CanvasStatus::Running
+        );
+        assert_eq!(
+            step(&mut run, [2; 4], [1.0; 4]).unwrap(),
+            CanvasStatus::Running
+        );
     }
 
     #[test]
@@ -333,11 +368,11 @@ mod tests {
         let mut run = new_run(&strict);
         assert_eq!(
             step(&mut run, [1; 4], [0.25; 4]).unwrap(),
-            Progress::Running
+            CanvasStatus::Running
         );
         assert_eq!(
             step(&mut run, [2; 4], [0.25, 0.25, 0.25, 0.24]).unwrap(),
-            Progress::Converged
+            CanvasStatus::Converged
         );
     }
 
@@ -345,11 +380,14 @@ mod tests {
     fn steps_run_out() {
         let mut run = new_run(&params());
         for _ in 0..3 {
-            assert_eq!(step(&mut run, [1; 4], [1.0; 4]).unwrap(), Progress::Running);
+            assert_eq!(
+                step(&mut run, [1; 4], [1.0; 4]).unwrap(),
+                CanvasStatus::Running
+            );
         }
         assert_eq!(
             step(&mut run, [1; 4], [1.0; 4]).unwrap(),
-            Progress::OutOfSteps
+            CanvasStatus::OutOfSteps
         );
         let done = run.finish(&EndTokens::default());
         assert_eq!((done.steps, done.converged), (4, false));
@@ -365,7 +403,7 @@ mod tests {
         let mut run = new_run(&one_step);
         assert_eq!(
             step(&mut run, [1; 4], [0.0; 4]).unwrap(),
-            Progress::Converged
+            CanvasStatus::Converged
         );
     }
 

@@ -3,19 +3,55 @@
 //! arXiv:2508.15487).
 
 use super::Token;
-use super::candidates::{Filter, VocabularyNoise};
+use super::acceptance::mean_entropy;
+use super::event::{CanvasStatus, Draft, FinishedCanvas};
 use super::random::NoiseSource;
-use super::run::{
-    Draft, EndTokens, FinishedCanvas, Likelihood, Progress, Run, Sampler, Selection, StepInput,
-    StepOutput,
+use super::run::{Blank, EndTokens, Recipe, Run, check_finite};
+use super::step::{
+    Allowed, DrawFeatures, DrawRule, Draws, Filter, Limits, StepInput, VocabularyNoise,
 };
-use super::sampler::mean_entropy;
 use super::transfer::{Algorithm, TransferSchedule, most_confident, order_uniforms};
 use crate::error::{Error, Result};
+
+/// How many positions are denoised after a prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnswerLength {
+    /// A number of tokens.
+    Tokens(usize),
+    /// As many as the prompt leaves of a text of this number of tokens, as in llama.cpp.
+    Text(usize),
+}
+
+impl AnswerLength {
+    /// The number that the user gave, which the blocks of a schedule divide.
+    pub fn given(self) -> usize {
+        match self {
+            Self::Tokens(count) | Self::Text(count) => count,
+        }
+    }
+
+    /// Positions to denoise after a prompt of `prompt` tokens.
+    fn after(self, prompt: usize) -> Result<usize> {
+        match self {
+            Self::Tokens(0) => Err(Error::parameter("-n", "is 0, but must be at least 1")),
+            Self::Tokens(count) => Ok(count),
+            Self::Text(text) if text > prompt => Ok(text - prompt),
+            Self::Text(text) => Err(Error::parameter(
+                "-ub",
+                format!(
+                    "the prompt has {prompt} tokens, but prompt and answer have {text} together: \
+                     raise -ub, give the answer's length with -n, or shorten the prompt"
+                ),
+            )),
+        }
+    }
+}
 
 /// Parameters of one generation by masked diffusion.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MaskedParams {
+    /// How many positions are denoised.
+    pub length: AnswerLength,
     /// How many positions each step unmasks.
     pub schedule: TransferSchedule,
     /// Which ones.
@@ -26,12 +62,35 @@ pub struct MaskedParams {
     pub temperature: f32,
     /// Which tokens may be drawn.
     pub filter: Filter,
-    /// Weight of classifier-free guidance, see [`Selection::guidance`]; 0 is none.
+    /// Weight of classifier-free guidance, see [`StepInput::guidance`]; 0 is none.
     pub guidance: f32,
-    /// Draws by Gumbel noise, see [`Selection::gumbel`].
+    /// Draws by Gumbel noise, see [`DrawRule::Gumbel`].
     pub gumbel_noise: bool,
     /// Key of the randomness, see [`CounterNoise`](super::CounterNoise).
     pub seed: u64,
+}
+
+impl Default for MaskedParams {
+    /// The defaults of llama.cpp; where it has none, Dream's schedule and an answer of 256 tokens.
+    fn default() -> Self {
+        Self {
+            length: AnswerLength::Tokens(256),
+            schedule: TransferSchedule::Timestep {
+                eps: 0.001,
+                steps: 128,
+            },
+            algorithm: Algorithm::Confidence,
+            algorithm_temperature: 0.0,
+            temperature: 0.8,
+            filter: Filter {
+                top_k: 40,
+                top_p: 0.95,
+            },
+            guidance: 0.0,
+            gumbel_noise: false,
+            seed: 0,
+        }
+    }
 }
 
 impl MaskedParams {
@@ -62,41 +121,64 @@ impl MaskedParams {
     }
 }
 
-/// Masked diffusion with a model's mask token: one canvas is the whole answer.
-#[derive(Debug, Clone)]
-pub struct MaskedSampler {
-    /// The caller's choices.
-    pub params: MaskedParams,
-    /// Stands for a token that is not known yet. It is never drawn.
-    pub mask: Token,
-}
+impl Recipe for MaskedParams {
+    fn validate(&self, limits: &Limits) -> Result<()> {
+        self.validate()?;
+        if limits.mask.is_none() {
+            return Err(Error::parameter(
+                "sampler",
+                "this model starts from random tokens: use the parameters of a canvas model",
+            ));
+        }
+        limits.draws.check(&DrawFeatures {
+            fixed_positions: true,
+            allowed_sets: true,
+            filters: self.filter != Filter::NONE,
+            greedy: self.temperature <= 0.0,
+            gumbel: self.gumbel_noise,
+            guidance: self.guidance > 0.0,
+        })
+    }
 
-impl Sampler for MaskedSampler {
-    fn validate(&self) -> Result<()> {
-        self.params.validate()
+    fn canvas_len(&self, prompt: usize, limits: &Limits) -> Result<usize> {
+        let answer = self.length.after(prompt)?;
+        match prompt.saturating_add(answer) > limits.context {
+            true => Err(Error::AnswerTooLong {
+                prompt,
+                answer,
+                context: limits.context,
+            }),
+            false => Ok(answer),
+        }
     }
 
     fn max_tokens(&self) -> Option<usize> {
         None
     }
 
+    fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn boxed(&self) -> Box<dyn Recipe> {
+        Box::new(self.clone())
+    }
+
     fn canvas_limit(&self, _: usize) -> Option<usize> {
         Some(1)
     }
 
-    fn begin(
-        &self,
-        block: u32,
-        canvas_len: usize,
-        end: &EndTokens,
-        _: &dyn NoiseSource,
-    ) -> Result<Box<dyn Run>> {
-        Ok(Box::new(MaskedRun::new(self, block, canvas_len, end)))
+    fn begin(&self, block: u32, canvas: &Blank<'_>, _: &dyn NoiseSource) -> Result<Box<dyn Run>> {
+        // Checked by `validate`: there is one.
+        let mask = canvas.limits.mask.unwrap_or_default();
+        Ok(Box::new(MaskedRun::new(
+            self, mask, block, canvas.len, canvas.end,
+        )))
     }
 }
 
 /// A canvas of masked diffusion. What is unmasked stays, so that steps which would unmask nothing
-/// are left out, and so are those behind the one that completes the text up to its first end token.
+/// are left out, and so are those after the one that completes the text up to its first end token.
 #[derive(Debug, Clone)]
 pub struct MaskedRun {
     params: MaskedParams,
@@ -113,40 +195,38 @@ pub struct MaskedRun {
     /// Whether a position is not masked any more.
     accepted: Vec<bool>,
     /// The positions that the next step draws, and the one before drew.
-    wanted: Vec<bool>,
+    free: Vec<bool>,
     uniforms: Vec<f32>,
-    argmax: Vec<Token>,
-    sampled: Vec<Token>,
-    entropy: Vec<f32>,
-    probability: Vec<f32>,
-    margin: Vec<f32>,
+    draws: Draws,
     mean_entropy: f32,
-    progress: Progress,
+    status: CanvasStatus,
 }
 
 impl MaskedRun {
     /// Canvas number `block` of an answer that `end` ends, filled with mask tokens. The parameters
     /// must be [valid](MaskedParams::validate).
-    pub fn new(sampler: &MaskedSampler, block: u32, canvas_len: usize, end: &EndTokens) -> Self {
+    pub fn new(
+        params: &MaskedParams,
+        mask: Token,
+        block: u32,
+        canvas_len: usize,
+        end: &EndTokens,
+    ) -> Self {
         let mut run = Self {
-            params: sampler.params.clone(),
-            mask: sampler.mask,
+            params: params.clone(),
+            mask,
             end: end.clone(),
             block,
             step: 0,
             ran: 0,
             last: 0,
-            canvas: vec![sampler.mask; canvas_len],
+            canvas: vec![mask; canvas_len],
             accepted: vec![false; canvas_len],
-            wanted: vec![false; canvas_len],
+            free: vec![false; canvas_len],
             uniforms: vec![0.0; canvas_len],
-            argmax: vec![sampler.mask; canvas_len],
-            sampled: vec![sampler.mask; canvas_len],
-            entropy: vec![0.0; canvas_len],
-            probability: vec![0.0; canvas_len],
-            margin: vec![0.0; canvas_len],
+            draws: Draws::new(canvas_len, mask),
             mean_entropy: 0.0,
-            progress: Progress::Running,
+            status: CanvasStatus::Running,
         };
         run.skip_to_work();
         run
@@ -175,7 +255,7 @@ impl MaskedRun {
             }
             self.step += 1;
         }
-        self.progress = Progress::OutOfSteps;
+        self.status = CanvasStatus::OutOfSteps;
     }
 
     /// Whether nothing can change any more that comes before the first end token.
@@ -210,9 +290,9 @@ impl MaskedRun {
                 let confidence = open.into_iter().map(|p| (p, uniforms[p])).collect();
                 return Ok(most_confident(confidence, quota.count, 0.0, &[]));
             }
-            Algorithm::Entropy => &|p| -f64::from(self.entropy[p]),
-            Algorithm::Margin => &|p| self.margin[p].into(),
-            Algorithm::Confidence => &|p| self.probability[p].into(),
+            Algorithm::Entropy => &|p| -f64::from(self.draws.entropy[p]),
+            Algorithm::Margin => &|p| self.draws.margin[p].into(),
+            Algorithm::Confidence => &|p| self.draws.probability[p].into(),
         };
         let confidence = open.into_iter().map(|p| (p, confidence(p))).collect();
         Ok(most_confident(
@@ -228,75 +308,72 @@ impl Run for MaskedRun {
     fn begin_step<'a>(
         &'a mut self,
         noise: &'a dyn NoiseSource,
-    ) -> Result<(StepInput<'a>, StepOutput<'a>)> {
+    ) -> Result<(StepInput<'a>, &'a mut Draws)> {
         noise.uniforms(self.block, self.step, &mut self.uniforms)?;
-        self.wanted.fill(false);
+        self.free.fill(false);
         for position in self.open() {
-            self.wanted[position] = true;
+            self.free[position] = true;
         }
-        let gumbel = self.params.gumbel_noise.then_some(VocabularyNoise {
-            source: noise,
-            block: self.block,
-            step: self.step,
-        });
+        let temperature = self.params.temperature;
+        let rule = match self.params.gumbel_noise {
+            _ if temperature <= 0.0 => DrawRule::Greedy,
+            true => DrawRule::Gumbel {
+                temperature,
+                noise: VocabularyNoise {
+                    source: noise,
+                    block: self.block,
+                    step: self.step,
+                },
+            },
+            false => DrawRule::Inverse {
+                temperature,
+                uniforms: &self.uniforms,
+            },
+        };
         let input = StepInput {
             canvas: &self.canvas,
-            temperature: self.params.temperature,
-            uniforms: &self.uniforms,
-            selection: Some(Selection {
-                wanted: &self.wanted,
-                filter: self.params.filter,
-                excluded: self.mask,
-                guidance: self.params.guidance,
-                gumbel,
-            }),
+            free: &self.free,
+            allowed: Allowed::Except(self.mask),
+            filter: self.params.filter,
+            rule,
+            guidance: self.params.guidance,
         };
-        let output = StepOutput {
-            argmax: &mut self.argmax,
-            sampled: &mut self.sampled,
-            entropy: &mut self.entropy,
-            likelihood: Some(Likelihood {
-                sampled: &mut self.probability,
-                margin: &mut self.margin,
-            }),
-        };
-        Ok((input, output))
+        Ok((input, &mut self.draws))
     }
 
     fn end_step(&mut self, noise: &dyn NoiseSource) -> Result<()> {
         let open = self.open();
-        if let Some(&position) = open.iter().find(|&&p| !self.entropy[p].is_finite()) {
-            return Err(Error::NotFinite {
-                block: self.block,
-                step: self.step,
-                position,
-            });
-        }
-        let entropies: Vec<f32> = open.iter().map(|&p| self.entropy[p]).collect();
+        check_finite(
+            &self.draws.entropy,
+            open.iter().copied(),
+            self.block,
+            self.step,
+        )?;
+        let entropies: Vec<f32> = open.iter().map(|&p| self.draws.entropy[p]).collect();
         self.mean_entropy = mean_entropy(&entropies);
         for position in self.chosen(noise)? {
-            self.canvas[position] = self.sampled[position];
+            self.canvas[position] = self.draws.sampled[position];
             self.accepted[position] = true;
         }
         for (position, &accepted) in self.accepted.iter().enumerate() {
             if accepted {
-                self.argmax[position] = self.canvas[position];
-                self.sampled[position] = self.canvas[position];
+                self.draws.argmax[position] = self.canvas[position];
+                self.draws.sampled[position] = self.canvas[position];
             }
         }
         self.last = self.step;
         self.step += 1;
         self.ran += 1;
         if self.is_complete() {
-            self.progress = Progress::Converged;
+            self.status = CanvasStatus::Converged;
         } else {
             self.skip_to_work();
         }
         Ok(())
     }
 
-    fn progress(&self) -> Progress {
-        self.progress
+    fn status(&self) -> CanvasStatus {
+        self.status
     }
 
     fn draft(&self) -> Draft<'_> {
@@ -305,29 +382,26 @@ impl Run for MaskedRun {
             step: self.last,
             max_steps: self.steps(),
             temperature: self.params.temperature,
-            argmax: &self.argmax,
-            sampled: &self.sampled,
-            entropy: &self.entropy,
+            argmax: &self.draws.argmax,
+            sampled: &self.draws.sampled,
+            entropy: &self.draws.entropy,
+            probability: &self.draws.probability,
             accepted: &self.accepted,
             canvas: &self.canvas,
             mean_entropy: self.mean_entropy,
             stable: false,
-            progress: self.progress,
+            status: self.status,
         }
     }
 
     fn finish(&mut self, end: &EndTokens) -> FinishedCanvas {
         let mut tokens = std::mem::take(&mut self.canvas);
-        let first_end = tokens.iter().position(|&token| end.is_end(token));
-        if let Some(position) = first_end {
-            let fill = end.pad.unwrap_or(tokens[position]);
-            tokens[position + 1..].fill(fill);
-        }
+        let first_end = end.pad_after_end(&mut tokens, Some);
         let answer = tokens[..first_end.unwrap_or(tokens.len())].to_vec();
         FinishedCanvas {
             block: self.block,
             steps: self.ran,
-            converged: self.progress == Progress::Converged,
+            converged: self.status == CanvasStatus::Converged,
             generated: answer.len() + usize::from(first_end.is_some()),
             answer,
             ended: first_end.is_some(),

@@ -1,4 +1,4 @@
-//! Block diffusion without a model: parameters, temperature schedule, randomness, sampler, the
+//! Block diffusion without a model: parameters, temperature schedule, randomness, acceptance, the
 //! state of one canvas, and the loop that turns canvases into an answer.
 //!
 //! Nothing here knows ggml. The model enters as a [`Denoiser`], randomness as a [`NoiseSource`],
@@ -6,37 +6,47 @@
 //! traces work. Imports point one way:
 //!
 //! ```text
-//! params ◀─ schedule ◀─┐
-//! sampler ◀────────────┼─ canvas ─┐
-//! random ◀─ candidates ┼─ run ◀───┼─ scheduler
-//! transfer ◀───────────┴─ masked ─┘
+//! random ◀─ step ◀─ draw
+//!             ▲
+//! event ◀─── run ◀─┬─ canvas ─▶ acceptance, temperature, params
+//!             ▲    └─ masked ─▶ transfer
+//!        generation ◀─ scheduler
 //! ```
 //!
 //! Two kinds of diffusion run in one loop: `canvas` starts from random tokens and draws all of them
 //! again in every step (uniform-state, DiffusionGemma), `masked` starts from mask tokens and keeps
 //! what it has unmasked (absorbing-state, LLaDA and Dream).
 
-pub mod candidates;
+pub mod acceptance;
 pub mod canvas;
+pub mod draw;
+pub mod event;
+pub mod generation;
 pub mod masked;
 pub mod params;
 pub mod random;
 pub mod run;
-pub mod sampler;
-pub mod schedule;
 pub mod scheduler;
+pub mod step;
+pub mod temperature;
 pub mod transfer;
 
 pub use canvas::CanvasRun;
-pub use masked::{MaskedParams, MaskedSampler};
+pub use event::{
+    CancelFlag, CanvasStatus, Draft, Event, FinishReason, FinishedCanvas, NewCanvas, OwnedDraft,
+    OwnedEvent, OwnedNewCanvas, PromptProgress,
+};
+pub use generation::{Generation, Generator, Next, Stage, Timing};
+pub use masked::{AnswerLength, MaskedParams};
 pub use params::{DiffusionParams, Overrides};
 pub use random::{CounterNoise, NoiseSource, RecordedBlock, RecordedNoise, RecordedStep};
-pub use run::{
-    Draft, EndTokens, FinishedCanvas, Likelihood, NewCanvas, Progress, Run, Sampler, Selection,
-    StepInput, StepOutput,
+pub use run::{Blank, EndTokens, Recipe, Run};
+pub use scheduler::{advance, generate};
+pub use step::{
+    Allowed, Denoiser, DrawFeatures, DrawRule, Draws, Filter, Limits, StepInput, TokenSet,
+    VocabularyNoise,
 };
-pub use schedule::TemperatureSchedule;
-pub use scheduler::{CancelFlag, Denoiser, Event, FinishReason, Generation, Timing, generate};
+pub use temperature::TemperatureSchedule;
 pub use transfer::{Algorithm, TransferSchedule};
 
 /// A token id, as ggml's I32 tensors and libllama's vocabulary hold it.

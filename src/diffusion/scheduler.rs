@@ -1,269 +1,78 @@
-//! The block-autoregressive loop: denoise a canvas, commit it to the prefix, begin the next one.
+//! The block-autoregressive loop: encode the prompt, denoise a canvas, commit it, begin the next.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::Token;
+use super::event::{CancelFlag, Event};
+use super::generation::{Generation, Generator, Next};
 use super::random::NoiseSource;
-use super::run::{
-    Draft, EndTokens, FinishedCanvas, NewCanvas, Progress, Sampler, StepInput, StepOutput,
-};
-use crate::error::{Error, Result};
+use super::step::Denoiser;
+use crate::error::Result;
 
-/// The model, as the loop sees it: a cached prefix, and canvases that are denoised behind it.
-pub trait Denoiser {
-    /// Tokens of a canvas; at least 1.
-    fn canvas_len(&self) -> usize;
-
-    /// Tokens that are in the KV cache: the prompt and the canvases committed so far.
-    fn prefix_len(&self) -> usize;
-
-    /// Positions of the KV cache, for the prefix and the canvas behind it.
-    fn context_len(&self) -> usize;
-
-    /// Begins a new canvas: the next step has no self-conditioning.
-    ///
-    /// # Errors
-    /// If the device fails.
-    fn begin_canvas(&mut self) -> Result<()>;
-
-    /// One forward pass over a canvas. Each step is conditioned on the distribution of the one
-    /// before.
-    ///
-    /// # Errors
-    /// If the device fails.
-    fn step(&mut self, input: StepInput<'_>, output: StepOutput<'_>) -> Result<()>;
-
-    /// Appends a finished canvas to the prefix.
-    ///
-    /// # Errors
-    /// If the device fails.
-    fn commit(&mut self, tokens: &[Token]) -> Result<()>;
-}
-
-/// What a generation reports while it runs.
-#[derive(Debug, Clone, Copy)]
-pub enum Event<'a> {
-    /// A canvas is about to be denoised.
-    CanvasBegun(NewCanvas<'a>),
-    /// A denoising step ended.
-    Draft(Draft<'a>),
-    /// A canvas is finished; [`answer`](FinishedCanvas::answer) holds the tokens to show.
-    CanvasDone(&'a FinishedCanvas),
-}
-
-/// Why a generation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FinishReason {
-    /// The model wrote an end token, or a canvas of nothing but padding.
-    EndOfText,
-    /// The limit on tokens or canvases was reached.
-    Length,
-    /// The context has no room for another canvas.
-    ContextFull,
-    /// An event handler returned [`ControlFlow::Break`] or the [`CancelFlag`] was set.
-    Cancelled,
-}
-
-/// Where the time of a generation went. The prompt is encoded before and is not in it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Timing {
-    /// All denoising steps, without the event handler.
-    pub denoise: Duration,
-    /// Committing canvases to the prefix.
-    pub commit: Duration,
-}
-
-/// The result of a generation.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Generation {
-    /// The answer: what the canvases' [`answer`](FinishedCanvas::answer)s make together.
-    pub tokens: Vec<Token>,
-    /// The finished canvases in order. All but the last one are committed to the prefix.
-    pub canvases: Vec<FinishedCanvas>,
-    /// Denoising steps, including those of a canvas that was cancelled.
-    pub steps: u64,
-    /// Why it ended.
-    pub finish: FinishReason,
-    /// Where the time went.
-    pub timing: Timing,
-}
-
-impl Generation {
-    /// Generated tokens per denoising step, as the reference counts: end tokens are generated,
-    /// padding is not. 0 if no step ran.
-    pub fn tokens_per_forward(&self) -> f64 {
-        let generated: usize = self.canvases.iter().map(|canvas| canvas.generated).sum();
-        match self.steps {
-            0 => 0.0,
-            steps => generated as f64 / steps as f64,
-        }
-    }
-}
-
-/// Cancels a generation from another thread, before its next step. Clones share the flag.
-#[derive(Debug, Clone, Default)]
-pub struct CancelFlag(Arc<AtomicBool>);
-
-impl CancelFlag {
-    /// Asks for the end of the generation.
-    pub fn cancel(&self) {
-        // The flag guards no other data.
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether [`cancel`](Self::cancel) was called.
-    pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// Makes the flag usable for another generation.
-    pub fn reset(&self) {
-        self.0.store(false, Ordering::Relaxed);
-    }
-}
-
-/// Generates an answer after the prefix that `denoiser` holds, canvas by canvas, until an end
-/// token, a canvas of nothing but padding, a limit of `sampler`, the end of the context or a
-/// cancellation.
+/// Runs a generation to its end on a denoiser that holds what the generator takes as
+/// [reused](Generator::reused).
 ///
-/// The last canvas is not committed, as in the reference: the prefix then ends with the canvas
-/// before it.
+/// `on_event` receives every [`Event`] and may cancel, as `cancel` may from another thread: before
+/// every pass.
 ///
 /// # Errors
-/// [`Error::InvalidParameter`] for parameters out of range, [`Error::ContextFull`] if not even one
-/// canvas fits behind the prefix, and the errors of `denoiser` and `noise`.
+/// Those of `denoiser` and `noise`.
 pub fn generate(
+    mut generator: Generator,
     denoiser: &mut dyn Denoiser,
     noise: &dyn NoiseSource,
-    sampler: &dyn Sampler,
-    end: &EndTokens,
     cancel: &CancelFlag,
     on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
 ) -> Result<Generation> {
-    let mut answer = AnswerRun::begin(sampler, denoiser)?;
-    for block in 0.. {
-        denoiser.begin_canvas()?;
-        let mut run = sampler.begin(block, denoiser.canvas_len(), end, noise)?;
-        if on_event(Event::CanvasBegun(run.new_canvas())).is_break() {
-            return Ok(answer.generation);
-        }
-        while run.progress() == Progress::Running {
-            if cancel.is_cancelled() {
-                return Ok(answer.generation);
-            }
-            let start = Instant::now();
-            let (input, output) = run.begin_step(noise)?;
-            denoiser.step(input, output)?;
-            run.end_step(noise)?;
-            answer.count_step(start.elapsed());
-            if on_event(Event::Draft(run.draft())).is_break() {
-                return Ok(answer.generation);
-            }
-        }
-        let goes_on = answer.end_canvas(run.finish(end), denoiser, cancel, on_event)?;
-        if !goes_on {
-            break;
-        }
-    }
-    Ok(answer.generation)
+    while advance(&mut generator, denoiser, noise, cancel, on_event)?.is_continue() {}
+    Ok(generator.finish())
 }
 
-/// An answer while it is written: what its canvases add up to, and when it ends.
-pub(crate) struct AnswerRun {
-    max_tokens: Option<usize>,
-    max_canvases: Option<usize>,
-    /// Cancelled, until it ends otherwise.
-    pub(crate) generation: Generation,
-}
-
-impl AnswerRun {
-    /// Behind the prefix that `denoiser` holds.
-    pub(crate) fn begin(sampler: &dyn Sampler, denoiser: &dyn Denoiser) -> Result<Self> {
-        sampler.validate()?;
-        let canvas = denoiser.canvas_len();
-        if !has_room_for(denoiser, 1) {
-            return Err(Error::ContextFull {
-                prompt: denoiser.prefix_len(),
-                canvas,
-                context: denoiser.context_len(),
-            });
+/// Does what a generation needs next. Breaks when it is done.
+///
+/// # Errors
+/// Those of `denoiser` and `noise`.
+pub fn advance(
+    generator: &mut Generator,
+    denoiser: &mut dyn Denoiser,
+    noise: &dyn NoiseSource,
+    cancel: &CancelFlag,
+    on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>> {
+    generator.check(cancel);
+    let start = Instant::now();
+    match generator.next(noise)? {
+        Next::Prefill(rest) => {
+            let pass = &rest[..rest.len().min(denoiser.limits().pass)];
+            denoiser.prefill(pass)?;
+            let count = pass.len();
+            generator.prefilled(count, start, on_event);
         }
-        Ok(Self {
-            max_tokens: sampler.max_tokens(),
-            max_canvases: sampler.canvas_limit(canvas),
-            generation: Generation {
-                tokens: Vec::new(),
-                canvases: Vec::new(),
-                steps: 0,
-                finish: FinishReason::Cancelled,
-                timing: Timing::default(),
-            },
-        })
+        Next::Begin(len) => {
+            denoiser.begin_canvas(len)?;
+            generator.begun(noise, on_event)?;
+        }
+        Next::Step(input, draws) => {
+            denoiser.step(&input, draws)?;
+            generator.stepped(noise, start, on_event)?;
+        }
+        Next::Commit(canvas) => {
+            denoiser.prefill(canvas)?;
+            generator.committed(start);
+        }
+        Next::Done(_) => return Ok(ControlFlow::Break(())),
     }
-
-    pub(crate) fn count_step(&mut self, time: Duration) {
-        self.generation.timing.denoise += time;
-        self.generation.steps += 1;
-    }
-
-    /// Takes a finished canvas. If the answer goes on behind it, commits it and says so.
-    pub(crate) fn end_canvas(
-        &mut self,
-        mut canvas: FinishedCanvas,
-        denoiser: &mut dyn Denoiser,
-        cancel: &CancelFlag,
-        on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
-    ) -> Result<bool> {
-        tracing::debug!(
-            block = canvas.block,
-            steps = canvas.steps,
-            converged = canvas.converged,
-            "canvas done"
-        );
-        let generation = &mut self.generation;
-        let room = self
-            .max_tokens
-            .map_or(usize::MAX, |max| max - generation.tokens.len());
-        let cut = canvas.answer.len() > room;
-        canvas.answer.truncate(room);
-        generation.tokens.extend_from_slice(&canvas.answer);
-        let flow = on_event(Event::CanvasDone(&canvas));
-        generation.canvases.push(canvas);
-        let canvas = &generation.canvases[generation.canvases.len() - 1];
-
-        generation.finish = if cut {
-            FinishReason::Length
-        } else if canvas.ended || canvas.generated == 0 {
-            FinishReason::EndOfText
-        } else if Some(generation.canvases.len()) == self.max_canvases {
-            FinishReason::Length
-        } else if !has_room_for(denoiser, 2) {
-            FinishReason::ContextFull
-        } else if flow.is_break() || cancel.is_cancelled() {
-            FinishReason::Cancelled
-        } else {
-            let start = Instant::now();
-            denoiser.commit(&canvas.tokens)?;
-            generation.timing.commit += start.elapsed();
-            return Ok(true);
-        };
-        Ok(false)
-    }
-}
-
-/// Whether `canvases` more fit behind the prefix.
-fn has_room_for(denoiser: &dyn Denoiser, canvases: usize) -> bool {
-    let free = denoiser.context_len().saturating_sub(denoiser.prefix_len());
-    canvases.saturating_mul(denoiser.canvas_len()) <= free
+    Ok(ControlFlow::Continue(()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diffusion::{CounterNoise, DiffusionParams};
+    use crate::diffusion::{
+        CounterNoise, DiffusionParams, DrawFeatures, DrawRule, Draws, EndTokens, FinishReason,
+        Limits, StepInput, Token,
+    };
+    use crate::error::Error;
 
     const CANVAS: usize = 4;
     const VOCAB: usize = 100;
@@ -322,31 +131,37 @@ mod tests {
     }
 
     impl Denoiser for Script {
-        fn canvas_len(&self) -> usize {
-            CANVAS
+        fn limits(&self) -> Limits {
+            Limits {
+                canvas: Some(CANVAS),
+                context: self.context,
+                vocab: VOCAB,
+                pass: 4,
+                mask: None,
+                draws: DrawFeatures::default(),
+            }
         }
 
         fn prefix_len(&self) -> usize {
             self.prefix
         }
 
-        fn context_len(&self) -> usize {
-            self.context
-        }
-
-        fn begin_canvas(&mut self) -> Result<()> {
+        fn begin_canvas(&mut self, _: usize) -> Result<()> {
             self.step = 0;
             self.calls.push(Call::Begin);
             Ok(())
         }
 
-        fn step(&mut self, input: StepInput<'_>, output: StepOutput<'_>) -> Result<()> {
+        fn step(&mut self, input: &StepInput<'_>, output: &mut Draws) -> Result<()> {
             if self.fail_at_step == Some(self.steps()) {
                 return Err(Error::Ggml("the device is gone".into()));
             }
+            let DrawRule::Inverse { uniforms, .. } = input.rule else {
+                panic!("another rule");
+            };
             self.calls.push(Call::Step {
                 canvas: input.canvas.to_vec(),
-                uniforms: input.uniforms.to_vec(),
+                uniforms: uniforms.to_vec(),
             });
             output.argmax.copy_from_slice(&self.blocks[self.block]);
             output.sampled.copy_from_slice(&self.blocks[self.block]);
@@ -355,7 +170,7 @@ mod tests {
             Ok(())
         }
 
-        fn commit(&mut self, tokens: &[Token]) -> Result<()> {
+        fn prefill(&mut self, tokens: &[Token]) -> Result<()> {
             self.calls.push(Call::Commit(tokens.to_vec()));
             self.prefix += tokens.len();
             self.block += 1;
@@ -386,7 +201,12 @@ mod tests {
         on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Generation> {
         let noise = CounterNoise::new(params.seed, VOCAB)?;
-        generate(script, &noise, params, &end(), cancel, on_event)
+        // The prompt is encoded.
+        let prompt = vec![1; script.prefix];
+        let recipe = Box::new(params.clone());
+        let limits = script.limits();
+        let generator = Generator::new(recipe, &prompt, prompt.len(), &end(), limits)?;
+        generate(generator, script, &noise, cancel, on_event)
     }
 
     fn run(script: &mut Script, params: &DiffusionParams) -> Generation {
@@ -594,6 +414,7 @@ mod tests {
         let mut new = Vec::new();
         let collect = &mut |event: Event<'_>| {
             seen.push(match event {
+                Event::PromptEncoded(_) => panic!("the prompt was encoded before"),
                 Event::CanvasBegun(canvas) => {
                     new.push(canvas.tokens.to_vec());
                     (canvas.block, "new", canvas.max_steps)

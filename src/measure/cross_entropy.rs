@@ -1,12 +1,13 @@
 //! How well a model denoises what it should have said: the cross-entropy of known answers.
 //!
-//! The measure is that of training, on fixed draws. Each canvas of an answer stands behind the
+//! The measure is that of training, on fixed draws. Each canvas of an answer follows the
 //! prompt and the canvases before it, a share of its tokens replaced by uniformly random ones, and
 //! the model predicts the true tokens in one step without self-conditioning. What a smaller type
 //! of weights costs shows in nats, on the very same canvases, long before answers change.
 
 use crate::diffusion::{
-    CounterNoise, Denoiser as _, NoiseSource as _, StepInput, StepOutput, Token,
+    Allowed, CounterNoise, Denoiser as _, DrawRule, Draws, Filter, NoiseSource as _, StepInput,
+    Token,
 };
 use crate::error::{Error, Result};
 use crate::model::SequenceDenoiser;
@@ -40,7 +41,7 @@ impl Score {
 }
 
 /// Scores the answer `number` of a list, whose noise depends on that number, on `seed` and on the
-/// size of the vocabulary alone. Behind the answer its last canvas is filled with `pad`, as models
+/// size of the vocabulary alone. After the answer its last canvas is filled with `pad`, as models
 /// learn it; those positions do not count.
 ///
 /// # Errors
@@ -63,12 +64,12 @@ pub fn score(
     let vocab = denoiser.model().hparams().vocab_size;
     let noise = CounterNoise::new(seed, vocab)?;
     let (mut sums, mut top1) = ([0.0; NOISE_LEVELS.len()], 0);
-    denoiser.truncate(0);
+    denoiser.truncate(0)?;
     denoiser.encode(prompt)?;
-    let n = denoiser.canvas_len();
+    let n = denoiser.model().hparams().canvas_length;
     for (i, tokens) in answer.chunks(n).enumerate() {
         if i > 0 {
-            denoiser.commit(&answer[(i - 1) * n..i * n])?;
+            denoiser.encode(&answer[(i - 1) * n..i * n])?;
         }
         let mut truth = tokens.to_vec();
         truth.resize(n, pad);
@@ -123,23 +124,20 @@ fn noisy(
 /// Logits `[canvas, vocab]` of a first step.
 fn predict(denoiser: &mut SequenceDenoiser, canvas: &[Token]) -> Result<Vec<f32>> {
     let n = canvas.len();
-    let (mut argmax, mut sampled, mut entropy) = (vec![0; n], vec![0; n], vec![0.0; n]);
-    denoiser.begin_canvas()?;
-    denoiser.step(
-        // Temperature and uniforms are for the draws, which nobody wants here.
-        StepInput {
-            canvas,
+    denoiser.begin_canvas(n)?;
+    // The rule is for the draws, which nobody wants here.
+    let input = StepInput {
+        canvas,
+        free: &vec![true; n],
+        allowed: Allowed::All,
+        filter: Filter::NONE,
+        rule: DrawRule::Inverse {
             temperature: 1.0,
             uniforms: &vec![0.5; n],
-            selection: None,
         },
-        StepOutput {
-            argmax: &mut argmax,
-            sampled: &mut sampled,
-            entropy: &mut entropy,
-            likelihood: None,
-        },
-    )?;
+        guidance: 0.0,
+    };
+    denoiser.step(&input, &mut Draws::new(n, 0))?;
     denoiser.logits()
 }
 

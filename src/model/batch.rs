@@ -6,7 +6,7 @@ use super::Model;
 use super::counters::Counters;
 use super::decoder::{Decoder, Member};
 use super::denoiser::SequenceDenoiser;
-use crate::diffusion::{StepInput, StepOutput};
+use crate::diffusion::{Draws, StepInput};
 use crate::error::{Error, Result};
 
 /// One sequence's share of a [batched step](CanvasBatch::step).
@@ -16,7 +16,7 @@ pub struct BatchMember<'a, 'io> {
     /// As in [`Denoiser::step`](crate::diffusion::Denoiser::step).
     pub input: StepInput<'io>,
     /// As in [`Denoiser::step`](crate::diffusion::Denoiser::step).
-    pub output: StepOutput<'io>,
+    pub draws: &'a mut Draws,
 }
 
 /// ggml reserves memory for graphs of the capacity, and aborts where there is none. No device gains
@@ -98,7 +98,7 @@ impl CanvasBatch {
             .map(|m| Member {
                 sequence: m.denoiser.sequence(),
                 input: m.input,
-                output: m.output.reborrow(),
+                draws: m.draws,
             })
             .collect();
         self.decoder.step(&mut members)

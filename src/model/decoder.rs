@@ -9,7 +9,7 @@ use super::memory::Usage;
 use super::pass::{ADVICE, Pass, allocate_inputs, keys};
 use super::profile::Part;
 use super::sequence::Sequence;
-use crate::diffusion::{StepInput, StepOutput};
+use crate::diffusion::{Draws, StepInput};
 use crate::error::{Error, Result};
 use crate::ggml::backend::Backend;
 use crate::ggml::buffer::Allocation;
@@ -22,7 +22,7 @@ use crate::ggml::transfer::transferred;
 pub(super) struct Member<'a, 'io> {
     pub(super) sequence: &'a mut Sequence,
     pub(super) input: StepInput<'io>,
-    pub(super) output: StepOutput<'io>,
+    pub(super) draws: &'a mut Draws,
 }
 
 /// What a pass was built for: the sequences whose tensors are in its graph, and their keys.
@@ -35,7 +35,7 @@ struct Shape {
 /// Runs denoising steps; the graph is kept while the sequences and their key counts stay.
 pub(super) struct Decoder {
     executor: Executor,
-    /// The kernel that draws behind the graph, if there is one.
+    /// The kernel that draws after the graph, if there is one.
     cuda_draw: Option<CudaDraw>,
     choice: NodeChoice,
     pass: Option<(Shape, Pass)>,
@@ -111,7 +111,7 @@ impl Decoder {
     /// One forward pass over the canvases of all members, at least one, all of one model.
     pub(super) fn step(&mut self, members: &mut [Member<'_, '_>]) -> Result<()> {
         for member in &*members {
-            member.sequence.check_step(&member.input, &member.output)?;
+            member.sequence.check_step(&member.input, member.draws)?;
         }
         self.prepare(members)?;
         let before = transferred().bytes;
@@ -136,7 +136,7 @@ impl Decoder {
             })?;
         }
         for member in &mut *members {
-            member.sequence.end_step(&mut member.output)?;
+            member.sequence.end_step(member.draws)?;
         }
         self.counters.steps += 1;
         self.counters.step_bytes += transferred().bytes - before;

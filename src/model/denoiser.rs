@@ -7,6 +7,7 @@ use super::Model;
 use super::counters::Counters;
 use super::decoder::{Decoder, Member};
 use super::graph::{self, Kernels, KeyCounts, Network, NodeChoice};
+use super::kv_cache::CacheSnapshot;
 use super::kv_type::{KvType, SLOT_UNIT};
 use super::measure;
 use super::memory::{MemoryReport, Usage};
@@ -14,7 +15,7 @@ use super::params::{DenoiserParams, FlashAttention};
 use super::pass::{ADVICE, Pass, allocate_inputs, keys};
 use super::profile::Profile;
 use super::sequence::{Sequence, allocate_cache};
-use crate::diffusion::{Denoiser, StepInput, StepOutput, Token};
+use crate::diffusion::{Denoiser, DrawFeatures, Draws, Limits, StepInput, Token};
 use crate::error::{Error, Result};
 use crate::ggml::backend::Backend;
 use crate::ggml::buffer::Allocation;
@@ -159,11 +160,37 @@ impl SequenceDenoiser {
         usage
     }
 
-    /// Keeps the first `count` cached tokens, or none if the sliding layers no longer hold what
-    /// is needed before that position. Returns how many are kept.
-    pub fn truncate(&mut self, count: usize) -> usize {
+    /// How many of the first `count` cached tokens can be kept: see [`truncate`](Self::truncate).
+    pub fn usable_prefix(&self, count: usize) -> usize {
+        self.sequence.cache.usable_prefix(count)
+    }
+
+    /// Keeps the first `count` cached tokens, or, if the sliding layers no longer hold what is needed
+    /// before that position, those before the end of an earlier prompt. Returns how many are kept.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn truncate(&mut self, count: usize) -> Result<usize> {
         self.sequence.drop_canvas();
         self.sequence.cache.truncate(count)
+    }
+
+    /// Says that a prompt ends before position `end`, so that [`truncate`](Self::truncate) can go
+    /// back there after sliding layers have moved on.
+    pub fn protect(&mut self, end: usize) {
+        self.sequence.cache.protect(end);
+    }
+
+    /// Copies what is cached to the host.
+    pub(crate) fn snapshot(&self) -> Result<CacheSnapshot> {
+        self.sequence.cache.snapshot()
+    }
+
+    /// Takes a snapshot's place.
+    pub(crate) fn restore(&mut self, snapshot: &CacheSnapshot) -> Result<()> {
+        self.sequence.drop_canvas();
+        self.sequence.check_tokens(&snapshot.tokens)?;
+        self.sequence.cache.restore(snapshot)
     }
 
     /// Most tokens that one pass of the prefill takes.
@@ -311,7 +338,7 @@ impl SequenceDenoiser {
             })?;
             pass.inputs.tokens.write(0, chunk)?;
             // A pass that fails may have written already.
-            cache.scratch(chunk.len());
+            cache.scratch(chunk.len())?;
             self.encoder.compute()?;
             if let Some(logits) = &pass.logits {
                 raw.resize(model.hparams().vocab_size, 0.0);
@@ -431,39 +458,44 @@ fn supports_flash(model: &Model, kv_type: KvType) -> Result<bool> {
 }
 
 impl Denoiser for SequenceDenoiser {
-    fn canvas_len(&self) -> usize {
-        self.model().hparams().canvas_length
+    fn limits(&self) -> Limits {
+        let hparams = self.model().hparams();
+        Limits {
+            canvas: Some(hparams.canvas_length),
+            context: self.sequence.cache.context(),
+            vocab: hparams.vocab_size,
+            pass: self.batch,
+            mask: None,
+            draws: DrawFeatures::default(),
+        }
     }
 
     fn prefix_len(&self) -> usize {
         self.sequence.cache.tokens().len()
     }
 
-    fn context_len(&self) -> usize {
-        self.sequence.cache.context()
+    fn prefill(&mut self, tokens: &[Token]) -> Result<()> {
+        self.encode(tokens)
     }
 
-    fn begin_canvas(&mut self) -> Result<()> {
+    fn begin_canvas(&mut self, len: usize) -> Result<()> {
+        let trained = self.model().hparams().canvas_length;
+        if len != trained {
+            return Err(Error::parameter(
+                "canvas",
+                format!("has {len} tokens, but this model's canvases have {trained}"),
+            ));
+        }
         self.sequence.begin_canvas()
     }
 
-    fn step(&mut self, input: StepInput<'_>, output: StepOutput<'_>) -> Result<()> {
-        if input.selection.is_some() {
-            return Err(Error::parameter(
-                "sampler",
-                "a canvas model draws every position: use DiffusionParams",
-            ));
-        }
+    fn step(&mut self, input: &StepInput<'_>, draws: &mut Draws) -> Result<()> {
         let members = &mut [Member {
             sequence: &mut self.sequence,
-            input,
-            output,
+            input: *input,
+            draws,
         }];
         let stepped = self.decoder.step(members);
         stepped.map_err(|error| self.whole.explain(error))
-    }
-
-    fn commit(&mut self, tokens: &[Token]) -> Result<()> {
-        self.encode(tokens)
     }
 }

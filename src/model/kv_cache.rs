@@ -1,6 +1,14 @@
-//! The keys and values of the encoded prefix, and the room behind it where a canvas keeps its own
+//! The keys and values of the encoded prefix, and the room after it where a canvas keeps its own
 //! while it is denoised.
+//!
+//! Sliding layers keep their window and one pass. Once they have moved past the end of a prompt, the
+//! cache could not go back there, as a conversation does whose template drops the thoughts of
+//! earlier turns: a checkpoint keeps the window before that position on the host.
 
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use super::cache_rows::CacheRows;
 use super::hparams::{Hparams, LayerKind};
 use super::kv_type::{KvType, SLOT_UNIT};
 use super::mask::KeyLayout;
@@ -21,6 +29,7 @@ pub(crate) struct LayerCache {
 /// The cache of one session.
 pub(crate) struct KvCache {
     pub(crate) layers: Vec<LayerCache>,
+    kinds: Vec<LayerKind>,
     full: KeyLayout,
     sliding: KeyLayout,
     ty: KvType,
@@ -29,7 +38,25 @@ pub(crate) struct KvCache {
     tokens: Vec<Token>,
     /// One past the highest position ever written since the start was: what a ring overwrote.
     written: usize,
+    /// The first position that the sliding layers hold after a checkpoint was restored.
+    restored_from: usize,
+    /// The end of the latest prompt, of which there is no checkpoint yet.
+    protected: Option<usize>,
+    /// The windows before the ends of earlier prompts, the latest last.
+    checkpoints: VecDeque<CacheRows>,
+    max_checkpoints: usize,
     usage: Usage,
+}
+
+/// A copy of a cache on the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CacheSnapshot {
+    pub(crate) tokens: Vec<Token>,
+    pub(crate) ty: KvType,
+    /// All positions.
+    pub(crate) full: CacheRows,
+    /// The window before the end.
+    pub(crate) sliding: CacheRows,
 }
 
 impl KvCache {
@@ -78,6 +105,7 @@ impl KvCache {
         }
         let layers: Option<Vec<LayerCache>> = layers.into_iter().collect();
         let cache = Self {
+            kinds: hparams.layers.iter().map(|layer| layer.kind).collect(),
             layers: layers.ok_or_else(|| Error::Ggml("a layer was placed nowhere".into()))?,
             full,
             sliding,
@@ -85,6 +113,10 @@ impl KvCache {
             context,
             tokens: Vec::new(),
             written: 0,
+            restored_from: 0,
+            protected: None,
+            checkpoints: VecDeque::new(),
+            max_checkpoints: 0,
             usage,
         };
         let filled = cache
@@ -127,36 +159,179 @@ impl KvCache {
         &self.tokens
     }
 
-    /// Notes that a pass wrote `count` positions behind the cached tokens without keeping them.
-    pub(crate) fn scratch(&mut self, count: usize) {
-        self.written = self.written.max(self.tokens.len() + count);
+    /// Keeps at most `count` checkpoints.
+    pub(crate) fn keep_checkpoints(&mut self, count: usize) {
+        self.max_checkpoints = count;
+        self.checkpoints.truncate(count);
     }
 
-    /// Notes that these tokens were encoded behind the cached ones.
+    /// Says that a prompt ends before position `end`: the cache can go back there.
+    pub(crate) fn protect(&mut self, end: usize) {
+        self.protected = Some(end);
+    }
+
+    /// Notes that a pass is about to write `count` positions after the cached tokens without keeping
+    /// them. Makes the checkpoint of a prompt whose window it would overwrite.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub(crate) fn scratch(&mut self, count: usize) -> Result<()> {
+        let written = self.written.max(self.tokens.len() + count);
+        let end = self.protected.filter(|end| *end <= self.tokens.len());
+        if let Some(end) = end {
+            let window = self.window_before(end);
+            if window.start < written.saturating_sub(self.sliding.slots) {
+                self.protected = None;
+                self.add_checkpoint(window)?;
+            }
+        }
+        self.written = written;
+        Ok(())
+    }
+
+    fn add_checkpoint(&mut self, window: Range<usize>) -> Result<()> {
+        // The prompt may have been answered before.
+        let exists = self.checkpoints.iter().any(|c| c.positions == window);
+        let lost = window.start < self.overwritten_below(self.sliding);
+        if self.max_checkpoints == 0 || exists || lost {
+            return Ok(());
+        }
+        if self.checkpoints.len() == self.max_checkpoints {
+            self.checkpoints.pop_front();
+        }
+        let rows = CacheRows::read(self.layers_of(LayerKind::Sliding), self.sliding, window)?;
+        tracing::debug!(
+            position = rows.positions.end,
+            mib = rows.bytes() >> 20,
+            "checkpoint of the sliding layers"
+        );
+        self.checkpoints.push_back(rows);
+        Ok(())
+    }
+
+    /// Notes that these tokens were encoded after the cached ones, in a pass that was
+    /// [announced](Self::scratch).
     pub(crate) fn append(&mut self, tokens: &[Token]) {
-        self.scratch(tokens.len());
         self.tokens.extend_from_slice(tokens);
+    }
+
+    /// What the sliding layers need to go on from position `end`.
+    fn window_before(&self, end: usize) -> Range<usize> {
+        let seen = self.sliding.window.unwrap_or(0).saturating_sub(1);
+        end.saturating_sub(seen)..end
+    }
+
+    fn layers_of(&self, kind: LayerKind) -> impl Iterator<Item = &LayerCache> {
+        let layers = self.layers.iter().zip(&self.kinds);
+        layers
+            .filter(move |(_, k)| **k == kind)
+            .map(|(layer, _)| layer)
     }
 
     /// The first position that slots of this layout still hold.
     pub(crate) fn overwritten_below(&self, layout: KeyLayout) -> usize {
-        self.written.saturating_sub(layout.slots)
+        let overwritten = self.written.saturating_sub(layout.slots);
+        match layout.window {
+            Some(_) => overwritten.max(self.restored_from),
+            None => overwritten,
+        }
     }
 
-    /// Forgets all but the first `count` tokens, and everything if the rings no longer hold what
-    /// the window before position `count` needs. Returns how many are kept.
-    pub(crate) fn truncate(&mut self, count: usize) -> usize {
+    /// The latest checkpoint at or before position `end`.
+    fn checkpoint(&self, end: usize) -> Option<&CacheRows> {
+        let before = self.checkpoints.iter().filter(|c| c.positions.end <= end);
+        before.max_by_key(|checkpoint| checkpoint.positions.end)
+    }
+
+    fn rings_hold(&self, end: usize) -> bool {
+        self.window_before(end).start >= self.overwritten_below(self.sliding)
+    }
+
+    /// How many of the first `count` tokens can be kept: all of them, or, if the rings no longer hold
+    /// the window before position `count`, as many as a checkpoint says.
+    pub(crate) fn usable_prefix(&self, count: usize) -> usize {
         let count = count.min(self.tokens.len());
-        let window_start = count.saturating_sub(self.sliding.window.unwrap_or(0).saturating_sub(1));
-        let kept = if window_start >= self.overwritten_below(self.sliding) {
-            count
-        } else {
-            0
-        };
+        match self.rings_hold(count) {
+            true => count,
+            false => self.checkpoint(count).map_or(0, |c| c.positions.end),
+        }
+    }
+
+    /// Forgets all but the first `count` tokens, or more if they are not
+    /// [usable](Self::usable_prefix). Returns how many are kept.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub(crate) fn truncate(&mut self, count: usize) -> Result<usize> {
+        let count = count.min(self.tokens.len());
+        let kept = self.usable_prefix(count);
+        if kept > 0 && !self.rings_hold(count) {
+            if let Some(rows) = self.checkpoint(count) {
+                rows.write(self.layers_of(LayerKind::Sliding), self.sliding)?;
+                self.restored_from = rows.positions.start;
+                self.written = kept;
+            }
+        }
         self.tokens.truncate(kept);
+        self.checkpoints.retain(|c| c.positions.end <= kept);
+        self.protected = self.protected.filter(|end| *end <= kept);
         if kept == 0 {
             self.written = 0;
+            self.restored_from = 0;
         }
-        kept
+        Ok(kept)
+    }
+
+    /// Copies what is cached to the host.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub(crate) fn snapshot(&self) -> Result<CacheSnapshot> {
+        let end = self.tokens.len();
+        let read =
+            |kind, positions| CacheRows::read(self.layers_of(kind), self.layout(kind), positions);
+        Ok(CacheSnapshot {
+            tokens: self.tokens.clone(),
+            ty: self.ty,
+            full: read(LayerKind::Full, 0..end)?,
+            sliding: read(LayerKind::Sliding, self.window_before(end))?,
+        })
+    }
+
+    /// Takes a snapshot's place: what was cached is forgotten.
+    ///
+    /// # Errors
+    /// The snapshot does not fit this cache, which is empty then, or the device fails.
+    pub(crate) fn restore(&mut self, snapshot: &CacheSnapshot) -> Result<()> {
+        let end = snapshot.tokens.len();
+        let refuse = |problem: String| Err(Error::parameter("snapshot", problem));
+        if end > self.context {
+            let context = self.context;
+            return refuse(format!(
+                "it has {end} tokens, but the context holds {context}: use a larger context"
+            ));
+        }
+        if snapshot.ty != self.ty {
+            return refuse(format!(
+                "its KV cache type is {:?}, but this session's is {:?}",
+                snapshot.ty, self.ty
+            ));
+        }
+        if snapshot.full.positions != (0..end)
+            || snapshot.sliding.positions != self.window_before(end)
+        {
+            return refuse("it is of a model with another sliding window".into());
+        }
+        self.truncate(0)?;
+        snapshot
+            .full
+            .write(self.layers_of(LayerKind::Full), self.full)?;
+        snapshot
+            .sliding
+            .write(self.layers_of(LayerKind::Sliding), self.sliding)?;
+        self.tokens.clone_from(&snapshot.tokens);
+        self.written = end;
+        self.restored_from = snapshot.sliding.positions.start;
+        Ok(())
     }
 }

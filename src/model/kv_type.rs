@@ -18,6 +18,9 @@ pub enum KvType {
 }
 
 impl KvType {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::F16, Self::F32, Self::Q8_0];
+
     pub(crate) fn tensor_type(self) -> TensorType {
         match self {
             Self::F16 => TensorType::F16,

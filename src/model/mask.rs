@@ -26,6 +26,14 @@ impl KeyLayout {
         position % self.slots
     }
 
+    /// The slots of a range of positions, in order: one run, or two around the seam of the ring.
+    pub(super) fn runs(&self, positions: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        let start = self.slot(positions.start);
+        let before_seam = positions.len().min(self.slots - start);
+        let runs = [start..start + before_seam, 0..positions.len() - before_seam];
+        runs.into_iter().filter(|run| !run.is_empty())
+    }
+
     /// How many slots, from the first on, a pass must look at when positions below `end` are
     /// stored: all those in use, rounded up to `granularity`.
     pub fn used(&self, end: usize, granularity: usize) -> usize {

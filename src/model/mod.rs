@@ -1,6 +1,8 @@
 //! DiffusionGemma: the model file, its weights, its graphs, and the sequences that run on it.
 
+pub mod any;
 mod batch;
+mod cache_rows;
 mod counters;
 mod decoder;
 pub mod denoiser;
@@ -27,18 +29,21 @@ mod weights;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+pub use any::AnyModel;
 pub use batch::{BatchMember, CanvasBatch};
+pub(crate) use cache_rows::CacheRows;
 pub use counters::Counters;
 pub use denoiser::SequenceDenoiser;
 use file::ModelFile;
 use hparams::Hparams;
 use keys::EOS_TOKEN_IDS;
+pub(crate) use kv_cache::CacheSnapshot;
 pub use kv_type::KvType;
 pub use masked::{MaskedDenoiser, MaskedModel};
 pub use memory::{DeviceMemory, MemoryReport};
 pub use params::{
-    DEFAULT_CONTEXT, DenoiserParams, Fit, FlashAttention, ModelParams, SessionParams,
-    TensorOverride,
+    DEFAULT_CHECKPOINTS, DEFAULT_CONTEXT, DenoiserParams, Fit, FlashAttention, ModelParams,
+    SessionParams, TensorOverride,
 };
 use placement::{Placement, warn_of_unmatched};
 use tensors::{Located, TensorTable};
@@ -230,28 +235,6 @@ impl Model {
             hparams.eos,
             hparams.pad,
         )
-    }
-}
-
-/// A model of either kind, as far as its text is concerned.
-pub trait Backbone {
-    /// The file, for its metadata.
-    fn file(&self) -> &ModelFile;
-
-    /// The tokens that the file says end an answer.
-    ///
-    /// # Errors
-    /// The file's list is not one of token ids.
-    fn end_tokens(&self) -> Result<EndTokens>;
-}
-
-impl Backbone for Model {
-    fn file(&self) -> &ModelFile {
-        self.file()
-    }
-
-    fn end_tokens(&self) -> Result<EndTokens> {
-        self.end_tokens()
     }
 }
 

@@ -112,6 +112,9 @@ pub struct DenoiserParams {
     /// and a pass: more memory and longer steps, but a conversation can go back to any earlier point
     /// without being read again.
     pub swa_full: bool,
+    /// Maximum number of prompts to whose end a conversation can go back after sliding layers have
+    /// moved on: each takes the window of those layers on the host.
+    pub checkpoints: usize,
 }
 
 /// Positions are I32 in ggml, and slots come in units.
@@ -185,7 +188,14 @@ pub struct SessionParams {
     /// and a pass: more memory and longer steps, but a conversation can go back to any earlier point
     /// without being read again.
     pub swa_full: bool,
+    /// Maximum number of prompts to whose end a conversation can go back after sliding layers have
+    /// moved on: each takes the window of those layers on the host. `None` is
+    /// [`DEFAULT_CHECKPOINTS`].
+    pub checkpoints: Option<usize>,
 }
+
+/// Checkpoints of a session unless the caller says otherwise.
+pub const DEFAULT_CHECKPOINTS: usize = 3;
 
 /// Positions of the KV cache unless the caller says more.
 pub const DEFAULT_CONTEXT: usize = 8192;
@@ -208,6 +218,7 @@ impl SessionParams {
             kv_type: self.kv_type,
             flash_attention: self.flash_attention,
             swa_full: self.swa_full,
+            checkpoints: self.checkpoints.unwrap_or(DEFAULT_CHECKPOINTS),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::kv_cache::KvCache;
 use super::memory::{Purpose, Usage};
 use super::params::DenoiserParams;
 use super::pass::ADVICE;
-use crate::diffusion::{StepInput, StepOutput, Token};
+use crate::diffusion::{Allowed, DrawRule, Draws, Filter, StepInput, Token};
 use crate::error::{Error, Result};
 use crate::ggml::backend::Backend;
 use crate::ggml::buffer::Allocation;
@@ -86,7 +86,9 @@ pub(super) fn allocate_cache(
         false => hparams.canvas_length.max(params.pass()),
     };
     let (context, ty) = (params.context, params.kv_type);
-    KvCache::new(hparams, &model.placement, context, pass, ty, allocation)
+    let mut cache = KvCache::new(hparams, &model.placement, context, pass, ty, allocation)?;
+    cache.keep_checkpoints(params.checkpoints);
+    Ok(cache)
 }
 
 /// Places for what a canvas carries from step to step; `usage` takes account of them.
@@ -194,7 +196,7 @@ impl Sequence {
                 context,
             });
         }
-        self.cache.scratch(canvas);
+        self.cache.scratch(canvas)?;
         self.state.soft.zero()?;
         self.canvas_id = new_id();
         self.canvas = Canvas::Begun;
@@ -214,26 +216,32 @@ impl Sequence {
     }
 
     /// Refuses a step without a canvas, or with values that do not fit it.
-    pub(super) fn check_step(&self, input: &StepInput<'_>, output: &StepOutput<'_>) -> Result<()> {
+    pub(super) fn check_step(&self, input: &StepInput<'_>, draws: &Draws) -> Result<()> {
         self.check_tokens(input.canvas)?;
         let n = self.model.hparams().canvas_length;
-        let lengths = [
-            input.canvas.len(),
-            input.uniforms.len(),
-            output.argmax.len(),
-            output.sampled.len(),
-            output.entropy.len(),
-        ];
-        if lengths != [n; 5] {
+        let DrawRule::Inverse { uniforms, .. } = input.rule else {
+            return Err(unsupported("draws by the inverse CDF alone"));
+        };
+        if [input.canvas.len(), input.free.len(), uniforms.len()] != [n; 3] {
             return Err(Error::parameter(
                 "canvas",
                 format!("it and all that belongs to it must have {n} entries"),
             ));
         }
+        draws.check(n)?;
+        if !input.free.iter().all(|free| *free) {
+            return Err(unsupported("draws every position"));
+        }
+        if !matches!(input.allowed, Allowed::All) || input.filter != Filter::NONE {
+            return Err(unsupported("draws from the whole vocabulary"));
+        }
+        if input.guidance != 0.0 {
+            return Err(unsupported("runs without guidance"));
+        }
         if self.canvas == Canvas::None {
             return Err(Error::parameter(
                 "canvas",
-                "begin_canvas was not called behind the cached tokens",
+                "begin_canvas was not called after the cached tokens",
             ));
         }
         Ok(())
@@ -246,9 +254,16 @@ impl Sequence {
         if canvas == Canvas::Stepped {
             self.soften()?;
         }
-        self.state.uniforms.write(0, input.uniforms)?;
-        let cap = self.model.hparams().logit_softcap;
-        self.state.scalars.write(0, &[input.temperature, cap])
+        if let DrawRule::Inverse {
+            temperature,
+            uniforms,
+        } = input.rule
+        {
+            self.state.uniforms.write(0, uniforms)?;
+            let cap = self.model.hparams().logit_softcap;
+            self.state.scalars.write(0, &[temperature, cap])?;
+        }
+        Ok(())
     }
 
     /// Turns the distributions of the latest draws into the next step's soft embeddings.
@@ -264,16 +279,22 @@ impl Sequence {
     }
 
     /// Reads what the step drew.
-    pub(super) fn end_step(&mut self, output: &mut StepOutput<'_>) -> Result<()> {
+    pub(super) fn end_step(&mut self, output: &mut Draws) -> Result<()> {
         let (hparams, draws) = (self.model.hparams(), &self.state.draws);
         let n = hparams.canvas_length;
         let mut planes = vec![0.0_f32; DRAW_PLANES * n];
         draws.read(CanvasState::plane(hparams, DrawPlane::Argmax), &mut planes)?;
         let plane = |plane: DrawPlane| &planes[plane as usize * n..][..n];
-        output.entropy.copy_from_slice(plane(DrawPlane::Entropy));
+        for (from, values) in [
+            (DrawPlane::Entropy, &mut output.entropy),
+            (DrawPlane::Probability, &mut output.probability),
+            (DrawPlane::Margin, &mut output.margin),
+        ] {
+            values.copy_from_slice(plane(from));
+        }
         for (from, tokens) in [
-            (DrawPlane::Argmax, &mut *output.argmax),
-            (DrawPlane::Sampled, &mut *output.sampled),
+            (DrawPlane::Argmax, &mut output.argmax),
+            (DrawPlane::Sampled, &mut output.sampled),
         ] {
             for (token, number) in tokens.iter_mut().zip(plane(from)) {
                 *token = *number as Token;
@@ -286,4 +307,8 @@ impl Sequence {
         self.canvas = Canvas::Stepped;
         Ok(())
     }
+}
+
+fn unsupported(what: &str) -> Error {
+    Error::parameter("sampler", format!("a canvas model {what}"))
 }

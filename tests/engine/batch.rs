@@ -4,14 +4,14 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock};
 
 use llama_diffusion::diffusion::{
-    CanvasRun, CounterNoise, Denoiser, EndTokens, Progress, Run as _,
+    CanvasRun, CanvasStatus, CounterNoise, Denoiser, EndTokens, Run as _,
 };
 use llama_diffusion::gguf::TensorType;
 use llama_diffusion::internal::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::model::{BatchMember, CanvasBatch, DenoiserParams, SequenceDenoiser};
 use llama_diffusion::{
-    Answer, CancelFlag, DiffusionParams, FinishReason, FlashAttention, KvType, MemberId, Model,
-    ModelParams, Session, SessionBatch, SessionParams, Token,
+    Answer, CancelFlag, DiffusionParams, Event, FinishReason, FlashAttention, KvType, MemberId,
+    Model, ModelParams, Session, SessionBatch, SessionParams, Token,
 };
 
 fn generated(geometry: &Geometry) -> Model {
@@ -40,6 +40,7 @@ fn denoiser_of(model: &Arc<Model>, flash: FlashAttention) -> SequenceDenoiser {
         kv_type: KvType::F32,
         flash_attention: flash,
         swa_full: false,
+        checkpoints: 0,
     };
     SequenceDenoiser::new(model, &params).unwrap()
 }
@@ -88,16 +89,16 @@ fn alone(sequence: usize, flash: FlashAttention) -> Trace {
     denoiser.encode(&prompt(sequence)).unwrap();
     let mut trace = Trace::new();
     for block in 0..2 {
-        let (mut run, noise) = run(sequence, block, denoiser.canvas_len());
-        denoiser.begin_canvas().unwrap();
-        while run.progress() == Progress::Running {
-            let (input, output) = run.begin_step(&noise).unwrap();
-            denoiser.step(input, output).unwrap();
+        let (mut run, noise) = run(sequence, block, denoiser.limits().canvas.unwrap());
+        denoiser.begin_canvas(16).unwrap();
+        while run.status() == CanvasStatus::Running {
+            let (input, draws) = run.begin_step(&noise).unwrap();
+            denoiser.step(&input, draws).unwrap();
             run.end_step(&noise).unwrap();
             note(&run, &mut trace);
         }
         denoiser
-            .commit(&run.finish(&EndTokens::default()).tokens)
+            .prefill(&run.finish(&EndTokens::default()).tokens)
             .unwrap();
     }
     trace
@@ -107,11 +108,11 @@ fn alone(sequence: usize, flash: FlashAttention) -> Trace {
 fn together(sequences: usize, flash: FlashAttention) -> (Vec<Trace>, CanvasBatch) {
     let mut denoisers: Vec<_> = (0..sequences).map(|_| denoiser(flash)).collect();
     let mut batch = CanvasBatch::new(&denoisers[0], sequences).unwrap();
-    let canvas = denoisers[0].canvas_len();
+    let canvas = denoisers[0].limits().canvas.unwrap();
     let mut runs = Vec::new();
     for (sequence, denoiser) in denoisers.iter_mut().enumerate() {
         denoiser.encode(&prompt(sequence)).unwrap();
-        denoiser.begin_canvas().unwrap();
+        denoiser.begin_canvas(16).unwrap();
         runs.push((0, run(sequence, 0, canvas)));
     }
     let mut traces = vec![Trace::new(); sequences];
@@ -121,11 +122,11 @@ fn together(sequences: usize, flash: FlashAttention) -> (Vec<Trace>, CanvasBatch
             .zip(&mut runs)
             .filter(|(_, (block, _))| *block < 2)
             .map(|(denoiser, (_, (run, noise)))| {
-                let (input, output) = run.begin_step(noise).unwrap();
+                let (input, draws) = run.begin_step(noise).unwrap();
                 BatchMember {
                     denoiser,
                     input,
-                    output,
+                    draws,
                 }
             })
             .collect();
@@ -136,13 +137,13 @@ fn together(sequences: usize, flash: FlashAttention) -> (Vec<Trace>, CanvasBatch
             }
             current.end_step(noise).unwrap();
             note(current, &mut traces[sequence]);
-            if current.progress() != Progress::Running {
+            if current.status() != CanvasStatus::Running {
                 *block += 1;
                 let (next, _) = run(sequence, *block, canvas);
                 let done = std::mem::replace(current, next).finish(&EndTokens::default());
-                denoisers[sequence].commit(&done.tokens).unwrap();
+                denoisers[sequence].prefill(&done.tokens).unwrap();
                 if *block < 2 {
-                    denoisers[sequence].begin_canvas().unwrap();
+                    denoisers[sequence].begin_canvas(16).unwrap();
                 }
             }
         }
@@ -189,9 +190,9 @@ fn a_batch_that_cannot_work_is_refused_and_the_canvases_live_on() {
     );
     for denoiser in [&mut a, &mut other, &mut separate] {
         denoiser.encode(&[5, 6]).unwrap();
-        denoiser.begin_canvas().unwrap();
+        denoiser.begin_canvas(16).unwrap();
     }
-    let (run, noise) = run(0, 0, a.canvas_len());
+    let (run, noise) = run(0, 0, a.limits().canvas.unwrap());
     let mut batch = CanvasBatch::new(&a, 2).unwrap();
     assert_eq!(batch.capacity(), 2);
     let mut step = |denoisers: Vec<&mut SequenceDenoiser>| -> Result<(), String> {
@@ -200,11 +201,11 @@ fn a_batch_that_cannot_work_is_refused_and_the_canvases_live_on() {
             .into_iter()
             .zip(&mut runs)
             .map(|(denoiser, run)| {
-                let (input, output) = run.begin_step(&noise).unwrap();
+                let (input, draws) = run.begin_step(&noise).unwrap();
                 BatchMember {
                     denoiser,
                     input,
-                    output,
+                    draws,
                 }
             })
             .collect();
@@ -221,7 +222,7 @@ fn a_batch_that_cannot_work_is_refused_and_the_canvases_live_on() {
     let mut third = denoiser(FlashAttention::On);
     refused(vec![&mut a, &mut b, &mut third], "use 1 to 2");
     b.encode(&[7]).unwrap();
-    b.begin_canvas().unwrap();
+    b.begin_canvas(16).unwrap();
     step(vec![&mut a, &mut b]).unwrap();
     assert!(CanvasBatch::new(&a, 0).is_err());
 }
@@ -233,19 +234,19 @@ fn sequences_that_take_turns_keep_to_their_own_caches() {
     let mut turns = [0, 2].map(|sequence| {
         let mut denoiser = denoiser(FlashAttention::On);
         denoiser.encode(&prompt(sequence)).unwrap();
-        denoiser.begin_canvas().unwrap();
-        let (run, noise) = run(sequence, 0, denoiser.canvas_len());
+        denoiser.begin_canvas(16).unwrap();
+        let (run, noise) = run(sequence, 0, denoiser.limits().canvas.unwrap());
         (sequence, denoiser, run, noise, Trace::new())
     });
-    let goes_on = |run: &CanvasRun| run.progress() == Progress::Running;
+    let goes_on = |run: &CanvasRun| run.status() == CanvasStatus::Running;
     while turns.iter().any(|(_, _, run, ..)| goes_on(run)) {
         for (_, denoiser, run, noise, trace) in &mut turns {
             if goes_on(run) {
-                let (input, output) = run.begin_step(noise).unwrap();
+                let (input, draws) = run.begin_step(noise).unwrap();
                 let member = BatchMember {
                     denoiser,
                     input,
-                    output,
+                    draws,
                 };
                 batch.step(&mut [member]).unwrap();
                 run.end_step(noise).unwrap();
@@ -275,7 +276,7 @@ fn many_sequences_of_a_deep_model_fit_their_graph() {
         let run = CanvasRun::new(&params, 0, model.hparams().canvas_length, &noise).unwrap();
         let mut denoiser = denoiser_of(&model, FlashAttention::Off);
         denoiser.encode(&[5 + sequence as Token, 6]).unwrap();
-        denoiser.begin_canvas().unwrap();
+        denoiser.begin_canvas(16).unwrap();
         (denoiser, run, noise)
     };
     let mut all: Vec<_> = (0..32).map(draw).collect();
@@ -283,11 +284,11 @@ fn many_sequences_of_a_deep_model_fit_their_graph() {
     let mut members: Vec<BatchMember<'_, '_>> = all
         .iter_mut()
         .map(|(denoiser, run, noise)| {
-            let (input, output) = run.begin_step(noise).unwrap();
+            let (input, draws) = run.begin_step(noise).unwrap();
             BatchMember {
                 denoiser,
                 input,
-                output,
+                draws,
             }
         })
         .collect();
@@ -296,8 +297,8 @@ fn many_sequences_of_a_deep_model_fit_their_graph() {
         let (_, together, noise) = &mut all[sequence];
         together.end_step(noise).unwrap();
         let (mut denoiser, mut alone, noise) = draw(sequence);
-        let (input, output) = alone.begin_step(&noise).unwrap();
-        denoiser.step(input, output).unwrap();
+        let (input, draws) = alone.begin_step(&noise).unwrap();
+        denoiser.step(&input, draws).unwrap();
         alone.end_step(&noise).unwrap();
         assert_eq!(together.draft().argmax, alone.draft().argmax, "{sequence}");
         assert_eq!(together.draft().canvas, alone.draft().canvas, "{sequence}");
@@ -311,7 +312,7 @@ fn session() -> Session {
         kv_type: KvType::F32,
         ..SessionParams::default()
     };
-    Session::new(&TINY, EndTokens::default(), &params).unwrap()
+    Session::new(&*TINY, EndTokens::default(), &params).unwrap()
 }
 
 fn request(sequence: usize) -> DiffusionParams {
@@ -337,80 +338,69 @@ fn answer_alone(sequence: usize) -> Answer {
 
 #[test]
 fn sessions_that_join_at_any_time_answer_as_alone() {
-    let mut first = session();
-    let mut batch = SessionBatch::new(&mut first, 3).unwrap();
-    let mut waiting: Vec<_> = vec![first, session(), session(), session()];
-    waiting.reverse();
+    let mut batch = SessionBatch::new(vec![session(), session(), session()]).unwrap();
+    assert_eq!(batch.capacity(), 3);
     let mut ids: Vec<MemberId> = Vec::new();
-    let mut done = Vec::new();
-    let mut events = 0;
-    let mut step = 0;
-    while done.len() < 4 {
+    let (mut done, mut events, mut steps, mut step) = (0, 0, 0, 0);
+    while done < 4 {
         // One joins every second step, the fourth only when another has left.
-        if step % 2 == 0
-            && batch.len() < 3
-            && let Some(session) = waiting.pop()
-        {
-            let n = ids.len();
-            let joined = batch.join(session, &prompt(n), &request(n), &CancelFlag::default());
-            ids.push(joined.map_err(|refused| refused.0).unwrap());
+        let n = ids.len();
+        if step % 2 == 0 && batch.len() < 3 && n < 4 {
+            ids.push(
+                batch
+                    .join(&prompt(n), &request(n), &CancelFlag::default())
+                    .unwrap(),
+            );
         }
         let finished = batch
-            .step(&mut |id, _| {
+            .step(&mut |id, event| {
                 assert!(ids.contains(&id));
-                events += 1;
+                events += u64::from(!matches!(event, Event::PromptEncoded(_)));
                 ControlFlow::Continue(())
             })
             .unwrap();
-        done.extend(finished);
+        for member in finished {
+            let sequence = ids.iter().position(|id| *id == member.id).unwrap();
+            let (own, alone) = (member.answer.unwrap(), answer_alone(sequence));
+            assert_eq!(own.generation.canvases, alone.generation.canvases);
+            assert_eq!(own.generation.finish, alone.generation.finish);
+            steps += own.generation.steps + 2 * own.generation.canvases.len() as u64;
+            // The session goes on: what it read and committed is cached.
+            let again = batch
+                .idle(member.session)
+                .unwrap()
+                .generate(
+                    &prompt(sequence),
+                    &request(sequence),
+                    &CancelFlag::default(),
+                    &mut |_| ControlFlow::Continue(()),
+                )
+                .unwrap();
+            assert_eq!(again.generation.canvases, alone.generation.canvases);
+            done += 1;
+        }
         step += 1;
     }
     assert!(batch.is_empty());
-    let mut steps = 0;
-    for member in &mut done {
-        let sequence = ids.iter().position(|id| *id == member.id).unwrap();
-        let (own, alone) = (member.answer.as_ref().unwrap(), answer_alone(sequence));
-        assert_eq!(own.generation.canvases, alone.generation.canvases);
-        assert_eq!(own.generation.finish, alone.generation.finish);
-        steps += own.generation.steps + 2 * own.generation.canvases.len() as u64;
-        // The session goes on: what it read and committed is cached.
-        let again = member
-            .session
-            .generate(
-                &prompt(sequence),
-                &request(sequence),
-                &CancelFlag::default(),
-                &mut |_| ControlFlow::Continue(()),
-            )
-            .unwrap();
-        assert_eq!(again.generation.canvases, alone.generation.canvases);
-    }
     assert_eq!(events, steps);
 }
 
 #[test]
 fn a_member_is_cancelled_or_taken_out_without_the_others() {
-    let mut first = session();
-    let mut batch = SessionBatch::new(&mut first, 2).unwrap();
+    let mut batch = SessionBatch::new(vec![session(), session()]).unwrap();
     let cancel = CancelFlag::default();
-    let join = |batch: &mut SessionBatch, session, n: usize, cancel: &CancelFlag| {
-        batch.join(session, &prompt(n), &request(n), cancel)
+    let join = |batch: &mut SessionBatch, n: usize, cancel: &CancelFlag| {
+        batch.join(&prompt(n), &request(n), cancel)
     };
-    let a = join(&mut batch, first, 2, &cancel)
-        .map_err(|refused| refused.0)
-        .unwrap();
-    let b = join(&mut batch, session(), 3, &CancelFlag::default())
-        .map_err(|refused| refused.0)
-        .unwrap();
-    let (error, third) = *join(&mut batch, session(), 1, &cancel)
-        .map(|_| ())
-        .unwrap_err();
-    assert!(
-        error.to_string().contains("full with 2 sessions"),
-        "{error}"
-    );
-    let go_on = &mut |_: MemberId, _: llama_diffusion::Event<'_>| ControlFlow::Continue(());
-    assert!(batch.step(go_on).unwrap().is_empty());
+    let a = join(&mut batch, 2, &cancel).unwrap();
+    let b = join(&mut batch, 3, &CancelFlag::default()).unwrap();
+    let error = join(&mut batch, 1, &cancel).unwrap_err();
+    assert!(error.to_string().contains("full with 2 answers"), "{error}");
+    let go_on = &mut |_: MemberId, _: Event<'_>| ControlFlow::Continue(());
+    // The prompt, and a step.
+    for _ in 0..2 {
+        assert!(batch.step(go_on).unwrap().is_empty());
+    }
     cancel.cancel();
     let finished = batch.step(go_on).unwrap();
     assert_eq!(finished.len(), 1);
@@ -418,25 +408,25 @@ fn a_member_is_cancelled_or_taken_out_without_the_others() {
     let answer = finished[0].answer.as_ref().unwrap();
     assert_eq!(answer.generation.finish, FinishReason::Cancelled);
     assert_eq!(answer.generation.steps, 1);
-    let (error, third) = *batch
-        .join(third, &[], &request(1), &CancelFlag::default())
-        .map(|_| ())
-        .unwrap_err();
+    let error = batch.join(&[], &request(1), &CancelFlag::default());
+    let error = error.unwrap_err();
     assert!(error.to_string().contains("empty"), "{error}");
     let separate = SessionParams {
         flash_attention: FlashAttention::Off,
         ..SessionParams::default()
     };
-    let separate = Session::new(&TINY, EndTokens::default(), &separate).unwrap();
-    let (error, _) = *join(&mut batch, separate, 1, &CancelFlag::default())
-        .map(|_| ())
-        .unwrap_err();
-    assert!(error.to_string().contains("flash attention"), "{error}");
+    let separate = Session::new(&*TINY, EndTokens::default(), &separate).unwrap();
+    let other = Session::new(&model(), EndTokens::default(), &SessionParams::default()).unwrap();
+    for odd in [separate, other] {
+        let error = SessionBatch::new(vec![session(), odd]).err().unwrap();
+        assert!(error.to_string().contains("flash attention"), "{error}");
+    }
+    let error = SessionBatch::new(Vec::new()).err().unwrap();
+    assert!(error.to_string().contains("at least one"), "{error}");
     assert!(batch.leave(a).is_none());
     assert!(batch.leave(b).is_some());
     assert!(batch.is_empty() && batch.step(go_on).unwrap().is_empty());
-    let c = join(&mut batch, third, 0, &CancelFlag::default());
-    let c = c.map_err(|refused| refused.0).unwrap();
+    let c = join(&mut batch, 0, &CancelFlag::default()).unwrap();
     let mut finished = Vec::new();
     while !batch.is_empty() {
         finished = batch.step(go_on).unwrap();
@@ -455,15 +445,23 @@ fn stopped_alone(n: usize, at: usize, by_flag: bool) -> (Answer, Session) {
     let flag = CancelFlag::default();
     let mut stop = stopper(at, by_flag, flag.clone());
     let answer = session
-        .generate(&prompt(n), &request(n), &flag, &mut |_| stop())
+        .generate(&prompt(n), &request(n), &flag, &mut |event| stop(&event))
         .unwrap();
     (answer, session)
 }
 
-/// Counts events; at the one with number `at` it breaks or sets the flag.
-fn stopper(at: usize, by_flag: bool, flag: CancelFlag) -> impl FnMut() -> ControlFlow<()> {
+/// Counts events, but for those of the prompt, whose passes are others in a batch; at the one with
+/// number `at` it breaks or sets the flag.
+fn stopper(
+    at: usize,
+    by_flag: bool,
+    flag: CancelFlag,
+) -> impl FnMut(&Event<'_>) -> ControlFlow<()> {
     let mut events = 0;
-    move || {
+    move |event| {
+        if matches!(event, Event::PromptEncoded(_)) {
+            return ControlFlow::Continue(());
+        }
         let now = events == at;
         events += 1;
         match (now, by_flag) {
@@ -479,25 +477,24 @@ fn stopper(at: usize, by_flag: bool, flag: CancelFlag) -> impl FnMut() -> Contro
 fn a_member_stops_at_any_event_as_alone() {
     // Two canvases: each one's beginning, its three steps, its end.
     for (at, by_flag) in (0..10).flat_map(|at| [(at, false), (at, true)]) {
-        let mut first = session();
-        let mut batch = SessionBatch::new(&mut first, 2).unwrap();
+        let mut batch = SessionBatch::new(vec![session(), session()]).unwrap();
         let flag = CancelFlag::default();
-        let a = batch.join(first, &prompt(1), &request(1), &flag);
-        let a = a.map_err(|refused| refused.0).unwrap();
-        let b = batch.join(session(), &prompt(2), &request(2), &CancelFlag::default());
-        b.map_err(|refused| refused.0).unwrap();
+        let a = batch.join(&prompt(1), &request(1), &flag).unwrap();
+        batch
+            .join(&prompt(2), &request(2), &CancelFlag::default())
+            .unwrap();
         let mut stop = stopper(at, by_flag, flag);
         let mut finished = Vec::new();
         while !batch.is_empty() {
-            let done = batch.step(&mut |id, _| match id == a {
-                true => stop(),
+            let done = batch.step(&mut |id, event| match id == a {
+                true => stop(&event),
                 false => ControlFlow::Continue(()),
             });
             finished.extend(done.unwrap());
         }
         for member in &mut finished {
             let own = member.answer.as_ref().unwrap();
-            let (alone, mut session) = match member.id == a {
+            let (alone, session) = match member.id == a {
                 true => stopped_alone(1, at, by_flag),
                 false => stopped_alone(2, usize::MAX, by_flag),
             };
@@ -508,34 +505,34 @@ fn a_member_stops_at_any_event_as_alone() {
             assert_eq!(own.steps, alone.steps, "{what}");
             assert_eq!(own.finish, alone.finish, "{what}");
             // What was committed.
-            let cached = session.denoiser().cached().to_vec();
-            assert_eq!(member.session.denoiser().cached(), cached, "{what}");
+            let own = batch.idle(member.session).unwrap();
+            assert_eq!(own.cached(), session.cached(), "{what}");
         }
     }
 }
 
 #[test]
 fn a_member_reads_again_only_what_its_session_has_not_cached() {
-    let mut first = session();
-    let mut batch = SessionBatch::new(&mut first, 1).unwrap();
-    let mut answer = |session: Session, prompt: &[Token]| {
-        let joined = batch.join(session, prompt, &request(1), &CancelFlag::default());
-        joined.map_err(|refused| refused.0).unwrap();
+    let mut batch = SessionBatch::new(vec![session()]).unwrap();
+    let mut answer = |prompt: &[Token]| {
+        batch
+            .join(prompt, &request(1), &CancelFlag::default())
+            .unwrap();
         let mut finished = Vec::new();
         while finished.is_empty() {
             finished = batch.step(&mut |_, _| ControlFlow::Continue(())).unwrap();
         }
-        let member = finished.remove(0);
-        (member.session, member.answer.unwrap())
+        finished.remove(0).answer.unwrap()
     };
-    let (session, fresh) = answer(first, &prompt(1));
+    let fresh = answer(&prompt(1));
     assert_eq!(fresh.reused, 0);
     // The prompt and the first of two canvases are cached.
     let mut longer = prompt(1);
     longer.extend(&fresh.generation.canvases[0].tokens);
     longer.extend([9, 8, 7]);
-    let (mut session, again) = answer(session, &longer);
+    let again = answer(&longer);
     assert_eq!(again.reused, 90 + 16);
     let encoded = 90 + 16 + 3 + 16;
-    assert_eq!(session.denoiser().counters().tokens_encoded, encoded);
+    let denoiser = batch.idle(0).unwrap().canvas_denoiser().unwrap();
+    assert_eq!(denoiser.counters().tokens_encoded, encoded);
 }

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use llama_diffusion::gguf::TensorType;
 use llama_diffusion::internal::synthetic::Geometry;
 use llama_diffusion::quantize::{FileType, Plan, QuantizeParams};
-use llama_diffusion::{Error, MetadataOverride, MetadataValue, Model, ModelParams, Result, Vocab};
+use llama_diffusion::{
+    AnyModel, Error, MetadataOverride, MetadataValue, Model, ModelParams, Result, Vocab,
+};
 use tempfile::TempDir;
 
 use llama_diffusion_testing::model_file::{Editable, EditableTensor};
@@ -130,10 +132,10 @@ fn metadata_of_the_user_goes_before_the_file_s() {
     // The vocabulary, which libllama reads, takes part.
     let vocab = vocab(&model("tokenizer.ggml.eos_token_id", Integer(5))).unwrap();
     assert_eq!(vocab.eos(), Some(5));
-    let template = llama_diffusion::TextModel::new(Arc::new(model(
+    let template = llama_diffusion::TextModel::new(AnyModel::from(&Arc::new(model(
         "tokenizer.chat_template",
         Text("{{ messages[0].content }}".into()),
-    )));
+    ))));
     let template = template.unwrap().chat_template().unwrap().unwrap();
     let hello = [llama_diffusion::chat::Message::new(
         llama_diffusion::chat::Role::User,

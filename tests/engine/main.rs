@@ -3,6 +3,7 @@
 mod bad_files;
 mod batch;
 mod chat_prompt;
+mod draws;
 mod golden;
 mod loading;
 mod masked;
@@ -10,6 +11,7 @@ mod promises;
 mod quality;
 mod quantize;
 mod rings;
+mod sessions;
 mod thinking;
 mod upstream;
 mod vocab;

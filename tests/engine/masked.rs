@@ -5,18 +5,17 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use llama_diffusion::diffusion::candidates::Filter;
 use llama_diffusion::diffusion::{
-    Algorithm, CounterNoise, Denoiser, MaskedSampler, NoiseSource, StepInput, StepOutput,
-    TransferSchedule, generate,
+    Algorithm, CounterNoise, Denoiser, DrawFeatures, Draws, Filter, Generator, Limits, NoiseSource,
+    StepInput, TransferSchedule, generate,
 };
 use llama_diffusion::gguf::writer::GgufWriter as Writer;
 use llama_diffusion::internal::llama::{CausalModel, CausalParams};
 use llama_diffusion::internal::synthetic::masked::{MaskedFamily, write_masked};
 use llama_diffusion::model::{MaskedDenoiser, MaskedModel};
 use llama_diffusion::{
-    AnswerLength, CancelFlag, EndTokens, Event, FinishReason, Generation, MaskedParams,
-    MaskedSession, MaskedSessionParams, Result, TextModel, Token,
+    AnswerLength, CancelFlag, EndTokens, Event, FinishReason, Generation, MaskedParams, Result,
+    Session, SessionParams, TextModel, Token,
 };
 
 /// Of the generated vocabulary.
@@ -63,6 +62,7 @@ fn load(path: &Path) -> Arc<MaskedModel> {
 
 fn greedy(schedule: TransferSchedule, algorithm: Algorithm) -> MaskedParams {
     MaskedParams {
+        length: AnswerLength::Text(TEXT),
         schedule,
         algorithm,
         algorithm_temperature: 0.0,
@@ -80,24 +80,18 @@ fn run(
     params: &MaskedParams,
     end: EndTokens,
 ) -> (Generation, Vec<Vec<Token>>) {
-    let session = MaskedSessionParams {
+    let session = SessionParams {
         threads: Some(1),
         ..Default::default()
     };
-    let mut session = MaskedSession::new(model, end, session);
+    let mut session = Session::new(model, end, &session).unwrap();
     let mut canvases = Vec::new();
-    let answer = session.generate(
-        &PROMPT,
-        AnswerLength::Text(TEXT),
-        params,
-        &CancelFlag::default(),
-        &mut |event| {
-            if let Event::Draft(draft) = event {
-                canvases.push(draft.canvas.to_vec());
-            }
-            ControlFlow::Continue(())
-        },
-    );
+    let answer = session.generate(&PROMPT, params, &CancelFlag::default(), &mut |event| {
+        if let Event::Draft(draft) = event {
+            canvases.push(draft.canvas.to_vec());
+        }
+        ControlFlow::Continue(())
+    });
     (answer.unwrap().generation, canvases)
 }
 
@@ -248,7 +242,8 @@ fn logits_are_libllama_s() {
         let path = files.model(family);
         let model = load(&path);
         let mut denoiser = MaskedDenoiser::new(&model, 64, 1, None).unwrap();
-        denoiser.begin(&PROMPT, 3).unwrap();
+        denoiser.prefill(&PROMPT).unwrap();
+        denoiser.begin_canvas(3).unwrap();
         let canvas = [MASK, 275, MASK];
         let ours = denoiser.logits(&canvas).unwrap();
         let theirs = all_logits(&mut upstream(&path), &[&PROMPT[..], &canvas].concat());
@@ -305,7 +300,7 @@ fn padding_follows_the_end_token() {
         assert!(canvas.ended && canvas.generated == first + 1);
     }
     // The file's own vocabulary has it.
-    let text = TextModel::load_masked(&path, &Default::default(), &mut |_| {
+    let text = TextModel::load(&path, &Default::default(), &mut |_| {
         ControlFlow::Continue(())
     });
     assert_eq!(text.unwrap().end_tokens().unwrap().pad, Some(PAD));
@@ -361,6 +356,7 @@ fn steps_that_unmask_nothing_are_skipped_and_the_others_keep_their_numbers() {
     let files = Files::new();
     let model = load(&files.model(MaskedFamily::Dream));
     let params = MaskedParams {
+        length: AnswerLength::Tokens(3),
         temperature: 0.7,
         algorithm_temperature: 0.3,
         gumbel_noise: true,
@@ -375,14 +371,14 @@ fn steps_that_unmask_nothing_are_skipped_and_the_others_keep_their_numbers() {
         asked: Mutex::default(),
     };
     let (mut steps, mut masked) = (Vec::new(), Vec::new());
-    let settings = MaskedSessionParams {
+    let settings = SessionParams {
         threads: Some(1),
         ..Default::default()
     };
-    let answer = MaskedSession::new(&model, EndTokens::default(), settings)
+    let answer = Session::new(&model, EndTokens::default(), &settings)
+        .unwrap()
         .generate_with(
             &PROMPT,
-            AnswerLength::Tokens(3),
             &params,
             &noise,
             &CancelFlag::default(),
@@ -507,40 +503,58 @@ struct Script {
 }
 
 impl Denoiser for Script {
-    fn canvas_len(&self) -> usize {
-        self.probabilities.len()
+    fn limits(&self) -> Limits {
+        Limits {
+            canvas: None,
+            context: 1 + self.probabilities.len(),
+            vocab: 100,
+            pass: 1,
+            mask: Some(MASK),
+            draws: DrawFeatures {
+                fixed_positions: true,
+                allowed_sets: true,
+                greedy: true,
+                ..DrawFeatures::default()
+            },
+        }
     }
 
     fn prefix_len(&self) -> usize {
         1
     }
 
-    fn context_len(&self) -> usize {
-        1 + self.canvas_len()
-    }
-
-    fn begin_canvas(&mut self) -> Result<()> {
+    fn prefill(&mut self, _: &[Token]) -> Result<()> {
         Ok(())
     }
 
-    fn step(&mut self, input: StepInput<'_>, output: StepOutput<'_>) -> Result<()> {
+    fn begin_canvas(&mut self, len: usize) -> Result<()> {
+        assert_eq!(len, self.probabilities.len());
+        Ok(())
+    }
+
+    fn step(&mut self, input: &StepInput<'_>, draws: &mut Draws) -> Result<()> {
         let known = input.canvas.iter().filter(|t| **t != MASK).count();
         if known == 1 {
             let first = input.canvas.iter().position(|t| *t != MASK).unwrap();
             self.first.lock().unwrap().push(first);
         }
-        output.argmax.fill(7);
-        output.sampled.fill(7);
-        output.entropy.fill(0.5);
-        let likelihood = output.likelihood.unwrap();
-        likelihood.sampled.copy_from_slice(&self.probabilities);
-        likelihood.margin.copy_from_slice(&self.probabilities);
+        draws.argmax.fill(7);
+        draws.sampled.fill(7);
+        draws.entropy.fill(0.5);
+        draws.probability.copy_from_slice(&self.probabilities);
+        draws.margin.copy_from_slice(&self.probabilities);
         Ok(())
     }
+}
 
-    fn commit(&mut self, _: &[Token]) -> Result<()> {
-        Ok(())
-    }
+/// An answer of the script to the one token that it has read, on four positions.
+fn script_answers(script: &Script, params: &MaskedParams) -> Generator {
+    let params = MaskedParams {
+        length: AnswerLength::Tokens(4),
+        ..params.clone()
+    };
+    let (end, limits) = (EndTokens::default(), script.limits());
+    Generator::new(Box::new(params), &[2], 1, &end, limits).unwrap()
 }
 
 /// How often each position is unmasked first, over many seeds.
@@ -550,15 +564,10 @@ fn first_positions(params: &MaskedParams, runs: u64) -> Vec<f64> {
         first: Mutex::default(),
     };
     for seed in 0..runs {
-        let sampler = MaskedSampler {
-            params: params.clone(),
-            mask: MASK,
-        };
         generate(
+            script_answers(&script, params),
             &mut script,
             &CounterNoise::new(seed, 100).unwrap(),
-            &sampler,
-            &EndTokens::default(),
             &CancelFlag::default(),
             &mut |_| ControlFlow::Continue(()),
         )
@@ -617,13 +626,9 @@ fn the_origin_algorithm_unmasks_uniformly_over_the_steps() {
         };
         let mut known = [false; 4];
         generate(
+            script_answers(&script, &params),
             &mut script,
             &CounterNoise::new(seed, 100).unwrap(),
-            &MaskedSampler {
-                params: params.clone(),
-                mask: MASK,
-            },
-            &EndTokens::default(),
             &CancelFlag::default(),
             &mut |event| {
                 if let Event::Draft(draft) = event {
@@ -708,17 +713,19 @@ fn texts_that_do_not_fit_are_refused() {
     let files = Files::new();
     let model = load(&files.model(MaskedFamily::Llada));
     let params = greedy(schedule(SCHEDULES[0]), Algorithm::Confidence);
-    let session = MaskedSessionParams {
+    let session = SessionParams {
         context: Some(16),
         threads: Some(1),
         ..Default::default()
     };
-    let mut session = MaskedSession::new(&model, EndTokens::default(), session);
+    let mut session = Session::new(&model, EndTokens::default(), &session).unwrap();
     let mut problem = |prompt: &[Token], length, params: &MaskedParams| {
         let cancel = CancelFlag::default();
-        let result = session.generate(prompt, length, params, &cancel, &mut |_| {
-            ControlFlow::Continue(())
-        });
+        let params = MaskedParams {
+            length,
+            ..params.clone()
+        };
+        let result = session.generate(prompt, &params, &cancel, &mut |_| ControlFlow::Continue(()));
         result.unwrap_err().to_string()
     };
     assert!(problem(&[], AnswerLength::Tokens(4), &params).starts_with("prompt: "));

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
-use llama_diffusion::diffusion::{Denoiser, StepInput, StepOutput};
+use llama_diffusion::diffusion::{Allowed, Denoiser, DrawRule, Draws, Filter, StepInput};
 use llama_diffusion::gguf::TensorType;
 use llama_diffusion::internal::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::model::{DenoiserParams, SequenceDenoiser};
@@ -43,7 +43,7 @@ fn settings() -> SessionParams {
 }
 
 fn session(params: &SessionParams) -> Session {
-    Session::new(&TINY, EndTokens::default(), params).unwrap()
+    Session::new(&*TINY, EndTokens::default(), params).unwrap()
 }
 
 fn params(canvases: usize) -> DiffusionParams {
@@ -84,11 +84,11 @@ fn a_graph_serves_every_step_and_a_few_kilobytes_cross_the_border() {
         ..settings()
     });
     run(&mut session, &prompt(40), 1);
-    let built = session.denoiser().counters().graphs_built;
+    let built = session.canvas_denoiser().unwrap().counters().graphs_built;
     // Encoder, decoder, self-conditioning dense and sparse.
     assert_eq!(built, 4);
     let answer = run(&mut session, &prompt(40), 1);
-    let counters = session.denoiser().counters();
+    let counters = session.canvas_denoiser().unwrap().counters();
     assert_eq!(
         counters.graphs_built, built,
         "the same prefix needs no new graph"
@@ -115,9 +115,9 @@ fn a_peaked_distribution_is_mixed_sparsely_and_alike() {
         let logits = |sparse: bool, temperature: f32| {
             let mut session = Session::new(&model, EndTokens::default(), &params).unwrap();
             session.prefill(&prompt(20)).unwrap();
-            let denoiser = session.denoiser();
+            let denoiser = session.canvas_denoiser().unwrap();
             denoiser.allow_sparse_self_conditioning(sparse);
-            denoiser.begin_canvas().unwrap();
+            denoiser.begin_canvas(16).unwrap();
             step_at(denoiser, temperature);
             step_at(denoiser, temperature);
             (denoiser.logits().unwrap(), denoiser.counters())
@@ -145,7 +145,10 @@ fn nothing_is_encoded_twice() {
     let first = run(&mut warm, &prompt(40), 3);
     assert_eq!(first.reused, 0);
     // The prompt and the canvases that another one followed.
-    assert_eq!(warm.denoiser().counters().tokens_encoded, 40 + 2 * 16);
+    assert_eq!(
+        warm.canvas_denoiser().unwrap().counters().tokens_encoded,
+        40 + 2 * 16
+    );
 
     let mut longer = prompt(40);
     longer.extend(
@@ -156,7 +159,10 @@ fn nothing_is_encoded_twice() {
     longer.extend([9, 8, 7]);
     let second = run(&mut warm, &longer, 1);
     assert_eq!(second.reused, 40 + 2 * 16);
-    assert_eq!(warm.denoiser().counters().tokens_encoded, 40 + 2 * 16 + 3);
+    assert_eq!(
+        warm.canvas_denoiser().unwrap().counters().tokens_encoded,
+        40 + 2 * 16 + 3
+    );
 
     let mut cold = session(&params);
     assert_eq!(
@@ -203,7 +209,9 @@ fn a_full_cache_of_sliding_layers_goes_back_to_any_point() {
         ..settings()
     };
     let (mut full, mut ring) = (session(&params(true)), session(&params(false)));
-    assert!(full.denoiser().memory().0 > ring.denoiser().memory().0);
+    assert!(
+        full.canvas_denoiser().unwrap().memory().0 > ring.canvas_denoiser().unwrap().memory().0
+    );
     let [answer, same] = [&mut full, &mut ring].map(|session| run(session, &prompt(3000), 1));
     assert_eq!(answer.generation.canvases, same.generation.canvases);
     for shared in [2000, 100] {
@@ -239,6 +247,7 @@ fn threads_passes_and_attention_kernels_do_not_change_the_answer() {
                     kv_type: KvType::F32,
                     flash_attention,
                     swa_full: false,
+                    checkpoints: None,
                 };
                 let ours = tokens(&mut session(&params), &prompt(70), 2);
                 assert_eq!(ours, reference, "{params:?}");
@@ -274,7 +283,7 @@ fn a_longer_context_costs_full_layers_only() {
             context: Some(context),
             ..settings()
         });
-        session.denoiser().memory().0
+        session.canvas_denoiser().unwrap().memory().0
     };
     // Layers 2 and 3 of the tiny geometry are full: K and V of a head of 32 in F16.
     assert_eq!(
@@ -296,10 +305,11 @@ fn steps(model: &Arc<Model>, count: usize) -> (Vec<Token>, Vec<Token>, Vec<f32>)
         kv_type: KvType::F32,
         flash_attention: FlashAttention::Auto,
         swa_full: false,
+        checkpoints: 0,
     };
     let mut denoiser = SequenceDenoiser::new(model, &params).unwrap();
     denoiser.encode(&prompt(20)).unwrap();
-    denoiser.begin_canvas().unwrap();
+    denoiser.begin_canvas(16).unwrap();
     (1..count).for_each(|_| drop(step(&mut denoiser)));
     step(&mut denoiser)
 }
@@ -342,8 +352,8 @@ fn a_uniform_on_the_edge_of_a_token_draws_the_token_after_it() {
         let mut session =
             Session::new(&Arc::new(model), EndTokens::default(), &settings()).unwrap();
         session.prefill(&prompt(20)).unwrap();
-        let denoiser = session.denoiser();
-        denoiser.begin_canvas().unwrap();
+        let denoiser = session.canvas_denoiser().unwrap();
+        denoiser.begin_canvas(16).unwrap();
         let uniforms: Vec<f32> = (0..16).map(|i| i as f32 / 16.0).collect();
         let (_, sampled, _) = step_with(denoiser, 0.5, &uniforms);
         let expected: Vec<Token> = (0..16).map(|i| i * 32).collect();
@@ -401,33 +411,32 @@ fn a_step_needs_a_canvas_behind_the_cached_tokens() {
         ..settings()
     });
     session.prefill(&prompt(20)).unwrap();
-    let denoiser = session.denoiser();
+    let denoiser = session.canvas_denoiser().unwrap();
     let try_step = |denoiser: &mut SequenceDenoiser, n: usize| {
-        let (mut argmax, mut sampled, mut entropy) = (vec![0; n], vec![0; n], vec![0.0; n]);
         let input = StepInput {
             canvas: &prompt(16),
-            temperature: 0.7,
-            uniforms: &[0.5; 16],
-            selection: None,
+            free: &[true; 16],
+            allowed: Allowed::All,
+            filter: Filter::NONE,
+            rule: DrawRule::Inverse {
+                temperature: 0.7,
+                uniforms: &[0.5; 16],
+            },
+            guidance: 0.0,
         };
-        let output = StepOutput {
-            argmax: &mut argmax,
-            sampled: &mut sampled,
-            entropy: &mut entropy,
-            likelihood: None,
-        };
-        denoiser.step(input, output).map_err(|e| e.to_string())
+        let drawn = denoiser.step(&input, &mut Draws::new(n, 0));
+        drawn.map_err(|e| e.to_string())
     };
     assert!(try_step(denoiser, 16).unwrap_err().contains("begin_canvas"));
-    denoiser.begin_canvas().unwrap();
+    denoiser.begin_canvas(16).unwrap();
     assert!(try_step(denoiser, 15).unwrap_err().contains("16 entries"));
     try_step(denoiser, 16).unwrap();
-    denoiser.commit(&prompt(16)).unwrap();
+    denoiser.prefill(&prompt(16)).unwrap();
     let cached = denoiser.keys_values(0, 30).unwrap();
     assert!(try_step(denoiser, 16).unwrap_err().contains("begin_canvas"));
     assert_eq!(denoiser.keys_values(0, 30).unwrap(), cached);
     assert!(denoiser.keys_values(9, 0).is_err());
-    denoiser.truncate(20);
+    denoiser.truncate(20).unwrap();
     assert!(try_step(denoiser, 16).unwrap_err().contains("begin_canvas"));
 }
 
@@ -446,7 +455,10 @@ fn a_cancelled_prompt_is_not_read_to_its_end() {
         })
         .unwrap();
     assert_eq!(answer.generation.finish, FinishReason::Cancelled);
-    assert_eq!(session.denoiser().counters().tokens_encoded, 0);
+    assert_eq!(
+        session.canvas_denoiser().unwrap().counters().tokens_encoded,
+        0
+    );
 }
 
 #[test]
@@ -633,7 +645,7 @@ fn loading_reports_progress_and_can_be_cancelled() {
 }
 
 fn refusal(params: &SessionParams) -> String {
-    Session::new(&TINY, EndTokens::default(), params)
+    Session::new(&*TINY, EndTokens::default(), params)
         .err()
         .unwrap()
         .to_string()

@@ -44,8 +44,13 @@ fn session(model: &Arc<Model>, batch: usize, swa_full: bool) -> Session {
 /// and shows what the sliding layers below it made of every position.
 fn assert_alike(ours: &mut Session, other: &mut Session, tokens: &[Token], what: &str) {
     let logits = [&mut *ours, &mut *other].map(|session| first_logits(session, tokens).0);
-    let [(k, v), (other_k, other_v)] =
-        [ours, other].map(|session| session.denoiser().keys_values(2, 0).unwrap());
+    let [(k, v), (other_k, other_v)] = [ours, other].map(|session| {
+        session
+            .canvas_denoiser()
+            .unwrap()
+            .keys_values(2, 0)
+            .unwrap()
+    });
     for (part, ours, other) in [
         ("logits", &logits[0], &logits[1]),
         ("K", &k, &other_k),
@@ -72,7 +77,7 @@ fn a_ring_is_as_good_as_a_slot_for_every_position() {
         for &batch in batches {
             let (mut ring, mut full) =
                 (session(&model, batch, false), session(&model, batch, true));
-            let bytes = |session: &mut Session| session.denoiser().memory().0;
+            let bytes = |session: &mut Session| session.canvas_denoiser().unwrap().memory().0;
             assert!(bytes(&mut ring) < bytes(&mut full));
             // Each goes on from the one before: at the turns, and in the middle of a round.
             for length in [230, 256, 257, 400, 512, 530, 600] {
@@ -137,9 +142,23 @@ fn only_positions_that_a_ring_still_holds_are_read() {
         first_logits(session, &prompt(600));
     }
     let first = 600 + 16 - 256;
-    let held = ring.denoiser().keys_values(0, first).unwrap();
-    assert_eq!(held, full.denoiser().keys_values(0, first).unwrap());
-    let error = ring.denoiser().keys_values(0, first - 1).unwrap_err();
+    let held = ring
+        .canvas_denoiser()
+        .unwrap()
+        .keys_values(0, first)
+        .unwrap();
+    assert_eq!(
+        held,
+        full.canvas_denoiser()
+            .unwrap()
+            .keys_values(0, first)
+            .unwrap()
+    );
+    let error = ring
+        .canvas_denoiser()
+        .unwrap()
+        .keys_values(0, first - 1)
+        .unwrap_err();
     assert!(
         error.to_string().contains("359 is no longer cached"),
         "{error}"

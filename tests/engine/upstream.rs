@@ -40,6 +40,7 @@ fn compare(model: &Path, tokens: &[Token]) -> [f64; 2] {
         kv_type: KvType::F32,
         flash_attention: FlashAttention::Auto,
         swa_full: false,
+        checkpoints: 0,
     };
     [load(model), load(model).without_own_kernels()].map(|model| {
         let mut denoiser = SequenceDenoiser::new(&Arc::new(model), &params).unwrap();

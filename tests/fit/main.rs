@@ -107,7 +107,7 @@ fn try_answer(model: &Arc<Model>) -> Result<(Vec<Token>, MemoryReport)> {
     };
     let nobody = &mut |_: llama_diffusion::Event<'_>| ControlFlow::Continue(());
     let answer = session.generate(&prompt, &generate, &CancelFlag::default(), nobody)?;
-    Ok((answer.generation.tokens, session.memory_report()))
+    Ok((answer.generation.tokens, session.memory_report().unwrap()))
 }
 
 fn on<'a>(report: &'a MemoryReport, device: &str) -> Option<&'a DeviceMemory> {

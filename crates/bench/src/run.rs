@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use llama_diffusion::diffusion::{Denoiser as _, StepInput, StepOutput};
+use llama_diffusion::diffusion::{Allowed, Denoiser as _, DrawRule, Draws, Filter, StepInput};
 use llama_diffusion::internal::measure::device_rates;
 use llama_diffusion::model::profile::{Part, Profile};
 use llama_diffusion::model::{
@@ -73,29 +73,27 @@ struct Runner {
     sequences: Vec<SequenceDenoiser>,
     batch: Option<CanvasBatch>,
     canvas: Vec<Token>,
+    free: Vec<bool>,
     uniforms: Vec<f32>,
-    drawn: Vec<Drawn>,
-}
-
-struct Drawn {
-    argmax: Vec<Token>,
-    sampled: Vec<Token>,
-    entropy: Vec<f32>,
-}
-
-impl Drawn {
-    fn output(&mut self) -> StepOutput<'_> {
-        StepOutput {
-            argmax: &mut self.argmax,
-            sampled: &mut self.sampled,
-            entropy: &mut self.entropy,
-            likelihood: None,
-        }
-    }
+    drawn: Vec<Draws>,
 }
 
 /// In the middle of a schedule.
 const TEMPERATURE: f32 = 0.6;
+
+fn step_input<'a>(canvas: &'a [Token], free: &'a [bool], uniforms: &'a [f32]) -> StepInput<'a> {
+    StepInput {
+        canvas,
+        free,
+        allowed: Allowed::All,
+        filter: Filter::NONE,
+        rule: DrawRule::Inverse {
+            temperature: TEMPERATURE,
+            uniforms,
+        },
+        guidance: 0.0,
+    }
+}
 
 impl Runner {
     fn new(bench: &Bench<'_>, setting: Setting, prompt: usize, canvases: usize) -> Result<Self> {
@@ -109,6 +107,7 @@ impl Runner {
             kv_type: bench.args.compute.kv_type()?,
             flash_attention: setting.flash_attn.into(),
             swa_full: bench.args.compute.swa_full,
+            checkpoints: 0,
         };
         let count = bench.args.parallel;
         let mut sequences: Vec<_> = (0..count)
@@ -118,11 +117,6 @@ impl Runner {
         for sequence in &mut sequences {
             sequence.allow_sparse_self_conditioning(!bench.args.compare_upstream);
         }
-        let drawn = || Drawn {
-            argmax: vec![0; n],
-            sampled: vec![0; n],
-            entropy: vec![0.0; n],
-        };
         Ok(Self {
             batch: match count {
                 1 => None,
@@ -130,8 +124,9 @@ impl Runner {
             },
             sequences,
             canvas: tokens(n, hparams.vocab_size),
+            free: vec![true; n],
             uniforms: vec![0.5; n],
-            drawn: (0..count).map(|_| drawn()).collect(),
+            drawn: vec![Draws::new(n, 0); count],
         })
     }
 
@@ -140,21 +135,16 @@ impl Runner {
     }
 
     fn step(&mut self) -> Result<()> {
-        let input = StepInput {
-            canvas: &self.canvas,
-            temperature: TEMPERATURE,
-            uniforms: &self.uniforms,
-            selection: None,
-        };
+        let input = step_input(&self.canvas, &self.free, &self.uniforms);
         match &mut self.batch {
-            None => self.sequences[0].step(input, self.drawn[0].output())?,
+            None => self.sequences[0].step(&input, &mut self.drawn[0])?,
             Some(batch) => {
                 let sequences = self.sequences.iter_mut().zip(&mut self.drawn);
                 let mut members: Vec<_> = sequences
-                    .map(|(denoiser, drawn)| BatchMember {
+                    .map(|(denoiser, draws)| BatchMember {
                         denoiser,
                         input,
-                        output: drawn.output(),
+                        draws,
                     })
                     .collect();
                 batch.step(&mut members)?;
@@ -166,7 +156,7 @@ impl Runner {
 
     fn prefill(&mut self, prompt: &[Token]) -> Result<()> {
         self.each(|sequence| {
-            sequence.truncate(0);
+            sequence.truncate(0)?;
             sequence.encode(prompt)
         })
     }
@@ -185,9 +175,10 @@ impl Runner {
         for canvas in 0..canvases {
             if canvas > 0 {
                 let finished = self.canvas.clone();
-                commits += time(|| self.each(|sequence| sequence.commit(&finished)))?;
+                commits += time(|| self.each(|sequence| sequence.encode(&finished)))?;
             }
-            self.each(|sequence| sequence.begin_canvas())?;
+            let len = self.canvas.len();
+            self.each(|sequence| sequence.begin_canvas(len))?;
             for _ in 0..steps {
                 times.push(time(|| self.step())?);
             }
@@ -390,7 +381,7 @@ impl Bench<'_> {
             if prompt > 0 {
                 let mut profiles = Vec::new();
                 for _ in 0..self.args.repetitions {
-                    runner.sequences[0].truncate(0);
+                    runner.sequences[0].truncate(0)?;
                     let profiled = runner.sequences[0].profile(|s| s.encode(&tokens))?;
                     profiles.push(profiled.1);
                 }
@@ -452,14 +443,9 @@ impl Bench<'_> {
 
 impl Runner {
     fn profiled_step(&mut self) -> Result<Profile> {
-        let input = StepInput {
-            canvas: &self.canvas,
-            temperature: TEMPERATURE,
-            uniforms: &self.uniforms,
-            selection: None,
-        };
-        let output = self.drawn[0].output();
-        let ((), profile) = self.sequences[0].profile(|s| s.step(input, output))?;
+        let input = step_input(&self.canvas, &self.free, &self.uniforms);
+        let draws = &mut self.drawn[0];
+        let ((), profile) = self.sequences[0].profile(|s| s.step(&input, draws))?;
         Ok(profile)
     }
 }

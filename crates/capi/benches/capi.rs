@@ -8,6 +8,7 @@ use std::hint::black_box;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::ptr::null_mut;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use capi::*;
@@ -118,7 +119,7 @@ impl Direct {
             threads: Some(1),
             ..SessionParams::default()
         };
-        let session = Session::new(&model.into(), end, &session_params).unwrap();
+        let session = Session::new(&Arc::new(model), end, &session_params).unwrap();
         Self { session, params }
     }
 

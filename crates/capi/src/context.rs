@@ -135,6 +135,7 @@ impl ContextParams {
             kv_type,
             flash_attention,
             swa_full: self.swa_full != 0,
+            checkpoints: None,
         })
     }
 }
@@ -212,7 +213,7 @@ pub unsafe extern "C" fn diffusion_context_reset(
 ) -> Status {
     guard(error, || {
         // SAFETY: by the rules of the header.
-        unsafe { reference(context, "context") }?.lock()?.reset();
+        unsafe { reference(context, "context") }?.lock()?.reset()?;
         Ok(())
     })
 }
@@ -231,7 +232,7 @@ pub unsafe extern "C" fn diffusion_context_cached(
         // SAFETY: by the rules of the header.
         let context = unsafe { reference(context, "context") }?;
         let count = output(count, "count")?;
-        let cached = context.lock()?.denoiser().cached().len();
+        let cached = context.lock()?.cached().len();
         // SAFETY: the caller's variable.
         unsafe { count.write(cached) };
         Ok(())

@@ -10,8 +10,13 @@ use super::border::{
 use super::context::Context;
 use super::error::{ErrorObject, Status};
 use super::model::SharedModel;
-use llama_diffusion::diffusion::{Denoiser as _, Draft, FinishedCanvas, Progress};
-use llama_diffusion::{Answer, DiffusionParams, Event, FinishReason, Overrides, Session, Token};
+use llama_diffusion::diffusion::{
+    Algorithm, CanvasStatus, Draft, Filter, FinishedCanvas, Limits, Recipe, TransferSchedule,
+};
+use llama_diffusion::{
+    Answer, AnswerLength, AnyModel, DiffusionParams, Event, FinishReason, MaskedParams, Overrides,
+    Session, Token,
+};
 
 /// Why a generation ended.
 #[repr(i32)]
@@ -35,6 +40,22 @@ pub enum ProgressCode {
     Converged = 1,
     /// It gets none: all steps are used up.
     OutOfSteps = 2,
+}
+
+/// What decides which masked positions a step unmasks first.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlgorithmCode {
+    /// Each with the probability of the schedule.
+    Origin = 0,
+    /// Lowest entropy first.
+    Entropy = 1,
+    /// Largest margin between the two most likely tokens first.
+    Margin = 2,
+    /// Random order.
+    Random = 3,
+    /// Most likely token first.
+    Confidence = 4,
 }
 
 /// A canvas after one denoising step. All of it is valid during the callback only.
@@ -66,6 +87,8 @@ pub struct DraftView {
     pub mean_entropy: f32,
     /// A `diffusion_progress`.
     pub progress: i32,
+    /// How likely each drawn token was.
+    pub probability: *const f32,
 }
 
 impl DraftView {
@@ -83,11 +106,12 @@ impl DraftView {
             max_steps: draft.max_steps,
             temperature: draft.temperature,
             mean_entropy: draft.mean_entropy,
-            progress: match draft.progress {
-                Progress::Running => ProgressCode::Running,
-                Progress::Converged => ProgressCode::Converged,
-                Progress::OutOfSteps => ProgressCode::OutOfSteps,
+            progress: match draft.status {
+                CanvasStatus::Running => ProgressCode::Running,
+                CanvasStatus::Converged => ProgressCode::Converged,
+                CanvasStatus::OutOfSteps => ProgressCode::OutOfSteps,
             } as i32,
+            probability: draft.probability.as_ptr(),
         }
     }
 }
@@ -141,7 +165,8 @@ pub struct GenerationParams {
     pub struct_size: usize,
     /// The same seed, prompt and parameters give the same answer on the same machine. Default 0.
     pub seed: u64,
-    /// Most tokens of the answer; 0 is no limit. Default 256.
+    /// Maximum number of tokens in the answer; 0 is no limit. Default 256. A masked model denoises this
+    /// number of tokens, or as many as it was trained for leaves room for.
     pub max_tokens: usize,
     /// Most canvases; 0 is as many as `max_tokens` needs. Default 0.
     pub max_canvases: usize,
@@ -152,7 +177,7 @@ pub struct GenerationParams {
     pub on_canvas: CanvasCallback,
     /// Passed to both callbacks.
     pub user_data: *mut c_void,
-    /// Most denoising steps of a canvas, at least 1.
+    /// Maximum number of denoising steps of a canvas, at least 1.
     pub max_steps: u32,
     /// How many steps a canvas must stay the same before it counts as stable; 0 always.
     pub stability_threshold: u32,
@@ -165,7 +190,34 @@ pub struct GenerationParams {
     /// A stable canvas is finished once its mean entropy is below this, in nats; 0 or more. At 0
     /// every canvas takes all its steps.
     pub confidence_threshold: f32,
+    /// Masked models, as all that follows: which positions a step unmasks first, a
+    /// `diffusion_algorithm`. Default `CONFIDENCE`.
+    pub algorithm: i32,
+    /// Temperature of that choice; 0 takes the best. Default 0.
+    pub algorithm_temperature: f32,
+    /// Temperature of the tokens; 0 takes the most likely. Default 0.8.
+    pub temperature: f32,
+    /// Draw from this number of the most likely tokens only; 0 is all. Default 40.
+    pub top_k: u32,
+    /// Draw only from the most likely tokens that have this probability together; 1 is all. Default
+    /// 0.95.
+    pub top_p: f32,
+    /// Weight of classifier-free guidance; 0 is none. Default 0.
+    pub guidance: f32,
+    /// Epsilon of the schedule over the whole answer, if `block_length` is 0; above 0, below 1.
+    /// Default 0.001.
+    pub eps: f32,
+    /// Tokens of a block of the block schedule: blocks divide the answer, and their number divides
+    /// `max_steps`. 0 is the other schedule. Default 0.
+    pub block_length: u32,
+    /// 1 draws by Gumbel noise, 0 by the inverse CDF. Default 0.
+    pub gumbel_noise: i32,
+    /// Not used yet.
+    pub reserved: i32,
 }
+
+/// Epsilon of the schedule of Dream.
+const MASKED_EPS: f32 = 0.001;
 
 // SAFETY: numbers, pointers and optional functions in C's layout, the size first.
 unsafe impl Versioned for GenerationParams {
@@ -177,6 +229,7 @@ impl GenerationParams {
     /// What the model recommends, else the reference's defaults.
     pub(super) fn of_model(shared: &SharedModel) -> Result<Self> {
         let params = DiffusionParams::resolve(&Overrides::default(), &shared.model.overrides())?;
+        let masked = MaskedParams::default();
         Ok(Self {
             struct_size: size_of::<Self>(),
             seed: params.seed,
@@ -185,16 +238,67 @@ impl GenerationParams {
             on_step: None,
             on_canvas: None,
             user_data: std::ptr::null_mut(),
-            max_steps: params.max_steps,
+            max_steps: match &shared.model {
+                AnyModel::Canvas(_) => params.max_steps,
+                AnyModel::Masked(_) => masked.schedule.steps(1),
+            },
             stability_threshold: params.stability_threshold,
             t_min: params.t_min,
             t_max: params.t_max,
             entropy_bound: params.entropy_bound,
             confidence_threshold: params.confidence_threshold,
+            algorithm: AlgorithmCode::Confidence as i32,
+            algorithm_temperature: masked.algorithm_temperature,
+            temperature: masked.temperature,
+            top_k: u32::try_from(masked.filter.top_k).unwrap_or(0),
+            top_p: masked.filter.top_p,
+            guidance: masked.guidance,
+            eps: MASKED_EPS,
+            block_length: 0,
+            gumbel_noise: 0,
+            reserved: 0,
         })
     }
 
-    pub(super) fn diffusion(&self) -> Result<DiffusionParams> {
+    /// How this model answers.
+    pub(super) fn recipe(&self, model: &AnyModel) -> Result<Box<dyn Recipe>> {
+        Ok(match model {
+            AnyModel::Canvas(_) => Box::new(self.diffusion()?),
+            AnyModel::Masked(model) => Box::new(self.masked(model.context_length())?),
+        })
+    }
+
+    fn masked(&self, context: usize) -> Result<MaskedParams> {
+        let length = match self.max_tokens {
+            0 => AnswerLength::Text(context),
+            tokens => AnswerLength::Tokens(tokens),
+        };
+        let algorithm = usize::try_from(self.algorithm).ok();
+        let algorithm = algorithm.and_then(|number| Algorithm::ALL.get(number).copied());
+        let algorithm = algorithm.ok_or_else(|| {
+            Failure::argument("algorithm", format_args!("{} is none", self.algorithm))
+        })?;
+        let block_length = self.block_length as usize;
+        let eps = if block_length > 0 { 0.0 } else { self.eps };
+        let params = MaskedParams {
+            length,
+            schedule: TransferSchedule::new(eps, block_length, self.max_steps, length.given())?,
+            algorithm,
+            algorithm_temperature: self.algorithm_temperature,
+            temperature: self.temperature,
+            filter: Filter {
+                top_k: self.top_k as usize,
+                top_p: self.top_p,
+            },
+            guidance: self.guidance,
+            gumbel_noise: self.gumbel_noise != 0,
+            seed: self.seed,
+        };
+        params.validate()?;
+        Ok(params)
+    }
+
+    fn diffusion(&self) -> Result<DiffusionParams> {
         let limit = |number: usize| (number > 0).then_some(number);
         let params = DiffusionParams {
             max_steps: self.max_steps,
@@ -312,11 +416,7 @@ pub(super) struct Finished {
 
 impl Finished {
     fn new(answer: Answer) -> Result<Self> {
-        let Answer {
-            generation,
-            reused,
-            prefill,
-        } = answer;
+        let Answer { generation, reused } = answer;
         let finish = match generation.finish {
             FinishReason::EndOfText => FinishCode::EndOfText,
             FinishReason::Length => FinishCode::Length,
@@ -333,7 +433,7 @@ impl Finished {
             reused,
             steps: generation.steps,
             blocks: generation.canvases.len(),
-            prefill_seconds: prefill.as_secs_f64(),
+            prefill_seconds: generation.timing.prefill.as_secs_f64(),
             denoise_seconds: generation.timing.denoise.as_secs_f64(),
             commit_seconds: generation.timing.commit.as_secs_f64(),
             finish: finish as i32,
@@ -354,25 +454,27 @@ impl Context {
         session: &mut Session,
         prompt: &[Token],
         callbacks: &GenerationParams,
-        params: &DiffusionParams,
+        recipe: &dyn Recipe,
     ) -> Result<Finished> {
         // SAFETY: as the caller promises.
         let on_event = &mut |event: Event<'_>| unsafe { callbacks.tell(event) };
-        Finished::new(session.generate(prompt, params, &self.cancel, on_event)?)
+        Finished::new(session.generate(prompt, recipe, &self.cancel, on_event)?)
     }
 }
 
-/// Most tokens that an answer to a prompt of `prompt` tokens can have; 0 if there is no room for
-/// any.
-fn most_tokens(session: &mut Session, prompt: usize, params: &DiffusionParams) -> usize {
-    let denoiser = session.denoiser();
-    let canvas = denoiser.canvas_len();
-    let room = denoiser.context_len().saturating_sub(prompt) / canvas;
-    let canvases = params
+/// The maximum number of tokens in an answer to a prompt of `prompt` tokens; 0 if there is no room
+/// for any.
+fn most_tokens(limits: &Limits, prompt: usize, recipe: &dyn Recipe) -> usize {
+    let Ok(canvas) = recipe.canvas_len(prompt, limits) else {
+        // The generation reports why.
+        return 0;
+    };
+    let room = limits.context.saturating_sub(prompt) / canvas.max(1);
+    let canvases = recipe
         .canvas_limit(canvas)
         .map_or(room, |limit| limit.min(room));
     let tokens = canvases.saturating_mul(canvas);
-    params.max_tokens.map_or(tokens, |max| max.min(tokens))
+    recipe.max_tokens().map_or(tokens, |max| max.min(tokens))
 }
 
 /// Generates an answer to a prompt, canvas by canvas.
@@ -410,15 +512,15 @@ pub unsafe extern "C" fn diffusion_generate(
             let count = output(count, "count")?;
             let result = optional_result(result)?;
             let callbacks = read(params, GenerationParams::of_model(&context.model)?)?;
-            let params = callbacks.diffusion()?;
-            let mut session = context.lock()?;
+            let recipe = callbacks.recipe(&context.model.model)?;
+            let session = &mut *context.lock()?;
             context.cancel.reset();
-            let needed = most_tokens(&mut session, prompt.len(), &params);
+            let needed = most_tokens(&session.limits(), prompt.len(), &*recipe);
             require(needed, capacity, count)?;
             if needed > 0 {
                 output(tokens, "tokens")?;
             }
-            let finished = context.generate(&mut session, prompt, &callbacks, &params)?;
+            let finished = context.generate(session, prompt, &callbacks, &*recipe)?;
             fill(&finished.tokens, tokens, capacity, count)?;
             if let Some(result) = result {
                 result.write(&finished.result);

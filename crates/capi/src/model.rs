@@ -17,12 +17,12 @@ use super::error::{ErrorObject, Status, c_text};
 use super::fault;
 use llama_diffusion::gguf::Value;
 use llama_diffusion::gguf::keys::{GENERAL_ARCHITECTURE, TOKENIZER};
-use llama_diffusion::{EndTokens, Model, TensorOverride, TextModel};
+use llama_diffusion::{AnyModel, EndTokens, TensorOverride, TextModel};
 
 /// A loaded model: weights, vocabulary, chat template. Immutable: any thread may use it at any
 /// time. It is counted how many hold it; contexts hold theirs.
 pub struct SharedModel {
-    pub(super) model: Arc<Model>,
+    pub(super) model: AnyModel,
     pub(super) end: EndTokens,
     /// Files without a tokenizer can be run with tokens.
     text: Option<TextModel>,
@@ -35,11 +35,11 @@ impl SharedModel {
         params: &llama_diffusion::ModelParams,
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Self> {
-        let model = Arc::new(Model::load(path, params, progress)?);
+        let model = AnyModel::load(path, params, progress)?;
         let metadata = model.file().metadata();
         let architecture = metadata.require(GENERAL_ARCHITECTURE).map(c_text)?;
         let text = match metadata.value(TOKENIZER) {
-            Some(_) => Some(TextModel::new(Arc::clone(&model))?),
+            Some(_) => Some(TextModel::new(model.clone())?),
             None => None,
         };
         let end = match &text {
@@ -258,21 +258,22 @@ pub unsafe extern "C" fn diffusion_model_architecture(model: *const SharedModel)
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_model_vocab_size(model: *const SharedModel) -> usize {
     // SAFETY: NULL or a live model, by the rules of the header.
-    unsafe { model.as_ref() }.map_or(0, |shared| shared.model.hparams().vocab_size)
+    unsafe { model.as_ref() }.map_or(0, |shared| shared.model.vocab_size())
 }
 
-/// Number of tokens in a canvas, which are denoised together. 0 for NULL.
+/// Number of tokens in a canvas, which are denoised together; 0 for a masked model, whose canvas is
+/// as long as the answer. 0 for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_model_canvas_length(model: *const SharedModel) -> usize {
     // SAFETY: NULL or a live model, by the rules of the header.
-    unsafe { model.as_ref() }.map_or(0, |shared| shared.model.hparams().canvas_length)
+    unsafe { model.as_ref() }.map_or(0, |shared| shared.model.canvas_length().unwrap_or(0))
 }
 
 /// Number of tokens, prompt and answer together, that the model was trained for. 0 for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_model_context_length(model: *const SharedModel) -> usize {
     // SAFETY: NULL or a live model, by the rules of the header.
-    unsafe { model.as_ref() }.map_or(0, |shared| shared.model.hparams().context_length)
+    unsafe { model.as_ref() }.map_or(0, |shared| shared.model.context_length())
 }
 
 /// Whether a token ends an answer. False for NULL.

@@ -54,12 +54,12 @@ unsafe fn generate_reply(
         let answer = output(answer, name)?;
         let result = optional_result(result)?;
         let callbacks = read(params, GenerationParams::of_model(&context.model)?)?;
-        let params = callbacks.diffusion()?;
+        let recipe = callbacks.recipe(&context.model.model)?;
         let mut session = context.lock()?;
         context.cancel.reset();
         let model = context.model.text()?;
         let prompt = single_turn(model, prompt)?;
-        let finished = context.generate(&mut session, &prompt, &callbacks, &params)?;
+        let finished = context.generate(&mut session, &prompt, &callbacks, &*recipe)?;
         let reply = model.answer_text(&prompt, &finished.tokens)?;
         write(&reply, answer, thoughts);
         if let Some(result) = result {

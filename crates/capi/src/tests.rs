@@ -1,6 +1,7 @@
 //! What C programs cannot show: older and newer callers, panics, and every kind of error. The
 //! functions themselves are tested from outside, in `ffi-tests/`.
 
+mod masked;
 mod thinking;
 
 use std::ffi::CStr;

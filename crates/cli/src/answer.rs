@@ -3,10 +3,10 @@
 use std::ops::ControlFlow;
 
 use llama_diffusion::chat::Message;
-use llama_diffusion::{CancelFlag, Event, FinishReason, Result, TextModel, Token};
+use llama_diffusion::{CancelFlag, Event, FinishReason, Result, Session, TextModel, Token};
 
 use crate::args::Args;
-use crate::engine::Engine;
+use crate::engine;
 use crate::prompt::Setting;
 use crate::record::Recorder;
 use crate::report::Report;
@@ -15,11 +15,11 @@ use llama_diffusion_flags::streams::tell;
 
 /// Answers conversations. What one begins like the one before it stays in the KV
 /// cache, if the model has one.
-pub struct Answerer<'a, M: Engine> {
+pub struct Answerer<'a> {
     args: &'a Args,
-    model: &'a TextModel<M>,
+    model: &'a TextModel,
     setting: Setting,
-    session: M::Session,
+    session: Session,
     recorder: Option<Recorder>,
 }
 
@@ -33,16 +33,16 @@ pub struct Reply {
 /// What a draft shows where no token is known yet.
 const PLACEHOLDER: &str = "░";
 
-impl<'a, M: Engine> Answerer<'a, M> {
+impl<'a> Answerer<'a> {
     /// Reserves a session and opens the recording.
     ///
     /// # Errors
     /// As [`TextModel::session`], or the file of the recording cannot be written.
-    pub fn new(args: &'a Args, model: &'a TextModel<M>, setting: Setting) -> Result<Self> {
-        for warning in M::warnings(args) {
+    pub fn new(args: &'a Args, model: &'a TextModel, setting: Setting) -> Result<Self> {
+        for warning in engine::warnings(model.model(), args) {
             tracing::warn!("{warning}");
         }
-        let session = M::session(model, args)?;
+        let session = engine::session(model, args)?;
         let recorder = match &args.output.record {
             Some(path) => Some(Recorder::create(path, model.splitter(&[]).channel())?),
             None => None,
@@ -73,7 +73,7 @@ impl<'a, M: Engine> Answerer<'a, M> {
     ) -> Result<Reply> {
         let tokens = self.setting.tokens(self.model, messages)?;
         let vocab = self.model.vocab();
-        let placeholder = self.model.model().placeholder();
+        let placeholder = self.model.model().mask();
         let piece = |token: Token| match Some(token) == placeholder {
             true => Ok(PLACEHOLDER.into()),
             false => vocab.piece(token, false),
@@ -98,27 +98,28 @@ impl<'a, M: Engine> Answerer<'a, M> {
                 Err(_) => ControlFlow::Break(()),
             }
         };
-        let session = &mut self.session;
-        let result = M::answer(session, self.args, seed, &tokens, cancel, on_event);
+        let recipe = engine::recipe(self.model.model(), self.args, seed)?;
+        let result = self.session.generate(&tokens, &*recipe, cancel, on_event);
         shown?;
         // The canvases that were finished before a failure are shown, too.
         view.finish()?;
         if let Some(recorder) = &mut self.recorder {
             recorder.end()?;
         }
-        let answer = result?;
+        let answer = result.map_err(|error| engine::with_flags(error, self.args))?;
         let generation = &answer.generation;
         let text = self.model.answer_text(&tokens, &generation.tokens)?;
+        let model = self.model.model();
         if self.args.output.shows_summary() {
             tell(Report {
                 answer: &answer,
-                canvas: self.model.model().canvas_len(&answer),
+                canvas: engine::canvas_len(model, &answer),
                 prompt: tokens.len(),
                 seed,
-                sampler: M::sampler(self.args),
-                limit: M::LIMIT,
+                sampler: engine::sampler(model, self.args),
+                limit: engine::limit(model),
                 text: &text,
-                caches: M::CACHES,
+                caches: model.mask().is_none(),
             });
         }
         Ok(Reply {

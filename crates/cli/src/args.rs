@@ -15,9 +15,7 @@ use std::path::PathBuf;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory as _, FromArgMatches as _, Parser};
 use clap_complete::Shell;
-use llama_diffusion::{
-    AnswerLength, DiffusionParams, MaskedParams, ModelParams, Overrides, Result,
-};
+use llama_diffusion::{DiffusionParams, MaskedParams, ModelParams, Overrides, Result};
 
 pub use common::PromptSource;
 pub use output::{OutputArgs, PaceArgs};
@@ -282,7 +280,7 @@ impl Args {
     ///
     /// # Errors
     /// Parameters that cannot work.
-    pub fn masked(&self, seed: u64) -> Result<(AnswerLength, MaskedParams)> {
+    pub fn masked(&self, seed: u64) -> Result<MaskedParams> {
         let common = &self.common;
         self.masked.params(
             common.predict,

@@ -8,7 +8,6 @@ use llama_diffusion::{Error, FinishReason, Result};
 use crate::answer::Answerer;
 use crate::args::Args;
 use crate::ending::Ending;
-use crate::engine::Engine;
 use crate::interrupt::Interrupt;
 use lines::{Lines, Read};
 use llama_diffusion_flags::streams::tell;
@@ -24,9 +23,9 @@ Ctrl-C         ends an answer at its next step; what is finished of it stays";
 ///
 /// # Errors
 /// The input cannot be read, or an answer fails.
-pub fn run<M: Engine>(
+pub fn run(
     args: &Args,
-    answerer: &mut Answerer<'_, M>,
+    answerer: &mut Answerer<'_>,
     first: Option<String>,
     seed: u64,
     interrupt: &Interrupt,
@@ -141,11 +140,7 @@ impl Chat {
         open
     }
 
-    fn answer<M: Engine>(
-        &mut self,
-        answerer: &mut Answerer<'_, M>,
-        interrupt: &Interrupt,
-    ) -> Result<()> {
+    fn answer(&mut self, answerer: &mut Answerer<'_>, interrupt: &Interrupt) -> Result<()> {
         let reply = answerer.answer(&self.messages, self.seed, interrupt.flag())?;
         if reply.finish != FinishReason::Cancelled || !reply.text.is_empty() {
             let message = Message::new(Role::Assistant, reply.text);

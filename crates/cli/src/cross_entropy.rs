@@ -192,7 +192,7 @@ fn scores(
     let mut scores = Vec::new();
     for (number, (conversation, answer)) in exchanges.iter().enumerate() {
         let exchange = tokenize(text, conversation, answer)?;
-        let denoiser = session.denoiser();
+        let denoiser = session.canvas_denoiser()?;
         let scored = score(denoiser, &exchange, pad, args.seed, number as u32);
         scores.push(scored.map_err(|error| too_long(args, number, error))?);
         if progress(scores.len() as f32 / exchanges.len() as f32).is_break() {

@@ -1,159 +1,91 @@
-//! The two kinds of models, as far as answering a prompt with them differs.
+//! The families of models, as far as the flags that an answer follows differ.
 
-use std::ops::ControlFlow;
-
-use llama_diffusion::model::Backbone;
-use llama_diffusion::{
-    Answer, AnswerLength, CancelFlag, Error, Event, MaskedModel, MaskedSession, Model, Result,
-    Session, TextModel, Token,
-};
-
-use crate::args::Args;
+use llama_diffusion::diffusion::Recipe;
+use llama_diffusion::{Answer, AnswerLength, AnyModel, Error, Result, Session, TextModel};
 use llama_diffusion_flags::streams::tell;
 
-/// A kind of model.
-pub trait Engine: Backbone + Sized {
-    /// What answers.
-    type Session;
+use crate::args::Args;
 
-    /// What an answer is cut by.
-    const LIMIT: &str;
-
-    /// Lines about flags that are used in vain.
-    fn warnings(args: &Args) -> &[String];
-
-    /// Prepares for answers; what cannot work is said before memory is reserved.
-    ///
-    /// # Errors
-    /// Flags that cannot work, or memory that is not there.
-    fn session(model: &TextModel<Self>, args: &Args) -> Result<Self::Session>;
-
-    /// Answers a prompt.
-    ///
-    /// # Errors
-    /// It does not fit, or the device fails.
-    fn answer(
-        session: &mut Self::Session,
-        args: &Args,
-        seed: u64,
-        prompt: &[Token],
-        cancel: &CancelFlag,
-        on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
-    ) -> Result<Answer>;
-
-    /// Tokens of a canvas of this answer.
-    fn canvas_len(&self, answer: &Answer) -> usize;
-
-    /// What decides which tokens a step keeps.
-    fn sampler(args: &Args) -> &'static str;
-
-    /// The token that stands for one that is not known yet.
-    fn placeholder(&self) -> Option<Token>;
-
-    /// Whether a prompt is encoded once, and not in every step.
-    const CACHES: bool;
-}
-
-impl Engine for Model {
-    type Session = Session;
-    const LIMIT: &str = "cut at -n or --diffusion-blocks";
-    const CACHES: bool = true;
-
-    fn warnings(args: &Args) -> &[String] {
-        &args.kind_warnings.canvas
-    }
-
-    fn session(model: &TextModel, args: &Args) -> Result<Session> {
-        args.diffusion(&model.model().overrides(), 0)?;
-        args.common
-            .warn_of_long_context(model.model().hparams().context_length);
-        let session = model.session(&args.common.session()?)?;
-        if args.output.verbose {
-            tell(session.memory_report());
-        }
-        Ok(session)
-    }
-
-    fn answer(
-        session: &mut Session,
-        args: &Args,
-        seed: u64,
-        prompt: &[Token],
-        cancel: &CancelFlag,
-        on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
-    ) -> Result<Answer> {
-        let params = args.diffusion(&session.model().overrides(), seed)?;
-        session.generate(prompt, &params, cancel, on_event)
-    }
-
-    fn canvas_len(&self, _: &Answer) -> usize {
-        self.hparams().canvas_length
-    }
-
-    fn sampler(_: &Args) -> &'static str {
-        "entropy-bound"
-    }
-
-    fn placeholder(&self) -> Option<Token> {
-        None
+/// What a family's answers are cut by.
+pub fn limit(model: &AnyModel) -> &'static str {
+    match model {
+        AnyModel::Canvas(_) => "cut at -n or --diffusion-blocks",
+        AnyModel::Masked(_) => "as long as -n or -ub has it",
     }
 }
 
-impl Engine for MaskedModel {
-    type Session = MaskedSession;
-    const LIMIT: &str = "as long as -n or -ub has it";
-    const CACHES: bool = false;
-
-    fn warnings(args: &Args) -> &[String] {
-        &args.kind_warnings.masked
+/// Lines about flags that have no effect on this family.
+pub fn warnings<'a>(model: &AnyModel, args: &'a Args) -> &'a [String] {
+    match model {
+        AnyModel::Canvas(_) => &args.kind_warnings.canvas,
+        AnyModel::Masked(_) => &args.kind_warnings.masked,
     }
+}
 
-    fn session(model: &TextModel<Self>, args: &Args) -> Result<MaskedSession> {
-        args.masked(0)?;
-        args.common
-            .warn_of_long_context(model.model().context_length());
-        model.masked_session(args.common.masked_session())
+/// Prepares for answers. What cannot work is reported before memory is reserved.
+///
+/// # Errors
+/// Flags that cannot work, or memory that is not there.
+pub fn session(model: &TextModel, args: &Args) -> Result<Session> {
+    recipe(model.model(), args, 0)?;
+    args.common
+        .warn_of_long_context(model.model().context_length());
+    let params = match model.model() {
+        AnyModel::Canvas(_) => args.common.session()?,
+        AnyModel::Masked(_) => args.common.masked_session(),
+    };
+    let session = model.session(&params)?;
+    if let Some(report) = session.memory_report().filter(|_| args.output.verbose) {
+        tell(report);
     }
+    Ok(session)
+}
 
-    fn answer(
-        session: &mut MaskedSession,
-        args: &Args,
-        seed: u64,
-        prompt: &[Token],
-        cancel: &CancelFlag,
-        on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
-    ) -> Result<Answer> {
-        let (length, params) = args.masked(seed)?;
-        let answer = session.generate(prompt, length, &params, cancel, on_event);
-        answer.map_err(|error| match error {
-            Error::AnswerTooLong {
-                prompt,
-                answer,
-                context,
-            } => Error::InvalidParameter {
-                parameter: match length {
-                    AnswerLength::Tokens(_) => "-n".into(),
-                    AnswerLength::Text(_) => "-ub".into(),
-                },
-                problem: format!(
-                    "the prompt has {prompt} tokens and the answer {answer}, but together they may \
-                     have {context}: lower it, shorten the prompt, or raise -c"
-                ),
+/// How this family answers.
+///
+/// # Errors
+/// Flags that cannot work.
+pub fn recipe(model: &AnyModel, args: &Args, seed: u64) -> Result<Box<dyn Recipe>> {
+    Ok(match model {
+        AnyModel::Canvas(model) => Box::new(args.diffusion(&model.overrides(), seed)?),
+        AnyModel::Masked(_) => Box::new(args.masked(seed)?),
+    })
+}
+
+/// An error of an answer, with the flags that mend it.
+pub fn with_flags(error: Error, args: &Args) -> Error {
+    match error {
+        Error::AnswerTooLong {
+            prompt,
+            answer,
+            context,
+        } => Error::InvalidParameter {
+            parameter: match args.masked(0).map(|params| params.length) {
+                Ok(AnswerLength::Text(_)) => "-ub".into(),
+                Ok(AnswerLength::Tokens(_)) | Err(_) => "-n".into(),
             },
-            error => error,
-        })
+            problem: format!(
+                "the prompt has {prompt} tokens and the answer {answer}, but together they may \
+                 have {context}: lower it, shorten the prompt, or raise -c"
+            ),
+        },
+        error => error,
     }
+}
 
-    fn canvas_len(&self, answer: &Answer) -> usize {
-        let canvases = &answer.generation.canvases;
-        canvases.first().map_or(0, |canvas| canvas.tokens.len())
-    }
+/// Tokens of a canvas of this answer.
+pub fn canvas_len(model: &AnyModel, answer: &Answer) -> usize {
+    let first = answer.generation.canvases.first();
+    model
+        .canvas_length()
+        .or(first.map(|canvas| canvas.tokens.len()))
+        .unwrap_or(0)
+}
 
-    fn sampler(args: &Args) -> &'static str {
-        args.masked.algorithm()
-    }
-
-    fn placeholder(&self) -> Option<Token> {
-        Some(self.mask())
+/// What decides which tokens a step keeps.
+pub fn sampler(model: &AnyModel, args: &Args) -> &'static str {
+    match model {
+        AnyModel::Canvas(_) => "entropy-bound",
+        AnyModel::Masked(_) => args.masked.algorithm(),
     }
 }

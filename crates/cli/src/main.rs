@@ -30,13 +30,12 @@ use std::sync::Mutex;
 use llama_diffusion::chat::{Message, Role};
 use llama_diffusion::model::file::ModelFile;
 use llama_diffusion::model::masked::is_masked;
-use llama_diffusion::{CancelFlag, Error, MaskedModel, Result, SessionParams, TextModel};
+use llama_diffusion::{AnyModel, CancelFlag, Error, Result, SessionParams, TextModel};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use answer::Answerer;
 use args::{Args, OutputArgs, Subcommand};
 use ending::{ERROR, Ending};
-use engine::Engine;
 use interrupt::Interrupt;
 use llama_diffusion_flags::streams::tell;
 use prompt::Setting;
@@ -120,10 +119,8 @@ fn run(args: &mut Args) -> Result<Ending> {
         chat,
         first,
     };
-    match load(args, interrupt.flag())? {
-        Loaded::Canvas(model) => answer(args, &model, opened, &interrupt),
-        Loaded::Masked(model) => answer(args, &model, opened, &interrupt),
-    }
+    let model = load(args, interrupt.flag())?;
+    answer(args, &model, opened, &interrupt)
 }
 
 /// What there is to do.
@@ -134,12 +131,7 @@ struct Opened {
     first: Option<String>,
 }
 
-fn answer<M: Engine>(
-    args: &Args,
-    model: &TextModel<M>,
-    opened: Opened,
-    interrupt: &Interrupt,
-) -> Result<Ending> {
+fn answer(args: &Args, model: &TextModel, opened: Opened, interrupt: &Interrupt) -> Result<Ending> {
     let Opened {
         mut setting,
         chat,
@@ -176,12 +168,7 @@ fn run_subcommand(command: Subcommand, args: &mut Args, interrupt: &Interrupt) -
     }
 }
 
-enum Loaded {
-    Canvas(TextModel),
-    Masked(TextModel<MaskedModel>),
-}
-
-fn load(args: &Args, cancel: &CancelFlag) -> Result<Loaded> {
+fn load(args: &Args, cancel: &CancelFlag) -> Result<TextModel> {
     let path = args.placement.model()?;
     args.placement.devices.connect()?;
     let is_announced = args.placement.is_from_cache() && !args.output.is_quiet();
@@ -190,14 +177,15 @@ fn load(args: &Args, cancel: &CancelFlag) -> Result<Loaded> {
     }
     args.placement.devices.warn()?;
     progress::show("loading", cancel, |progress| match &path {
-        Some(path) if is_masked(&ModelFile::open(path)?)? => {
-            let params = args.placement.params(SessionParams::default());
-            TextModel::load_masked(path, &params, progress).map(Loaded::Masked)
+        Some(path) => {
+            let file = ModelFile::open(path)?;
+            let params = match is_masked(&file)? {
+                true => args.placement.params(SessionParams::default()),
+                false => args.model_params()?,
+            };
+            TextModel::new(AnyModel::from_file(file, &params, progress)?)
         }
-        Some(path) => TextModel::load(path, &args.model_params()?, progress).map(Loaded::Canvas),
-        None => {
-            demo::load(&args.model_params()?, args.output.is_quiet(), progress).map(Loaded::Canvas)
-        }
+        None => demo::load(&args.model_params()?, args.output.is_quiet(), progress),
     })
 }
 

@@ -1,7 +1,6 @@
 //! What the user asks: the text of flags, files and the standard input, put into the chat template.
 
 use llama_diffusion::chat::{ChatTemplate, Message, Role};
-use llama_diffusion::model::Backbone;
 use llama_diffusion::{Error, Result, TextModel, Token};
 use serde_json::{Map, Value};
 
@@ -77,7 +76,7 @@ impl Setting {
     ///
     /// # Errors
     /// The model's template cannot be parsed, or a system prompt or a chat has none to go into.
-    pub fn complete<M: Backbone>(&mut self, model: &TextModel<M>, chat: bool) -> Result<()> {
+    pub fn complete(&mut self, model: &TextModel, chat: bool) -> Result<()> {
         if self.raw {
             return Ok(());
         }
@@ -121,11 +120,7 @@ impl Setting {
     ///
     /// # Errors
     /// The template refuses the messages, or the text cannot be tokenized.
-    pub fn tokens<M: Backbone>(
-        &self,
-        model: &TextModel<M>,
-        messages: &[Message],
-    ) -> Result<Vec<Token>> {
+    pub fn tokens(&self, model: &TextModel, messages: &[Message]) -> Result<Vec<Token>> {
         match (&self.template, messages) {
             (Some(template), _) => model.chat_prompt(template, messages, self.variables.clone()),
             (None, [message]) => model.raw_prompt(&message.content),

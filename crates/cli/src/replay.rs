@@ -63,7 +63,7 @@ fn show(recording: &Recording, args: &Args, cancel: &CancelFlag) -> Result<()> {
                 view.show(Event::Draft(draft))?;
             }
             if let Some(done) = canvas.done() {
-                view.show(Event::CanvasDone(&done))?;
+                view.show(Event::CanvasDone(done))?;
             }
         }
         view.finish()?;

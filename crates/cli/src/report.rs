@@ -27,13 +27,10 @@ pub struct Report<'a> {
 
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Answer {
-            generation,
-            reused,
-            prefill,
-        } = self.answer;
+        let Answer { generation, reused } = self.answer;
+        let prefill = generation.timing.prefill;
         let (steps, blocks) = (generation.steps, generation.canvases.len());
-        let total = *prefill + generation.timing.denoise + generation.timing.commit;
+        let total = prefill + generation.timing.denoise + generation.timing.commit;
         let per_step = match u32::try_from(steps) {
             Ok(steps @ 1..) => total / steps,
             _ => Duration::ZERO,
@@ -67,7 +64,7 @@ impl fmt::Display for Report<'_> {
         )?;
         match self.caches {
             true => {
-                let (read, time) = (self.prompt - reused, millis(*prefill));
+                let (read, time) = (self.prompt - reused, millis(prefill));
                 write!(f, "prefill: {read} tok in {time:.2}ms, {reused} reused")?;
             }
             false => write!(f, "prompt: {} tok, read in every step", self.prompt)?,
@@ -136,12 +133,12 @@ mod tests {
                 steps,
                 finish: FinishReason::EndOfText,
                 timing: Timing {
+                    prefill: Duration::from_micros(22_950),
                     denoise,
                     commit: Duration::ZERO,
                 },
             },
             reused: 5,
-            prefill: Duration::from_micros(22_950),
         }
     }
 

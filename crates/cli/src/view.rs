@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal as _, Stdout, Write};
 use std::mem;
 
 use llama_diffusion::chat::thinking::{Part, Splitter};
-use llama_diffusion::diffusion::{Draft, NewCanvas, Progress};
+use llama_diffusion::diffusion::{CanvasStatus, Draft, NewCanvas};
 use llama_diffusion::{CancelFlag, Event, Result, Token, Utf8Stream};
 
 pub use draft::{Accepted, Origin, Span, Status, noise, shown};
@@ -102,10 +102,11 @@ impl<'a> View<'a> {
     /// The output cannot be written.
     pub fn show(&mut self, event: Event<'_>) -> Result<()> {
         match event {
+            Event::PromptEncoded(_) => Ok(()),
             Event::CanvasBegun(canvas) => self.show_noise(&canvas),
             Event::Draft(draft) => {
                 let due = (draft.step + 1).is_multiple_of(self.pace.interval);
-                if due || draft.progress != Progress::Running {
+                if due || draft.status != CanvasStatus::Running {
                     self.show_draft(&draft)?;
                 }
                 Ok(())

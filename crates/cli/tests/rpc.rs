@@ -11,16 +11,14 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use common::rpc::{Fault, Server, deserted, listen, proxy};
-use llama_diffusion::diffusion::candidates::Filter;
-use llama_diffusion::diffusion::{Algorithm, TransferSchedule};
+use llama_diffusion::diffusion::{Algorithm, Filter, TransferSchedule};
 use llama_diffusion::gguf::TensorType;
 use llama_diffusion::internal::synthetic::masked::{MaskedFamily, write_masked};
 use llama_diffusion::internal::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::model::MaskedModel;
 use llama_diffusion::{
     AnswerLength, CancelFlag, Device, DiffusionParams, EndTokens, Error, Event, MaskedParams,
-    MaskedSession, MaskedSessionParams, Model, ModelParams, Result, Session, SessionParams,
-    TensorOverride, Token,
+    Model, ModelParams, Result, Session, SessionParams, TensorOverride, Token,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -402,12 +400,13 @@ fn masked_answer(
     mut at: impl FnMut(usize),
 ) -> Result<Vec<Token>> {
     let model = MaskedModel::load(path, params, &mut |_| ControlFlow::Continue(()))?;
-    let settings = MaskedSessionParams {
+    let settings = SessionParams {
         threads: Some(1),
-        ..MaskedSessionParams::default()
+        ..SessionParams::default()
     };
-    let mut session = MaskedSession::new(&Arc::new(model), EndTokens::default(), settings);
+    let mut session = Session::new(&Arc::new(model), EndTokens::default(), &settings)?;
     let params = MaskedParams {
+        length: AnswerLength::Text(21),
         schedule: TransferSchedule::Timestep {
             steps: 8,
             eps: 0.01,
@@ -422,19 +421,13 @@ fn masked_answer(
     };
     let prompt = [2, 270, 31, 280, 99];
     let mut steps = 0;
-    let answer = session.generate(
-        &prompt,
-        AnswerLength::Text(21),
-        &params,
-        &CancelFlag::default(),
-        &mut |event| {
-            if matches!(event, Event::Draft(_)) {
-                steps += 1;
-                at(steps);
-            }
-            ControlFlow::Continue(())
-        },
-    )?;
+    let answer = session.generate(&prompt, &params, &CancelFlag::default(), &mut |event| {
+        if matches!(event, Event::Draft(_)) {
+            steps += 1;
+            at(steps);
+        }
+        ControlFlow::Continue(())
+    })?;
     let canvases = answer.generation.canvases.iter();
     Ok(canvases.flat_map(|c| c.tokens.clone()).collect())
 }

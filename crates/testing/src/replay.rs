@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use llama_diffusion::diffusion::{
-    Denoiser, DiffusionParams, EndTokens, Event, Progress, RecordedBlock, RecordedNoise,
-    RecordedStep, StepInput, StepOutput,
+    CanvasStatus, Denoiser, DiffusionParams, EndTokens, Event, RecordedBlock, RecordedNoise,
+    RecordedStep,
 };
 use llama_diffusion::gguf::TensorType;
 use llama_diffusion::gguf::{self, Gguf, writer::GgufWriter};
@@ -16,6 +16,7 @@ use llama_diffusion::{
 };
 
 use crate::golden::Case;
+use crate::steps::step_over;
 
 /// How the engine runs a case.
 #[derive(Clone)]
@@ -88,6 +89,7 @@ impl Run {
             kv_type: self.kv,
             flash_attention: self.flash,
             swa_full: self.swa_full,
+            checkpoints: 0,
         };
         SequenceDenoiser::new(model, &params).unwrap()
     }
@@ -167,24 +169,11 @@ pub fn forwards(case: &Case, model: &Arc<Model>, run: &Run) -> [f64; 3] {
             worst_kv = worst_kv.max(relative_error(&ours, &reference[first * row..]));
         }
     }
-    denoiser.begin_canvas().unwrap();
+    denoiser.begin_canvas(meta.canvas_length).unwrap();
     let mut decode = |which: usize| {
         let canvas = case.tokens(&format!("decode{which}.canvas"));
-        let n = canvas.len();
-        let (mut argmax, mut sampled, mut entropy) = (vec![0; n], vec![0; n], vec![0.0; n]);
-        let input = StepInput {
-            canvas: &canvas,
-            temperature: meta.self_conditioning_temperature,
-            uniforms: &vec![0.5; n],
-            selection: None,
-        };
-        let output = StepOutput {
-            argmax: &mut argmax,
-            sampled: &mut sampled,
-            entropy: &mut entropy,
-            likelihood: None,
-        };
-        denoiser.step(input, output).unwrap();
+        let (temperature, uniforms) = (meta.self_conditioning_temperature, vec![0.5; canvas.len()]);
+        step_over(&mut denoiser, &canvas, temperature, &uniforms).unwrap();
         relative_error(
             &denoiser.logits().unwrap(),
             &case.floats(&format!("decode{which}.logits")),
@@ -265,6 +254,7 @@ pub fn generation(case: &Case, model: &Arc<Model>, run: &Run) -> Replay {
         kv_type: run.kv,
         flash_attention: run.flash,
         swa_full: run.swa_full,
+        checkpoints: None,
     };
     let mut session = Session::new(model, end, &session_params).unwrap();
 
@@ -318,7 +308,7 @@ pub fn generation(case: &Case, model: &Arc<Model>, run: &Run) -> Replay {
                     alike("temperature", error < 1e-6)
                 })
                 .and_then(|()| {
-                    let converged = draft.progress == Progress::Converged;
+                    let converged = draft.status == CanvasStatus::Converged;
                     alike("stop", converged == stop[i])
                 })
                 .and_then(|()| {

@@ -1,8 +1,7 @@
 //! Single denoising steps over a fixed canvas.
 
-use llama_diffusion::diffusion::{Denoiser, StepInput, StepOutput};
-use llama_diffusion::model::SequenceDenoiser;
-use llama_diffusion::{Session, Token};
+use llama_diffusion::diffusion::{Allowed, Denoiser, DrawRule, Draws, Filter, StepInput};
+use llama_diffusion::{Result, Session, Token};
 
 /// Tokens that differ from their neighbours.
 pub fn prompt(n: usize) -> Vec<Token> {
@@ -10,50 +9,63 @@ pub fn prompt(n: usize) -> Vec<Token> {
 }
 
 /// Argmax, draws and entropies of a step over a fixed canvas.
-pub fn step(denoiser: &mut SequenceDenoiser) -> (Vec<Token>, Vec<Token>, Vec<f32>) {
+pub fn step(denoiser: &mut dyn Denoiser) -> (Vec<Token>, Vec<Token>, Vec<f32>) {
     step_at(denoiser, 0.7)
 }
 
 /// The same at a temperature.
 pub fn step_at(
-    denoiser: &mut SequenceDenoiser,
+    denoiser: &mut dyn Denoiser,
     temperature: f32,
 ) -> (Vec<Token>, Vec<Token>, Vec<f32>) {
-    let n = denoiser.canvas_len();
+    let n = denoiser.limits().canvas.unwrap();
     let uniforms: Vec<f32> = (0..n).map(|i| (i as f32 + 0.5) / n as f32).collect();
     step_with(denoiser, temperature, &uniforms)
 }
 
 /// The same with given uniforms, one per position.
 pub fn step_with(
-    denoiser: &mut SequenceDenoiser,
+    denoiser: &mut dyn Denoiser,
     temperature: f32,
     uniforms: &[f32],
 ) -> (Vec<Token>, Vec<Token>, Vec<f32>) {
-    let n = denoiser.canvas_len();
-    let canvas = prompt(n);
-    let (mut argmax, mut sampled, mut entropy) = (vec![0; n], vec![0; n], vec![0.0; n]);
+    let draws = step_over(denoiser, &prompt(uniforms.len()), temperature, uniforms).unwrap();
+    (draws.argmax, draws.sampled, draws.entropy)
+}
+
+/// What a step over `canvas` draws from the whole vocabulary by the inverse CDF.
+///
+/// # Errors
+/// Those of the denoiser.
+pub fn step_over(
+    denoiser: &mut dyn Denoiser,
+    canvas: &[Token],
+    temperature: f32,
+    uniforms: &[f32],
+) -> Result<Draws> {
+    let mut draws = Draws::new(canvas.len(), 0);
     let input = StepInput {
-        canvas: &canvas,
-        temperature,
-        uniforms,
-        selection: None,
+        canvas,
+        free: &vec![true; canvas.len()],
+        allowed: Allowed::All,
+        filter: Filter::NONE,
+        rule: DrawRule::Inverse {
+            temperature,
+            uniforms,
+        },
+        guidance: 0.0,
     };
-    let output = StepOutput {
-        argmax: &mut argmax,
-        sampled: &mut sampled,
-        entropy: &mut entropy,
-        likelihood: None,
-    };
-    denoiser.step(input, output).unwrap();
-    (argmax, sampled, entropy)
+    denoiser.step(&input, &mut draws)?;
+    Ok(draws)
 }
 
 /// Logits of the first step after a prompt, and how many of its tokens were cached.
 pub fn first_logits(session: &mut Session, tokens: &[Token]) -> (Vec<f32>, usize) {
     let reused = session.prefill(tokens).unwrap();
-    let denoiser = session.denoiser();
-    denoiser.begin_canvas().unwrap();
+    let denoiser = session.canvas_denoiser().unwrap();
+    denoiser
+        .begin_canvas(denoiser.limits().canvas.unwrap())
+        .unwrap();
     step(denoiser);
     (denoiser.logits().unwrap(), reused)
 }

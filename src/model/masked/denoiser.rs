@@ -3,21 +3,25 @@
 use std::sync::Arc;
 
 use super::load::MaskedModel;
-use crate::diffusion::candidates::{CandidateSampler, Choice, Draw};
-use crate::diffusion::{Denoiser, Selection, StepInput, StepOutput, Token};
+use crate::diffusion::draw::{Choice, DrawSampler};
+use crate::diffusion::{Denoiser, DrawFeatures, Draws, Limits, StepInput, Token};
 use crate::error::{Error, Result};
 use crate::llama::bidirectional::BidirectionalContext;
 use crate::parallel;
 
-/// A text of a masked model: a prompt, and one canvas behind it. Nothing is cached: positions see
+/// A text of a masked model: a prompt, and one canvas after it. Nothing is cached: positions see
 /// each other in both directions, so that every step reads the whole text.
 pub struct MaskedDenoiser {
     model: Arc<MaskedModel>,
-    context: BidirectionalContext,
+    capacity: usize,
+    threads: usize,
+    /// Fused attention, where libllama decides if it is left open.
+    fused: Option<bool>,
+    /// Made for the first canvas, and again for a longer text.
+    context: Option<BidirectionalContext>,
     prefix: Vec<Token>,
     canvas_len: usize,
-    threads: usize,
-    samplers: Vec<CandidateSampler>,
+    samplers: Vec<DrawSampler>,
 }
 
 impl std::fmt::Debug for MaskedDenoiser {
@@ -32,12 +36,14 @@ impl std::fmt::Debug for MaskedDenoiser {
 /// Logits that are worth a thread: about a millisecond of work.
 const LOGITS_PER_THREAD: usize = 1 << 17;
 
+/// Memory is reserved in steps of this number of tokens, so that a growing chat seldom needs more.
+const GRANULE: usize = 256;
+
 impl MaskedDenoiser {
-    /// Reserves memory for texts of at most `capacity` tokens. `fused` is fused attention, where
-    /// libllama decides if it is left open.
+    /// For texts of at most `capacity` tokens. Memory is reserved with the first canvas.
     ///
     /// # Errors
-    /// There is no memory, or a device cannot do what is asked.
+    /// The number of threads cannot work.
     pub fn new(
         model: &Arc<MaskedModel>,
         capacity: usize,
@@ -45,43 +51,54 @@ impl MaskedDenoiser {
         fused: Option<bool>,
     ) -> Result<Self> {
         parallel::check_threads(threads, "threads (-t)")?;
+        parallel::warn_if_more_than_cores(threads);
         Ok(Self {
-            context: BidirectionalContext::new(&model.weights, capacity, threads, fused)?,
             model: Arc::clone(model),
-            prefix: Vec::new(),
-            canvas_len: 1,
+            capacity,
             threads,
+            fused,
+            context: None,
+            prefix: Vec::new(),
+            canvas_len: 0,
             samplers: Vec::new(),
         })
     }
 
-    /// Most tokens of a text.
-    pub fn capacity(&self) -> usize {
-        self.context.capacity()
+    /// The model.
+    pub fn model(&self) -> &Arc<MaskedModel> {
+        &self.model
     }
 
-    /// Begins a text: `prompt`, and `canvas_len` positions to denoise behind it.
+    /// Maximum number of tokens in a text.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// The tokens before the canvas.
+    pub fn prefix(&self) -> &[Token] {
+        &self.prefix
+    }
+
+    /// Puts tokens in the place of the prefix.
     ///
     /// # Errors
-    /// The prompt or the canvas is empty, or both do not fit.
-    pub fn begin(&mut self, prompt: &[Token], canvas_len: usize) -> Result<()> {
-        if prompt.is_empty() || canvas_len == 0 {
-            return Err(Error::parameter(
-                "prompt",
-                "prompt and canvas need at least one token each",
-            ));
-        }
-        if prompt.len().saturating_add(canvas_len) > self.context.capacity() {
-            return Err(Error::AnswerTooLong {
-                prompt: prompt.len(),
-                answer: canvas_len,
-                context: self.context.capacity(),
+    /// They do not fit.
+    pub(crate) fn set_prefix(&mut self, tokens: &[Token]) -> Result<()> {
+        self.truncate(0);
+        if tokens.len() >= self.capacity {
+            return Err(Error::ContextFull {
+                prompt: tokens.len(),
+                canvas: 1,
+                context: self.capacity,
             });
         }
-        self.prefix.clear();
-        self.prefix.extend_from_slice(prompt);
-        self.canvas_len = canvas_len;
-        Ok(())
+        self.prefill(tokens)
+    }
+
+    /// Keeps the first `count` tokens of the prefix.
+    pub fn truncate(&mut self, count: usize) {
+        self.prefix.truncate(count);
+        self.canvas_len = 0;
     }
 
     /// The logits that positions of a canvas are drawn from, one row for each, before guidance.
@@ -94,15 +111,21 @@ impl MaskedDenoiser {
         Ok(rows.into_iter().map(|(_, row)| row.to_vec()).collect())
     }
 
-    /// The rows of the wanted positions of one pass; with `unprompted`, a mask token stands for each
+    /// The rows of the free positions of one pass; with `unprompted`, a mask token stands for each
     /// token of the prompt.
     fn rows(
         &mut self,
         canvas: &[Token],
-        wanted: &[bool],
+        free: &[bool],
         unprompted: Option<Token>,
     ) -> Result<Vec<(usize, &mut [f32])>> {
-        if canvas.len() != self.canvas_len || wanted.len() != canvas.len() {
+        if self.canvas_len == 0 {
+            return Err(Error::parameter(
+                "canvas",
+                "begin_canvas was not called after the prompt",
+            ));
+        }
+        if canvas.len() != self.canvas_len || free.len() != canvas.len() {
             return Err(Error::parameter(
                 "canvas",
                 format!("has {} tokens, expected {}", canvas.len(), self.canvas_len),
@@ -119,68 +142,98 @@ impl MaskedDenoiser {
             .checked_sub(self.model.shift)
             .ok_or_else(|| Error::parameter("prompt", "it is empty: give at least one token"))?;
         let vocab = self.model.vocab_size();
-        let rows = self.context.logits(&text)?.chunks_exact_mut(vocab);
-        let canvas_rows = rows.skip(first).take(wanted.len()).enumerate();
+        let context = self.context.as_mut().ok_or_else(no_context)?;
+        let rows = context.logits(&text)?.chunks_exact_mut(vocab);
+        let canvas_rows = rows.skip(first).take(free.len()).enumerate();
         Ok(canvas_rows
-            .filter(|(position, _)| wanted[*position])
+            .filter(|(position, _)| free[*position])
             .collect())
     }
 }
 
+fn no_context() -> Error {
+    Error::Ggml("the memory of a canvas was not reserved".into())
+}
+
 impl Denoiser for MaskedDenoiser {
-    fn canvas_len(&self) -> usize {
-        self.canvas_len
+    fn limits(&self) -> Limits {
+        Limits {
+            canvas: None,
+            context: self.capacity,
+            vocab: self.model.vocab_size(),
+            pass: usize::MAX,
+            mask: Some(self.model.mask),
+            draws: DrawFeatures {
+                fixed_positions: true,
+                allowed_sets: true,
+                filters: true,
+                greedy: true,
+                gumbel: true,
+                guidance: true,
+            },
+        }
     }
 
     fn prefix_len(&self) -> usize {
         self.prefix.len()
     }
 
-    fn context_len(&self) -> usize {
-        self.context.capacity()
-    }
-
-    fn begin_canvas(&mut self) -> Result<()> {
+    fn prefill(&mut self, tokens: &[Token]) -> Result<()> {
+        self.canvas_len = 0;
+        self.prefix.extend_from_slice(tokens);
         Ok(())
     }
 
-    fn step(&mut self, input: StepInput<'_>, output: StepOutput<'_>) -> Result<()> {
-        let (Some(selection), Some(likelihood)) = (input.selection, output.likelihood) else {
+    fn begin_canvas(&mut self, len: usize) -> Result<()> {
+        if self.prefix.is_empty() || len == 0 {
             return Err(Error::parameter(
-                "sampler",
-                "a masked model draws some positions only: use MaskedSampler",
+                "prompt",
+                "prompt and canvas need at least one token each",
             ));
-        };
+        }
+        let text = self.prefix.len().saturating_add(len);
+        if text > self.capacity {
+            return Err(Error::AnswerTooLong {
+                prompt: self.prefix.len(),
+                answer: len,
+                context: self.capacity,
+            });
+        }
+        if self.context.as_ref().is_none_or(|c| c.capacity() < text) {
+            // The old one's memory is free before the new one's is reserved.
+            self.context = None;
+            let capacity = text.next_multiple_of(GRANULE).min(self.capacity);
+            let weights = &self.model.weights;
+            let context = BidirectionalContext::new(weights, capacity, self.threads, self.fused)?;
+            self.context = Some(context);
+        }
+        self.canvas_len = len;
+        Ok(())
+    }
+
+    fn step(&mut self, input: &StepInput<'_>, draws: &mut Draws) -> Result<()> {
+        draws.check(input.canvas.len())?;
         let mut samplers = std::mem::take(&mut self.samplers);
-        samplers.resize_with(self.threads, CandidateSampler::default);
-        let threads = self.threads;
-        let unguided = match selection.guidance > 0.0 {
+        samplers.resize_with(self.threads, DrawSampler::default);
+        let (threads, guidance) = (self.threads, input.guidance);
+        let prompted: Vec<Vec<f32>> = match guidance > 0.0 {
             true => {
-                let rows = self.rows(input.canvas, selection.wanted, None)?;
+                let rows = self.rows(input.canvas, input.free, None)?;
                 rows.into_iter().map(|(_, row)| row.to_vec()).collect()
             }
             false => Vec::new(),
         };
-        let unprompted = (selection.guidance > 0.0).then_some(self.model.mask);
-        let mut rows = self.rows(input.canvas, selection.wanted, unprompted)?;
-        for ((_, row), prompted) in rows.iter_mut().zip(&unguided) {
-            guide(row, prompted, selection.guidance);
+        let unprompted = (guidance > 0.0).then_some(self.model.mask);
+        let mut rows = self.rows(input.canvas, input.free, unprompted)?;
+        for ((_, row), prompted) in rows.iter_mut().zip(&prompted) {
+            guide(row, prompted, guidance);
         }
-        let choices = choose(&mut samplers, threads, rows, &input, &selection)?;
+        let choices = choose(&mut samplers, threads, rows, input)?;
         self.samplers = samplers;
         for (position, choice) in choices {
-            output.argmax[position] = choice.argmax;
-            output.sampled[position] = choice.sampled;
-            output.entropy[position] = choice.entropy;
-            likelihood.sampled[position] = choice.probability;
-            likelihood.margin[position] = choice.margin;
+            draws.set(position, &choice);
         }
         Ok(())
-    }
-
-    fn commit(&mut self, tokens: &[Token]) -> Result<()> {
-        let prefix = [self.prefix.as_slice(), tokens].concat();
-        self.begin(&prefix, self.canvas_len)
     }
 }
 
@@ -195,44 +248,21 @@ type Chosen = Vec<(usize, Choice)>;
 
 /// Draws a token for each row, on as many threads as the rows are worth.
 fn choose(
-    samplers: &mut [CandidateSampler],
+    samplers: &mut [DrawSampler],
     threads: usize,
     mut rows: Vec<(usize, &mut [f32])>,
     input: &StepInput<'_>,
-    selection: &Selection<'_>,
 ) -> Result<Chosen> {
     let logits: usize = rows.iter().map(|(_, row)| row.len()).sum();
     let threads = threads.min(logits.div_ceil(LOGITS_PER_THREAD)).max(1);
     let share = rows.len().div_ceil(threads).max(1);
-    let work =
-        |sampler: &mut CandidateSampler, rows: &mut [(usize, &mut [f32])]| -> Result<Chosen> {
-            rows.iter_mut()
-                .map(|(position, row)| {
-                    if let Some(excluded) = row.get_mut(selection.excluded as usize) {
-                        *excluded = f32::NEG_INFINITY;
-                    }
-                    let draw = draw(*position, input, selection);
-                    Ok((*position, sampler.choose(row, selection.filter, draw)?))
-                })
-                .collect()
+    let work = |sampler: &mut DrawSampler, rows: &mut [(usize, &mut [f32])]| -> Result<Chosen> {
+        let draw = |(position, row): &mut (usize, &mut [f32])| {
+            Ok((*position, sampler.draw(row, *position, input)?))
         };
+        rows.iter_mut().map(draw).collect()
+    };
     let shares = rows.chunks_mut(share).zip(samplers);
     let parts = parallel::map(shares, threads, |(rows, sampler)| work(sampler, rows));
     Ok(parts.into_iter().collect::<Result<Vec<Chosen>>>()?.concat())
-}
-
-fn draw<'a>(position: usize, input: &StepInput<'_>, selection: &Selection<'a>) -> Draw<'a> {
-    let temperature = input.temperature;
-    match selection.gumbel {
-        _ if temperature <= 0.0 => Draw::Greedy,
-        Some(noise) => Draw::Gumbel {
-            temperature,
-            position,
-            noise,
-        },
-        None => Draw::Inverse {
-            temperature,
-            uniform: input.uniforms[position],
-        },
-    }
 }

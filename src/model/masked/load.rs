@@ -4,11 +4,11 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::super::end_tokens;
 use super::super::file::ModelFile;
 use super::super::keys::{MASKED_ARCHITECTURES, SHIFT_LOGITS};
 use super::super::params::ModelParams;
 use super::super::placement::warn_of_unmatched;
-use super::super::{Backbone, end_tokens};
 use super::file::{check_extents, is_masked};
 use super::placing::load_params;
 use crate::diffusion::{EndTokens, Token};
@@ -52,7 +52,18 @@ impl MaskedModel {
         params: &ModelParams,
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Self> {
-        let mut file = ModelFile::open(path)?;
+        Self::from_file(ModelFile::open(path)?, params, progress)
+    }
+
+    /// Loads a model whose file is open already.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn from_file(
+        mut file: ModelFile,
+        params: &ModelParams,
+        progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
+    ) -> Result<Self> {
         file.override_metadata(&params.metadata)?;
         let gguf = file.metadata();
         if !is_masked(&file)? {
@@ -69,7 +80,7 @@ impl MaskedModel {
         let mask: u32 = gguf.get(&mask_token)?.ok_or_else(|| {
             gguf.metadata_error(
                 &mask_token,
-                "is missing: a masked model starts from mask tokens. Convert the checkpoint anew, \
+                "is missing: a masked model starts from mask tokens. Convert the checkpoint again, \
                  with a converter that writes its mask token",
             )
         })?;
@@ -78,7 +89,7 @@ impl MaskedModel {
         let eos = gguf.get(&token_id("eos"))?;
         warn_of_unmatched(params, &file, layers);
         let places = load_params(&file, layers, params)?;
-        let weights = BidirectionalModel::load(path, &places, progress)?;
+        let weights = BidirectionalModel::load(gguf.path(), &places, progress)?;
         let mask = Token::try_from(mask)
             .ok()
             .filter(|mask| (*mask as usize) < weights.vocab_size())
@@ -113,14 +124,16 @@ impl MaskedModel {
     pub fn context_length(&self) -> usize {
         self.context_length
     }
-}
-
-impl Backbone for MaskedModel {
-    fn file(&self) -> &ModelFile {
+    /// The file, for its metadata.
+    pub fn file(&self) -> &ModelFile {
         &self.file
     }
 
-    fn end_tokens(&self) -> Result<EndTokens> {
+    /// The tokens that the file says end an answer.
+    ///
+    /// # Errors
+    /// The file's list is not one of token ids.
+    pub fn end_tokens(&self) -> Result<EndTokens> {
         end_tokens(self.file.metadata(), self.vocab_size(), self.eos, None)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use llama_diffusion::{MaskedSessionParams, Result, SessionParams};
+use llama_diffusion::{Result, SessionParams};
 
 use super::escape::unescape;
 use super::values::{Limit, Seed, parse_limit, parse_seed};
@@ -120,12 +120,13 @@ impl CommonArgs {
         }
     }
 
-    /// How a session of a masked model runs.
-    pub fn masked_session(&self) -> MaskedSessionParams {
-        MaskedSessionParams {
-            context: self.ctx_size.filter(|size| *size > 0),
+    /// How a session of a masked model runs: without what concerns the KV cache.
+    pub fn masked_session(&self) -> SessionParams {
+        SessionParams {
+            context: self.ctx_size,
             threads: given(self.threads),
             flash_attention: self.flash_attn.into(),
+            ..SessionParams::default()
         }
     }
 
@@ -142,6 +143,7 @@ impl CommonArgs {
             kv_type: self.compute.kv_type()?,
             flash_attention: self.flash_attn.into(),
             swa_full: self.compute.swa_full,
+            checkpoints: None,
         })
     }
 }

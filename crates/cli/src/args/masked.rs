@@ -3,8 +3,7 @@
 use clap::builder::PossibleValuesParser;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
-use llama_diffusion::diffusion::candidates::Filter;
-use llama_diffusion::diffusion::{Algorithm, TransferSchedule};
+use llama_diffusion::diffusion::{Algorithm, Filter, TransferSchedule};
 use llama_diffusion::{AnswerLength, MaskedParams, Result};
 
 use super::values::{ABOVE_0, Limit};
@@ -99,7 +98,7 @@ impl MaskedArgs {
         ubatch: Option<usize>,
         steps: Option<u32>,
         seed: u64,
-    ) -> Result<(AnswerLength, MaskedParams)> {
+    ) -> Result<MaskedParams> {
         let length = match predict {
             Some(Limit(Some(count))) => AnswerLength::Tokens(count),
             _ => AnswerLength::Text(ubatch.unwrap_or(DEFAULT_TEXT)),
@@ -107,6 +106,7 @@ impl MaskedArgs {
         let steps = steps.unwrap_or(DEFAULT_STEPS);
         let algorithm = self.algorithm.parse().ok();
         let params = MaskedParams {
+            length,
             schedule: TransferSchedule::new(self.eps, self.block_length, steps, length.given())?,
             algorithm: algorithm
                 .and_then(|number: usize| Algorithm::ALL.get(number).copied())
@@ -123,7 +123,7 @@ impl MaskedArgs {
             seed,
         };
         params.validate()?;
-        Ok((length, params))
+        Ok(params)
     }
 
     /// The order of unmasking, in a word.

@@ -3,9 +3,8 @@
 mod inert;
 mod numbers;
 
-use llama_diffusion::diffusion::candidates::Filter;
-use llama_diffusion::diffusion::{Algorithm, TransferSchedule};
-use llama_diffusion::{DiffusionParams, FlashAttention};
+use llama_diffusion::diffusion::{Algorithm, Filter, TransferSchedule};
+use llama_diffusion::{AnswerLength, DiffusionParams, FlashAttention};
 
 use super::*;
 use llama_diffusion_flags::compute::When;
@@ -560,13 +559,13 @@ fn upstream_s_command_lines_on_masked_models() {
         assert_eq!(args.kind_warnings.masked, [""; 0], "{line}");
         args.masked(7).unwrap()
     };
-    let (length, dream) = masked(
+    let dream = masked(
         "-m d.gguf -p q -ub 256 --diffusion-eps 0.001 --diffusion-algorithm 3 --diffusion-steps 64",
     );
-    assert_eq!(length, AnswerLength::Text(256));
     assert_eq!(
         dream,
         MaskedParams {
+            length: AnswerLength::Text(256),
             schedule: TransferSchedule::Timestep {
                 eps: 0.001,
                 steps: 64
@@ -583,14 +582,14 @@ fn upstream_s_command_lines_on_masked_models() {
             seed: 7,
         }
     );
-    let (length, llada) = masked(
+    let llada = masked(
         "-m l.gguf -p q -n 128 --diffusion-block-length 32 --diffusion-alg-temp 0.1 --temp 0 \
          --diffusion-cfg-scale 1.5 --diffusion-add-gumbel-noise 1 --top-k 0 --top-p 1",
     );
-    assert_eq!(length, AnswerLength::Tokens(128));
     assert_eq!(
         llada,
         MaskedParams {
+            length: AnswerLength::Tokens(128),
             // 128 steps unless told.
             schedule: TransferSchedule::Blocks {
                 length: 32,
@@ -605,8 +604,7 @@ fn upstream_s_command_lines_on_masked_models() {
             seed: 7,
         }
     );
-    let (length, rnd1) =
-        masked("-m r.gguf -p q -n -1 --diffusion-algorithm 1 --diffusion-eps 0.01");
-    assert_eq!(length, AnswerLength::Text(512));
+    let rnd1 = masked("-m r.gguf -p q -n -1 --diffusion-algorithm 1 --diffusion-eps 0.01");
+    assert_eq!(rnd1.length, AnswerLength::Text(512));
     assert_eq!(rnd1.algorithm, Algorithm::Entropy);
 }

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use llama_diffusion::chat::thinking::{Channel, Splitter};
-use llama_diffusion::diffusion::{Draft, FinishedCanvas, NewCanvas};
+use llama_diffusion::diffusion::{Draft, FinishedCanvas, NewCanvas, OwnedDraft, OwnedNewCanvas};
 use llama_diffusion::{Error, Result, Token};
 
-use super::{FORMAT, Line, RecordedCanvas, RecordedDraft, RecordedStart};
+use super::{FORMAT, Line};
 use crate::input;
 
 /// What `--record` wrote.
@@ -33,25 +33,25 @@ pub struct Answer {
 /// A canvas and its drafts.
 #[derive(Default)]
 pub struct Canvas {
-    start: Option<RecordedStart>,
-    drafts: Vec<RecordedDraft>,
-    done: Option<RecordedCanvas>,
+    start: Option<OwnedNewCanvas>,
+    drafts: Vec<OwnedDraft>,
+    done: Option<FinishedCanvas>,
 }
 
 impl Canvas {
     /// The canvas before its first step. Recordings of earlier versions do not have it.
     pub fn start(&self) -> Option<NewCanvas<'_>> {
-        self.start.as_ref().map(RecordedStart::canvas)
+        self.start.as_ref().map(OwnedNewCanvas::view)
     }
 
     /// At least one, if the canvas is finished.
     pub fn drafts(&self) -> impl Iterator<Item = Draft<'_>> {
-        self.drafts.iter().map(RecordedDraft::draft)
+        self.drafts.iter().map(OwnedDraft::view)
     }
 
     /// The finished canvas, unless the run was interrupted.
-    pub fn done(&self) -> Option<FinishedCanvas> {
-        self.done.as_ref().map(FinishedCanvas::from)
+    pub fn done(&self) -> Option<&FinishedCanvas> {
+        self.done.as_ref()
     }
 
     /// Tokens of the canvas, as far as they are known.
@@ -172,7 +172,7 @@ impl Reader {
         }
     }
 
-    fn begin(&mut self, start: RecordedStart) -> Result<(), String> {
+    fn begin(&mut self, start: OwnedNewCanvas) -> Result<(), String> {
         self.check_tokens(&start.tokens)?;
         let canvas = self.open(start.block)?;
         if canvas.len().is_some() {
@@ -183,7 +183,7 @@ impl Reader {
         Ok(())
     }
 
-    fn draft(&mut self, draft: RecordedDraft) -> Result<(), String> {
+    fn draft(&mut self, draft: OwnedDraft) -> Result<(), String> {
         for tokens in [&draft.canvas, &draft.argmax, &draft.sampled] {
             self.check_tokens(tokens)?;
         }
@@ -195,6 +195,8 @@ impl Reader {
             ("drawn tokens", draft.sampled.len()),
             ("marks of acceptance", draft.accepted.len()),
             ("entropies", draft.entropy.len()),
+            // Recordings of earlier versions have none.
+            ("probabilities", draft.probability.len().max(len)),
         ] {
             check_len(what, found, len)?;
         }
@@ -209,7 +211,7 @@ impl Reader {
         Ok(())
     }
 
-    fn end_canvas(&mut self, done: RecordedCanvas) -> Result<(), String> {
+    fn end_canvas(&mut self, done: FinishedCanvas) -> Result<(), String> {
         self.check_tokens(&done.tokens)?;
         self.check_tokens(&done.answer)?;
         let canvas = self.open(done.block)?;

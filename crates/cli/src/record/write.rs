@@ -58,12 +58,13 @@ impl Recorder {
     /// The file cannot be written.
     pub fn record(&mut self, event: Event<'_>, piece: PieceOf<'_>) -> Result<()> {
         let (line, used) = match event {
+            Event::PromptEncoded(_) => return Ok(()),
             Event::CanvasBegun(canvas) => (Line::Begin(canvas.into()), canvas.tokens.to_vec()),
             Event::Draft(draft) => (
                 Line::Draft(draft.into()),
                 [draft.canvas, draft.argmax, draft.sampled].concat(),
             ),
-            Event::CanvasDone(canvas) => (Line::Canvas(canvas.into()), canvas.tokens.clone()),
+            Event::CanvasDone(canvas) => (Line::Canvas(canvas.clone()), canvas.tokens.clone()),
         };
         let mut pieces = Vec::new();
         for token in used {

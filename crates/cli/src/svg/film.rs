@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use llama_diffusion::chat::thinking::{Part, Splitter};
-use llama_diffusion::diffusion::{Draft, FinishedCanvas, Progress};
+use llama_diffusion::diffusion::{CanvasStatus, Draft, FinishedCanvas};
 use llama_diffusion::{Result, Token, Utf8Stream};
 
 use super::layout::{Area, Cell, Layout, printable};
@@ -143,7 +143,7 @@ impl Maker<'_> {
         let mut accepted = Accepted::default();
         let interval = self.interval;
         let is_due = |draft: &Draft<'_>| {
-            (draft.step + 1).is_multiple_of(interval) || draft.progress != Progress::Running
+            (draft.step + 1).is_multiple_of(interval) || draft.status != CanvasStatus::Running
         };
         for draft in canvas.drafts().filter(is_due) {
             frames.push(accepted.spans(&draft, hidden(), self.piece)?);

@@ -5,7 +5,7 @@ use std::mem;
 
 use crossterm::style::{StyledContent, Stylize as _};
 use llama_diffusion::chat::thinking::{Part, Splitter};
-use llama_diffusion::diffusion::{Draft, NewCanvas, Progress};
+use llama_diffusion::diffusion::{CanvasStatus, Draft, NewCanvas};
 use llama_diffusion::{Result, Token, Utf8Stream};
 use unicode_segmentation::UnicodeSegmentation as _;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
@@ -229,7 +229,7 @@ impl From<&Draft<'_>> for Status {
             max_steps: draft.max_steps,
             accepted: draft.accepted.iter().filter(|a| **a).count(),
             tokens: draft.canvas.len(),
-            runs: draft.progress == Progress::Running,
+            runs: draft.status == CanvasStatus::Running,
         }
     }
 }
@@ -352,11 +352,12 @@ pub mod tests {
             argmax: &SAMPLED,
             sampled: &SAMPLED,
             entropy: &[0.0, 0.1, 2.0],
+            probability: &[0.9; 3],
             accepted,
             canvas,
             mean_entropy: 0.0,
             stable: false,
-            progress: Progress::Running,
+            status: CanvasStatus::Running,
         }
     }
 

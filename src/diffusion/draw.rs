@@ -1,56 +1,25 @@
-//! The distribution of one position, from its logits: which tokens may be drawn, how likely they
-//! are, and the draw itself.
+//! The draw of one position on the host, from its logits, as [`step`](super::step) defines it: which
+//! tokens take part, how likely they are, and the choice itself. Weights are summed in F64.
 
 use std::cmp::Ordering;
 
 use super::Token;
-use super::random::NoiseSource;
+use super::step::{Allowed, DrawRule, Draws, Filter, StepInput, VocabularyNoise};
 use crate::error::Result;
 
-/// Which tokens of a position may be drawn.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Filter {
-    /// The most likely tokens, as many as this; 0 is all.
-    pub top_k: usize,
-    /// Of those, the most likely ones, as few as have this probability together, at temperature 1.
-    /// 1 is all.
-    pub top_p: f32,
-}
-
-impl Filter {
-    /// Every token.
-    pub const NONE: Self = Self {
-        top_k: 0,
-        top_p: 1.0,
-    };
-}
-
-/// The randomness that noises all logits of a position in one step.
-#[derive(Clone, Copy)]
-pub struct VocabularyNoise<'a> {
-    /// Where it comes from.
-    pub source: &'a dyn NoiseSource,
-    /// Index of the canvas in the answer.
-    pub block: u32,
-    /// Index of the step in the canvas.
-    pub step: u32,
-}
-
-/// How the token of a position is drawn from the tokens that pass the filter.
+/// A [`DrawRule`] at one position.
 #[derive(Clone, Copy)]
 pub enum Draw<'a> {
-    /// The most likely one. The distribution is that of temperature 1.
+    /// [`DrawRule::Greedy`].
     Greedy,
-    /// By the inverse CDF at `uniform`, in [0, 1).
+    /// [`DrawRule::Inverse`].
     Inverse {
         /// Divides the logits; above 0.
         temperature: f32,
-        /// The point.
+        /// In [0, 1).
         uniform: f32,
     },
-    /// The one whose logit divided by the temperature, plus Gumbel noise, is the largest, which
-    /// draws from the same distribution, in F64 (Zheng et al. 2024, arXiv:2409.02908, and LLaDA
-    /// after them). The distribution that is told of it is that of temperature 1, as in LLaDA.
+    /// [`DrawRule::Gumbel`].
     Gumbel {
         /// Divides the logits; above 0.
         temperature: f32,
@@ -59,6 +28,27 @@ pub enum Draw<'a> {
         /// The noise.
         noise: VocabularyNoise<'a>,
     },
+}
+
+impl<'a> DrawRule<'a> {
+    /// The rule at one position.
+    pub fn at(&self, position: usize) -> Draw<'a> {
+        match *self {
+            Self::Greedy => Draw::Greedy,
+            Self::Inverse {
+                temperature,
+                uniforms,
+            } => Draw::Inverse {
+                temperature,
+                uniform: uniforms[position],
+            },
+            Self::Gumbel { temperature, noise } => Draw::Gumbel {
+                temperature,
+                position,
+                noise,
+            },
+        }
+    }
 }
 
 /// What a position's distribution gives.
@@ -78,7 +68,7 @@ pub struct Choice {
 
 /// Draws tokens from logits; keeps its memory from one position to the next.
 #[derive(Debug, Default)]
-pub struct CandidateSampler {
+pub struct DrawSampler {
     candidates: Vec<Candidate>,
     noise: Vec<f64>,
 }
@@ -109,7 +99,52 @@ impl Candidate {
 /// Tokens that a search for the most likely ones begins with when their number is not known.
 const FIRST_GUESS: usize = 64;
 
-impl CandidateSampler {
+impl Draws {
+    /// Sets the entries of one position.
+    pub fn set(&mut self, position: usize, choice: &Choice) {
+        self.argmax[position] = choice.argmax;
+        self.sampled[position] = choice.sampled;
+        self.entropy[position] = choice.entropy;
+        self.probability[position] = choice.probability;
+        self.margin[position] = choice.margin;
+    }
+}
+
+impl DrawSampler {
+    /// Draws a position of a step from its `logits`, one for each token of the vocabulary. Those of
+    /// tokens that are not allowed become −∞.
+    ///
+    /// # Errors
+    /// Those of the noise.
+    ///
+    /// # Panics
+    /// If there are no logits.
+    pub fn draw(
+        &mut self,
+        logits: &mut [f32],
+        position: usize,
+        input: &StepInput<'_>,
+    ) -> Result<Choice> {
+        match input.allowed {
+            Allowed::All => {}
+            Allowed::Except(token) => {
+                let excluded = usize::try_from(token).ok();
+                if let Some(logit) = excluded.and_then(|token| logits.get_mut(token)) {
+                    *logit = f32::NEG_INFINITY;
+                }
+            }
+            Allowed::Sets { .. } => {
+                for (token, logit) in logits.iter_mut().enumerate() {
+                    // A vocabulary's ids are tokens.
+                    if !input.allowed.contains(position, token as Token) {
+                        *logit = f32::NEG_INFINITY;
+                    }
+                }
+            }
+        }
+        self.choose(logits, input.filter, input.rule.at(position))
+    }
+
     /// Draws from `logits`, one for each token of the vocabulary. Tokens with a logit of −∞ are
     /// never drawn.
     ///
@@ -216,7 +251,7 @@ impl CandidateSampler {
         kept.clear();
         let mut threshold = None;
         for (token, &logit) in logits.iter().enumerate() {
-            // An equal one with a higher id comes behind those that are kept.
+            // An equal one with a higher id comes after those that are kept.
             if threshold.is_some_and(|threshold| logit <= threshold) {
                 continue;
             }
@@ -278,7 +313,7 @@ impl CandidateSampler {
             sum += candidate.weight;
             sum > point
         });
-        // Rounding may leave a point behind the last sum.
+        // Rounding may leave a point after the last sum.
         found.unwrap_or_else(|| {
             let possible = self.candidates.iter().rposition(|c| c.weight > 0.0);
             possible.unwrap_or_default()
@@ -312,7 +347,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn choose(logits: &[f32], filter: Filter, draw: Draw<'_>) -> Choice {
-        let mut sampler = CandidateSampler::default();
+        let mut sampler = DrawSampler::default();
         sampler.choose(logits, filter, draw).unwrap()
     }
 
@@ -382,7 +417,7 @@ mod tests {
         for (top_p, tokens) in [(0.4, 1), (0.6, 2), (0.8, 3), (0.9, 4)] {
             let filter = Filter { top_k: 0, top_p };
             let entropy = choose(&eighths(), filter, Draw::Greedy).entropy;
-            let mut sampler = CandidateSampler::default();
+            let mut sampler = DrawSampler::default();
             sampler.filter(&eighths(), filter);
             assert_eq!(sampler.candidates.len(), tokens, "{top_p}");
             assert_eq!(entropy == 0.0, tokens == 1);
@@ -448,7 +483,7 @@ mod tests {
             count in 1_usize..100,
         ) {
             let count = count.min(logits.len());
-            let mut sampler = CandidateSampler::default();
+            let mut sampler = DrawSampler::default();
             sampler.take_most_likely(&logits, count);
             let mut order: Vec<usize> = (0..logits.len()).collect();
             order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
@@ -462,7 +497,7 @@ mod tests {
             top_k in 0_usize..700,
             top_p in 0.05..0.99_f32,
         ) {
-            let mut sampler = CandidateSampler::default();
+            let mut sampler = DrawSampler::default();
             sampler.filter(&logits, Filter { top_k, top_p });
             let mut weights: Vec<f64> = logits.iter().map(|l| f64::from(*l).exp()).collect();
             weights.sort_by(|a, b| b.total_cmp(a));

@@ -1,0 +1,150 @@
+//! A chat with a model: messages in, answers out.
+
+use std::ops::ControlFlow;
+
+use serde_json::{Map, Value};
+
+use crate::chat::thinking::AnswerText;
+use crate::chat::{ChatTemplate, Message, Role};
+use crate::diffusion::{CancelFlag, Event, Recipe, Token};
+use crate::error::Result;
+use crate::model::SessionParams;
+use crate::session::{Answer, Session};
+use crate::text_model::TextModel;
+
+/// What was said so far, and the session that answers. What a prompt begins with like the one before
+/// it stays in the KV cache.
+pub struct Conversation<'m> {
+    model: &'m TextModel,
+    session: Session,
+    template: Option<ChatTemplate>,
+    variables: Map<String, Value>,
+    params: Box<dyn Recipe>,
+    messages: Vec<Message>,
+}
+
+/// An answer of a [`Conversation`].
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// What the model said, with its thoughts apart.
+    pub text: AnswerText,
+    /// The tokens of the prompt.
+    pub prompt: Vec<Token>,
+    /// Tokens, canvases, times.
+    pub answer: Answer,
+}
+
+impl TextModel {
+    /// A chat with the defaults: the model's template, the sampler settings that its file
+    /// recommends, and a session of its own.
+    ///
+    /// # Errors
+    /// The template cannot be parsed, the settings cannot work, or memory is not there.
+    pub fn chat(&self) -> Result<Conversation<'_>> {
+        self.chat_with(self.session(&SessionParams::default())?)
+    }
+
+    /// A chat on a session of this model.
+    ///
+    /// # Errors
+    /// The template cannot be parsed, or the settings of the file cannot work.
+    pub fn chat_with(&self, session: Session) -> Result<Conversation<'_>> {
+        Ok(Conversation {
+            model: self,
+            session,
+            template: self.chat_template()?,
+            variables: Map::new(),
+            params: self.model().recipe()?,
+            messages: Vec::new(),
+        })
+    }
+}
+
+impl Conversation<'_> {
+    /// Answers follow these parameters from now on.
+    #[must_use]
+    pub fn with_params(mut self, params: &dyn Recipe) -> Self {
+        self.params = params.boxed();
+        self
+    }
+
+    /// Variables of the template, such as `enable_thinking`.
+    #[must_use]
+    pub fn with_variables(mut self, variables: Map<String, Value>) -> Self {
+        self.variables = variables;
+        self
+    }
+
+    /// What was said so far; a system message comes first. Without a template only the last one
+    /// reaches the model.
+    pub fn messages(&mut self) -> &mut Vec<Message> {
+        &mut self.messages
+    }
+
+    /// The session.
+    pub fn session(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
+    /// Says something, and returns the answer without the thoughts.
+    ///
+    /// # Errors
+    /// As [`say`](Self::say).
+    pub fn ask(&mut self, text: &str) -> Result<String> {
+        let go_on = &mut |_: Event<'_>| ControlFlow::Continue(());
+        let reply = self.say(text, &CancelFlag::default(), go_on)?;
+        Ok(reply.text.text)
+    }
+
+    /// Says something; `on_event` receives every draft and every finished canvas, and may stop the
+    /// answer, as `cancel` may from another thread. After an error nothing was said.
+    ///
+    /// # Errors
+    /// The template refuses the messages, the prompt does not fit the context, or the device fails.
+    pub fn say(
+        &mut self,
+        text: &str,
+        cancel: &CancelFlag,
+        on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> Result<Reply> {
+        self.messages.push(Message::new(Role::User, text));
+        let replied = self.reply(cancel, on_event);
+        match &replied {
+            Ok(reply) => {
+                let said = Message::new(Role::Assistant, reply.text.text.as_str());
+                self.messages.push(said);
+            }
+            Err(_) => {
+                self.messages.pop();
+            }
+        }
+        replied
+    }
+
+    fn reply(
+        &mut self,
+        cancel: &CancelFlag,
+        on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> Result<Reply> {
+        let prompt = match (&self.template, self.messages.last()) {
+            (Some(template), _) => {
+                let variables = self.variables.clone();
+                self.model
+                    .chat_prompt(template, &self.messages, variables)?
+            }
+            (None, last) => {
+                let text = last.map_or("", |message| &message.content);
+                self.model.raw_prompt(text)?
+            }
+        };
+        let answer = self
+            .session
+            .generate(&prompt, &*self.params, cancel, on_event)?;
+        let text = self.model.answer_text(&prompt, &answer.generation.tokens)?;
+        Ok(Reply {
+            text,
+            prompt,
+            answer,
+        })
+    }
+}

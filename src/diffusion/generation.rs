@@ -1,0 +1,321 @@
+//! One answer, without a model in it: a [`Generator`] says what comes next (encode this, denoise
+//! that, commit it, done) and takes the result. [`generate`](super::generate) is a short loop over
+//! one of them, a batch a loop over many.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use super::Token;
+use super::event::{CancelFlag, CanvasStatus, Event, FinishReason, FinishedCanvas, PromptProgress};
+use super::random::NoiseSource;
+use super::run::{Blank, EndTokens, Recipe, Run};
+use super::step::{Draws, Limits, StepInput};
+use crate::error::{Error, Result};
+
+/// Where the time of a generation went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// Encoding what was not cached of the prompt.
+    pub prefill: Duration,
+    /// All denoising steps, without the event handler. In a batch each step counts for all that
+    /// took part.
+    pub denoise: Duration,
+    /// Committing canvases to the prefix.
+    pub commit: Duration,
+}
+
+/// The result of a generation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Generation {
+    /// The answer: what the canvases' [`answer`](FinishedCanvas::answer)s make together.
+    pub tokens: Vec<Token>,
+    /// The finished canvases in order. All but the last one are committed to the prefix.
+    pub canvases: Vec<FinishedCanvas>,
+    /// Denoising steps, including those of a canvas that was cancelled.
+    pub steps: u64,
+    /// Why it ended.
+    pub finish: FinishReason,
+    /// Where the time went.
+    pub timing: Timing,
+}
+
+impl Generation {
+    /// Generated tokens per denoising step, as the reference counts: end tokens are generated,
+    /// padding is not. 0 if no step ran.
+    pub fn tokens_per_forward(&self) -> f64 {
+        let generated: usize = self.canvases.iter().map(|canvas| canvas.generated).sum();
+        match self.steps {
+            0 => 0.0,
+            steps => generated as f64 / steps as f64,
+        }
+    }
+}
+
+/// What a generation needs next.
+pub enum Next<'a> {
+    /// Encode some of these tokens, the first ones: what is left of the prompt. Then
+    /// [`Generator::prefilled`].
+    Prefill(&'a [Token]),
+    /// Begin a canvas of so many tokens. Then [`Generator::begun`].
+    Begin(usize),
+    /// Denoise. Then [`Generator::stepped`].
+    Step(StepInput<'a>, &'a mut Draws),
+    /// Append a finished canvas to the prefix. Then [`Generator::committed`].
+    Commit(&'a [Token]),
+    /// Nothing: take the result with [`Generator::finish`].
+    Done(FinishReason),
+}
+
+/// Where a generation stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// The prompt is not encoded as a whole.
+    Prefilling,
+    /// A canvas is about to begin.
+    Beginning,
+    /// A canvas is being denoised.
+    Denoising,
+    /// A finished canvas is about to be committed.
+    Committing,
+    /// The answer is complete, or cancelled.
+    Done,
+}
+
+/// One answer on its way: prompt, canvases, and why it ends.
+pub struct Generator {
+    recipe: Box<dyn Recipe>,
+    end: EndTokens,
+    limits: Limits,
+    /// What is left to encode of the prompt begins at `encoded`.
+    prompt: Vec<Token>,
+    encoded: usize,
+    reused: usize,
+    /// Tokens of the prefix, the whole prompt included.
+    prefix: usize,
+    canvas_len: usize,
+    max_canvases: Option<usize>,
+    run: Option<Box<dyn Run>>,
+    stage: Stage,
+    /// Cancelled, until it ends otherwise.
+    generation: Generation,
+}
+
+type Handler<'a> = dyn FnMut(Event<'_>) -> ControlFlow<()> + 'a;
+
+impl Generator {
+    /// An answer to `prompt`, of which the model holds the first `reused` tokens already. `end` are
+    /// the tokens that end it.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] for an empty prompt, parameters out of range or beyond the
+    /// limits, and [`Error::ContextFull`] if not even one canvas fits after the prompt.
+    pub fn new(
+        recipe: Box<dyn Recipe>,
+        prompt: &[Token],
+        reused: usize,
+        end: &EndTokens,
+        limits: Limits,
+    ) -> Result<Self> {
+        recipe.validate(&limits)?;
+        if prompt.is_empty() {
+            return Err(Error::parameter(
+                "prompt",
+                "it is empty: give at least one token",
+            ));
+        }
+        let canvas_len = recipe.canvas_len(prompt.len(), &limits)?;
+        if prompt.len().saturating_add(canvas_len) > limits.context {
+            return Err(Error::ContextFull {
+                prompt: prompt.len(),
+                canvas: canvas_len,
+                context: limits.context,
+            });
+        }
+        Ok(Self {
+            max_canvases: recipe.canvas_limit(canvas_len),
+            recipe,
+            end: end.clone(),
+            limits,
+            prompt: prompt.to_vec(),
+            encoded: reused,
+            reused,
+            prefix: prompt.len(),
+            canvas_len,
+            run: None,
+            stage: match reused < prompt.len() {
+                true => Stage::Prefilling,
+                false => Stage::Beginning,
+            },
+            generation: Generation {
+                tokens: Vec::new(),
+                canvases: Vec::new(),
+                steps: 0,
+                finish: FinishReason::Cancelled,
+                timing: Timing::default(),
+            },
+        })
+    }
+
+    /// Where it stands.
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// Tokens of a canvas of this answer.
+    pub fn canvas_len(&self) -> usize {
+        self.canvas_len
+    }
+
+    /// Tokens of the prompt that were cached already.
+    pub fn reused(&self) -> usize {
+        self.reused
+    }
+
+    /// What it needs next. The same again until the result is handed in.
+    ///
+    /// # Errors
+    /// Those of `noise`.
+    pub fn next<'a>(&'a mut self, noise: &'a dyn NoiseSource) -> Result<Next<'a>> {
+        Ok(match (self.stage, &mut self.run) {
+            (Stage::Prefilling, _) => Next::Prefill(&self.prompt[self.encoded..]),
+            (Stage::Beginning, _) => Next::Begin(self.canvas_len),
+            (Stage::Denoising, Some(run)) => {
+                let (input, draws) = run.begin_step(noise)?;
+                Next::Step(input, draws)
+            }
+            (Stage::Committing, _) => match self.generation.canvases.last() {
+                Some(canvas) => Next::Commit(&canvas.tokens),
+                None => Next::Done(self.generation.finish),
+            },
+            (Stage::Denoising | Stage::Done, _) => Next::Done(self.generation.finish),
+        })
+    }
+
+    /// Ends the answer as it stands, if it is not done.
+    pub fn cancel(&mut self) {
+        self.stage = Stage::Done;
+    }
+
+    /// The next `count` tokens of the prompt are encoded, in the time since `start`.
+    pub fn prefilled(&mut self, count: usize, start: Instant, on_event: &mut Handler<'_>) {
+        self.generation.timing.prefill += start.elapsed();
+        self.encoded += count;
+        let progress = PromptProgress {
+            reused: self.reused,
+            encoded: self.encoded,
+            total: self.prompt.len(),
+        };
+        if on_event(Event::PromptEncoded(progress)).is_break() {
+            self.stage = Stage::Done;
+        } else if self.encoded >= self.prompt.len() {
+            self.stage = Stage::Beginning;
+        }
+    }
+
+    /// A canvas has begun.
+    ///
+    /// # Errors
+    /// Those of `noise`.
+    pub fn begun(&mut self, noise: &dyn NoiseSource, on_event: &mut Handler<'_>) -> Result<()> {
+        // Within the 2³² canvases of a source of noise: a context has fewer positions.
+        let block = self.generation.canvases.len() as u32;
+        let blank = Blank {
+            len: self.canvas_len,
+            limits: &self.limits,
+            end: &self.end,
+        };
+        let run = self.run.insert(self.recipe.begin(block, &blank, noise)?);
+        self.stage = Stage::Denoising;
+        if on_event(Event::CanvasBegun(run.new_canvas())).is_break() {
+            self.stage = Stage::Done;
+        } else if run.status() != CanvasStatus::Running {
+            // Every step would leave the canvas as it is.
+            self.end_canvas(on_event);
+        }
+        Ok(())
+    }
+
+    /// The denoising step is computed, in the time since `start`.
+    ///
+    /// # Errors
+    /// The draws are not finite, and those of `noise`.
+    pub fn stepped(
+        &mut self,
+        noise: &dyn NoiseSource,
+        start: Instant,
+        on_event: &mut Handler<'_>,
+    ) -> Result<()> {
+        let Some(run) = &mut self.run else {
+            return Ok(());
+        };
+        run.end_step(noise)?;
+        self.generation.timing.denoise += start.elapsed();
+        self.generation.steps += 1;
+        if on_event(Event::Draft(run.draft())).is_break() {
+            self.stage = Stage::Done;
+        } else if run.status() != CanvasStatus::Running {
+            self.end_canvas(on_event);
+        }
+        Ok(())
+    }
+
+    /// The canvas is in the prefix, in the time since `start`.
+    pub fn committed(&mut self, start: Instant) {
+        self.generation.timing.commit += start.elapsed();
+        self.prefix += self.canvas_len;
+        self.stage = Stage::Beginning;
+    }
+
+    /// The answer as far as it came.
+    pub fn finish(self) -> Generation {
+        self.generation
+    }
+
+    /// Takes the finished canvas, and decides whether the answer goes on after it.
+    fn end_canvas(&mut self, on_event: &mut Handler<'_>) {
+        let Some(mut run) = self.run.take() else {
+            return;
+        };
+        let mut canvas = run.finish(&self.end);
+        tracing::debug!(
+            block = canvas.block,
+            steps = canvas.steps,
+            converged = canvas.converged,
+            "canvas done"
+        );
+        let generation = &mut self.generation;
+        let max_tokens = self.recipe.max_tokens();
+        let room = max_tokens.map_or(usize::MAX, |max| max - generation.tokens.len());
+        let cut = canvas.answer.len() > room;
+        canvas.answer.truncate(room);
+        generation.tokens.extend_from_slice(&canvas.answer);
+        let flow = on_event(Event::CanvasDone(&canvas));
+        let ended = canvas.ended || canvas.generated == 0;
+        generation.canvases.push(canvas);
+
+        let used = self.prefix.saturating_add(2 * self.canvas_len);
+        let finish = if cut {
+            FinishReason::Length
+        } else if ended {
+            FinishReason::EndOfText
+        } else if Some(generation.canvases.len()) == self.max_canvases {
+            FinishReason::Length
+        } else if used > self.limits.context {
+            FinishReason::ContextFull
+        } else if flow.is_break() {
+            FinishReason::Cancelled
+        } else {
+            self.stage = Stage::Committing;
+            return;
+        };
+        generation.finish = finish;
+        self.stage = Stage::Done;
+    }
+
+    /// Ends the answer if it is cancelled: before a pass, and between a canvas and its commit.
+    pub fn check(&mut self, cancel: &CancelFlag) {
+        if cancel.is_cancelled() {
+            self.cancel();
+        }
+    }
+}

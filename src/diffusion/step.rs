@@ -1,0 +1,332 @@
+//! The contract between the loop and a model: which positions a denoising step draws, from which
+//! tokens, by which rule, and what comes back.
+//!
+//! Every implementation of a draw follows it: the kernels of the CPU and of CUDA, ggml's own
+//! operations, and [`DrawSampler`](super::draw::DrawSampler), which draws for the masked families
+//! and is the reference that the others are tested against.
+
+use super::Token;
+use super::random::NoiseSource;
+use crate::error::{Error, Result};
+
+/// What one denoising step reads. Slices have one entry per canvas position.
+#[derive(Clone, Copy)]
+pub struct StepInput<'a> {
+    /// The canvas to denoise.
+    pub canvas: &'a [Token],
+    /// The positions to draw. Entries of [`Draws`] at the others are left as they are.
+    pub free: &'a [bool],
+    /// The tokens that may be drawn.
+    pub allowed: Allowed<'a>,
+    /// Of those, which ones take part.
+    pub filter: Filter,
+    /// How one of them is chosen.
+    pub rule: DrawRule<'a>,
+    /// Weight w of classifier-free guidance: with the logits c of the whole text and u of the text
+    /// without its prompt, u + (w + 1)(c − u) is drawn from. 0 is none, and costs no second pass.
+    pub guidance: f32,
+}
+
+/// The tokens that may be drawn. The distribution is that of the allowed tokens alone.
+#[derive(Debug, Clone, Copy)]
+pub enum Allowed<'a> {
+    /// All of the vocabulary, everywhere.
+    All,
+    /// All but one, everywhere: the token that stands for no token.
+    Except(Token),
+    /// At each position those of a set.
+    Sets {
+        /// The sets.
+        sets: &'a [TokenSet],
+        /// For each canvas position, the index of its set.
+        of: &'a [usize],
+    },
+}
+
+impl Allowed<'_> {
+    /// Whether `token` may be drawn at `position`.
+    pub fn contains(&self, position: usize, token: Token) -> bool {
+        match self {
+            Self::All => true,
+            Self::Except(excluded) => token != *excluded,
+            Self::Sets { sets, of } => sets[of[position]].contains(token),
+        }
+    }
+}
+
+/// A set of tokens.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TokenSet {
+    words: Vec<u64>,
+}
+
+impl TokenSet {
+    /// Whether `token` is in the set.
+    pub fn contains(&self, token: Token) -> bool {
+        let Ok(token) = usize::try_from(token) else {
+            return false;
+        };
+        let word = self.words.get(token / 64).copied().unwrap_or(0);
+        word >> (token % 64) & 1 == 1
+    }
+}
+
+impl FromIterator<Token> for TokenSet {
+    /// Negative numbers are not tokens, and are left out.
+    fn from_iter<I: IntoIterator<Item = Token>>(tokens: I) -> Self {
+        let mut words = Vec::new();
+        for token in tokens {
+            let Ok(token) = usize::try_from(token) else {
+                continue;
+            };
+            if words.len() <= token / 64 {
+                words.resize(token / 64 + 1, 0);
+            }
+            words[token / 64] |= 1_u64 << (token % 64);
+        }
+        Self { words }
+    }
+}
+
+/// Which of the allowed tokens of a position take part in the draw.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Filter {
+    /// The maximum number of tokens, the most likely ones; 0 is all.
+    pub top_k: usize,
+    /// Of those, the smallest number of most likely tokens that have this probability together, at
+    /// temperature 1. 1 is all.
+    pub top_p: f32,
+}
+
+impl Filter {
+    /// Every token.
+    pub const NONE: Self = Self {
+        top_k: 0,
+        top_p: 1.0,
+    };
+}
+
+/// How a token is chosen at each position.
+#[derive(Clone, Copy)]
+pub enum DrawRule<'a> {
+    /// The most likely one. The distribution is that of temperature 1.
+    Greedy,
+    /// By the inverse CDF: the first token, in the order of ids, whose cumulated probability is
+    /// above the uniform of the position.
+    Inverse {
+        /// Divides the logits; above 0.
+        temperature: f32,
+        /// In [0, 1), one per canvas position.
+        uniforms: &'a [f32],
+    },
+    /// The one whose logit divided by the temperature, plus Gumbel noise, is the largest, which
+    /// draws from the same distribution, in F64 (Zheng et al. 2024, arXiv:2409.02908, and LLaDA
+    /// after them). The reported distribution is that of temperature 1, as in LLaDA.
+    Gumbel {
+        /// Divides the logits; above 0.
+        temperature: f32,
+        /// The noise.
+        noise: VocabularyNoise<'a>,
+    },
+}
+
+/// The randomness that noises all logits of a position in one step.
+#[derive(Clone, Copy)]
+pub struct VocabularyNoise<'a> {
+    /// Where it comes from.
+    pub source: &'a dyn NoiseSource,
+    /// Index of the canvas in the answer.
+    pub block: u32,
+    /// Index of the step in the canvas.
+    pub step: u32,
+}
+
+/// What one denoising step writes, one entry per canvas position. All of it follows from the logits
+/// divided by the temperature, of the tokens that take part.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Draws {
+    /// The most likely token; of equally likely ones the lowest id.
+    pub argmax: Vec<Token>,
+    /// The token drawn.
+    pub sampled: Vec<Token>,
+    /// Entropy of the distribution, in nats; not finite if the logits are not.
+    pub entropy: Vec<f32>,
+    /// Probability of the token drawn.
+    pub probability: Vec<f32>,
+    /// Probability of the most likely token, less that of the second.
+    pub margin: Vec<f32>,
+}
+
+impl Draws {
+    /// For a canvas of `len` positions, with `token` everywhere before the first draw.
+    pub fn new(len: usize, token: Token) -> Self {
+        Self {
+            argmax: vec![token; len],
+            sampled: vec![token; len],
+            entropy: vec![0.0; len],
+            probability: vec![0.0; len],
+            margin: vec![0.0; len],
+        }
+    }
+
+    /// Refuses buffers whose lengths are not `len`.
+    pub(crate) fn check(&self, len: usize) -> Result<()> {
+        let lengths = [
+            self.argmax.len(),
+            self.sampled.len(),
+            self.entropy.len(),
+            self.probability.len(),
+            self.margin.len(),
+        ];
+        match lengths == [len; 5] {
+            true => Ok(()),
+            false => Err(Error::parameter(
+                "draws",
+                format!("each of them must have {len} entries, one per canvas position"),
+            )),
+        }
+    }
+}
+
+/// Parts of the contract that not every denoiser implements.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DrawFeatures {
+    /// Positions that are not free.
+    pub fixed_positions: bool,
+    /// Tokens that are not allowed.
+    pub allowed_sets: bool,
+    /// A [`Filter`] other than [`Filter::NONE`].
+    pub filters: bool,
+    /// [`DrawRule::Greedy`].
+    pub greedy: bool,
+    /// [`DrawRule::Gumbel`].
+    pub gumbel: bool,
+    /// A [`guidance`](StepInput::guidance) other than 0.
+    pub guidance: bool,
+}
+
+impl DrawFeatures {
+    /// Refuses what `needed` asks for beyond these.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] names the first feature that is missing.
+    pub fn check(&self, needed: &Self) -> Result<()> {
+        let features = [
+            (
+                self.fixed_positions,
+                needed.fixed_positions,
+                "draws every position",
+            ),
+            (
+                self.allowed_sets,
+                needed.allowed_sets,
+                "draws from the whole vocabulary",
+            ),
+            (
+                self.filters,
+                needed.filters,
+                "draws without top-k and top-p",
+            ),
+            (self.greedy, needed.greedy, "draws at temperatures above 0"),
+            (self.gumbel, needed.gumbel, "draws without Gumbel noise"),
+            (self.guidance, needed.guidance, "runs without guidance"),
+        ];
+        let missing = features.iter().find(|(has, needs, _)| *needs && !has);
+        match missing {
+            Some((_, _, what)) => Err(Error::parameter(
+                "sampler",
+                format!("this model {what}: use the parameters of its family"),
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a denoiser can do, stated before the first step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Tokens of a canvas, for a model with one canvas length; `None` is any length.
+    pub canvas: Option<usize>,
+    /// Positions for the prefix and the canvas after it.
+    pub context: usize,
+    /// Tokens of the vocabulary.
+    pub vocab: usize,
+    /// Maximum number of tokens that one [`prefill`](Denoiser::prefill) takes.
+    pub pass: usize,
+    /// The token that stands for one that is not known yet, for a model that starts from it.
+    pub mask: Option<Token>,
+    /// How it draws.
+    pub draws: DrawFeatures,
+}
+
+/// A model, as the loop sees it: a prefix, and the canvases that are denoised after it.
+pub trait Denoiser {
+    /// What it can do.
+    fn limits(&self) -> Limits;
+
+    /// Tokens of the prefix: the prompt and the canvases committed so far.
+    fn prefix_len(&self) -> usize;
+
+    /// Appends tokens to the prefix: at most [`Limits::pass`] of a prompt, or a finished canvas.
+    ///
+    /// # Errors
+    /// There is no room, a token is not in the vocabulary, or the device fails.
+    fn prefill(&mut self, tokens: &[Token]) -> Result<()>;
+
+    /// Begins a canvas of `len` tokens: the next step has no self-conditioning.
+    ///
+    /// # Errors
+    /// There is no room, the length is not one of the model's, or the device fails.
+    fn begin_canvas(&mut self, len: usize) -> Result<()>;
+
+    /// One forward pass over the canvas. Each step is conditioned on the distribution of the one
+    /// before, if the model has self-conditioning.
+    ///
+    /// # Errors
+    /// The input is beyond the [`limits`](Self::limits) or does not fit the canvas, or the device
+    /// fails.
+    fn step(&mut self, input: &StepInput<'_>, draws: &mut Draws) -> Result<()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_hold_what_they_were_made_of() {
+        let set: TokenSet = [0, 63, 64, 200, -1].into_iter().collect();
+        for token in [0, 63, 64, 200] {
+            assert!(set.contains(token), "{token}");
+        }
+        for token in [-1, 1, 62, 65, 199, 201, 256, Token::MAX] {
+            assert!(!set.contains(token), "{token}");
+        }
+        assert!(!TokenSet::default().contains(0));
+    }
+
+    #[test]
+    fn each_missing_feature_is_named() {
+        let all = DrawFeatures {
+            fixed_positions: true,
+            allowed_sets: true,
+            filters: true,
+            greedy: true,
+            gumbel: true,
+            guidance: true,
+        };
+        let none = DrawFeatures::default();
+        all.check(&all).unwrap();
+        none.check(&none).unwrap();
+        let with = |set: fn(&mut DrawFeatures)| {
+            let mut one = none;
+            set(&mut one);
+            none.check(&one).unwrap_err().to_string()
+        };
+        assert!(with(|f| f.fixed_positions = true).contains("every position"));
+        assert!(with(|f| f.allowed_sets = true).contains("whole vocabulary"));
+        assert!(with(|f| f.filters = true).contains("top-k and top-p"));
+        assert!(with(|f| f.greedy = true).contains("temperatures above 0"));
+        assert!(with(|f| f.gumbel = true).contains("Gumbel"));
+        assert!(with(|f| f.guidance = true).contains("guidance"));
+    }
+}

@@ -1,0 +1,481 @@
+//! Several sessions that answer at once: their canvases share every forward pass, and prompts are
+//! encoded between the steps of the others.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Answer, Sequence, Session};
+use crate::diffusion::{
+    CancelFlag, CounterNoise, Event, Generator, Next, Recipe, Stage, Token, advance,
+};
+use crate::error::{Error, Result};
+use crate::model::{AnyModel, BatchMember, CanvasBatch, Counters};
+
+/// Names an answer in a [`SessionBatch`]; none is given twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MemberId(u64);
+
+/// An answer that is complete.
+pub struct FinishedMember {
+    /// As [`SessionBatch::join`] gave it.
+    pub id: MemberId,
+    /// The index of the session that answered. It is idle now.
+    pub session: usize,
+    /// The answer, or what ended it. Its denoising time is that of the steps it took part in,
+    /// which others shared.
+    pub answer: Result<Answer>,
+}
+
+struct Member {
+    id: MemberId,
+    generator: Generator,
+    noise: CounterNoise,
+    cancel: CancelFlag,
+    is_paused: bool,
+}
+
+/// A session, and the answer it is at.
+struct Slot {
+    session: Session,
+    member: Option<Member>,
+}
+
+type Handler<'a> = dyn FnMut(MemberId, Event<'_>) -> ControlFlow<()> + 'a;
+
+/// Sessions of one model that answer together. Answers begin and end at any time, and each is what
+/// its session would answer alone: canvases, steps and temperatures need not be in step with each
+/// other. A step of several canvases reads the weights once.
+///
+/// An answer goes through [`Stage`]s. In each [`step`](Self::step) one of those that wait for their
+/// prompt has a pass over a part of it, and all that have a canvas denoise it.
+pub struct SessionBatch {
+    slots: Vec<Slot>,
+    /// What canvases share; the masked families denoise one after the other.
+    shared: Option<CanvasBatch>,
+    /// Done, and not handed out yet.
+    finished: Vec<FinishedMember>,
+    next: u64,
+}
+
+impl SessionBatch {
+    /// For sessions of one model that run alike (flash attention); steps use the threads of the
+    /// first.
+    ///
+    /// # Errors
+    /// There are no sessions or more than 256, they differ, or memory is not there.
+    pub fn new(sessions: Vec<Session>) -> Result<Self> {
+        let shared = match sessions.first().map(|session| &session.sequence) {
+            None => {
+                return Err(Error::parameter(
+                    "batch of sessions",
+                    "there are no sessions: give at least one",
+                ));
+            }
+            Some(Sequence::Canvas(first)) => Some(CanvasBatch::new(first, sessions.len())?),
+            Some(Sequence::Masked(_)) => None,
+        };
+        for session in &sessions {
+            let fits = match (&session.sequence, &shared) {
+                (Sequence::Canvas(denoiser), Some(shared)) => shared.check(denoiser).is_ok(),
+                (Sequence::Masked(denoiser), None) => {
+                    let first = sessions.first().map(Session::model);
+                    matches!(first, Some(AnyModel::Masked(model)) if Arc::ptr_eq(model, denoiser.model()))
+                }
+                _ => false,
+            };
+            if !fits {
+                return Err(Error::parameter(
+                    "batch of sessions",
+                    "a session is of another model, or its flash attention is set otherwise",
+                ));
+            }
+        }
+        let slots = sessions.into_iter().map(|session| Slot {
+            session,
+            member: None,
+        });
+        Ok(Self {
+            slots: slots.collect(),
+            shared,
+            finished: Vec::new(),
+            next: 0,
+        })
+    }
+
+    /// Answers at work.
+    pub fn len(&self) -> usize {
+        self.members().count()
+    }
+
+    /// Whether no answer is at work.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Sessions.
+    pub fn capacity(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// A session that answers nothing now, by its index.
+    pub fn idle(&mut self, session: usize) -> Option<&mut Session> {
+        let slot = self.slots.get_mut(session)?;
+        slot.member.is_none().then_some(&mut slot.session)
+    }
+
+    /// The sessions, with answers left unfinished.
+    pub fn into_sessions(self) -> Vec<Session> {
+        self.slots.into_iter().map(|slot| slot.session).collect()
+    }
+
+    /// What the shared steps did so far; the sessions count what they encode and mix themselves.
+    pub fn counters(&self) -> Counters {
+        let shared = self.shared.as_ref();
+        shared.map_or_else(Counters::default, CanvasBatch::counters)
+    }
+
+    /// Bytes of intermediate results and of inputs that the shared steps take.
+    pub fn memory(&self) -> usize {
+        self.shared.as_ref().map_or(0, CanvasBatch::memory)
+    }
+
+    /// Begins an answer on the idle session that holds most of the prompt. The prompt is encoded by
+    /// the next [`step`](Self::step)s.
+    ///
+    /// # Errors
+    /// All sessions are at work, and those of [`Session::begin`].
+    pub fn join(
+        &mut self,
+        prompt: &[Token],
+        params: &dyn Recipe,
+        cancel: &CancelFlag,
+    ) -> Result<MemberId> {
+        let usable = |slot: &Slot| slot.session.usable_prefix(prompt);
+        let idle = self.slots.iter_mut().filter(|slot| slot.member.is_none());
+        // The last of equals; a session that holds nothing else loses the least.
+        let best = idle.max_by_key(|slot| (usable(slot), usize::MAX - slot.session.cached().len()));
+        let Some(slot) = best else {
+            let problem = format!("it is full with {} answers", self.slots.len());
+            return Err(Error::parameter("batch of sessions", problem));
+        };
+        let noise = CounterNoise::new(params.seed(), slot.session.model().vocab_size())?;
+        let generator = slot.session.begin(prompt, params)?;
+        let id = MemberId(self.next);
+        self.next += 1;
+        slot.member = Some(Member {
+            id,
+            generator,
+            noise,
+            cancel: cancel.clone(),
+            is_paused: false,
+        });
+        Ok(id)
+    }
+
+    /// Where an answer stands; `None` if it is not at work.
+    pub fn stage(&self, id: MemberId) -> Option<Stage> {
+        let member = self.members().find(|member| member.id == id)?;
+        Some(member.generator.stage())
+    }
+
+    /// Leaves an answer out of the steps that follow, or takes it up again. Returns whether it is at
+    /// work.
+    pub fn pause(&mut self, id: MemberId, paused: bool) -> bool {
+        let members = self
+            .slots
+            .iter_mut()
+            .filter_map(|slot| slot.member.as_mut());
+        let member = members.into_iter().find(|member| member.id == id);
+        member.map(|member| member.is_paused = paused).is_some()
+    }
+
+    /// Takes an answer out, unfinished.
+    pub fn leave(&mut self, id: MemberId) -> Option<Answer> {
+        let is_it = |slot: &&mut Slot| slot.member.as_ref().is_some_and(|m| m.id == id);
+        if let Some(slot) = self.slots.iter_mut().find(is_it) {
+            return slot.member.take().map(Member::answer);
+        }
+        let index = self.finished.iter().position(|m| m.id == id)?;
+        self.finished.remove(index).answer.ok()
+    }
+
+    fn members(&self) -> impl Iterator<Item = &Member> {
+        self.slots.iter().filter_map(|slot| slot.member.as_ref())
+    }
+
+    /// A pass over a part of one prompt that waits, one denoising step of all canvases, and the
+    /// commit of those that it finished. Returns the answers that are complete or cancelled; without
+    /// members, nothing. `on_event` receives the events of [`Session::generate`].
+    ///
+    /// # Errors
+    /// The shared forward pass fails. The answers stay, but without their canvases: take them out
+    /// by [`leave`](Self::leave). Those that were complete or cancelled come with the next call.
+    pub fn step(&mut self, on_event: &mut Handler<'_>) -> Result<Vec<FinishedMember>> {
+        // Canvases that begin take part in this step.
+        self.advance_each(on_event, |stage| stage == Stage::Beginning);
+        self.end_cancelled();
+        let canvases = self.denoise_shared(on_event)?;
+        if self.shared.is_none() {
+            self.advance_each(on_event, |stage| stage == Stage::Denoising);
+        }
+        self.advance_each(on_event, |stage| stage == Stage::Committing);
+        self.end_cancelled();
+        self.prefill_one(canvases, on_event);
+        self.collect();
+        Ok(std::mem::take(&mut self.finished))
+    }
+
+    /// Ends the answers that were cancelled, paused ones included.
+    fn end_cancelled(&mut self) {
+        for member in self
+            .slots
+            .iter_mut()
+            .filter_map(|slot| slot.member.as_mut())
+        {
+            member.generator.check(&member.cancel);
+        }
+    }
+
+    /// What the members at these stages need next, one after the other.
+    fn advance_each(&mut self, on_event: &mut Handler<'_>, takes: impl Fn(Stage) -> bool) {
+        for index in 0..self.slots.len() {
+            let slot = &mut self.slots[index];
+            let Some(member) = &mut slot.member else {
+                continue;
+            };
+            if member.is_paused || !takes(member.generator.stage()) {
+                continue;
+            }
+            let id = member.id;
+            let result = advance(
+                &mut member.generator,
+                slot.session.denoiser(),
+                &member.noise,
+                &member.cancel,
+                &mut |event| on_event(id, event),
+            );
+            if let Err(error) = result {
+                self.fail(index, error);
+            }
+        }
+    }
+
+    /// One step of all canvases in one pass. Returns how many there were.
+    fn denoise_shared(&mut self, on_event: &mut Handler<'_>) -> Result<usize> {
+        let Some(shared) = &mut self.shared else {
+            return Ok(0);
+        };
+        let start = Instant::now();
+        let mut stepping = Vec::new();
+        let mut batch: Vec<BatchMember<'_, '_>> = Vec::new();
+        let mut failed = Vec::new();
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            let Sequence::Canvas(denoiser) = &mut slot.session.sequence else {
+                continue;
+            };
+            let Some(member) = &mut slot.member else {
+                continue;
+            };
+            if member.is_paused || member.generator.stage() != Stage::Denoising {
+                continue;
+            }
+            match member.generator.next(&member.noise) {
+                Ok(Next::Step(input, draws)) => {
+                    stepping.push(index);
+                    batch.push(BatchMember {
+                        denoiser,
+                        input,
+                        draws,
+                    });
+                }
+                Ok(_) => {}
+                Err(error) => failed.push((index, error)),
+            }
+        }
+        if !batch.is_empty() {
+            shared.step(&mut batch)?;
+        }
+        drop(batch);
+        for (index, error) in failed {
+            self.fail(index, error);
+        }
+        for &index in &stepping {
+            let Some(member) = &mut self.slots[index].member else {
+                continue;
+            };
+            let id = member.id;
+            let on_event = &mut |event: Event<'_>| on_event(id, event);
+            if let Err(error) = member.generator.stepped(&member.noise, start, on_event) {
+                self.fail(index, error);
+            }
+        }
+        Ok(stepping.len())
+    }
+
+    /// A pass over the prompt that has waited longest. Beside `canvases` it takes no more tokens than
+    /// they have, so that a step takes at most about twice its time.
+    fn prefill_one(&mut self, canvases: usize, on_event: &mut Handler<'_>) {
+        let waits = |slot: &&mut Slot| {
+            let member = slot.member.as_ref();
+            member.is_some_and(|m| !m.is_paused && m.generator.stage() == Stage::Prefilling)
+        };
+        let waiting = self.slots.iter_mut().enumerate();
+        let waiting = waiting.filter(|(_, slot)| waits(&slot));
+        let Some((index, slot)) =
+            waiting.min_by_key(|(_, slot)| slot.member.as_ref().map(|member| member.id))
+        else {
+            return;
+        };
+        let Some(member) = &mut slot.member else {
+            return;
+        };
+        let limits = slot.session.limits();
+        let beside = match canvases {
+            0 => limits.pass,
+            _ => canvases * member.generator.canvas_len(),
+        };
+        let start = Instant::now();
+        let denoiser = slot.session.denoiser();
+        let encoded = match member.generator.next(&member.noise) {
+            Ok(Next::Prefill(rest)) => {
+                let pass = &rest[..rest.len().min(limits.pass).min(beside)];
+                denoiser.prefill(pass).map(|()| pass.len())
+            }
+            Ok(_) => return,
+            Err(error) => Err(error),
+        };
+        let id = member.id;
+        match encoded {
+            Ok(count) => {
+                let on_event = &mut |event: Event<'_>| on_event(id, event);
+                member.generator.prefilled(count, start, on_event);
+            }
+            Err(error) => self.fail(index, error),
+        }
+    }
+
+    /// Ends a member with an error.
+    fn fail(&mut self, index: usize, error: Error) {
+        let slot = &mut self.slots[index];
+        if let Some(member) = slot.member.take() {
+            self.finished.push(FinishedMember {
+                id: member.id,
+                session: index,
+                answer: Err(slot.session.explain(error)),
+            });
+        }
+    }
+
+    /// Moves the members that are done to the finished ones.
+    fn collect(&mut self) {
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            let is_done = |member: &mut Member| member.generator.stage() == Stage::Done;
+            if let Some(member) = slot.member.take_if(is_done) {
+                self.finished.push(FinishedMember {
+                    id: member.id,
+                    session: index,
+                    answer: Ok(member.answer()),
+                });
+            }
+        }
+    }
+}
+
+impl Member {
+    /// As far as it came.
+    fn answer(self) -> Answer {
+        Answer {
+            reused: self.generator.reused(),
+            generation: self.generator.finish(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diffusion::FinishReason;
+    use crate::gguf::TensorType;
+    use crate::synthetic::{Geometry, WeightTypes, write_synthetic};
+    use crate::{DiffusionParams, EndTokens, Model, SessionParams};
+
+    fn model() -> Arc<Model> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tiny.gguf");
+        let types = WeightTypes::Uniform(TensorType::F32);
+        write_synthetic(&path, &Geometry::tiny(), types, 7).unwrap();
+        let go_on = &mut |_| ControlFlow::Continue(());
+        Arc::new(Model::load(&path, &Default::default(), go_on).unwrap())
+    }
+
+    fn session(model: &Arc<Model>) -> Session {
+        let params = SessionParams {
+            context: Some(512),
+            threads: Some(1),
+            ..SessionParams::default()
+        };
+        Session::new(model, EndTokens::default(), &params).unwrap()
+    }
+
+    fn go_on(_: MemberId, _: Event<'_>) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    #[test]
+    fn a_pass_that_fails_loses_no_session() {
+        let model = model();
+        let sessions = (0..3).map(|_| session(&model)).collect();
+        let mut batch = SessionBatch::new(sessions).unwrap();
+        let cancel = CancelFlag::default();
+        let params = DiffusionParams::default();
+        let [a, b, c] = [&CancelFlag::default(), &cancel, &cancel]
+            .map(|flag| batch.join(&[5], &params, flag).unwrap());
+        // Prompts are encoded one after the other.
+        for _ in 0..3 {
+            assert!(batch.step(&mut go_on).unwrap().is_empty());
+        }
+        cancel.cancel();
+        let of_a = batch.slots.iter_mut().find(|slot| {
+            let member = slot.member.as_ref();
+            member.is_some_and(|member| member.id == a)
+        });
+        of_a.unwrap().session.reset().unwrap(); // without a canvas, the pass is refused
+        assert!(batch.step(&mut go_on).is_err());
+        assert!(batch.leave(c).is_some(), "done, and not handed out yet");
+        assert!(batch.leave(a).is_some());
+        let finished = batch.step(&mut go_on).unwrap();
+        assert_eq!(finished.len(), 1);
+        assert_eq!(finished[0].id, b);
+        let answer = finished[0].answer.as_ref().unwrap();
+        assert_eq!(answer.generation.finish, FinishReason::Cancelled);
+        assert!(batch.is_empty());
+        assert_eq!(batch.into_sessions().len(), 3);
+    }
+
+    #[test]
+    fn the_memory_of_a_batch_is_freed_with_its_sessions() {
+        let model = model();
+        let mut sessions: Vec<Session> = (0..3).map(|_| session(&model)).collect();
+        let caches: Vec<_> = sessions
+            .iter_mut()
+            .map(|session| session.canvas_denoiser().unwrap().cache_memory())
+            .collect();
+        let alive = || -> Vec<bool> { caches.iter().map(|c| c.strong_count() > 0).collect() };
+        let mut batch = SessionBatch::new(sessions).unwrap();
+        for _ in 0..3 {
+            let params = DiffusionParams::default();
+            batch.join(&[5], &params, &CancelFlag::default()).unwrap();
+        }
+        for _ in 0..4 {
+            batch.step(&mut go_on).unwrap();
+        }
+        assert_eq!(alive(), [true; 3]);
+        let mut sessions = batch.into_sessions();
+        assert_eq!(alive(), [true; 3]);
+        sessions.remove(1);
+        assert_eq!(alive(), [true, false, true]);
+        drop(sessions);
+        assert_eq!(alive(), [false; 3]);
+    }
+}

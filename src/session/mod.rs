@@ -1,0 +1,285 @@
+//! What one caller owns: a model, and a sequence with its KV cache.
+
+mod batch;
+mod events;
+mod snapshot;
+
+use std::ops::ControlFlow;
+
+use crate::diffusion::{
+    CancelFlag, CounterNoise, Denoiser, EndTokens, Event, Generation, Generator, Limits,
+    NoiseSource, Recipe, Token, generate,
+};
+use crate::error::{Error, Result};
+use crate::model::hparams::{Hparams, LayerHparams};
+use crate::model::{
+    AnyModel, FlashAttention, MaskedDenoiser, MemoryReport, SequenceDenoiser, SessionParams,
+};
+use crate::parallel;
+
+pub use batch::{FinishedMember, MemberId, SessionBatch};
+pub use events::Events;
+pub use snapshot::Snapshot;
+
+/// Operations of a denoising step that are worth a thread: some 10 ms of work. Threads meet after
+/// each of a few hundred operations, which takes its time with each thread more.
+const OPERATIONS_PER_THREAD: usize = 1 << 30;
+
+fn default_threads(hparams: &Hparams) -> usize {
+    let layer = |l: &LayerHparams| {
+        let attention = 2 * hparams.d * l.head_dim * (hparams.n_heads + l.n_kv_heads);
+        attention + 3 * hparams.d * (hparams.d_ff + hparams.n_experts_used * hparams.d_expert)
+    };
+    let weights: usize =
+        hparams.layers.iter().map(layer).sum::<usize>() + 2 * hparams.d * hparams.vocab_size;
+    let operations = weights.saturating_mul(2 * hparams.canvas_length);
+    parallel::cores().min(operations.div_ceil(OPERATIONS_PER_THREAD))
+}
+
+/// What [`Session::generate`] yields.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// Tokens, canvases, steps, times, and why it ended.
+    pub generation: Generation,
+    /// Tokens of the prompt that were in the cache already.
+    pub reused: usize,
+}
+
+/// The sequence of either family.
+enum Sequence {
+    Canvas(Box<SequenceDenoiser>),
+    Masked(Box<MaskedDenoiser>),
+}
+
+/// A conversation with a model. The keys and values of what was read and written stay cached, so
+/// that a longer prompt that begins alike costs only its new tokens. (The masked families have no
+/// cache.)
+pub struct Session {
+    model: AnyModel,
+    sequence: Sequence,
+    end: EndTokens,
+    params: SessionParams,
+}
+
+impl Session {
+    /// Reserves the memory of a session. `end` are the tokens that end an answer, for example
+    /// [`AnyModel::end_tokens`] and those of the vocabulary.
+    ///
+    /// # Errors
+    /// Parameters that cannot work, or memory that is not there.
+    pub fn new(model: impl Into<AnyModel>, end: EndTokens, params: &SessionParams) -> Result<Self> {
+        let model = model.into();
+        let sequence = match &model {
+            AnyModel::Canvas(model) => {
+                let hparams = model.hparams();
+                let threads = params.threads.unwrap_or_else(|| default_threads(hparams));
+                let params = params.resolve(hparams, threads);
+                Sequence::Canvas(Box::new(SequenceDenoiser::new(model, &params)?))
+            }
+            AnyModel::Masked(model) => {
+                let context = params.context.filter(|context| *context > 0);
+                let fused = match params.flash_attention {
+                    FlashAttention::Auto => None,
+                    FlashAttention::On => Some(true),
+                    FlashAttention::Off => Some(false),
+                };
+                Sequence::Masked(Box::new(MaskedDenoiser::new(
+                    model,
+                    context.unwrap_or(model.context_length()),
+                    params.threads.unwrap_or_else(parallel::cores),
+                    fused,
+                )?))
+            }
+        };
+        Ok(Self {
+            model,
+            sequence,
+            end,
+            params: params.clone(),
+        })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &AnyModel {
+        &self.model
+    }
+
+    /// The tokens that end an answer.
+    pub fn end_tokens(&self) -> &EndTokens {
+        &self.end
+    }
+
+    /// The sequence, for callers that run their own loop.
+    pub fn denoiser(&mut self) -> &mut dyn Denoiser {
+        match &mut self.sequence {
+            Sequence::Canvas(denoiser) => &mut **denoiser,
+            Sequence::Masked(denoiser) => &mut **denoiser,
+        }
+    }
+
+    /// The sequence with what only a canvas model has: logits, counters, keys and values.
+    ///
+    /// # Errors
+    /// The model is of a masked family.
+    pub fn canvas_denoiser(&mut self) -> Result<&mut SequenceDenoiser> {
+        match &mut self.sequence {
+            Sequence::Canvas(denoiser) => Ok(denoiser),
+            Sequence::Masked(_) => Err(Error::parameter(
+                "session",
+                "its model is of a masked family, which has no KV cache",
+            )),
+        }
+    }
+
+    /// What the sequence can do.
+    pub fn limits(&self) -> Limits {
+        match &self.sequence {
+            Sequence::Canvas(denoiser) => denoiser.limits(),
+            Sequence::Masked(denoiser) => denoiser.limits(),
+        }
+    }
+
+    /// What the model and this session take in the memory of each device; `None` where libllama
+    /// keeps account of it.
+    pub fn memory_report(&self) -> Option<MemoryReport> {
+        match &self.sequence {
+            Sequence::Canvas(denoiser) => Some(denoiser.memory_report()),
+            Sequence::Masked(_) => None,
+        }
+    }
+
+    /// The tokens that are cached.
+    pub fn cached(&self) -> &[Token] {
+        match &self.sequence {
+            Sequence::Canvas(denoiser) => denoiser.cached(),
+            Sequence::Masked(_) => &[],
+        }
+    }
+
+    /// Forgets everything read and written.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn reset(&mut self) -> Result<()> {
+        self.keep(0)
+    }
+
+    /// How many tokens of a prompt are cached and need not be encoded again.
+    pub fn usable_prefix(&self, prompt: &[Token]) -> usize {
+        let Sequence::Canvas(denoiser) = &self.sequence else {
+            // Every step reads the prompt.
+            return 0;
+        };
+        let pairs = prompt.iter().zip(denoiser.cached());
+        denoiser.usable_prefix(pairs.take_while(|(a, b)| a == b).count())
+    }
+
+    fn keep(&mut self, count: usize) -> Result<()> {
+        match &mut self.sequence {
+            Sequence::Canvas(denoiser) => denoiser.truncate(count).map(drop),
+            Sequence::Masked(denoiser) => {
+                denoiser.truncate(count);
+                Ok(())
+            }
+        }
+    }
+
+    /// Keeps what is usable of the cache for a prompt; returns how many of its tokens that are.
+    fn reuse(&mut self, prompt: &[Token]) -> Result<usize> {
+        let reused = self.usable_prefix(prompt);
+        self.keep(reused)?;
+        if let Sequence::Canvas(denoiser) = &mut self.sequence {
+            denoiser.protect(prompt.len());
+        }
+        Ok(reused)
+    }
+
+    /// Encodes a prompt, reusing what is cached of it. Returns how many tokens were.
+    ///
+    /// # Errors
+    /// The prompt is empty or too long for the context, or the device fails.
+    pub fn prefill(&mut self, prompt: &[Token]) -> Result<usize> {
+        let limits = self.limits();
+        if prompt.is_empty() {
+            return Err(Error::parameter(
+                "prompt",
+                "it is empty: give at least one token",
+            ));
+        }
+        let canvas = limits.canvas.unwrap_or(1);
+        if prompt.len() + canvas > limits.context {
+            return Err(Error::ContextFull {
+                prompt: prompt.len(),
+                canvas,
+                context: limits.context,
+            });
+        }
+        let reused = self.reuse(prompt)?;
+        for pass in prompt[reused..].chunks(limits.pass) {
+            self.denoiser().prefill(pass)?;
+        }
+        Ok(reused)
+    }
+
+    /// Begins an answer to a prompt: the generator that says what comes next. What the cache holds
+    /// of the prompt stays, the rest is forgotten.
+    ///
+    /// # Errors
+    /// As [`Generator::new`].
+    pub fn begin(&mut self, prompt: &[Token], params: &dyn Recipe) -> Result<Generator> {
+        let reused = self.usable_prefix(prompt);
+        let generator = Generator::new(params.boxed(), prompt, reused, &self.end, self.limits())?;
+        self.reuse(prompt)?;
+        Ok(generator)
+    }
+
+    /// Answers a prompt with randomness from the seed of `params`.
+    ///
+    /// `on_event` receives every draft and every finished canvas, and may stop the generation, as
+    /// `cancel` may from another thread.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin), or the device fails.
+    pub fn generate(
+        &mut self,
+        prompt: &[Token],
+        params: &dyn Recipe,
+        cancel: &CancelFlag,
+        on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> Result<Answer> {
+        let noise = CounterNoise::new(params.seed(), self.model.vocab_size())?;
+        self.generate_with(prompt, params, &noise, cancel, on_event)
+    }
+
+    /// Like [`generate`](Self::generate), with randomness from anywhere.
+    ///
+    /// # Errors
+    /// As [`generate`](Self::generate), and those of `noise`.
+    pub fn generate_with(
+        &mut self,
+        prompt: &[Token],
+        params: &dyn Recipe,
+        noise: &dyn NoiseSource,
+        cancel: &CancelFlag,
+        on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> Result<Answer> {
+        let generator = self.begin(prompt, params)?;
+        let reused = generator.reused();
+        let generation = generate(generator, self.denoiser(), noise, cancel, on_event)
+            .map_err(|error| self.explain(error))?;
+        Ok(Answer { generation, reused })
+    }
+
+    /// Answers a prompt like [`generate`](Self::generate), as an iterator of events.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin).
+    pub fn events(&mut self, prompt: &[Token], params: &dyn Recipe) -> Result<Events<'_>> {
+        Events::new(self, prompt, params)
+    }
+
+    /// Names the damaged tensor if draws are not finite.
+    fn explain(&self, error: Error) -> Error {
+        self.model.file().explain(error)
+    }
+}

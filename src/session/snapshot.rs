@@ -1,0 +1,256 @@
+//! A session's cache on the host: copied, given back, kept in a file.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::ops::Range;
+use std::path::Path;
+
+use xxhash_rust::xxh3::Xxh3;
+
+use super::{Sequence, Session};
+use crate::diffusion::{EndTokens, Token};
+use crate::error::{Error, Result};
+use crate::model::{CacheRows, CacheSnapshot, KvType};
+
+/// What a session has read and written: tokens, and their keys and values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Of the model.
+    fingerprint: u64,
+    tokens: Vec<Token>,
+    /// `None` for the masked families, which cache nothing.
+    cache: Option<CacheSnapshot>,
+}
+
+impl Session {
+    /// Copies what is cached to the host. A canvas that is being denoised is not part of it.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        let (tokens, cache) = match &self.sequence {
+            Sequence::Canvas(denoiser) => (denoiser.cached(), Some(denoiser.snapshot()?)),
+            Sequence::Masked(denoiser) => (denoiser.prefix(), None),
+        };
+        Ok(Snapshot {
+            fingerprint: self.model.fingerprint(),
+            tokens: tokens.to_vec(),
+            cache,
+        })
+    }
+
+    /// Puts a snapshot in the place of what is cached: answers are then those of the session that it
+    /// was taken of.
+    ///
+    /// # Errors
+    /// The snapshot is of another model, its context is larger or its KV cache of another type, or
+    /// the device fails. Nothing is cached then.
+    pub fn restore(&mut self, snapshot: &Snapshot) -> Result<()> {
+        self.reset()?;
+        if snapshot.fingerprint != self.model.fingerprint() {
+            return Err(Error::parameter(
+                "snapshot",
+                "it is of another model, or of other metadata",
+            ));
+        }
+        match (&mut self.sequence, &snapshot.cache) {
+            (Sequence::Canvas(denoiser), Some(cache)) => denoiser.restore(cache),
+            (Sequence::Masked(denoiser), None) => denoiser.set_prefix(&snapshot.tokens),
+            // Excluded by the fingerprint.
+            (Sequence::Canvas(_), None) | (Sequence::Masked(_), Some(_)) => Err(Error::parameter(
+                "snapshot",
+                "it is of a model of another family",
+            )),
+        }
+    }
+
+    /// Another session that has read and written the same. It has memory of its own.
+    ///
+    /// # Errors
+    /// Memory is not there, or the device fails.
+    pub fn fork(&self) -> Result<Self> {
+        let end: EndTokens = self.end.clone();
+        let mut fork = Self::new(&self.model, end, &self.params)?;
+        fork.restore(&self.snapshot()?)?;
+        Ok(fork)
+    }
+}
+
+/// The first bytes of a file. The number is that of the format: another layout has another one.
+const MAGIC: [u8; 16] = *b"llama-diffusion1";
+/// More tokens than any context holds.
+const MAX_TOKENS: u64 = i32::MAX as u64;
+
+impl Snapshot {
+    /// The tokens that were read and written.
+    pub fn tokens(&self) -> &[Token] {
+        &self.tokens
+    }
+
+    /// Bytes of keys and values.
+    pub fn bytes(&self) -> usize {
+        let cache = self.cache.as_ref();
+        cache.map_or(0, |cache| cache.full.bytes() + cache.sliding.bytes())
+    }
+
+    /// Writes the snapshot to a file: as a whole, or not at all.
+    ///
+    /// The numbers are little-endian: a magic of 16 bytes; U64 fingerprint of the model, I64 type of
+    /// the cache (−1 if there is none), U64 number of tokens; the tokens, I32; for the layers of
+    /// either kind U64 first position, number of arrays, and for each its length in bytes and its
+    /// bytes; at the end the XXH3 hash of everything before, U64.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::io(path))?;
+        let mut out = HashedWriter {
+            inner: BufWriter::new(file.as_file_mut()),
+            hash: Xxh3::new(),
+        };
+        self.write(&mut out).map_err(Error::io(path))?;
+        drop(out);
+        let persisted = file.persist(path).map_err(|error| error.error);
+        persisted.map(drop).map_err(Error::io(path))
+    }
+
+    fn write(&self, out: &mut HashedWriter<impl Write>) -> std::io::Result<()> {
+        out.bytes(&MAGIC)?;
+        out.number(self.fingerprint)?;
+        let ty = self.cache.as_ref().map_or(-1, |cache| cache.ty as i64);
+        out.bytes(&ty.to_le_bytes())?;
+        out.number(self.tokens.len() as u64)?;
+        for token in &self.tokens {
+            out.bytes(&token.to_le_bytes())?;
+        }
+        for rows in self.cache.iter().flat_map(|c| [&c.full, &c.sliding]) {
+            out.number(rows.positions.start as u64)?;
+            out.number(rows.rows.len() as u64)?;
+            for array in &rows.rows {
+                out.number(array.len() as u64)?;
+                out.bytes(array)?;
+            }
+        }
+        let hash = out.hash.digest();
+        out.number(hash)?;
+        out.inner.flush()
+    }
+
+    /// Reads a file that [`save`](Self::save) wrote. Whether it fits a session is said by
+    /// [`Session::restore`].
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::Snapshot`] for a file of another kind or version, or a damaged one.
+    pub fn load(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io(path))?;
+        let size = file.metadata().map_err(Error::io(path))?.len();
+        let mut input = HashedReader {
+            inner: BufReader::new(file),
+            hash: Xxh3::new(),
+            left: size,
+        };
+        Self::read(&mut input).map_err(|problem| Error::Snapshot {
+            path: path.to_owned(),
+            problem,
+        })
+    }
+
+    fn read(input: &mut HashedReader<impl Read>) -> Result<Self, String> {
+        if input.bytes(MAGIC.len())? != MAGIC {
+            return Err("not a saved session of this version: remove it to start again".into());
+        }
+        let fingerprint = input.number()?;
+        let ty = match input.number()? as i64 {
+            -1 => None,
+            ty => Some(
+                KvType::ALL
+                    .into_iter()
+                    .find(|known| *known as i64 == ty)
+                    .ok_or_else(|| format!("type {ty} of the KV cache is not known"))?,
+            ),
+        };
+        let count = input.number()?;
+        if count > MAX_TOKENS {
+            return Err(format!("{count} tokens are more than a context holds"));
+        }
+        let tokens = input.bytes(count as usize * size_of::<Token>())?;
+        let tokens = tokens.chunks_exact(size_of::<Token>());
+        let token = |bytes: &[u8]| bytes.try_into().map_or(-1, Token::from_le_bytes);
+        let tokens: Vec<Token> = tokens.map(token).collect();
+        let end = tokens.len();
+        let cache = match ty {
+            Some(ty) => Some(CacheSnapshot {
+                tokens: tokens.clone(),
+                ty,
+                full: read_rows(input, end)?,
+                sliding: read_rows(input, end)?,
+            }),
+            None => None,
+        };
+        let expected = input.hash.digest();
+        if input.number()? != expected || input.left > 0 {
+            return Err("damaged: its checksum is wrong. Remove it".into());
+        }
+        Ok(Self {
+            fingerprint,
+            tokens,
+            cache,
+        })
+    }
+}
+
+fn read_rows(input: &mut HashedReader<impl Read>, end: usize) -> Result<CacheRows, String> {
+    let start = usize::try_from(input.number()?).unwrap_or(usize::MAX);
+    let positions: Range<usize> = start.min(end)..end;
+    let arrays = input.number()?;
+    let mut rows = Vec::new();
+    for _ in 0..arrays {
+        let bytes = usize::try_from(input.number()?).unwrap_or(usize::MAX);
+        rows.push(input.bytes(bytes)?);
+    }
+    Ok(CacheRows { positions, rows })
+}
+
+struct HashedWriter<W> {
+    inner: W,
+    hash: Xxh3,
+}
+
+impl<W: Write> HashedWriter<W> {
+    fn bytes(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.hash.update(bytes);
+        self.inner.write_all(bytes)
+    }
+
+    fn number(&mut self, number: u64) -> std::io::Result<()> {
+        self.bytes(&number.to_le_bytes())
+    }
+}
+
+struct HashedReader<R> {
+    inner: R,
+    hash: Xxh3,
+    /// Bytes of the file that are not read yet: a length beyond them is not believed.
+    left: u64,
+}
+
+impl<R: Read> HashedReader<R> {
+    fn bytes(&mut self, count: usize) -> Result<Vec<u8>, String> {
+        let truncated = || "truncated: remove it".to_owned();
+        self.left = self.left.checked_sub(count as u64).ok_or_else(truncated)?;
+        let mut bytes = vec![0; count];
+        self.inner.read_exact(&mut bytes).map_err(|_| truncated())?;
+        self.hash.update(&bytes);
+        Ok(bytes)
+    }
+
+    fn number(&mut self) -> Result<u64, String> {
+        let mut number = [0; 8];
+        number.copy_from_slice(&self.bytes(8)?);
+        Ok(u64::from_le_bytes(number))
+    }
+}

@@ -1,0 +1,84 @@
+//! A conversation goes back to the end of an earlier prompt after the rings have moved on.
+
+use llama_diffusion::{KvType, SessionParams};
+
+use super::*;
+
+/// Whole passes, so that a fresh session reads the prompt in the same ones.
+const PROMPT: usize = 10 * PASS;
+
+#[test]
+fn a_prompt_that_goes_on_from_the_last_one_is_read_from_there() {
+    for kv_type in [KvType::F16, KvType::F32, KvType::Q8_0] {
+        let params = SessionParams {
+            kv_type,
+            ..settings()
+        };
+        let mut warm = session(&*MODEL, &params);
+        // More canvases than a ring has room for.
+        answer(&mut warm, &text(PROMPT, 0), &request(20, 1));
+        assert_eq!(warm.cached().len(), PROMPT + 19 * 16);
+        let longer = [text(PROMPT, 0), vec![3, 1, 4]].concat();
+        assert_eq!(warm.usable_prefix(&longer), PROMPT, "{kv_type:?}");
+        // Nothing before the checkpoint is left.
+        assert_eq!(warm.usable_prefix(&longer[..PROMPT - 1]), 0);
+
+        let before = encoded(&mut warm);
+        let drawn = drafts(&mut warm, &longer);
+        assert_eq!(encoded(&mut warm) - before, 3, "{kv_type:?}");
+        assert_eq!(
+            drawn,
+            drafts(&mut session(&*MODEL, &params), &longer),
+            "{kv_type:?}"
+        );
+    }
+}
+
+#[test]
+fn without_checkpoints_all_is_read_again() {
+    let params = SessionParams {
+        checkpoints: Some(0),
+        ..settings()
+    };
+    let mut warm = session(&*MODEL, &params);
+    answer(&mut warm, &text(PROMPT, 0), &request(20, 1));
+    let longer = [text(PROMPT, 0), vec![3, 1, 4]].concat();
+    assert_eq!(warm.usable_prefix(&longer), 0);
+    let before = encoded(&mut warm);
+    let drawn = drafts(&mut warm, &longer);
+    assert_eq!(encoded(&mut warm) - before, PROMPT + 3);
+    assert_eq!(drawn, drafts(&mut session(&*MODEL, &params), &longer));
+}
+
+#[test]
+fn the_ends_of_the_latest_prompts_are_kept() {
+    let params = SessionParams {
+        checkpoints: Some(2),
+        ..settings()
+    };
+    let mut warm = session(&*MODEL, &params);
+    let ends = [5 * PASS, 6 * PASS, 7 * PASS];
+    // Each answer is dropped from the prompt that follows it.
+    for (end, kept) in ends.into_iter().zip([0, ends[0], ends[1]]) {
+        let (answer, _) = answer(&mut warm, &text(end, 0), &request(20, 1));
+        assert_eq!(answer.reused, kept);
+    }
+    // An answer to the same prompt again costs no earlier one.
+    let (again, _) = answer(&mut warm, &text(ends[2], 0), &request(20, 1));
+    assert_eq!(again.reused, ends[2]);
+    let branch = |at: usize| [text(at, 0), vec![3, 1, 4]].concat();
+    for (at, kept) in [
+        (ends[2], ends[2]),
+        (ends[2] - 1, ends[1]),
+        (ends[1], ends[1]),
+        (ends[1] - 1, 0), // two are kept
+        (ends[0], 0),
+    ] {
+        assert_eq!(warm.usable_prefix(&branch(at)), kept, "{at}");
+    }
+    // And back, one after the other: what a later one overwrote comes back with the earlier one.
+    for at in [ends[2], ends[1]] {
+        let fresh = drafts(&mut session(&*MODEL, &params), &branch(at));
+        assert_eq!(drafts(&mut warm, &branch(at)), fresh, "{at}");
+    }
+}
