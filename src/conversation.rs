@@ -126,17 +126,12 @@ impl Conversation<'_> {
         cancel: &CancelFlag,
         on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Reply> {
-        let prompt = match (&self.template, self.messages.last()) {
-            (Some(template), _) => {
-                let variables = self.variables.clone();
-                self.model
-                    .chat_prompt(template, &self.messages, variables)?
-            }
-            (None, last) => {
-                let text = last.map_or("", |message| &message.content);
-                self.model.raw_prompt(text)?
-            }
+        let messages = match self.template {
+            Some(_) => &self.messages[..],
+            None => self.messages.last_chunk::<1>().map_or(&[][..], |last| last),
         };
+        let (template, variables) = (self.template.as_ref(), self.variables.clone());
+        let prompt = self.model.prompt(template, messages, variables)?;
         let answer = self
             .session
             .generate(&prompt, &*self.params, cancel, on_event)?;

@@ -26,9 +26,9 @@ pub enum Error {
         /// What is wrong and where.
         problem: String,
     },
-    /// A file is not a saved session, or a damaged one.
+    /// A file is not what it is taken for (a saved session, a recording), or damaged.
     #[error("{}: {problem}", path.display())]
-    Snapshot {
+    File {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
@@ -166,7 +166,7 @@ impl Error {
         match self {
             Self::Io { .. } => ErrorKind::Io,
             Self::Gguf { .. } | Self::Metadata { .. } | Self::Tensor { .. } => ErrorKind::BadModel,
-            Self::InvalidParameter { .. } | Self::Snapshot { .. } => ErrorKind::InvalidParameter,
+            Self::InvalidParameter { .. } | Self::File { .. } => ErrorKind::InvalidParameter,
             Self::ContextFull { .. } | Self::AnswerTooLong { .. } => ErrorKind::ContextFull,
             Self::OutOfMemory { .. } => ErrorKind::OutOfMemory,
             Self::Rpc { .. } | Self::Ggml(_) | Self::NotFinite { .. } => ErrorKind::Backend,

@@ -33,12 +33,14 @@ mod error;
 mod ggml;
 pub mod gguf;
 mod host_memory;
+pub mod hub;
 #[allow(unsafe_code, reason = "libllama is C")]
 mod llama;
 mod measure;
 pub mod model;
 mod parallel;
 pub mod quantize;
+pub mod recording;
 mod session;
 mod synthetic;
 mod sys;

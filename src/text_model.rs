@@ -122,6 +122,25 @@ impl TextModel {
         }
     }
 
+    /// The tokens of a conversation: by the template, or, without one, its only message as it is.
+    ///
+    /// # Errors
+    /// As [`chat_prompt`](Self::chat_prompt), or there are several messages and no template.
+    pub fn prompt(
+        &self,
+        template: Option<&ChatTemplate>,
+        messages: &[Message],
+        variables: Map<String, Value>,
+    ) -> Result<Vec<Token>> {
+        match (template, messages) {
+            (Some(template), _) => self.chat_prompt(template, messages, variables),
+            (None, [message]) => self.raw_prompt(&message.content),
+            (None, _) => Err(Error::ChatTemplate(
+                "without one, a prompt is a single message".into(),
+            )),
+        }
+    }
+
     /// The tokens of a prompt in which messages are nothing but text.
     fn literal(&self, marked: &Marked<'_>, rendered: &str) -> Result<Vec<Token>> {
         let mut tokens = Vec::new();

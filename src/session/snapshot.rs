@@ -144,7 +144,7 @@ impl Snapshot {
     /// [`Session::restore`].
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Snapshot`] for a file of another kind or version, or a damaged one.
+    /// [`Error::Io`], or [`Error::File`] for a file of another kind or version, or a damaged one.
     pub fn load(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io(path))?;
         let size = file.metadata().map_err(Error::io(path))?.len();
@@ -153,7 +153,7 @@ impl Snapshot {
             hash: Xxh3::new(),
             left: size,
         };
-        Self::read(&mut input).map_err(|problem| Error::Snapshot {
+        Self::read(&mut input).map_err(|problem| Error::File {
             path: path.to_owned(),
             problem,
         })

@@ -13,9 +13,9 @@ use crate::inert::FLAGS;
 use crate::lists::{self, Numbers, numbers_from};
 use llama_diffusion_flags::compute::{ComputeArgs, When};
 use llama_diffusion_flags::devices::DeviceArgs;
-use llama_diffusion_flags::hub;
 use llama_diffusion_flags::inert::environment;
 use llama_diffusion_flags::numbers::whole;
+use llama_diffusion_flags::repository;
 use llama_diffusion_flags::spelling::{in_user_s_words, respell};
 use llama_diffusion_flags::streams::tell;
 
@@ -262,7 +262,7 @@ impl Args {
         let files = self.model.iter().cloned().map(Source::File);
         let mut sources: Vec<Source> = files.collect();
         for repo in &self.hf_repo {
-            let path = hub::find(repo, self.hf_file.as_deref())?;
+            let path = repository::find(repo, self.hf_file.as_deref())?;
             tell(format_args!("model: {}", path.display()));
             sources.push(Source::File(path));
         }

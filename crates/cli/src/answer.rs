@@ -3,12 +3,12 @@
 use std::ops::ControlFlow;
 
 use llama_diffusion::chat::Message;
+use llama_diffusion::recording::Recorder;
 use llama_diffusion::{CancelFlag, Event, FinishReason, Result, Session, TextModel, Token};
 
 use crate::args::Args;
 use crate::engine;
 use crate::prompt::Setting;
-use crate::record::Recorder;
 use crate::report::Report;
 use crate::view::View;
 use llama_diffusion_flags::streams::tell;

@@ -14,7 +14,6 @@ mod overwrite;
 mod progress;
 mod prompt;
 mod quantize;
-mod record;
 mod replay;
 mod report;
 mod rpc_server;

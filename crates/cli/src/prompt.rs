@@ -121,11 +121,7 @@ impl Setting {
     /// # Errors
     /// The template refuses the messages, or the text cannot be tokenized.
     pub fn tokens(&self, model: &TextModel, messages: &[Message]) -> Result<Vec<Token>> {
-        match (&self.template, messages) {
-            (Some(template), _) => model.chat_prompt(template, messages, self.variables.clone()),
-            (None, [message]) => model.raw_prompt(&message.content),
-            (None, _) => Err(error("prompt", "without a chat template it is one message")),
-        }
+        model.prompt(self.template.as_ref(), messages, self.variables.clone())
     }
 }
 

@@ -6,9 +6,10 @@ use std::path::Path;
 use llama_diffusion::{CancelFlag, Error, Event, Result};
 
 use crate::args::{Args, PaceArgs, ReplayArgs};
-use crate::record::Recording;
+use crate::input;
 use crate::svg;
 use crate::view::View;
+use llama_diffusion::recording::Recording;
 use llama_diffusion_flags::streams::tell;
 
 /// Bytes of a picture that pages still load at once.
@@ -20,7 +21,7 @@ const LARGE: usize = 1 << 20;
 /// The file cannot be read or is not a recording, or the output cannot be written. What there is of
 /// a recording that was cut off is shown before it is reported.
 pub fn run(options: &ReplayArgs, args: &Args, cancel: &CancelFlag) -> Result<()> {
-    let recording = Recording::read(&options.file)?;
+    let recording = Recording::parse(&options.file, &input::file(&options.file)?)?;
     match &options.svg {
         Some(path) => draw(&recording, &options.pace, path)?,
         None => show(&recording, args, cancel)?,

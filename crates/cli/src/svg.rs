@@ -12,8 +12,8 @@ use std::time::Duration;
 use llama_diffusion::Result;
 
 use crate::args::PaceArgs;
-use crate::record::Recording;
 use film::Film;
+use llama_diffusion::recording::Recording;
 
 /// The picture of a recording.
 pub struct Picture {

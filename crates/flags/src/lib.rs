@@ -4,9 +4,9 @@
 
 pub mod compute;
 pub mod devices;
-pub mod hub;
 pub mod inert;
 pub mod numbers;
+pub mod repository;
 pub mod signals;
 pub mod spelling;
 pub mod streams;

@@ -148,7 +148,7 @@ fn a_file_gives_back_what_was_saved() {
 fn refused(path: &Path, bytes: &[u8], what: &str) -> String {
     fs::write(path, bytes).unwrap();
     match Snapshot::load(path) {
-        Err(Error::Snapshot {
+        Err(Error::File {
             path: named,
             problem,
         }) => {

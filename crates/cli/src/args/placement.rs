@@ -8,7 +8,7 @@ use llama_diffusion::{Error, MetadataOverride, ModelParams, Result, SessionParam
 
 use super::values::parse_metadata;
 use llama_diffusion_flags::devices::DeviceArgs;
-use llama_diffusion_flags::hub;
+use llama_diffusion_flags::repository;
 
 /// Where the model comes from and where it lies.
 #[derive(Debug, clap::Args)]
@@ -110,7 +110,7 @@ impl PlacementArgs {
     pub fn model(&self) -> Result<Option<PathBuf>> {
         match (&self.model, &self.hf_repo, &self.model_url) {
             (Some(path), _, _) => Ok(Some(path.clone())),
-            (None, Some(repo), _) => hub::find(repo, self.hf_file.as_deref()).map(Some),
+            (None, Some(repo), _) => repository::find(repo, self.hf_file.as_deref()).map(Some),
             (None, None, Some(url)) => Err(Error::InvalidParameter {
                 parameter: "-mu".into(),
                 problem: format!(

@@ -7,8 +7,8 @@ use llama_diffusion::diffusion::{CanvasStatus, Draft, FinishedCanvas};
 use llama_diffusion::{Result, Token, Utf8Stream};
 
 use super::layout::{Area, Cell, Layout, printable};
-use crate::record::{Answer, Canvas, Recording};
 use crate::view::{Accepted, Origin, PieceOf, Span, Status, noise};
+use llama_diffusion::recording::{Answer, Canvas, Recording};
 
 /// How a piece of text is coloured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

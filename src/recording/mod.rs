@@ -3,10 +3,10 @@
 mod read;
 mod write;
 
-use llama_diffusion::Token;
-use llama_diffusion::chat::thinking::Channel;
-use llama_diffusion::diffusion::{FinishedCanvas, OwnedDraft, OwnedNewCanvas};
 use serde::{Deserialize, Serialize};
+
+use crate::chat::thinking::Channel;
+use crate::diffusion::{FinishedCanvas, OwnedDraft, OwnedNewCanvas, Token};
 
 pub use read::{Answer, Canvas, Recording};
 pub use write::Recorder;

@@ -1,20 +1,20 @@
 //! Reading a recording. Whatever is in the file, what is read can be shown.
 
 use std::collections::HashMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use llama_diffusion::chat::thinking::{Channel, Splitter};
-use llama_diffusion::diffusion::{Draft, FinishedCanvas, NewCanvas, OwnedDraft, OwnedNewCanvas};
-use llama_diffusion::{Error, Result, Token};
-
 use super::{FORMAT, Line};
-use crate::input;
+use crate::chat::thinking::{Channel, Splitter};
+use crate::diffusion::{Draft, FinishedCanvas, NewCanvas, OwnedDraft, OwnedNewCanvas, Token};
+use crate::error::{Error, Result};
 
-/// What `--record` wrote.
+/// What a [`Recorder`](super::Recorder) wrote.
 pub struct Recording {
     path: PathBuf,
     /// Where the model thinks.
     channel: Option<Channel>,
+    /// In order.
     pub answers: Vec<Answer>,
     pieces: HashMap<Token, Vec<u8>>,
     /// What is missing at the end.
@@ -68,7 +68,15 @@ impl Recording {
     /// # Errors
     /// The file cannot be read or is not a recording, or lines in its middle are missing.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = input::file(path)?;
+        let text = fs::read_to_string(path).map_err(Error::io(path))?;
+        Self::parse(path, &text)
+    }
+
+    /// Reads the text of a recording; `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn parse(path: &Path, text: &str) -> Result<Self> {
         let bad = |problem| bad(path, problem);
         if text.is_empty() {
             return Err(bad("it is empty".into()));
@@ -102,8 +110,8 @@ impl Recording {
     /// The recording was cut off.
     pub fn check_end(&self) -> Result<()> {
         match &self.missing {
-            Some(missing) => Err(Error::InvalidParameter {
-                parameter: self.path.display().to_string(),
+            Some(missing) => Err(Error::File {
+                path: self.path.clone(),
                 problem: format!("{missing}: the recording is not complete; record the run again"),
             }),
             None => Ok(()),
@@ -132,9 +140,9 @@ impl Recording {
 }
 
 fn bad(path: &Path, problem: String) -> Error {
-    Error::InvalidParameter {
-        parameter: path.display().to_string(),
-        problem: format!("{problem}: give a file that --record wrote"),
+    Error::File {
+        path: path.to_owned(),
+        problem: format!("{problem}: give a recording"),
     }
 }
 
@@ -195,10 +203,12 @@ impl Reader {
             ("drawn tokens", draft.sampled.len()),
             ("marks of acceptance", draft.accepted.len()),
             ("entropies", draft.entropy.len()),
-            // Recordings of earlier versions have none.
-            ("probabilities", draft.probability.len().max(len)),
         ] {
             check_len(what, found, len)?;
+        }
+        // Recordings of earlier versions have none.
+        if !draft.probability.is_empty() {
+            check_len("probabilities", draft.probability.len(), len)?;
         }
         check_steps(draft.step, draft.max_steps)?;
         if let Some(before) = canvas.drafts.last()

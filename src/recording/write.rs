@@ -5,11 +5,10 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
-use llama_diffusion::chat::thinking::{Channel, Splitter};
-use llama_diffusion::{Error, Event, Result, Token};
-
 use super::{FORMAT, Line};
-use crate::view::PieceOf;
+use crate::chat::thinking::{Channel, Splitter};
+use crate::diffusion::{Event, Token};
+use crate::error::{Error, Result};
 
 /// Writes a recording.
 pub struct Recorder {
@@ -52,11 +51,16 @@ impl Recorder {
         }
     }
 
-    /// Writes a canvas that begins, a step, or a finished canvas.
+    /// Writes a canvas that begins, a step, or a finished canvas. `piece` gives the bytes of a token,
+    /// none for a control token.
     ///
     /// # Errors
-    /// The file cannot be written.
-    pub fn record(&mut self, event: Event<'_>, piece: PieceOf<'_>) -> Result<()> {
+    /// The file cannot be written, and those of `piece`.
+    pub fn record(
+        &mut self,
+        event: Event<'_>,
+        piece: &dyn Fn(Token) -> Result<Vec<u8>>,
+    ) -> Result<()> {
         let (line, used) = match event {
             Event::PromptEncoded(_) => return Ok(()),
             Event::CanvasBegun(canvas) => (Line::Begin(canvas.into()), canvas.tokens.to_vec()),

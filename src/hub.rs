@@ -6,12 +6,13 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use llama_diffusion::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The quantization that llama.cpp takes if `-hf` names none.
 const DEFAULT_QUANT: &str = "Q4_K_M";
 
-/// The file of `-hf USER/MODEL[:QUANT]` and `-hff FILE` in the cache of this user.
+/// The file of a repository, `USER/MODEL` or `USER/MODEL:QUANT`, in the cache of this user: the one named
+/// `file`, else the one of the quantization.
 ///
 /// # Errors
 /// The name is not one of a repository, the file is not there, or several files fit.
@@ -72,7 +73,7 @@ fn find_in(cache: &Path, repo: &str, file: Option<&str>) -> Result<PathBuf> {
             [path] => return Ok(snapshot.join(path)),
             several => {
                 return Err(error(format!(
-                    "{name} has several files of '{quant}': choose one with -hff: {}",
+                    "{name} has several files of '{quant}', name one of them: {}",
                     several.join(", ")
                 )));
             }
@@ -96,10 +97,7 @@ fn find_in(cache: &Path, repo: &str, file: Option<&str>) -> Result<PathBuf> {
 }
 
 fn error(problem: String) -> Error {
-    Error::InvalidParameter {
-        parameter: "-hf".into(),
-        problem,
-    }
+    Error::parameter("repository", problem)
 }
 
 /// The snapshots of a repository: the one that its main branch points to, then the others, the
@@ -330,7 +328,7 @@ mod tests {
         let cache = cache_with(&[("1", names)], None);
         let error = find_in(cache.path(), "a/b:Q8_0", None).unwrap_err();
         let error = error.to_string();
-        let expected = "choose one with -hff: x-Q8_0.gguf, y-Q8_0.gguf";
+        let expected = "name one of them: x-Q8_0.gguf, y-Q8_0.gguf";
         assert!(error.ends_with(expected), "{error}");
         let path = find_in(cache.path(), "a/b", Some("y-Q8_0.gguf")).unwrap();
         assert!(path.ends_with("1/y-Q8_0.gguf"));
