@@ -243,7 +243,7 @@ enum diffusion_finish
      */
     DIFFUSION_FINISH_LENGTH = 1,
     /**
-     * The context has no room for another canvas.
+     * The context has no space for another canvas.
      */
     DIFFUSION_FINISH_CONTEXT_FULL = 2,
 };
@@ -264,7 +264,7 @@ enum diffusion_flash_attention
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
     /**
-     * Where the devices have it.
+     * If the devices support it.
      */
     DIFFUSION_FLASH_ATTENTION_AUTO = 0,
     /**
@@ -363,11 +363,12 @@ enum diffusion_progress
      */
     DIFFUSION_PROGRESS_RUNNING = 0,
     /**
-     * It does not: it is stable, and the model is sure of it.
+     * It does not: it is stable and its mean entropy below the threshold, or, for a masked model,
+     * the answer is unmasked.
      */
     DIFFUSION_PROGRESS_CONVERGED = 1,
     /**
-     * It gets none: all steps are used up.
+     * It does not get one: all steps are used up.
      */
     DIFFUSION_PROGRESS_OUT_OF_STEPS = 2,
 };
@@ -381,8 +382,8 @@ typedef int32_t diffusion_progress;
 
 /**
  * What one conversation owns: the KV cache and buffers for the computation. It serves one thread
- * at a time: a call that finds it at work returns `DIFFUSION_STATUS_BUSY` at once, also from a
- * callback. Only `diffusion_context_cancel` may be called at any time.
+ * at a time: a concurrent call returns `DIFFUSION_STATUS_BUSY` at once, also from a callback. Only
+ * `diffusion_context_cancel` may be called at any time.
  */
 typedef struct diffusion_context diffusion_context;
 
@@ -394,7 +395,7 @@ typedef struct diffusion_error diffusion_error;
 
 /**
  * A loaded model: weights, vocabulary, chat template. Immutable: any thread may use it at any
- * time. It is counted how many hold it; contexts hold theirs.
+ * time. It is reference-counted; contexts hold references to theirs.
  */
 typedef struct diffusion_model diffusion_model;
 
@@ -446,8 +447,8 @@ typedef struct diffusion_device {
 } diffusion_device;
 
 /**
- * Hears the share of a model that is loaded, from 0 to 1. Returns false to cancel. Called by the
- * thread that loads.
+ * Called with the fraction of a model that is loaded, from 0 to 1, by the thread that loads.
+ * Returns false to cancel.
  */
 typedef bool (*diffusion_progress_callback)(float progress, void *user_data);
 
@@ -456,7 +457,7 @@ typedef bool (*diffusion_progress_callback)(float progress, void *user_data);
  */
 typedef struct diffusion_model_params {
     /**
-     * Size of the struct, by which the library knows its version.
+     * Size of the struct, which identifies its version.
      */
     size_t struct_size;
     /**
@@ -464,20 +465,20 @@ typedef struct diffusion_model_params {
      */
     const char *devices;
     /**
-     * Shares of the layers for each GPU; NULL is by free memory.
+     * Share of the layers for each GPU; NULL distributes them by free memory.
      */
     const float *tensor_split;
     /**
-     * How many shares there are.
+     * Number of shares.
      */
     size_t tensor_split_count;
     /**
-     * Memory of single tensors as "REGEX=MEMORY", separated by commas; the first match counts.
-     * NULL is none.
+     * Memory of individual tensors as "REGEX=MEMORY", separated by commas; the first match
+     * applies. May be NULL.
      */
     const char *tensor_overrides;
     /**
-     * Hears how far loading is; NULL is nobody.
+     * Progress callback; may be NULL.
      */
     diffusion_progress_callback progress;
     /**
@@ -486,8 +487,8 @@ typedef struct diffusion_model_params {
     void *user_data;
     /**
      * Layers on GPUs, counted from the last one; the output head counts as one. Below 0 is as many
-     * as their free memory does for, beside a context of the default size: experts that do not fit
-     * stay in host memory, and then whole layers.
+     * as fit into their free memory together with a context of the default size: experts that do
+     * not fit stay in host memory, and then whole layers.
      */
     int32_t gpu_layers;
     /**
@@ -495,11 +496,11 @@ typedef struct diffusion_model_params {
      */
     uint32_t cpu_moe_layers;
     /**
-     * Not 0 keeps the KV cache in host memory.
+     * Nonzero keeps the KV cache in host memory.
      */
     int32_t kv_on_host;
     /**
-     * Not 0 copies the weights instead of using the mapped file.
+     * Nonzero copies the weights instead of using the mapped file.
      */
     int32_t no_mmap;
 } diffusion_model_params;
@@ -509,20 +510,20 @@ typedef struct diffusion_model_params {
  */
 typedef struct diffusion_context_params {
     /**
-     * Size of the struct, by which the library knows its version.
+     * Size of the struct, which identifies its version.
      */
     size_t struct_size;
     /**
-     * Tokens that prompt and answer may have together; 0 is what the model was trained for, at
-     * most 8192.
+     * Maximum number of tokens of prompt and answer together; 0 is what the model was trained for,
+     * up to 8192.
      */
     size_t context_length;
     /**
-     * Most tokens of a prompt that are encoded in one pass; 0 is one canvas, at least 256.
+     * Maximum number of tokens of a prompt that one pass encodes; 0 is one canvas, at least 256.
      */
     size_t batch_size;
     /**
-     * Threads of the CPU; 0 is one for each core, fewer for models that are too small for that.
+     * Number of CPU threads; 0 is one for each core, fewer for small models.
      */
     uint32_t threads;
     /**
@@ -535,13 +536,13 @@ typedef struct diffusion_context_params {
     int32_t flash_attention;
     /**
      * 1 to keep all positions on sliding-window layers too: more memory and longer steps, but a
-     * conversation can go back to any earlier point without being read again. Default 0.
+     * conversation can return to any earlier point without being encoded again. Default 0.
      */
     int32_t swa_full;
 } diffusion_context_params;
 
 /**
- * A canvas after one denoising step. All of it is valid during the callback only.
+ * A canvas after one denoising step. Valid only during the callback.
  */
 typedef struct diffusion_draft {
     /**
@@ -553,7 +554,7 @@ typedef struct diffusion_draft {
      */
     size_t length;
     /**
-     * The most likely tokens: the best guess at the finished canvas.
+     * The most likely tokens: the current estimate of the finished canvas.
      */
     const int32_t *argmax;
     /**
@@ -565,7 +566,7 @@ typedef struct diffusion_draft {
      */
     const int32_t *canvas;
     /**
-     * How uncertain the model is of each token, in nats.
+     * Entropy of the distribution at each position, in nats.
      */
     const float *entropy;
     /**
@@ -581,7 +582,7 @@ typedef struct diffusion_draft {
      */
     uint32_t step;
     /**
-     * Most steps that the canvas gets.
+     * Maximum number of steps of the canvas.
      */
     uint32_t max_steps;
     /**
@@ -597,18 +598,18 @@ typedef struct diffusion_draft {
      */
     int32_t progress;
     /**
-     * How likely each drawn token was.
+     * Probability of each drawn token.
      */
     const float *probability;
 } diffusion_draft;
 
 /**
- * Sees a canvas after each denoising step. Returns false to cancel.
+ * Called after each denoising step with the canvas. Returns false to cancel.
  */
 typedef bool (*diffusion_step_callback)(const struct diffusion_draft *draft, void *user_data);
 
 /**
- * A finished canvas. All of it is valid during the callback only.
+ * A finished canvas. Valid only during the callback.
  */
 typedef struct diffusion_canvas {
     /**
@@ -620,7 +621,7 @@ typedef struct diffusion_canvas {
      */
     const int32_t *tokens;
     /**
-     * How many these are.
+     * Number of these tokens.
      */
     size_t count;
     /**
@@ -628,7 +629,7 @@ typedef struct diffusion_canvas {
      */
     uint32_t block;
     /**
-     * Denoising steps that it took.
+     * Number of its denoising steps.
      */
     uint32_t steps;
     /**
@@ -636,13 +637,14 @@ typedef struct diffusion_canvas {
      */
     int32_t converged;
     /**
-     * 1 if the answer ends in it, else 0.
+     * 1 if the answer ends in this canvas, else 0.
      */
     int32_t ended;
 } diffusion_canvas;
 
 /**
- * Sees each finished canvas. Returns false to cancel; behind the last one there is nothing to cancel.
+ * Called with each finished canvas. Returns false to cancel, which has no effect after the last
+ * one.
  */
 typedef bool (*diffusion_canvas_callback)(const struct diffusion_canvas *canvas, void *user_data);
 
@@ -651,7 +653,7 @@ typedef bool (*diffusion_canvas_callback)(const struct diffusion_canvas *canvas,
  */
 typedef struct diffusion_params {
     /**
-     * Size of the struct, by which the library knows its version.
+     * Size of the struct, which identifies its version.
      */
     size_t struct_size;
     /**
@@ -659,21 +661,21 @@ typedef struct diffusion_params {
      */
     uint64_t seed;
     /**
-     * Maximum number of tokens in the answer; 0 is no limit. Default 256. A masked model denoises this
-     * number of tokens, or as many as it was trained for leaves room for.
+     * Maximum number of tokens in the answer; 0 is no limit. Default 256. A masked model denoises
+     * exactly this many tokens; with 0, as many as its trained context leaves after the prompt.
      */
     size_t max_tokens;
     /**
-     * Most canvases; 0 is as many as `max_tokens` needs. Default 0.
+     * Maximum number of canvases; 0 is as many as `max_tokens` needs. Default 0.
      */
     size_t max_canvases;
     /**
-     * Sees a canvas after each denoising step; NULL is nobody. Called by the thread that
-     * generates, as the other one.
+     * Called after each denoising step; may be NULL. Both callbacks are called by the thread that
+     * generates.
      */
     diffusion_step_callback on_step;
     /**
-     * Sees each finished canvas; NULL is nobody.
+     * Called with each finished canvas; may be NULL.
      */
     diffusion_canvas_callback on_canvas;
     /**
@@ -685,7 +687,8 @@ typedef struct diffusion_params {
      */
     uint32_t max_steps;
     /**
-     * How many steps a canvas must stay the same before it counts as stable; 0 always.
+     * Number of steps for which a canvas must stay the same to count as stable; 0 is always
+     * stable.
      */
     uint32_t stability_threshold;
     /**
@@ -697,34 +700,34 @@ typedef struct diffusion_params {
      */
     float t_max;
     /**
-     * Entropy that the tokens accepted in a step may have together, in nats; above 0.
+     * Entropy bound: maximum total entropy of the tokens accepted in a step, in nats; above 0.
      */
     float entropy_bound;
     /**
-     * A stable canvas is finished once its mean entropy is below this, in nats; 0 or more. At 0
-     * every canvas takes all its steps.
+     * A stable canvas is finished once its mean entropy is below this, in nats; 0 or more. With 0
+     * every canvas uses all its steps.
      */
     float confidence_threshold;
     /**
-     * Masked models, as all that follows: which positions a step unmasks first, a
+     * This field and those below are for masked models. Which positions a step unmasks first, a
      * `diffusion_algorithm`. Default `CONFIDENCE`.
      */
     int32_t algorithm;
     /**
-     * Temperature of that choice; 0 takes the best. Default 0.
+     * Temperature of that choice; 0 always takes the best positions. Default 0.
      */
     float algorithm_temperature;
     /**
-     * Temperature of the tokens; 0 takes the most likely. Default 0.8.
+     * Temperature of the draws; 0 takes the most likely token. Default 0.8.
      */
     float temperature;
     /**
-     * Draw from this number of the most likely tokens only; 0 is all. Default 40.
+     * Draw only from this number of most likely tokens; 0 is all. Default 40.
      */
     uint32_t top_k;
     /**
-     * Draw only from the most likely tokens that have this probability together; 1 is all. Default
-     * 0.95.
+     * Draw only from the most likely tokens whose total probability reaches this; 1 is all.
+     * Default 0.95.
      */
     float top_p;
     /**
@@ -737,22 +740,22 @@ typedef struct diffusion_params {
      */
     float eps;
     /**
-     * Tokens of a block of the block schedule: blocks divide the answer, and their number divides
-     * `max_steps`. 0 is the other schedule. Default 0.
+     * Block length of the block schedule: it divides the length of the answer, and the number of
+     * blocks divides `max_steps`. 0 selects the schedule over the whole answer. Default 0.
      */
     uint32_t block_length;
     /**
-     * 1 draws by Gumbel noise, 0 by the inverse CDF. Default 0.
+     * 1 draws with Gumbel noise, 0 with the inverse CDF. Default 0.
      */
     int32_t gumbel_noise;
     /**
-     * Not used yet.
+     * Reserved; 0.
      */
     int32_t reserved;
 } diffusion_params;
 
 /**
- * What a generation did.
+ * The statistics of a generation.
  */
 typedef struct diffusion_result {
     /**
@@ -760,19 +763,19 @@ typedef struct diffusion_result {
      */
     size_t struct_size;
     /**
-     * Tokens of the answer.
+     * Number of tokens in the answer.
      */
     size_t tokens;
     /**
-     * Tokens of the prompt that were cached already.
+     * Number of tokens of the prompt that were already cached.
      */
     size_t reused;
     /**
-     * Denoising steps of all canvases.
+     * Number of denoising steps of all canvases.
      */
     uint64_t steps;
     /**
-     * Canvases.
+     * Number of canvases.
      */
     size_t blocks;
     /**
@@ -912,15 +915,14 @@ diffusion_status diffusion_model_params_init(struct diffusion_model_params *para
                                              struct diffusion_error **error);
 
 /**
- * Loads a GGUF file, or all parts of a split one by its first. Any thread may load.
+ * Loads a GGUF file, or all parts of a split one given its first part. Any thread may call it.
  *
  * `path`: in UTF-8, terminated by a zero byte. `params`: NULL for the defaults. `model`: receives
- * the model, to be ended with `diffusion_model_free`.
+ * the model; free it with `diffusion_model_free`.
  *
- * Errors: `IO`, `BAD_MODEL`, `TOKENIZER` for what is wrong with the file, `OUT_OF_MEMORY`, and
- * `CANCELLED` by the progress callback. A file without any tokenizer loads; functions that need
- * one then fail with `TOKENIZER`. Masked models (Dream, LLaDA, LLaDA-MoE, RND1) are `BAD_MODEL`:
- * the command-line tool runs them.
+ * Errors: `IO`, `BAD_MODEL` or `TOKENIZER` for a problem of the file, `OUT_OF_MEMORY`, and
+ * `CANCELLED` if the progress callback cancelled. A file without any tokenizer loads; functions
+ * that need one then fail with `TOKENIZER`.
  */
 diffusion_status diffusion_model_load(const char *path,
                                       const struct diffusion_model_params *params,
@@ -928,25 +930,25 @@ diffusion_status diffusion_model_load(const char *path,
                                       struct diffusion_error **error);
 
 /**
- * Adds a holder, who must end with `diffusion_model_free`, too. Returns `model`, NULL for NULL.
- * Any thread may call it that holds the model.
+ * Increments the reference count; each reference is released with `diffusion_model_free`. Returns
+ * `model`, NULL for NULL. Any thread that holds a reference may call it.
  */
 struct diffusion_model *diffusion_model_retain(struct diffusion_model *model);
 
 /**
- * Ends one holder; the last one frees the memory. Contexts go on working. NULL is allowed. Any
- * thread may call it.
+ * Releases one reference; the last one frees the memory. Contexts keep working. NULL is allowed.
+ * Any thread may call it.
  */
 void diffusion_model_free(struct diffusion_model *model);
 
 /**
- * Architecture as the file names it, such as "diffusion-gemma". Lives as long as the model; NULL
+ * Architecture as the file names it, such as "diffusion-gemma". Valid as long as the model; NULL
  * for NULL.
  */
 const char *diffusion_model_architecture(const struct diffusion_model *model);
 
 /**
- * Number of tokens in the vocabulary: tokens are from 0 to one below. 0 for NULL.
+ * Number of tokens in the vocabulary: tokens are from 0 to this number - 1. 0 for NULL.
  */
 size_t diffusion_model_vocab_size(const struct diffusion_model *model);
 
@@ -967,7 +969,7 @@ size_t diffusion_model_context_length(const struct diffusion_model *model);
 bool diffusion_model_is_end_token(const struct diffusion_model *model, int32_t token);
 
 /**
- * A value of the file's metadata as text: strings as they are, numbers in decimal, booleans as
+ * A value of the file's metadata as text: strings unchanged, numbers in decimal, booleans as
  * "true" and "false", arrays as JSON.
  *
  * `key`: such as "general.name", terminated by a zero byte. `buffer`, `capacity`, `size`: see
@@ -1053,10 +1055,10 @@ diffusion_status diffusion_context_params_init(struct diffusion_context_params *
 /**
  * Reserves the memory of a conversation. Any thread may call it.
  *
- * `model`: the context becomes one of its holders. `params`: NULL for the defaults. `context`:
- * receives the context, to be ended with `diffusion_context_free`.
+ * `model`: the context holds a reference to it. `params`: NULL for the defaults. `context`:
+ * receives the context; free it with `diffusion_context_free`.
  *
- * Errors: `INVALID_ARGUMENT` for parameters that cannot work, `OUT_OF_MEMORY`, `BACKEND`.
+ * Errors: `INVALID_ARGUMENT` for invalid parameters, `OUT_OF_MEMORY`, `BACKEND`.
  */
 diffusion_status diffusion_context_new(struct diffusion_model *model,
                                        const struct diffusion_context_params *params,
@@ -1064,12 +1066,13 @@ diffusion_status diffusion_context_new(struct diffusion_model *model,
                                        struct diffusion_error **error);
 
 /**
- * Ends a context. NULL is allowed. No other call may be using it, nor come later.
+ * Frees a context. NULL is allowed. No other call may be in progress, and the context must not be
+ * used afterwards.
  */
 void diffusion_context_free(struct diffusion_context *context);
 
 /**
- * Forgets everything read and written; the memory stays reserved.
+ * Clears the cache: the next call starts from an empty conversation. The memory stays reserved.
  *
  * Errors: `BUSY`, `POISONED`.
  */
@@ -1077,8 +1080,8 @@ diffusion_status diffusion_context_reset(struct diffusion_context *context,
                                          struct diffusion_error **error);
 
 /**
- * Number of tokens that the context holds, prompt and committed canvases: a prompt that begins
- * with them costs only what follows.
+ * Number of tokens in the cache, prompt and committed canvases: a prompt that begins with them
+ * costs only its remaining tokens.
  *
  * Errors: `BUSY`, `POISONED`.
  */
@@ -1087,18 +1090,18 @@ diffusion_status diffusion_context_cached(const struct diffusion_context *contex
                                           struct diffusion_error **error);
 
 /**
- * Asks the generation that is running to end before its next denoising step; it then returns
- * `DIFFUSION_STATUS_CANCELLED`. Without effect if none is running. Any thread may call it at any
+ * Cancels the running generation before its next denoising step; it then returns
+ * `DIFFUSION_STATUS_CANCELLED`. Has no effect if none is running. Any thread may call it at any
  * time before `diffusion_context_free`, as may callbacks and signal handlers. NULL is allowed.
  */
 void diffusion_context_cancel(const struct diffusion_context *context);
 
 /**
- * Sets the defaults: what the model recommends, and the reference's where it says nothing.
+ * Sets the defaults: what the model recommends, or else the defaults of the reference.
  *
  * `struct_size`: `sizeof(diffusion_params)`.
  *
- * Errors: `INVALID_ARGUMENT` if what the model recommends cannot work.
+ * Errors: `INVALID_ARGUMENT` if the model's recommendations are invalid.
  */
 diffusion_status diffusion_params_init(const struct diffusion_model *model,
                                        struct diffusion_params *params,
@@ -1108,19 +1111,20 @@ diffusion_status diffusion_params_init(const struct diffusion_model *model,
 /**
  * Generates an answer to a prompt, canvas by canvas.
  *
- * The context keeps what it has read and written (but for the last canvas): a prompt that begins
- * with the tokens of the call before costs only what is new.
+ * The context caches the prompt and the answer (except the last canvas): a prompt that begins with
+ * the tokens of the previous call costs only its new tokens.
  *
  * `prompt`, `prompt_length`: tokens, at least one. `params`: NULL for the model's defaults.
  * `tokens`, `capacity`, `count`: receive the answer, without the token that ended it. The
  * capacity must suffice for the longest possible answer, which `max_tokens` bounds; if it does
- * not, that length is written to `count`, and nothing is computed. `result`: receives what was
- * done, or NULL.
+ * not, that length is written to `count`, and nothing is computed. `result`: receives the
+ * statistics; may be NULL.
  *
  * Errors: `INVALID_ARGUMENT` for parameters out of range, an empty prompt or tokens that are not
- * in the vocabulary, `CONTEXT_FULL` if not one canvas fits behind the prompt, `BUFFER_TOO_SMALL`,
- * `CANCELLED` (the canvas callback has seen the canvases that were finished), `OUT_OF_MEMORY`,
- * `BACKEND`, `BUSY`, `POISONED`. After all of these but the last, the context can be used again.
+ * in the vocabulary, `CONTEXT_FULL` if no canvas fits after the prompt, `BUFFER_TOO_SMALL`,
+ * `CANCELLED` (the canvas callback has received the finished canvases), `OUT_OF_MEMORY`,
+ * `BACKEND`, `BUSY`, `POISONED`. After all of these except `POISONED`, the context can be used
+ * again.
  */
 diffusion_status diffusion_generate(struct diffusion_context *context,
                                     const int32_t *prompt,

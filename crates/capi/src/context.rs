@@ -12,8 +12,8 @@ use super::model::SharedModel;
 use llama_diffusion::{CancelFlag, FlashAttention, KvType, Session, SessionParams};
 
 /// What one conversation owns: the KV cache and buffers for the computation. It serves one thread
-/// at a time: a call that finds it at work returns `DIFFUSION_STATUS_BUSY` at once, also from a
-/// callback. Only `diffusion_context_cancel` may be called at any time.
+/// at a time: a concurrent call returns `DIFFUSION_STATUS_BUSY` at once, also from a callback. Only
+/// `diffusion_context_cancel` may be called at any time.
 pub struct Context {
     pub(super) model: Arc<SharedModel>,
     pub(super) cancel: CancelFlag,
@@ -26,7 +26,7 @@ const _: () = {
 };
 
 impl Context {
-    /// The session, if no other call has it and none has panicked with it.
+    /// The session, if no other call uses it and none has panicked with it.
     pub(super) fn lock(&self) -> Result<MutexGuard<'_, Session>> {
         let session = self.session.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => Failure::new(
@@ -59,7 +59,7 @@ pub enum KvTypeCode {
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlashAttentionCode {
-    /// Where the devices have it.
+    /// If the devices support it.
     Auto = 0,
     /// Always.
     On = 1,
@@ -71,21 +71,21 @@ pub enum FlashAttentionCode {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct ContextParams {
-    /// Size of the struct, by which the library knows its version.
+    /// Size of the struct, which identifies its version.
     pub struct_size: usize,
-    /// Tokens that prompt and answer may have together; 0 is what the model was trained for, at
-    /// most 8192.
+    /// Maximum number of tokens of prompt and answer together; 0 is what the model was trained for,
+    /// up to 8192.
     pub context_length: usize,
-    /// Most tokens of a prompt that are encoded in one pass; 0 is one canvas, at least 256.
+    /// Maximum number of tokens of a prompt that one pass encodes; 0 is one canvas, at least 256.
     pub batch_size: usize,
-    /// Threads of the CPU; 0 is one for each core, fewer for models that are too small for that.
+    /// Number of CPU threads; 0 is one for each core, fewer for small models.
     pub threads: u32,
     /// A `diffusion_kv_type`.
     pub kv_type: i32,
     /// A `diffusion_flash_attention`.
     pub flash_attention: i32,
     /// 1 to keep all positions on sliding-window layers too: more memory and longer steps, but a
-    /// conversation can go back to any earlier point without being read again. Default 0.
+    /// conversation can return to any earlier point without being encoded again. Default 0.
     pub swa_full: i32,
 }
 
@@ -159,10 +159,10 @@ pub unsafe extern "C" fn diffusion_context_params_init(
 
 /// Reserves the memory of a conversation. Any thread may call it.
 ///
-/// `model`: the context becomes one of its holders. `params`: NULL for the defaults. `context`:
-/// receives the context, to be ended with `diffusion_context_free`.
+/// `model`: the context holds a reference to it. `params`: NULL for the defaults. `context`:
+/// receives the context; free it with `diffusion_context_free`.
 ///
-/// Errors: `INVALID_ARGUMENT` for parameters that cannot work, `OUT_OF_MEMORY`, `BACKEND`.
+/// Errors: `INVALID_ARGUMENT` for invalid parameters, `OUT_OF_MEMORY`, `BACKEND`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_context_new(
     model: *mut SharedModel,
@@ -194,7 +194,8 @@ pub unsafe extern "C" fn diffusion_context_new(
     })
 }
 
-/// Ends a context. NULL is allowed. No other call may be using it, nor come later.
+/// Frees a context. NULL is allowed. No other call may be in progress, and the context must not be
+/// used afterwards.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_context_free(context: *mut Context) {
     if !context.is_null() {
@@ -203,7 +204,7 @@ pub unsafe extern "C" fn diffusion_context_free(context: *mut Context) {
     }
 }
 
-/// Forgets everything read and written; the memory stays reserved.
+/// Clears the cache: the next call starts from an empty conversation. The memory stays reserved.
 ///
 /// Errors: `BUSY`, `POISONED`.
 #[unsafe(no_mangle)]
@@ -218,8 +219,8 @@ pub unsafe extern "C" fn diffusion_context_reset(
     })
 }
 
-/// Number of tokens that the context holds, prompt and committed canvases: a prompt that begins
-/// with them costs only what follows.
+/// Number of tokens in the cache, prompt and committed canvases: a prompt that begins with them
+/// costs only its remaining tokens.
 ///
 /// Errors: `BUSY`, `POISONED`.
 #[unsafe(no_mangle)]
@@ -239,8 +240,8 @@ pub unsafe extern "C" fn diffusion_context_cached(
     })
 }
 
-/// Asks the generation that is running to end before its next denoising step; it then returns
-/// `DIFFUSION_STATUS_CANCELLED`. Without effect if none is running. Any thread may call it at any
+/// Cancels the running generation before its next denoising step; it then returns
+/// `DIFFUSION_STATUS_CANCELLED`. Has no effect if none is running. Any thread may call it at any
 /// time before `diffusion_context_free`, as may callbacks and signal handlers. NULL is allowed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_context_cancel(context: *const Context) {

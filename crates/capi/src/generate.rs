@@ -26,7 +26,7 @@ pub enum FinishCode {
     EndOfText = 0,
     /// A limit of the parameters was reached.
     Length = 1,
-    /// The context has no room for another canvas.
+    /// The context has no space for another canvas.
     ContextFull = 2,
 }
 
@@ -36,9 +36,10 @@ pub enum FinishCode {
 pub enum ProgressCode {
     /// It does.
     Running = 0,
-    /// It does not: it is stable, and the model is sure of it.
+    /// It does not: it is stable and its mean entropy below the threshold, or, for a masked model,
+    /// the answer is unmasked.
     Converged = 1,
-    /// It gets none: all steps are used up.
+    /// It does not get one: all steps are used up.
     OutOfSteps = 2,
 }
 
@@ -58,20 +59,20 @@ pub enum AlgorithmCode {
     Confidence = 4,
 }
 
-/// A canvas after one denoising step. All of it is valid during the callback only.
+/// A canvas after one denoising step. Valid only during the callback.
 #[repr(C)]
 pub struct DraftView {
     /// Size of the struct in the library.
     pub struct_size: usize,
     /// Tokens of a canvas: entries of each array below.
     pub length: usize,
-    /// The most likely tokens: the best guess at the finished canvas.
+    /// The most likely tokens: the current estimate of the finished canvas.
     pub argmax: *const i32,
     /// The tokens that were drawn in this step.
     pub sampled: *const i32,
     /// Input of the next step: accepted tokens, and noise elsewhere.
     pub canvas: *const i32,
-    /// How uncertain the model is of each token, in nats.
+    /// Entropy of the distribution at each position, in nats.
     pub entropy: *const f32,
     /// Which drawn tokens were accepted.
     pub accepted: *const bool,
@@ -79,7 +80,7 @@ pub struct DraftView {
     pub block: u32,
     /// Index of the step in the canvas, from 0.
     pub step: u32,
-    /// Most steps that the canvas gets.
+    /// Maximum number of steps of the canvas.
     pub max_steps: u32,
     /// Temperature of the step.
     pub temperature: f32,
@@ -87,7 +88,7 @@ pub struct DraftView {
     pub mean_entropy: f32,
     /// A `diffusion_progress`.
     pub progress: i32,
-    /// How likely each drawn token was.
+    /// Probability of each drawn token.
     pub probability: *const f32,
 }
 
@@ -116,22 +117,22 @@ impl DraftView {
     }
 }
 
-/// A finished canvas. All of it is valid during the callback only.
+/// A finished canvas. Valid only during the callback.
 #[repr(C)]
 pub struct CanvasView {
     /// Size of the struct in the library.
     pub struct_size: usize,
     /// The tokens that it adds to the answer.
     pub tokens: *const i32,
-    /// How many these are.
+    /// Number of these tokens.
     pub count: usize,
     /// Index of the canvas in the answer, from 0.
     pub block: u32,
-    /// Denoising steps that it took.
+    /// Number of its denoising steps.
     pub steps: u32,
     /// 1 if it converged, 0 if its steps were used up.
     pub converged: i32,
-    /// 1 if the answer ends in it, else 0.
+    /// 1 if the answer ends in this canvas, else 0.
     pub ended: i32,
 }
 
@@ -149,11 +150,12 @@ impl CanvasView {
     }
 }
 
-/// Sees a canvas after each denoising step. Returns false to cancel.
+/// Called after each denoising step with the canvas. Returns false to cancel.
 pub type StepCallback =
     Option<unsafe extern "C" fn(draft: *const DraftView, user_data: *mut c_void) -> bool>;
 
-/// Sees each finished canvas. Returns false to cancel; behind the last one there is nothing to cancel.
+/// Called with each finished canvas. Returns false to cancel, which has no effect after the last
+/// one.
 pub type CanvasCallback =
     Option<unsafe extern "C" fn(canvas: *const CanvasView, user_data: *mut c_void) -> bool>;
 
@@ -161,58 +163,59 @@ pub type CanvasCallback =
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct GenerationParams {
-    /// Size of the struct, by which the library knows its version.
+    /// Size of the struct, which identifies its version.
     pub struct_size: usize,
     /// The same seed, prompt and parameters give the same answer on the same machine. Default 0.
     pub seed: u64,
-    /// Maximum number of tokens in the answer; 0 is no limit. Default 256. A masked model denoises this
-    /// number of tokens, or as many as it was trained for leaves room for.
+    /// Maximum number of tokens in the answer; 0 is no limit. Default 256. A masked model denoises
+    /// exactly this many tokens; with 0, as many as its trained context leaves after the prompt.
     pub max_tokens: usize,
-    /// Most canvases; 0 is as many as `max_tokens` needs. Default 0.
+    /// Maximum number of canvases; 0 is as many as `max_tokens` needs. Default 0.
     pub max_canvases: usize,
-    /// Sees a canvas after each denoising step; NULL is nobody. Called by the thread that
-    /// generates, as the other one.
+    /// Called after each denoising step; may be NULL. Both callbacks are called by the thread that
+    /// generates.
     pub on_step: StepCallback,
-    /// Sees each finished canvas; NULL is nobody.
+    /// Called with each finished canvas; may be NULL.
     pub on_canvas: CanvasCallback,
     /// Passed to both callbacks.
     pub user_data: *mut c_void,
     /// Maximum number of denoising steps of a canvas, at least 1.
     pub max_steps: u32,
-    /// How many steps a canvas must stay the same before it counts as stable; 0 always.
+    /// Number of steps for which a canvas must stay the same to count as stable; 0 is always
+    /// stable.
     pub stability_threshold: u32,
     /// Temperature that the last step approaches; 0 or more.
     pub t_min: f32,
     /// Temperature of the first step; at least `t_min`, and 1e-20 or more.
     pub t_max: f32,
-    /// Entropy that the tokens accepted in a step may have together, in nats; above 0.
+    /// Entropy bound: maximum total entropy of the tokens accepted in a step, in nats; above 0.
     pub entropy_bound: f32,
-    /// A stable canvas is finished once its mean entropy is below this, in nats; 0 or more. At 0
-    /// every canvas takes all its steps.
+    /// A stable canvas is finished once its mean entropy is below this, in nats; 0 or more. With 0
+    /// every canvas uses all its steps.
     pub confidence_threshold: f32,
-    /// Masked models, as all that follows: which positions a step unmasks first, a
+    /// This field and those below are for masked models. Which positions a step unmasks first, a
     /// `diffusion_algorithm`. Default `CONFIDENCE`.
     pub algorithm: i32,
-    /// Temperature of that choice; 0 takes the best. Default 0.
+    /// Temperature of that choice; 0 always takes the best positions. Default 0.
     pub algorithm_temperature: f32,
-    /// Temperature of the tokens; 0 takes the most likely. Default 0.8.
+    /// Temperature of the draws; 0 takes the most likely token. Default 0.8.
     pub temperature: f32,
-    /// Draw from this number of the most likely tokens only; 0 is all. Default 40.
+    /// Draw only from this number of most likely tokens; 0 is all. Default 40.
     pub top_k: u32,
-    /// Draw only from the most likely tokens that have this probability together; 1 is all. Default
-    /// 0.95.
+    /// Draw only from the most likely tokens whose total probability reaches this; 1 is all.
+    /// Default 0.95.
     pub top_p: f32,
     /// Weight of classifier-free guidance; 0 is none. Default 0.
     pub guidance: f32,
     /// Epsilon of the schedule over the whole answer, if `block_length` is 0; above 0, below 1.
     /// Default 0.001.
     pub eps: f32,
-    /// Tokens of a block of the block schedule: blocks divide the answer, and their number divides
-    /// `max_steps`. 0 is the other schedule. Default 0.
+    /// Block length of the block schedule: it divides the length of the answer, and the number of
+    /// blocks divides `max_steps`. 0 selects the schedule over the whole answer. Default 0.
     pub block_length: u32,
-    /// 1 draws by Gumbel noise, 0 by the inverse CDF. Default 0.
+    /// 1 draws with Gumbel noise, 0 with the inverse CDF. Default 0.
     pub gumbel_noise: i32,
-    /// Not used yet.
+    /// Reserved; 0.
     pub reserved: i32,
 }
 
@@ -338,11 +341,11 @@ impl GenerationParams {
     }
 }
 
-/// Sets the defaults: what the model recommends, and the reference's where it says nothing.
+/// Sets the defaults: what the model recommends, or else the defaults of the reference.
 ///
 /// `struct_size`: `sizeof(diffusion_params)`.
 ///
-/// Errors: `INVALID_ARGUMENT` if what the model recommends cannot work.
+/// Errors: `INVALID_ARGUMENT` if the model's recommendations are invalid.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_params_init(
     model: *const SharedModel,
@@ -364,19 +367,19 @@ pub unsafe extern "C" fn diffusion_params_init(
     })
 }
 
-/// What a generation did.
+/// The statistics of a generation.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct GenerationResult {
     /// Set it to `sizeof(diffusion_result)` before the call.
     pub struct_size: usize,
-    /// Tokens of the answer.
+    /// Number of tokens in the answer.
     pub tokens: usize,
-    /// Tokens of the prompt that were cached already.
+    /// Number of tokens of the prompt that were already cached.
     pub reused: usize,
-    /// Denoising steps of all canvases.
+    /// Number of denoising steps of all canvases.
     pub steps: u64,
-    /// Canvases.
+    /// Number of canvases.
     pub blocks: usize,
     /// Time to encode the rest of the prompt.
     pub prefill_seconds: f64,
@@ -479,19 +482,20 @@ fn most_tokens(limits: &Limits, prompt: usize, recipe: &dyn Recipe) -> usize {
 
 /// Generates an answer to a prompt, canvas by canvas.
 ///
-/// The context keeps what it has read and written (but for the last canvas): a prompt that begins
-/// with the tokens of the call before costs only what is new.
+/// The context caches the prompt and the answer (except the last canvas): a prompt that begins with
+/// the tokens of the previous call costs only its new tokens.
 ///
 /// `prompt`, `prompt_length`: tokens, at least one. `params`: NULL for the model's defaults.
 /// `tokens`, `capacity`, `count`: receive the answer, without the token that ended it. The
 /// capacity must suffice for the longest possible answer, which `max_tokens` bounds; if it does
-/// not, that length is written to `count`, and nothing is computed. `result`: receives what was
-/// done, or NULL.
+/// not, that length is written to `count`, and nothing is computed. `result`: receives the
+/// statistics; may be NULL.
 ///
 /// Errors: `INVALID_ARGUMENT` for parameters out of range, an empty prompt or tokens that are not
-/// in the vocabulary, `CONTEXT_FULL` if not one canvas fits behind the prompt, `BUFFER_TOO_SMALL`,
-/// `CANCELLED` (the canvas callback has seen the canvases that were finished), `OUT_OF_MEMORY`,
-/// `BACKEND`, `BUSY`, `POISONED`. After all of these but the last, the context can be used again.
+/// in the vocabulary, `CONTEXT_FULL` if no canvas fits after the prompt, `BUFFER_TOO_SMALL`,
+/// `CANCELLED` (the canvas callback has received the finished canvases), `OUT_OF_MEMORY`,
+/// `BACKEND`, `BUSY`, `POISONED`. After all of these except `POISONED`, the context can be used
+/// again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_generate(
     context: *mut Context,

@@ -20,11 +20,11 @@ use llama_diffusion::gguf::keys::{GENERAL_ARCHITECTURE, TOKENIZER};
 use llama_diffusion::{AnyModel, EndTokens, TensorOverride, TextModel};
 
 /// A loaded model: weights, vocabulary, chat template. Immutable: any thread may use it at any
-/// time. It is counted how many hold it; contexts hold theirs.
+/// time. It is reference-counted; contexts hold references to theirs.
 pub struct SharedModel {
     pub(super) model: AnyModel,
     pub(super) end: EndTokens,
-    /// Files without a tokenizer can be run with tokens.
+    /// None for files without a tokenizer, which can be run with tokens.
     text: Option<TextModel>,
     architecture: CString,
 }
@@ -65,8 +65,8 @@ impl SharedModel {
     }
 }
 
-/// Hears the share of a model that is loaded, from 0 to 1. Returns false to cancel. Called by the
-/// thread that loads.
+/// Called with the fraction of a model that is loaded, from 0 to 1, by the thread that loads.
+/// Returns false to cancel.
 pub type ProgressCallback =
     Option<unsafe extern "C" fn(progress: f32, user_data: *mut c_void) -> bool>;
 
@@ -74,30 +74,30 @@ pub type ProgressCallback =
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct ModelParams {
-    /// Size of the struct, by which the library knows its version.
+    /// Size of the struct, which identifies its version.
     pub struct_size: usize,
     /// Devices to use, separated by commas, in UTF-8: NULL is every GPU, "none" is the CPU alone.
     pub devices: *const c_char,
-    /// Shares of the layers for each GPU; NULL is by free memory.
+    /// Share of the layers for each GPU; NULL distributes them by free memory.
     pub tensor_split: *const f32,
-    /// How many shares there are.
+    /// Number of shares.
     pub tensor_split_count: usize,
-    /// Memory of single tensors as "REGEX=MEMORY", separated by commas; the first match counts.
-    /// NULL is none.
+    /// Memory of individual tensors as "REGEX=MEMORY", separated by commas; the first match
+    /// applies. May be NULL.
     pub tensor_overrides: *const c_char,
-    /// Hears how far loading is; NULL is nobody.
+    /// Progress callback; may be NULL.
     pub progress: ProgressCallback,
     /// Passed to `progress`.
     pub user_data: *mut c_void,
     /// Layers on GPUs, counted from the last one; the output head counts as one. Below 0 is as many
-    /// as their free memory does for, beside a context of the default size: experts that do not fit
-    /// stay in host memory, and then whole layers.
+    /// as fit into their free memory together with a context of the default size: experts that do
+    /// not fit stay in host memory, and then whole layers.
     pub gpu_layers: i32,
     /// Keep the experts of this many layers, from the first on, in host memory.
     pub cpu_moe_layers: u32,
-    /// Not 0 keeps the KV cache in host memory.
+    /// Nonzero keeps the KV cache in host memory.
     pub kv_on_host: i32,
-    /// Not 0 copies the weights instead of using the mapped file.
+    /// Nonzero copies the weights instead of using the mapped file.
     pub no_mmap: i32,
 }
 
@@ -187,15 +187,14 @@ pub unsafe extern "C" fn diffusion_model_params_init(
     })
 }
 
-/// Loads a GGUF file, or all parts of a split one by its first. Any thread may load.
+/// Loads a GGUF file, or all parts of a split one given its first part. Any thread may call it.
 ///
 /// `path`: in UTF-8, terminated by a zero byte. `params`: NULL for the defaults. `model`: receives
-/// the model, to be ended with `diffusion_model_free`.
+/// the model; free it with `diffusion_model_free`.
 ///
-/// Errors: `IO`, `BAD_MODEL`, `TOKENIZER` for what is wrong with the file, `OUT_OF_MEMORY`, and
-/// `CANCELLED` by the progress callback. A file without any tokenizer loads; functions that need
-/// one then fail with `TOKENIZER`. Masked models (Dream, LLaDA, LLaDA-MoE, RND1) are `BAD_MODEL`:
-/// the command-line tool runs them.
+/// Errors: `IO`, `BAD_MODEL` or `TOKENIZER` for a problem of the file, `OUT_OF_MEMORY`, and
+/// `CANCELLED` if the progress callback cancelled. A file without any tokenizer loads; functions
+/// that need one then fail with `TOKENIZER`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_model_load(
     path: *const c_char,
@@ -225,8 +224,8 @@ pub unsafe extern "C" fn diffusion_model_load(
     })
 }
 
-/// Adds a holder, who must end with `diffusion_model_free`, too. Returns `model`, NULL for NULL.
-/// Any thread may call it that holds the model.
+/// Increments the reference count; each reference is released with `diffusion_model_free`. Returns
+/// `model`, NULL for NULL. Any thread that holds a reference may call it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_model_retain(model: *mut SharedModel) -> *mut SharedModel {
     if !model.is_null() {
@@ -236,8 +235,8 @@ pub unsafe extern "C" fn diffusion_model_retain(model: *mut SharedModel) -> *mut
     model
 }
 
-/// Ends one holder; the last one frees the memory. Contexts go on working. NULL is allowed. Any
-/// thread may call it.
+/// Releases one reference; the last one frees the memory. Contexts keep working. NULL is allowed.
+/// Any thread may call it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_model_free(model: *mut SharedModel) {
     if !model.is_null() {
@@ -246,7 +245,7 @@ pub unsafe extern "C" fn diffusion_model_free(model: *mut SharedModel) {
     }
 }
 
-/// Architecture as the file names it, such as "diffusion-gemma". Lives as long as the model; NULL
+/// Architecture as the file names it, such as "diffusion-gemma". Valid as long as the model; NULL
 /// for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_model_architecture(model: *const SharedModel) -> *const c_char {
@@ -254,7 +253,7 @@ pub unsafe extern "C" fn diffusion_model_architecture(model: *const SharedModel)
     unsafe { model.as_ref() }.map_or(null(), |shared| shared.architecture.as_ptr())
 }
 
-/// Number of tokens in the vocabulary: tokens are from 0 to one below. 0 for NULL.
+/// Number of tokens in the vocabulary: tokens are from 0 to this number - 1. 0 for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_model_vocab_size(model: *const SharedModel) -> usize {
     // SAFETY: NULL or a live model, by the rules of the header.
@@ -286,7 +285,7 @@ pub unsafe extern "C" fn diffusion_model_is_end_token(
     unsafe { model.as_ref() }.is_some_and(|shared| shared.end.is_end(token))
 }
 
-/// A value of the file's metadata as text: strings as they are, numbers in decimal, booleans as
+/// A value of the file's metadata as text: strings unchanged, numbers in decimal, booleans as
 /// "true" and "false", arrays as JSON.
 ///
 /// `key`: such as "general.name", terminated by a zero byte. `buffer`, `capacity`, `size`: see
