@@ -402,7 +402,7 @@ typedef struct diffusion_model diffusion_model;
 /**
  * Receives a message: its `diffusion_log_level`, its origin ("ggml" or a module of this library)
  * and the text in UTF-8, without a trailing newline. Both strings are valid only during the
- * call. Any thread may call it, several at the same time; it must not call this library.
+ * call. It may be called from any thread, and from several at once; it must not call this library.
  */
 typedef void (*diffusion_log_callback)(int32_t level,
                                        const char *target,
@@ -661,8 +661,9 @@ typedef struct diffusion_params {
      */
     uint64_t seed;
     /**
-     * Maximum number of tokens in the answer; 0 is no limit. Default 256. A masked model denoises
-     * exactly this many tokens; with 0, as many as its trained context leaves after the prompt.
+     * Maximum number of tokens in the answer; 0 means no limit. Default 256. A masked model
+     * denoises exactly this many tokens; with 0, as many as its trained context leaves after the
+     * prompt.
      */
     size_t max_tokens;
     /**
@@ -700,7 +701,8 @@ typedef struct diffusion_params {
      */
     float t_max;
     /**
-     * Entropy bound: maximum total entropy of the tokens accepted in a step, in nats; above 0.
+     * Entropy bound, in nats; above 0: a step accepts positions in ascending order of entropy
+     * while the entropies before them sum to no more than this.
      */
     float entropy_bound;
     /**
@@ -795,7 +797,7 @@ typedef struct diffusion_result {
      */
     int32_t finish;
     /**
-     * Not used yet.
+     * Reserved.
      */
     int32_t reserved;
 } diffusion_result;

@@ -167,8 +167,9 @@ pub struct GenerationParams {
     pub struct_size: usize,
     /// The same seed, prompt and parameters give the same answer on the same machine. Default 0.
     pub seed: u64,
-    /// Maximum number of tokens in the answer; 0 is no limit. Default 256. A masked model denoises
-    /// exactly this many tokens; with 0, as many as its trained context leaves after the prompt.
+    /// Maximum number of tokens in the answer; 0 means no limit. Default 256. A masked model
+    /// denoises exactly this many tokens; with 0, as many as its trained context leaves after the
+    /// prompt.
     pub max_tokens: usize,
     /// Maximum number of canvases; 0 is as many as `max_tokens` needs. Default 0.
     pub max_canvases: usize,
@@ -188,7 +189,8 @@ pub struct GenerationParams {
     pub t_min: f32,
     /// Temperature of the first step; at least `t_min`, and 1e-20 or more.
     pub t_max: f32,
-    /// Entropy bound: maximum total entropy of the tokens accepted in a step, in nats; above 0.
+    /// Entropy bound, in nats; above 0: a step accepts positions in ascending order of entropy
+    /// while the entropies before them sum to no more than this.
     pub entropy_bound: f32,
     /// A stable canvas is finished once its mean entropy is below this, in nats; 0 or more. With 0
     /// every canvas uses all its steps.
@@ -389,7 +391,7 @@ pub struct GenerationResult {
     pub commit_seconds: f64,
     /// A `diffusion_finish`.
     pub finish: i32,
-    /// Not used yet.
+    /// Reserved.
     pub reserved: i32,
 }
 

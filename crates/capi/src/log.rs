@@ -31,7 +31,7 @@ pub enum LogLevel {
 
 /// Receives a message: its `diffusion_log_level`, its origin ("ggml" or a module of this library)
 /// and the text in UTF-8, without a trailing newline. Both strings are valid only during the
-/// call. Any thread may call it, several at the same time; it must not call this library.
+/// call. It may be called from any thread, and from several at once; it must not call this library.
 pub type LogCallback = Option<
     unsafe extern "C" fn(
         level: i32,
