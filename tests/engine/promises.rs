@@ -381,7 +381,7 @@ fn a_single_expert_works_in_types_that_are_rearranged_for_the_cpu() {
 #[test]
 fn deep_models_fit_their_graphs() {
     let flash_attention = FlashAttention::Off;
-    for (n_layers, n_experts, n_experts_used) in [(1, 4, 2), (81, 1, 1), (144, 8, 8)] {
+    for (n_layers, n_experts, n_experts_used) in [(1, 4, 2), (81, 1, 1), (144, 8, 8), (8, 48, 48)] {
         let geometry = Geometry {
             n_layers,
             n_experts,
