@@ -4,9 +4,7 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
 use super::{Answer, Session};
-use crate::diffusion::{
-    CancelFlag, CounterNoise, Event, Generator, OwnedEvent, Recipe, Token, advance,
-};
+use crate::diffusion::{CancelFlag, CounterNoise, Event, Generator, OwnedEvent, Recipe, Token};
 use crate::error::Result;
 
 /// The events of one answer, in order. The model runs while [`next`](Iterator::next) is called; the
@@ -61,18 +59,15 @@ impl Iterator for Events<'_> {
                 waiting.push_back(event.into());
                 ControlFlow::Continue(())
             };
-            let advanced = advance(
-                &mut self.generator,
-                self.session.denoiser(),
-                &self.noise,
-                &self.cancel,
-                on_event,
-            );
+            let (generator, noise) = (&mut self.generator, &self.noise);
+            let advanced = self
+                .session
+                .advance(generator, noise, &self.cancel, on_event);
             match advanced {
                 Ok(flow) => self.is_done = flow.is_break(),
                 Err(error) => {
                     self.is_done = true;
-                    return Some(Err(self.session.explain(error)));
+                    return Some(Err(error));
                 }
             }
         }

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 
 use crate::diffusion::{
     CancelFlag, CounterNoise, Denoiser, EndTokens, Event, Generation, Generator, Limits,
-    NoiseSource, Recipe, Token, generate,
+    NoiseSource, Recipe, Token, advance,
 };
 use crate::error::{Error, Result};
 use crate::model::hparams::{Hparams, LayerHparams};
@@ -263,11 +263,30 @@ impl Session {
         cancel: &CancelFlag,
         on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Answer> {
-        let generator = self.begin(prompt, params)?;
-        let reused = generator.reused();
-        let generation = generate(generator, self.denoiser(), noise, cancel, on_event)
-            .map_err(|error| self.explain(error))?;
-        Ok(Answer { generation, reused })
+        let mut generator = self.begin(prompt, params)?;
+        while self
+            .advance(&mut generator, noise, cancel, on_event)?
+            .is_continue()
+        {}
+        Ok(Answer {
+            reused: generator.reused(),
+            generation: generator.finish(),
+        })
+    }
+
+    /// Does what an answer that [`begin`](Self::begin) began needs next. Breaks when it is done.
+    ///
+    /// # Errors
+    /// The device fails, and those of `noise`.
+    pub fn advance(
+        &mut self,
+        generator: &mut Generator,
+        noise: &dyn NoiseSource,
+        cancel: &CancelFlag,
+        on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        advance(generator, self.denoiser(), noise, cancel, on_event)
+            .map_err(|error| self.explain(error))
     }
 
     /// Answers a prompt like [`generate`](Self::generate), as an iterator of events.

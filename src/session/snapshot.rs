@@ -11,6 +11,7 @@ use super::{Sequence, Session};
 use crate::diffusion::{EndTokens, Token};
 use crate::error::{Error, Result};
 use crate::model::{CacheRows, CacheSnapshot, KvType};
+use crate::temporary::Tracked;
 
 /// What a session has read and written: tokens, and their keys and values.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +109,7 @@ impl Snapshot {
             _ => Path::new("."),
         };
         let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::io(path))?;
+        let tracked = Tracked::new(file.path());
         let mut out = HashedWriter {
             inner: BufWriter::new(file.as_file_mut()),
             hash: Xxh3::new(),
@@ -115,6 +117,7 @@ impl Snapshot {
         self.write(&mut out).map_err(Error::io(path))?;
         drop(out);
         let persisted = file.persist(path).map_err(|error| error.error);
+        drop(tracked);
         persisted.map(drop).map_err(Error::io(path))
     }
 

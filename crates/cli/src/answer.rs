@@ -3,12 +3,14 @@
 use std::ops::ControlFlow;
 
 use llama_diffusion::chat::Message;
+use llama_diffusion::diffusion::{CounterNoise, Recipe, Stage};
 use llama_diffusion::recording::Recorder;
-use llama_diffusion::{CancelFlag, Event, FinishReason, Result, Session, TextModel, Token};
+use llama_diffusion::{Answer, CancelFlag, Event, FinishReason, Result, Session, TextModel, Token};
 
 use crate::args::Args;
 use crate::engine;
 use crate::prompt::Setting;
+use crate::prompt_cache::PromptCache;
 use crate::report::Report;
 use crate::view::View;
 use llama_diffusion_flags::streams::tell;
@@ -20,6 +22,7 @@ pub struct Answerer<'a> {
     model: &'a TextModel,
     setting: Setting,
     session: Session,
+    cache: Option<PromptCache>,
     recorder: Option<Recorder>,
 }
 
@@ -38,11 +41,21 @@ impl<'a> Answerer<'a> {
     ///
     /// # Errors
     /// As [`TextModel::session`], or the file of the recording cannot be written.
-    pub fn new(args: &'a Args, model: &'a TextModel, setting: Setting) -> Result<Self> {
+    pub fn new(
+        args: &'a Args,
+        model: &'a TextModel,
+        setting: Setting,
+        cache: Option<PromptCache>,
+    ) -> Result<Self> {
         for warning in engine::warnings(model.model(), args) {
             tracing::warn!("{warning}");
         }
-        let session = engine::session(model, args)?;
+        let mut session = engine::session(model, args)?;
+        // A masked model has no KV cache, and a warning has said so.
+        let mut cache = cache.filter(|_| model.model().mask().is_none());
+        if let Some(cache) = &mut cache {
+            cache.restore(&mut session)?;
+        }
         let recorder = match &args.output.record {
             Some(path) => Some(Recorder::create(path, model.splitter(&[]).channel())?),
             None => None,
@@ -52,6 +65,7 @@ impl<'a> Answerer<'a> {
             model,
             setting,
             session,
+            cache,
             recorder,
         })
     }
@@ -99,7 +113,15 @@ impl<'a> Answerer<'a> {
             }
         };
         let recipe = engine::recipe(self.model.model(), self.args, seed)?;
-        let result = self.session.generate(&tokens, &*recipe, cancel, on_event);
+        let cache = self.cache.as_mut();
+        let result = generate(
+            &mut self.session,
+            cache,
+            &tokens,
+            &*recipe,
+            cancel,
+            on_event,
+        );
         shown?;
         // The canvases that were finished before a failure are shown, too.
         view.finish()?;
@@ -122,9 +144,40 @@ impl<'a> Answerer<'a> {
                 caches: model.mask().is_none(),
             });
         }
+        if let Some(cache) = &self.cache {
+            cache.answered(&mut self.session, &tokens, generation)?;
+        }
         Ok(Reply {
             text: text.text,
             finish: generation.finish,
         })
     }
+}
+
+/// Answers a prompt, and says when it is encoded.
+fn generate(
+    session: &mut Session,
+    cache: Option<&mut PromptCache>,
+    prompt: &[Token],
+    recipe: &dyn Recipe,
+    cancel: &CancelFlag,
+    on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+) -> Result<Answer> {
+    let noise = CounterNoise::new(recipe.seed(), session.model().vocab_size())?;
+    let mut generator = session.begin(prompt, recipe)?;
+    let reused = generator.reused();
+    while generator.stage() == Stage::Prefilling {
+        let _ = session.advance(&mut generator, &noise, cancel, on_event)?;
+    }
+    if let Some(cache) = cache.filter(|_| generator.stage() != Stage::Done) {
+        cache.prompt_encoded(session, reused, prompt.len())?;
+    }
+    while session
+        .advance(&mut generator, &noise, cancel, on_event)?
+        .is_continue()
+    {}
+    Ok(Answer {
+        generation: generator.finish(),
+        reused,
+    })
 }

@@ -1,5 +1,6 @@
 //! The flags: llama.cpp's spelling, parsed by clap.
 
+mod cache;
 mod chat;
 mod common;
 mod diffusion;
@@ -15,8 +16,11 @@ use std::path::PathBuf;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory as _, FromArgMatches as _, Parser};
 use clap_complete::Shell;
-use llama_diffusion::{DiffusionParams, MaskedParams, ModelParams, Overrides, Result};
+use llama_diffusion::{
+    DiffusionParams, MaskedParams, ModelParams, Overrides, Result, SessionParams,
+};
 
+pub use cache::{CacheArgs, Saves};
 pub use common::PromptSource;
 pub use output::{OutputArgs, PaceArgs};
 
@@ -84,6 +88,9 @@ fn version() -> String {
 pub struct Args {
     #[command(flatten)]
     pub common: CommonArgs,
+
+    #[command(flatten)]
+    pub cache: CacheArgs,
 
     #[command(flatten)]
     diffusion: DiffusionArgs,
@@ -215,6 +222,7 @@ impl Args {
             SplitMode::Layer | SplitMode::None => {}
         }
         self.warnings.extend(self.placement.metadata_warnings());
+        self.warnings.extend(self.cache.warnings());
         self.warnings.extend(self.chat.variable_warnings());
         let shows_drafts = self.output.drafts || self.output.progress;
         for (flag, id) in [
@@ -268,12 +276,23 @@ impl Args {
         self.diffusion.params(model, self.common.predict, seed)
     }
 
+    /// How a session of a canvas model runs.
+    ///
+    /// # Errors
+    /// Flags that contradict each other.
+    pub fn session(&self) -> Result<SessionParams> {
+        Ok(SessionParams {
+            checkpoints: self.cache.ctx_checkpoints,
+            ..self.common.session()?
+        })
+    }
+
     /// How a canvas model is loaded.
     ///
     /// # Errors
     /// Flags that contradict each other.
     pub fn model_params(&self) -> Result<ModelParams> {
-        Ok(self.placement.params(self.common.session()?))
+        Ok(self.placement.params(self.session()?))
     }
 
     /// How a masked model generates an answer.

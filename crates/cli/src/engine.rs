@@ -31,7 +31,7 @@ pub fn session(model: &TextModel, args: &Args) -> Result<Session> {
     args.common
         .warn_of_long_context(model.model().context_length());
     let params = match model.model() {
-        AnyModel::Canvas(_) => args.common.session()?,
+        AnyModel::Canvas(_) => args.session()?,
         AnyModel::Masked(_) => args.common.masked_session(),
     };
     let session = model.session(&params)?;

@@ -96,11 +96,7 @@ pub const FLAGS: Flags = Flags(&[
         Without("the size of the KV cache is that of -c, in one form"),
         &[
             "-dt --defrag-thold N LLAMA_ARG_DEFRAG_THOLD",
-            "-ctxcp --ctx-checkpoints --swa-checkpoints N LLAMA_ARG_CTX_CHECKPOINTS",
             "-cram --cache-ram N LLAMA_ARG_CACHE_RAM",
-            "--prompt-cache FNAME",
-            "--prompt-cache-all",
-            "--prompt-cache-ro",
         ],
     ),
     (

@@ -13,6 +13,7 @@ mod interrupt;
 mod overwrite;
 mod progress;
 mod prompt;
+mod prompt_cache;
 mod quantize;
 mod replay;
 mod report;
@@ -38,6 +39,7 @@ use ending::{ERROR, Ending};
 use interrupt::Interrupt;
 use llama_diffusion_flags::streams::tell;
 use prompt::Setting;
+use prompt_cache::PromptCache;
 
 fn main() -> ExitCode {
     view::make_way_for_panics();
@@ -113,8 +115,10 @@ fn run(args: &mut Args) -> Result<Ending> {
     // What the user got wrong is said before minutes of loading.
     let first = interrupt.while_waiting(|| prompt::first_message(args, chat))?;
     let setting = Setting::read(args)?;
+    let cache = PromptCache::read(&args.cache)?;
     let opened = Opened {
         setting,
+        cache,
         chat,
         first,
     };
@@ -125,6 +129,7 @@ fn run(args: &mut Args) -> Result<Ending> {
 /// What there is to do.
 struct Opened {
     setting: Setting,
+    cache: Option<PromptCache>,
     chat: bool,
     /// The first message.
     first: Option<String>,
@@ -133,12 +138,13 @@ struct Opened {
 fn answer(args: &Args, model: &TextModel, opened: Opened, interrupt: &Interrupt) -> Result<Ending> {
     let Opened {
         mut setting,
+        cache,
         chat,
         first,
     } = opened;
     setting.complete(model, chat)?;
     let seed = args.common.seed().unwrap_or_else(random_seed);
-    let mut answerer = Answerer::new(args, model, setting)?;
+    let mut answerer = Answerer::new(args, model, setting, cache)?;
     match first {
         Some(text) if !chat => {
             let mut messages = answerer.opening();

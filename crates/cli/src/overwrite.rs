@@ -43,12 +43,13 @@ pub fn check(args: &Args) -> Result<()> {
 fn written(args: &Args) -> Vec<Named> {
     let output = &args.output;
     let flags = [
-        ("--log-file", &output.log_file),
-        ("--record", &output.record),
+        ("--log-file", output.log_file.as_ref()),
+        ("--record", output.record.as_ref()),
+        ("--prompt-cache", args.cache.written()),
     ];
     let mut files: Vec<Named> = flags
         .into_iter()
-        .filter_map(|(flag, path)| Some((flag, path.clone()?)))
+        .filter_map(|(flag, path)| Some((flag, path.cloned()?)))
         .collect();
     match &args.command {
         Some(Subcommand::Quantize(options)) => files.push(("OUT", options.output.clone())),
@@ -71,10 +72,11 @@ fn read(args: &Args) -> Vec<Named> {
             }
             let chat = &args.chat;
             for (what, path) in [
-                ("the system prompt", &chat.system_prompt_file),
-                ("the chat template", &chat.chat_template_file),
+                ("the system prompt", chat.system_prompt_file.as_ref()),
+                ("the chat template", chat.chat_template_file.as_ref()),
+                ("the prompt cache", args.cache.only_read()),
             ] {
-                files.extend(path.clone().map(|path| (what, path)));
+                files.extend(path.cloned().map(|path| (what, path)));
             }
         }
         Some(Subcommand::CrossEntropy(options)) => {

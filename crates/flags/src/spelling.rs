@@ -12,6 +12,7 @@ pub const SINGLE_DASH: &[(&str, &str)] = &[
     ("-co", "--color"),
     ("-ctk", "--cache-type-k"),
     ("-ctv", "--cache-type-v"),
+    ("-ctxcp", "--ctx-checkpoints"),
     ("-dev", "--device"),
     ("-fa", "--flash-attn"),
     ("-fit", "--fit"),

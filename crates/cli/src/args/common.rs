@@ -143,7 +143,7 @@ impl CommonArgs {
             kv_type: self.compute.kv_type()?,
             flash_attention: self.flash_attn.into(),
             swa_full: self.compute.swa_full,
-            checkpoints: None,
+            ..SessionParams::default()
         })
     }
 }

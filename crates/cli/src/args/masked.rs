@@ -168,6 +168,10 @@ const CANVAS_ONLY: &[(&str, &str)] = &[
     ("no_kv_offload", CACHE),
     ("swa_full", CACHE),
     ("threads_batch", CACHE),
+    ("prompt_cache", CACHE),
+    ("prompt_cache_all", CACHE),
+    ("prompt_cache_ro", CACHE),
+    ("ctx_checkpoints", CACHE),
 ];
 
 /// A line for each flag that is used in vain, by the kind of the model.

@@ -197,6 +197,11 @@ fn the_smaller_batch_and_the_trained_context() {
     assert_eq!(session(&["-c", "0"]).unwrap().context, Some(0));
     assert_eq!(session(&[]).unwrap().context, None);
     assert_eq!(session(&["-t", "-1"]).unwrap().threads, None);
+    let checkpoints = |line: &[&str]| parse(line).unwrap().session().unwrap().checkpoints;
+    assert_eq!(checkpoints(&[]), None);
+    for flag in ["-ctxcp", "--ctx-checkpoints", "--swa-checkpoints"] {
+        assert_eq!(checkpoints(&[flag, "5"]), Some(5));
+    }
     let error = session(&["-ctk", "q8_0"]).unwrap_err().to_string();
     assert!(
         error.starts_with("-ctk, -ctv: Q8_0 and F16 differ"),

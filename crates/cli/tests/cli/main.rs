@@ -10,6 +10,7 @@ mod cross_entropy;
 mod files_left;
 mod llama_cpp_flags;
 mod masked;
+mod prompt_cache;
 mod quantize;
 mod replay;
 mod rpc;

@@ -7,7 +7,7 @@ fn flags_of_llama_cpp_that_cannot_change_an_answer_are_taken() {
     for line in
         "--min-p 0.1|--repeat-penalty 1.1|--samplers top_k;temperature|--ignore-eos|--keep -1|\
         --log-prefix|--numa distribute|--prio 2|-C ff|-np 2|-fitc 512|-lzm on|-md d.gguf|\
-        --no-op-offload|-nr|-ctxcp 3|--draft-max 4|--mirostat 2|-bs|-hft x"
+        --no-op-offload|-nr|-cram 3|--draft-max 4|--mirostat 2|-bs|-hft x"
             .split('|')
     {
         let args = parse(&line.split(' ').collect::<Vec<_>>());
