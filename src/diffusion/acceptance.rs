@@ -1,14 +1,14 @@
-//! One step's decisions: which positions are accepted, what the others become, when a canvas is
-//! done. Pure functions over slices with one entry per canvas position.
+//! What one step decides: which positions are accepted, what the others become, and whether the
+//! canvas is done. Pure functions over slices with one entry per canvas position.
 
 use super::Token;
 
 /// Entropy-bound acceptance: marks the positions whose sampled token is kept.
 ///
 /// With the entropies sorted ascending, h₁ ≤ h₂ ≤ …, and their running sums Sₖ rounded to F32, the
-/// k-th position is accepted iff Sₖ − hₖ ≤ `bound` in F32. The joint error of drawing the accepted positions
-/// independently is bounded by `bound`, which is where the rule comes from. As S₁ − h₁ = 0, at
-/// least one position is accepted whatever the bound.
+/// k-th position is accepted iff Sₖ − hₖ ≤ `bound` in F32. The joint error of drawing the accepted
+/// positions independently is bounded by `bound`, which is where the rule comes from. As
+/// S₁ − h₁ = 0, at least one position is accepted whatever the bound.
 ///
 /// `entropy` is in nats and holds finite values; equal ones keep the order of their positions.
 ///
@@ -22,8 +22,8 @@ pub fn accept_by_entropy(entropy: &[f32], bound: f32, accepted: &mut [bool]) {
     for position in order {
         let own = entropy[position];
         sum += f64::from(own);
-        // As torch rounds on the CPU: its cumsum runs in F64 and stores F32. Not the sum before
-        // adding `own` either, because the reference subtracts.
+        // Rounded as torch does on the CPU: cumsum accumulates in F64 and stores F32. The sum
+        // before adding `own` would differ, because the reference subtracts.
         accepted[position] = sum as f32 - own <= bound;
     }
 }

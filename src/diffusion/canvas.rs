@@ -19,7 +19,7 @@ pub struct CanvasRun {
     schedule: TemperatureSchedule,
     stability: StabilityTracker,
     block: u32,
-    /// Steps that have ended.
+    /// Steps that are complete.
     steps: u32,
     canvas: Vec<Token>,
     /// Every position is free.
@@ -39,7 +39,7 @@ impl CanvasRun {
     /// `params` must be [valid](DiffusionParams::validate).
     ///
     /// # Errors
-    /// Those of `noise`.
+    /// The errors of `noise`.
     pub fn new(
         params: &DiffusionParams,
         block: u32,

@@ -1,5 +1,5 @@
-//! The draw of one position on the host, from its logits, as [`step`](super::step) defines it: which
-//! tokens take part, how likely they are, and the choice itself. Weights are summed in F64.
+//! The draw of one position on the host, from its logits, as [`step`](super::step) defines it:
+//! which tokens take part, how likely they are, and the choice itself. Weights are summed in F64.
 
 use std::cmp::Ordering;
 
@@ -23,7 +23,7 @@ pub enum Draw<'a> {
     Gumbel {
         /// Divides the logits; above 0.
         temperature: f32,
-        /// Position of the canvas, of which the noise is.
+        /// The canvas position whose noise is used.
         position: usize,
         /// The noise.
         noise: VocabularyNoise<'a>,
@@ -115,7 +115,7 @@ impl DrawSampler {
     /// tokens that are not allowed become −∞.
     ///
     /// # Errors
-    /// Those of the noise.
+    /// The errors of `noise`.
     ///
     /// # Panics
     /// If there are no logits.
@@ -149,7 +149,7 @@ impl DrawSampler {
     /// never drawn.
     ///
     /// # Errors
-    /// Those of the noise.
+    /// The errors of `noise`.
     ///
     /// # Panics
     /// If there are no logits.
@@ -194,7 +194,7 @@ impl DrawSampler {
         })
     }
 
-    /// Takes the tokens that pass. They are sorted by likelihood, unless all of them pass.
+    /// Selects the tokens that pass. They are sorted by likelihood, unless all of them pass.
     fn filter(&mut self, logits: &[f32], filter: Filter) {
         let count = match filter.top_k {
             0 => logits.len(),
@@ -213,7 +213,7 @@ impl DrawSampler {
             }
             return;
         }
-        // All of `count` weigh in, but those that the nucleus does not reach need no order.
+        // All of `count` contribute, but those outside the nucleus need no order.
         let total = match count == logits.len() {
             true => {
                 let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -245,7 +245,7 @@ impl DrawSampler {
     }
 
     /// Takes the `count` most likely tokens, sorted. One pass over the vocabulary, with a buffer of
-    /// at most twice as many.
+    /// at most twice that size.
     fn take_most_likely(&mut self, logits: &[f32], count: usize) {
         let kept = &mut self.candidates;
         kept.clear();

@@ -56,8 +56,8 @@ pub struct Draft<'a> {
     pub canvas: &'a [Token],
     /// Mean of the entropies, in nats.
     pub mean_entropy: f32,
-    /// Whether the argmax canvas equals those of the previous steps, as many as the stability
-    /// threshold asks for.
+    /// Whether the argmax canvas equals those of the previous steps, for as many steps as the
+    /// stability threshold requires.
     pub stable: bool,
     /// Whether another step follows.
     pub status: CanvasStatus,
@@ -75,21 +75,21 @@ pub struct FinishedCanvas {
     /// The whole canvas, as it is committed to the prefix and as the reference returns it: the
     /// first end token stays, what follows it is padding.
     pub tokens: Vec<Token>,
-    /// What a reader wants of it: the tokens before the first end token, without padding, and no
-    /// more than the answer's limit allows.
+    /// What a reader sees: the tokens before the first end token, without padding, cut to the
+    /// answer's limit.
     pub answer: Vec<Token>,
     /// Tokens of the canvas that are not padding; the first end token counts.
     pub generated: usize,
-    /// Whether it holds an end token.
+    /// Whether it contains an end token.
     pub ended: bool,
 }
 
 /// How much of a prompt is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PromptProgress {
-    /// Tokens that were cached already.
+    /// Tokens that were already cached.
     pub reused: usize,
-    /// Tokens that are in the cache now, the reused ones included.
+    /// Tokens that are in the cache now, including the reused ones.
     pub encoded: usize,
     /// Tokens of the prompt.
     pub total: usize,
@@ -98,17 +98,17 @@ pub struct PromptProgress {
 /// What a generation reports while it runs.
 #[derive(Debug, Clone, Copy)]
 pub enum Event<'a> {
-    /// A pass over a part of the prompt ended.
+    /// A pass over a part of the prompt is complete.
     PromptEncoded(PromptProgress),
     /// A canvas is about to be denoised.
     CanvasBegun(NewCanvas<'a>),
-    /// A denoising step ended.
+    /// A denoising step is complete.
     Draft(Draft<'a>),
     /// A canvas is finished; [`answer`](FinishedCanvas::answer) holds the tokens to show.
     CanvasDone(&'a FinishedCanvas),
 }
 
-/// A [`Draft`] of its own, to be kept, sent or stored.
+/// An owned [`Draft`], to be kept, sent or stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the fields are those of `Draft`")]
 pub struct OwnedDraft {
@@ -125,7 +125,7 @@ pub struct OwnedDraft {
     pub sampled: Vec<Token>,
     pub accepted: Vec<bool>,
     pub entropy: Vec<f32>,
-    /// Empty where older versions wrote it.
+    /// Empty if an older version wrote it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub probability: Vec<f32>,
 }
@@ -151,7 +151,7 @@ impl OwnedDraft {
     }
 }
 
-/// A [`NewCanvas`] of its own.
+/// An owned [`NewCanvas`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnedNewCanvas {
     /// Index of the canvas in the answer, from 0.
@@ -183,7 +183,7 @@ impl From<NewCanvas<'_>> for OwnedNewCanvas {
     }
 }
 
-/// An [`Event`] of its own, to be kept, sent or stored.
+/// An owned [`Event`], to be kept, sent or stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum OwnedEvent {
@@ -232,7 +232,7 @@ impl From<Event<'_>> for OwnedEvent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinishReason {
-    /// The model wrote an end token, or a canvas of nothing but padding.
+    /// The model generated an end token, or a canvas of padding only.
     EndOfText,
     /// The limit on tokens or canvases was reached.
     Length,
@@ -248,7 +248,7 @@ pub enum FinishReason {
 pub struct CancelFlag(Arc<AtomicBool>);
 
 impl CancelFlag {
-    /// Asks for the end of the generation.
+    /// Requests the end of the generation.
     pub fn cancel(&self) {
         // The flag guards no other data.
         self.0.store(true, Ordering::Relaxed);

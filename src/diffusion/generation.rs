@@ -1,6 +1,6 @@
 //! One answer, without a model in it: a [`Generator`] says what comes next (encode this, denoise
 //! that, commit it, done) and takes the result. [`generate`](super::generate) is a short loop over
-//! one of them, a batch a loop over many.
+//! one of them, a batch is a loop over several.
 
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -15,10 +15,10 @@ use crate::error::{Error, Result};
 /// Where the time of a generation went.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Timing {
-    /// Encoding what was not cached of the prompt.
+    /// Encoding the part of the prompt that was not cached.
     pub prefill: Duration,
-    /// All denoising steps, without the event handler. In a batch each step counts for all that
-    /// took part.
+    /// All denoising steps, without the event handler. In a batch each step counts for every answer
+    /// that took part.
     pub denoise: Duration,
     /// Committing canvases to the prefix.
     pub commit: Duration,
@@ -53,10 +53,10 @@ impl Generation {
 
 /// What a generation needs next.
 pub enum Next<'a> {
-    /// Encode some of these tokens, the first ones: what is left of the prompt. Then
-    /// [`Generator::prefilled`].
+    /// Encode some of these tokens, starting with the first: they are what remains of the prompt.
+    /// Then [`Generator::prefilled`].
     Prefill(&'a [Token]),
-    /// Begin a canvas of so many tokens. Then [`Generator::begun`].
+    /// Begin a canvas of this number of tokens. Then [`Generator::begun`].
     Begin(usize),
     /// Denoise. Then [`Generator::stepped`].
     Step(StepInput<'a>, &'a mut Draws),
@@ -66,10 +66,10 @@ pub enum Next<'a> {
     Done(FinishReason),
 }
 
-/// Where a generation stands.
+/// The state of a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// The prompt is not encoded as a whole.
+    /// The prompt is not fully encoded.
     Prefilling,
     /// A canvas is about to begin.
     Beginning,
@@ -81,30 +81,30 @@ pub enum Stage {
     Done,
 }
 
-/// One answer on its way: prompt, canvases, and why it ends.
+/// One answer in progress: its prompt, its canvases, and why it ends.
 pub struct Generator {
     recipe: Box<dyn Recipe>,
     end: EndTokens,
     limits: Limits,
-    /// What is left to encode of the prompt begins at `encoded`.
+    /// The rest of the prompt, from `encoded` on, is still to be encoded.
     prompt: Vec<Token>,
     encoded: usize,
     reused: usize,
-    /// Tokens of the prefix, the whole prompt included.
+    /// Tokens of the prefix, including the whole prompt.
     prefix: usize,
     canvas_len: usize,
     max_canvases: Option<usize>,
     run: Option<Box<dyn Run>>,
     stage: Stage,
-    /// Cancelled, until it ends otherwise.
+    /// Set when cancelled, unless the answer ends for another reason.
     generation: Generation,
 }
 
 type Handler<'a> = dyn FnMut(Event<'_>) -> ControlFlow<()> + 'a;
 
 impl Generator {
-    /// An answer to `prompt`, of which the model holds the first `reused` tokens already. `end` are
-    /// the tokens that end it.
+    /// An answer to `prompt`, whose first `reused` tokens are already cached in the model. `end`
+    /// are the tokens that end it.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] for an empty prompt, parameters out of range or beyond the
@@ -156,7 +156,7 @@ impl Generator {
         })
     }
 
-    /// Where it stands.
+    /// Its state.
     pub fn stage(&self) -> Stage {
         self.stage
     }
@@ -166,15 +166,15 @@ impl Generator {
         self.canvas_len
     }
 
-    /// Tokens of the prompt that were cached already.
+    /// Tokens of the prompt that were already cached.
     pub fn reused(&self) -> usize {
         self.reused
     }
 
-    /// What it needs next. The same again until the result is handed in.
+    /// What it needs next. Returns the same request until its result is handed in.
     ///
     /// # Errors
-    /// Those of `noise`.
+    /// The errors of `noise`.
     pub fn next<'a>(&'a mut self, noise: &'a dyn NoiseSource) -> Result<Next<'a>> {
         Ok(match (self.stage, &mut self.run) {
             (Stage::Prefilling, _) => Next::Prefill(&self.prompt[self.encoded..]),
@@ -191,7 +191,7 @@ impl Generator {
         })
     }
 
-    /// Ends the answer as it stands, if it is not done.
+    /// Ends the answer as it is, unless it is already done.
     pub fn cancel(&mut self) {
         self.stage = Stage::Done;
     }
@@ -215,9 +215,9 @@ impl Generator {
     /// A canvas has begun.
     ///
     /// # Errors
-    /// Those of `noise`.
+    /// The errors of `noise`.
     pub fn begun(&mut self, noise: &dyn NoiseSource, on_event: &mut Handler<'_>) -> Result<()> {
-        // Within the 2³² canvases of a source of noise: a context has fewer positions.
+        // Does not exceed the 2³² canvases of a source of noise: a context has fewer positions.
         let block = self.generation.canvases.len() as u32;
         let blank = Blank {
             len: self.canvas_len,
@@ -229,7 +229,7 @@ impl Generator {
         if on_event(Event::CanvasBegun(run.new_canvas())).is_break() {
             self.stage = Stage::Done;
         } else if run.status() != CanvasStatus::Running {
-            // Every step would leave the canvas as it is.
+            // No step would change the canvas.
             self.end_canvas(on_event);
         }
         Ok(())
@@ -238,7 +238,7 @@ impl Generator {
     /// The denoising step is computed, in the time since `start`.
     ///
     /// # Errors
-    /// The draws are not finite, and those of `noise`.
+    /// The draws are not finite, or `noise` fails.
     pub fn stepped(
         &mut self,
         noise: &dyn NoiseSource,
@@ -266,12 +266,12 @@ impl Generator {
         self.stage = Stage::Beginning;
     }
 
-    /// The answer as far as it came.
+    /// The answer so far.
     pub fn finish(self) -> Generation {
         self.generation
     }
 
-    /// Takes the finished canvas, and decides whether the answer goes on after it.
+    /// Takes the finished canvas, and decides whether the answer continues after it.
     fn end_canvas(&mut self, on_event: &mut Handler<'_>) {
         let Some(mut run) = self.run.take() else {
             return;

@@ -1,5 +1,5 @@
-//! Absorbing-state (masked) diffusion: a canvas of mask tokens, of which each step unmasks some for
-//! good, as in LLaDA (Nie et al. 2025, arXiv:2502.09992) and Dream (Ye et al. 2025,
+//! Absorbing-state (masked) diffusion: a canvas starts as mask tokens, and each step unmasks some
+//! of them for good, as in LLaDA (Nie et al. 2025, arXiv:2502.09992) and Dream (Ye et al. 2025,
 //! arXiv:2508.15487).
 
 use super::Token;
@@ -18,12 +18,12 @@ use crate::error::{Error, Result};
 pub enum AnswerLength {
     /// A number of tokens.
     Tokens(usize),
-    /// As many as the prompt leaves of a text of this number of tokens, as in llama.cpp.
+    /// What remains of a text of this number of tokens after the prompt, as in llama.cpp.
     Text(usize),
 }
 
 impl AnswerLength {
-    /// The number that the user gave, which the blocks of a schedule divide.
+    /// The number that the user gave; the blocks of a schedule must divide it.
     pub fn given(self) -> usize {
         match self {
             Self::Tokens(count) | Self::Text(count) => count,
@@ -54,7 +54,7 @@ pub struct MaskedParams {
     pub length: AnswerLength,
     /// How many positions each step unmasks.
     pub schedule: TransferSchedule,
-    /// Which ones.
+    /// Which positions are unmasked first.
     pub algorithm: Algorithm,
     /// Temperature of that choice; 0 takes the most confident ones.
     pub algorithm_temperature: f32,
@@ -97,7 +97,7 @@ impl MaskedParams {
     /// Checks every parameter.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] names the first parameter out of range, with its flag.
+    /// [`Error::InvalidParameter`] names the first parameter out of range.
     pub fn validate(&self) -> Result<()> {
         self.schedule.validate()?;
         for (flag, value) in [
@@ -177,8 +177,8 @@ impl Recipe for MaskedParams {
     }
 }
 
-/// A canvas of masked diffusion. What is unmasked stays, so that steps which would unmask nothing
-/// are left out, and so are those after the one that completes the text up to its first end token.
+/// A canvas of masked diffusion. Unmasked tokens stay, so steps that would unmask nothing are
+/// skipped, and so are those after the step that completes the text up to its first end token.
 #[derive(Debug, Clone)]
 pub struct MaskedRun {
     params: MaskedParams,
@@ -192,9 +192,9 @@ pub struct MaskedRun {
     /// The step of the schedule that ran last.
     last: u32,
     canvas: Vec<Token>,
-    /// Whether a position is not masked any more.
+    /// Whether a position is already unmasked.
     accepted: Vec<bool>,
-    /// The positions that the next step draws, and the one before drew.
+    /// The positions that the next step draws; after the step, those that it drew.
     free: Vec<bool>,
     uniforms: Vec<f32>,
     draws: Draws,
@@ -203,8 +203,8 @@ pub struct MaskedRun {
 }
 
 impl MaskedRun {
-    /// Canvas number `block` of an answer that `end` ends, filled with mask tokens. The parameters
-    /// must be [valid](MaskedParams::validate).
+    /// Canvas number `block` of an answer that ends with one of the `end` tokens, filled with mask
+    /// tokens. The parameters must be [valid](MaskedParams::validate).
     pub fn new(
         params: &MaskedParams,
         mask: Token,
@@ -244,7 +244,7 @@ impl MaskedRun {
             .collect()
     }
 
-    /// Goes on to the next step of the schedule that unmasks something.
+    /// Advances to the next step of the schedule that unmasks something.
     fn skip_to_work(&mut self) {
         while self.step < self.steps() {
             let region = self.params.schedule.region(self.step, self.canvas.len());
@@ -258,7 +258,7 @@ impl MaskedRun {
         self.status = CanvasStatus::OutOfSteps;
     }
 
-    /// Whether nothing can change any more that comes before the first end token.
+    /// Whether everything before the first end token is final.
     fn is_complete(&self) -> bool {
         let first_end = self.canvas.iter().position(|&token| self.end.is_end(token));
         first_end.is_some_and(|end| self.accepted[..end].iter().all(|accepted| *accepted))
@@ -285,7 +285,7 @@ impl MaskedRun {
                     .filter(|&p| uniforms[p] < quota.probability);
                 return Ok(drawn.collect());
             }
-            // Any order is as likely as another already: a temperature changes nothing.
+            // All orders are already equally likely: a temperature changes nothing.
             Algorithm::Random => {
                 let confidence = open.into_iter().map(|p| (p, uniforms[p])).collect();
                 return Ok(most_confident(confidence, quota.count, 0.0, &[]));

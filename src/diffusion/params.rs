@@ -1,4 +1,4 @@
-//! What a caller may choose about a generation, with the reference's defaults.
+//! The parameters of a generation, with the reference's defaults.
 
 use crate::error::{Error, Result};
 
@@ -8,26 +8,27 @@ use crate::error::{Error, Result};
 /// `DiffusionGemmaGenerationConfig`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct DiffusionParams {
-    /// Most denoising steps per canvas; more than 0. Default 48.
+    /// Maximum number of denoising steps per canvas; more than 0. Default 48.
     pub max_steps: u32,
     /// Temperature that the schedule approaches after the last step; at least 0. Default 0.4.
     pub t_min: f32,
-    /// Temperature of the first step; at least [`t_min`](Self::t_min), which makes it that of all
-    /// steps, and at least 1e-20. Default 0.8.
+    /// Temperature of the first step; at least [`t_min`](Self::t_min), and at least 1e-20. If both
+    /// are equal, all steps have this temperature. Default 0.8.
     pub t_max: f32,
-    /// Entropy in nats that the accepted positions of a step, the most uncertain one not counted,
-    /// may have together; above 0. Default 0.1.
+    /// Maximum sum of the entropies, in nats, of the accepted positions of a step, without the most
+    /// uncertain one; above 0. Default 0.1.
     pub entropy_bound: f32,
     /// How many previous steps must have had the same argmax canvas before a canvas counts as
     /// stable; 0 takes every canvas as stable. Default 1.
     pub stability_threshold: u32,
-    /// A stable canvas is finished once its mean entropy in nats is below this; at least 0, at which
+    /// A stable canvas is finished once its mean entropy in nats is below this; at least 0. With 0
     /// every canvas takes all its steps. Default 0.005.
     pub confidence_threshold: f32,
-    /// Most tokens of the answer. Whole canvases are denoised, and the last one is cut. `None` is
-    /// no limit. Default 256.
+    /// Maximum number of tokens in the answer. Whole canvases are denoised, and the last one is
+    /// cut. `None` is unlimited. Default 256.
     pub max_tokens: Option<usize>,
-    /// Most canvases. `None` is as many as [`max_tokens`](Self::max_tokens) needs. Default `None`.
+    /// Maximum number of canvases. `None` is as many as [`max_tokens`](Self::max_tokens) needs.
+    /// Default `None`.
     pub max_canvases: Option<usize>,
     /// Key of the randomness, see [`CounterNoise`](super::CounterNoise). Default 0.
     pub seed: u64,
@@ -49,20 +50,22 @@ impl Default for DiffusionParams {
     }
 }
 
-/// Sampler parameters that one source (the command line, a GGUF file) sets or leaves open.
+/// Sampler parameters that one source (the caller, a GGUF file) sets or leaves open.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Overrides {
-    /// `--diffusion-eb-max-steps`, `diffusion.eb_max_steps`.
+    /// Sets [`DiffusionParams::max_steps`]; the key in a file is `diffusion.eb_max_steps`.
     pub max_steps: Option<u32>,
-    /// `--diffusion-eb-t-min`, `diffusion.eb_t_min`.
+    /// Sets [`DiffusionParams::t_min`]; the key in a file is `diffusion.eb_t_min`.
     pub t_min: Option<f32>,
-    /// `--diffusion-eb-t-max`, `diffusion.eb_t_max`.
+    /// Sets [`DiffusionParams::t_max`]; the key in a file is `diffusion.eb_t_max`.
     pub t_max: Option<f32>,
-    /// `--diffusion-eb-entropy-bound`, `diffusion.eb_entropy_bound`.
+    /// Sets [`DiffusionParams::entropy_bound`]; the key in a file is `diffusion.eb_entropy_bound`.
     pub entropy_bound: Option<f32>,
-    /// `--diffusion-eb-stability`, `diffusion.eb_stability_threshold`.
+    /// Sets [`DiffusionParams::stability_threshold`]; the key in a file is
+    /// `diffusion.eb_stability_threshold`.
     pub stability_threshold: Option<u32>,
-    /// `--diffusion-eb-confidence`, `diffusion.eb_confidence_threshold`.
+    /// Sets [`DiffusionParams::confidence_threshold`]; the key in a file is
+    /// `diffusion.eb_confidence_threshold`.
     pub confidence_threshold: Option<f32>,
 }
 
@@ -82,12 +85,12 @@ impl Overrides {
 }
 
 impl DiffusionParams {
-    /// The lowest [`t_max`](Self::t_max). Logits are divided by temperatures down to 2⁻³² of it, and
-    /// the quotients must stay finite.
+    /// The lowest [`t_max`](Self::t_max). Logits are divided by temperatures down to 2⁻³² of it,
+    /// and the quotients must stay finite.
     pub const MIN_T_MAX: f32 = 1e-20;
 
-    /// Parameters from the command line, then from the file, then the reference's defaults, as
-    /// far as each source speaks.
+    /// Parameters from `self`, then from the file, then from the reference's defaults; the first
+    /// source that sets one counts.
     ///
     /// # Errors
     /// As [`validate`](Self::validate).
@@ -114,12 +117,12 @@ impl DiffusionParams {
     /// Checks every parameter against the range that the reference allows.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] names the first parameter out of range, with its flag.
+    /// [`Error::InvalidParameter`] names the first parameter out of range.
     pub fn validate(&self) -> Result<()> {
         if self.max_steps == 0 {
             return Err(out_of_range(MAX_STEPS, 0, "must be at least 1"));
         }
-        // `contains` is false for NaN, so that NaN is refused without a word of its own.
+        // `contains` is false for NaN, so NaN needs no check of its own.
         if !(0.0..f32::INFINITY).contains(&self.t_min) {
             return Err(out_of_range(
                 T_MIN,
@@ -129,7 +132,7 @@ impl DiffusionParams {
         }
         if !(Self::MIN_T_MAX..f32::INFINITY).contains(&self.t_max) {
             let wanted = format!("must be finite, and {:e} or more", Self::MIN_T_MAX);
-            // Not with all the zeros of a tiny one.
+            // Not with all the zeros of a tiny number.
             let value = format_args!("{:?}", self.t_max);
             return Err(out_of_range(T_MAX, value, &wanted));
         }
@@ -156,9 +159,9 @@ impl DiffusionParams {
         Ok(())
     }
 
-    /// Most canvases of `canvas_len` tokens that this generation may take: what
-    /// [`max_tokens`](Self::max_tokens) needs, rounded up, and no more than
-    /// [`max_canvases`](Self::max_canvases). `None` is no limit.
+    /// Maximum number of canvases of `canvas_len` tokens in this generation: what
+    /// [`max_tokens`](Self::max_tokens) needs, rounded up, but not more than
+    /// [`max_canvases`](Self::max_canvases). `None` is unlimited.
     pub fn canvas_limit(&self, canvas_len: usize) -> Option<usize> {
         let for_tokens = self.max_tokens.map(|n| n.div_ceil(canvas_len.max(1)));
         match (for_tokens, self.max_canvases) {

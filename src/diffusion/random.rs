@@ -9,30 +9,30 @@ use crate::error::{Error, Result};
 /// The random draws of a generation, addressed by block (canvas), step and position.
 ///
 /// Blocks and steps count from 0. An implementation returns the same values for the same address
-/// whatever was asked before, so that threads, devices and batches cannot change a generation.
+/// regardless of earlier calls, so threads, devices and batches cannot affect a generation.
 pub trait NoiseSource: Sync {
     /// Fills `out`, one entry per canvas position, with the tokens a block starts from.
     ///
     /// # Errors
-    /// If the source has no such draws.
+    /// The source has no such draws.
     fn initial_canvas(&self, block: u32, out: &mut [Token]) -> Result<()>;
 
     /// Fills `out` with the uniforms in [0, 1) that sample a token at each position of a step.
     ///
     /// # Errors
-    /// If the source has no such draws.
+    /// The source has no such draws.
     fn uniforms(&self, block: u32, step: u32, out: &mut [f32]) -> Result<()>;
 
     /// Fills `out` with the tokens that replace what a step does not accept.
     ///
     /// # Errors
-    /// If the source has no such draws.
+    /// The source has no such draws.
     fn renoise(&self, block: u32, step: u32, out: &mut [Token]) -> Result<()>;
 
     /// Fills `out` with the uniforms in (0, 1) that decide which masked positions a step unmasks.
     ///
     /// # Errors
-    /// If the source has no such draws, as unless it says otherwise.
+    /// The source has no such draws, which is the default.
     fn order(&self, block: u32, step: u32, out: &mut [f64]) -> Result<()> {
         let _ = out;
         Err(no_draws("order", block, step))
@@ -42,7 +42,7 @@ pub trait NoiseSource: Sync {
     /// the logits of a position.
     ///
     /// # Errors
-    /// If the source has no such draws, as unless it says otherwise.
+    /// The source has no such draws, which is the default.
     fn vocabulary(&self, block: u32, step: u32, position: usize, out: &mut [f64]) -> Result<()> {
         let _ = (position, out);
         Err(no_draws("noise of the logits", block, step))
@@ -58,7 +58,8 @@ fn no_draws(what: &str, block: u32, step: u32) -> Error {
 
 /// Draws that are a pure function of (seed, purpose, block, step, position).
 ///
-/// A ChaCha8 keystream, with its 256-bit key, 64-bit nonce and 68-bit word counter used so:
+/// A ChaCha8 keystream, whose 256-bit key, 64-bit nonce and 68-bit word counter are used as
+/// follows:
 ///
 /// | part | bits | holds |
 /// |---|---|---|
@@ -69,8 +70,8 @@ fn no_draws(what: &str, block: u32, step: u32) -> Error {
 /// | word counter | 0..33 | 2 × position (each draw has two 32-bit words) |
 /// | word counter | 64..67 | purpose: 0 initial canvas, 1 uniforms, 2 renoise, 3 order, 4 vocabulary |
 ///
-/// The noise of a whole vocabulary has two addresses: bits 0..33 of the word counter hold 2 × token
-/// and bits 33..64 the position.
+/// The noise of a whole vocabulary uses two addresses: bits 0..33 of the word counter hold 2 ×
+/// token and bits 33..64 the position.
 ///
 /// A uniform is the top 24 bits of its first word, divided by 2²⁴: every F32 value k/2²⁴ in [0, 1)
 /// is as likely as any other. A token is ⌊w · V / 2⁶⁴⌋ of its 64-bit word w, which favours no token
@@ -91,11 +92,11 @@ enum Purpose {
     Vocabulary = 4,
 }
 
-/// Part of the key. Another layout of the counter must change it, as it changes every answer.
+/// Part of the key. It must change with the layout of the counter, as every answer then changes.
 const LAYOUT: &[u8; 24] = b"llama-diffusion noise v1";
 
 impl CounterNoise {
-    /// Draws for `seed`, with tokens from 0 to `vocab_size` − 1.
+    /// A source for `seed`, with tokens from 0 to `vocab_size` − 1.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] if the vocabulary is empty or its ids do not fit a [`Token`].
@@ -179,21 +180,22 @@ pub struct RecordedBlock {
 pub struct RecordedStep {
     /// Uniforms in [0, 1).
     pub uniforms: Vec<f32>,
-    /// Tokens for what is not accepted; positions that are accepted have one too.
+    /// Replacement tokens for rejected positions; accepted positions have one too.
     pub renoise: Vec<Token>,
 }
 
-/// Draws from a trace, to replay a generation of another implementation token for token.
+/// Draws from a trace, to replay a generation of another implementation token by token.
 #[derive(Debug, Clone)]
 pub struct RecordedNoise {
     blocks: Vec<RecordedBlock>,
 }
 
 impl RecordedNoise {
-    /// Draws from `blocks`.
+    /// A source of the draws in `blocks`.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] if a token is outside the vocabulary or a uniform outside [0, 1).
+    /// [`Error::InvalidParameter`] if a token is outside the vocabulary or a uniform outside
+    /// [0, 1).
     pub fn new(blocks: Vec<RecordedBlock>, vocab_size: usize) -> Result<Self> {
         let vocab = 0..checked_vocab_size(vocab_size)? as Token;
         for (b, block) in blocks.iter().enumerate() {
@@ -333,9 +335,9 @@ mod tests {
         out
     }
 
-    /// A seed must give the same answer in every release: these values may never change. They were
-    /// computed from the table at [`CounterNoise`] by a ChaCha written for the purpose in Python,
-    /// which agrees with OpenSSL's ChaCha20 when it runs 20 rounds.
+    /// A seed must give the same answer in every release: these values must never change. They were
+    /// computed from the table at [`CounterNoise`] by a ChaCha that was written in Python for this
+    /// purpose and agrees with OpenSSL's ChaCha20 when it runs 20 rounds.
     #[test]
     fn pinned_values() {
         let noise = noise(42);
@@ -348,7 +350,7 @@ mod tests {
         assert_eq!(uniforms(&noise, 2, 47, 2), [0.643_026_35, 0.331_118_94]);
         assert_eq!(renoise(&noise, 0, 0, 3), [222_691, 121_595, 59_010]);
         assert_eq!(renoise(&noise, 2, 47, 2), [154_820, 253_005]);
-        // Of the F64 uniforms, the numbers of their parts of (0, 1).
+        // For the F64 uniforms: the indices of their parts of (0, 1).
         assert_eq!(
             order(&noise, 0, 0, 3),
             parts([
@@ -377,7 +379,7 @@ mod tests {
             vocabulary(&noise, 2, 47, 255, 2),
             parts([1_792_696_720_738_756, 4_392_672_191_696_296])
         );
-        // The ends of both addresses: the last token, the last position.
+        // The limits of both addresses: the last token, the last position.
         assert_eq!(
             vocabulary(&noise, 0, 0, 0, VOCAB)[VOCAB - 1..],
             parts([485_162_281_404_671])
@@ -429,7 +431,7 @@ mod tests {
                 draws.push(initial(&noise, block, 8));
                 for step in [0, 1, far] {
                     draws.push(renoise(&noise, block, step, 8));
-                    // As tokens of the same words, to be comparable with the others.
+                    // As tokens of the same words, so that they can be compared with the others.
                     let mut same_words = vec![0; 8];
                     noise.tokens(Purpose::Uniforms, block, step, &mut same_words);
                     draws.push(same_words);

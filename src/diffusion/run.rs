@@ -1,7 +1,8 @@
-//! One canvas on its way from noise to a finished block, and the parameters that it starts from,
-//! whatever the kind of diffusion.
+//! One canvas, from noise to a finished block, and the parameters that it starts from, for every
+//! kind of diffusion.
 //!
-//! A [`Run`] does not call the model. It says what the next step reads and takes what the step drew.
+//! A [`Run`] does not call the model. It provides the input of the next step and takes what the
+//! step drew.
 
 use super::Token;
 use super::event::{CanvasStatus, Draft, FinishedCanvas, NewCanvas};
@@ -9,15 +10,15 @@ use super::random::NoiseSource;
 use super::step::{Draws, Limits, StepInput};
 use crate::error::{Error, Result};
 
-/// A canvas on its way to a finished block, whatever the kind of noise it starts from.
+/// A canvas that is being denoised, for every kind of noise.
 ///
-/// While it is [`Running`](CanvasStatus::Running), each step is [`begin_step`](Self::begin_step), the
-/// model, [`end_step`](Self::end_step); then comes [`finish`](Self::finish).
+/// While it is [`Running`](CanvasStatus::Running), each step is [`begin_step`](Self::begin_step),
+/// the model, [`end_step`](Self::end_step); then comes [`finish`](Self::finish).
 pub trait Run: Send {
-    /// Draws the randomness of the next step, and lends what the model reads and where it writes.
+    /// Draws the randomness of the next step, and lends the model its input and its output buffers.
     ///
     /// # Errors
-    /// Those of `noise`.
+    /// The errors of `noise`.
     fn begin_step<'a>(
         &'a mut self,
         noise: &'a dyn NoiseSource,
@@ -27,14 +28,15 @@ pub trait Run: Send {
     ///
     /// # Errors
     /// [`Error::NotFinite`] if an entropy is not finite: sorting by it would mean nothing, and a
-    /// canvas of arbitrary tokens would look like an answer. Those of `noise`.
+    /// canvas of arbitrary tokens would look like an answer. The errors of `noise`.
     fn end_step(&mut self, noise: &dyn NoiseSource) -> Result<()>;
 
     /// Whether the canvas needs another step.
     fn status(&self) -> CanvasStatus;
 
-    /// The canvas as the latest [`end_step`](Self::end_step) left it. Before the first one it is
-    /// that of [`new_canvas`](Self::new_canvas), and what steps write has no meaning.
+    /// The canvas as the latest [`end_step`](Self::end_step) left it. Before the first step it is
+    /// the canvas of [`new_canvas`](Self::new_canvas), and the fields that steps write have no
+    /// meaning.
     fn draft(&self) -> Draft<'_>;
 
     /// The canvas before its first step.
@@ -47,13 +49,13 @@ pub trait Run: Send {
         }
     }
 
-    /// The finished block, cut at its first end token. Nothing is left in the run.
+    /// The finished block, cut at its first end token. The run is empty afterwards.
     fn finish(&mut self, end: &EndTokens) -> FinishedCanvas;
 }
 
 /// Parameters of a generation, and the kind of diffusion that they are for.
 pub trait Recipe: Send {
-    /// Checks every parameter, and that a model can do what they ask for.
+    /// Checks every parameter, and that a model can do what they require.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] names the first parameter that cannot work.
@@ -62,7 +64,7 @@ pub trait Recipe: Send {
     /// Tokens of each canvas after a prompt of `prompt` tokens.
     ///
     /// # Errors
-    /// The prompt leaves no room for what the parameters ask for.
+    /// The prompt leaves no room for the canvas.
     fn canvas_len(&self, prompt: usize, limits: &Limits) -> Result<usize>;
 
     /// Maximum number of tokens in the answer; `None` is no limit.
@@ -80,7 +82,7 @@ pub trait Recipe: Send {
     /// Canvas number `block` of an answer, before its first step.
     ///
     /// # Errors
-    /// Those of `noise`.
+    /// The errors of `noise`.
     fn begin(
         &self,
         block: u32,
@@ -89,7 +91,7 @@ pub trait Recipe: Send {
     ) -> Result<Box<dyn Run>>;
 }
 
-/// What a canvas is made for.
+/// What a new canvas needs to know.
 #[derive(Debug, Clone, Copy)]
 pub struct Blank<'a> {
     /// Tokens of the canvas.
@@ -100,7 +102,7 @@ pub struct Blank<'a> {
     pub end: &'a EndTokens,
 }
 
-/// Refuses draws that are not finite. `positions` are those that were drawn.
+/// Rejects draws that are not finite. `positions` are those that were drawn.
 pub(super) fn check_finite(
     entropy: &[f32],
     mut positions: impl Iterator<Item = usize>,
@@ -119,8 +121,7 @@ pub(super) fn check_finite(
 
 /// Which tokens end an answer, and what fills a canvas after them.
 ///
-/// They come from the generation config (or what a GGUF says of it), and a checkpoint may have
-/// several.
+/// They come from the generation config, or from the GGUF file; a checkpoint may have several.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EndTokens {
     /// Each of these ends the answer.

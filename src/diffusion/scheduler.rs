@@ -9,14 +9,14 @@ use super::random::NoiseSource;
 use super::step::Denoiser;
 use crate::error::Result;
 
-/// Runs a generation to its end on a denoiser that holds what the generator takes as
+/// Runs a generation to its end on a denoiser whose prefix is what the generator counts as
 /// [reused](Generator::reused).
 ///
 /// `on_event` receives every [`Event`] and may cancel, as `cancel` may from another thread: before
 /// every pass.
 ///
 /// # Errors
-/// Those of `denoiser` and `noise`.
+/// The errors of `denoiser` and `noise`.
 pub fn generate(
     mut generator: Generator,
     denoiser: &mut dyn Denoiser,
@@ -28,10 +28,10 @@ pub fn generate(
     Ok(generator.finish())
 }
 
-/// Does what a generation needs next. Breaks when it is done.
+/// Performs the next action of a generation. Breaks when it is done.
 ///
 /// # Errors
-/// Those of `denoiser` and `noise`.
+/// The errors of `denoiser` and `noise`.
 pub fn advance(
     generator: &mut Generator,
     denoiser: &mut dyn Denoiser,
@@ -78,7 +78,7 @@ mod tests {
     const VOCAB: usize = 100;
     const EOS: Token = 80;
 
-    /// What the loop asked of the model.
+    /// The calls that the model received.
     #[derive(Debug, Clone, PartialEq)]
     enum Call {
         Begin,
@@ -89,7 +89,7 @@ mod tests {
         Commit(Vec<Token>),
     }
 
-    /// A model that writes block k's tokens from the first step on, and is sure of them from the
+    /// A model that writes block k's tokens from the first step on, with low entropy from the
     /// second step on.
     struct Script {
         blocks: Vec<[Token; CANVAS]>,
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(kinds, "bsscbsscbss");
     }
 
-    /// The model wrote all it had to say without an end token, and padding after it.
+    /// The model finished without an end token and wrote padding.
     #[test]
     fn a_canvas_of_padding_alone_ends_the_answer() {
         let mut script = Script::new(&[[1, 2, 0, 0], [3, 0, 0, 0], [0; CANVAS], [4; CANVAS]]);

@@ -14,16 +14,17 @@ use crate::error::{Error, Result};
 pub struct StepInput<'a> {
     /// The canvas to denoise.
     pub canvas: &'a [Token],
-    /// The positions to draw. Entries of [`Draws`] at the others are left as they are.
+    /// The positions to draw. Entries of [`Draws`] at other positions do not change.
     pub free: &'a [bool],
     /// The tokens that may be drawn.
     pub allowed: Allowed<'a>,
-    /// Of those, which ones take part.
+    /// Which of the allowed tokens take part.
     pub filter: Filter,
     /// How one of them is chosen.
     pub rule: DrawRule<'a>,
     /// Weight w of classifier-free guidance: with the logits c of the whole text and u of the text
-    /// without its prompt, u + (w + 1)(c − u) is drawn from. 0 is none, and costs no second pass.
+    /// without its prompt, the draw uses u + (w + 1)(c − u). 0 is no guidance and costs no second
+    /// pass.
     pub guidance: f32,
 }
 
@@ -32,9 +33,9 @@ pub struct StepInput<'a> {
 pub enum Allowed<'a> {
     /// All of the vocabulary, everywhere.
     All,
-    /// All but one, everywhere: the token that stands for no token.
+    /// Everywhere all but one: the token that stands for no token.
     Except(Token),
-    /// At each position those of a set.
+    /// At each position, the tokens of a set.
     Sets {
         /// The sets.
         sets: &'a [TokenSet],
@@ -111,7 +112,7 @@ impl Filter {
 pub enum DrawRule<'a> {
     /// The most likely one. The distribution is that of temperature 1.
     Greedy,
-    /// By the inverse CDF: the first token, in the order of ids, whose cumulated probability is
+    /// By the inverse CDF: the first token, in the order of ids, whose cumulative probability is
     /// above the uniform of the position.
     Inverse {
         /// Divides the logits; above 0.
@@ -130,7 +131,7 @@ pub enum DrawRule<'a> {
     },
 }
 
-/// The randomness that noises all logits of a position in one step.
+/// The randomness that is added to all logits of a position in one step.
 #[derive(Clone, Copy)]
 pub struct VocabularyNoise<'a> {
     /// Where it comes from.
@@ -141,8 +142,8 @@ pub struct VocabularyNoise<'a> {
     pub step: u32,
 }
 
-/// What one denoising step writes, one entry per canvas position. All of it follows from the logits
-/// divided by the temperature, of the tokens that take part.
+/// What one denoising step writes, one entry per canvas position. All of it is computed from the
+/// logits of the tokens that take part, divided by the temperature.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Draws {
     /// The most likely token; of equally likely ones the lowest id.
@@ -169,7 +170,7 @@ impl Draws {
         }
     }
 
-    /// Refuses buffers whose lengths are not `len`.
+    /// Rejects buffers whose lengths are not `len`.
     pub(crate) fn check(&self, len: usize) -> Result<()> {
         let lengths = [
             self.argmax.len(),
@@ -206,7 +207,7 @@ pub struct DrawFeatures {
 }
 
 impl DrawFeatures {
-    /// Refuses what `needed` asks for beyond these.
+    /// Rejects requirements that are not among these.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] names the first feature that is missing.
@@ -253,9 +254,9 @@ pub struct Limits {
     pub vocab: usize,
     /// Maximum number of tokens that one [`prefill`](Denoiser::prefill) takes.
     pub pass: usize,
-    /// The token that stands for one that is not known yet, for a model that starts from it.
+    /// The token that stands for an unknown one, for a model that starts from it.
     pub mask: Option<Token>,
-    /// How it draws.
+    /// Which draws it supports.
     pub draws: DrawFeatures,
 }
 
@@ -279,8 +280,8 @@ pub trait Denoiser {
     /// There is no room, the length is not one of the model's, or the device fails.
     fn begin_canvas(&mut self, len: usize) -> Result<()>;
 
-    /// One forward pass over the canvas. Each step is conditioned on the distribution of the one
-    /// before, if the model has self-conditioning.
+    /// One forward pass over the canvas. If the model has self-conditioning, each step is
+    /// conditioned on the distribution of the previous one.
     ///
     /// # Errors
     /// The input is beyond the [`limits`](Self::limits) or does not fit the canvas, or the device

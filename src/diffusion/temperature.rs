@@ -2,11 +2,11 @@
 
 use super::params::DiffusionParams;
 
-/// A temperature that falls linearly with the steps of a canvas, in F32 as in the reference:
+/// A temperature that decreases linearly over the steps of a canvas, in F32 as in the reference:
 /// `T = t_min + (t_max − t_min) · n / N` with n counting down from N to 1.
 ///
-/// The first step runs at `t_max`; the last one at `t_min + (t_max − t_min) / N`, so that even
-/// `t_min = 0` never divides by zero. If both are equal, so are all steps.
+/// The first step has `t_max`, the last one `t_min + (t_max − t_min) / N`, so that even `t_min = 0`
+/// never divides by zero. If both are equal, all steps have the same temperature.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TemperatureSchedule {
     t_min: f32,
@@ -24,7 +24,7 @@ impl TemperatureSchedule {
         }
     }
 
-    /// The temperature of `step`, counted from 0. Steps past the last one have the last one's.
+    /// The temperature of `step`, counted from 0. Steps after the last one have its temperature.
     pub fn temperature(&self, step: u32) -> f32 {
         let remaining = self.max_steps.saturating_sub(step).max(1);
         self.t_min + self.range * (remaining as f32 / self.max_steps as f32)

@@ -11,18 +11,18 @@ pub enum Algorithm {
     /// Each masked position is unmasked with the probability of the schedule, whatever its token
     /// (the reverse process of masked diffusion as it is derived).
     Origin,
-    /// Least entropy first.
+    /// Lowest entropy first.
     Entropy,
     /// Largest margin between the two most likely tokens first.
     Margin,
-    /// Any order.
+    /// Random order.
     Random,
     /// Most likely token first.
     Confidence,
 }
 
 impl Algorithm {
-    /// All of them; the index is the number that llama.cpp's flag takes.
+    /// All of them; the index is the number that llama.cpp uses.
     pub const ALL: [Self; 5] = [
         Self::Origin,
         Self::Entropy,
@@ -31,7 +31,7 @@ impl Algorithm {
         Self::Confidence,
     ];
 
-    /// A word for it.
+    /// A short description.
     pub fn name(self) -> &'static str {
         match self {
             Self::Origin => "origin",
@@ -46,21 +46,21 @@ impl Algorithm {
 /// How many positions each step unmasks.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum TransferSchedule {
-    /// All positions together. With t = 1 − n/N · (1 − ε) at step n of N and s the same of step
-    /// n + 1, a share 1 − s/t of what is masked, rounded down; all of it in the last step. (Dream's
-    /// schedule.)
+    /// All positions together. With t = 1 − n/N · (1 − ε) at step n of N, and s the same at step
+    /// n + 1, a share 1 − s/t of the masked positions, rounded down; all of them in the last step.
+    /// (Dream's schedule.)
     Timestep {
         /// ε, in (0, 1).
         eps: f32,
         /// N.
         steps: u32,
     },
-    /// Blocks from left to right. Each step of a block unmasks as many, the first ones one more if
-    /// they do not come out even. (LLaDA's schedule.)
+    /// Blocks from left to right. Each step of a block unmasks the same number of positions; if
+    /// they do not divide evenly, the first steps unmask one more. (LLaDA's schedule.)
     Blocks {
         /// Positions of a block.
         length: usize,
-        /// Steps for each.
+        /// Steps for each block.
         steps_per_block: u32,
     },
 }
@@ -70,9 +70,9 @@ const BLOCK_LENGTH: &str = "--diffusion-block-length";
 const STEPS: &str = "--diffusion-steps";
 
 impl TransferSchedule {
-    /// The schedule of llama.cpp's flags, of which exactly one is above 0, for `steps` steps over
-    /// `length` positions: for the block schedule the length is that of the text which the user
-    /// asked for (`-n`, or the whole text with `-ub`).
+    /// The schedule of llama.cpp's parameters: exactly one of `eps` and `block_length` is above 0.
+    /// It has `steps` steps over `length` positions; for the block schedule that is the number of
+    /// tokens that the user asked for, or the whole text.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`]: both or none are given, or lengths and steps do not divide.
@@ -125,7 +125,7 @@ impl TransferSchedule {
     /// Checks that there are steps, and that ε is in its range.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] with the flag.
+    /// [`Error::InvalidParameter`] names the first parameter out of range.
     pub fn validate(&self) -> Result<()> {
         let (steps, eps, length) = match *self {
             Self::Timestep { eps, steps } => (steps, eps, 1),
@@ -177,7 +177,7 @@ impl TransferSchedule {
         }
     }
 
-    /// How much a step unmasks of a region in which `masked` positions are.
+    /// How many of the `masked` positions of a region a step unmasks.
     pub fn quota(&self, step: u32, masked: usize, region: &Range<usize>) -> Quota {
         match *self {
             Self::Timestep { steps, .. } if step + 1 >= steps => Quota {
@@ -185,7 +185,7 @@ impl TransferSchedule {
                 probability: 1.0,
             },
             Self::Timestep { eps, steps } => {
-                // In F32, as llama.cpp: what is rounded down depends on it.
+                // In F32, as in llama.cpp: the rounding down depends on it.
                 let time = |step: u32| 1.0 - step as f32 / steps as f32 * (1.0 - eps);
                 let share = 1.0 - time(step + 1) / time(step);
                 Quota {
@@ -200,7 +200,7 @@ impl TransferSchedule {
                 let step = step as usize % steps;
                 let (each, more) = (region.len() / steps, region.len() % steps);
                 let count = each + usize::from(step < more);
-                // What the steps from this one on are to unmask.
+                // What the steps from this one on should unmask.
                 let left = each * (steps - step) + more.saturating_sub(step);
                 Quota {
                     count,
@@ -215,17 +215,17 @@ impl TransferSchedule {
     }
 }
 
-/// What a step unmasks of the masked positions of its region.
+/// Which of the masked positions of its region a step unmasks.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Quota {
-    /// So many.
+    /// This number of them.
     pub count: usize,
     /// Each of them with this probability, for [`Algorithm::Origin`].
     pub probability: f64,
 }
 
 impl Quota {
-    /// Whether a step with it can unmask anything.
+    /// Whether such a step can unmask anything.
     pub fn is_empty(&self, algorithm: Algorithm) -> bool {
         match algorithm {
             Algorithm::Origin => self.probability <= 0.0,
@@ -234,12 +234,12 @@ impl Quota {
     }
 }
 
-/// The `count` positions of the highest `confidence`, which holds pairs of position and confidence
-/// in the order of their positions; of equal ones the lower position. With a `temperature` above 0
-/// they are drawn instead, one after another without replacement, with the probabilities
-/// softmax(confidence / temperature) of those left: by the largest sums with Gumbel noise, which is
-/// the same (Kool et al. 2019, arXiv:1903.06059). `uniforms` has an entry for each position of the
-/// canvas.
+/// The `count` positions with the highest `confidence`, which holds pairs of position and
+/// confidence in the order of their positions; of equal ones the lower position. With a
+/// `temperature` above 0 they are drawn instead, one after another without replacement, with the
+/// probabilities softmax(confidence / temperature) of the remaining ones: by the largest sums with
+/// Gumbel noise, which is equivalent (Kool et al. 2019, arXiv:1903.06059). `uniforms` has an entry
+/// for each position of the canvas.
 pub fn most_confident(
     mut confidence: Vec<(usize, f64)>,
     count: usize,
@@ -260,10 +260,10 @@ pub fn most_confident(
         .collect()
 }
 
-/// The uniforms of a step, if it needs some.
+/// The uniforms of a step, if it needs any.
 ///
 /// # Errors
-/// Those of `noise`.
+/// The errors of `noise`.
 pub fn order_uniforms(
     noise: &dyn NoiseSource,
     (block, step): (u32, u32),

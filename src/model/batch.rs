@@ -1,4 +1,5 @@
-//! Several sequences of one model, denoised together: one pass reads the weights once for all.
+//! Several sequences of one model, denoised together: one pass reads the weights once for all of
+//! them.
 
 use std::sync::Arc;
 
@@ -19,8 +20,8 @@ pub struct BatchMember<'a, 'io> {
     pub draws: &'a mut Draws,
 }
 
-/// ggml reserves memory for graphs of the capacity, and aborts where there is none. No device gains
-/// from as many canvases of 256 tokens as this.
+/// ggml reserves memory for graphs of the capacity, and aborts if there is none. No device benefits
+/// from this many canvases of 256 tokens.
 const MAX_CAPACITY: usize = 256;
 
 /// Denoises the canvases of several sequences in one forward pass. Prefixes, steps and
@@ -35,11 +36,11 @@ pub struct CanvasBatch {
 }
 
 impl CanvasBatch {
-    /// For at most `capacity` sequences of the model of `like`, which are run as it is (threads,
-    /// flash attention).
+    /// For at most `capacity` sequences of the model of `like`, which run with its settings
+    /// (threads, flash attention).
     ///
     /// # Errors
-    /// The capacity is 0 or above 256, or memory is not there.
+    /// The capacity is 0 or above 256, or there is not enough memory.
     pub fn new(like: &SequenceDenoiser, capacity: usize) -> Result<Self> {
         if !(1..=MAX_CAPACITY).contains(&capacity) {
             let problem = format!("{capacity} sequences: use 1 to {MAX_CAPACITY}");
@@ -59,14 +60,14 @@ impl CanvasBatch {
         self.capacity
     }
 
-    /// What the batch did so far; its sequences count what they encode and mix themselves. A graph is
-    /// built for each new combination of sequences and key counts.
+    /// What the batch has done so far; its sequences count their own encoding and mixing. A graph
+    /// is built for each new combination of sequences and key counts.
     pub fn counters(&self) -> Counters {
         self.decoder.counters()
     }
 
-    /// Lets go of the graph. It holds the caches of the latest step's sequences, dropped or not, until
-    /// a step of others builds another one.
+    /// Releases the graph. It holds the caches of the latest step's sequences, dropped or not,
+    /// until a step of other sequences builds another one.
     pub fn unload(&mut self) {
         self.decoder.unload();
     }
@@ -78,11 +79,11 @@ impl CanvasBatch {
 
     /// One denoising step of every member; see
     /// [`Denoiser::step`](crate::diffusion::Denoiser::step). If the forward pass fails, no member
-    /// has a canvas any more; a step that is refused leaves all as they are.
+    /// has a canvas any more; a rejected step changes nothing.
     ///
     /// # Errors
-    /// There are no members or too many, they are of another model or run otherwise than the
-    /// batch, an input does not fit its canvas, or the device fails.
+    /// There are no members or too many, they belong to another model or have other settings than
+    /// the batch, an input does not fit its canvas, or the device fails.
     pub fn step(&mut self, members: &mut [BatchMember<'_, '_>]) -> Result<()> {
         if members.is_empty() || members.len() > self.capacity {
             return Err(Error::parameter(
@@ -104,7 +105,7 @@ impl CanvasBatch {
         self.decoder.step(&mut members)
     }
 
-    /// Refuses a sequence that cannot take part.
+    /// Rejects a sequence that cannot take part.
     pub(crate) fn check(&self, denoiser: &SequenceDenoiser) -> Result<()> {
         if Arc::ptr_eq(denoiser.model(), &self.model)
             && denoiser.node_choice() == self.decoder.choice()

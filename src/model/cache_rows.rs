@@ -17,7 +17,7 @@ pub(crate) struct CacheRows {
 }
 
 impl CacheRows {
-    /// Copies positions that the slots of the layers hold.
+    /// Copies positions from the slots of the layers.
     pub(crate) fn read<'a>(
         layers: impl Iterator<Item = &'a LayerCache>,
         layout: KeyLayout,
@@ -44,7 +44,7 @@ impl CacheRows {
     /// Copies the rows to the slots of their positions.
     ///
     /// # Errors
-    /// The rows are of other layers, or the device fails.
+    /// The rows belong to other layers, or the device fails.
     pub(crate) fn write<'a>(
         &self,
         layers: impl Iterator<Item = &'a LayerCache>,

@@ -32,7 +32,8 @@ struct Shape {
     keys: Vec<KeyCounts>,
 }
 
-/// Runs denoising steps; the graph is kept while the sequences and their key counts stay.
+/// Runs denoising steps; the graph is reused while the sequences and their key counts stay the
+/// same.
 pub(super) struct Decoder {
     executor: Executor,
     /// The kernel that draws after the graph, if there is one.
@@ -45,7 +46,7 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    /// For at most so many sequences at once.
+    /// For at most this number of sequences at once.
     pub(super) fn new(
         model: &Model,
         backends: &Arc<[Backend]>,
@@ -70,7 +71,7 @@ impl Decoder {
         })
     }
 
-    /// What runs the graphs, to take its times.
+    /// The executor of the graphs, to measure its times.
     pub(super) fn executor(&mut self) -> &mut Executor {
         &mut self.executor
     }
@@ -96,7 +97,7 @@ impl Decoder {
         usage
     }
 
-    /// Lets go of the graph, and with it of its sequences' caches.
+    /// Releases the graph, and with it the caches of its sequences.
     pub(super) fn unload(&mut self) {
         self.pass = None;
         self.executor.unload();
@@ -143,7 +144,8 @@ impl Decoder {
         Ok(())
     }
 
-    /// Sees to a graph for these members, and to positions and masks of their canvases.
+    /// Ensures that there is a graph for these members, and that the positions and masks of their
+    /// canvases are uploaded.
     fn prepare(&mut self, members: &[Member<'_, '_>]) -> Result<()> {
         let model = Arc::clone(&members[0].sequence.model);
         let canvas = model.hparams().canvas_length;

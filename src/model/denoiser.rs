@@ -29,7 +29,7 @@ use crate::gguf::TensorType;
 use crate::host_memory::{self, Request};
 use crate::parallel::warn_if_more_than_cores;
 
-/// The shape of a pass of the encoder.
+/// The shape of an encoder pass.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct EncodeShape {
     tokens: usize,
@@ -48,7 +48,7 @@ pub struct SequenceDenoiser {
     decoder: Decoder,
     encoder_graphs: usize,
     tokens_encoded: usize,
-    /// What the model and this sequence take at the full context.
+    /// What the model and this sequence need at the full context.
     whole: Usage,
 }
 
@@ -56,7 +56,7 @@ impl SequenceDenoiser {
     /// Reserves the memory of a sequence.
     ///
     /// # Errors
-    /// Parameters that cannot work, or memory that is not there.
+    /// Invalid parameters, or not enough memory.
     pub fn new(model: &Arc<Model>, params: &DenoiserParams) -> Result<Self> {
         params.check(model.hparams())?;
         warn_if_more_than_cores(params.threads.max(params.prefill_threads));
@@ -97,7 +97,7 @@ impl SequenceDenoiser {
         &self.sequence.model
     }
 
-    /// What was done so far. Steps in a [batch](super::CanvasBatch) are counted there.
+    /// What was done so far. Steps in a [batch](super::CanvasBatch) are counted by the batch.
     pub fn counters(&self) -> Counters {
         let (sequence, decoder) = (self.sequence.counters(), self.decoder.counters());
         Counters {
@@ -109,9 +109,9 @@ impl SequenceDenoiser {
         }
     }
 
-    /// Whether self-conditioning may leave out the tokens that have next to no probability, which
-    /// it does on the CPU where that is faster; on by default. What is left out has a probability
-    /// of at most 1e-6 in all, less than rounding takes from the sum of all.
+    /// Whether self-conditioning may leave out tokens of negligible probability, which it does on
+    /// the CPU where that is faster; on by default. The tokens left out have a total probability of
+    /// at most 1e-6, less than the rounding error of the full sum.
     pub fn allow_sparse_self_conditioning(&mut self, allowed: bool) {
         self.sequence.allow_sparse(allowed);
     }
@@ -126,7 +126,8 @@ impl SequenceDenoiser {
         &mut self.sequence
     }
 
-    /// Backends like those of this sequence, for another owner: one thread at a time uses a backend.
+    /// Backends like those of this sequence, for another owner: only one thread at a time uses a
+    /// backend.
     pub(super) fn new_backends(&self) -> Result<Arc<[Backend]>> {
         start_backends(self.model(), self.threads)
     }
@@ -140,12 +141,12 @@ impl SequenceDenoiser {
         self.sequence.cache.tokens()
     }
 
-    /// Bytes of KV cache, and of intermediate results, inputs and state, as far as they are reserved.
+    /// Bytes of the KV cache, and of the intermediate results, inputs and state reserved so far.
     pub fn memory(&self) -> (usize, usize) {
         self.reserved().of_sequences()
     }
 
-    /// What the model and this sequence take in the memory of each device.
+    /// What the model and this sequence need in the memory of each device.
     pub fn memory_report(&self) -> MemoryReport {
         MemoryReport::new(&self.whole, &self.reserved())
     }
@@ -165,8 +166,9 @@ impl SequenceDenoiser {
         self.sequence.cache.usable_prefix(count)
     }
 
-    /// Keeps the first `count` cached tokens, or, if the sliding layers no longer hold what is needed
-    /// before that position, those before the end of an earlier prompt. Returns how many are kept.
+    /// Keeps the first `count` cached tokens, or, if the sliding layers no longer hold what is
+    /// needed before that position, those before the end of an earlier prompt. Returns how many are
+    /// kept.
     ///
     /// # Errors
     /// The device fails.
@@ -175,8 +177,8 @@ impl SequenceDenoiser {
         self.sequence.cache.truncate(count)
     }
 
-    /// Says that a prompt ends before position `end`, so that [`truncate`](Self::truncate) can go
-    /// back there after sliding layers have moved on.
+    /// Records that a prompt ends before position `end`, so that [`truncate`](Self::truncate) can
+    /// return to it after the sliding layers have moved on.
     pub fn protect(&mut self, end: usize) {
         self.sequence.cache.protect(end);
     }
@@ -186,14 +188,14 @@ impl SequenceDenoiser {
         self.sequence.cache.snapshot()
     }
 
-    /// Takes a snapshot's place.
+    /// Replaces the cache by a snapshot.
     pub(crate) fn restore(&mut self, snapshot: &CacheSnapshot) -> Result<()> {
         self.sequence.drop_canvas();
         self.sequence.check_tokens(&snapshot.tokens)?;
         self.sequence.cache.restore(snapshot)
     }
 
-    /// Most tokens that one pass of the prefill takes.
+    /// Maximum number of tokens in one prefill pass.
     pub fn batch(&self) -> usize {
         self.batch
     }
@@ -207,12 +209,12 @@ impl SequenceDenoiser {
         Ok(())
     }
 
-    /// Like [`encode`](Self::encode), and returns the next-token logits behind the last token,
-    /// soft-capped, `vocab` of them. Generation does not use them; they tell how the encoder, an
+    /// Like [`encode`](Self::encode), and returns the next-token logits after the last token,
+    /// soft-capped, `vocab` of them. Generation does not use them; they show how the encoder, an
     /// ordinary causal language model, would continue.
     ///
     /// # Errors
-    /// As [`encode`](Self::encode), and without a token there are no logits.
+    /// As [`encode`](Self::encode); also an error if there are no tokens.
     pub fn encode_with_logits(&mut self, tokens: &[Token]) -> Result<Vec<f32>> {
         if tokens.is_empty() {
             return Err(Error::parameter(
@@ -227,7 +229,7 @@ impl SequenceDenoiser {
     /// Soft-capped logits `[canvas, vocab]` of the latest denoising step, before the temperature.
     ///
     /// # Errors
-    /// No step was computed yet.
+    /// No step has been computed yet.
     pub fn logits(&self) -> Result<Vec<f32>> {
         let logits = self
             .decoder
@@ -239,11 +241,11 @@ impl SequenceDenoiser {
         Ok(self.soft_cap(raw))
     }
 
-    /// Takes the times of what `run` computes. That takes a little longer than it does otherwise:
-    /// whenever the part of the model changes, the host waits for the devices.
+    /// Measures what `run` computes, by part of the model. This makes it a little slower: whenever
+    /// the part of the model changes, the host waits for the devices.
     ///
     /// # Errors
-    /// Those of `run`.
+    /// The errors of `run`.
     pub fn profile<T>(&mut self, run: impl FnOnce(&mut Self) -> Result<T>) -> Result<(T, Profile)> {
         for executor in self.executors() {
             executor.start_timing();
@@ -265,7 +267,7 @@ impl SequenceDenoiser {
     /// head_dim]`: for comparison with a reference.
     ///
     /// # Errors
-    /// There is no such layer, or its slots no longer hold the first position.
+    /// The layer does not exist, or its slots no longer hold the first position.
     pub fn keys_values(&self, layer: usize, first: usize) -> Result<(Vec<f32>, Vec<f32>)> {
         let hp = self.model().hparams().layers.get(layer).ok_or_else(|| {
             let n = self.model().hparams().layers.len();
@@ -337,7 +339,7 @@ impl SequenceDenoiser {
                 layout.causal(start, chunk.len(), keys)
             })?;
             pass.inputs.tokens.write(0, chunk)?;
-            // A pass that fails may have written already.
+            // A pass that fails may already have written.
             cache.scratch(chunk.len())?;
             self.encoder.compute()?;
             if let Some(logits) = &pass.logits {
@@ -384,7 +386,7 @@ pub(super) fn start_backends(model: &Model, threads: usize) -> Result<Arc<[Backe
 /// How the graphs of a sequence are built.
 ///
 /// # Errors
-/// What is asked for does not go together.
+/// Settings that cannot be combined.
 pub(super) fn choose_nodes(model: &Model, params: &DenoiserParams) -> Result<NodeChoice> {
     let flash = match params.flash_attention {
         FlashAttention::Off => false,
@@ -403,7 +405,7 @@ pub(super) fn choose_nodes(model: &Model, params: &DenoiserParams) -> Result<Nod
     })
 }
 
-/// Refuses what the host can never hold.
+/// Rejects a context that the host can never hold.
 fn check_host(model: &Model, params: &DenoiserParams, needed: &Usage) -> Result<()> {
     let cpu = model.placement.cpu();
     host_memory::check(&Request {
@@ -414,7 +416,7 @@ fn check_host(model: &Model, params: &DenoiserParams, needed: &Usage) -> Result<
     })
 }
 
-/// Which of our kernels fit the places of the model's weights.
+/// Which of our kernels can run where the model's weights are.
 fn own_kernels(model: &Model) -> Kernels {
     let placement = &model.placement;
     let head = placement.output();
@@ -423,7 +425,7 @@ fn own_kernels(model: &Model) -> Kernels {
     } else if placement.is_cpu_only() {
         Kernels::Cpu
     } else if CudaDraw::of(head).is_some()
-        // Logits lie where the head's weights do.
+        // Logits are on the device of the head's weights.
         && model.weights.output.buffer_type() == Some(head.buffer_type())
     {
         Kernels::CudaDraw

@@ -22,7 +22,7 @@ pub struct ModelFile {
 
 impl ModelFile {
     /// Opens the model at `path`: a GGUF file, or the first part (`…-00001-of-000NN.gguf`) of a
-    /// split one, whose other parts are found by name.
+    /// split model, whose other parts are found by their names.
     ///
     /// # Errors
     /// Whatever [`Gguf::open`] reports of any part, a part that is not the first, a missing part,
@@ -65,7 +65,7 @@ impl ModelFile {
         Ok(file)
     }
 
-    /// A model of a single file that is already open.
+    /// A model in a single file that is already open.
     pub fn from_gguf(gguf: Gguf) -> Self {
         let part_of = gguf
             .tensors()
@@ -96,7 +96,7 @@ impl ModelFile {
     fn check_tensor_count(&self) -> Result<()> {
         let found = self.part_of.len();
         match self.metadata().value(SPLIT_TENSORS) {
-            // libllama, which reads the same file for the vocabulary, takes no other type.
+            // libllama, which reads the same file for the vocabulary, accepts no other type.
             Some(Value::I32(count)) if usize::try_from(count) == Ok(found) => Ok(()),
             Some(value) => {
                 let problem = format!(
@@ -110,10 +110,10 @@ impl ModelFile {
         }
     }
 
-    /// Uses other metadata than the file's.
+    /// Replaces metadata of the file.
     ///
     /// # Errors
-    /// A key that cannot be overridden, or a value that is not of its type.
+    /// The key cannot be overridden, or the value has another type.
     pub fn override_metadata(&mut self, overrides: &[MetadataOverride]) -> Result<()> {
         for item in overrides {
             let encoded = item.encode(self.metadata())?;
@@ -123,7 +123,7 @@ impl ModelFile {
         Ok(())
     }
 
-    /// What was given to [`override_metadata`](Self::override_metadata).
+    /// What was passed to [`override_metadata`](Self::override_metadata).
     pub fn metadata_overrides(&self) -> &[MetadataOverride] {
         &self.overrides
     }
@@ -157,8 +157,8 @@ impl ModelFile {
             .sum()
     }
 
-    /// An error of a pass over this model: for logits that are not finite, the tensor that is the
-    /// cause, if there is one. All of the file is read for it.
+    /// An error of a pass over this model. If logits are not finite and a tensor is the cause, it
+    /// names the tensor; the whole file is read to find it.
     pub fn explain(&self, error: Error) -> Error {
         let Error::NotFinite { .. } = error else {
             return error;
@@ -193,7 +193,7 @@ fn tensor_error(path: &Path, name: &str, problem: impl Into<String>) -> Error {
     }
 }
 
-/// A key about splitting. libllama stops the process if `split.no` of a later part is no u16.
+/// A key about splitting. libllama stops the process if `split.no` of a later part is not a u16.
 fn split_number(gguf: &Gguf, key: &str) -> Result<u16> {
     match gguf.value(key) {
         Some(Value::U16(number)) => Ok(number),
@@ -204,7 +204,7 @@ fn split_number(gguf: &Gguf, key: &str) -> Result<u16> {
 
 /// The names of the parts of a split model.
 struct PartNames {
-    /// What all names have in common, with the directory.
+    /// The common beginning of all names, with the directory.
     prefix: PathBuf,
     count: u16,
 }

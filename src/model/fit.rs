@@ -1,22 +1,22 @@
 //! Which layers and experts go to which GPU, so that no GPU has to hold more than it can. Pure
-//! arithmetic: no ggml.
+//! arithmetic, without ggml.
 //!
-//! What a GPU holds is the sum of what its layers take, and what they share: buffers of graphs, which
-//! depend on the placement as a whole. The first is known, the second is measured for each plan that
-//! comes into question.
+//! What a GPU holds is the sum of its layers' needs and of what they share: graph buffers, which
+//! depend on the placement as a whole. The first is known, the second is measured for each
+//! candidate plan.
 
 use crate::error::Result;
 
-/// What a layer, or the output head, takes in the memory of the device that computes it, in bytes.
+/// What a layer, or the output head, needs in the memory of the device that computes it, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Unit {
-    /// Whatever lies where the unit is computed: weights, KV cache.
+    /// What must be on the device that computes the unit: weights, KV cache.
     pub(super) fixed: usize,
     /// Weights of experts that may stay in host memory instead.
     pub(super) experts: usize,
 }
 
-/// Where units lie. Layers come first, the output head is the last one.
+/// Where units are placed. Layers come first, the output head is the last one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct UnitPlan {
     /// For each unit the GPU that has it; `None` is the host.
@@ -26,7 +26,7 @@ pub(super) struct UnitPlan {
 }
 
 impl UnitPlan {
-    /// The sum of what the units on each of `gpus` GPUs take.
+    /// The sum of what the units on each of `gpus` GPUs need.
     pub(super) fn sums(&self, units: &[Unit], gpus: usize) -> Vec<usize> {
         let mut sums = vec![0_usize; gpus];
         for ((unit, owner), host) in units.iter().zip(&self.owner).zip(&self.host_experts) {
@@ -38,8 +38,8 @@ impl UnitPlan {
     }
 }
 
-/// The last `on_gpu` units, one GPU after the other, each as full as it gets; experts of the first
-/// `host_experts` units stay with the host. `None` if they do not fit.
+/// The last `on_gpu` units, filling one GPU after the other; experts of the first `host_experts`
+/// units stay on the host. `None` if they do not fit.
 fn fill(units: &[Unit], budgets: &[usize], on_gpu: usize, host_experts: usize) -> Option<UnitPlan> {
     let mut owner = vec![None; units.len()];
     let (mut gpu, mut used) = (0, 0_usize);
@@ -57,10 +57,11 @@ fn fill(units: &[Unit], budgets: &[usize], on_gpu: usize, host_experts: usize) -
     })
 }
 
-/// The plans in the order of what they put on GPUs: level 0 has nothing there, each of the next ones
-/// a unit more without its experts, and then each the experts of a unit more. So experts go to the
-/// host first, from the first layer on, as they are large and each token reads few of them; whole
-/// layers follow where that is not enough. `None` if GPUs of these budgets cannot hold the level.
+/// The plans in the order of how much they place on GPUs: level 0 places nothing there, each of the
+/// next levels one unit more without its experts, and each further level the experts of one unit
+/// more. So experts go to the host first, from the first layer on, because they are large and each
+/// token reads few of them; whole layers follow if that is not enough. `None` if GPUs of these
+/// budgets cannot hold the level.
 fn at_level(units: &[Unit], budgets: &[usize], level: usize) -> Option<UnitPlan> {
     let count = units.len();
     fill(
@@ -71,7 +72,7 @@ fn at_level(units: &[Unit], budgets: &[usize], level: usize) -> Option<UnitPlan>
     )
 }
 
-/// Lets experts of units on GPUs fill the gaps that are left there.
+/// Moves experts of units on GPUs into the gaps that are left there.
 fn fill_gaps(units: &[Unit], mut left: Vec<usize>, mut plan: UnitPlan) -> UnitPlan {
     for (i, unit) in units.iter().enumerate().rev() {
         if let Some(gpu) = plan.owner[i]
@@ -92,7 +93,7 @@ fn differences(from: &[usize], minus: &[usize]) -> Vec<usize> {
         .collect()
 }
 
-/// Searches for a plan whose bytes, as `measure` has them for each GPU all in all, fit budgets.
+/// Searches for a plan whose total bytes per GPU, as returned by `measure`, fit the budgets.
 struct Search<'a, M> {
     units: &'a [Unit],
     budgets: &'a [usize],
@@ -106,7 +107,8 @@ struct Fitting {
 }
 
 impl<M: FnMut(&UnitPlan) -> Result<Vec<usize>>> Search<'_, M> {
-    /// What the plan leaves of each budget, or what it takes if that is too much for one.
+    /// The remainder of each budget under the plan, or what the plan needs if that exceeds a
+    /// budget.
     fn try_plan(&mut self, plan: &UnitPlan) -> Result<std::result::Result<Vec<usize>, Vec<usize>>> {
         let taken = (self.measure)(plan)?;
         let fits = taken
@@ -120,8 +122,8 @@ impl<M: FnMut(&UnitPlan) -> Result<Vec<usize>>> Search<'_, M> {
         })
     }
 
-    /// A plan of this level that fits. What units on a GPU share is not known before it is measured:
-    /// each failure reserves room for what it showed, which moves units on to the next GPU.
+    /// A plan of this level that fits. What units on a GPU share is unknown until it is measured:
+    /// each failure reserves the room that it showed, which moves units to the next GPU.
     fn at_level(&mut self, level: usize) -> Result<Option<Fitting>> {
         let mut shared = vec![0; self.budgets.len()];
         while let Some(plan) = at_level(self.units, &differences(self.budgets, &shared), level) {
@@ -146,7 +148,7 @@ impl<M: FnMut(&UnitPlan) -> Result<Vec<usize>>> Search<'_, M> {
     }
 
     fn best(&mut self) -> Result<Option<UnitPlan>> {
-        // The highest level that fits: those below do, too.
+        // The highest level that fits: all lower levels fit, too.
         let (mut fitting, mut low, mut high) = (None, 0, 2 * self.units.len() + 1);
         while high - low > 1 {
             let level = low.midpoint(high);
@@ -164,11 +166,11 @@ impl<M: FnMut(&UnitPlan) -> Result<Vec<usize>>> Search<'_, M> {
     }
 }
 
-/// The best plan whose bytes fit `budgets`, of which there is one for each GPU. `measure` says what
-/// each GPU would hold under a plan, all in all; `wanted` is kept if it fits.
+/// The best plan whose bytes fit `budgets`, which has one entry for each GPU. `measure` returns
+/// what each GPU would hold in total under a plan; `wanted` is kept if it fits.
 ///
 /// # Errors
-/// Those of `measure`.
+/// The errors of `measure`.
 pub(super) fn search(
     units: &[Unit],
     budgets: &[usize],

@@ -1,8 +1,8 @@
 //! The hyperparameters of a model, read from GGUF metadata and validated.
 //!
-//! What passes here can neither make ggml stop the process nor make us reserve absurd amounts of
-//! memory: every extent is bounded here or compared with the shape of a tensor that the file really
-//! holds (see [`tensors`](super::tensors)).
+//! A model that passes these checks can neither make ggml stop the process nor make us reserve
+//! absurd amounts of memory: every extent is bounded here or compared with the shape of a tensor in
+//! the file (see [`tensors`](super::tensors)).
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -17,19 +17,21 @@ use crate::gguf::{Array, FromValue, Gguf, TensorType, Value};
 /// Deep models have about a hundred layers; the bound keeps the graph (some 60 nodes a layer)
 /// small.
 const MAX_LAYERS: u32 = 1024;
-/// Logits of a canvas are `canvas_length × vocab_size` and its masks `canvas_length × keys`, so this
-/// bounds them to something that a machine may have; 32 times what any model has.
+/// Logits of a canvas are `canvas_length × vocab_size` and its masks `canvas_length × keys`, so
+/// this bounds them to what a machine may have; 32 times the value of any known model.
 const MAX_CANVAS: u32 = 8192;
-/// Heads, their size and experts, each; ten times what any model has, and their products still fit.
+/// Heads, their size and experts, each; ten times the values of any known model, and their products
+/// still fit.
 const MAX_COUNT: u32 = 4096;
-/// The graph has nodes for each of the experts that a token goes through.
+/// The graph has nodes for each expert that a token uses.
 const MAX_EXPERTS_USED: usize = 128;
-/// Drawn tokens travel as F32, which holds whole numbers up to this; sixty times what any model has.
+/// Drawn tokens are stored as F32, which represents whole numbers up to this; sixty times the
+/// vocabulary of any known model.
 const MAX_VOCAB: usize = 1 << 24;
 /// Positions and ids are `i32` in ggml.
 const MAX_I32: u32 = i32::MAX as u32;
 
-/// How the queries of a layer see the prefix.
+/// Which part of the prefix the queries of a layer see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LayerKind {
     /// The last `sliding_window` positions.
@@ -47,7 +49,7 @@ impl fmt::Display for LayerKind {
     }
 }
 
-/// What differs from layer to layer.
+/// What differs between layers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LayerHparams {
     /// How far its queries see.
@@ -85,7 +87,7 @@ pub struct Hparams {
     pub n_experts_used: usize,
     /// Width of an expert.
     pub d_expert: usize,
-    /// Logits are squashed to `±logit_softcap` by `c · tanh(x / c)`.
+    /// Logits are soft-capped to `±logit_softcap` by `c · tanh(x / c)`.
     pub logit_softcap: f32,
     /// Tokens of a canvas.
     pub canvas_length: usize,
@@ -107,8 +109,8 @@ impl Hparams {
     /// Reads and validates the hyperparameters of a file of architecture `diffusion-gemma`.
     ///
     /// # Errors
-    /// Another architecture; a missing key; a value of a wrong type, out of range or in
-    /// contradiction to another.
+    /// Another architecture; a missing key; a value that has the wrong type, is out of range or
+    /// contradicts another one.
     pub fn from_file(file: &ModelFile) -> Result<Self> {
         let gguf = file.metadata();
         check_architecture(gguf)?;
@@ -134,7 +136,7 @@ impl Hparams {
             d_ff: reader.count(keys::FEED_FORWARD_LENGTH, 1..=MAX_I32)?,
             n_heads,
             layers: reader.layers(n_layers, n_heads)?,
-            // A window of one position would leave a token nothing of the prefix.
+            // With a window of one position a token would see nothing of the prefix.
             sliding_window: reader.count(keys::SLIDING_WINDOW, 2..=MAX_I32)?,
             rms_eps: reader.positive(keys::LAYER_NORM_RMS_EPSILON)?,
             n_experts,
@@ -160,8 +162,8 @@ impl Hparams {
 
 /// What the reference multiplies embeddings by: `sqrt(d)` in the type of the checkpoint.
 ///
-/// F32 and F16 files are taken for what they say. All others come from BF16 checkpoints, whose
-/// factor is rounded to BF16 (53.0 instead of 53.066 for d = 2816).
+/// F32 and F16 files are taken literally. All others come from BF16 checkpoints, whose factor is
+/// rounded to BF16 (53.0 instead of 53.066 for d = 2816).
 pub fn embedding_scale(d: usize, token_embd: TensorType) -> f32 {
     let scale = (d as f32).sqrt();
     match token_embd {
@@ -189,7 +191,7 @@ fn check_architecture(gguf: &Gguf) -> Result<()> {
     Err(gguf.metadata_error(GENERAL_ARCHITECTURE, problem))
 }
 
-/// Type of the embedding matrix and number of its rows, which the tokenizer's list must agree with.
+/// Type of the embedding matrix and its number of rows, which must match the tokenizer's list.
 fn vocabulary(file: &ModelFile) -> Result<(TensorType, usize)> {
     let (_, tensor) = file
         .tensor(TOKEN_EMBD)

@@ -2,7 +2,7 @@
 
 use crate::gguf::keys::DIFFUSION_GEMMA;
 
-/// The architectures of masked diffusion, whose forward pass libllama has.
+/// The architectures of masked diffusion, whose forward pass is in libllama.
 pub(crate) const MASKED_ARCHITECTURES: [&str; 4] = ["dream", "llada", "llada-moe", "rnd1"];
 
 /// Positions of a canvas.
@@ -17,7 +17,7 @@ pub(crate) fn entropy_bound(name: &str) -> String {
     format!("diffusion.eb_{name}")
 }
 
-/// The key of DiffusionGemma with this suffix, one of those below.
+/// The key of DiffusionGemma with one of the suffixes below.
 pub(crate) fn of_model(suffix: &str) -> String {
     format!("{DIFFUSION_GEMMA}.{suffix}")
 }
@@ -45,7 +45,7 @@ pub(crate) const ROPE_DIMENSION_COUNT: &str = "rope.dimension_count";
 pub(crate) const ROPE_FREQ_BASE: &str = "rope.freq_base";
 pub(crate) const FINAL_LOGIT_SOFTCAPPING: &str = "final_logit_softcapping";
 pub(crate) const VOCAB_SIZE: &str = "vocab_size";
-/// What follows a suffix where the value is that of sliding layers.
+/// What follows a suffix if the value is for sliding layers.
 pub(crate) const OF_SLIDING_LAYERS: &str = "_swa";
 
 /// The embedding matrix.
@@ -56,7 +56,7 @@ pub(crate) fn of_layer(index: usize) -> String {
     format!("blk.{index}.")
 }
 
-/// The weights of a stem, one of those below.
+/// The weights of one of the stems below.
 pub(crate) fn weight(stem: &str) -> String {
     format!("{stem}.weight")
 }
@@ -66,7 +66,7 @@ pub(crate) fn scale(stem: &str) -> String {
     format!("{stem}.scale")
 }
 
-/// The stem of a tensor's name, which is without its layer and its last part: `attn_v` of
+/// The stem of a tensor's name, without its layer and its last part: `attn_v` for
 /// `blk.3.attn_v.weight`.
 pub(crate) fn stem(name: &str) -> &str {
     name.rsplit('.').nth(1).unwrap_or(name)
@@ -104,5 +104,5 @@ pub(crate) const EXPERTS_UP: &str = "ffn_up_exps";
 pub(crate) const EXPERTS_DOWN: &str = "ffn_down_exps";
 pub(crate) const DECODER_SCALE: &str = "layer_output_scale";
 pub(crate) const ENCODER_SCALE: &str = "enc_layer_output_scale";
-/// What the names of all matrices of experts have, in the masked families too.
+/// Common to the names of all expert matrices, in the masked families too.
 pub(crate) const EXPERTS: &str = "_exps";

@@ -1,9 +1,9 @@
 //! The keys and values of the encoded prefix, and the room after it where a canvas keeps its own
 //! while it is denoised.
 //!
-//! Sliding layers keep their window and one pass. Once they have moved past the end of a prompt, the
-//! cache could not go back there, as a conversation does whose template drops the thoughts of
-//! earlier turns: a checkpoint keeps the window before that position on the host.
+//! Sliding layers keep their window and one pass. Once they have moved past the end of a prompt,
+//! the cache could not return to it, which a conversation needs if its template drops the thoughts
+//! of earlier turns: a checkpoint keeps the window before that position on the host.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -36,11 +36,12 @@ pub(crate) struct KvCache {
     context: usize,
     /// Tokens whose keys and values are cached.
     tokens: Vec<Token>,
-    /// One past the highest position ever written since the start was: what a ring overwrote.
+    /// One past the highest position ever written since position 0 was: what a ring has
+    /// overwritten.
     written: usize,
     /// The first position that the sliding layers hold after a checkpoint was restored.
     restored_from: usize,
-    /// The end of the latest prompt, of which there is no checkpoint yet.
+    /// The end of the latest prompt, which has no checkpoint yet.
     protected: Option<usize>,
     /// The windows before the ends of earlier prompts, the latest last.
     checkpoints: VecDeque<CacheRows>,
@@ -60,7 +61,7 @@ pub(crate) struct CacheSnapshot {
 }
 
 impl KvCache {
-    /// Room for `context` positions; `pass` is the most tokens that one pass writes.
+    /// Room for `context` positions; `pass` is the maximum number of tokens written in one pass.
     pub(crate) fn new(
         hparams: &Hparams,
         placement: &Placement,
@@ -131,7 +132,7 @@ impl KvCache {
         Ok(cache)
     }
 
-    /// How a layer's positions lie in its slots.
+    /// How a layer's positions map to its slots.
     pub(crate) fn layout(&self, kind: LayerKind) -> KeyLayout {
         match kind {
             LayerKind::Full => self.full,
@@ -144,12 +145,12 @@ impl KvCache {
         self.ty
     }
 
-    /// Positions that fit.
+    /// Maximum number of positions.
     pub(crate) fn context(&self) -> usize {
         self.context
     }
 
-    /// What it takes.
+    /// The memory that it takes.
     pub(crate) fn usage(&self) -> &Usage {
         &self.usage
     }
@@ -165,13 +166,13 @@ impl KvCache {
         self.checkpoints.truncate(count);
     }
 
-    /// Says that a prompt ends before position `end`: the cache can go back there.
+    /// Records that a prompt ends before position `end`: the cache can return to it.
     pub(crate) fn protect(&mut self, end: usize) {
         self.protected = Some(end);
     }
 
-    /// Notes that a pass is about to write `count` positions after the cached tokens without keeping
-    /// them. Makes the checkpoint of a prompt whose window it would overwrite.
+    /// Prepares for a pass that writes `count` positions after the cached tokens without keeping
+    /// them. Makes the checkpoint of a prompt whose window the pass would overwrite.
     ///
     /// # Errors
     /// The device fails.
@@ -190,7 +191,7 @@ impl KvCache {
     }
 
     fn add_checkpoint(&mut self, window: Range<usize>) -> Result<()> {
-        // The prompt may have been answered before.
+        // The prompt may already have been answered.
         let exists = self.checkpoints.iter().any(|c| c.positions == window);
         let lost = window.start < self.overwritten_below(self.sliding);
         if self.max_checkpoints == 0 || exists || lost {
@@ -209,13 +210,13 @@ impl KvCache {
         Ok(())
     }
 
-    /// Notes that these tokens were encoded after the cached ones, in a pass that was
+    /// Records that these tokens were encoded after the cached ones, in a pass that was
     /// [announced](Self::scratch).
     pub(crate) fn append(&mut self, tokens: &[Token]) {
         self.tokens.extend_from_slice(tokens);
     }
 
-    /// What the sliding layers need to go on from position `end`.
+    /// What the sliding layers need to continue from position `end`.
     fn window_before(&self, end: usize) -> Range<usize> {
         let seen = self.sliding.window.unwrap_or(0).saturating_sub(1);
         end.saturating_sub(seen)..end
@@ -247,8 +248,8 @@ impl KvCache {
         self.window_before(end).start >= self.overwritten_below(self.sliding)
     }
 
-    /// How many of the first `count` tokens can be kept: all of them, or, if the rings no longer hold
-    /// the window before position `count`, as many as a checkpoint says.
+    /// How many of the first `count` tokens can be kept: all of them, or, if the rings no longer
+    /// hold the window before position `count`, as many as a checkpoint allows.
     pub(crate) fn usable_prefix(&self, count: usize) -> usize {
         let count = count.min(self.tokens.len());
         match self.rings_hold(count) {
@@ -298,10 +299,10 @@ impl KvCache {
         })
     }
 
-    /// Takes a snapshot's place: what was cached is forgotten.
+    /// Replaces the contents by a snapshot.
     ///
     /// # Errors
-    /// The snapshot does not fit this cache, which is empty then, or the device fails.
+    /// The snapshot does not fit this cache, or the device fails; the cache is empty then.
     pub(crate) fn restore(&mut self, snapshot: &CacheSnapshot) -> Result<()> {
         let end = snapshot.tokens.len();
         let refuse = |problem: String| Err(Error::parameter("snapshot", problem));

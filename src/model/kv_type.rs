@@ -1,4 +1,4 @@
-//! What is cached of keys and values, and in which units.
+//! The element types of cached keys and values, and the unit of slots.
 
 use std::str::FromStr;
 
@@ -46,5 +46,5 @@ impl FromStr for KvType {
     }
 }
 
-/// Slots are rounded up to this, as GPU attention kernels ask for keys in such units.
+/// Slots are rounded up to this, because GPU attention kernels need keys in such units.
 pub(crate) const SLOT_UNIT: usize = 256;

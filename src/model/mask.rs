@@ -1,5 +1,5 @@
-//! Which cached positions a token may attend to, and in which slot of the cache a position lies.
-//! Pure arithmetic: no ggml.
+//! Which cached positions a token may attend to, and which slot of the cache holds a position. Pure
+//! arithmetic, without ggml.
 
 use std::ops::Range;
 
@@ -26,7 +26,7 @@ impl KeyLayout {
         position % self.slots
     }
 
-    /// The slots of a range of positions, in order: one run, or two around the seam of the ring.
+    /// The slots of a range of positions, in order: one run, or two at the seam of the ring.
     pub(super) fn runs(&self, positions: Range<usize>) -> impl Iterator<Item = Range<usize>> {
         let start = self.slot(positions.start);
         let before_seam = positions.len().min(self.slots - start);
@@ -46,8 +46,8 @@ impl KeyLayout {
             .map_or(0, |window| (query + 1).saturating_sub(window))
     }
 
-    /// Shows positions in a row of a mask that hides all, when positions below `end` are stored: they
-    /// are neighbours in the ring, but for its seam.
+    /// Shows positions in a row of a mask that hides all, when positions below `end` are stored:
+    /// they are contiguous in the ring, except at its seam.
     fn show(&self, positions: Range<usize>, end: usize, row: &mut [u16]) {
         let first = positions.start.max(end.saturating_sub(self.slots));
         let count = positions.end - first;
@@ -67,9 +67,9 @@ impl KeyLayout {
         mask
     }
 
-    /// The decoder's mask, F16 `[keys, canvas]`, for a canvas behind `prefix` tokens: every
-    /// position sees the whole canvas and, of the prefix, what the canvas's first position sees
-    /// (everything, or the last `window - 1` tokens). The window does not move along the canvas.
+    /// The decoder's mask, F16 `[keys, canvas]`, for a canvas after `prefix` tokens: every position
+    /// sees the whole canvas and, of the prefix, what the canvas's first position sees (everything,
+    /// or the last `window - 1` tokens). The window does not move along the canvas.
     pub fn canvas(&self, prefix: usize, canvas: usize, keys: usize) -> Vec<u16> {
         let end = prefix + canvas;
         let mut row = vec![HIDDEN; keys];

@@ -1,4 +1,4 @@
-//! What a sequence takes at the full context, found without memory for it.
+//! What a sequence needs at the full context, computed without allocating it.
 
 use super::Model;
 use super::graph::{self, Network, NodeChoice};
@@ -11,8 +11,8 @@ use crate::ggml::backend::Backend;
 use crate::ggml::buffer::Allocation;
 use crate::ggml::compute::{Graph, measure};
 
-/// The KV cache, the canvas, and the graphs with their inputs. The model's weights need places, but
-/// no memory.
+/// The KV cache, the canvas, and the graphs with their inputs. The model's weights need a
+/// placement, but no memory.
 pub(super) fn sequence(
     model: &Model,
     params: &DenoiserParams,

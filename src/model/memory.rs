@@ -1,11 +1,11 @@
-//! What a model and its sequences take in the memory of each device.
+//! What a model and its sequences need in the memory of each device.
 
 use std::fmt;
 
 use crate::error::Error;
 use crate::ggml::device::{BufferType, Device, DeviceKind};
 
-/// What memory is taken for.
+/// What memory is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// All weights but those of experts.
@@ -31,27 +31,27 @@ pub(crate) struct Share {
     pub(crate) experts: usize,
     pub(crate) kv_cache: usize,
     pub(crate) compute: usize,
-    /// Weights that are used where the file is mapped.
+    /// Weights that are used in the mapped file.
     pub(crate) mapped: usize,
 }
 
 impl Share {
-    /// All that is allocated: pages of a mapped file the system may drop and read again.
+    /// All that is allocated: the system may drop pages of a mapped file and read them again.
     pub(crate) fn allocated(&self) -> usize {
         self.dense + self.experts - self.mapped + self.kv_cache + self.compute
     }
 }
 
 impl Usage {
-    /// Takes account of bytes in memory of this type.
+    /// Counts bytes in memory of this type.
     pub(crate) fn add(&mut self, memory: BufferType, purpose: Purpose, bytes: usize) {
-        // ggml does not say of the plain memory of the host whose it is.
+        // ggml does not report a device for plain host memory.
         if let Some(device) = memory.device().or_else(|| Device::cpu().ok()) {
             self.add_on(device, purpose, bytes);
         }
     }
 
-    /// Takes account of bytes in the memory of a device.
+    /// Counts bytes in the memory of a device.
     pub(crate) fn add_on(&mut self, device: Device, purpose: Purpose, bytes: usize) {
         let share = self.share_mut(device);
         *match purpose {
@@ -62,13 +62,13 @@ impl Usage {
         } += bytes;
     }
 
-    /// Takes account of weights that are used where the file is mapped.
+    /// Counts weights that are used in the mapped file.
     pub(crate) fn add_mapped(&mut self, device: Device, purpose: Purpose, bytes: usize) {
         self.add_on(device, purpose, bytes);
         self.share_mut(device).mapped += bytes;
     }
 
-    /// Takes account of intermediate results.
+    /// Counts intermediate results.
     pub(crate) fn add_graphs(&mut self, sizes: impl IntoIterator<Item = (Device, usize)>) {
         for (device, bytes) in sizes {
             self.add_on(device, Purpose::Compute, bytes);
@@ -82,7 +82,7 @@ impl Usage {
         (kv_cache, shares().map(|share| share.compute).sum())
     }
 
-    /// Adds all of another account.
+    /// Adds another account.
     pub(crate) fn extend(&mut self, other: &Self) {
         for (device, share) in &other.devices {
             let sum = self.share_mut(*device);
@@ -94,7 +94,7 @@ impl Usage {
         }
     }
 
-    /// What lies in the memory of a device.
+    /// What is in the memory of a device.
     pub(crate) fn of(&self, device: Device) -> Share {
         let found = self.devices.iter().find(|(d, _)| *d == device);
         found.map_or_else(Share::default, |(_, share)| *share)
@@ -122,7 +122,7 @@ impl Usage {
         &mut self.devices[index].1
     }
 
-    /// Adds to an error about memory that was refused what this account says of the device.
+    /// Adds what this account knows of the device to an error about memory that was refused.
     pub(crate) fn explain(&self, error: Error) -> Error {
         match error {
             Error::OutOfMemory {
@@ -180,10 +180,10 @@ pub(crate) fn arithmetic(device: Device, share: &Share) -> String {
     )
 }
 
-/// What a model and a session take, device by device.
+/// What a model and a session need, device by device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryReport {
-    /// The devices that hold something of it, the host last.
+    /// The devices that hold part of it, the host last.
     pub devices: Vec<DeviceMemory>,
 }
 
@@ -196,17 +196,17 @@ pub struct DeviceMemory {
     pub weights: usize,
     /// The weights of experts.
     pub experts: usize,
-    /// The part of both that is used where the file is mapped: the system may drop these pages and
-    /// read them again.
+    /// The part of both that is used in the mapped file: the system may drop these pages and read
+    /// them again.
     pub mapped: usize,
     /// The KV cache.
     pub kv_cache: usize,
     /// Inputs, state and intermediate results of passes at the full context. They are reserved by
     /// the first passes that need them.
     pub compute: usize,
-    /// What is free once all of this is reserved; 0 if the device does not report its memory.
+    /// What remains free once all of this is reserved; 0 if the device does not report its memory.
     pub free: usize,
-    /// All of the device's memory; 0 if it does not report it.
+    /// The device's total memory; 0 if it does not report it.
     pub total: usize,
 }
 

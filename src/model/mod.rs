@@ -79,11 +79,11 @@ impl std::fmt::Debug for Model {
 impl Model {
     /// Loads a GGUF file of architecture `diffusion-gemma`, or all parts of a split one.
     ///
-    /// `progress` hears the share that is loaded, from 0 to 1, and may stop.
+    /// `progress` is called with the fraction loaded (0 to 1), and may cancel.
     ///
     /// # Errors
     /// The file cannot be read, is not such a model, or does not fit the devices;
-    /// [`Error::Cancelled`](crate::Error::Cancelled) if `progress` stopped.
+    /// [`Error::Cancelled`](crate::Error::Cancelled) if `progress` cancelled.
     pub fn load(
         path: &Path,
         params: &ModelParams,
@@ -92,7 +92,7 @@ impl Model {
         Self::from_file(ModelFile::open(path)?, params, progress)
     }
 
-    /// Loads a model whose file is open already, or generated.
+    /// Loads a model whose file is already open, or generated.
     ///
     /// # Errors
     /// As [`load`](Self::load).
@@ -174,8 +174,8 @@ impl Model {
         Weights::load(&source, progress)
     }
 
-    /// Makes sequences use ggml's own operations instead of this crate's kernels: slower, and on the
-    /// CPU gelu is less exact. For comparison.
+    /// Makes sequences use ggml's own operations instead of this crate's kernels, for comparison:
+    /// slower, and on the CPU gelu is less exact.
     #[doc(hidden)]
     pub fn without_own_kernels(mut self) -> Self {
         self.own_kernels = false;
@@ -202,7 +202,7 @@ impl Model {
         self.placement.output()
     }
 
-    /// Where weights of a type lie that are copied to the CPU.
+    /// The memory of weights of a type that are copied to the CPU.
     pub(crate) fn memory_of(&self, ty: TensorType) -> Option<BufferType> {
         self.weights.memory_of(ty)
     }
@@ -212,8 +212,8 @@ impl Model {
         self.weights.usage.weights()
     }
 
-    /// Bytes of the table that self-conditioning multiplies probabilities with, at every step but
-    /// a canvas's first.
+    /// Bytes of the table that self-conditioning multiplies by probabilities in every step except a
+    /// canvas's first.
     pub fn soft_embedding_bytes(&self) -> usize {
         self.weights.derived.embd_transposed.nbytes()
     }
@@ -222,11 +222,11 @@ impl Model {
     pub fn overrides(&self) -> Overrides {
         self.hparams.sampler
     }
-    /// The tokens that the file says end an answer: the list `diffusion.eos_token_ids` if it is
-    /// there, else the end-of-sequence token. The vocabulary may know more by their names.
+    /// The tokens that end an answer according to the file: the list `diffusion.eos_token_ids` if
+    /// it has one, else the end-of-sequence token. The vocabulary may know more by their names.
     ///
     /// # Errors
-    /// The list is not one of token ids.
+    /// The list does not consist of token ids.
     pub fn end_tokens(&self) -> Result<EndTokens> {
         let hparams = &self.hparams;
         end_tokens(

@@ -1,4 +1,4 @@
-//! How a model is loaded, where its parts lie, and how its sequences run.
+//! How a model is loaded, where its parts are placed, and how its sequences run.
 
 use regex::Regex;
 
@@ -17,49 +17,48 @@ pub struct TensorOverride {
     pub memory: String,
 }
 
-/// What is kept free on GPUs where it is decided how much of a model they hold.
+/// How much memory stays free on GPUs when the placement is chosen automatically.
 #[derive(Clone, Debug, Default)]
 pub struct Fit {
-    /// The session that the memory must do for, besides the weights.
+    /// The session that must fit the memory together with the weights.
     pub session: SessionParams,
-    /// Bytes that stay free on each GPU, in the order of the devices; one value is for all of them.
-    /// Without any it is 1 GiB, and an eighth of the memory of smaller devices.
+    /// Bytes that stay free on each GPU, in the order of the devices; one value applies to all. If
+    /// empty: 1 GiB, or an eighth of the memory of smaller devices.
     pub target: Vec<usize>,
 }
 
 /// How a model is loaded.
 #[derive(Clone, Debug)]
 pub struct ModelParams {
-    /// Layers on GPUs, counted from the last one; the output head counts as one. `None` is as many as
-    /// fit, see [`fit`](Self::fit).
+    /// Layers on GPUs, counted from the last one; the output head counts as one. `None` is as many
+    /// as fit, see [`fit`](Self::fit).
     pub gpu_layers: Option<usize>,
-    /// Where [`gpu_layers`](Self::gpu_layers) is left open: what the memory of the GPUs must do for.
-    /// What does not fit stays with the host: experts first, then whole layers. Nothing is moved
-    /// where [`split`](Self::split) is given, and no experts where
-    /// [`cpu_moe_layers`](Self::cpu_moe_layers) is. `None` puts all layers on GPUs without a look at
-    /// their memory.
+    /// What must fit the memory of the GPUs if [`gpu_layers`](Self::gpu_layers) is `None`. What
+    /// does not fit stays on the host: experts first, then whole layers. Nothing is moved if
+    /// [`split`](Self::split) is given, and no experts if [`cpu_moe_layers`](Self::cpu_moe_layers)
+    /// is. `None` puts all layers on GPUs without checking their memory.
     pub fit: Option<Fit>,
     /// Devices to use, by name; `None` is every GPU of [`Device::default_gpus`], an empty list is
-    /// none.
+    /// no GPU.
     ///
     /// [`Device::default_gpus`]: crate::Device::default_gpus
     pub devices: Option<Vec<String>>,
-    /// Shares of the layers for each GPU; empty shares by free memory.
+    /// Shares of the layers for each GPU; if empty, in proportion to free memory.
     pub split: Vec<f32>,
     /// Keep the experts of this many layers, from the first on, in host memory.
     pub cpu_moe_layers: usize,
-    /// Memory of single tensors; the first match counts.
+    /// Memory of single tensors; the first match applies.
     pub overrides: Vec<TensorOverride>,
     /// Keep the KV cache in host memory.
     pub kv_on_host: bool,
-    /// Copy the weights instead of using the mapped file (`--no-mmap`).
+    /// Copy the weights instead of using the mapped file.
     pub no_mmap: bool,
-    /// Keep the weights in host memory from being swapped out (`--mlock`). Where the system does not
-    /// allow it, there is a warning in the log.
+    /// Lock the weights in host memory, so that they are not swapped out. If the system does not
+    /// allow it, the log has a warning.
     pub lock: bool,
-    /// Refuse weights that are not finite (`--check-tensors`): all of the file is read.
+    /// Reject weights that are not finite: the whole file is read.
     pub check_tensors: bool,
-    /// Metadata to use instead of the file's (`--override-kv`).
+    /// Metadata to use instead of the file's.
     pub metadata: Vec<MetadataOverride>,
 }
 
@@ -84,7 +83,7 @@ impl Default for ModelParams {
 /// Whether attention runs as one fused operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FlashAttention {
-    /// Where the devices of the layers have it.
+    /// If the devices of the layers support it.
     #[default]
     Auto,
     /// Always.
@@ -93,12 +92,12 @@ pub enum FlashAttention {
     Off,
 }
 
-/// How a sequence is run.
+/// The parameters of a sequence.
 #[derive(Clone, Debug)]
 pub struct DenoiserParams {
-    /// Positions of the KV cache: prompt, finished canvases and the canvas at work.
+    /// Positions of the KV cache: prompt, finished canvases and the current canvas.
     pub context: usize,
-    /// Most tokens that one pass of the prefill takes.
+    /// Maximum number of tokens in one prefill pass.
     pub batch: usize,
     /// Threads of the CPU for denoising steps.
     pub threads: usize,
@@ -108,25 +107,25 @@ pub struct DenoiserParams {
     pub kv_type: KvType,
     /// Fused attention.
     pub flash_attention: FlashAttention,
-    /// Keep the keys and values of all positions on sliding layers too, not only those of the window
-    /// and a pass: more memory and longer steps, but a conversation can go back to any earlier point
-    /// without being read again.
+    /// Keep the keys and values of all positions on sliding layers too, not only those of the
+    /// window and a pass: this takes more memory and makes steps longer, but a conversation can
+    /// return to any earlier point without encoding it again.
     pub swa_full: bool,
-    /// Maximum number of prompts to whose end a conversation can go back after sliding layers have
-    /// moved on: each takes the window of those layers on the host.
+    /// Maximum number of prompts to whose end a conversation can return after sliding layers have
+    /// moved on: each one keeps the window of those layers on the host.
     pub checkpoints: usize,
 }
 
-/// Positions are I32 in ggml, and slots come in units.
+/// Positions are I32 in ggml, and slots are allocated in units.
 const MAX_CONTEXT: usize = i32::MAX as usize - SLOT_UNIT;
 
 impl DenoiserParams {
-    /// Tokens that a pass of the prefill really takes at most.
+    /// The effective maximum number of tokens in a prefill pass.
     pub(super) fn pass(&self) -> usize {
         self.batch.min(self.context)
     }
 
-    /// Refuses what cannot work with a model.
+    /// Rejects what a model cannot run.
     pub(super) fn check(&self, hparams: &Hparams) -> Result<()> {
         let canvas = hparams.canvas_length;
         if self.context < canvas + 1 {
@@ -167,42 +166,43 @@ impl DenoiserParams {
     }
 }
 
-/// How a session runs. The default suits the model.
+/// The parameters of a session. The default suits the model.
 #[derive(Clone, Debug, Default)]
 pub struct SessionParams {
-    /// Positions of the KV cache for prompt and answer; 0 is what the model was trained for, `None`
-    /// the same, but at most [`DEFAULT_CONTEXT`].
+    /// Positions of the KV cache for prompt and answer; 0 is the length that the model was trained
+    /// for, `None` the same, but at most [`DEFAULT_CONTEXT`].
     pub context: Option<usize>,
-    /// Most tokens that one pass over a prompt takes; `None` is a canvas, at least 256.
+    /// Maximum number of tokens in one pass over a prompt; `None` is the canvas length, at least
+    /// 256.
     pub batch: Option<usize>,
-    /// Threads of the CPU; `None` is one for each core, and fewer for a model so small that waiting
-    /// for each other would cost more than the work they share.
+    /// Threads of the CPU; `None` is one for each core, and fewer for a model so small that
+    /// synchronization would cost more than the shared work saves.
     pub threads: Option<usize>,
-    /// The same for passes over a prompt; `None` is [`threads`](Self::threads).
+    /// Threads for passes over a prompt; `None` is [`threads`](Self::threads).
     pub prefill_threads: Option<usize>,
     /// Element type of the KV cache.
     pub kv_type: KvType,
     /// Fused attention.
     pub flash_attention: FlashAttention,
-    /// Keep the keys and values of all positions on sliding layers too, not only those of the window
-    /// and a pass: more memory and longer steps, but a conversation can go back to any earlier point
-    /// without being read again.
+    /// Keep the keys and values of all positions on sliding layers too, not only those of the
+    /// window and a pass: this takes more memory and makes steps longer, but a conversation can
+    /// return to any earlier point without encoding it again.
     pub swa_full: bool,
-    /// Maximum number of prompts to whose end a conversation can go back after sliding layers have
-    /// moved on: each takes the window of those layers on the host. `None` is
+    /// Maximum number of prompts to whose end a conversation can return after sliding layers have
+    /// moved on: each one keeps the window of those layers on the host. `None` is
     /// [`DEFAULT_CHECKPOINTS`].
     pub checkpoints: Option<usize>,
 }
 
-/// Checkpoints of a session unless the caller says otherwise.
+/// Default number of checkpoints of a session.
 pub const DEFAULT_CHECKPOINTS: usize = 3;
 
-/// Positions of the KV cache unless the caller says more.
+/// Default maximum number of positions of the KV cache.
 pub const DEFAULT_CONTEXT: usize = 8192;
 
 impl SessionParams {
-    /// How the sequence of a session on a model runs. `threads` are those of the CPU where they are
-    /// left open.
+    /// The parameters of the sequence of a session on a model. `threads` are those of the CPU if
+    /// they are left open.
     pub(crate) fn resolve(&self, hparams: &Hparams, threads: usize) -> DenoiserParams {
         let trained = hparams.context_length;
         let threads = self.threads.unwrap_or(threads);

@@ -1,4 +1,5 @@
-//! A pass over the model: an allocated graph with its inputs, used again while its shape stays.
+//! A pass over the model: an allocated graph with its inputs, reused while its shape stays the
+//! same.
 
 use std::ops::Range;
 
@@ -14,7 +15,7 @@ use crate::ggml::buffer::Allocation;
 use crate::ggml::context::Context;
 use crate::ggml::tensor::Tensor;
 
-/// What to do when a graph finds no memory.
+/// What to do if there is no memory for a graph.
 pub(super) const ADVICE: &str =
     "lower the context size (-c) or the batch (-b), or put fewer layers on this device (-ngl)";
 
@@ -22,12 +23,11 @@ pub(super) const ADVICE: &str =
 pub(super) struct Pass {
     pub(super) inputs: PassInputs,
     pub(super) logits: Option<Tensor>,
-    /// What the inputs take.
+    /// The memory of the inputs.
     pub(super) usage: Usage,
 }
 
-/// Places for the inputs of a pass over `tokens` tokens of each sequence; `usage` takes account of
-/// them.
+/// Allocates the inputs of a pass over `tokens` tokens of each sequence; `usage` counts them.
 pub(super) fn allocate_inputs(
     model: &Model,
     tokens: usize,
@@ -43,9 +43,10 @@ pub(super) fn allocate_inputs(
     Ok(inputs)
 }
 
-/// Keys per attention call up to `end` positions come in multiples of this. Kernels of the CPU take
-/// any number, and each key costs them. Those of GPUs want 256 and skip what is hidden at the end:
-/// there a graph serves up to an eighth of its prefix more, as each new one is to be captured again.
+/// The number of keys per attention call is a multiple of this for up to `end` positions. CPU
+/// kernels accept any number, and each key costs time. GPU kernels need multiples of 256 and skip
+/// hidden keys at the end: there one graph serves a prefix that grows by up to an eighth, because
+/// each new graph has to be captured again.
 fn key_unit(model: &Model, end: usize) -> usize {
     if model.placement.is_cpu_only() {
         32
@@ -54,12 +55,12 @@ fn key_unit(model: &Model, end: usize) -> usize {
     }
 }
 
-/// Keys that a pass looks at which stores `tokens` behind the cached ones.
+/// Keys that a pass reads if it stores `tokens` tokens after the cached ones.
 pub(super) fn keys(model: &Model, cache: &KvCache, tokens: usize) -> KeyCounts {
     keys_up_to(model, cache, cache.tokens().len() + tokens)
 }
 
-/// Keys that a pass looks at whose last token is before position `end`.
+/// Keys that a pass reads if its last token is before position `end`.
 pub(super) fn keys_up_to(model: &Model, cache: &KvCache, end: usize) -> KeyCounts {
     let unit = key_unit(model, end);
     KeyCounts {
@@ -69,8 +70,9 @@ pub(super) fn keys_up_to(model: &Model, cache: &KvCache, end: usize) -> KeyCount
 }
 
 impl Pass {
-    /// Writes where the next `tokens` tokens of a sequence stand and what they see; `mask` makes
-    /// the mask of a layout over so many keys. This stays the same for all steps of a canvas.
+    /// Writes the positions of the next `tokens` tokens of a sequence and what they see; `mask`
+    /// makes the mask of a layout over this number of keys. This stays the same for all steps of a
+    /// canvas.
     pub(super) fn upload_positions(
         &self,
         sequence: usize,

@@ -1,4 +1,4 @@
-//! Which device holds which part of the model: `-ngl`, `-dev`, `-ts`, `--n-cpu-moe` and `-ot`.
+//! Which device holds which part of the model: layers, experts, single tensors and the KV cache.
 
 use regex::Regex;
 
@@ -9,10 +9,10 @@ use super::params::ModelParams;
 use crate::error::{Error, Result};
 use crate::ggml::device::{BufferType, Device};
 
-/// What errors call the overrides.
+/// The name of the overrides in errors.
 pub(crate) const OVERRIDE: &str = "tensor override (-ot)";
 
-/// What ggml's scheduler takes.
+/// The limit of ggml's scheduler.
 const MAX_DEVICES: usize = 16;
 
 /// The decision, device by device.
@@ -25,8 +25,8 @@ pub(crate) struct Placement {
     overrides: Vec<(Regex, Device)>,
 }
 
-/// Gives each of `units` parts (layers, then the output head) to one of the GPUs or to none: the
-/// last `on_gpu` of them are shared out in order, by `shares`.
+/// Assigns each of `units` parts (layers, then the output head) to one of the GPUs or to none: the
+/// last `on_gpu` of them are distributed in order, by `shares`.
 fn assign(units: usize, on_gpu: usize, shares: &[f32]) -> Vec<Option<usize>> {
     let total: f32 = shares.iter().sum();
     let first = units - on_gpu.min(units);
@@ -61,7 +61,7 @@ fn check_shares(params: &ModelParams, gpus: &[Device]) -> Result<()> {
     Ok(())
 }
 
-/// The share of the layers that each GPU has: the user's wish, or its free memory.
+/// The share of the layers for each GPU: as the user asked, or by free memory.
 pub(super) fn shares(params: &ModelParams, gpus: &[Device]) -> Vec<f32> {
     if params.split.iter().any(|s| *s > 0.0) {
         let share = |i| params.split.get(i).copied().unwrap_or(0.0);
@@ -70,7 +70,7 @@ pub(super) fn shares(params: &ModelParams, gpus: &[Device]) -> Vec<f32> {
     gpus.iter().map(|d| d.memory().0.max(1) as f32).collect()
 }
 
-/// What the user asks for, whatever memory there is.
+/// The placement that the user asked for, regardless of memory.
 pub(super) fn wanted(units: usize, params: &ModelParams, shares: &[f32]) -> UnitPlan {
     UnitPlan {
         owner: assign(units, params.gpu_layers.unwrap_or(units), shares),
@@ -82,7 +82,7 @@ impl Placement {
     /// Decides for a model.
     ///
     /// # Errors
-    /// A device or memory that does not exist, or shares that are no shares.
+    /// A device or memory that does not exist, or invalid shares.
     pub(crate) fn new(hparams: &Hparams, params: &ModelParams) -> Result<Self> {
         let cpu = Device::cpu()?;
         let gpus = Device::gpus(params.devices.as_deref())?;
@@ -131,12 +131,12 @@ impl Placement {
         &self.gpus
     }
 
-    /// What lies on which GPU.
+    /// What is placed on which GPU.
     pub(super) fn plan(&self) -> &UnitPlan {
         &self.plan
     }
 
-    /// Changes what lies on which GPU. The plan is for as many layers and GPUs as before.
+    /// Changes what is placed on which GPU. The plan has the same number of layers and GPUs.
     pub(super) fn follow(&mut self, plan: UnitPlan) {
         self.plan = plan;
     }
@@ -160,7 +160,7 @@ impl Placement {
         used.map(|(_, device)| *device).chain([self.cpu]).collect()
     }
 
-    /// Whether nothing but the CPU takes part.
+    /// Whether only the CPU takes part.
     pub(crate) fn is_cpu_only(&self) -> bool {
         self.devices().len() == 1
     }
@@ -170,7 +170,7 @@ impl Placement {
         self.cpu
     }
 
-    /// Where the output head is: what belongs to the vocabulary lies there too.
+    /// The device of the output head, and of everything that belongs to the vocabulary.
     pub(crate) fn output(&self) -> Device {
         self.device(self.plan.owner.len() - 1)
     }
@@ -184,7 +184,7 @@ impl Placement {
         }
     }
 
-    /// The device in whose memory the user wants a tensor.
+    /// The device in whose memory the user placed a tensor.
     pub(crate) fn overridden(&self, name: &str) -> Option<Device> {
         self.overrides
             .iter()
@@ -211,8 +211,8 @@ impl Placement {
     }
 }
 
-/// Warns of parameters that match nothing in the file. A number of GPU layers above those of the model
-/// is not one of them: a large one is the usual way to ask for all.
+/// Warns about parameters that match nothing in the file. This excludes a number of GPU layers
+/// above the model's: a large number is the usual way to ask for all.
 pub(super) fn warn_of_unmatched(params: &ModelParams, file: &ModelFile, layers: usize) {
     let path = file.metadata().path().display();
     for chosen in &params.overrides {

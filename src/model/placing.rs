@@ -1,4 +1,5 @@
-//! Looks whether the GPUs can hold what they are to hold, and leaves to the host what does not fit.
+//! Checks whether the GPUs can hold what they are assigned, and moves what does not fit to the
+//! host.
 
 use super::Model;
 use super::denoiser::{choose_nodes, start_backends};
@@ -13,15 +14,15 @@ use crate::error::{Error, Result};
 use crate::ggml::buffer::Allocation;
 use crate::ggml::device::Device;
 
-/// What stays free on a GPU unless the user says otherwise, and the part of a smaller one's memory.
+/// The default free memory of a GPU, and the part of a smaller GPU's memory.
 const TARGET: usize = 1 << 30;
 const TARGET_SHARE: usize = 8;
 
-/// Places a model whose weights are only described. Returns what it will take together with the
-/// session that memory is planned for; `None` where nobody asked, or nothing lies on a GPU.
+/// Places a model whose weights are only described. Returns what it will need together with the
+/// session that memory is planned for; `None` if no plan was requested, or nothing is on a GPU.
 ///
 /// # Errors
-/// A graph cannot be built, or a device not be started.
+/// A graph cannot be built, or a device cannot be started.
 pub(super) fn place(
     model: &mut Model,
     located: &TensorTable<Located>,
@@ -31,7 +32,7 @@ pub(super) fn place(
         return Ok(None);
     };
     let session = fit.session.resolve(&model.hparams, 1);
-    // What is wrong with the session is said where it is made.
+    // Errors about the session are reported when it is made.
     if model.placement.is_cpu_only() || session.check(&model.hparams).is_err() {
         return Ok(None);
     }
@@ -61,8 +62,8 @@ pub(super) fn place(
     Ok(Some(usage))
 }
 
-/// Describes the model as a plan has it. Where the user chose which experts stay with the host, they
-/// do.
+/// Describes the model for a plan. If the user chose which experts stay on the host, they stay
+/// there.
 fn follow(
     model: &mut Model,
     located: &TensorTable<Located>,
@@ -85,7 +86,7 @@ fn follow(
     Ok(())
 }
 
-/// What the model and a session take.
+/// What the model and a session need.
 fn whole(model: &Model, session: &DenoiserParams) -> Result<Usage> {
     let backends = start_backends(model, session.threads)?;
     let choice = choose_nodes(model, session)?;
@@ -94,7 +95,7 @@ fn whole(model: &Model, session: &DenoiserParams) -> Result<Usage> {
     Ok(usage)
 }
 
-/// What may be taken on each GPU. One that does not report its memory is taken to have enough.
+/// What may be used on each GPU. One that does not report its memory is assumed to have enough.
 pub(super) fn budgets(gpus: &[Device], fit: &Fit) -> Vec<usize> {
     let budget = |(i, gpu): (usize, &Device)| {
         let (free, total) = gpu.memory();
@@ -110,7 +111,7 @@ pub(super) fn budgets(gpus: &[Device], fit: &Fit) -> Vec<usize> {
     gpus.iter().enumerate().map(budget).collect()
 }
 
-/// What each layer and the output head take where they are computed.
+/// What each layer and the output head need on the device that computes them.
 fn units(
     model: &Model,
     located: &TensorTable<Located>,
@@ -121,12 +122,12 @@ fn units(
     let mut units = vec![Unit::default(); hparams.layers.len() + 1];
     let head = units.len() - 1;
     located.clone().try_map(&mut |tensor| {
-        // What the user wants elsewhere does not move with its layer.
+        // A tensor that the user placed does not move with its layer.
         if placement.overridden(&tensor.info.name).is_none() {
             let layer = tensor.layer.unwrap_or(head);
             let bytes = tensor.info.range.len();
             match is_expert(&tensor) {
-                // The user said which experts stay with the host.
+                // The user chose which experts stay on the host.
                 true if params.cpu_moe_layers > layer => {}
                 true if params.cpu_moe_layers == 0 => units[layer].experts += bytes,
                 _ => units[layer].fixed += bytes,
@@ -147,7 +148,7 @@ fn units(
     Ok(units)
 }
 
-/// The user chose what lies on GPUs: memory may do for it in spite of what is reported.
+/// The user chose what is on GPUs: it may fit in spite of what is reported.
 fn warn_of_too_much(gpus: &[Device], usage: &Usage) {
     for gpu in gpus {
         let (share, (free, total)) = (usage.of(*gpu), gpu.memory());
@@ -161,7 +162,7 @@ fn warn_of_too_much(gpus: &[Device], usage: &Usage) {
     }
 }
 
-/// Says what was left to the host.
+/// Reports what stays on the host.
 pub(super) fn report(plan: &UnitPlan, gpus: &[Device], budgets: &[usize]) {
     let layers = plan.owner.len() - 1;
     let on_gpu = |unit: usize| plan.owner[unit].is_some();

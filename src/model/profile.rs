@@ -14,7 +14,7 @@ macro_rules! parts {
         }
 
         impl Part {
-            /// All parts, in the order in which a pass comes to them.
+            /// All parts, in the order of a pass.
             pub const ALL: [Self; [$($name),*].len()] = [$(Self::$part,)*];
 
             /// The name of the nodes that belong to it.
@@ -34,22 +34,22 @@ parts! {
     Attention = c"attention";
     /// The MLP that every token goes through.
     DenseMlp = c"dense MLP";
-    /// Choosing experts.
+    /// Selecting experts.
     Router = c"router";
     /// The chosen experts' MLPs and their sum.
     Experts = c"experts";
     /// The logits.
     OutputHead = c"output head";
-    /// All between the logits and the drawn tokens.
+    /// Everything between the logits and the drawn tokens.
     Draw = c"soft cap to draw";
     /// Copies between host and devices.
     Transfers = c"transfers";
-    /// All that is left: building and scheduling graphs, masks, checks.
+    /// Everything else: building and scheduling graphs, masks, checks.
     Host = c"host";
 }
 
 impl Part {
-    /// What tables call it.
+    /// Its name in tables.
     pub fn name(self) -> &'static str {
         self.label().to_str().unwrap_or_default()
     }
@@ -62,8 +62,8 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// `whole` is the time of the computation, `transfers` what copies took of it, `graphs` what
-    /// the nodes of each graph took.
+    /// `whole` is the time of the computation, `transfers` the part of it that copies took,
+    /// `graphs` what the nodes of each graph took.
     pub(crate) fn new(whole: Duration, transfers: Duration, graphs: &[Times]) -> Self {
         let mut parts =
             Part::ALL.map(|part| graphs.iter().map(|times| times.of(part.label())).sum());

@@ -1,4 +1,4 @@
-//! One sequence: the KV cache of its prefix, and the canvas that is denoised behind it.
+//! One sequence: the KV cache of its prefix, and the canvas that is denoised after it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,10 +17,10 @@ use crate::ggml::compute::{Executor, Graph};
 use crate::ggml::context::Context;
 use crate::ggml::kernels::DRAW_PLANES;
 
-/// Where the canvas behind the cached tokens stands.
+/// The state of the canvas after the cached tokens.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Canvas {
-    /// There is none: its inputs are those of another prefix.
+    /// There is none: its inputs belong to another prefix.
     None,
     /// The next step is the first.
     Begun,
@@ -33,24 +33,25 @@ pub(super) struct Sequence {
     pub(super) model: Arc<Model>,
     pub(super) cache: KvCache,
     pub(super) state: CanvasState,
-    /// Tells this sequence's tensors from those of all others.
+    /// Distinguishes this sequence's tensors from those of all others.
     pub(super) id: u64,
-    /// Tells the canvas from all others, of any sequence.
+    /// Distinguishes the canvas from all others, of any sequence.
     pub(super) canvas_id: u64,
     canvas: Canvas,
     dense_softener: Executor,
     /// Where our CPU kernels run.
     sparse_softener: Option<Executor>,
     sparse_allowed: bool,
-    /// Whether the mixture of the latest draws is cheaper sparse, and the most that it then drops.
+    /// Whether the mixture of the latest draws is cheaper as a sparse one, and the maximum
+    /// probability that it drops then.
     peaked: bool,
     dropped: f32,
     counters: SequenceCounters,
-    /// What the cache and the canvas take.
+    /// The memory of the cache and the canvas.
     usage: Usage,
 }
 
-/// What self-conditioning did so far.
+/// What self-conditioning has done so far.
 #[derive(Clone, Copy, Default)]
 pub(super) struct SequenceCounters {
     pub(super) graphs_built: usize,
@@ -58,7 +59,7 @@ pub(super) struct SequenceCounters {
     pub(super) dropped_mass: f32,
 }
 
-/// Rows that a dense mixture multiplies in the time in which a sparse one adds a row: 115 were
+/// Rows that a dense mixture multiplies in the time in which a sparse one adds a row: 115 was
 /// measured with 65,536 rows of 768 elements in F16.
 const SPARSE_ROW_COST: usize = 128;
 
@@ -73,14 +74,14 @@ pub(super) fn mixtures(kernels: Kernels) -> &'static [Mixture] {
     }
 }
 
-/// Places for the keys and values of a sequence.
+/// Allocates the keys and values of a sequence.
 pub(super) fn allocate_cache(
     model: &Model,
     params: &DenoiserParams,
     allocation: Allocation,
 ) -> Result<KvCache> {
     let hparams = model.hparams();
-    // With room for a pass over the whole context the ring never turns.
+    // With room for a pass over the whole context the ring never wraps.
     let pass = match params.swa_full {
         true => params.context,
         false => hparams.canvas_length.max(params.pass()),
@@ -91,7 +92,7 @@ pub(super) fn allocate_cache(
     Ok(cache)
 }
 
-/// Places for what a canvas carries from step to step; `usage` takes account of them.
+/// Allocates what a canvas keeps between steps; `usage` counts it.
 pub(super) fn allocate_state(
     model: &Model,
     allocation: Allocation,
@@ -105,7 +106,7 @@ pub(super) fn allocate_state(
     Ok(state)
 }
 
-/// A number that was never given before.
+/// A number that was never returned before.
 fn new_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
@@ -155,14 +156,14 @@ impl Sequence {
         })
     }
 
-    /// What runs the mixtures of embeddings, to take their times.
+    /// The executor of the embedding mixtures, to measure its times.
     pub(super) fn softeners(&mut self) -> impl Iterator<Item = &mut Executor> {
         [&mut self.dense_softener]
             .into_iter()
             .chain(&mut self.sparse_softener)
     }
 
-    /// What the cache, the canvas and its graphs take.
+    /// The memory of the cache, the canvas and its graphs.
     pub(super) fn usage(&self) -> Usage {
         let softeners = [&self.dense_softener].into_iter();
         let mut usage = self.usage.clone();
@@ -180,7 +181,7 @@ impl Sequence {
         self.sparse_allowed = allowed;
     }
 
-    /// Says that tokens are about to be encoded or forgotten: the canvas stood behind others.
+    /// Must be called before tokens are encoded or dropped: the canvas belonged to another prefix.
     pub(super) fn drop_canvas(&mut self) {
         self.canvas = Canvas::None;
     }
@@ -215,7 +216,7 @@ impl Sequence {
         }
     }
 
-    /// Refuses a step without a canvas, or with values that do not fit it.
+    /// Rejects a step without a canvas, or with values that do not fit it.
     pub(super) fn check_step(&self, input: &StepInput<'_>, draws: &Draws) -> Result<()> {
         self.check_tokens(input.canvas)?;
         let n = self.model.hparams().canvas_length;
@@ -247,7 +248,7 @@ impl Sequence {
         Ok(())
     }
 
-    /// Readies the state for a step that was [checked](Self::check_step). Until
+    /// Prepares the state for a step that was [checked](Self::check_step). Until
     /// [`end_step`](Self::end_step) there is no canvas: a step that fails leaves none.
     pub(super) fn begin_step(&mut self, input: &StepInput<'_>) -> Result<()> {
         let canvas = std::mem::replace(&mut self.canvas, Canvas::None);
@@ -278,7 +279,7 @@ impl Sequence {
         }
     }
 
-    /// Reads what the step drew.
+    /// Reads the draws of the step.
     pub(super) fn end_step(&mut self, output: &mut Draws) -> Result<()> {
         let (hparams, draws) = (self.model.hparams(), &self.state.draws);
         let n = hparams.canvas_length;

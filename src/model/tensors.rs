@@ -1,9 +1,9 @@
-//! The tensors of a DiffusionGemma model: which there must be, with which shapes and types, and
+//! The tensors of a DiffusionGemma model: which are required, with which shapes and types, and
 //! where a file has them.
 //!
-//! One structure serves every stage. [`TensorTable::expected`] says what a model of given
-//! hyperparameters consists of, [`TensorTable::locate`] replaces each expectation by the tensor of
-//! a file that fulfils it, and the loader maps those on to tensors of ggml.
+//! One structure serves every stage. [`TensorTable::expected`] describes the tensors of a model of
+//! given hyperparameters, [`TensorTable::locate`] replaces each expectation by the matching tensor
+//! of a file, and the loader maps those to tensors of ggml.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::gguf::TensorType;
 use crate::gguf::{TensorInfo, show_shape};
 
-/// What a tensor is used for, which decides the types that it may have.
+/// What a tensor is used for, which determines the types that it may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TensorUse {
     /// Multiplied with activations: any type that ggml can multiply.
@@ -87,10 +87,10 @@ pub enum Experts<T> {
 }
 
 impl<T> Experts<T> {
-    /// Replaces every tensor by what `f` makes of it, and stops at the first error.
+    /// Replaces every tensor by the result of `f`, and stops at the first error.
     ///
     /// # Errors
-    /// What `f` reports.
+    /// The errors of `f`.
     pub fn try_map<U, E>(self, f: &mut impl FnMut(T) -> Result<U, E>) -> Result<Experts<U>, E> {
         Ok(match self {
             Self::Fused { gate_up } => Experts::Fused {
@@ -114,10 +114,10 @@ macro_rules! tensor_struct {
         }
 
         impl<T> $name<T> {
-            /// Replaces every tensor by what `f` makes of it, and stops at the first error.
+            /// Replaces every tensor by the result of `f`, and stops at the first error.
             ///
             /// # Errors
-            /// What `f` reports.
+            /// The errors of `f`.
             pub fn try_map<U, E>(self, f: &mut impl FnMut(T) -> Result<U, E>) -> Result<$name<U>, E> {
                 Ok($name {
                     $($field: tensor_struct!(@map $($map)?, self.$field, f),)*
@@ -143,7 +143,7 @@ tensor_struct! {
         /// Final norm, `[d]`.
         output_norm: T,
         /// Divisors of the rotary frequencies on full layers, `[head_dim / 2]`. Without them the
-        /// last three quarters of the pairs do not turn, as in the reference.
+        /// last three quarters of the pairs are not rotated, as in the reference.
         rope_freqs: Option<T> => optional,
         /// The self-conditioning MLP.
         self_cond: SelfConditioning<T> => nested,
@@ -221,7 +221,7 @@ tensor_struct! {
 
 impl TensorTable<Expected> {
     /// The tensors of a model of these hyperparameters. Where a model has a choice (a tied head,
-    /// fused experts …), `has` decides by the names that it knows.
+    /// fused experts …), `has` decides by the names in the file.
     pub fn expected(hparams: &Hparams, has: impl Fn(&str) -> bool) -> Self {
         let Hparams {
             vocab_size,
@@ -257,7 +257,7 @@ impl TensorTable<Expected> {
         }
     }
 
-    /// All of them in a list, layer by layer.
+    /// All of them in one list, layer by layer.
     pub fn into_vec(self) -> Vec<Expected> {
         let mut tensors = Vec::new();
         let Ok(_) = self.try_map(&mut |tensor| {
@@ -341,7 +341,7 @@ impl LayerTensors<Expected> {
     }
 }
 
-/// Makes the expectations of a layer, or of the model as a whole.
+/// Makes the expectations of a layer, or of the whole model.
 struct Namer<'a> {
     prefix: String,
     layer: Option<usize>,
@@ -375,8 +375,7 @@ impl TensorTable<Located> {
     /// Finds the tensors of a model of these hyperparameters in its file.
     ///
     /// # Errors
-    /// A tensor is missing or has another shape or type than it must have. Tensors that nobody asks
-    /// for are ignored.
+    /// A tensor is missing or has another shape or type than expected. Other tensors are ignored.
     pub fn locate(file: &ModelFile, hparams: &Hparams) -> Result<Self> {
         let mut used = 0;
         let table = TensorTable::expected(hparams, |name| file.tensor(name).is_some()).try_map(

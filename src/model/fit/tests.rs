@@ -8,7 +8,7 @@ fn unit(fixed: usize, experts: usize) -> Unit {
     Unit { fixed, experts }
 }
 
-/// All units on GPUs, shared out by turns: some plan that a user could have wanted.
+/// All units on GPUs, in turn: a plan that a user could have asked for.
 fn everything(units: &[Unit], gpus: usize) -> UnitPlan {
     UnitPlan {
         owner: (0..units.len())
@@ -18,7 +18,7 @@ fn everything(units: &[Unit], gpus: usize) -> UnitPlan {
     }
 }
 
-/// What GPUs hold if each that is used needs `shared` besides its units.
+/// What GPUs hold if each one in use needs `shared` in addition to its units.
 fn held(units: &[Unit], shared: &[usize], plan: &UnitPlan) -> Vec<usize> {
     let sums = plan.sums(units, shared.len());
     let used = |gpu: usize| plan.owner.contains(&Some(gpu));
@@ -71,12 +71,12 @@ fn experts_leave_before_layers_and_the_first_ones_first() {
 #[test]
 fn a_full_gpu_passes_layers_on_to_the_next() {
     let units = [unit(10, 0), unit(10, 0), unit(10, 0), unit(30, 0)];
-    // The wanted plan has two units on each.
+    // The requested plan has two units on each.
     assert_eq!(
         found(&units, &[35, 35], &[5, 5]).owner,
         [Some(0), Some(0), Some(0), Some(1)]
     );
-    // A GPU that holds nothing is passed over.
+    // A GPU that can hold nothing is skipped.
     assert_eq!(found(&units, &[4, 65], &[5, 5]).owner, [Some(1); 4]);
 }
 

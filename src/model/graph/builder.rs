@@ -1,4 +1,4 @@
-//! What all parts of a graph are built with.
+//! What all parts of a graph need to be built.
 
 use super::super::hparams::Hparams;
 use super::super::profile::Part;
@@ -20,15 +20,15 @@ pub(crate) struct NodeChoice {
 /// Which kernels of our own replace ggml's operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kernels {
-    /// None.
+    /// No kernels.
     Ggml,
     /// Those for the CPU, as nodes of the graphs: everything runs there.
     Cpu,
-    /// The draw on the device of the output head, behind the graph.
+    /// The draw on the device of the output head, after the graph.
     CudaDraw,
 }
 
-/// A graph that takes nodes.
+/// A graph to which nodes are added.
 #[derive(Clone, Copy)]
 pub(super) struct Builder<'a> {
     pub(super) graph: &'a Graph,
@@ -42,7 +42,7 @@ impl<'a> Builder<'a> {
         self.graph.context()
     }
 
-    /// Says what the nodes that follow belong to.
+    /// Sets the part of the model that the following nodes belong to.
     pub(super) fn part(&self, part: Part) {
         self.ctx().label(part.label());
     }

@@ -10,8 +10,8 @@ use crate::gguf::TensorType;
 
 /// What [`Context::draw`] does, by ggml's own operations, for devices without a kernel of ours.
 ///
-/// The entropy is `-Σ p ln p`; the drawn token is the number of tokens whose cumulated
-/// probability does not exceed `uniform * total`.
+/// The entropy is `-Σ p ln p`; the drawn token is the number of tokens whose cumulative probability
+/// does not exceed `uniform * total`.
 pub(super) fn draw_by_ops(build: Builder<'_>, state: &CanvasState, logits: &Tensor) -> Result<()> {
     let ctx = build.ctx();
     let hp = build.hparams;
@@ -65,7 +65,7 @@ pub(super) fn draw_by_ops(build: Builder<'_>, state: &CanvasState, logits: &Tens
     // The sum of the weights of a row is WEIGHT_SCALE.
     let constant = |value| ctx.scale_bias(&state.uniforms, 0.0, value);
     store(&constant(1.0 / WEIGHT_SCALE)?, DrawPlane::Scale)?;
-    // Sparse mixtures run on the CPU alone.
+    // Sparse mixtures run only on the CPU.
     store(&constant(vocab as f32)?, DrawPlane::Kept)?;
     store(&constant(0.0)?, DrawPlane::Dropped)
 }
@@ -79,10 +79,10 @@ fn probability_of(ctx: &Context, p: &Tensor, token: &Tensor) -> Result<Tensor> {
 }
 
 /// The greatest probability less the second, `[1, canvas]`, of `p` with the scores `z` (both
-/// `[vocab, canvas]`), where `argmax` is.
+/// `[vocab, canvas]`) and their `argmax`.
 fn margin(ctx: &Context, p: &Tensor, z: &Tensor, argmax: &Tensor) -> Result<Tensor> {
     let [vocab, canvas, ..] = z.ne();
-    // 1 below the greatest score, 0 where it is.
+    // 1 below the greatest score, 0 at it.
     let scores = ctx.reshape(z, &[1, vocab, canvas])?;
     let top = ctx.get_rows(&scores, &ctx.reshape(argmax, &[1, canvas])?)?;
     let top = ctx.reshape(&top, &[1, canvas])?;
@@ -90,7 +90,7 @@ fn margin(ctx: &Context, p: &Tensor, z: &Tensor, argmax: &Tensor) -> Result<Tens
     let others = ctx.mul(p, &lower)?;
     let second = probability_of(ctx, p, &ctx.argmax(&others)?)?;
     let margin = ctx.sub(&probability_of(ctx, p, argmax)?, &second)?;
-    // Where several have the greatest score, the margin is 0.
+    // If several tokens have the greatest score, the margin is 0.
     let equals = ctx.scale_bias(&ctx.sum_rows(&lower)?, -1.0, vocab as f32)?;
     let is_alone = ctx.step(&ctx.scale_bias(&equals, -1.0, 1.5)?)?;
     ctx.mul(&margin, &is_alone)

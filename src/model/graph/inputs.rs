@@ -1,4 +1,4 @@
-//! What the host tells a pass.
+//! The inputs of a pass that the host uploads.
 
 use super::super::hparams::LayerKind;
 use crate::error::Result;
@@ -16,10 +16,10 @@ pub(crate) struct CacheInputs {
     pub(crate) keys: usize,
 }
 
-/// What the host tells a pass; the tensors have memory of their own on the model's first device, so
-/// that the host copies nothing again while their contents stay. (For layers on other devices ggml's
-/// scheduler copies them from there in every pass.) T is the tokens of all sequences, which take
-/// T / sequences each.
+/// The inputs of a pass. The tensors have memory of their own on the model's first device, so that
+/// the host uploads nothing again while their contents stay the same. (For layers on other devices
+/// ggml's scheduler copies them from there in every pass.) T is the number of tokens of all
+/// sequences, T / sequences for each.
 pub(crate) struct PassInputs {
     /// I32 `[T]`.
     pub(crate) tokens: Tensor,
@@ -29,13 +29,13 @@ pub(crate) struct PassInputs {
     pub(crate) sequences: Vec<SequenceInputs>,
 }
 
-/// What the host tells a pass about one sequence.
+/// The inputs of a pass for one sequence.
 pub(crate) struct SequenceInputs {
     pub(crate) full: CacheInputs,
     pub(crate) sliding: CacheInputs,
 }
 
-/// Keys that a pass over one sequence looks at.
+/// Keys that a pass over one sequence reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct KeyCounts {
     pub(crate) full: usize,

@@ -43,7 +43,7 @@ impl Layer<'_> {
         ctx.mul(&ctx.add(&x, &mixed)?, scalar)
     }
 
-    /// Puts the K and V of the normed input into the cache.
+    /// Writes the K and V of the normed input to the cache.
     pub(super) fn keys_values(&self, h: &Tensor) -> Result<()> {
         let (build, w, layer) = (self.build, self.tensors, self.hparams);
         let ctx = build.ctx();
@@ -80,7 +80,7 @@ impl Layer<'_> {
         }
     }
 
-    /// Attention over the caches, which hold the pass's own K and V already; `[d, T]`.
+    /// Attention over the caches, which already hold the pass's own K and V; `[d, T]`.
     fn attention(&self, h: &Tensor) -> Result<Tensor> {
         let (build, w, layer) = (self.build, self.tensors, self.hparams);
         let ctx = build.ctx();
@@ -129,7 +129,7 @@ impl Layer<'_> {
 
         build.part(Part::Router);
         // Softmax over all experts, the best of them renormalised to sum 1, then the scale of each
-        // expert. A small error here changes experts: the router stays in F32.
+        // expert. A small error here selects other experts: the router stays in F32.
         let input = ctx.mul(
             &ctx.rms_norm(x, build.hparams.rms_eps)?,
             &self.derived.router_scale,
@@ -167,7 +167,7 @@ impl Layer<'_> {
         for e in 1..used {
             sum = ctx.add(&sum, &expert(e)?)?;
         }
-        // A single expert's view has gaps of nothing, but ggml cannot know.
+        // The view of a single expert has gaps of length zero, but ggml cannot know that.
         if used == 1 { ctx.cont(&sum) } else { Ok(sum) }
     }
 }

@@ -1,7 +1,7 @@
 //! DiffusionGemma as graphs of ggml operations.
 //!
 //! Three graphs share the layers: [`Network::encode`] appends tokens to the KV cache,
-//! [`Network::denoise`] turns a canvas into draws, [`soften()`] turns the distributions behind the
+//! [`Network::denoise`] turns a canvas into draws, and [`soften()`] turns the distributions of the
 //! draws into the next step's soft embeddings.
 //!
 //! Source of the mathematics: `modeling_diffusion_gemma.py` of transformers 5.23.0. Shapes are in

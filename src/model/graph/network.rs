@@ -24,7 +24,7 @@ pub(crate) struct Network<'a> {
     pub(crate) choice: NodeChoice,
 }
 
-/// Room for the nodes of any graph of this model over so many sequences.
+/// Room for the nodes of any graph of this model over this number of sequences.
 pub(crate) fn capacity(hparams: &Hparams, sequences: usize) -> usize {
     // A layer makes at most 74 nodes, two for each of its experts' sums, and 20 for the attention
     // of each further sequence. A draw takes up to 70.
@@ -68,7 +68,7 @@ impl<'a> Network<'a> {
         }
         let last = self.layer(last);
         if !logits {
-            // Nothing but K and V of the encoder is ever read.
+            // Only K and V of the encoder are ever read.
             build.part(Part::Attention);
             let h = build.norm(&x, &last.tensors.attn_norm)?;
             last.keys_values(&h)?;

@@ -1,4 +1,4 @@
-//! Self-conditioning: the distributions behind the draws as embeddings.
+//! Self-conditioning: the distributions of the draws as embeddings.
 
 use super::super::hparams::Hparams;
 use super::super::profile::Part;

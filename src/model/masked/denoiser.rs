@@ -10,12 +10,12 @@ use crate::llama::bidirectional::BidirectionalContext;
 use crate::parallel;
 
 /// A text of a masked model: a prompt, and one canvas after it. Nothing is cached: positions see
-/// each other in both directions, so that every step reads the whole text.
+/// each other in both directions, so every step reads the whole text.
 pub struct MaskedDenoiser {
     model: Arc<MaskedModel>,
     capacity: usize,
     threads: usize,
-    /// Fused attention, where libllama decides if it is left open.
+    /// Fused attention; libllama decides if it is left open.
     fused: Option<bool>,
     /// Made for the first canvas, and again for a longer text.
     context: Option<BidirectionalContext>,
@@ -33,17 +33,18 @@ impl std::fmt::Debug for MaskedDenoiser {
     }
 }
 
-/// Logits that are worth a thread: about a millisecond of work.
+/// Number of logits that is worth a thread: about a millisecond of work.
 const LOGITS_PER_THREAD: usize = 1 << 17;
 
-/// Memory is reserved in steps of this number of tokens, so that a growing chat seldom needs more.
+/// Memory is reserved in units of this number of tokens, so that a growing chat rarely reserves
+/// more.
 const GRANULE: usize = 256;
 
 impl MaskedDenoiser {
     /// For texts of at most `capacity` tokens. Memory is reserved with the first canvas.
     ///
     /// # Errors
-    /// The number of threads cannot work.
+    /// The number of threads is invalid.
     pub fn new(
         model: &Arc<MaskedModel>,
         capacity: usize,
@@ -79,7 +80,7 @@ impl MaskedDenoiser {
         &self.prefix
     }
 
-    /// Puts tokens in the place of the prefix.
+    /// Replaces the prefix.
     ///
     /// # Errors
     /// They do not fit.
@@ -101,7 +102,7 @@ impl MaskedDenoiser {
         self.canvas_len = 0;
     }
 
-    /// The logits that positions of a canvas are drawn from, one row for each, before guidance.
+    /// The logits that positions of a canvas are drawn from, one row each, before guidance.
     ///
     /// # Errors
     /// The canvas has another length, a token is not in the vocabulary, or libllama fails.
@@ -111,8 +112,8 @@ impl MaskedDenoiser {
         Ok(rows.into_iter().map(|(_, row)| row.to_vec()).collect())
     }
 
-    /// The rows of the free positions of one pass; with `unprompted`, a mask token stands for each
-    /// token of the prompt.
+    /// The rows of the free positions of one pass; with `unprompted`, mask tokens replace the
+    /// tokens of the prompt.
     fn rows(
         &mut self,
         canvas: &[Token],
@@ -237,7 +238,7 @@ impl Denoiser for MaskedDenoiser {
     }
 }
 
-/// Classifier-free guidance, from the logits without the prompt to those with it and beyond.
+/// Classifier-free guidance: extrapolates from the logits without the prompt to those with it.
 fn guide(unprompted: &mut [f32], prompted: &[f32], weight: f32) {
     for (without, with) in unprompted.iter_mut().zip(prompted) {
         *without += (weight + 1.0) * (with - *without);
@@ -246,7 +247,7 @@ fn guide(unprompted: &mut [f32], prompted: &[f32], weight: f32) {
 
 type Chosen = Vec<(usize, Choice)>;
 
-/// Draws a token for each row, on as many threads as the rows are worth.
+/// Draws a token for each row, on as many threads as the number of rows justifies.
 fn choose(
     samplers: &mut [DrawSampler],
     threads: usize,

@@ -1,4 +1,4 @@
-//! What a file of a masked family must be.
+//! What a file of a masked family must contain.
 
 use super::super::file::ModelFile;
 use super::super::keys::{self, MASKED_ARCHITECTURES};
@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::gguf::Gguf;
 use crate::gguf::keys::GENERAL_ARCHITECTURE;
 
-/// What libllama takes.
+/// The limits of libllama.
 const MAX_EXPERTS: u32 = 512;
 
 /// Whether a file is of a masked family, by its architecture.
@@ -18,8 +18,8 @@ pub fn is_masked(file: &ModelFile) -> Result<bool> {
     Ok(MASKED_ARCHITECTURES.contains(&architecture))
 }
 
-/// Checks what libllama would stop the process for, and returns the number of layers and the length of
-/// the context.
+/// Checks what would make libllama stop the process, and returns the number of layers and the
+/// length of the context.
 pub(super) fn check_extents(gguf: &Gguf) -> Result<(usize, usize)> {
     let architecture: &str = gguf.require(GENERAL_ARCHITECTURE)?;
     let key = |suffix: &str| format!("{architecture}.{suffix}");

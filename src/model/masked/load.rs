@@ -23,7 +23,7 @@ pub struct MaskedModel {
     pub(super) weights: Arc<BidirectionalModel>,
     pub(super) mask: Token,
     eos: Option<u32>,
-    /// How many rows before a position its logits are: 1 for models that were made from causal
+    /// How many rows before a position its logits are: 1 for models that were derived from causal
     /// ones.
     pub(super) shift: usize,
     context_length: usize,
@@ -42,11 +42,11 @@ impl std::fmt::Debug for MaskedModel {
 impl MaskedModel {
     /// Loads a GGUF file of a masked family, or all parts of a split one.
     ///
-    /// `progress` hears the share that is loaded, from 0 to 1, and may stop.
+    /// `progress` is called with the fraction loaded (0 to 1), and may cancel.
     ///
     /// # Errors
-    /// The file cannot be read, is no such model, has no mask token, or does not fit the devices;
-    /// [`Error::Cancelled`](crate::Error::Cancelled) if `progress` stopped.
+    /// The file cannot be read, is not such a model, has no mask token, or does not fit the
+    /// devices; [`Error::Cancelled`](crate::Error::Cancelled) if `progress` cancelled.
     pub fn load(
         path: &Path,
         params: &ModelParams,
@@ -55,7 +55,7 @@ impl MaskedModel {
         Self::from_file(ModelFile::open(path)?, params, progress)
     }
 
-    /// Loads a model whose file is open already.
+    /// Loads a model whose file is already open.
     ///
     /// # Errors
     /// As [`load`](Self::load).
@@ -84,7 +84,7 @@ impl MaskedModel {
                  with a converter that writes its mask token",
             )
         })?;
-        // As llama.cpp has it where the file is silent.
+        // llama.cpp's default if the file has no such key.
         let shifted = gguf.get(SHIFT_LOGITS)?.unwrap_or(true);
         let eos = gguf.get(&token_id("eos"))?;
         warn_of_unmatched(params, &file, layers);
@@ -110,7 +110,7 @@ impl MaskedModel {
         })
     }
 
-    /// The token that stands for one that is not known yet.
+    /// The token that stands for an unknown one.
     pub fn mask(&self) -> Token {
         self.mask
     }
@@ -129,10 +129,10 @@ impl MaskedModel {
         &self.file
     }
 
-    /// The tokens that the file says end an answer.
+    /// The tokens that end an answer according to the file.
     ///
     /// # Errors
-    /// The file's list is not one of token ids.
+    /// The file's list does not consist of token ids.
     pub fn end_tokens(&self) -> Result<EndTokens> {
         end_tokens(self.file.metadata(), self.vocab_size(), self.eos, None)
     }

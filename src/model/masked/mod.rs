@@ -1,5 +1,5 @@
-//! Models of masked diffusion (Dream, LLaDA, LLaDA-MoE, RND1), run by libllama. What differs between
-//! the families is data of their files.
+//! Models of masked diffusion (Dream, LLaDA, LLaDA-MoE, RND1), run by libllama. The differences
+//! between the families are data in their files.
 
 mod denoiser;
 mod file;

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::ggml::device::Device;
 use crate::llama::bidirectional::LoadParams;
 
-/// The experts of a layer, or of every one, as libllama matches names of tensors.
+/// The experts of one layer, or of all, as libllama matches names of tensors.
 fn experts_of(layer: Option<usize>) -> String {
     let experts = r"ffn_(up|down|gate|gate_up)_exps";
     layer.map_or(experts.into(), |l| format!(r"blk\.{l}\.{experts}"))
@@ -22,7 +22,7 @@ fn pattern(text: &str) -> Result<CString> {
     CString::new(text).map_err(|_| Error::parameter(OVERRIDE, "has a zero byte"))
 }
 
-/// Tensors that lie where the user wants them.
+/// Tensors whose memory the user chose.
 fn overrides(params: &ModelParams, cpu: Device) -> Result<Vec<(CString, Device)>> {
     let mut overrides = Vec::new();
     for chosen in &params.overrides {
@@ -44,7 +44,7 @@ fn overrides(params: &ModelParams, cpu: Device) -> Result<Vec<(CString, Device)>
     Ok(overrides)
 }
 
-/// What libllama receives.
+/// What is passed to libllama.
 ///
 /// # Errors
 /// A device or memory that does not exist, or shares that cannot be used.
@@ -91,7 +91,7 @@ pub(super) fn load_params(
 /// Tokens of the text that memory is planned for: libllama's default for a pass.
 const TEXT: usize = 512;
 
-/// A plan that fits, unless all does or the user chose.
+/// A plan that fits; `None` if everything fits or the user chose.
 fn fitting(
     file: &ModelFile,
     layers: usize,
@@ -106,8 +106,8 @@ fn fitting(
     }
     let units = units(file, layers, params);
     let vocab = file.tensor(TOKEN_EMBD).map_or(0, |(_, t)| t.info.shape[1]);
-    // libllama does not say what its graphs take before the weights are loaded. By far the most are
-    // the logits, once computed and once in what they are computed from.
+    // libllama does not report what its graphs need before the weights are loaded. The logits need
+    // by far the most, once computed and once in their input.
     let graph = 2 * TEXT * vocab * size_of::<f32>();
     let budgets = budgets(gpus, fit);
     let wanted = wanted(units.len(), params, &shares(params, gpus));
@@ -125,7 +125,7 @@ fn fitting(
     Ok(Some(plan))
 }
 
-/// What each layer and the output head take. Embeddings are looked up on the host.
+/// What each layer and the output head need. Embeddings are looked up on the host.
 fn units(file: &ModelFile, layers: usize, params: &ModelParams) -> Vec<Unit> {
     let mut units = vec![Unit::default(); layers + 1];
     let is_tied = file.tensor(&keys::weight(keys::OUTPUT)).is_none();
@@ -143,7 +143,7 @@ fn units(file: &ModelFile, layers: usize, params: &ModelParams) -> Vec<Unit> {
             continue;
         };
         match name.contains(keys::EXPERTS) {
-            // The user said which experts stay with the host.
+            // The user chose which experts stay on the host.
             true if params.cpu_moe_layers > unit => {}
             true if params.cpu_moe_layers == 0 => unit_bytes.experts += bytes,
             _ => unit_bytes.fixed += bytes,

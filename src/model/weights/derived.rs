@@ -1,4 +1,4 @@
-//! Tensors that are not in the file but follow from it.
+//! Tensors that are not in the file but are computed from it.
 
 use half::{bf16, f16};
 
@@ -16,10 +16,10 @@ use crate::ggml::tensor::Tensor;
 use crate::gguf::TensorType;
 use crate::parallel;
 
-/// Tensors that are not in the file but follow from it.
+/// Tensors that are not in the file but are computed from it.
 pub(crate) struct Derived {
-    /// The embeddings with the vocabulary along rows, `[vocab, d]`: what probabilities are
-    /// multiplied with. F32 if the embeddings are or on ARM, else F16, or BF16 on GPUs.
+    /// The embeddings with the vocabulary along rows, `[vocab, d]`, which self-conditioning
+    /// multiplies by probabilities. F32 if the embeddings are or on ARM, else F16, or BF16 on GPUs.
     pub(crate) embd_transposed: Tensor,
     /// Layer by layer.
     pub(crate) layers: Vec<DerivedLayer>,
@@ -27,14 +27,14 @@ pub(crate) struct Derived {
 
 /// Those of a layer.
 pub(crate) struct DerivedLayer {
-    /// F32 `[rope_dims / 2]`: what positions are divided by.
+    /// F32 `[rope_dims / 2]`: divisors of the positions.
     pub(crate) rope_divisors: Tensor,
-    /// F32 `[d]`: the scale of the router's input with its constant `1 / sqrt(d)`.
+    /// F32 `[d]`: the scale of the router's input times its constant `1 / sqrt(d)`.
     pub(crate) router_scale: Tensor,
 }
 
 impl Derived {
-    /// Gives them a place, and memory and values if they are to have any; `usage` takes account of it.
+    /// Places them, with memory and values on request; `usage` counts them.
     pub(super) fn new(
         file: &ModelFile,
         hparams: &Hparams,
@@ -101,17 +101,17 @@ impl DerivedLayer {
     }
 }
 
-/// What to do where there is no memory for them.
+/// What to do if there is no memory for them.
 const ADVICE: &str = "use a smaller quantization or fewer GPU layers (-ngl)";
 
 /// The type of the transposed embeddings.
 pub(crate) fn transposed_type(embd: TensorType, placement: &Placement) -> TensorType {
     match embd {
         TensorType::F32 => TensorType::F32,
-        // GPUs may sum products with F16 in F16, which a sum over the vocabulary does not bear; BF16
-        // they sum in F32, and it is what the reference multiplies.
+        // GPUs may sum products with F16 in F16, which is too imprecise for a sum over the
+        // vocabulary; BF16 they sum in F32, and the reference multiplies BF16.
         _ if placement.output() != placement.cpu() => TensorType::BF16,
-        // So do ARM's CPUs, and ggml has no fast product with BF16 there.
+        // ARM CPUs do the same, and ggml has no fast product with BF16 there.
         _ if cfg!(target_arch = "aarch64") => TensorType::F32,
         _ => TensorType::F16,
     }
@@ -135,7 +135,8 @@ fn rope_divisors_of(base: f32, dims: usize, kind: LayerKind, factors: Option<&[f
                 (LayerKind::Full, Some(factors)) => {
                     f64::from(factors.get(i).copied().unwrap_or(1.0))
                 }
-                // The reference turns the first quarter of the pairs ("proportional" rotary embedding).
+                // The reference rotates the first quarter of the pairs ("proportional" rotary
+                // embedding).
                 (LayerKind::Full, None) if i < dims / 8 => 1.0,
                 (LayerKind::Full, None) => f64::INFINITY,
             };
@@ -144,7 +145,7 @@ fn rope_divisors_of(base: f32, dims: usize, kind: LayerKind, factors: Option<&[f
         .collect()
 }
 
-/// Tokens that are transposed together.
+/// Number of tokens that are transposed together.
 const PANEL: usize = 1024;
 
 /// Fills `to [vocab, d]` with the transposed embeddings.
@@ -153,7 +154,7 @@ fn transpose(file: &ModelFile, embd: &Located, to: &Tensor) -> Result<()> {
     let [d, vocab, ..] = embd.info.shape;
     let row = bytes.len() / vocab;
     let starts: Vec<usize> = (0..vocab).step_by(PANEL).collect();
-    // Each thread holds two panels; memory is the limit after a few.
+    // Each thread holds two panels; a few threads saturate the memory.
     let threads = parallel::cores().min(8);
     let panel = |start: usize| -> Result<Vec<f32>> {
         let count = PANEL.min(vocab - start);

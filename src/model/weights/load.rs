@@ -1,4 +1,4 @@
-//! Giving weights their places, and filling them.
+//! Places the weights, and fills them.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -17,10 +17,10 @@ use crate::ggml::tensor::Tensor;
 use crate::ggml::upload::Uploader;
 use crate::gguf::{Gguf, TensorType};
 
-/// Is called with the fraction that is loaded, from 0 to 1, and may cancel.
+/// Is called with the fraction loaded (0 to 1), and may cancel.
 pub(crate) type LoadProgress<'a> = &'a mut dyn FnMut(f32) -> ControlFlow<()>;
 
-/// Tensors and their memories, before any is had.
+/// Tensors and their memories, before anything is allocated.
 #[derive(Default)]
 pub(super) struct LoadPlan {
     items: Vec<(Memory, Located)>,
@@ -45,7 +45,7 @@ impl LoadPlan {
         self.items.len() - 1
     }
 
-    /// Describes the tensors, one arena for each memory, and gives them their places there.
+    /// Describes the tensors, one arena for each memory, and places them there.
     pub(super) fn place(
         &self,
         file: &ModelFile,
@@ -130,7 +130,7 @@ impl LoadPlan {
                 if let Some(buffer_type) = buffer_type {
                     match uploaders.get_mut(buffer_type) {
                         Some(Some(uploader)) => uploader.write(tensor, &data)?,
-                        // All at once: memory that rearranges weights takes no pieces.
+                        // All at once: memory that rearranges weights does not accept pieces.
                         _ => tensor.write(0, &data)?,
                     }
                     part.release(range.clone());
@@ -144,7 +144,7 @@ impl LoadPlan {
         uploaders.values().flatten().try_for_each(Uploader::finish)
     }
 
-    /// Keeps the weights from being swapped out.
+    /// Locks the weights in memory.
     pub(super) fn lock(&self, buffers: &[Arc<Buffer>], file: &ModelFile) {
         for buffer in buffers {
             warn_unless_locked(buffer.lock());
@@ -153,7 +153,7 @@ impl LoadPlan {
             .items
             .iter()
             .filter(|(memory, _)| matches!(memory, Memory::Mapped(_)));
-        // What refuses one will refuse the others: one warning is enough.
+        // If one lock fails, the others will fail too: one warning is enough.
         warn_unless_locked(in_place.try_for_each(|(_, located)| {
             let mapping = file.parts()[located.part].mapping();
             mapping.map_or(Ok(()), |mapping| mapping.lock(located.info.range.clone()))
@@ -161,14 +161,14 @@ impl LoadPlan {
     }
 }
 
-/// Bytes of the experts among tensors, and of all of them.
+/// Bytes of the experts among tensors, and of all tensors.
 fn sizes(tensors: &[(Tensor, &Located)]) -> (usize, usize) {
     let bytes = |(_, located): &(Tensor, &Located)| located.info.range.len();
     let experts = tensors.iter().filter(|(_, located)| is_expert(located));
     (experts.map(bytes).sum(), tensors.iter().map(bytes).sum())
 }
 
-/// Gives tensors a place in a buffer of their own.
+/// Places tensors in a buffer of their own.
 fn place_copies(
     context: &Context,
     tensors: &[(Tensor, &Located)],
@@ -187,7 +187,7 @@ fn place_copies(
     Ok(buffer)
 }
 
-/// Places tensors where the mapped file has them.
+/// Places tensors in the mapped file.
 fn place_mapped(
     context: &Context,
     tensors: &[(Tensor, &Located)],

@@ -1,4 +1,4 @@
-//! In which kind of memory each tensor lies.
+//! Which kind of memory holds each tensor.
 
 use super::super::file::ModelFile;
 use super::super::keys;
@@ -9,7 +9,7 @@ use crate::ggml::context::Context;
 use crate::ggml::device::{BufferType, Device};
 use crate::gguf::TensorType;
 
-/// Where a tensor will lie.
+/// Where a tensor is placed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Memory {
     /// In the mapped file of a part.
@@ -45,8 +45,8 @@ impl<'a> Chooser<'a> {
         })
     }
 
-    /// The first memory in which the device of the tensor can do what the graphs do with it; the
-    /// CPU's, which can do everything, is the last. What the user wants comes before all.
+    /// The first memory in which the device of the tensor supports what the graphs do with it; the
+    /// CPU's, which supports everything, is the last. The user's choice takes precedence.
     pub(super) fn choose(&self, tensor: &Located, operation: Operation) -> Result<Memory> {
         let cpu = self.placement.cpu();
         let name = &tensor.info.name;
@@ -80,7 +80,7 @@ impl<'a> Chooser<'a> {
 
     fn settle(&self, tensor: &Located, memory: BufferType) -> Memory {
         let part = &self.file.parts()[tensor.part];
-        // Kernels read aligned values; files that say nothing have this alignment.
+        // Kernels read aligned values; files without this key have this alignment.
         let mapped = self.use_mmap
             && memory == self.placement.cpu().buffer_type()
             && part.mapping().is_some()

@@ -31,13 +31,13 @@ pub(crate) struct Weights {
     pub(crate) output: Tensor,
     /// Tensors that are not in the file.
     pub(crate) derived: Derived,
-    /// What they take.
+    /// The memory that they take.
     pub(crate) usage: Usage,
-    /// Buffer types that hold weights which products read, by the type of the weights.
+    /// Buffer types of weights that matrix products read, by the type of the weights.
     memories: HashMap<TensorType, BufferType>,
 }
 
-/// What weights are made of.
+/// What weights are loaded from.
 pub(crate) struct Source<'a> {
     pub(crate) file: &'a ModelFile,
     pub(crate) hparams: &'a Hparams,
@@ -62,7 +62,7 @@ impl Weights {
         let (file, placement) = (source.file, source.placement);
         let chooser = Chooser::new(file, placement, !source.params.no_mmap)?;
         let mut plan = LoadPlan::default();
-        // The embeddings are looked up, and multiplied with as the head unless there is one.
+        // The embeddings are looked up, and used as the output head unless there is one.
         let embd = source.located.token_embd.clone();
         let embd_memory = chooser.choose(&embd, Operation::Lookup)?;
         let head = source
