@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::buffer::Buffer;
 use crate::sys;
 
-/// The memory behind a context: descriptions of tensors and graphs, and the buffers that
-/// hold the data of those tensors that were given one for good.
+/// The memory of a context: descriptions of tensors and graphs, and the buffers that hold the data
+/// of those tensors that have a permanent one.
 pub(super) struct Arena {
     pub(super) raw: NonNull<sys::ggml_context>,
     /// What the tensors of this arena point to: it must live as long as any handle to them.

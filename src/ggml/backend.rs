@@ -15,8 +15,8 @@ pub(crate) struct Backend {
     is_broken: AtomicBool,
 }
 
-// SAFETY: work is submitted only by executors and uploaders, and those that share a backend have one
-// owner and hence one thread at a time.
+// SAFETY: work is submitted only by executors and uploaders, and those that share a backend have
+// one owner and hence one thread at a time.
 unsafe impl Send for Backend {}
 // SAFETY: as above: a shared reference submits nothing without its owner.
 unsafe impl Sync for Backend {}
@@ -39,7 +39,7 @@ impl Backend {
         self.device
     }
 
-    /// Waits for all that was submitted.
+    /// Waits for all submitted work.
     ///
     /// # Errors
     /// The device is lost.
@@ -51,12 +51,12 @@ impl Backend {
         })
     }
 
-    /// Marks that a computation ended in the middle: no other one may follow it.
+    /// Records that a computation failed midway: no other one may follow it.
     pub(super) fn break_down(&self) {
         self.is_broken.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a computation ended in the middle.
+    /// Whether a computation failed midway.
     pub(super) fn is_broken(&self) -> bool {
         self.is_broken.load(Ordering::Relaxed)
     }
@@ -75,7 +75,7 @@ impl Device {
             device: *self,
             is_broken: AtomicBool::new(false),
         };
-        // The procedure is asked for by name because a CPU plug-in is not linked.
+        // The procedure is looked up by name because a CPU plug-in is not linked.
         if let Some(set) = self.procedure(c"ggml_backend_set_n_threads") {
             // SAFETY: ggml documents this name with this signature.
             unsafe {

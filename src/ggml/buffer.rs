@@ -14,14 +14,14 @@ use crate::sys;
 pub(crate) enum Allocation {
     /// They do.
     Real,
-    /// They only get a place: graphs that read them can be measured, not computed.
+    /// They only get a placement: graphs that read them can be measured, but not computed.
     Measured,
 }
 
 /// Memory on a device.
 pub(crate) struct Buffer {
     pub(super) raw: NonNull<sys::ggml_backend_buffer>,
-    /// The bytes that tensors would take, if this only marks their place.
+    /// The size in bytes, if this only marks a placement.
     stands_for: Option<usize>,
     /// The file whose pages the buffer uses.
     _mapping: Option<Arc<Mapping>>,
@@ -41,7 +41,7 @@ impl Drop for Buffer {
 }
 
 impl Buffer {
-    /// Takes memory that was asked for; null is none.
+    /// Takes ownership of requested memory; null means that there is none.
     pub(super) fn taken(
         raw: *mut sys::ggml_backend_buffer,
         memory: BufferType,
@@ -65,7 +65,7 @@ impl Buffer {
         })
     }
 
-    /// An empty buffer that marks the place of `bytes` bytes.
+    /// An empty buffer that stands for `bytes` bytes.
     pub(super) fn stand_in(memory: BufferType, bytes: usize) -> Result<Self> {
         // SAFETY: a live description; ggml makes a buffer of no bytes without asking the backend.
         let raw = unsafe { sys::ggml_backend_buft_alloc_buffer(memory.as_ptr(), 0) };
@@ -76,7 +76,7 @@ impl Buffer {
         })
     }
 
-    /// Marks the contents as weights: operations then run where their weights are.
+    /// Marks the contents as weights: operations then run on the device of their weights.
     pub(crate) fn mark_weights(&self) {
         // SAFETY: a live buffer.
         unsafe {
@@ -87,7 +87,7 @@ impl Buffer {
         }
     }
 
-    /// Keeps a buffer in host memory from being swapped out, until it is freed. Others are left alone.
+    /// Locks a buffer in host memory until it is freed. Other buffers are left alone.
     ///
     /// # Errors
     /// The system does not allow it.
@@ -121,7 +121,7 @@ impl Buffer {
         unsafe { sys::ggml_backend_buffer_get_base(self.raw.as_ptr()) }.cast()
     }
 
-    /// Size in bytes, also of one that only marks a place.
+    /// Size in bytes, also of a buffer that only marks a placement.
     pub(crate) fn size(&self) -> usize {
         // SAFETY: a live buffer.
         self.stands_for

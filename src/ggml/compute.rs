@@ -36,13 +36,13 @@ impl Graph {
         Ok(Self { context, raw })
     }
 
-    /// Where the nodes are described.
+    /// The context that describes the nodes.
     pub(crate) fn context(&self) -> &Context {
         &self.context
     }
 
-    /// Adds a result and all that it needs and that is not in the graph yet. Nodes run in the
-    /// order in which they were added.
+    /// Adds a result and everything that it needs and that is not in the graph yet. Nodes run in
+    /// the order in which they were added.
     pub(crate) fn add(&self, result: &Tensor) {
         // SAFETY: the tensor and what it depends on are alive (see `Arena`).
         unsafe { sys::ggml_build_forward_expand(self.raw.as_ptr(), self.context.reads(result)) };
@@ -68,8 +68,8 @@ impl Graph {
     }
 }
 
-/// Runs one kind of graph: keeps the last one allocated, so that computing it again costs nothing
-/// but the computation.
+/// Runs one kind of graph: keeps the last one allocated, so that computing it again costs only the
+/// computation.
 pub(crate) struct Executor {
     scheduler: NonNull<sys::ggml_backend_sched>,
     graph: Option<Graph>,
@@ -82,8 +82,8 @@ pub(crate) struct Executor {
     captures: Captures,
 }
 
-/// What ggml allocates for a scheduler, and does not check: most of it tensors for the inputs, at most
-/// 30, of as many parts as the graph has nodes, and their copies.
+/// What ggml allocates for a scheduler without checking: mainly tensors for the inputs, at most 30,
+/// of as many parts as the graph has nodes, and their copies.
 fn scheduler_bytes(nodes: usize) -> usize {
     // SAFETY: plain size queries without arguments that could be wrong.
     let (tensor, graph) = unsafe {
@@ -96,7 +96,7 @@ fn scheduler_bytes(nodes: usize) -> usize {
     nodes * 2 * 30 * (tensor + ids) + graph
 }
 
-/// A scheduler for graphs of at most `capacity` nodes and as many leaves.
+/// A scheduler for graphs of at most `capacity` nodes and the same number of leaves.
 fn new_scheduler(
     backends: &[Backend],
     capacity: usize,
@@ -117,8 +117,8 @@ fn new_scheduler(
     NonNull::new(scheduler).ok_or_else(|| Error::Ggml("no scheduler".into()))
 }
 
-/// The bytes that the nodes of a graph of at most `capacity` nodes would take on each device. What
-/// the graph reads needs a place, but no memory.
+/// The bytes that the nodes of a graph of at most `capacity` nodes would need on each device. What
+/// the graph reads needs a placement, but no memory.
 pub(crate) fn measure(
     backends: &[Backend],
     capacity: usize,
@@ -153,7 +153,7 @@ impl Drop for Executor {
 }
 
 impl Executor {
-    /// For graphs of at most `capacity` nodes and inputs; `purpose` is what errors call them.
+    /// For graphs of at most `capacity` nodes and inputs; `purpose` names them in errors.
     pub(crate) fn new(
         backends: &Arc<[Backend]>,
         capacity: usize,
@@ -174,14 +174,14 @@ impl Executor {
         })
     }
 
-    /// Replaces the graph by the one that `build` describes, and gives its nodes memory. Returns what
-    /// `build` does.
+    /// Replaces the graph by the one that `build` describes, and allocates its nodes. Returns the
+    /// result of `build`.
     pub(crate) fn load<T>(
         &mut self,
         build: impl Fn(&Graph) -> Result<T>,
         advice: &str,
     ) -> Result<T> {
-        // The memory of the previous graph's nodes is used again.
+        // The memory of the previous graph's nodes is reused.
         self.unload();
         let graph = Graph::new(self.capacity)?;
         let built = build(&graph)?;
@@ -200,17 +200,17 @@ impl Executor {
         Ok(built)
     }
 
-    /// Lets go of the graph, and with it of what it reads.
+    /// Releases the graph, and with it what it reads.
     pub(crate) fn unload(&mut self) {
         self.graph = None;
     }
 
-    /// What to say of a graph whose nodes found no memory.
+    /// The error of a graph whose nodes could not be allocated.
     fn refused(&mut self, build: impl Fn(&Graph) -> Result<()>, advice: &str) -> Error {
         let asked = self.renew().and_then(|()| {
             self.servers.check()?;
-            // Built again: the scheduler before has put copies of its own among the other graph's
-            // sources, which went with it.
+            // Built again: the previous scheduler put copies of its own among the other graph's
+            // sources, and they were freed with it.
             measure(&self.backends, self.capacity, build)
         });
         let sizes = match asked {
@@ -228,8 +228,8 @@ impl Executor {
         }
     }
 
-    /// Replaces the scheduler: after a failed allocation it holds plans for buffers that it does not
-    /// have.
+    /// Replaces the scheduler: after a failed allocation it holds plans for buffers that it does
+    /// not have.
     fn renew(&mut self) -> Result<()> {
         let scheduler = new_scheduler(&self.backends, self.capacity)?;
         // SAFETY: owned, and replaced by the new one.
@@ -238,13 +238,13 @@ impl Executor {
         Ok(())
     }
 
-    /// From now on [`compute`](Self::compute) waits for each row of nodes with one label, and takes
-    /// its time.
+    /// From now on [`compute`](Self::compute) waits for each run of nodes with the same label, and
+    /// measures its time.
     pub(crate) fn start_timing(&mut self) {
         self.times = Some(Times::default());
     }
 
-    /// Ends the timing; the times since it began.
+    /// Stops the measurement; returns the times since it began.
     pub(crate) fn end_timing(&mut self) -> Times {
         self.times.take().unwrap_or_default()
     }
@@ -277,7 +277,7 @@ impl Executor {
         };
         self.captures += log::captures() - before;
         match ended {
-            // To ggml, work for another machine is done as soon as it is sent.
+            // For ggml, work on another machine is done as soon as it is sent.
             Ok(sys::GGML_STATUS_SUCCESS) => {
                 self.backends.iter().try_for_each(|b| b.device().settle())
             }
@@ -286,14 +286,15 @@ impl Executor {
                 Err(Error::Ggml(format!("{what} failed with status {status}")))
             }
             Err(error) => {
-                // Half of the graph may be queued: what follows it would not be what it seems.
+                // Half of the graph may be queued: the results of later work would be wrong.
                 self.backends.iter().for_each(Backend::break_down);
                 Err(error)
             }
         }
     }
 
-    /// Queues work that follows the graph on a device, waits for it, and takes its time under a label.
+    /// Queues work that follows the graph on a device, waits for it, and records its time under a
+    /// label.
     pub(crate) fn then(
         &mut self,
         label: &CStr,
@@ -341,7 +342,7 @@ mod tests {
         let device = Device::cpu().unwrap();
         let backends = vec![device.backend(1).unwrap()].into();
         let mut executor = Executor::new(&backends, 8, "test").unwrap();
-        // A product of a column and a row: 256 TB, more than there are addresses.
+        // A product of a column and a row: 256 TB, more than the address space.
         let context = Context::new(2).unwrap();
         let [many, few] = [1 << 23, 2].map(|rows| {
             let tensor = context.tensor(TensorType::F32, &[1, rows], "a column");

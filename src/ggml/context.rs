@@ -14,21 +14,21 @@ use crate::error::{Error, Result};
 use crate::gguf::TensorType;
 use crate::sys;
 
-/// A place where tensors and graphs are described. No tensor data is kept in it.
+/// A place where tensors and graphs are described. It holds no tensor data.
 pub(crate) struct Context {
     pub(super) arena: Arc<Arena>,
     capacity: usize,
     /// Name of the tensors that are made from now on.
     label: Cell<Option<&'static CStr>>,
-    /// Building a graph writes to the arena without a lock: a context stays with one thread.
+    /// Building a graph writes to the arena without a lock: a context stays on one thread.
     not_sync: PhantomData<Cell<()>>,
 }
 
-/// An operation of ours makes at most this many tensors.
+/// Each of our operations makes at most this number of tensors.
 const TENSORS_PER_OP: usize = 4;
 
 impl Context {
-    /// Room for `capacity` tensors, and for graphs of as many nodes.
+    /// Room for `capacity` tensors, and for graphs of the same number of nodes.
     pub(crate) fn new(capacity: usize) -> Result<Self> {
         // SAFETY: plain size queries without arguments that could be wrong.
         let bytes = unsafe {
@@ -61,8 +61,7 @@ impl Context {
         })
     }
 
-    /// Names the results of the operations that are described from now on: errors and profiles
-    /// show it.
+    /// Sets the name of the results of the operations that follow; errors and profiles show it.
     pub(crate) fn label(&self, label: &'static CStr) {
         self.label.set(Some(label));
     }
@@ -71,7 +70,7 @@ impl Context {
         self.arena.raw.as_ptr()
     }
 
-    /// Refuses a tensor more than the arena was made for: ggml would abort.
+    /// Rejects a tensor beyond the capacity of the arena: ggml would abort.
     pub(super) fn ensure_room(&self) -> Result<()> {
         // SAFETY: queries of a live context.
         let (used, size, tensor) = unsafe {
@@ -108,7 +107,7 @@ impl Context {
         Ok(self.own(raw)?.named(name))
     }
 
-    /// Takes a tensor that ggml just created in this context.
+    /// Takes over a tensor that ggml just created in this context.
     pub(super) fn own(&self, raw: *mut sys::ggml_tensor) -> Result<Tensor> {
         let raw = NonNull::new(raw).ok_or_else(|| Error::Ggml("no room for a tensor".into()))?;
         if let Some(label) = self.label.get() {
@@ -137,7 +136,7 @@ impl Context {
         self.place(Allocation::Real, ty, what, advice)
     }
 
-    /// Gives every tensor of this context a place in one buffer of the given type.
+    /// Gives every tensor of this context a placement in one buffer of the given type.
     pub(crate) fn place(
         &self,
         allocation: Allocation,
@@ -172,8 +171,8 @@ impl Context {
         Buffer::taken(raw, ty, bytes, what, advice)
     }
 
-    /// Gives every tensor of a context without views a place in memory of a type, but no memory:
-    /// graphs that read them can be measured, not computed.
+    /// Gives every tensor of a context without views a placement in memory of a type, but no
+    /// memory: graphs that read them can be measured, but not computed.
     fn stand_in(&self, ty: BufferType) -> Result<Buffer> {
         let buffer = Buffer::stand_in(ty, self.bytes_in(ty))?;
         // SAFETY: tensors of a live context, whose arena keeps the buffer alive.

@@ -31,8 +31,8 @@ pub(crate) fn to_f32(ty: TensorType, bytes: &[u8], out: &mut [f32]) -> Result<()
 }
 
 /// Quantizes rows of `row_len` elements to `ty`, which must be
-/// [quantizable](TensorType::is_quantizable). `importance` weighs the columns of a row's error, one
-/// weight for each element of a row. A row's bytes depend on that row and its weights alone.
+/// [quantizable](TensorType::is_quantizable). `importance` weights the errors of a row's columns,
+/// one weight for each element of a row. A row's bytes depend only on that row and its weights.
 ///
 /// `out` holds as many rows as `values`.
 pub(crate) fn from_f32(
@@ -82,8 +82,8 @@ pub(crate) fn from_f32(
 
 /// Whether the scales (or the numbers) of stored rows are finite.
 pub(crate) fn is_finite(ty: TensorType, bytes: &[u8]) -> bool {
-    // SAFETY: ggml reads `bytes.len()` bytes, and refuses a number of them that is no whole number
-    // of blocks.
+    // SAFETY: ggml reads `bytes.len()` bytes, and rejects a length that is not a multiple of the
+    // block size.
     unsafe {
         sys::ggml_validate_row_data(
             ty.id() as sys::ggml_type,
@@ -110,7 +110,7 @@ mod tests {
             to_f32(ty, &bytes, &mut back).unwrap();
             let worst = values.iter().zip(&back).map(|(a, b)| (a - b).abs());
             let worst = worst.fold(0.0, f32::max);
-            // Two bits, the fewest: steps of a third of the range.
+            // Two bits, the minimum: steps of a third of the range.
             assert!(worst <= 0.34, "{ty}: {worst}");
         }
     }

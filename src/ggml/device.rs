@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::host_memory::HostMemory;
 use crate::sys;
 
-/// What kind of processor a device is.
+/// The kind of a processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceKind {
     /// The host's processor.
@@ -27,7 +27,7 @@ pub enum DeviceKind {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Device(NonNull<sys::ggml_backend_device>);
 
-// SAFETY: devices are registered once, are never freed, and their queries take no locks of ours.
+// SAFETY: devices are registered once and never freed, and their queries take no locks of ours.
 unsafe impl Send for Device {}
 // SAFETY: as above.
 unsafe impl Sync for Device {}
@@ -39,8 +39,8 @@ impl std::fmt::Debug for Device {
 }
 
 impl Device {
-    /// Every device, in ggml's order. Those of a server that was lost and added again are left out.
-    /// None if this build cannot run on this processor, which [`cpu`](Self::cpu) reports.
+    /// Every device, in ggml's order, without those of a server that was lost and added again. None
+    /// if this build cannot run on this processor, which [`cpu`](Self::cpu) reports.
     pub fn all() -> Vec<Self> {
         if register().is_err() {
             return Vec::new();
@@ -75,7 +75,7 @@ impl Device {
             })
     }
 
-    /// The device of this name, as [`name`](Self::name) gives it; case does not matter.
+    /// The device with this name, as [`name`](Self::name) returns it; case does not matter.
     pub fn by_name(name: &str) -> Result<Self> {
         register()?;
         let all = Self::all();
@@ -107,7 +107,8 @@ impl Device {
         Self::text(unsafe { sys::ggml_backend_dev_name(self.0.as_ptr()) })
     }
 
-    /// What the device is, such as the processor's model, or `HOST:PORT` of the RPC server that has it.
+    /// A description of the device, such as the processor's model, or `HOST:PORT` of its RPC
+    /// server.
     pub fn description(&self) -> String {
         rpc::rename(self.own_description())
     }
@@ -117,7 +118,7 @@ impl Device {
         Self::text(unsafe { sys::ggml_backend_dev_description(self.0.as_ptr()) })
     }
 
-    /// The RPC server that has the device.
+    /// The RPC server of the device.
     pub(crate) fn server(&self) -> Option<Arc<Server>> {
         // ggml describes such a device by the address of its server.
         (rpc::in_use() && self.is_remote())
@@ -125,18 +126,18 @@ impl Device {
             .flatten()
     }
 
-    /// Whether an RPC server has the device.
+    /// Whether the device belongs to an RPC server.
     pub(crate) fn is_remote(&self) -> bool {
         self.registry() == "RPC"
     }
 
     /// # Errors
-    /// The RPC server that has the device is lost.
+    /// The RPC server of the device is lost.
     pub(super) fn check(&self) -> Result<()> {
         self.server().map_or(Ok(()), |server| server.check())
     }
 
-    /// Waits until the RPC server that has the device has done all that was asked of it.
+    /// Waits until the RPC server of the device has finished all its work.
     ///
     /// # Errors
     /// The server is lost.
@@ -149,10 +150,10 @@ impl Device {
         server.check()
     }
 
-    /// Free and total memory in bytes; both are 0 if the device does not report them. For the host it
-    /// is what this process may have, in its container.
+    /// Free and total memory in bytes; both are 0 if the device does not report them. For the host
+    /// it is the memory that this process may use, within its container.
     pub fn memory(&self) -> (usize, usize) {
-        // ggml takes all of the host's memory to be free.
+        // ggml reports all of the host's memory as free.
         let host = (self.kind() == DeviceKind::Cpu).then(HostMemory::read);
         if let Some(host) = host.flatten() {
             return (host.available, host.total);
@@ -171,7 +172,7 @@ impl Device {
         })
     }
 
-    /// What kind of processor it is.
+    /// The kind of processor.
     pub fn kind(&self) -> DeviceKind {
         // SAFETY: a live device.
         match unsafe { sys::ggml_backend_dev_type(self.0.as_ptr()) } {
@@ -221,7 +222,7 @@ impl Device {
         }
     }
 
-    /// Host memory from which this device copies by itself, while the host does something else.
+    /// Host memory from which this device copies asynchronously.
     pub(super) fn pinned_memory(&self) -> Option<BufferType> {
         let caps = self.capabilities();
         if !(caps.async_ && caps.host_buffer && caps.events) {
@@ -232,7 +233,7 @@ impl Device {
         (!pinned.is_null()).then_some(BufferType(pinned))
     }
 
-    /// An event that backends of this device record, where it has such.
+    /// An event that backends of this device record, if they have events.
     pub(super) fn new_event(&self) -> Option<NonNull<sys::ggml_backend_event>> {
         // SAFETY: a live device.
         NonNull::new(unsafe { sys::ggml_backend_event_new(self.0.as_ptr()) })
@@ -251,13 +252,13 @@ impl Device {
         self.properties().caps
     }
 
-    /// Where the device is on its bus, the same in every backend; not all have it.
+    /// The position of the device on its bus, the same in every backend; not all have one.
     pub(super) fn id(&self) -> Option<String> {
         let id = Self::text(self.properties().device_id);
         (!id.is_empty()).then_some(id)
     }
 
-    /// Whether weights can be used where they lie in host memory, such as a mapped file.
+    /// Whether weights can be used in place in host memory, such as a mapped file.
     pub(crate) fn takes_host_pointers(&self) -> bool {
         self.capabilities().buffer_from_host_ptr
     }
@@ -296,7 +297,7 @@ impl BufferType {
         NonNull::new(unsafe { sys::ggml_backend_buft_get_device(self.0) }).map(Device)
     }
 
-    /// Name as `-ot` takes it, such as `CPU`, `CUDA0` or `RPC0[192.168.0.5:50052]`.
+    /// Name, such as `CPU`, `CUDA0` or `RPC0[192.168.0.5:50052]`.
     pub(crate) fn name(&self) -> String {
         // SAFETY: a live description.
         rpc::rename(Device::text(unsafe { sys::ggml_backend_buft_name(self.0) }))

@@ -3,9 +3,9 @@
 use super::device::{Device, DeviceKind};
 use crate::error::Result;
 
-/// How the drivers that compute on the host's processor name their devices: Mesa's lavapipe,
-/// Google's SwiftShader, and Microsoft's WARP as Mesa's Dozen shows it. Vulkan has a device type for
-/// them, but ggml reports every Vulkan device as a GPU, so that the name is all there is to go by.
+/// Names of devices whose drivers compute on the host's processor: Mesa's lavapipe, Google's
+/// SwiftShader, and Microsoft's WARP as Mesa's Dozen shows it. Vulkan has a device type for them,
+/// but ggml reports every Vulkan device as a GPU, so the name is the only indication.
 const SOFTWARE: [&str; 3] = ["llvmpipe", "SwiftShader", "Microsoft Basic Render Driver"];
 
 fn is_software(description: &str) -> bool {
@@ -13,20 +13,22 @@ fn is_software(description: &str) -> bool {
 }
 
 impl Device {
-    /// Whether layers can be placed on it: a GPU, with memory of its own or the host's.
+    /// Whether it can hold layers: a GPU, with memory of its own or the host's.
     pub fn is_gpu(&self) -> bool {
         matches!(self.kind(), DeviceKind::Gpu | DeviceKind::IntegratedGpu)
     }
 
     /// Whether it is a GPU in name only: a driver such as Mesa's llvmpipe computes on the host's
-    /// processor, more slowly than the `CPU` device. Good for tests of a backend without its hardware.
+    /// processor, more slowly than the `CPU` device. Useful for testing a backend without its
+    /// hardware.
     pub fn is_software(&self) -> bool {
         self.is_gpu() && is_software(&self.description())
     }
 
-    /// The GPUs that a model uses where its parameters name no device, those of RPC servers first: the
-    /// output head, where tokens are drawn, is near to the host then. Software devices are left
-    /// out, and so are integrated GPUs beside another one, and a GPU that two backends show counts once.
+    /// The GPUs that a model uses if its parameters name no device, those of RPC servers first:
+    /// then the output head, where tokens are drawn, is near the host. Software devices are left
+    /// out, and so are integrated GPUs next to a discrete one; a GPU that two backends report
+    /// counts once.
     pub fn default_gpus() -> Vec<Self> {
         let gpus: Vec<Self> = Self::all().into_iter().filter(Self::is_gpu).collect();
         let traits: Vec<Traits> = gpus.iter().map(Traits::of).collect();
@@ -35,11 +37,11 @@ impl Device {
         chosen
     }
 
-    /// The GPUs among the devices of these names, or those of [`default_gpus`](Self::default_gpus)
-    /// without a list.
+    /// The GPUs among the devices with these names; without a list, those of
+    /// [`default_gpus`](Self::default_gpus).
     ///
     /// # Errors
-    /// There is no device of one of the names.
+    /// No device has one of the names.
     pub(crate) fn gpus(names: Option<&[String]>) -> Result<Vec<Self>> {
         let Some(names) = names else {
             return Ok(Self::default_gpus());
@@ -79,13 +81,13 @@ impl Traits {
     }
 }
 
-/// Which of the GPUs are used where none is named.
+/// Which of the GPUs are used if none is named.
 fn defaults(gpus: &[Traits]) -> Vec<usize> {
     let is_twin = |i: usize| gpus[i].id.is_some() && gpus[..i].iter().any(|g| g.id == gpus[i].id);
     let mut chosen: Vec<usize> = (0..gpus.len())
         .filter(|i| !gpus[*i].is_software && !is_twin(*i))
         .collect();
-    // Integrated GPUs share the host's memory: beside a discrete one they only slow down.
+    // Integrated GPUs share the host's memory: next to a discrete one they only slow things down.
     if chosen.iter().any(|i| !gpus[*i].is_integrated) {
         chosen.retain(|i| !gpus[*i].is_integrated);
     }

@@ -1,5 +1,6 @@
-//! Calls into backends that may end with a C++ exception. Vulkan's throws when memory runs out in the
-//! middle of a graph or when the device is lost; ggml passes that on, and Rust would abort the process.
+//! Calls into backends that may throw a C++ exception. Vulkan's throws when memory runs out in the
+//! middle of a graph or when the device is lost; ggml passes that on, and Rust would abort the
+//! process.
 
 use std::ffi::{CStr, c_char, c_void};
 
@@ -22,14 +23,15 @@ struct State<F, T> {
     result: Option<T>,
 }
 
-/// Calls ggml; `what` begins the message of the error. `call` must not panic: it does nothing but
-/// call functions that the bindings have as `C-unwind` (build/bindings.rs).
+/// Calls ggml; `what` begins the message of the error. `call` must not panic: it may only call
+/// functions that the bindings declare as `C-unwind` (build/bindings.rs).
 ///
 /// # Errors
-/// The call ended with an exception. What it worked on is in an unknown state.
+/// The call threw an exception. What it worked on is in an unknown state.
 pub(super) fn guarded<T>(what: &str, call: impl FnOnce() -> T) -> Result<T> {
     unsafe extern "C-unwind" fn run<F: FnOnce() -> T, T>(state: *mut c_void) {
-        // SAFETY: the state of the call below, which waits for this one and uses it no more.
+        // SAFETY: the state of the call below, which waits for this one and does not use it any
+        // more.
         let state = unsafe { &mut *state.cast::<State<F, T>>() };
         state.result = state.call.take().map(|call| call());
     }
@@ -42,7 +44,7 @@ pub(super) fn guarded<T>(what: &str, call: impl FnOnce() -> T) -> Result<T> {
     };
     let call = of(&state);
     let mut reason = [0 as c_char; 256];
-    // SAFETY: the function takes the state, and the reason is as long as stated.
+    // SAFETY: the function takes the state, and the reason has the stated length.
     let returned = unsafe {
         let state = (&raw mut state).cast();
         llama_diffusion_guard(call, state, reason.as_mut_ptr(), reason.len())

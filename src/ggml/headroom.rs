@@ -1,12 +1,14 @@
-//! Whether the host has memory for what ggml and libllama allocate without asking whether they got it.
+//! Checks whether the host has memory for what ggml and libllama allocate without checking the
+//! result.
 
 use crate::error::{Error, Result};
 
-/// Beside what is asked for: small allocations, of ggml and of ours, fail by ending the process.
+/// A reserve beyond the requested bytes: if small allocations of ggml or ours fail, the process
+/// ends.
 const RESERVE: usize = 8 << 20;
 
-/// Refuses what would need more than there is. Nothing is kept or touched: this finds limits of
-/// address space and strict overcommit, as a failing `malloc` would.
+/// Rejects a request that exceeds the available memory. Nothing is kept or touched: this finds
+/// limits of address space and strict overcommit, as a failing `malloc` would.
 ///
 /// # Errors
 /// `bytes` for `what`, and a reserve, cannot be allocated.

@@ -8,7 +8,7 @@ use std::sync::Once;
 
 use crate::sys;
 
-/// Sends what ggml logs to `tracing` from now on (target `ggml`), and what ggml says before it aborts
+/// From now on, sends ggml's log to `tracing` (target `ggml`), and ggml's message before an abort
 /// to the standard error.
 pub fn capture() {
     static ONCE: Once = Once::new();
@@ -21,12 +21,12 @@ pub fn capture() {
     });
 }
 
-/// What backends did with captured graphs. CUDA's backend tells it in its log alone.
+/// What backends did with captured graphs. CUDA's backend reports it only in its log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Captures {
     /// Graphs that were the same a second time: captured, and replayed from then on.
     pub(crate) made: usize,
-    /// Captures given up because the graph had changed.
+    /// Captures dropped because the graph had changed.
     pub(crate) dropped: usize,
 }
 
@@ -52,7 +52,7 @@ thread_local! {
     static CAPTURES: Cell<Captures> = const { Cell::new(Captures { made: 0, dropped: 0 }) };
 }
 
-/// What backends told this thread since it started.
+/// What backends reported on this thread since it started.
 pub(crate) fn captures() -> Captures {
     CAPTURES.get()
 }
@@ -79,8 +79,8 @@ unsafe extern "C" fn last_words(message: *const c_char) {
     let _ = writeln!(std::io::stderr(), "ggml: {message}");
 }
 
-/// ggml's warning that a pool has fewer threads than the graph asks for, which only happens where the
-/// system refused to start them (build/cpu/pool.c). It comes with each graph; one is enough.
+/// ggml's warning that a pool has fewer threads than the graph asks for. It only appears if the
+/// system refused to start them (build/cpu/pool.c), and comes with each graph; one is enough.
 fn is_about_refused_threads(text: &str) -> bool {
     text.starts_with("cplan requested more threads")
 }
@@ -101,7 +101,7 @@ fn warn_of_refused_threads(text: &str) {
     });
 }
 
-/// Passes a message on; libllama's too.
+/// Passes a message on, also of libllama.
 ///
 /// # Safety
 /// Called by ggml or libllama with a terminated string.
@@ -124,7 +124,7 @@ pub(crate) unsafe extern "C" fn forward(
     match level {
         sys::GGML_LOG_LEVEL_ERROR => tracing::error!(target: "ggml", "{text}"),
         sys::GGML_LOG_LEVEL_WARN => tracing::warn!(target: "ggml", "{text}"),
-        // What a loader thinks worth telling is detail to the user of a program built on it.
+        // What a loader reports as information is detail for the user of a program built on it.
         _ => tracing::debug!(target: "ggml", "{text}"),
     }
 }

@@ -1,17 +1,18 @@
-//! The safe layer over ggml: all `unsafe` that concerns ggml lives below this module.
+//! The safe layer over ggml: all `unsafe` that concerns ggml is in this module.
 //!
-//! * `plugins` finds backends, `device` lists processors and their kinds of memory, `buffer` is memory.
+//! * `plugins` finds backends, `device` lists processors and their kinds of memory, `buffer` is
+//!   memory.
 //! * `arena`, `context` and `tensor` describe tensors; `transfer` copies to and from them.
 //! * `ops` are the operations that extend a graph.
 //! * `backend` is a stream of work on a device, `compute` runs graphs on several.
 //! * `gpus` knows software devices, and which GPUs a model uses.
-//! * `guard` makes errors of the exceptions of C++ backends.
-//! * `cuda` is our CUDA kernel, beside ggml's CUDA backend.
-//! * `headroom` looks for memory where ggml would not ask whether it got it.
-//! * `processor` refuses a processor that lacks instructions of this build.
-//! * `profile` tells where the time of a graph goes.
+//! * `guard` turns exceptions of C++ backends into errors.
+//! * `cuda` is our CUDA kernel, compiled into ggml's CUDA backend.
+//! * `headroom` checks for memory where ggml does not check its allocations.
+//! * `processor` rejects a processor that lacks instructions of this build.
+//! * `profile` measures where the time of a graph goes.
 //! * [`remote`] connects to RPC servers, devices of other machines, through the relays of `rpc`.
-//! * `upload` brings weights to devices.
+//! * `upload` copies weights to devices.
 //! * `kernels` are our own CPU operations where ggml has none that is exact or fast enough.
 //!
 //! ggml aborts the process when an assertion fails, so every operation checks shapes, types and

@@ -8,10 +8,11 @@ use std::sync::Once;
 use crate::error::{Error, Result};
 use crate::sys;
 
-/// Finds the backends: those linked in register by themselves, plug-ins are loaded from beside this
-/// code. ggml's own search would look beside the program, which may be a host that knows nothing of
-/// plug-ins, and run what lies in the current directory, such as that of a downloaded model. It is
-/// left out, but for the one file that the user may name in `GGML_BACKEND_PATH`.
+/// Finds the backends. Those linked in register themselves; plug-ins are loaded from the directory
+/// of this code. ggml's own search would look in the directory of the program, which may be a host
+/// that knows nothing of plug-ins, and would load files from the current directory, such as that of
+/// a downloaded model. It is not used, except for the one file that the user may name in
+/// `GGML_BACKEND_PATH`.
 ///
 /// # Errors
 /// The processor cannot run them.
@@ -31,13 +32,14 @@ pub(super) fn register() -> Result<()> {
     Ok(())
 }
 
-/// The file that holds this code: the program or, as far as Linux tells, a shared library in one of
-/// another language.
+/// The file that contains this code: the program or, as far as Linux reports it, a shared library
+/// loaded into another program.
 fn own_file() -> Option<PathBuf> {
     if !cfg!(target_os = "linux") {
         return std::env::current_exe().ok();
     }
-    // `dladdr` would give the name that a program was called by, maybe relative to another directory.
+    // `dladdr` would return the name that a program was called by, which may be relative to another
+    // directory.
     let here = own_file as *const () as usize;
     let maps = fs::read("/proc/self/maps").ok()?;
     String::from_utf8_lossy(&maps).lines().find_map(|line| {
@@ -56,8 +58,8 @@ fn c_path(path: &Path) -> Result<CString> {
         .map_err(|_| Error::parameter("backend directory", "the path contains a zero byte"))
 }
 
-/// Loads plug-in backends from a directory, beside those that were found already. They must come
-/// from the same build as this crate, one with the feature `dynamic-backends`: others bring another
+/// Loads plug-in backends from a directory, in addition to those already found. They must come from
+/// the same build as this crate, one with the feature `dynamic-backends`: others contain another
 /// ggml.
 pub fn load_backends(dir: &Path) -> Result<()> {
     let text = c_path(dir)?;

@@ -1,15 +1,15 @@
-//! Whether this processor has the instructions that the CPU backend was compiled with. Without this
-//! check, a program built on one machine ends with an illegal instruction on a lesser one.
+//! Whether this processor has the instructions that the CPU backend was compiled for. Without this
+//! check, a program built on one machine would end with an illegal instruction on an older one.
 
 use crate::error::{Error, Result};
 
-/// Refuses a processor that lacks instructions. To be called before anything that runs code of ggml's
-/// CPU backend, which libllama does as soon as it lists devices.
+/// Rejects a processor that lacks instructions. Must be called before anything that runs code of
+/// ggml's CPU backend, which libllama does as soon as it lists devices.
 ///
 /// # Errors
-/// The processor lacks some.
+/// The processor lacks some of them.
 pub(crate) fn check() -> Result<()> {
-    // Written by build.rs from what the compiler said.
+    // Written by build.rs from the compiler's output.
     compare(include!(concat!(env!("OUT_DIR"), "/cpu_features.rs")))
 }
 

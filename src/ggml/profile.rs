@@ -28,9 +28,10 @@ impl Times {
     }
 }
 
-/// Watches one computation: the scheduler stops after the last of each row of nodes with one label.
+/// Watches one computation: the scheduler stops after the last node of each run of nodes with the
+/// same label.
 pub(super) struct Watch<'a> {
-    /// The last node of each row, by address, with its label.
+    /// The last node of each run, by address, with its label.
     stops: HashMap<usize, String>,
     since: Instant,
     times: &'a mut Times,
@@ -45,7 +46,7 @@ impl<'a> Watch<'a> {
         let mut stops = HashMap::new();
         let mut previous: Option<(usize, String)> = None;
         for (node, op, label) in nodes {
-            // Views compute nothing, and nobody waits for them.
+            // Views compute nothing, and no wait is needed for them.
             if matches!(
                 op,
                 sys::GGML_OP_NONE

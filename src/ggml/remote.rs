@@ -11,8 +11,8 @@ use super::rpc::{self, NewServer};
 use crate::error::{Error, Result};
 use crate::sys;
 
-/// How long a server may be silent unless the caller says otherwise: a graph over a long prompt may
-/// take minutes on a slow machine.
+/// The default time that a server may be silent: a graph over a long prompt may take minutes on a
+/// slow machine.
 pub const RPC_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// ggml's RPC backend, which has procedures but no devices.
@@ -44,7 +44,7 @@ impl Backend {
         })
     }
 
-    /// Has ggml connect to an address, and returns the devices there.
+    /// Makes ggml connect to an address, and returns the devices there.
     fn connect(&self, address: &str) -> Result<Vec<Device>> {
         type AddServer = unsafe extern "C" fn(*const c_char) -> sys::ggml_backend_reg_t;
         let add = self.procedure(c"ggml_backend_rpc_add_server")?;
@@ -66,8 +66,8 @@ impl Backend {
     }
 }
 
-/// Runs something whose threads get no signals: ggml's client takes a call of the system that a signal
-/// interrupts for the end of its server. Its thread inherits what this one blocks.
+/// Runs a function whose new threads receive no signals: if a signal interrupts a system call,
+/// ggml's client takes that for the end of its server. Its thread inherits this thread's mask.
 #[cfg(unix)]
 fn without_signals<T>(start: impl FnOnce() -> T) -> T {
     // SAFETY: sets of signals are plain data, and the calls fill them.
@@ -91,24 +91,24 @@ fn without_signals<T>(start: impl FnOnce() -> T) -> T {
 
 impl Device {
     /// Connects to a server on another machine, llama.cpp's `rpc-server` or this project's, and
-    /// returns its devices, which are among [`all`](Self::all) from now on. A server that is connected
-    /// already is not connected again; one that was lost is, as other devices.
+    /// returns its devices, which are among [`all`](Self::all) from now on. A server that is
+    /// already connected is not connected again; a lost one is, as new devices.
     ///
-    /// `endpoint` is `HOST:PORT`, or `[ADDRESS]:PORT` for IPv6. The server is given up, and what runs
-    /// on it fails with [`Error::Rpc`], when it is silent for longer than `timeout`; see
-    /// [`RPC_TIMEOUT`]. The protocol neither encrypts nor authenticates: use it in networks that you
-    /// trust.
+    /// `endpoint` is `HOST:PORT`, or `[ADDRESS]:PORT` for IPv6. If the server is silent for longer
+    /// than `timeout` it counts as lost, and what runs on it fails with [`Error::Rpc`]; see
+    /// [`RPC_TIMEOUT`]. The protocol neither encrypts nor authenticates: use it only in networks
+    /// that you trust.
     ///
     /// # Errors
-    /// The endpoint is not of this form, nothing answers there, or something else than a server of
-    /// this version of the protocol; or this build has no RPC (feature `rpc`).
+    /// The endpoint does not have this form, nothing answers there, or what answers is not a server
+    /// of this version of the protocol; or this build has no RPC (feature `rpc`).
     pub fn add_rpc_server(endpoint: &str, timeout: Duration) -> Result<Vec<Self>> {
         let backend = Backend::find()?;
         if timeout.is_zero() {
             let problem = "it is 0: give the server time to answer";
             return Err(Error::parameter("RPC timeout", problem));
         }
-        // Only one thread at a time connects, as others may mean the same server.
+        // Only one thread at a time connects, because others may want the same server.
         static CONNECTING: Mutex<()> = Mutex::new(());
         let _connecting = CONNECTING.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(devices) = Self::connected(endpoint) {
@@ -122,7 +122,7 @@ impl Device {
         };
         server.probe()?;
         // ggml's client connects again whenever none of its objects is left, and stops the process
-        // where it cannot: this one stays.
+        // if it cannot: this one stays.
         std::mem::forget(without_signals(|| device.backend(1))?);
         server.finish()?;
         Ok(devices)
@@ -135,14 +135,15 @@ impl Device {
         let devices: Vec<Self> = all
             .filter(|device| device.server().is_some_and(|s| std::ptr::eq(&*s, &*server)))
             .collect();
-        // It may be gone without anybody having noticed.
+        // It may be lost without anybody having noticed.
         let answers = devices.first()?.settle().is_ok();
         answers.then_some(devices)
     }
 }
 
-/// Serves this machine's devices to one client after another, on a port of the loopback interface,
-/// for ever: a malformed request may end the process. Writes to the standard output.
+/// Serves this machine's devices to one client after another, on a port of the loopback interface.
+/// Never returns on success: a malformed request may end the process. Writes to the standard
+/// output.
 ///
 /// # Errors
 /// The port is taken, a device cannot be started, or this build has no RPC (feature `rpc`).
@@ -157,8 +158,8 @@ pub fn serve_rpc(port: u16, devices: &[Device], threads: usize) -> Result<()> {
     let start = Backend::find()?.procedure(c"ggml_backend_rpc_start_server")?;
     let endpoint = CString::new(format!("127.0.0.1:{port}")).unwrap_or_default();
     let mut devices: Vec<_> = devices.iter().map(Device::as_ptr).collect();
-    // SAFETY: ggml documents this name with this signature: an endpoint, no cache directory, threads,
-    // and an array with its length.
+    // SAFETY: ggml documents this name with this signature: an endpoint, no cache directory,
+    // threads, and an array with its length.
     unsafe {
         let start: StartServer = std::mem::transmute(start);
         start(

@@ -18,7 +18,7 @@ use crate::sys;
 /// Dimensions of a tensor, fastest first, always four as in ggml (unused ones are 1).
 pub(crate) type Shape = [usize; 4];
 
-/// Fills a shape up to four dimensions.
+/// Extends a shape to four dimensions.
 pub(crate) fn shape(ne: &[usize]) -> Shape {
     let mut full = [1; 4];
     full[..ne.len()].copy_from_slice(ne);
@@ -53,7 +53,7 @@ impl Tensor {
         self.desc().nb
     }
 
-    /// The element type, or `None` for one this crate does not know.
+    /// The element type, or `None` for one that this crate does not know.
     pub(crate) fn ty(&self) -> Option<TensorType> {
         // C enums are signed on some systems.
         #[allow(clippy::unnecessary_cast)]
@@ -77,11 +77,11 @@ impl Tensor {
         unsafe { sys::ggml_is_contiguous(self.raw.as_ptr()) }
     }
 
-    /// Sets the name that errors and profiles show; longer ones are cut by ggml.
+    /// Sets the name that errors and profiles show; ggml truncates longer ones.
     pub(crate) fn named(self, name: &str) -> Self {
         if let Ok(name) = CString::new(name) {
-            // SAFETY: ggml copies the string into the description, cut to its room. The handle was
-            // just made, nobody else reads the name yet.
+            // SAFETY: ggml copies the string into the description, truncated to its size. The
+            // handle was just made, and nobody else reads the name yet.
             unsafe { sys::ggml_set_name(self.raw.as_ptr(), name.as_ptr()) };
         }
         self
@@ -94,7 +94,7 @@ impl Tensor {
         self
     }
 
-    /// What to call the tensor in an error.
+    /// The name of the tensor in an error.
     pub(super) fn label(&self) -> String {
         // SAFETY: ggml keeps the name terminated within the description.
         let name = unsafe { CStr::from_ptr(self.desc().name.as_ptr()) };
@@ -102,7 +102,7 @@ impl Tensor {
         format!("{}[{ty} {:?}]", name.to_string_lossy(), self.ne())
     }
 
-    /// The kind of memory in which the tensor's data lies, if it has any.
+    /// The kind of memory that holds the tensor's data, if it has any.
     pub(crate) fn buffer_type(&self) -> Option<BufferType> {
         // SAFETY: `view_src` points into an arena that this tensor's arena keeps alive.
         let source = unsafe { self.desc().view_src.as_ref() }.unwrap_or(self.desc());
@@ -248,17 +248,17 @@ impl Tensor {
         }
     }
 
-    /// Whether the device can run this node where its operands are.
+    /// Whether the device can run this node with its operands in their present memory.
     pub(crate) fn runs_on(&self, device: Device) -> bool {
         // SAFETY: a live device and node.
         unsafe { sys::ggml_backend_dev_supports_op(device.as_ptr(), self.raw.as_ptr()) }
     }
 
-    /// Whether the device can run this node, built by a throw-away context, with its first operand,
+    /// Whether the device can run this node, built by a temporary context, with its first operand,
     /// `weight`, in memory of this type.
     pub(crate) fn runs_on_with(&self, device: Device, weight: &Self, memory: BufferType) -> bool {
         // SAFETY: an empty buffer marks where the weight would be; both are unset again before it
-        // is freed, and the tensors belong to a throw-away context of this thread.
+        // is freed, and the tensors belong to a temporary context of this thread.
         unsafe {
             let buffer = sys::ggml_backend_buft_alloc_buffer(memory.as_ptr(), 0);
             if buffer.is_null() {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::guard::guarded;
 use crate::error::Result;
 
-/// What went between host and tensors.
+/// The amount of data copied between host and tensors.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Transfers {
     pub(crate) bytes: usize,
@@ -19,7 +19,7 @@ thread_local! {
     };
 }
 
-/// Runs a copy of so many bytes, and counts it.
+/// Runs a copy of this number of bytes, and counts it.
 pub(super) fn transfer(bytes: usize, copy: impl FnOnce()) -> Result<()> {
     let start = Instant::now();
     guarded("copying to or from a device", copy)?;

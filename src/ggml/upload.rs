@@ -1,5 +1,5 @@
-//! Weights on their way to a device: staged in pinned host memory, so that the copy to the device runs
-//! while the host fetches what comes next from the file.
+//! Copies weights to a device: staged in pinned host memory, so that the copy to the device runs
+//! while the host fetches the next part from the file.
 
 use std::ptr::NonNull;
 
@@ -12,14 +12,15 @@ use crate::error::{Error, Result};
 use crate::parallel;
 use crate::sys;
 
-/// Bytes of a stage: enough that starting a copy costs nothing beside it.
+/// Bytes of a stage: large enough that the cost of starting a copy is negligible.
 const STAGE: usize = 16 << 20;
 /// One is filled while the device reads another; the third bridges a slow page of the file.
 const STAGES: usize = 3;
-/// Threads that fill a stage: a disk answers several page faults at once, memory is no faster with more.
+/// Threads that fill a stage: a disk answers several page faults at once, memory is not faster with
+/// more.
 const FILLERS: usize = 4;
 
-/// Pinned memory, and the event that says when the device has read it.
+/// Pinned memory, and the event that signals when the device has read it.
 struct Stage {
     memory: Buffer,
     event: Option<NonNull<sys::ggml_backend_event>>,
@@ -34,7 +35,7 @@ impl Drop for Stage {
     }
 }
 
-/// Copies to the memory of one device. Dropping it waits for what is under way.
+/// Copies to the memory of one device. Dropping it waits for pending copies.
 pub(crate) struct Uploader {
     stages: Vec<Stage>,
     bytes: usize,
@@ -43,8 +44,8 @@ pub(crate) struct Uploader {
 }
 
 impl Uploader {
-    /// For memory of this type; `None` where the device copies no faster from pinned memory: then
-    /// [`Tensor::write`] does as well.
+    /// For memory of this type; `None` if the device copies no faster from pinned memory: then
+    /// [`Tensor::write`] is as good.
     pub(crate) fn new(memory: BufferType) -> Result<Option<Self>> {
         let Some(device) = memory.device() else {
             return Ok(None);
@@ -74,7 +75,7 @@ impl Uploader {
         })
     }
 
-    /// Fills a tensor. `values` is free again on return; the tensor is filled after
+    /// Fills a tensor. `values` may be reused on return; the tensor is filled after
     /// [`finish`](Self::finish).
     pub(crate) fn write(&mut self, tensor: &Tensor, values: &[u8]) -> Result<()> {
         if values.len() != tensor.nbytes()
@@ -89,8 +90,8 @@ impl Uploader {
         for (i, part) in values.chunks(self.bytes).enumerate() {
             self.wait_for(self.next)?;
             let stage = &mut self.stages[self.next];
-            // SAFETY: the stage is host memory of `bytes` bytes that nobody else uses: its last copy
-            // is over.
+            // SAFETY: the stage is host memory of `bytes` bytes that nobody else uses: its last
+            // copy is complete.
             let into = unsafe { std::slice::from_raw_parts_mut(stage.memory.base(), self.bytes) };
             fill(&mut into[..part.len()], part);
             // SAFETY: the span lies inside the tensor; the stage stays as it is until the event.
@@ -116,7 +117,7 @@ impl Uploader {
         let Some(event) = self.stages[stage].event else {
             return self.finish();
         };
-        // SAFETY: a live event; one that was never recorded is over.
+        // SAFETY: a live event; one that was never recorded counts as complete.
         guarded("waiting for a copy to a device", || unsafe {
             sys::ggml_backend_event_synchronize(event.as_ptr());
         })
@@ -133,12 +134,12 @@ impl Uploader {
 
 impl Drop for Uploader {
     fn drop(&mut self) {
-        // Nothing more can be done where it fails, and whoever fills tensors has waited before.
+        // A failure cannot be handled here, and whoever fills tensors has already waited.
         let _ = self.finish();
     }
 }
 
-/// Copies, where it is much with several threads.
+/// Copies, large spans with several threads.
 fn fill(into: &mut [u8], from: &[u8]) {
     const LEAST: usize = 1 << 20; // a thread starts in the time of copying less
     let share = into.len().div_ceil(FILLERS).max(LEAST);
@@ -157,7 +158,7 @@ mod tests {
     fn tensors_arrive_whole_whatever_their_size() {
         const BYTES: usize = 5000;
         let device = Device::cpu().unwrap();
-        // The CPU copies at once: all but the overlap is the same.
+        // The CPU copies at once: everything but the overlap is the same.
         let mut uploader = Uploader::staged(device, device.buffer_type(), BYTES).unwrap();
         let sizes = [1, BYTES - 1, BYTES, BYTES + 1, 7 * BYTES + 3];
         let context = Context::new(sizes.len()).unwrap();

@@ -1,4 +1,4 @@
-//! What a GGUF file lists before its data: where each value of the metadata lies, and the tensors.
+//! What a GGUF file lists before its data: the position of each metadata value, and the tensors.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -9,7 +9,7 @@ use super::tensor_type::TensorType;
 use super::value::{Value, ValueType, decode};
 
 pub(super) const MAGIC: &[u8; 4] = b"GGUF";
-/// Versions 2 and 3 differ only in that 3 allows big-endian files, which nobody here can read
+/// Versions 2 and 3 differ only in that 3 allows big-endian files, which are not supported here
 /// anyway.
 pub(super) const VERSIONS: std::ops::RangeInclusive<u32> = 2..=3;
 pub(super) const DEFAULT_ALIGNMENT: u32 = 32;
@@ -20,32 +20,32 @@ const MAX_NAME_BYTES: usize = 63;
 /// ggml tensors have four dimensions; those that a file leaves out are 1.
 const MAX_DIMS: usize = 4;
 
-/// A tensor of the file: everything but its data.
+/// A tensor of the file, without its data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
-    /// The name: not empty, at most 63 bytes, no zero byte.
+    /// The name: not empty, at most 63 bytes, without zero bytes.
     pub name: String,
     /// The type of the elements.
     pub ty: TensorType,
     /// Elements in each dimension in ggml's order (rows first); the dimensions that the file leaves
     /// out are 1.
     pub shape: [usize; MAX_DIMS],
-    /// Where the data lies in the file, in bytes.
+    /// The position of the data in the file, in bytes.
     pub range: Range<usize>,
 }
 
-/// A shape as messages show it: `[2816, 128]`, without the ones at its end.
+/// A shape as messages show it: `[2816, 128]`, without trailing ones.
 pub(crate) fn show_shape(shape: &[usize]) -> String {
     let ones = shape.iter().rev().take_while(|&&n| n == 1).count();
     format!("{:?}", &shape[..(shape.len() - ones).max(1)])
 }
 
-/// Where a value lies in the file.
+/// The position of a value in the file.
 #[derive(Debug)]
 pub(super) enum Slot {
     Scalar(ValueType, Range<usize>),
     Array(ValueType, usize, Range<usize>),
-    /// It is another one than the file's.
+    /// A value that replaces the file's.
     Overridden(ValueType, Vec<u8>),
 }
 
@@ -115,7 +115,7 @@ impl Cursor<'_> {
 }
 
 impl Contents {
-    /// `size` is that of the file, of which `bytes` may be only what comes before the data.
+    /// `size` is that of the file; `bytes` may contain only what comes before the data.
     pub(super) fn parse(bytes: &[u8], size: usize) -> Result<Self, String> {
         let mut cursor = Cursor::new(bytes);
         check_format(&mut cursor, bytes)?;
@@ -194,8 +194,8 @@ fn alignment_of(metadata: &HashMap<String, Slot>, bytes: &[u8]) -> Result<u32, S
     }
 }
 
-/// The tensors, and the index of each by its name. Their ranges count from the data section, which
-/// starts after the table.
+/// The tensors, and the index of each by its name. Their ranges are relative to the data section,
+/// which starts after the table.
 fn read_tensors(
     cursor: &mut Cursor<'_>,
     n_tensors: u64,
@@ -235,8 +235,8 @@ fn read_shape(cursor: &mut Cursor<'_>, name: &str) -> Result<[usize; MAX_DIMS], 
 
 /// Bytes of a tensor's data, unless that overflows.
 fn data_bytes(ty: TensorType, shape: &[usize; MAX_DIMS]) -> Option<usize> {
-    // ggml counts elements in an i64, and pads sizes; both have to fit. A dimension of 0 is fine
-    // with ggml, and may hide one that is too large.
+    // ggml counts elements in an i64, and pads sizes; both have to fit. ggml accepts a dimension of
+    // 0, which may hide one that is too large.
     shape.iter().try_fold(1_i64, |n, &extent| {
         n.checked_mul(extent.max(1).try_into().ok()?)
     })?;
@@ -245,7 +245,7 @@ fn data_bytes(ty: TensorType, shape: &[usize; MAX_DIMS]) -> Option<usize> {
 }
 
 /// One entry of the tensor table, with its range relative to the data section, and the offset that
-/// the next entry must have: ggml takes only files without gaps.
+/// the next entry must have: ggml accepts only files without gaps.
 fn read_tensor_info(
     cursor: &mut Cursor<'_>,
     index: u64,

@@ -1,4 +1,4 @@
-//! Reads the parts of a GGUF file one behind another, and says where one is truncated.
+//! Reads the parts of a GGUF file one after another, and reports where one is truncated.
 
 use std::fmt;
 
@@ -9,11 +9,11 @@ const MAX_STRING_BYTES: u64 = 1 << 30;
 #[derive(Clone, Copy)]
 pub(super) enum At<'a> {
     Header,
-    /// The key of this number.
+    /// The key with this index.
     Key(u64),
     /// The value of this key.
     Value(&'a str),
-    /// The name of the tensor of this number.
+    /// The name of the tensor with this index.
     TensorName(u64),
     /// Shape, type and offset of this tensor.
     Tensor(&'a str),
@@ -64,13 +64,13 @@ impl<'a> Cursor<'a> {
         self.integer(8, at)
     }
 
-    /// A little-endian integer of so many bytes, at most 8.
+    /// A little-endian integer of this number of bytes, at most 8.
     fn integer(&mut self, size: u64, at: At<'_>) -> Result<u64, String> {
         let bytes = self.take(size, at)?.iter().rev();
         Ok(bytes.fold(0, |value, &byte| value << 8 | u64::from(byte)))
     }
 
-    /// The bytes of a string, which its length precedes.
+    /// The bytes of a string, preceded by its length.
     pub(super) fn string(&mut self, at: At<'_>) -> Result<&'a [u8], String> {
         let len = self.u64(at)?;
         if len > MAX_STRING_BYTES {
@@ -81,7 +81,7 @@ impl<'a> Cursor<'a> {
         self.take(len, at)
     }
 
-    /// A key or a name. A zero byte would end it early for ggml, which keeps C strings.
+    /// A key or a name. For ggml, which keeps C strings, a zero byte would end it early.
     pub(super) fn name(&mut self, at: At<'_>) -> Result<&'a str, String> {
         let bytes = self.string(at)?;
         match std::str::from_utf8(bytes) {

@@ -1,4 +1,4 @@
-//! The metadata keys that files of any architecture have, and the architecture of ours.
+//! The metadata keys of files of any architecture, and the name of DiffusionGemma's.
 
 /// The architecture, the prefix of the keys that belong to it.
 pub const GENERAL_ARCHITECTURE: &str = "general.architecture";
@@ -17,7 +17,7 @@ pub(crate) const SPLIT_NO: &str = "split.no";
 pub(crate) const SPLIT_TENSORS: &str = "split.tensors.count";
 
 pub(crate) const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
-/// The kind of the tokenizer; files without one have no such key.
+/// The kind of the tokenizer; files without a tokenizer do not have this key.
 pub const TOKENIZER: &str = "tokenizer.ggml.model";
 pub(crate) const PRE_TOKENIZER: &str = "tokenizer.ggml.pre";
 pub(crate) const TOKENS: &str = "tokenizer.ggml.tokens";

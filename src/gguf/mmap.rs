@@ -17,9 +17,9 @@ impl Mapping {
     /// Maps the regular file at `path`.
     ///
     /// # Errors
-    /// No such file, no permission, a directory or another thing that is no regular file.
+    /// The file does not exist, there is no permission, or it is not a regular file.
     pub fn open(path: &Path) -> Result<Self> {
-        // Asked before opening: opening a FIFO would block.
+        // Checked before opening: opening a FIFO would block.
         let metadata = fs::metadata(path).map_err(Error::io(path))?;
         if !metadata.is_file() {
             let what = if metadata.is_dir() {
@@ -35,13 +35,13 @@ impl Mapping {
         let file = File::open(path).map_err(Error::io(path))?;
         // SAFETY: the mapping is read-only, so nothing in this process writes to it. Another
         // process that truncates or rewrites a model file while it is in use breaks every program
-        // that maps it; whoever maps model files has to accept that. What is read as text or
-        // lengths is checked again at each use.
+        // that maps it; this cannot be avoided. What is read as text or lengths is checked again at
+        // each use.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
         Ok(Self(map))
     }
 
-    /// Keeps the pages that hold `range` in memory until the file is unmapped.
+    /// Locks the pages of `range` in memory until the file is unmapped.
     ///
     /// # Errors
     /// The system does not allow it.
@@ -62,9 +62,8 @@ impl Mapping {
         }
     }
 
-    /// Lets the system drop the pages that hold `range`, because their contents were copied
-    /// elsewhere. A later read fetches them from the file again. Does nothing where the system has
-    /// no such call.
+    /// Lets the system drop the pages of `range`, because their contents were copied elsewhere. A
+    /// later read fetches them from the file again. Does nothing on systems without such a call.
     pub fn release(&self, range: Range<usize>) {
         #[cfg(unix)]
         if range.start < range.end && range.end <= self.0.len() {

@@ -1,10 +1,10 @@
-//! GGUF files: a strict reader, metadata that the user replaces, and a writer in [`writer`]. Nothing
-//! here knows ggml.
+//! GGUF files: a strict reader, metadata that the user replaces, and a writer in [`writer`]. This
+//! module does not use ggml.
 //!
-//! The reader is the gate in front of everything else, ggml's own C++ parser included: libllama
-//! opens the same file for its vocabulary and some malformed files abort it. What is accepted here
-//! is a subset of what ggml accepts, and nothing here trusts a length, an offset or a count of the
-//! file before it was compared with the file's size.
+//! Every file passes this reader before anything else reads it, ggml's own C++ parser included:
+//! libllama opens the same file for its vocabulary, and some malformed files abort it. The reader
+//! accepts a subset of what ggml accepts, and compares every length, offset and count with the
+//! file's size before using it.
 
 mod contents;
 mod cursor;

@@ -1,4 +1,4 @@
-//! Metadata that the user gives instead of the file's (`--override-kv`).
+//! Metadata that the user gives instead of the file's.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 /// A value that the user gives to a metadata key.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MetadataValue {
-    /// For a key of any integer type, in whose range it must be.
+    /// For a key of any integer type; the value must be in its range.
     Integer(i64),
     /// For a key of type f32 or f64.
     Float(f64),
@@ -41,13 +41,13 @@ pub struct MetadataOverride {
     pub value: MetadataValue,
 }
 
-/// What errors call them.
+/// The name of the overrides in errors.
 const METADATA_OVERRIDE: &str = "metadata override (--override-kv)";
 
-/// Bytes of keys and texts that libllama takes, which reads the same file for the vocabulary.
+/// Maximum length of keys and texts in libllama, which reads the same file for the vocabulary.
 const MAX_OVERRIDE_BYTES: usize = 127;
 
-/// Keys that say how the file is laid out, and what is in it.
+/// Keys that describe the layout and the contents of the file.
 const LAYOUT: [&str; 5] = [
     keys::ALIGNMENT,
     keys::GENERAL_ARCHITECTURE,
@@ -57,11 +57,11 @@ const LAYOUT: [&str; 5] = [
 ];
 
 impl MetadataOverride {
-    /// The value in the type that the file has for this key, or, if it does not have it, in the one
-    /// that most keys of its kind have.
+    /// The value in the type that the file has for this key, or, if the file does not have it, in
+    /// the usual type of such keys.
     ///
     /// # Errors
-    /// The key cannot be overridden, or the value is not of its type.
+    /// The key cannot be overridden, or the value has another type.
     pub(crate) fn encode(&self, gguf: &Gguf) -> Result<Encoded> {
         let wrong = |problem: String| {
             Error::parameter(METADATA_OVERRIDE, format!("'{}': {problem}", self.key))

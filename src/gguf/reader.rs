@@ -17,13 +17,13 @@ use crate::error::{Error, Result};
 pub struct FileTensor<'a> {
     /// Name, type and shape.
     pub info: &'a TensorInfo,
-    /// The elements, as the file has them; empty if they are [generated](Gguf::generated).
+    /// The elements, as stored in the file; empty if they are [generated](Gguf::generated).
     pub data: &'a [u8],
 }
 
-/// Makes the data of tensors that no file holds.
+/// Generates the data of tensors that are not in a file.
 pub trait TensorData: fmt::Debug + Send + Sync {
-    /// All data of a tensor: as many bytes as its range has.
+    /// All data of a tensor, with the length of its range.
     fn make(&self, tensor: &TensorInfo) -> Vec<u8>;
 }
 
@@ -31,7 +31,7 @@ pub trait TensorData: fmt::Debug + Send + Sync {
 enum Bytes {
     Mapped(Arc<Mapping>),
     Owned(Vec<u8>),
-    /// What a file would have before its data.
+    /// What would come before the data in a file.
     Head(Vec<u8>, Arc<dyn TensorData>),
 }
 
@@ -71,8 +71,7 @@ impl Gguf {
         Self::new(path, Bytes::Owned(bytes))
     }
 
-    /// A file of which there is only the part before the data; `data` makes the rest when it is
-    /// asked for.
+    /// A file that has only the part before the data; `data` generates the rest on request.
     ///
     /// # Errors
     /// As [`Gguf::open`].
@@ -101,7 +100,7 @@ impl Gguf {
         &self.path
     }
 
-    /// The whole file, without data that is generated.
+    /// The whole file, without generated data.
     pub fn bytes(&self) -> &[u8] {
         self.bytes.as_slice()
     }
@@ -128,7 +127,7 @@ impl Gguf {
         self.decode(self.contents.metadata.get(key)?)
     }
 
-    /// Takes another value for `key` than the file's. No array.
+    /// Replaces the value of `key`. Arrays are not supported.
     pub(crate) fn override_value(&mut self, key: &str, value: writer::Encoded) {
         let (ty, bytes) = value.into_scalar();
         self.contents
@@ -193,7 +192,7 @@ impl Gguf {
         }
     }
 
-    /// The data of a tensor of this file, wherever it comes from.
+    /// The data of a tensor of this file, from any source.
     pub fn data(&self, info: &TensorInfo) -> Cow<'_, [u8]> {
         match &self.bytes {
             Bytes::Head(_, data) => Cow::Owned(data.make(info)),
@@ -203,7 +202,7 @@ impl Gguf {
         }
     }
 
-    /// The mapping behind [`bytes`](Self::bytes), unless the file was parsed from memory.
+    /// The mapping of [`bytes`](Self::bytes), unless the file was parsed from memory.
     pub fn mapping(&self) -> Option<&Arc<Mapping>> {
         match &self.bytes {
             Bytes::Mapped(mapping) => Some(mapping),
@@ -212,7 +211,7 @@ impl Gguf {
     }
 
     /// Lets the system drop the pages of `range`, because their contents were copied elsewhere.
-    /// They come back from the file if they are read again.
+    /// They are fetched from the file if they are read again.
     pub fn release(&self, range: Range<usize>) {
         if let Bytes::Mapped(mapping) = &self.bytes {
             mapping.release(range);

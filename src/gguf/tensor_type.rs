@@ -7,7 +7,7 @@ macro_rules! tensor_types {
     ($($variant:ident = $id:literal, $name:literal, $block_len:literal, $block_bytes:literal;)*) => {
         /// A tensor type of ggml, with its id as the discriminant.
         ///
-        /// The ids that ggml has withdrawn are not here: a file that uses one is refused.
+        /// Ids that ggml has withdrawn are not here: a file that uses one is rejected.
         #[allow(missing_docs, non_camel_case_types, reason = "the names are those of ggml and explain themselves")]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u32)]
@@ -82,18 +82,18 @@ tensor_types! {
 }
 
 impl TensorType {
-    /// The type with this id, unless ggml has none (any more).
+    /// The type with this id, unless ggml does not have it (any more).
     pub fn from_id(id: u32) -> Option<Self> {
         Self::ALL.iter().copied().find(|ty| ty.id() == id)
     }
 
-    /// The id of ggml and of GGUF files.
+    /// The id in ggml and in GGUF files.
     pub const fn id(self) -> u32 {
         self as u32
     }
 
-    /// Bytes of a row of `ne0` elements; `None` if the row is no whole number of blocks or its size
-    /// overflows.
+    /// Bytes of a row of `ne0` elements; `None` if the row is not a whole number of blocks or its
+    /// size overflows.
     pub const fn row_bytes(self, ne0: usize) -> Option<usize> {
         if ne0.is_multiple_of(self.block_len()) {
             (ne0 / self.block_len()).checked_mul(self.block_bytes())
@@ -142,7 +142,7 @@ impl TensorType {
     }
 
     /// This type if rows of `row_len` elements can be stored in it, else the one that llama.cpp's
-    /// quantizer takes instead: one of blocks of 32, or F16.
+    /// quantizer uses instead: one with blocks of 32, or F16.
     pub const fn for_rows_of(self, row_len: usize) -> Self {
         let smaller = match self {
             Self::Q2_K | Self::Q3_K => Self::Q4_0,
@@ -168,7 +168,7 @@ impl fmt::Display for TensorType {
     }
 }
 
-/// The one of `all` with this name, in either case. The error says which names there are.
+/// The one of `all` with this name, in upper or lower case. The error lists the names.
 pub(crate) fn find_by_name<T: Copy>(
     all: &[T],
     name_of: impl Fn(T) -> &'static str,
@@ -190,7 +190,7 @@ pub(crate) fn find_by_name<T: Copy>(
 impl FromStr for TensorType {
     type Err = String;
 
-    /// Parses a name of ggml in either case. The error says which names there are.
+    /// Parses a name of ggml, in upper or lower case. The error lists the names.
     fn from_str(name: &str) -> Result<Self, String> {
         find_by_name(Self::ALL, |ty| ty.name(), "tensor type", name)
     }

@@ -1,4 +1,4 @@
-//! Values of the metadata: their types, and the Rust types in which they can be had.
+//! Values of the metadata: their types, and the Rust types that they convert to.
 
 use std::fmt;
 
@@ -138,8 +138,8 @@ impl fmt::Display for Value<'_> {
     }
 }
 
-/// An array of the metadata. Its elements stay in the file until they are asked for: the merges of
-/// a tokenizer are half a million strings.
+/// An array of the metadata. Its elements are read from the file on request: the merges of a
+/// tokenizer are half a million strings.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Array<'a> {
     pub(super) element_type: ValueType,
@@ -158,12 +158,12 @@ impl<'a> Array<'a> {
         self.len
     }
 
-    /// Whether there is no element.
+    /// Whether there are no elements.
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The elements of an array of anything but strings (of which this yields none).
+    /// The elements of an array of anything but strings (for which it yields none).
     pub fn values(&self) -> impl Iterator<Item = Value<'a>> + use<'a> {
         let element_type = self.element_type;
         // Strings have no size; a chunk longer than the bytes yields nothing.
@@ -173,8 +173,8 @@ impl<'a> Array<'a> {
             .filter_map(move |bytes| decode(element_type, bytes))
     }
 
-    /// The elements as a vector; `None` if one of them is no `T`. Strings are had from
-    /// [`Array::strings`] only.
+    /// The elements as a vector; `None` if one of them is not a `T`. For strings use
+    /// [`Array::strings`].
     pub fn to_vec<T: FromValue<'a>>(&self) -> Option<Vec<T>> {
         let values: Vec<T> = self.values().map(T::from_value).collect::<Option<_>>()?;
         (values.len() == self.len).then_some(values)
@@ -190,12 +190,12 @@ impl<'a> Array<'a> {
     }
 }
 
-/// A Rust type in which a metadata value can be had.
+/// A Rust type that a metadata value converts to.
 pub trait FromValue<'a>: Sized {
-    /// What a value must be, for error messages.
+    /// A description of the required type, for error messages.
     const EXPECTED: &'static str;
 
-    /// The value, if it has a fitting type and lies in the range of `Self`.
+    /// The value, if it has a suitable type and is in the range of `Self`.
     fn from_value(value: Value<'a>) -> Option<Self>;
 }
 
@@ -207,7 +207,7 @@ impl<'a> FromValue<'a> for Value<'a> {
     }
 }
 
-/// Any integer type of the file whose value fits: writers do not agree on signedness and width.
+/// Any integer type of the file whose value fits: writers disagree on signedness and width.
 impl FromValue<'_> for u32 {
     const EXPECTED: &'static str = "an unsigned 32-bit integer";
 
@@ -261,7 +261,7 @@ impl<'a> FromValue<'a> for Array<'a> {
     }
 }
 
-/// A scalar from exactly its bytes; strings without their length.
+/// A scalar from exactly its bytes; a string without its length.
 pub(super) fn decode(ty: ValueType, bytes: &[u8]) -> Option<Value<'_>> {
     Some(match ty {
         ValueType::U8 => Value::U8(u8::from_le_bytes(bytes.try_into().ok()?)),
@@ -271,7 +271,7 @@ pub(super) fn decode(ty: ValueType, bytes: &[u8]) -> Option<Value<'_>> {
         ValueType::U32 => Value::U32(u32::from_le_bytes(bytes.try_into().ok()?)),
         ValueType::I32 => Value::I32(i32::from_le_bytes(bytes.try_into().ok()?)),
         ValueType::F32 => Value::F32(f32::from_le_bytes(bytes.try_into().ok()?)),
-        // ggml takes any byte but zero for true.
+        // ggml treats any byte but zero as true.
         ValueType::Bool => Value::Bool(bytes != [0]),
         ValueType::Str => Value::Str(std::str::from_utf8(bytes).ok()?),
         ValueType::Array => return None,

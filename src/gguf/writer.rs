@@ -8,8 +8,8 @@ use super::keys;
 use super::tensor_type::TensorType;
 use super::value::{Array, Value, ValueType};
 
-/// A metadata value as it goes to a file. It comes `From` the Rust types that a value can have, and
-/// from a [`Value`] of another file.
+/// A metadata value that is written to a file. It comes `From` the Rust types that a value can
+/// have, and from a [`Value`] of another file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encoded {
     ty: ValueType,
@@ -74,7 +74,7 @@ impl From<Value<'_>> for Encoded {
 }
 
 impl<T: Into<Self>> FromIterator<T> for Encoded {
-    /// An array. All elements have the type of the first; without any it is an array of `u32`.
+    /// An array. All elements have the type of the first; an empty one is an array of `u32`.
     fn from_iter<I: IntoIterator<Item = T>>(elements: I) -> Self {
         let (mut element_type, mut len, mut bytes) = (ValueType::U32, 0, Vec::new());
         for element in elements {
@@ -88,7 +88,7 @@ impl<T: Into<Self>> FromIterator<T> for Encoded {
 }
 
 impl Encoded {
-    /// Type and bytes of what is no array; of strings without their length.
+    /// Type and bytes of a value that is not an array; of strings without their length.
     pub(super) fn into_scalar(self) -> (ValueType, Vec<u8>) {
         let mut bytes = self.bytes;
         if self.ty == ValueType::Str {
@@ -127,7 +127,7 @@ impl GgufWriter {
         Self::default()
     }
 
-    /// Sets the value of `key`, which replaces an earlier one.
+    /// Sets the value of `key`, replacing an earlier one.
     pub fn set(&mut self, key: impl Into<String>, value: impl Into<Encoded>) -> &mut Self {
         let (key, value) = (key.into(), value.into());
         match self.metadata.iter_mut().find(|(known, _)| *known == key) {
@@ -137,7 +137,7 @@ impl GgufWriter {
         self
     }
 
-    /// Removes `key`; tells whether it was there.
+    /// Removes `key`; returns whether it was there.
     pub fn remove(&mut self, key: &str) -> bool {
         let before = self.metadata.len();
         self.metadata.retain(|(known, _)| known != key);
@@ -159,7 +159,7 @@ impl GgufWriter {
     /// [`DataWriter`].
     ///
     /// # Errors
-    /// A tensor whose rows are no whole number of blocks, or what `out` reports.
+    /// A tensor whose rows are not a whole number of blocks, or an error of `out`.
     pub fn begin<W: Write>(self, mut out: W) -> io::Result<DataWriter<W>> {
         let alignment = match self.metadata.iter().find(|(key, _)| key == keys::ALIGNMENT) {
             Some((
@@ -241,16 +241,16 @@ impl<W: Write> DataWriter<W> {
     /// Writes the data of the next tensor.
     ///
     /// # Errors
-    /// All tensors are written, `data` has not the size of the tensor, or what the output reports.
+    /// All tensors are written, `data` does not have the size of the tensor, or the output fails.
     pub fn write(&mut self, data: &[u8]) -> io::Result<()> {
         self.write_with(|out| out.write_all(data))
     }
 
-    /// Lets `fill` write the data of the next tensor, in as many pieces as it likes.
+    /// Lets `fill` write the data of the next tensor, in any number of pieces.
     ///
     /// # Errors
-    /// All tensors are written, `fill` wrote more or less than the size of the tensor, or what
-    /// `fill` or the output report.
+    /// All tensors are written, `fill` wrote more or less than the size of the tensor, or `fill` or
+    /// the output fails.
     pub fn write_with<E: From<io::Error>>(
         &mut self,
         fill: impl FnOnce(&mut dyn Write) -> Result<(), E>,
@@ -278,7 +278,7 @@ impl<W: Write> DataWriter<W> {
     /// Flushes and returns the output.
     ///
     /// # Errors
-    /// A tensor is missing, or what the output reports.
+    /// A tensor is missing, or the output fails.
     pub fn finish(mut self) -> io::Result<W> {
         if let Some((name, _)) = self.pending.next() {
             return Err(invalid(format!("the data of tensor '{name}' is missing")));

@@ -37,7 +37,7 @@ impl Batch {
         }
     }
 
-    /// As libllama takes it: every array has an entry per token and lives as long as `self`.
+    /// As libllama needs it: every array has an entry per token and lives as long as `self`.
     pub(super) fn raw(&mut self) -> sys::llama_batch {
         // All tokens are in the one sequence.
         self.sequence_lists = vec![self.sequences.as_mut_ptr(); self.tokens.len()];

@@ -1,5 +1,5 @@
-//! libllama's models without causal mask and without cache: every pass reads a whole text and gives
-//! the logits of all its positions.
+//! libllama's models without causal mask and without cache: every pass reads a whole text and
+//! returns the logits of all its positions.
 
 use std::ffi::{CString, c_void};
 use std::ops::ControlFlow;
@@ -21,23 +21,23 @@ use crate::sys;
 pub(crate) struct LoadParams {
     /// Layers on GPUs, counted from the last one; all if negative.
     pub(crate) gpu_layers: i32,
-    /// Devices to use; libllama's choice if there are none.
+    /// Devices to use; libllama chooses if there are none.
     pub(crate) devices: Vec<Device>,
-    /// Shares of the layers for each GPU; at most as many as libllama takes.
+    /// Shares of the layers for each GPU; at most as many as libllama supports.
     pub(crate) split: Vec<f32>,
-    /// Tensors, by a regular expression of their names, that lie in the memory of a device.
+    /// Tensors, by a regular expression of their names, that are placed in the memory of a device.
     pub(crate) overrides: Vec<(CString, Device)>,
     /// Read the weights into memory instead of mapping the file.
     pub(crate) no_mmap: bool,
-    /// Keep the weights in host memory from being swapped out.
+    /// Lock the weights in host memory.
     pub(crate) lock: bool,
-    /// Refuse weights that are not finite.
+    /// Reject weights that are not finite.
     pub(crate) check_tensors: bool,
     /// Metadata that the user gives instead of the file's.
     pub(crate) metadata: Vec<MetadataOverride>,
 }
 
-/// The lists of [`LoadParams`] as libllama takes them.
+/// The lists of [`LoadParams`] as libllama needs them.
 struct Lists {
     devices: Vec<sys::ggml_backend_dev_t>,
     overrides: Vec<sys::llama_model_tensor_buft_override>,
@@ -72,7 +72,7 @@ impl Lists {
 }
 
 impl LoadParams {
-    /// Servers of the devices that are named.
+    /// Servers of the named devices.
     fn servers(&self) -> Servers {
         let overrides = self.overrides.iter().map(|(_, device)| device);
         let named = self.devices.iter().chain(overrides);
@@ -105,11 +105,11 @@ impl LoadParams {
 pub(crate) struct BidirectionalModel {
     model: Arc<Model>,
     vocab_size: usize,
-    /// Those that may hold a part of it.
+    /// Servers that may hold a part of it.
     servers: Servers,
 }
 
-/// What the progress callback needs.
+/// The state of the progress callback.
 struct LoadProgress<'a> {
     report: &'a mut dyn FnMut(f32) -> ControlFlow<()>,
     stopped: bool,
@@ -125,10 +125,10 @@ unsafe extern "C" fn report_progress(share: f32, data: *mut c_void) -> bool {
 }
 
 impl BidirectionalModel {
-    /// Loads a file whose metadata were checked before.
+    /// Loads a file whose metadata was checked before.
     ///
     /// # Errors
-    /// libllama refuses the file; [`Error::Cancelled`] if `report` stopped.
+    /// libllama rejects the file; [`Error::Cancelled`] if `report` cancelled.
     pub(crate) fn load(
         path: &Path,
         params: &LoadParams,
@@ -147,7 +147,7 @@ impl BidirectionalModel {
             report,
             stopped: false,
         };
-        // SAFETY: the lists and the progress end as libllama wants them and outlive the call.
+        // SAFETY: the lists and the progress end as libllama requires and outlive the call.
         let model = unsafe {
             Model::load(path, |raw| {
                 params.set(&mut lists, raw);
@@ -175,7 +175,7 @@ impl BidirectionalModel {
         Ok(this)
     }
 
-    /// Tokens of the vocabulary, which are the logits of a position.
+    /// Tokens of the vocabulary: the number of logits per position.
     pub(crate) fn vocab_size(&self) -> usize {
         self.vocab_size
     }
@@ -190,10 +190,10 @@ pub(crate) struct BidirectionalContext {
 
 impl BidirectionalContext {
     /// Reserves memory for texts of at most `capacity` tokens. `fused` is fused attention: libllama
-    /// decides if it is left open.
+    /// decides if it is `None`.
     ///
     /// # Errors
-    /// There is no memory, or a device cannot do what is asked.
+    /// There is not enough memory, or a device does not support the request.
     pub(crate) fn new(
         model: &Arc<BidirectionalModel>,
         capacity: usize,
@@ -231,13 +231,13 @@ impl BidirectionalContext {
         })
     }
 
-    /// Most tokens of a text.
+    /// Maximum number of tokens in a text.
     pub(crate) fn capacity(&self) -> usize {
         self.capacity
     }
 
     /// The logits of every position of a text: as many rows as tokens, each as long as the
-    /// vocabulary. They are the caller's to change until the next pass.
+    /// vocabulary. The caller may change them until the next pass.
     ///
     /// # Errors
     /// The text is empty or too long, a token is not in the vocabulary, or libllama fails.
@@ -269,7 +269,7 @@ impl BidirectionalContext {
                 "libllama failed with status {status} on a text of {count} tokens"
             )));
         }
-        // SAFETY: a row for each token, as every one was asked for, in a buffer of the context
+        // SAFETY: a row for each token, because every one was requested, in a buffer of the context
         // that nothing else touches while `self` is borrowed.
         Ok(unsafe { std::slice::from_raw_parts_mut(logits, count * vocab) })
     }

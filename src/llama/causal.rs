@@ -1,4 +1,4 @@
-//! libllama's own language models, for comparison: what upstream computes on the same backbone, and
+//! libllama's own language models, for comparison: what upstream computes with the same layers, and
 //! how long it takes.
 
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::sys;
 pub struct CausalParams {
     /// Positions of the KV cache.
     pub context: usize,
-    /// Most tokens of a pass.
+    /// Maximum number of tokens in a pass.
     pub batch: usize,
     /// Threads of the CPU.
     pub threads: usize,
@@ -35,14 +35,14 @@ pub struct CausalModel {
 }
 
 impl CausalModel {
-    /// Loads a file of an architecture that libllama knows.
+    /// Loads a file of an architecture that libllama supports.
     ///
     /// # Errors
-    /// libllama refuses the file or has no memory.
+    /// libllama rejects the file or has not enough memory.
     pub fn load(path: &Path, params: CausalParams) -> Result<Self> {
         let refused =
             |what: &str| Error::Ggml(format!("{}: libllama refused the {what}", path.display()));
-        // SAFETY: nothing is pointed to.
+        // SAFETY: sets no pointers.
         let model = unsafe { Model::load(path, |raw| raw.n_gpu_layers = params.gpu_layers) }?
             .ok_or_else(|| refused("model"))?;
         let context = Context::new(Arc::new(model), |raw| {
@@ -65,17 +65,17 @@ impl CausalModel {
         })
     }
 
-    /// Forgets all tokens.
+    /// Removes all tokens from the cache.
     pub fn clear(&mut self) {
         // SAFETY: a live context.
         unsafe { sys::llama_memory_clear(sys::llama_get_memory(self.context.as_ptr()), false) };
         self.position = 0;
     }
 
-    /// Encodes tokens behind those encoded before, with logits for all of them or the last alone.
+    /// Encodes tokens after those encoded before, with logits for all of them or only the last.
     ///
     /// # Errors
-    /// More tokens than a pass takes, or libllama fails.
+    /// More tokens than fit a pass, or libllama fails.
     pub fn decode(&mut self, tokens: &[Token], all_logits: bool) -> Result<()> {
         if tokens.is_empty() || tokens.len() > self.params.batch {
             return Err(Error::parameter(

@@ -26,7 +26,7 @@ impl Drop for Context {
 
 impl Context {
     /// Makes a context with libllama's default parameters, changed by `set`, which must not add
-    /// pointers. `None` if libllama makes none.
+    /// pointers. `None` if libllama fails.
     pub(super) fn new(
         model: Arc<Model>,
         set: impl FnOnce(&mut sys::llama_context_params),
@@ -41,7 +41,7 @@ impl Context {
         Some(Self { context, model })
     }
 
-    /// For libllama, as long as `self` lives.
+    /// The pointer for libllama, valid while `self` lives.
     pub(super) fn as_ptr(&self) -> *mut sys::llama_context {
         self.context.as_ptr()
     }

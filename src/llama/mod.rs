@@ -1,8 +1,8 @@
 //! The safe layer over libllama: the only caller of `llama_*`, with all `unsafe` that concerns it.
 //!
 //! * `model` loads and frees a file's model, `context` the memory that it runs in.
-//! * `batch` is what one pass decodes.
-//! * [`Vocab`] has the tokens, and [`check_tokenizer`] is the gate in front of it.
+//! * `batch` holds what one pass decodes.
+//! * [`Vocab`] has the tokens, and [`check_tokenizer`] checks a file before it is loaded.
 //! * `bidirectional` runs models of masked diffusion.
 //! * [`CausalModel`] runs libllama's own language models, and [`quantize()`] quantizes them, for
 //!   comparison.

@@ -1,4 +1,4 @@
-//! A model that libllama has loaded: loaded in one place, and freed once.
+//! A model that libllama has loaded, freed once.
 
 use std::ffi::CString;
 use std::path::Path;
@@ -37,7 +37,7 @@ pub(super) fn start() -> Result<()> {
     Ok(())
 }
 
-/// A path as libllama takes it.
+/// A path as libllama needs it.
 ///
 /// # Errors
 /// It contains a zero byte.
@@ -47,15 +47,15 @@ pub(super) fn c_path(path: &Path) -> Result<CString> {
 }
 
 impl Model {
-    /// Loads a file with libllama's default parameters, changed by `set`. `None` if libllama refuses
-    /// it; its reason is in the log.
+    /// Loads a file with libllama's default parameters, changed by `set`. `None` if libllama
+    /// rejects it; its reason is in the log.
     ///
     /// # Errors
     /// As [`start`] and [`c_path`].
     ///
     /// # Safety
-    /// What `set` lets the parameters point to must outlive the call, and lists must end as libllama
-    /// wants them.
+    /// What `set` lets the parameters point to must outlive the call, and lists must end as
+    /// libllama requires.
     pub(super) unsafe fn load(
         path: &Path,
         set: impl FnOnce(&mut sys::llama_model_params),
@@ -70,7 +70,7 @@ impl Model {
         Ok(NonNull::new(model).map(Self))
     }
 
-    /// For libllama, as long as `self` lives.
+    /// The pointer for libllama, valid while `self` lives.
     pub(super) fn as_ptr(&self) -> *mut sys::llama_model {
         self.0.as_ptr()
     }
@@ -81,7 +81,7 @@ impl Model {
         unsafe { sys::llama_model_get_vocab(self.as_ptr()) }
     }
 
-    /// Tokens of the vocabulary, which are the logits of a position.
+    /// Tokens of the vocabulary: the number of logits per position.
     pub(super) fn vocab_size(&self) -> usize {
         // SAFETY: a live vocabulary.
         let count = unsafe { sys::llama_vocab_n_tokens(self.vocab()) };

@@ -1,11 +1,11 @@
-//! Metadata that the user gives instead of the file's, handed to libllama.
+//! Metadata that the user gives instead of the file's, passed to libllama.
 
 use std::ffi::c_char;
 
 use crate::gguf::{MetadataOverride, MetadataValue};
 use crate::sys;
 
-/// The overrides as libllama takes them: the list ends with an empty key.
+/// The overrides as libllama needs them: the list ends with an empty key.
 pub(super) fn for_libllama(overrides: &[MetadataOverride]) -> Vec<sys::llama_model_kv_override> {
     // SAFETY: a plain struct of numbers, for which zeros are an empty key.
     let empty: sys::llama_model_kv_override = unsafe { std::mem::zeroed() };

@@ -7,11 +7,12 @@ use super::model::{c_path, start};
 use crate::error::{Error, Result};
 use crate::sys;
 
-/// Quantizes a file of an architecture that libllama knows. `file_type` is libllama's number of a
-/// mixture; `importance` has names of tensors with the weights of their columns, and may be empty.
+/// Quantizes a file of an architecture that libllama supports. `file_type` is libllama's number of
+/// a mixture; `importance` has names of tensors with the weights of their columns, and may be
+/// empty.
 ///
 /// # Errors
-/// libllama refuses.
+/// libllama rejects the file or the request.
 pub fn quantize(
     input: &Path,
     output: &Path,

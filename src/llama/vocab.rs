@@ -1,7 +1,7 @@
 //! Tokens and text, by libllama's vocabulary.
 //!
-//! libllama does not know the architecture `diffusion-gemma`, but the tokenizer is Gemma 4's: such a
-//! file is opened as `gemma4`, and every file with nothing but its vocabulary loaded.
+//! libllama does not know the architecture `diffusion-gemma`, but its tokenizer is Gemma 4's: such
+//! a file is opened as `gemma4`, and only the vocabulary of a file is loaded.
 
 use std::ffi::CStr;
 
@@ -27,20 +27,21 @@ impl std::fmt::Debug for Vocab {
     }
 }
 
-/// End tokens of the checkpoint that libllama does not take for one by name.
+/// End tokens of the checkpoint whose names libllama does not recognize.
 const MORE_END_TOKENS: [&[u8]; 1] = [b"<|tool_response>"];
 
 /// Name of the padding in vocabularies whose file does not say which token it is.
 const PADDING: &str = "<pad>";
 
 impl Vocab {
-    /// Loads the vocabulary of a model file, with `overrides` instead of metadata of it, which are
-    /// set in `gguf` already.
+    /// Loads the vocabulary of a model file, with `overrides` in place of its metadata; they are
+    /// already set in `gguf`.
     ///
     /// # Errors
     /// The file has no tokenizer, or a malformed one.
     pub fn load(gguf: &Gguf, overrides: &[MetadataOverride]) -> Result<Self> {
-        // libllama aborts or reads out of bounds on some malformed lists: this is the gate.
+        // libllama aborts or reads out of bounds on some malformed lists, so they are checked
+        // first.
         check_tokenizer(gguf)?;
         let architecture: Option<&str> = gguf.get(keys::GENERAL_ARCHITECTURE)?;
         let gemma = MetadataOverride {
@@ -95,12 +96,12 @@ impl Vocab {
         self.model.vocab_size()
     }
 
-    /// Whether there is no token at all.
+    /// Whether there are no tokens.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Tokens that end an answer, by what the file and their names say.
+    /// Tokens that end an answer, according to the file and their names.
     pub fn end_tokens(&self) -> &[Token] {
         &self.end_tokens
     }
@@ -125,8 +126,8 @@ impl Vocab {
         Ok(unsafe { sys::llama_vocab_is_control(self.raw(), token) })
     }
 
-    /// The tokens that [`tokenize`](Self::tokenize) finds by their text only where it is to parse
-    /// special ones, with these texts.
+    /// The tokens, with these texts, that [`tokenize`](Self::tokenize) finds by their text only if
+    /// it parses special tokens.
     pub(crate) fn parsed_tokens(&self) -> impl Iterator<Item = (String, Token)> {
         const PARSED: u32 = sys::LLAMA_TOKEN_ATTR_CONTROL | sys::LLAMA_TOKEN_ATTR_UNKNOWN;
         let tokens = 0..self.len() as Token;
@@ -175,11 +176,11 @@ impl Vocab {
     }
 
     /// Splits a text into tokens. `add_special` puts the begin-of-sequence token in front if the
-    /// model wants one; `parse_special` takes control tokens written out, such as `<|turn>`, for
-    /// what they are, instead of for their letters.
+    /// model needs one; `parse_special` turns control tokens that are written out, such as
+    /// `<|turn>`, into those tokens instead of their letters.
     ///
     /// # Errors
-    /// The text is longer than libllama can take.
+    /// The text is longer than libllama supports.
     pub fn tokenize(
         &self,
         text: &str,
@@ -209,14 +210,14 @@ impl Vocab {
                     return Ok(tokens);
                 }
                 Err(_) if count == i32::MIN => return Err(too_long()),
-                // A negative count says how much room is needed.
+                // A negative count reports how much room is needed.
                 Err(_) => tokens.resize(count.unsigned_abs() as usize, 0),
             }
         }
     }
 
     /// The bytes of a token's text; not always whole characters. Control tokens have none unless
-    /// `special` asks for their name.
+    /// `special` asks for their names.
     ///
     /// # Errors
     /// The token is not in the vocabulary.
@@ -245,7 +246,7 @@ impl Vocab {
         }
     }
 
-    /// The text of tokens, with what is not UTF-8 replaced.
+    /// The text of tokens; invalid UTF-8 is replaced.
     ///
     /// # Errors
     /// A token is not in the vocabulary.

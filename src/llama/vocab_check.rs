@@ -1,8 +1,8 @@
-//! The gate in front of libllama's vocabulary loader.
+//! Checks a vocabulary before libllama loads it.
 //!
 //! libllama asserts, and so stops the process, on some vocabularies (a token listed twice, a
 //! missing begin-of-sequence token), and its exceptions must not cross into Rust later, while a
-//! text is tokenized. What passes here can be loaded and used; what does not is named.
+//! text is tokenized. A vocabulary that passes can be loaded and used; errors name what is wrong.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -13,7 +13,7 @@ use crate::gguf::keys::{
 };
 use crate::gguf::{Array, Gguf, Value, ValueType};
 
-/// Special tokens, whose ids may be given.
+/// Special tokens whose ids may be set.
 const SPECIAL_TOKENS: [&str; 17] = [
     "bos",
     "eos",
@@ -34,7 +34,7 @@ const SPECIAL_TOKENS: [&str; 17] = [
     "middle",
 ];
 
-/// Other keys that libllama reads; it throws if the type is another.
+/// Other keys that libllama reads; it throws if the type is wrong.
 const TYPED: [(&str, ValueType); 9] = [
     (keys::NAME, ValueType::Str),
     (keys::PRE_TOKENIZER, ValueType::Str),
@@ -49,7 +49,7 @@ const TYPED: [(&str, ValueType); 9] = [
 
 /// The token type of libllama whose tokens stand for a byte.
 const BYTE: i32 = 6;
-/// A byte-level vocabulary has a token for each byte, and libllama takes 11 for the default of its
+/// A byte-level vocabulary has a token for each byte, and libllama uses 11 as the default of its
 /// special tokens.
 const BYTE_LEVEL_MIN_TOKENS: usize = 256;
 

@@ -1,5 +1,5 @@
 //! The CUDA kernel between the logits and the drawn tokens (`draw.cu`). It is part of ggml's CUDA
-//! backend as this crate builds it, so that it runs on the stream of a backend behind its graph.
+//! backend as this crate builds it, so that it runs on the stream of a backend after its graph.
 
 use std::ffi::c_int;
 
@@ -23,12 +23,13 @@ type DrawFunction = unsafe extern "C" fn(
     c_int,
 ) -> c_int;
 
-/// The kernel, where the CUDA backend has it.
+/// The kernel, if the CUDA backend has it.
 #[derive(Clone, Copy)]
 pub(crate) struct CudaDraw(DrawFunction);
 
 impl CudaDraw {
-    /// The kernel for this device; `None` if it is not CUDA's, or its backend was built without.
+    /// The kernel for this device; `None` if it is not a CUDA device, or its backend was built
+    /// without the kernel.
     pub(crate) fn of(device: Device) -> Option<Self> {
         if device.registry() == "CUDA" {
             find(device).map(Self)
@@ -37,8 +38,8 @@ impl CudaDraw {
         }
     }
 
-    /// Queues what [`Context::draw`](super::context::Context::draw) does, with the same operands. Of
-    /// `logits [vocab, T]` it takes the positions from `first` on.
+    /// Queues what [`Context::draw`](super::context::Context::draw) does, with the same operands.
+    /// Of `logits [vocab, T]` it takes the positions from `first` on.
     pub(crate) fn queue(
         self,
         backend: &Backend,
@@ -69,8 +70,8 @@ impl CudaDraw {
             )));
         }
         let data = |t: &Tensor| t.desc().data.cast::<f32>();
-        // SAFETY: shapes, types and memory were checked just now. The kernel is queued behind what
-        // computes the logits.
+        // SAFETY: shapes, types and memory were checked above. The kernel is queued after the
+        // operations that compute the logits.
         let status = unsafe {
             (self.0)(
                 backend.raw.as_ptr(),
@@ -131,7 +132,7 @@ fn find(device: Device) -> Option<DrawFunction> {
     }
 }
 
-/// No CUDA backend in this build, or no way to look into it: ggml's operations draw.
+/// This build has no CUDA backend, or no way to look into it: ggml's operations draw.
 #[cfg(not(any(
     all(feature = "cuda", not(feature = "dynamic-backends")),
     all(unix, feature = "dynamic-backends")
@@ -226,7 +227,7 @@ mod tests {
                         assert!((got - want).abs() <= 2e-6 * want, "{got} {want}");
                     }
                     assert!((plane(7) - margin).abs() < 2e-6, "{} {margin}", plane(7));
-                    // Next to the edge between two tokens rounding may decide.
+                    // Near the border between two tokens rounding may decide.
                     let drawn = plane(1) as usize;
                     assert!(drawn < vocab);
                     let probability = weights[drawn] * scale;
@@ -242,7 +243,7 @@ mod tests {
                 }
             }
         }
-        // CPUs and GPUs make NaNs of different bits.
+        // CPUs and GPUs produce NaNs with different bits.
         for nan in [f32::NAN, f32::from_bits(0x7fff_ffff)] {
             let broken = emulate(&program, 200, &[0.5], &[nan; 200]);
             let planes = &broken[200..];

@@ -14,19 +14,19 @@ use crate::error::{Error, Result};
 use crate::gguf::TensorType;
 use crate::sys;
 
-/// Length of the stretches whose sums locate a draw without scanning the vocabulary again.
+/// Length of the chunks whose sums locate a draw without scanning the vocabulary again.
 const STRETCH: usize = 512;
-/// Probabilities are kept as `p * WEIGHT_SCALE / max p`: still in range in F16, so that a product
-/// with an F16 matrix loses none but the smallest (below 2e-12 of the greatest).
+/// Probabilities are stored as `p * WEIGHT_SCALE / max p`: within the range of F16, so that a
+/// product with an F16 matrix loses only the smallest (below 2e-12 of the greatest).
 pub(crate) const WEIGHT_SCALE: f32 = 32768.0;
-/// Values that a draw yields per position beside the weights: see [`Context::draw`].
+/// Values that a draw yields per position in addition to the weights: see [`Context::draw`].
 pub(crate) const DRAW_PLANES: usize = 8;
-/// A sparse mixture drops tokens that together have at most this probability: no more than what
-/// the rounding of a dense sum in F32 loses.
+/// A sparse mixture drops tokens with at most this total probability: not more than the rounding
+/// error of a dense sum in F32.
 pub(crate) const MAX_DROPPED_MASS: f32 = 1e-6;
 
 /// The weight, relative to the greatest, above which a token is kept. Its probability is at most
-/// its relative weight, so what `vocab` tokens at or below it have together is bounded.
+/// its relative weight, so the total of `vocab` tokens at or below it is bounded.
 pub(super) fn keep_above(vocab: usize) -> f32 {
     MAX_DROPPED_MASS / vocab as f32
 }
@@ -35,14 +35,14 @@ impl Context {
     /// Turns raw logits `[vocab, positions]` into draws, for the distribution
     /// `softmax(cap * tanh(logits / cap) / temperature)` of every position.
     ///
-    /// `uniforms` F32 `[positions]`; `scalars` F32 `[2]` are temperature and cap; `into` is F32
-    /// of `vocab * positions + 8 * positions` elements: first the unnormalised probabilities
+    /// `uniforms` F32 `[positions]`; `scalars` F32 `[2]` are temperature and cap; `into` is F32 of
+    /// `vocab * positions + 8 * positions` elements: first the unnormalised probabilities
     /// `[vocab, positions]` (the greatest of a row is [`WEIGHT_SCALE`]), then planes of
-    /// `[positions]`: the most likely token, the drawn token (the first whose cumulated
-    /// probability exceeds `uniform * total`), the entropy in nats, the factor that normalises
-    /// the row, how many tokens a [sparse mixture](Self::sparse_mixture) keeps and what mass it
-    /// drops, the probability of the drawn token, and that of the most likely token less that of
-    /// the second. Tokens are stored as numbers; the caller sees to `vocab < 2^24`. CPU only.
+    /// `[positions]`: the most likely token, the drawn token (the first whose cumulative
+    /// probability exceeds `uniform * total`), the entropy in nats, the factor that normalises the
+    /// row, how many tokens a [sparse mixture](Self::sparse_mixture) keeps and what mass it drops,
+    /// the probability of the drawn token, and that of the most likely token less that of the
+    /// second. Tokens are stored as numbers; the caller ensures `vocab < 2^24`. CPU only.
     pub(crate) fn draw(
         &self,
         into: &Tensor,
@@ -117,7 +117,7 @@ unsafe extern "C" fn draw_kernel(
     }
 }
 
-/// What [`draw_row`] says about one position.
+/// The results of [`draw_row`] for one position.
 pub(in crate::ggml) struct RowDraw {
     pub(in crate::ggml) argmax: usize,
     pub(in crate::ggml) sampled: usize,
@@ -127,13 +127,13 @@ pub(in crate::ggml) struct RowDraw {
     kept: usize,
     /// The probability of the others.
     dropped: f32,
-    /// That of the drawn token.
+    /// The probability of the drawn token.
     pub(in crate::ggml) probability: f32,
     /// The probability of the most likely token, less that of the second.
     pub(in crate::ggml) margin: f32,
 }
 
-/// Turns one row of logits into weights and draws from them; `sums` has an element per stretch.
+/// Turns one row of logits into weights and draws from them; `sums` has an element per chunk.
 #[multiversion(targets(
     "x86_64+avx512f+avx512bw+avx512dq+avx512vl",
     "x86_64+avx2+fma",
@@ -148,7 +148,7 @@ fn draw_row(
     uniform: f32,
 ) -> RowDraw {
     let (top, second) = score(logits, weights, temperature, cap);
-    // A score that is not a number leaves no argmax: the entropy below then is not a number either.
+    // If a score is NaN there is no argmax: the entropy below is then not a number either.
     let argmax = weights.iter().position(|&z| z == top).unwrap_or(0);
     let Sums {
         total,
@@ -163,7 +163,7 @@ fn draw_row(
     RowDraw {
         argmax,
         sampled,
-        // Rounding may leave a tiny negative; what is not a number must stay visible.
+        // Rounding may leave a tiny negative value; NaN must stay visible.
         entropy: if entropy < 0.0 { 0.0 } else { entropy as f32 },
         scale: (1.0 / (f64::from(WEIGHT_SCALE) * total)) as f32,
         kept,
@@ -201,17 +201,17 @@ fn score(logits: &[f32], scores: &mut [f32], temperature: f32, cap: f32) -> (f32
 
 /// Sums over a row, relative to its greatest weight.
 struct Sums {
-    /// Of the weights.
+    /// Sum of the weights.
     total: f64,
-    /// Of weight times score.
+    /// Sum of weight times score.
     moment: f64,
     /// Tokens that a sparse mixture keeps.
     kept: usize,
-    /// Of the weights of the others.
+    /// Sum of the weights of the others.
     dropped: f64,
 }
 
-/// Turns the scores of a row into weights, and adds up those of each stretch.
+/// Turns the scores of a row into weights, and sums those of each chunk.
 #[inline(always)]
 fn weigh(weights: &mut [f32], sums: &mut [f64], top: f32) -> Sums {
     let mut total = 0.0_f64;
@@ -223,7 +223,7 @@ fn weigh(weights: &mut [f32], sums: &mut [f64], top: f32) -> Sums {
         let (mut w_lanes, mut m_lanes) = ([0.0_f32; LANES], [0.0_f32; LANES]);
         let mut d_lanes = [0.0_f32; LANES];
         for z in stretch.chunks_mut(LANES) {
-            // Zipped, as an index into the lanes would keep the compiler from using vectors.
+            // Zipped, because an index into the lanes would prevent vectorization.
             let sums = w_lanes.iter_mut().zip(&mut m_lanes);
             let counts = d_lanes.iter_mut().zip(&mut kept);
             for ((z, (w_lane, m_lane)), (d_lane, kept)) in z.iter_mut().zip(sums).zip(counts) {
@@ -250,8 +250,8 @@ fn weigh(weights: &mut [f32], sums: &mut [f64], top: f32) -> Sums {
     }
 }
 
-/// The first token at which the cumulated weights exceed `target`: first its stretch, then the token
-/// in it.
+/// The first token at which the cumulative weight exceeds `target`: first its chunk, then the token
+/// in the chunk.
 #[inline(always)]
 fn locate(weights: &[f32], sums: &[f64], target: f64) -> Option<usize> {
     let mut before = 0.0;
@@ -271,7 +271,7 @@ fn locate(weights: &[f32], sums: &[f64], target: f64) -> Option<usize> {
     let mut reached = before;
     for (i, &w) in weights[start..end].iter().enumerate() {
         reached += f64::from(w) / f64::from(WEIGHT_SCALE);
-        // Rounding may leave the target unreached: then the last token of the stretch is meant.
+        // Rounding may leave the target unreached: then it is the last token of the chunk.
         sampled = Some(start + i);
         if reached > target {
             break;
@@ -348,7 +348,7 @@ mod tests {
                     "{} {entropy}",
                     got.entropy
                 );
-                // Scores reach spread / 0.7; the exponent carries their rounding.
+                // Scores reach spread / 0.7; the exponent carries their rounding error.
                 let tolerance = 1e-6 + 5e-7 * f64::from(spread) / 0.7;
                 for (w, p) in weights.iter().zip(&p) {
                     assert!((f64::from(w * got.scale) - p).abs() < tolerance * p + 1e-12);
@@ -381,7 +381,7 @@ mod tests {
                 );
                 let drawn = p[got.sampled];
                 assert!((f64::from(got.probability) - drawn).abs() < tolerance * drawn + 1e-12);
-                // Next to the edge of a token's stretch of the distribution rounding may decide.
+                // Near the border of a token's part of the distribution rounding may decide.
                 let edge: f64 = p[..sampled].iter().sum();
                 if (f64::from(u) - edge).abs() > 1e-5
                     && (f64::from(u) - edge - p[sampled]).abs() > 1e-5
@@ -394,7 +394,8 @@ mod tests {
 
     #[test]
     fn a_uniform_on_the_edge_of_a_token_draws_the_token_after_it() {
-        // Equal weights are exact, and so are their sums; in 1024 tokens edges of stretches are met.
+        // Equal weights are exact, and so are their sums; with 1024 tokens draws hit borders of
+        // chunks.
         for vocab in [2, 4, 1024, 2048] {
             for quarter in 0..4 {
                 let uniform = quarter as f32 / 4.0;
@@ -408,7 +409,7 @@ mod tests {
     #[test]
     fn a_sparse_mixture_keeps_what_is_above_its_limit() {
         let limit = (1e-6_f32 / 3.0).ln();
-        // The soft cap bends scores around zero the least.
+        // The soft cap distorts scores around zero the least.
         let kept = |below: f32| draw_row_alone(&[0.0, below, below], 1.0, 1e6, 0.5).0;
         assert_eq!(kept(limit + 1e-3).kept, 3);
         let cut = kept(limit - 1e-3);
@@ -430,7 +431,7 @@ mod tests {
         assert_eq!(flat.margin, 0.0);
         assert!((flat.probability - 1.0 / 40.0).abs() < 1e-8);
         assert_eq!(draw(1.0, 1.0 - f32::EPSILON / 2.0).sampled, 39);
-        // Whatever bits a NaN carries: those of erased memory turned into numbers once.
+        // Whatever bits a NaN has: freed memory once contained such values.
         for bits in [f32::NAN.to_bits(), 0xffff_ffff, 0x7f80_0001] {
             let broken = draw(f32::from_bits(bits), 0.5);
             assert!(broken.sampled < 40 && broken.argmax < 40 && broken.entropy.is_nan());

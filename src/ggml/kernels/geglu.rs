@@ -83,7 +83,7 @@ mod tests {
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (d + 0.044715 * d * d * d);
             // 1 + tanh cancels for negative x: the logistic form does not.
             let want = d / (1.0 + (-2.0 * inner).exp()) * f64::from(u);
-            // The exponent carries the rounding of its argument.
+            // The exponent carries the rounding error of its argument.
             let tolerance = (1e-6 + 4e-7 * inner.abs()) * want.abs() + 1e-30;
             assert!((f64::from(o) - want).abs() <= tolerance, "{x}: {o} {want}");
         }

@@ -1,4 +1,4 @@
-//! Functions that compile to vectors.
+//! Functions that the compiler vectorizes.
 
 /// e^x for x <= 0 (up to 88), with a relative error below 2e-7; arguments below -87 give e^-87, NaN
 /// any number.
@@ -25,7 +25,7 @@ pub(super) fn exp(x: f32) -> f32 {
 /// tanh x with a relative error below 3e-7.
 #[inline(always)]
 pub(super) fn tanh(x: f32) -> f32 {
-    // Near zero 1 - 2 / (e^2|x| + 1) would cancel: there an odd polynomial.
+    // Near zero 1 - 2 / (e^2|x| + 1) would cancel: an odd polynomial is used there.
     let s = x * x;
     let p = -5.704_988_7e-3;
     let p = p * s + 2.063_909e-2;

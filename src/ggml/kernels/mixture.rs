@@ -1,4 +1,4 @@
-//! Self-conditioning's product where few tokens have all the mass.
+//! Self-conditioning's product if few tokens have nearly all of the mass.
 
 use std::ffi::c_void;
 
@@ -15,11 +15,12 @@ use crate::gguf::TensorType;
 use crate::sys;
 
 impl Context {
-    /// Rows of `table [d, vocab]` (any type) mixed with the `weights [vocab, positions]` of a
-    /// draw, not normalised, to `[d, positions]`. Tokens of the least weight are left out: at most
-    /// [`MAX_DROPPED_MASS`](super::draw::MAX_DROPPED_MASS) of the probability of a position. CPU only.
+    /// Mixes rows of `table [d, vocab]` (any type) with the `weights [vocab, positions]` of a draw,
+    /// not normalised, to `[d, positions]`. Tokens of the least weight are left out: at most
+    /// [`MAX_DROPPED_MASS`](super::draw::MAX_DROPPED_MASS) of the probability of a position. CPU
+    /// only.
     ///
-    /// Costs one scan of the weights and a row for every token that is kept, where
+    /// Costs one scan of the weights and one row for every token that is kept, while
     /// [`mul_mat`](Self::mul_mat) costs all rows for all positions.
     pub(crate) fn sparse_mixture(&self, table: &Tensor, weights: &Tensor) -> Result<Tensor> {
         let ([d, vocab, ..], [width, positions, ..]) = (table.ne(), weights.ne());
@@ -40,7 +41,7 @@ impl Context {
     }
 }
 
-/// How a stored row becomes numbers.
+/// How a stored row is converted to numbers.
 enum RowReader {
     /// It is F32.
     Plain,
@@ -51,7 +52,7 @@ fn row_reader(ty: u32) -> Option<RowReader> {
     if ty == TensorType::F32.id() {
         return Some(RowReader::Plain);
     }
-    // SAFETY: a static table, asked for a type of a live tensor.
+    // SAFETY: a static table, indexed by the type of a live tensor.
     let traits = unsafe { &*sys::ggml_get_type_traits(ty as sys::ggml_type) };
     traits.to_float.map(RowReader::Convert)
 }
@@ -102,7 +103,7 @@ unsafe extern "C" fn sparse_mixture_kernel(
 /// Calls `found` with the index and value of each element above `least`.
 pub(super) fn for_each_above(values: &[f32], least: f32, mut found: impl FnMut(usize, f32)) {
     for (i, block) in values.chunks(4 * LANES).enumerate() {
-        // Most blocks have none: this test runs in vectors.
+        // Usually a block has none: this test is vectorized.
         if any_above(block, least) {
             for (j, &value) in block.iter().enumerate() {
                 if value > least {
@@ -160,7 +161,8 @@ mod tests {
             table.write(0, &bytes).unwrap();
             let mut numbers = vec![0.0; D * VOCAB];
             to_f32(ty, &bytes, &mut numbers).unwrap();
-            // Most positions have weights of all sizes, the last one only some around the limit.
+            // All positions but the last have weights of all sizes; the last has only some near the
+            // limit.
             let limit = 1e-6 / VOCAB as f32 * WEIGHT_SCALE;
             let p: Vec<f32> = (0..VOCAB * POSITIONS)
                 .map(|i| match (i / VOCAB == POSITIONS - 1, i % 7 == 0) {

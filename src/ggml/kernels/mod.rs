@@ -2,10 +2,10 @@
 //!
 //! * [`Context::geglu_exact`](super::context::Context::geglu_exact): gelu in F32, where ggml's CPU
 //!   operation looks it up in a table of F16 values (relative error 5e-4).
-//! * [`Context::draw`](super::context::Context::draw): everything between the logits and the sampled
-//!   token in one pass over the vocabulary per position instead of about ten.
-//! * [`Context::sparse_mixture`](super::context::Context::sparse_mixture): self-conditioning's product
-//!   where few tokens have all the mass.
+//! * [`Context::draw`](super::context::Context::draw): everything between the logits and the
+//!   sampled token in one pass over the vocabulary per position instead of about ten.
+//! * [`Context::sparse_mixture`](super::context::Context::sparse_mixture): self-conditioning's
+//!   product if few tokens have nearly all of the mass.
 
 mod draw;
 mod geglu;
@@ -17,5 +17,5 @@ pub(crate) use draw::{DRAW_PLANES, WEIGHT_SCALE};
 #[cfg(test)]
 pub(super) use draw::{RowDraw, draw_row_alone};
 
-/// Values that the loops of the kernels handle together: a multiple of every vector length.
+/// Values that the loops of the kernels process together: a multiple of every vector length.
 const LANES: usize = 16;

@@ -1,4 +1,4 @@
-//! The rows of a node, and who computes them.
+//! The rows of a node, and which thread computes them.
 
 use crate::sys;
 

@@ -1,4 +1,4 @@
-//! What attention is made of.
+//! The operations of attention.
 
 use super::super::context::Context;
 use super::super::tensor::Tensor;
@@ -10,16 +10,16 @@ use crate::sys;
 pub(crate) struct Rope<'a> {
     /// I32 `[tokens]`: absolute positions.
     pub(crate) positions: &'a Tensor,
-    /// F32, one for each pair that turns: the angle of pair i is `position / divisors[i]`.
+    /// F32, one for each rotated pair: the angle of pair i is `position / divisors[i]`.
     pub(crate) divisors: &'a Tensor,
 }
 
 impl Context {
-    /// Rotary position embedding over `a [head_dim, heads, tokens]`: n divisors turn the pairs
+    /// Rotary position embedding over `a [head_dim, heads, tokens]`: n divisors rotate the pairs
     /// (i, i + n) of each head.
     ///
     /// ggml derives the frequencies by repeated multiplication, which loses digits at high
-    /// positions. With base 1 they stay at the position and the divisors alone make the angle.
+    /// positions. With base 1 they do not change, and the divisors alone make the angle.
     pub(crate) fn rope(&self, a: &Tensor, rope: &Rope) -> Result<Tensor> {
         let ne = a.ne();
         require!(
@@ -46,7 +46,7 @@ impl Context {
         self.ensure_room()?;
         let dims = i32::try_from(2 * rope.divisors.ne()[0])
             .map_err(|_| Error::Ggml("rope: head too large".into()))?;
-        // SAFETY: checked as ggml does.
+        // SAFETY: the checks are those of ggml.
         self.own(unsafe {
             sys::ggml_rope_ext(
                 self.raw(),
@@ -87,7 +87,7 @@ impl Context {
             mask
         );
         self.ensure_room()?;
-        // SAFETY: checked as ggml does.
+        // SAFETY: the checks are those of ggml.
         self.own(unsafe {
             sys::ggml_soft_max_ext(self.raw(), self.reads(a), self.reads(mask), scale, 0.0)
         })
@@ -129,7 +129,7 @@ impl Context {
             mask
         );
         self.ensure_room()?;
-        // SAFETY: checked as ggml does.
+        // SAFETY: the checks are those of ggml.
         let out = self.own(unsafe {
             sys::ggml_flash_attn_ext(
                 self.raw(),

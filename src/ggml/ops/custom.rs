@@ -7,8 +7,8 @@ use super::super::tensor::{Tensor, shape};
 use crate::error::Result;
 use crate::sys;
 
-/// A computation of ours that ggml's CPU backend calls as part of a graph: every thread of the
-/// pool calls it with its index and the number of threads.
+/// A computation of ours that ggml's CPU backend calls as part of a graph: every thread of the pool
+/// calls it with its index and the number of threads.
 pub(in crate::ggml) type CpuKernel =
     unsafe extern "C" fn(*mut sys::ggml_tensor, i32, i32, *mut c_void);
 
@@ -26,7 +26,8 @@ impl Context {
         self.ensure_room()?;
         let d = shape(ne).map(|n| n as i64);
         let mut args: Vec<_> = args.iter().map(|t| self.reads(t)).collect();
-        // SAFETY: the kernels in `kernels` check nothing at run time: their builders there did.
+        // SAFETY: the kernels in `kernels` check nothing at run time: the functions that build
+        // their nodes did.
         self.own(unsafe {
             sys::ggml_custom_4d(
                 self.raw(),

@@ -45,7 +45,7 @@ impl Context {
             )));
         }
         self.ensure_room()?;
-        // SAFETY: `b` can be repeated over `a`, which is all that these operations ask.
+        // SAFETY: `b` can be repeated over `a`, which is all that these operations require.
         self.own(unsafe { op(self.raw(), self.reads(a), self.reads(b)) })
     }
 
@@ -76,7 +76,7 @@ impl Context {
         self.unary("step", sys::ggml_step, a)
     }
 
-    /// Sums from the first element of each row on.
+    /// Cumulative sums of each row.
     pub(crate) fn cumsum(&self, a: &Tensor) -> Result<Tensor> {
         self.unary("cumsum", sys::ggml_cumsum, a)
     }
@@ -115,7 +115,7 @@ impl Context {
         self.scale_bias(a, factor, 0.0)
     }
 
-    /// Every element limited to `low ..= high`; in place.
+    /// Every element clamped to `low ..= high`; in place.
     pub(crate) fn clamp(&self, a: &Tensor, low: f32, high: f32) -> Result<Tensor> {
         require!(a.is(TensorType::F32), "clamp", "F32", a);
         self.ensure_room()?;
@@ -151,11 +151,11 @@ impl Context {
             up
         );
         self.ensure_room()?;
-        // SAFETY: checked as ggml does.
+        // SAFETY: the checks are those of ggml.
         self.own(unsafe { sys::ggml_geglu_split(self.raw(), self.reads(gate), self.reads(up)) })
     }
 
-    /// The `k` greatest of each row, greatest first: I32 `[k, rows]`.
+    /// The indices of the `k` greatest elements of each row, greatest first: I32 `[k, rows]`.
     pub(crate) fn top_k(&self, a: &Tensor, k: usize) -> Result<Tensor> {
         require!(
             a.is(TensorType::F32) && k <= a.ne()[0],

@@ -1,4 +1,4 @@
-//! The same elements in other places.
+//! The same elements in another layout.
 
 use super::super::context::Context;
 use super::super::tensor::{Tensor, shape};
@@ -6,13 +6,13 @@ use crate::error::{Error, Result};
 use crate::sys;
 
 impl Context {
-    /// Matrices of `n` rows side by side: `[n, a]`, `[n, b]`, ... to `[n, a + b + ...]`. One alone is
-    /// not copied.
+    /// Matrices of `n` rows side by side: `[n, a]`, `[n, b]`, ... to `[n, a + b + ...]`. A single
+    /// one is not copied.
     pub(crate) fn join_columns(&self, parts: &[Tensor]) -> Result<Tensor> {
         match parts {
             [] => Err(Error::Ggml("join_columns: nothing to join".into())),
             [one] => Ok(one.clone()),
-            // Halves, so that an element is copied log2(parts) times.
+            // Joined by halves, so that an element is copied log2(parts) times.
             _ => {
                 let (left, right) = parts.split_at(parts.len() / 2);
                 let (a, b) = (self.join_columns(left)?, self.join_columns(right)?);
@@ -25,7 +25,7 @@ impl Context {
                     b
                 );
                 self.ensure_room()?;
-                // SAFETY: all but the joined dimension are equal.
+                // SAFETY: all dimensions but the joined one are equal.
                 self.own(unsafe { sys::ggml_concat(self.raw(), self.reads(&a), self.reads(&b), 1) })
             }
         }
@@ -42,7 +42,7 @@ impl Context {
         );
         self.ensure_room()?;
         let d = full.map(|n| n as i64);
-        // SAFETY: contiguous, and the number of elements stays.
+        // SAFETY: contiguous, and the number of elements does not change.
         self.own(unsafe { sys::ggml_reshape_4d(self.raw(), self.reads(a), d[0], d[1], d[2], d[3]) })
     }
 
@@ -114,7 +114,7 @@ impl Context {
             b
         );
         self.ensure_room()?;
-        // SAFETY: checked as ggml does.
+        // SAFETY: the checks are those of ggml.
         self.own(unsafe { sys::ggml_cpy(self.raw(), self.reads(a), self.reads(b)) })
     }
 }

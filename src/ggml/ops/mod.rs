@@ -1,6 +1,6 @@
 //! Operations that extend a graph, with the checks that ggml would make by aborting.
 
-/// Fails with the operation's name, what it needs and what it got.
+/// Fails with the operation's name, its requirement and the actual value.
 macro_rules! require {
     ($cond:expr, $op:literal, $need:literal, $($got:expr),+) => {
         if !$cond {

@@ -1,4 +1,4 @@
-//! Products with matrices, and rows of them.
+//! Matrix products, and rows of matrices.
 
 use super::super::context::Context;
 use super::super::tensor::Tensor;
@@ -25,7 +25,7 @@ impl Context {
             b
         );
         self.ensure_room()?;
-        // SAFETY: shapes and types were checked as ggml does.
+        // SAFETY: shapes and types were checked as in ggml.
         self.own(unsafe { sys::ggml_mul_mat(self.raw(), self.reads(a), self.reads(b)) })
     }
 
@@ -37,8 +37,8 @@ impl Context {
         Ok(product)
     }
 
-    /// Products with chosen experts: `experts [k, m, E]`, `b [k, 1 or used, tokens]`,
-    /// `chosen` I32 `[used, tokens]` to `[m, used, tokens]`.
+    /// Products with the chosen experts: `experts [k, m, E]`, `b [k, 1 or used, tokens]`, `chosen`
+    /// I32 `[used, tokens]` to `[m, used, tokens]`.
     pub(crate) fn mul_mat_id(
         &self,
         experts: &Tensor,
@@ -65,7 +65,7 @@ impl Context {
             chosen
         );
         self.ensure_room()?;
-        // SAFETY: checked as ggml does; the numbers come from a top-k over the experts.
+        // SAFETY: the checks are those of ggml; the numbers come from a top-k over the experts.
         self.own(unsafe {
             sys::ggml_mul_mat_id(
                 self.raw(),
@@ -87,11 +87,12 @@ impl Context {
             rows
         );
         self.ensure_room()?;
-        // SAFETY: checked as ggml does.
+        // SAFETY: the checks are those of ggml.
         self.own(unsafe { sys::ggml_get_rows(self.raw(), self.reads(a), self.reads(rows)) })
     }
 
-    /// Writes the rows of `b` (F32) over those rows of `a` that I64 `rows` names; yields `a`.
+    /// Writes the rows of `b` (F32) over the rows of `a` whose numbers are in `rows` (I64); yields
+    /// `a`.
     pub(crate) fn set_rows(&self, a: &Tensor, b: &Tensor, rows: &Tensor) -> Result<Tensor> {
         let (na, nb) = (a.ne(), b.ne());
         require!(
@@ -114,7 +115,7 @@ impl Context {
             rows
         );
         self.ensure_room()?;
-        // SAFETY: checked as ggml does.
+        // SAFETY: the checks are those of ggml.
         self.own(unsafe {
             sys::ggml_set_rows(self.raw(), self.reads(a), self.reads(b), self.reads(rows))
         })

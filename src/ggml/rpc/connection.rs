@@ -1,5 +1,5 @@
-//! A connection to an RPC server: the address, the handshake, and questions that the server answers
-//! at once.
+//! A connection to an RPC server: the address, the handshake, and requests that the server answers
+//! immediately.
 
 use std::fmt::Display;
 use std::io::{self, BufReader, BufWriter, Read as _, Write as _};
@@ -8,23 +8,23 @@ use std::time::Duration;
 
 use super::protocol::{Command, HELLO, Version, number};
 
-/// Longest wait for what costs a server nothing: the connection, the handshake, its devices.
+/// Maximum wait for what costs a server nothing: the connection, the handshake, its devices.
 const PROMPT: Duration = Duration::from_secs(10);
-/// Room for requests and replies on their way: as much as goes through a socket at once.
+/// Buffer size for requests and replies in transit: as much as goes through a socket at once.
 pub(super) const CHUNK: usize = 256 << 10;
-/// ggml's scheduler has room for no more.
+/// The limit of ggml's scheduler.
 const MAX_DEVICES: u32 = 16;
-/// Alignments above are mistakes.
+/// Larger alignments are errors.
 const MAX_ALIGNMENT: u64 = 1 << 30;
-/// Sizes above are mistakes: sums of them would overflow.
+/// Larger sizes are errors: sums of them would overflow.
 pub(super) const MAX_SIZE: u64 = 1 << 48;
 
-/// What a server says once and for all about a device.
+/// What a server reports once about a device.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DeviceFacts {
     /// Alignment of tensors in its buffers, in bytes: a power of two.
     pub(super) alignment: u64,
-    /// Largest size of a buffer in bytes, as ggml takes it.
+    /// Maximum size of a buffer in bytes, as ggml uses it.
     pub(super) max_size: u64,
 }
 
@@ -46,7 +46,7 @@ pub(super) fn parse(endpoint: &str) -> Option<(&str, u16)> {
     (!host.is_empty()).then_some((host, port))
 }
 
-/// What to say of an error of a connection to a server.
+/// The text of an error of a connection to a server.
 pub(super) fn problem(error: &io::Error, waited: Duration) -> String {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
@@ -72,7 +72,7 @@ impl Connection {
     /// Connects, and agrees on the version of the protocol.
     ///
     /// # Errors
-    /// What is wrong with the server, in words.
+    /// A description of what is wrong with the server.
     pub(super) fn open(host: &str, port: u16, timeout: Duration) -> Result<Self, String> {
         let prompt = timeout.min(PROMPT);
         let addresses = (host, port)
@@ -124,7 +124,7 @@ impl Connection {
         Ok(this)
     }
 
-    /// How long the server may be silent, or may read nothing, before a call fails.
+    /// How long the server may send or read nothing before a call fails.
     pub(super) fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
         let stream = self.writer.get_ref();
         stream.set_read_timeout(Some(timeout))?;
@@ -143,7 +143,7 @@ impl Connection {
         Ok(Version([reply[0], reply[1], reply[2]]))
     }
 
-    /// Sends a request as a whole.
+    /// Sends a complete request.
     fn send(&mut self, command: Command, payload: &[u8]) -> io::Result<()> {
         self.writer
             .write_all(&command.header(payload.len() as u64))?;
@@ -176,10 +176,10 @@ impl Connection {
         Ok(reply)
     }
 
-    /// What the server has to offer.
+    /// The devices of the server.
     ///
     /// # Errors
-    /// It has no devices, or says what cannot be.
+    /// It has no devices, or reports impossible values.
     pub(super) fn devices(&mut self) -> io::Result<Vec<DeviceFacts>> {
         let count = u32::from_le_bytes(self.ask(Command::DeviceCount, &[])?);
         if !(1..=MAX_DEVICES).contains(&count) {
@@ -202,7 +202,7 @@ impl Connection {
     }
 }
 
-/// Checks a reply that ggml would stop the process for, or would compute with regardless.
+/// Checks values that would make ggml stop the process, or that it would use without checking.
 pub(super) fn check_reply(
     command: Command,
     request: &[u8],

@@ -1,5 +1,5 @@
 //! Servers on other machines that run graphs for this process, by ggml's RPC protocol. Nothing here
-//! calls ggml: [`remote`](super::remote) has ggml's client talk to the relays of this module.
+//! calls ggml: [`remote`](super::remote) makes ggml's client connect to the relays of this module.
 
 mod connection;
 mod protocol;
@@ -18,13 +18,14 @@ use crate::error::{Error, Result};
 
 /// A server that this process is or was connected to.
 pub(crate) struct Server {
-    /// What the user calls it.
+    /// The user's name for it.
     endpoint: String,
-    /// What ggml calls it: the address of the relay.
+    /// ggml's name for it: the address of the relay.
     local: String,
     link: Arc<Link>,
-    /// Held while graphs are computed: ggml has servers keep the last graph of a device, and sends it
-    /// once for all its computations in a row, but two threads may mix up whose the last one is.
+    /// Held while graphs are computed: ggml lets servers keep the last graph of a device, and sends
+    /// it once for consecutive computations, but two threads may confuse whose graph is the last
+    /// one.
     turn: Mutex<()>,
 }
 
@@ -49,15 +50,15 @@ pub(super) fn find(local: &str) -> Option<Arc<Server>> {
     all.iter().find(|server| server.local == local).cloned()
 }
 
-/// The last server that was added by this name, if it is not lost.
+/// The last server that was added with this name, if it is not lost.
 pub(super) fn connected(endpoint: &str) -> Option<Arc<Server>> {
     let all = servers();
     let last = all.iter().rfind(|server| server.endpoint == endpoint)?;
     last.check().is_ok().then(|| Arc::clone(last))
 }
 
-/// A name that ggml made of the address of a relay, `ADDRESS` or `DEVICE[ADDRESS]`, with the endpoint of
-/// the server instead. Other names stay.
+/// Replaces the address of a relay in a name of ggml, `ADDRESS` or `DEVICE[ADDRESS]`, by the
+/// endpoint of the server. Other names do not change.
 pub(super) fn rename(name: String) -> String {
     if !in_use() {
         return name;
@@ -72,11 +73,12 @@ pub(super) fn rename(name: String) -> String {
     }
 }
 
-/// Starts a relay at an address that none had before: ggml takes those of one address for one server.
+/// Starts a relay at an address that no relay had before: ggml treats equal addresses as one
+/// server.
 fn listen(link: &Arc<Link>) -> io::Result<Listening> {
     static USED: Mutex<Vec<SocketAddr>> = Mutex::new(Vec::new());
     let mut used = USED.lock().unwrap_or_else(PoisonError::into_inner);
-    // What the system gives again is kept until it gives something else.
+    // Ports that the system offers again are held until it offers another one.
     let mut again = Vec::new();
     loop {
         let listening = relay::listen(link)?;
@@ -88,7 +90,7 @@ fn listen(link: &Arc<Link>) -> io::Result<Listening> {
     }
 }
 
-/// A server whose devices ggml does not know yet. The relay listens as long as this lives.
+/// A server whose devices ggml does not know yet. The relay listens while this lives.
 pub(super) struct NewServer {
     server: Server,
     listening: Listening,
@@ -98,8 +100,8 @@ impl NewServer {
     /// Connects to a server and starts its relay.
     ///
     /// # Errors
-    /// The endpoint has no host or port, nothing answers there within the time, or something that is
-    /// no server of this version.
+    /// The endpoint has no host or port, nothing answers there within the time, or what answers is
+    /// not a server of this version.
     pub(super) fn connect(endpoint: &str, timeout: Duration) -> Result<Self> {
         let failed = |problem: String| Error::Rpc {
             server: endpoint.to_owned(),
@@ -135,7 +137,7 @@ impl NewServer {
         self.listening.address
     }
 
-    /// Makes sure that ggml can connect, which it must.
+    /// Checks that ggml can connect, because it would stop the process otherwise.
     ///
     /// # Errors
     /// The process has no more files, for example.
@@ -146,10 +148,10 @@ impl NewServer {
         })
     }
 
-    /// Notes the server; nobody else can connect to its relay from now on.
+    /// Registers the server; nobody else can connect to its relay from now on.
     ///
     /// # Errors
-    /// It is lost already.
+    /// It is already lost.
     pub(super) fn finish(self) -> Result<()> {
         self.server.check()?;
         servers().push(Arc::new(self.server));
@@ -167,7 +169,7 @@ impl Server {
     }
 
     /// # Errors
-    /// The server is lost, and with it all that was on it.
+    /// The server is lost, and with it everything on it.
     pub(super) fn check(&self) -> Result<()> {
         self.link.check().map_err(|problem| {
             self.error(&format!(
@@ -191,7 +193,7 @@ pub(crate) struct Servers(Vec<Arc<Server>>);
 impl FromIterator<Arc<Server>> for Servers {
     fn from_iter<I: IntoIterator<Item = Arc<Server>>>(servers: I) -> Self {
         let mut servers: Vec<_> = servers.into_iter().collect();
-        // One order for all, so that no two wait for each other.
+        // One order for all, so that no two threads wait for each other.
         servers.sort_by_key(Arc::as_ptr);
         servers.dedup_by_key(|server| Arc::as_ptr(server));
         Self(servers)

@@ -1,15 +1,15 @@
 //! The protocol of ggml's RPC backend: its commands, and how large their replies are.
 //!
 //! A request is a command (1 byte), the size of its payload (8 bytes) and the payload. A reply is a
-//! size (8 bytes) and a payload. Numbers are little-endian, structs are packed. Each side closes the
-//! connection when it does not like what it reads.
+//! size (8 bytes) and a payload. Numbers are little-endian, structs are packed. Either side closes
+//! the connection if it cannot accept what it reads.
 
 use crate::sys;
 
 /// Commands and sizes below are those of this version of the protocol.
 const _: () = assert!(sys::RPC_PROTO_MAJOR_VERSION == 7 && sys::RPC_PROTO_MINOR_VERSION == 0);
 
-/// What a client asks for.
+/// The commands of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Command {
@@ -38,7 +38,7 @@ pub(super) enum Command {
 pub(super) enum Reply {
     None,
     Bytes(usize),
-    /// The last 8 bytes of the request say it.
+    /// The last 8 bytes of the request contain it.
     AsAsked,
 }
 
@@ -65,12 +65,12 @@ impl Command {
         Self::MemsetTensor,
     ];
 
-    /// The command of a number, if there is one.
+    /// The command with a number, if there is one.
     pub(super) fn from_number(number: u8) -> Option<Self> {
         Self::ALL.get(usize::from(number)).copied()
     }
 
-    /// What the server answers.
+    /// The server's answer.
     pub(super) fn reply(self) -> Reply {
         match self {
             Self::AllocBuffer | Self::GetDeviceMemory => Reply::Bytes(16),
@@ -91,7 +91,7 @@ impl Command {
         }
     }
 
-    /// The command and the size of its payload, as they go over the wire.
+    /// The command and the size of its payload, as they are sent.
     pub(super) fn header(self, size: u64) -> [u8; HEADER] {
         let mut header = [0; HEADER];
         header[0] = self as u8;
@@ -102,7 +102,7 @@ impl Command {
 
 /// Bytes before the payload of a request.
 pub(super) const HEADER: usize = 9;
-/// Bytes with which both sides tell which faster transports they have.
+/// Bytes in which both sides list faster transports that they support.
 const CAPABILITIES: usize = 24;
 /// Bytes of the reply to [`Command::Hello`].
 const HELLO_REPLY: usize = 4 + CAPABILITIES;
@@ -115,14 +115,14 @@ pub(super) const HELLO: [u8; CAPABILITIES] = [0; CAPABILITIES];
 pub(super) struct Version(pub(super) [u8; 3]);
 
 impl Version {
-    /// That of this build.
+    /// The version of this build.
     pub(super) const OURS: Self = Self([
         sys::RPC_PROTO_MAJOR_VERSION as u8,
         sys::RPC_PROTO_MINOR_VERSION as u8,
         sys::RPC_PROTO_PATCH_VERSION as u8,
     ]);
 
-    /// Whether a server of this version does all that a client of this build asks for.
+    /// Whether a server of this version supports all requests of a client of this build.
     pub(super) fn serves_us(self) -> bool {
         self.0[0] == Self::OURS.0[0] && self.0[1] <= Self::OURS.0[1]
     }

@@ -1,9 +1,9 @@
 //! A relay between ggml's RPC client and a server, in this process.
 //!
-//! ggml's client stops the process when a server is lost, is silent, or sends what makes no sense. The
-//! relay is the server that ggml sees: it passes requests on, and when the real one is lost it notes
-//! why and answers in its place, with zeros of the right size. ggml's code then runs to its end, and
-//! whoever called it [asks](Link::check) whether what it computed is worth anything.
+//! ggml's client stops the process when a server is lost, is silent, or sends invalid data. The
+//! relay is the server that ggml sees: it passes requests on. When the real one is lost it records
+//! why and answers in its place, with zeros of the right size. ggml's code then runs to its end,
+//! and its caller [asks](Link::check) whether the results are valid.
 
 use std::collections::HashMap;
 use std::io::{self, BufReader, Read as _, Write};
@@ -16,12 +16,13 @@ use std::time::Duration;
 use super::connection::{CHUNK, Connection, DeviceFacts, check_reply, problem};
 use super::protocol::{Command, HEADER, Reply, Version, number};
 
-/// Requests up to this size are read as a whole, and graphs: all but those with data of tensors.
+/// Requests up to this size are read completely, and so are graphs: all but those with data of
+/// tensors.
 const SMALL: u64 = 4096;
-/// What stands for the address of a lost buffer: never read, but ggml wants it aligned and not null.
+/// Stands for the address of a lost buffer: never read, but ggml needs it aligned and not null.
 const NOWHERE: u64 = 1 << 30;
 
-/// The way to a server. Once it is lost it stays so.
+/// The link to a server. Once it is lost it stays lost.
 pub(super) struct Link {
     lost: OnceLock<String>,
     devices: Vec<DeviceFacts>,
@@ -61,7 +62,7 @@ impl Link {
         alignments.min().unwrap_or(1)
     }
 
-    /// What the server has said already.
+    /// What the server has already sent.
     fn known(&self, command: Command, request: &[u8]) -> Option<Vec<u8>> {
         let device = || {
             let index = u32::from_le_bytes(request.try_into().ok()?);
@@ -77,7 +78,7 @@ impl Link {
     }
 }
 
-/// The address of a relay, which listens until this is dropped. Connections that were made stay.
+/// The address of a relay, which listens until this is dropped. Established connections stay.
 pub(super) struct Listening {
     pub(super) address: SocketAddr,
     done: Arc<AtomicBool>,
@@ -92,12 +93,12 @@ impl Drop for Listening {
 /// Starts a relay on a port of the loopback interface.
 ///
 /// # Errors
-/// There is no port or no thread left.
+/// No port or no thread is available.
 pub(super) fn listen(link: &Arc<Link>) -> io::Result<Listening> {
     const PAUSE: Duration = Duration::from_millis(1);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
-    // So that the thread learns when it is done.
+    // So that the thread can see when it is done.
     listener.set_nonblocking(true)?;
     let done = Arc::new(AtomicBool::new(false));
     let (link, stop) = (Arc::clone(link), Arc::clone(&done));
@@ -110,7 +111,7 @@ pub(super) fn listen(link: &Arc<Link>) -> io::Result<Listening> {
                         // It ends when ggml closes its end.
                         let _ = Relay::new(client, link).and_then(Relay::run);
                     };
-                    // Without a thread the client is dropped: `probe` has found that out.
+                    // Without a thread the client is dropped: `probe` has already detected that.
                     let _ = thread::Builder::new().name("rpc relay".into()).spawn(serve);
                 }
                 Err(_) => thread::sleep(PAUSE),
@@ -123,7 +124,7 @@ pub(super) fn listen(link: &Arc<Link>) -> io::Result<Listening> {
     Ok(Listening { address, done })
 }
 
-/// Connects to a relay as ggml is about to, which would stop the process where that fails.
+/// Connects to a relay as ggml will, because a failure there would stop the process.
 ///
 /// # Errors
 /// It fails.
@@ -135,9 +136,9 @@ pub(super) fn probe(address: SocketAddr) -> io::Result<()> {
     stream.read_exact(&mut [0; 12])
 }
 
-/// The last graph of each device, by its number. A server keeps them too, and is asked for the last one
-/// once more without being sent it. But it forgets all of them when any buffer is freed, which ggml's
-/// client does not know: then it is sent the graph again.
+/// The last graph of each device, by its number. A server keeps them too, and can be asked to run
+/// the last one again without receiving it. But it drops all of them when any buffer is freed,
+/// which ggml's client does not know: then the graph is sent again.
 #[derive(Default)]
 struct Graphs(HashMap<[u8; 4], Graph>);
 
@@ -147,7 +148,7 @@ struct Graph {
 }
 
 impl Graphs {
-    /// The request that does what a request means.
+    /// The request to send in place of a request.
     fn renew(&mut self, command: Command, request: Vec<u8>) -> (Command, Vec<u8>) {
         let device = request.first_chunk().copied().unwrap_or_default();
         match command {
@@ -227,7 +228,7 @@ impl Relay {
         }
         match command.reply() {
             Reply::None => {
-                // More of the same may wait already: what goes together costs less.
+                // More requests of this kind may already wait: sending them together costs less.
                 if self.client.buffer().is_empty() {
                     self.pass(|server| server.writer.flush());
                 }
@@ -253,7 +254,7 @@ impl Relay {
         }
     }
 
-    /// Has a connection to the server, unless it is lost.
+    /// Ensures a connection to the server, unless it is lost.
     fn connect(&mut self) {
         if self.server.is_none() && self.link.check().is_ok() {
             self.server = self.link.take_connection();
@@ -270,7 +271,7 @@ impl Relay {
         let _ = self.link.lost.set(problem);
     }
 
-    /// Does something with the server, unless it is lost; it is, if that fails.
+    /// Runs a function with the server, unless it is lost; if that fails, the server is lost.
     fn pass<T>(&mut self, work: impl FnOnce(&mut Connection) -> io::Result<T>) -> Option<T> {
         match work(self.server.as_mut()?) {
             Ok(done) => Some(done),
@@ -299,7 +300,7 @@ impl Relay {
         Ok(())
     }
 
-    /// Passes back data of a tensor; what the server still owes when it is lost is zero.
+    /// Passes back data of a tensor; what is missing when the server is lost is zero.
     fn fetch(&mut self, size: u64) -> io::Result<()> {
         self.pass(|server| {
             server.writer.flush()?;
@@ -331,7 +332,7 @@ impl Relay {
     }
 }
 
-/// What a lost server would say: no memory, but all data is there.
+/// The replies of a lost server: no memory, but all data is there.
 fn stand_in(command: Command, reply: &mut [u8]) {
     reply.fill(0);
     match command {
