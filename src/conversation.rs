@@ -1,4 +1,4 @@
-//! A chat with a model: messages in, answers out.
+//! A chat with a model: takes messages and returns answers.
 
 use std::ops::ControlFlow;
 
@@ -12,8 +12,8 @@ use crate::model::SessionParams;
 use crate::session::{Answer, Session};
 use crate::text_model::TextModel;
 
-/// What was said so far, and the session that answers. What a prompt begins with like the one before
-/// it stays in the KV cache.
+/// The conversation so far, and the session that answers. The part of a prompt that equals the
+/// beginning of the previous one stays in the KV cache.
 pub struct Conversation<'m> {
     model: &'m TextModel,
     session: Session,
@@ -26,7 +26,7 @@ pub struct Conversation<'m> {
 /// An answer of a [`Conversation`].
 #[derive(Clone, Debug)]
 pub struct Reply {
-    /// What the model said, with its thoughts apart.
+    /// The answer, with its thoughts separate.
     pub text: AnswerText,
     /// The tokens of the prompt.
     pub prompt: Vec<Token>,
@@ -39,7 +39,7 @@ impl TextModel {
     /// recommends, and a session of its own.
     ///
     /// # Errors
-    /// The template cannot be parsed, the settings cannot work, or memory is not there.
+    /// The template cannot be parsed, the settings are invalid, or there is not enough memory.
     pub fn chat(&self) -> Result<Conversation<'_>> {
         self.chat_with(self.session(&SessionParams::default())?)
     }
@@ -47,7 +47,7 @@ impl TextModel {
     /// A chat on a session of this model.
     ///
     /// # Errors
-    /// The template cannot be parsed, or the settings of the file cannot work.
+    /// The template cannot be parsed, or the settings of the file are invalid.
     pub fn chat_with(&self, session: Session) -> Result<Conversation<'_>> {
         Ok(Conversation {
             model: self,
@@ -61,7 +61,7 @@ impl TextModel {
 }
 
 impl Conversation<'_> {
-    /// Answers follow these parameters from now on.
+    /// Sets the parameters of the following answers.
     #[must_use]
     pub fn with_params(mut self, params: &dyn Recipe) -> Self {
         self.params = params.boxed();
@@ -75,8 +75,8 @@ impl Conversation<'_> {
         self
     }
 
-    /// What was said so far; a system message comes first. Without a template only the last one
-    /// reaches the model.
+    /// The conversation so far; a system message comes first. Without a template only the last
+    /// message reaches the model.
     pub fn messages(&mut self) -> &mut Vec<Message> {
         &mut self.messages
     }
@@ -86,7 +86,7 @@ impl Conversation<'_> {
         &mut self.session
     }
 
-    /// Says something, and returns the answer without the thoughts.
+    /// Sends a message, and returns the answer without the thoughts.
     ///
     /// # Errors
     /// As [`say`](Self::say).
@@ -96,11 +96,11 @@ impl Conversation<'_> {
         Ok(reply.text.text)
     }
 
-    /// Says something; `on_event` receives every draft and every finished canvas, and may stop the
-    /// answer, as `cancel` may from another thread. After an error nothing was said.
+    /// Sends a message; `on_event` receives every draft and every finished canvas, and may stop the
+    /// answer, as `cancel` may from another thread. After an error the conversation is unchanged.
     ///
     /// # Errors
-    /// The template refuses the messages, the prompt does not fit the context, or the device fails.
+    /// The template rejects the messages, the prompt does not fit the context, or the device fails.
     pub fn say(
         &mut self,
         text: &str,

@@ -10,12 +10,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused an operation on a file.
+    /// The operating system reported an error for a file.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file or directory.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// The file is not a readable GGUF: wrong magic, unknown version, truncated, malformed.
@@ -26,7 +26,7 @@ pub enum Error {
         /// What is wrong and where.
         problem: String,
     },
-    /// A file is not what it is taken for (a saved session, a recording), or damaged.
+    /// A file is damaged, or not of the expected kind (a saved session, a recording).
     #[error("{}: {problem}", path.display())]
     File {
         /// The file.
@@ -34,7 +34,7 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// A metadata key is missing, has the wrong type or an impossible value.
+    /// A metadata key is missing, or its value has the wrong type or is impossible.
     #[error("{}: metadata key '{key}': {problem}", path.display())]
     Metadata {
         /// The file.
@@ -85,7 +85,7 @@ pub enum Error {
         prompt: usize,
         /// Tokens of the answer.
         answer: usize,
-        /// Tokens that prompt and answer may have together.
+        /// Maximum number of tokens in prompt and answer together.
         context: usize,
     },
     /// A step's logits are not finite. Sessions report the damaged tensor instead, if there is one.
@@ -101,14 +101,14 @@ pub enum Error {
         /// The position in the canvas, counted from 0.
         position: usize,
     },
-    /// A buffer could not be had.
+    /// A buffer could not be allocated.
     #[error("out of memory: {what} needs {} MiB on {device}: {advice}", bytes.div_ceil(1 << 20))]
     OutOfMemory {
-        /// What the buffer was for.
+        /// The purpose of the buffer.
         what: String,
-        /// The device asked.
+        /// The device that was asked.
         device: String,
-        /// The size asked for, in bytes.
+        /// The requested size, in bytes.
         bytes: usize,
         /// What would make it smaller.
         advice: String,
@@ -116,18 +116,18 @@ pub enum Error {
     /// An RPC server cannot be used, or not any more.
     #[error("RPC server {server}: {problem}")]
     Rpc {
-        /// The server, as it was named when it was added.
+        /// The server, by the name under which it was added.
         server: String,
         /// What is wrong with it and what to do.
         problem: String,
     },
-    /// ggml refused or failed: an op with shapes that do not fit, a graph that failed on a device.
+    /// ggml failed: shapes that do not fit an operation, or a graph that failed on a device.
     #[error("ggml: {0}")]
     Ggml(String),
     /// The tokenizer of the file cannot be used, or a text cannot be tokenized.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
-    /// The chat template cannot be parsed or refused the messages.
+    /// The chat template cannot be parsed, or rejected the messages.
     #[error("chat template: {0}")]
     ChatTemplate(String),
     /// Loading was cancelled by the progress callback.
@@ -135,19 +135,19 @@ pub enum Error {
     Cancelled,
 }
 
-/// What callers tell apart: the C library has a status for each. It can grow with [`Error`], where nobody
-/// outside this repository would notice.
+/// What callers distinguish: the C library has a status for each. It can grow with [`Error`], where
+/// nobody outside this repository would notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// The operating system refused something.
+    /// The operating system reported an error.
     Io,
     /// A file is not a model that runs here.
     BadModel,
-    /// A parameter cannot work.
+    /// A parameter is invalid.
     InvalidParameter,
     /// Prompt and answer do not fit the context.
     ContextFull,
-    /// A buffer could not be had.
+    /// A buffer could not be allocated.
     OutOfMemory,
     /// A device failed.
     Backend,

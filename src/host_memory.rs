@@ -1,21 +1,21 @@
-//! How much memory the host has for this process. A system that promises more than it has ends the
-//! process later, without a word: what cannot be is refused before it is asked for.
+//! How much memory the host has for this process. A system that overcommits ends the process later,
+//! without a message: impossible requests are rejected beforehand.
 
 use crate::error::{Error, Result};
 
 /// Memory of the host, in bytes, within the limits of the container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HostMemory {
-    /// All of it.
+    /// Total memory.
     pub(crate) total: usize,
-    /// What may be taken without swapping: pages of files that can be dropped count.
+    /// What may be used without swapping: pages of files that can be dropped count.
     pub(crate) available: usize,
     /// Swap space, used or not.
     pub(crate) swap: usize,
 }
 
 impl HostMemory {
-    /// What the system reports; `None` where it is not known how to ask.
+    /// What the system reports; `None` on systems where this crate cannot ask.
     pub(crate) fn read() -> Option<Self> {
         if cfg!(target_os = "linux") {
             linux::read()
@@ -27,18 +27,18 @@ impl HostMemory {
 
 /// What is about to be allocated in host memory.
 pub(crate) struct Request<'a> {
-    /// What errors call it.
+    /// Its name in errors.
     pub(crate) what: &'a str,
     /// Its bytes.
     pub(crate) bytes: usize,
-    /// Bytes that this process holds already beside it, and keeps.
+    /// Bytes that this process already holds and will keep.
     pub(crate) held: usize,
     /// What would make it smaller.
     pub(crate) advice: &'a str,
 }
 
-/// Refuses what the host can never hold, and warns of what it has no room for at the moment: others
-/// may still make room, or there is swap space.
+/// Rejects what the host can never hold, and warns if there is no room for it at the moment: other
+/// processes may still free memory, or there is swap space.
 pub(crate) fn check(request: &Request<'_>) -> Result<()> {
     match HostMemory::read() {
         Some(memory) => check_against(memory, request),
@@ -46,7 +46,7 @@ pub(crate) fn check(request: &Request<'_>) -> Result<()> {
     }
 }
 
-/// Whether the host can keep this many bytes from being swapped out; warns if not.
+/// Whether the host can lock this number of bytes in memory; warns if not.
 pub(crate) fn can_lock(bytes: usize) -> bool {
     let total = HostMemory::read().map_or(usize::MAX, |memory| memory.total);
     if bytes > total {
@@ -111,7 +111,7 @@ mod linux {
         Some(limits.fold(host, within))
     }
 
-    /// The host as /proc/meminfo has it.
+    /// The memory of the host from /proc/meminfo.
     pub(super) fn host(meminfo: &str) -> Option<HostMemory> {
         let field = |name: &str| {
             let mut lines = meminfo.lines();
@@ -143,9 +143,9 @@ mod linux {
         }
     }
 
-    /// The directories of this process's groups and of those that they are in, from
-    /// /proc/self/cgroup. Inside a container the paths may be those of the host: the root of what
-    /// is mounted there is the container's group.
+    /// The directories of this process's groups and of their parents, from /proc/self/cgroup.
+    /// Inside a container the paths may be those of the host: then the root of the mounted
+    /// hierarchy is the container's group.
     pub(super) fn directories(groups: &str) -> Vec<PathBuf> {
         let mut found = Vec::new();
         for line in groups.lines() {
@@ -213,7 +213,7 @@ mod tests {
             };
             check_against(memory, &request)
         };
-        // Warned of, but others may make room.
+        // There is a warning, but others may free memory.
         check(120 * MIB, 0).unwrap();
         assert_eq!(
             check(91 * MIB, 30 * MIB).unwrap_err().to_string(),

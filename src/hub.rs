@@ -1,5 +1,5 @@
-//! Model files in Hugging Face's cache. Nothing is downloaded: who has no network, or no wish that
-//! a program uses it, gets the command that does it.
+//! Model files in Hugging Face's cache. Nothing is downloaded: if a file is missing, the error
+//! shows the command that downloads it.
 
 use std::cmp::Reverse;
 use std::env;
@@ -8,20 +8,20 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// The quantization that llama.cpp takes if `-hf` names none.
+/// The quantization that llama.cpp uses if the name has none.
 const DEFAULT_QUANT: &str = "Q4_K_M";
 
-/// The file of a repository, `USER/MODEL` or `USER/MODEL:QUANT`, in the cache of this user: the one named
-/// `file`, else the one of the quantization.
+/// The file of a repository, `USER/MODEL` or `USER/MODEL:QUANT`, in the cache of this user: the one
+/// named `file`, else the one of the quantization.
 ///
 /// # Errors
-/// The name is not one of a repository, the file is not there, or several files fit.
+/// The name is not one of a repository, the file is missing, or several files match.
 pub fn find(repo: &str, file: Option<&str>) -> Result<PathBuf> {
     let variable = |name: &str| env::var_os(name).map(PathBuf::from);
     find_in(&cache_dir(variable, env::home_dir()), repo, file)
 }
 
-/// Variables that name the cache, or a directory that it is in, as llama.cpp looks at them.
+/// Variables that name the cache, or a directory that contains it, in the order of llama.cpp.
 const CACHE_VARIABLES: [(&str, &str); 5] = [
     ("LLAMA_CACHE", ""),
     ("HF_HUB_CACHE", ""),
@@ -30,11 +30,11 @@ const CACHE_VARIABLES: [(&str, &str); 5] = [
     ("XDG_CACHE_HOME", "huggingface/hub"),
 ];
 
-/// The cache of Hugging Face's files. An empty variable is as good as none.
+/// The cache of Hugging Face's files. An empty variable counts as not set.
 fn cache_dir(variable: impl Fn(&str) -> Option<PathBuf>, home: Option<PathBuf>) -> PathBuf {
     let named = CACHE_VARIABLES.iter().find_map(|(name, below)| {
         let dir = variable(name).filter(|dir| !dir.as_os_str().is_empty())?;
-        // Joining nothing would end the path in a slash.
+        // Joining an empty path would add a trailing slash.
         Some(match below.is_empty() {
             true => dir,
             false => dir.join(below),
@@ -115,7 +115,7 @@ fn snapshots(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Whether a path is that of a model, and the part to begin with of a split one.
+/// Whether a path is that of a model; of a split one, that of its first part.
 fn is_model(path: &str) -> bool {
     let path = path.to_ascii_lowercase();
     let Some(stem) = path.strip_suffix(".gguf") else {
@@ -126,7 +126,7 @@ fn is_model(path: &str) -> bool {
     !is_other && part_number(stem).is_none_or(|number| number == 1)
 }
 
-/// The number of a part: of `model-00002-of-00003` it is 2.
+/// The number of a part: 2 for `model-00002-of-00003`.
 fn part_number(stem: &str) -> Option<usize> {
     let (rest, count) = stem.rsplit_once("-of-")?;
     let (_, number) = rest.rsplit_once('-')?;
@@ -135,8 +135,8 @@ fn part_number(stem: &str) -> Option<usize> {
     is_part.then(|| number.parse().ok()).flatten()
 }
 
-/// Whether a file or its directory is named by a quantization: as a whole, so that `F16` does not
-/// stand for BF16, nor `Q2_K` for Q2_K_S, or `K_M` for Q4_K_M.
+/// Whether a quantization appears in the name of a file or its directory as a whole word, so that
+/// `F16` does not match BF16, nor `Q2_K` Q2_K_S, nor `K_M` Q4_K_M.
 fn has_quant(path: &str, quant: &str) -> bool {
     let path = path.to_ascii_lowercase();
     let quant = quant.to_ascii_lowercase();
@@ -189,7 +189,7 @@ mod tests {
             found.into_os_string().into_string().unwrap()
         };
         let home = Some("/home/u");
-        // Each goes before those behind it.
+        // Each takes precedence over those after it.
         let mut set = vec![
             ("LLAMA_CACHE", "/llama"),
             ("HF_HUB_CACHE", "/hub"),
@@ -241,7 +241,7 @@ mod tests {
             missing.ends_with("hf download me/tiny --include '*F16*.gguf'"),
             "{missing}"
         );
-        // The second part alone is no model.
+        // The second part alone is not a model.
         fs::remove_file(snapshot.join(names[2])).unwrap();
         let missing = find("me/tiny:q8_0", None).unwrap_err().to_string();
         assert!(missing.contains("no such file"), "{missing}");
@@ -342,7 +342,7 @@ mod tests {
             let cache = cache_with(both, Some(main));
             let path = find_in(cache.path(), "a/b:F16", None).unwrap();
             assert!(path.ends_with(format!("{}/x-F16.gguf", main.trim())));
-            // What only another one has is found as well.
+            // What only another snapshot has is found as well.
             let path = find_in(cache.path(), "a/b:F32", None).unwrap();
             assert!(path.ends_with("2/F32.gguf"));
         }

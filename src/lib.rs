@@ -9,7 +9,7 @@
 //! # }
 //! ```
 //!
-//! The way of the data, file by file:
+//! The flow of the data, file by file:
 //!
 //! ```text
 //! gguf ─▶ model::file ─▶ model::hparams ─▶ model::tensors ─▶ model::weights
@@ -67,8 +67,8 @@ pub use session::{Answer, Events, FinishedMember, MemberId, Session, SessionBatc
 pub use text::Utf8Stream;
 pub use text_model::TextModel;
 
-/// Opens a GGUF file of any supported model with the defaults: on the devices of this machine, as much
-/// of it as fits them. [`TextModel::load`] takes parameters.
+/// Opens a GGUF file of any supported model with the defaults: on the devices of this machine, with
+/// as much of it on GPUs as fits. [`TextModel::load`] takes parameters.
 ///
 /// # Errors
 /// As [`TextModel::load`].
@@ -77,8 +77,8 @@ pub fn open(path: impl AsRef<std::path::Path>) -> Result<TextModel> {
     TextModel::load(path.as_ref(), &ModelParams::default(), go_on)
 }
 
-/// What the programs, the C library and the tests of this repository need besides: not for others, and no
-/// promise.
+/// What the programs, the C library and the tests of this repository need in addition: not for
+/// other users, and without any promise of stability.
 #[doc(hidden)]
 pub mod internal {
     pub use crate::error::ErrorKind;

@@ -1,4 +1,4 @@
-//! Work shared among threads that live only for it.
+//! Work shared among short-lived threads.
 
 use std::panic::resume_unwind;
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 /// More than any machine has; ggml's limit is 512.
 const MAX_THREADS: usize = 512;
 
-/// Refuses a number of threads that ggml would abort on. `flag` is what errors call it.
+/// Rejects a number of threads that ggml would abort on. `flag` is its name in errors.
 pub(crate) fn check_threads(threads: usize, flag: &str) -> Result<()> {
     if (1..=MAX_THREADS).contains(&threads) {
         return Ok(());
@@ -17,12 +17,12 @@ pub(crate) fn check_threads(threads: usize, flag: &str) -> Result<()> {
     Err(Error::parameter(flag, format!("use 1 to {MAX_THREADS}")))
 }
 
-/// Cores that this process may use: those of its affinity mask, and no more than its quota of time.
+/// Cores that this process may use: those of its affinity mask, limited by its quota of CPU time.
 pub(crate) fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Warns if this many threads have to take turns.
+/// Warns if there are more threads than cores.
 pub(crate) fn warn_if_more_than_cores(threads: usize) {
     let cores = cores();
     if threads > cores {
@@ -34,9 +34,9 @@ pub(crate) fn warn_if_more_than_cores(threads: usize) {
     }
 }
 
-/// Runs `work` on every item, on at most `threads` threads of which the caller's is one. Results are
-/// in the order of the items. Each thread takes the next item when it is done with one, so that where
-/// the system refuses more threads, those that there are do it all.
+/// Runs `work` on every item, on at most `threads` threads including the caller's. Results are in
+/// the order of the items. Each thread takes the next item when it has finished one, so if the
+/// system refuses more threads, the existing ones do all of the work.
 pub(crate) fn map<T, R: Send>(
     items: impl IntoIterator<Item = T, IntoIter: Send>,
     threads: usize,

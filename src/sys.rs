@@ -1,5 +1,6 @@
-//! Raw bindings of ggml, gguf and llama, made by build.rs with bindgen from the headers of the source
-//! that is built. Enums are integers with constants: a value unknown to the header stays a value.
+//! Raw bindings of ggml, gguf and llama, made by build.rs with bindgen from the headers of the
+//! source that is built. Enums are integers with constants: values that the header does not list
+//! are valid.
 
 #![allow(
     clippy::all,

@@ -35,7 +35,7 @@ impl Drop for Tracked {
 /// Removes everything that is tracked. The caller is about to end the process.
 pub fn remove_all() {
     for path in paths().drain(..) {
-        // What cannot be removed stays; there is nobody left to tell.
+        // What cannot be removed stays; it is too late to report it.
         let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
     }
 }

@@ -1,13 +1,13 @@
-//! Text out of token pieces, which may end in the middle of a character.
+//! Text from token pieces, which may end in the middle of a character.
 
 use std::char::REPLACEMENT_CHARACTER;
 
 /// Turns a stream of bytes into a stream of text.
 ///
-/// A tokenizer with byte fallback spreads one character over several tokens. The bytes of a
-/// character that is not complete yet are held back until the rest arrives; bytes that can never
-/// become a character turn into U+FFFD. All outputs together equal
-/// [`String::from_utf8_lossy`] of all inputs together, however they were split.
+/// A tokenizer with byte fallback spreads one character over several tokens. The bytes of an
+/// incomplete character are held back until the rest arrives; bytes that can never become a
+/// character turn into U+FFFD. All outputs together equal [`String::from_utf8_lossy`] of all inputs
+/// together, however they were split.
 #[derive(Debug, Clone, Default)]
 pub struct Utf8Stream {
     /// The beginning of a character: at most three bytes.
@@ -15,12 +15,12 @@ pub struct Utf8Stream {
 }
 
 impl Utf8Stream {
-    /// A stream that has seen nothing.
+    /// A stream at its beginning.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes the next bytes, returns the text that is complete with them.
+    /// Takes the next bytes, and returns the text that they complete.
     pub fn push(&mut self, bytes: &[u8]) -> String {
         let mut input = std::mem::take(&mut self.held_back);
         input.extend_from_slice(bytes);
@@ -38,7 +38,7 @@ impl Utf8Stream {
         text
     }
 
-    /// Ends the stream: U+FFFD if a character stayed incomplete, else nothing.
+    /// Ends the stream: returns U+FFFD if a character is incomplete, else nothing.
     pub fn finish(&mut self) -> String {
         if std::mem::take(&mut self.held_back).is_empty() {
             String::new()

@@ -1,4 +1,4 @@
-//! A model together with what makes text of it: vocabulary, chat template, end tokens.
+//! A model together with its text side: vocabulary, chat template, end tokens.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -85,11 +85,11 @@ impl TextModel {
     /// The tokens of a conversation up to the opening of the model's next turn. `variables` go to
     /// the template, such as `enable_thinking`.
     ///
-    /// Control tokens come from the template alone: where messages or variables spell one out, such
-    /// as `<turn|>`, it stays text, so that nobody can close a turn from within a message.
+    /// Only the template can produce control tokens: where messages or variables spell one out,
+    /// such as `<turn|>`, it stays text, so that nobody can close a turn from within a message.
     ///
     /// # Errors
-    /// The template refuses the messages or makes no text of them, or the prompt cannot be tokenized.
+    /// The template rejects the messages or returns no text, or the prompt cannot be tokenized.
     pub fn chat_prompt(
         &self,
         template: &ChatTemplate,
@@ -103,7 +103,7 @@ impl TextModel {
             extra: variables,
         };
         let text = template.render(messages, &options)?;
-        // The template has written the special tokens out, the first one included.
+        // The template has written the special tokens out, including the first one.
         let tokens = self.vocab.tokenize(&text, false, true)?;
         if tokens.is_empty() {
             return Err(Error::ChatTemplate(
@@ -115,14 +115,15 @@ impl TextModel {
         };
         options.extra.clone_from(&marked.variables);
         let literal = self.literal(&marked, &template.render(&marked.messages, &options)?)?;
-        // A template may have taken what it found in a message out, as thoughts of earlier turns.
+        // A template may have removed what it found in a message, such as thoughts of earlier
+        // turns.
         match self.control.are_alike(&tokens, &literal) {
             true => Ok(tokens),
             false => Ok(literal),
         }
     }
 
-    /// The tokens of a conversation: by the template, or, without one, its only message as it is.
+    /// The tokens of a conversation: by the template, or, without one, its only message unchanged.
     ///
     /// # Errors
     /// As [`chat_prompt`](Self::chat_prompt), or there are several messages and no template.
@@ -141,7 +142,7 @@ impl TextModel {
         }
     }
 
-    /// The tokens of a prompt in which messages are nothing but text.
+    /// The tokens of a prompt in which messages are plain text.
     fn literal(&self, marked: &Marked<'_>, rendered: &str) -> Result<Vec<Token>> {
         let mut tokens = Vec::new();
         for piece in marked.pieces(rendered) {
@@ -154,7 +155,7 @@ impl TextModel {
     }
 
     /// The tokens of a text without a template, after the token that begins a sequence. Special
-    /// tokens that are written out count as what they are.
+    /// tokens that are written out are parsed.
     ///
     /// # Errors
     /// The text cannot be tokenized.
@@ -168,7 +169,7 @@ impl TextModel {
     }
 
     /// The text of an answer to `prompt`, such as
-    /// [`Generation::tokens`](crate::Generation::tokens), its thoughts apart.
+    /// [`Generation::tokens`](crate::Generation::tokens), separate from its thoughts.
     ///
     /// # Errors
     /// A token is not in the vocabulary.
@@ -183,8 +184,8 @@ impl TextModel {
     }
 
     /// The tokens that end an answer: those that the file lists. A file without a list knows only
-    /// one of a checkpoint's several end tokens, so that those the vocabulary knows by name count
-    /// as well, as does its padding.
+    /// one of a checkpoint's several end tokens, so those that the vocabulary knows by name count
+    /// as well, and so does its padding.
     ///
     /// # Errors
     /// As [`Model::end_tokens`].

@@ -1,9 +1,9 @@
-//! Control tokens come from the template alone: what messages spell out, such as `<turn|>`, stays
+//! Only the template can produce control tokens: what messages spell out, such as `<turn|>`, stays
 //! text.
 //!
-//! A template transforms messages as it likes, so that its output does not say where a piece of it
-//! came from. So the messages are rendered a second time, with the characters that a control token
-//! would need replaced by sentinels. The rendered text then shows where these went.
+//! A template may transform messages in any way, so its output does not show where a piece of it
+//! came from. Therefore the messages are rendered a second time, with the characters that a control
+//! token would need replaced by sentinels. The rendered text then shows where these went.
 
 use std::collections::HashSet;
 
@@ -20,7 +20,7 @@ pub(crate) struct ControlTexts {
     texts: Vec<String>,
     /// The token of each text.
     tokens: Vec<Token>,
-    /// The texts from their ends to their beginnings, sorted.
+    /// The texts, reversed and sorted.
     reversed: Vec<String>,
     /// Bytes of the longest text.
     longest: usize,
@@ -65,7 +65,8 @@ impl ControlTexts {
         }
     }
 
-    /// The control tokens whose texts a text begins with, the longest first, and their bytes.
+    /// The control tokens whose texts a text begins with, the longest first, and their lengths in
+    /// bytes.
     fn at_start<'a>(&'a self, text: &'a str) -> impl Iterator<Item = (usize, Token)> + 'a {
         let begins = |byte: &u8| self.first[usize::from(*byte)];
         let longest = match text.as_bytes().first().is_some_and(begins) {
@@ -88,8 +89,8 @@ impl ControlTexts {
         a.iter().filter(is_control).eq(b.iter().filter(is_control))
     }
 
-    /// Where characters are that a control token would need: the first one of a token that the text
-    /// spells out, and those at its ends that what is beside it could complete to a token.
+    /// The positions of characters that a control token would need: the first one of a token that
+    /// the text spells out, and those at its ends that adjacent text could complete to a token.
     fn needed(&self, text: &str) -> Vec<usize> {
         let end = text.trim_end().len();
         let start = text.len() - text.trim_start().len();
@@ -110,7 +111,7 @@ impl ControlTexts {
         beginnings.any(|end| is_beginning(&self.reversed, &reverse(end)))
     }
 
-    /// The messages and variables with sentinels that `rendered` does not have; `None` if nothing
+    /// The messages and variables with sentinels that do not occur in `rendered`; `None` if nothing
     /// in them needs one.
     ///
     /// # Errors
@@ -142,7 +143,7 @@ impl ControlTexts {
     }
 }
 
-/// Whether a text is the beginning of one of these, which are sorted, and not all of it.
+/// Whether a text is a proper prefix of one of these, which are sorted.
 fn is_beginning(sorted: &[String], text: &str) -> bool {
     let from = sorted.partition_point(|known| known.as_str() <= text);
     sorted.get(from).is_some_and(|next| next.starts_with(text))
@@ -154,7 +155,7 @@ fn reverse(text: &str) -> String {
 
 impl Marked<'_> {
     /// The pieces of a prompt that was rendered from the marked messages. Control tokens are found
-    /// where no character of them came from a message.
+    /// only where none of their characters came from a message.
     pub(crate) fn pieces(&self, rendered: &str) -> Vec<Piece> {
         let mut text = String::new();
         let mut from_messages = Vec::new();
@@ -185,14 +186,14 @@ impl Marked<'_> {
     }
 }
 
-/// Characters of the private-use planes, each in place of another one.
+/// Characters of the private-use planes, each of which replaces another character.
 struct Sentinels {
     base: u32,
     originals: Vec<char>,
 }
 
 impl Sentinels {
-    /// Characters that one range has.
+    /// Number of characters in one range.
     const RANGE: u32 = 0x800;
     const PLANES: std::ops::Range<u32> = 0xF_0000..0x11_0000;
 
@@ -216,7 +217,7 @@ impl Sentinels {
         Error::ChatTemplate(problem.into())
     }
 
-    /// What stands for a character.
+    /// The sentinel of a character.
     fn of(&mut self, original: char) -> Result<char> {
         let known = self.originals.iter().position(|known| *known == original);
         let index = known.unwrap_or(self.originals.len()) as u32;
@@ -227,7 +228,7 @@ impl Sentinels {
         sentinel.flatten().ok_or_else(Self::none_left)
     }
 
-    /// The character that this one stands for, if it is a sentinel.
+    /// The character that this sentinel replaces, if it is one.
     fn original(&self, sentinel: char) -> Option<char> {
         let index = u32::from(sentinel).checked_sub(self.base)?;
         self.originals.get(index as usize).copied()

@@ -1,4 +1,4 @@
-//! What Hugging Face's `apply_chat_template` gives a template besides Jinja: `tojson` as `json.dumps`
+//! What Hugging Face's `apply_chat_template` provides besides Jinja: `tojson` as `json.dumps`
 //! writes it, `raise_exception` and `strftime_now`.
 
 use std::io;
@@ -9,7 +9,7 @@ use minijinja::{Environment, ErrorKind, Value};
 use serde::Serialize;
 use serde_json::ser::Formatter;
 
-/// Makes them known to all templates of an environment.
+/// Adds them to all templates of an environment.
 pub(super) fn add_to(environment: &mut Environment<'_>) {
     environment.add_filter("tojson", to_json);
     environment.add_function("raise_exception", raise_exception);
@@ -24,10 +24,10 @@ fn raise_exception(message: &str) -> Result<Value, minijinja::Error> {
     Err(invalid(message))
 }
 
-/// Keeps a template from filling the memory with blanks.
+/// Prevents a template from filling the memory with spaces.
 const MAX_INDENT: usize = 64;
 
-/// `tojson` with the options that Hugging Face gives it. minijinja's own one escapes for HTML.
+/// `tojson` with Hugging Face's options. minijinja's own one escapes for HTML.
 fn to_json(value: &Value, options: Kwargs) -> Result<String, minijinja::Error> {
     if value.is_undefined() {
         return Err(invalid("tojson: the value is undefined"));
@@ -69,7 +69,7 @@ fn to_json(value: &Value, options: Kwargs) -> Result<String, minijinja::Error> {
 
 /// The layout of Python's `json.dumps`.
 struct PythonJson<'a> {
-    /// Of one level; without it all is on one line.
+    /// Indentation per level; without it everything is on one line.
     indent: Option<String>,
     /// Between items.
     item: &'a str,
@@ -182,7 +182,7 @@ impl Formatter for PythonJson<'_> {
     }
 }
 
-/// The date and time in UTC: the standard library knows no time zones.
+/// The date and time in UTC: the standard library has no time zones.
 fn strftime_now(format: &str) -> Result<String, minijinja::Error> {
     let since_epoch = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -190,7 +190,7 @@ fn strftime_now(format: &str) -> Result<String, minijinja::Error> {
     strftime(format, since_epoch.as_secs())
 }
 
-/// C's `strftime` in UTC, for what chat templates ask of it.
+/// C's `strftime` in UTC, with the directives that chat templates use.
 fn strftime(format: &str, seconds_since_epoch: u64) -> Result<String, minijinja::Error> {
     const WEEKDAYS: [&str; 7] = [
         "Thursday",
@@ -263,7 +263,7 @@ fn strftime(format: &str, seconds_since_epoch: u64) -> Result<String, minijinja:
     Ok(out)
 }
 
-/// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar.
+/// Year, month and day of a day number counted from 1970-01-01, in the Gregorian calendar.
 fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let leap =
         |year: u64| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);

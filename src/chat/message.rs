@@ -5,15 +5,15 @@ use std::fmt;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-/// Who says a message.
+/// The author of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Instructions for the whole conversation.
     System,
-    /// Instructions of the application; most templates treat it as [`System`](Self::System).
+    /// Instructions of the application; templates usually treat it as [`System`](Self::System).
     Developer,
-    /// The person.
+    /// The user.
     User,
     /// The model.
     #[serde(alias = "model")]
@@ -25,10 +25,10 @@ pub enum Role {
 /// One message of a conversation, as in the JSON of OpenAI-compatible APIs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Message {
-    /// Who says it.
+    /// The author.
     pub role: Role,
-    /// The text. JSON may also have a list of `{"type": "text", "text": …}`, whose texts are
-    /// joined, because not every template can take a list; or null, which is the empty text.
+    /// The text. JSON may also have a list of `{"type": "text", "text": …}`, whose texts are joined
+    /// because not every template accepts a list, or null, which is the empty text.
     #[serde(default, deserialize_with = "text_content")]
     pub content: String,
     /// Everything else that a template may read: `name`, `tool_calls`, `reasoning_content` ….
@@ -37,7 +37,7 @@ pub struct Message {
 }
 
 impl Message {
-    /// A message with nothing but text.
+    /// A message that has only text.
     pub fn new(role: Role, content: impl Into<String>) -> Self {
         Self {
             role,

@@ -1,4 +1,4 @@
-//! Messages into a prompt, by the Jinja chat template that a model file carries, and thoughts apart
+//! Turns messages into a prompt, by the Jinja chat template of a model file, and separates thoughts
 //! from answers.
 
 pub(crate) mod control;

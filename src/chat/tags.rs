@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 
 use regex::{Captures, Regex};
 
-/// Comments, raw blocks, expressions and tags, so that a tag is not looked for inside them. The
-/// groups are what is before and after the name of a `generation` tag, and its `end`.
+/// Comments, raw blocks, expressions and tags, so that no tag is found inside them. The groups are
+/// what is before and after the name of a `generation` tag, and its `end`.
 static TAGS: LazyLock<Option<Regex>> = LazyLock::new(|| {
     let text = r#""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'"#;
     let pattern = [
@@ -20,7 +20,7 @@ static TAGS: LazyLock<Option<Regex>> = LazyLock::new(|| {
 });
 
 /// A template without the tags `generation` and `endgeneration`, which mark what a model wrote for
-/// its training. What they surround, and the spaces that they take away, stay as they are.
+/// its training. Their contents stay, and so does their whitespace control.
 pub(super) fn without_generation(source: &str) -> Cow<'_, str> {
     let Some(tags) = TAGS.as_ref() else {
         return source.into();
@@ -65,7 +65,7 @@ mod tests {
             );
             assert_eq!(render(&marked), "[Hi]", "{marked}");
         }
-        // As other tags do: a line of its own leaves nothing, and other spaces stay.
+        // As with other tags: a tag on a line of its own leaves nothing, and other spaces stay.
         assert_eq!(
             render("a\n  {% generation %}\nb {% endgeneration %} c"),
             "a\nb  c"

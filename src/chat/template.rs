@@ -1,6 +1,6 @@
-//! The Jinja chat template that a model file carries.
+//! The Jinja chat template of a model file.
 //!
-//! Templates are written for Hugging Face's `apply_chat_template`; this is that environment: its
+//! Templates are written for Hugging Face's `apply_chat_template`. This is that environment: its
 //! whitespace rules, Python's string and dict methods, `tojson` as `json.dumps` writes it,
 //! `raise_exception`, `strftime_now`, `break`, `continue` and `generation`.
 
@@ -14,7 +14,7 @@ use super::message::Message;
 use super::tags::without_generation;
 use crate::error::{Error, Result};
 
-/// What a template gets besides the messages.
+/// The inputs of a template besides the messages.
 #[derive(Debug, Clone, Default)]
 pub struct RenderOptions {
     /// Text of the token that begins a sequence.
@@ -36,8 +36,8 @@ pub struct ChatTemplate {
 
 const NAME: &str = "chat_template";
 
-/// Instructions that one rendering may take. A template comes with a model file and need not be
-/// friendly; honest ones need some thousands, and one for every 64 bytes they write.
+/// Maximum number of instructions in one rendering. A template comes with a model file and may be
+/// malicious; ordinary ones need some thousands, and one for every 64 bytes that they write.
 const FUEL: u64 = 10_000_000;
 
 impl ChatTemplate {
@@ -78,12 +78,12 @@ impl ChatTemplate {
 
     /// The prompt for `messages`.
     ///
-    /// It holds the special tokens as text, the one that begins the sequence included: tokenize it
-    /// with special tokens parsed and none added. Those that messages spell out are in it, too:
-    /// [`TextModel::chat_prompt`](crate::TextModel::chat_prompt) distinguishes the two.
+    /// It contains the special tokens as text, including the one that begins the sequence: tokenize
+    /// it with special tokens parsed and none added. It also contains those that messages spell
+    /// out: [`TextModel::chat_prompt`](crate::TextModel::chat_prompt) distinguishes the two.
     ///
     /// # Errors
-    /// [`Error::ChatTemplate`] with the line, if the template refuses the messages (by
+    /// [`Error::ChatTemplate`] with the line, if the template rejects the messages (by
     /// `raise_exception`) or fails.
     pub fn render(&self, messages: &[Message], options: &RenderOptions) -> Result<String> {
         let context = context! {
@@ -106,7 +106,7 @@ fn template_error(error: minijinja::Error) -> Error {
         None => String::new(),
     };
     match (error.kind(), error.detail()) {
-        // What a template says by raise_exception needs no further name.
+        // A message from raise_exception needs no further name.
         (ErrorKind::InvalidOperation, Some(detail)) => message += detail,
         (kind, Some(detail)) => message += &format!("{kind}: {detail}"),
         (kind, None) => message += &kind.to_string(),
@@ -182,9 +182,10 @@ mod tests {
         assert_eq!(render(TURNS, &conversation, &options), prompt);
     }
 
-    /// What the real template of Gemma 4 uses: macros that call themselves and later ones, keyword
-    /// arguments, namespaces, slices, ranges that run down, `dictsort`, `.get`, `.split`, captured
-    /// blocks, filters after conditions. The expected prompts were made by Jinja2 3.1.
+    /// The features that the real template of Gemma 4 uses: macros that call themselves and later
+    /// ones, keyword arguments, namespaces, slices, descending ranges, `dictsort`, `.get`,
+    /// `.split`, captured blocks, filters after conditions. The expected prompts were made by
+    /// Jinja2 3.1.
     const TOOLS: &str = r#"{%- macro declare(tool) -%}
     {{ tool['function']['name'] }}({{- fields(tool['function']['parameters']['properties'], required=tool['function']['parameters']['required']) -}})
 {%- endmacro -%}
@@ -392,7 +393,7 @@ mod tests {
 
     #[test]
     fn whitespace_as_hugging_face_has_it() {
-        // Block tags on their own lines leave nothing, and the last newline goes.
+        // Block tags on their own lines leave nothing, and the last newline is removed.
         let source = "a\n  {% if true %}\n  b\n  {% endif %}\nc\n";
         assert_eq!(render_one(source), "a\n  b\nc");
     }
@@ -464,7 +465,7 @@ mod tests {
 
     #[test]
     fn a_template_cannot_run_for_ever_or_fill_the_memory() {
-        // Fuel pays for both, and refuses a string of 1 GB before it exists.
+        // Fuel limits both, and rejects a string of 1 GB before it exists.
         assert!(failure("{{ 'x' * 1000000000 }}").contains("fuel"));
         let loops = "{% for i in range(9999) %}x{% endfor %}";
         assert_eq!(render_one(loops).len(), 9999);

@@ -1,4 +1,4 @@
-//! Thoughts and answer, apart: a model that thinks marks its thoughts with tokens of their own.
+//! Separates thoughts from the answer: a model that thinks marks its thoughts with special tokens.
 
 use serde::{Deserialize, Serialize};
 
@@ -45,7 +45,7 @@ pub enum Part {
     Answer,
     /// A thought.
     Thought,
-    /// It only begins or ends a thought.
+    /// It only marks where a thought begins or ends.
     Mark,
 }
 
@@ -57,7 +57,7 @@ pub struct Splitter {
 }
 
 impl Splitter {
-    /// A splitter for text that begins outside a thought. Without a channel all of it is answer.
+    /// A splitter for text that begins outside a thought. Without a channel everything is answer.
     pub fn new(channel: Option<Channel>) -> Self {
         Self {
             channel,
@@ -66,7 +66,7 @@ impl Splitter {
     }
 
     /// A splitter for what follows `prompt`, which may end inside a thought: some templates open
-    /// one for the model. `ends` are the tokens that end a turn, and with it its thoughts.
+    /// one for the model. `ends` are the tokens that end a turn, and its thoughts with it.
     pub fn after(channel: Option<Channel>, prompt: &[Token], ends: &[Token]) -> Self {
         let opens = |channel: Channel| {
             let mut latest = prompt.iter().rev();
@@ -96,7 +96,7 @@ impl Splitter {
         self.channel
     }
 
-    /// Whether the next token belongs to a thought, unless it ends it.
+    /// Whether the next token belongs to a thought, unless it ends the thought.
     pub fn is_thinking(&self) -> bool {
         self.thinking
     }
@@ -121,20 +121,20 @@ impl Splitter {
     }
 }
 
-/// An answer as text, its thoughts apart.
+/// An answer as text, separate from its thoughts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AnswerText {
-    /// What the model says: what later turns of the conversation see.
+    /// The answer itself: what later turns of the conversation see.
     pub text: String,
-    /// What it thought before, without marks; several thoughts are on lines of their own. Empty if
-    /// it did not think.
+    /// The thoughts before it, without their marks; each thought is on lines of its own. Empty if
+    /// there are none.
     pub thoughts: String,
     /// Whether it was cut while thinking.
     pub thinking: bool,
 }
 
 impl AnswerText {
-    /// The text of an answer's tokens, from where `splitter` stands.
+    /// The text of an answer's tokens, from the present state of `splitter`.
     ///
     /// # Errors
     /// A token is not in the vocabulary.
@@ -197,7 +197,7 @@ mod tests {
             parts(Splitter::new(CHANNEL), &[1, 101, 2, 101, 3]),
             [Answer, Mark, Answer, Mark, Answer]
         );
-        // Nor does a second mark of the beginning end the thought.
+        // A second begin mark does not end the thought.
         assert_eq!(
             parts(Splitter::new(CHANNEL), &[100, 2, 100, 3, 101, 4]),
             [Mark, Thought, Mark, Thought, Mark, Answer]
@@ -228,7 +228,7 @@ mod tests {
         assert!(thinks(&[2, 100, 7]));
         assert!(thinks(&[2, 100, 7, 101, 8, 100]));
         assert!(!thinks(&[2, 100, 7, 101]));
-        // One that an earlier turn left open has ended with it.
+        // One that an earlier turn left open ended with that turn.
         assert!(!thinks(&[2, 100, 7, 6, 5]));
         assert!(!thinks(&[]));
         assert!(!Splitter::after(None, &[100], &[]).is_thinking());

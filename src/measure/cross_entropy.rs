@@ -1,9 +1,9 @@
-//! How well a model denoises what it should have said: the cross-entropy of known answers.
+//! How well a model denoises known answers: their cross-entropy.
 //!
-//! The measure is that of training, on fixed draws. Each canvas of an answer follows the
-//! prompt and the canvases before it, a share of its tokens replaced by uniformly random ones, and
-//! the model predicts the true tokens in one step without self-conditioning. What a smaller type
-//! of weights costs shows in nats, on the very same canvases, long before answers change.
+//! The measure is that of training, on fixed draws. Each canvas of an answer follows the prompt and
+//! the canvases before it, with a share of its tokens replaced by uniformly random ones, and the
+//! model predicts the true tokens in one step without self-conditioning. It shows in nats what a
+//! smaller type of weights costs, on identical canvases, long before answers change.
 
 use crate::diffusion::{
     Allowed, CounterNoise, Denoiser as _, DrawRule, Draws, Filter, NoiseSource as _, StepInput,
@@ -12,7 +12,7 @@ use crate::diffusion::{
 use crate::error::{Error, Result};
 use crate::model::SequenceDenoiser;
 
-/// Shares of tokens that are replaced; the last is a canvas of nothing but noise.
+/// Shares of tokens that are replaced; the last is a canvas of noise only.
 pub const NOISE_LEVELS: [f32; 4] = [0.25, 0.5, 0.75, 1.0];
 
 /// A prompt and its answer.
@@ -29,7 +29,7 @@ pub struct Exchange {
 pub struct Score {
     /// Mean cross-entropy of the answer's tokens at each of [`NOISE_LEVELS`], in nats.
     pub levels: [f64; NOISE_LEVELS.len()],
-    /// Share of the answer's tokens that were the likeliest, over all levels.
+    /// Share of the answer's tokens that were the most likely ones, over all levels.
     pub top1: f64,
 }
 
@@ -40,9 +40,9 @@ impl Score {
     }
 }
 
-/// Scores the answer `number` of a list, whose noise depends on that number, on `seed` and on the
-/// size of the vocabulary alone. After the answer its last canvas is filled with `pad`, as models
-/// learn it; those positions do not count.
+/// Scores the answer `number` of a list, whose noise depends only on that number, on `seed` and on
+/// the size of the vocabulary. After the answer its last canvas is filled with `pad`, as in
+/// training; those positions do not count.
 ///
 /// # Errors
 /// An empty prompt or answer, a token that is not in the vocabulary, a context that does not hold
@@ -125,7 +125,7 @@ fn noisy(
 fn predict(denoiser: &mut SequenceDenoiser, canvas: &[Token]) -> Result<Vec<f32>> {
     let n = canvas.len();
     denoiser.begin_canvas(n)?;
-    // The rule is for the draws, which nobody wants here.
+    // The rule is for the draws, which are not used here.
     let input = StepInput {
         canvas,
         free: &vec![true; n],

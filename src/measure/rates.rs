@@ -1,4 +1,4 @@
-//! How fast a device reads memory and multiplies matrices: the floors below which no pass can be.
+//! How fast a device reads memory and multiplies matrices: lower bounds for the time of every pass.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::gguf::TensorType;
 use crate::model::Model;
 use crate::synthetic::random_weights;
 
-/// What was measured of the device that has the output head.
+/// What was measured on the device that has the output head.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeviceRates {
     /// Its name.
@@ -22,13 +22,13 @@ pub struct DeviceRates {
     /// Operations per second (two for each multiplication with its addition) of a product with as
     /// many tokens as a canvas has.
     pub operations: f64,
-    /// The type of the matrix in that product: the one that most weights of the model have.
+    /// The type of the matrix in that product: the model's most common type of weights.
     pub weight_type: TensorType,
 }
 
 /// Side of the square matrix that is multiplied.
 const SIDE: usize = 4096;
-/// Larger than the caches of the device, by far.
+/// Far larger than the caches of the device.
 const READ_BYTES_CPU: usize = 1 << 28;
 const READ_BYTES_GPU: usize = 1 << 31;
 
@@ -73,7 +73,7 @@ pub fn device_rates(model: &Model, threads: usize) -> Result<DeviceRates> {
     })
 }
 
-/// The type that most weights have.
+/// The most common type of weights.
 fn main_type(model: &Model) -> TensorType {
     let bytes_of = |ty: &TensorType| -> usize {
         let tensors = model.file().tensors().map(|(_, tensor)| tensor.info);
@@ -96,7 +96,7 @@ struct Product {
 }
 
 impl Product {
-    /// The shortest of several times.
+    /// The minimum of several times.
     fn time(&self, model: &Model, backends: &Arc<[Backend]>) -> Result<Duration> {
         const TIMES: usize = 5;
         const NODES: usize = 8;
@@ -105,7 +105,7 @@ impl Product {
         let device = model.output_device();
         let matrices = Context::new(1)?;
         let matrix = matrices.tensor(self.ty, &[SIDE, self.rows], "matrix")?;
-        // Where the weights of this type lie: rearranged, if that makes products faster.
+        // The memory that holds weights of this type: rearranged, if that makes products faster.
         let memory = model.memory_of(self.ty);
         let on_cpu = device == Device::cpu()?;
         let memory = memory.filter(|_| self.ty != TensorType::F32 && on_cpu);

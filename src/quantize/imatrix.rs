@@ -1,10 +1,10 @@
 //! Importance matrices: for each column of a matrix, the mean square of the activations that it is
-//! multiplied with. llama.cpp's `llama-imatrix` collects them, in two formats:
+//! multiplied by. llama.cpp's `llama-imatrix` collects them, in two formats:
 //!
 //! * GGUF: tensors `NAME.in_sum2` `[columns, matrices]`, sums of squares, and `NAME.counts`
 //!   `[1, matrices]`, numbers of tokens; one matrix, or one for each expert.
-//! * the older one, often called `imatrix.dat`: a count of entries, then of each entry its name,
-//!   a number of calls and the sums.
+//! * the older one, often called `imatrix.dat`: a count of entries, then for each entry its name, a
+//!   number of calls and the sums.
 
 use std::collections::HashMap;
 use std::fs;
@@ -17,7 +17,7 @@ use crate::gguf::{Array, Gguf};
 
 const SUMS: &str = ".in_sum2";
 const COUNTS: &str = ".counts";
-/// More than any name in GGUF may have.
+/// Longer than any name in GGUF can be.
 const MAX_NAME_BYTES: usize = 1 << 10;
 
 /// The importances of the columns of a model's matrices.
@@ -33,8 +33,8 @@ impl ImportanceMatrix {
     /// Reads a file of either format.
     ///
     /// # Errors
-    /// The file cannot be read, is truncated or malformed, has no entries, or an entry that is not
-    /// finite or below zero.
+    /// The file cannot be read, is truncated or malformed, has no entries, or has an entry that is
+    /// not finite or below zero.
     pub fn open(path: &Path) -> Result<Self> {
         let bytes = fs::read(path).map_err(Error::io(path))?;
         let this = if bytes.starts_with(b"GGUF") {
@@ -98,7 +98,7 @@ impl ImportanceMatrix {
             }
             let columns = values.len() / counts.len();
             for (values, count) in values.chunks_exact_mut(columns).zip(counts) {
-                // An expert that was never chosen: all its columns count alike.
+                // An expert that was never chosen: all its columns have the same weight.
                 let used = count > 0.0;
                 let mean = |sum: f32| if used { sum / count } else { 1.0 };
                 values.iter_mut().for_each(|value| *value = mean(*value));
@@ -145,7 +145,7 @@ impl ImportanceMatrix {
             values.iter_mut().for_each(|value| *value /= calls);
             entries.insert(name, values);
         }
-        // What follows came later: older files end here.
+        // The following fields were added later: older files end here.
         let chunks = take(4).and_then(number).ok();
         let dataset = take(4).and_then(number).and_then(take).ok();
         Ok(Self {
@@ -166,7 +166,7 @@ impl ImportanceMatrix {
         self.entries.len()
     }
 
-    /// Whether there is no entry.
+    /// Whether there are no entries.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -185,7 +185,7 @@ impl ImportanceMatrix {
     /// there are any.
     ///
     /// # Errors
-    /// The entry of the tensor is of another size.
+    /// The entry of the tensor has another size.
     pub fn weights(&self, name: &str, shape: &[usize; 4]) -> Result<Option<&[f32]>> {
         let Some(values) = self.entries.get(name) else {
             return Ok(None);

@@ -8,8 +8,8 @@ use crate::model::hparams::{Hparams, embedding_scale};
 use crate::model::keys::{EMBEDDING_SCALE, of_model};
 use crate::sys;
 
-/// Copies the metadata, without what describes the parts of a split model, and adds what describes
-/// the quantization. `embedding` is the type that the embedding gets.
+/// Copies the metadata, except for what describes the parts of a split model, and adds what
+/// describes the quantization. `embedding` is the new type of the embedding.
 pub(super) fn set_metadata(
     writer: &mut GgufWriter,
     file: &ModelFile,
@@ -24,13 +24,13 @@ pub(super) fn set_metadata(
     }
     writer.set(keys::FILE_TYPE, params.mix.file_type.id());
     writer.set(keys::QUANTIZATION_VERSION, sys::GGML_QNT_VERSION);
-    // Without this key, the type of the embedding tells what the checkpoint's factor was.
+    // Without this key, the type of the embedding determines the checkpoint's factor.
     let implied = embedding.map(|ty| embedding_scale(hparams.d, ty));
     if implied != Some(hparams.embedding_scale) {
         writer.set(of_model(EMBEDDING_SCALE), hparams.embedding_scale);
     }
     if let Some(importance) = &params.importance {
-        // Without its directory, which is nobody's business.
+        // File name only: a path would reveal the user's directories.
         if let Some(name) = importance.path().file_name() {
             let name = name.to_string_lossy();
             writer.set("quantize.imatrix.file", name.as_ref());

@@ -1,5 +1,5 @@
-//! Which tensor gets which type: the mixtures of llama.cpp's quantizer, for a mixture-of-experts
-//! Gemma 4 shape, which are those of the public DiffusionGemma files.
+//! Which tensor gets which type: the mixtures of llama.cpp's quantizer for a Gemma 4 with a mixture
+//! of experts, as in the public DiffusionGemma files.
 
 use std::str::FromStr;
 
@@ -70,7 +70,7 @@ impl FileType {
 impl FromStr for FileType {
     type Err = String;
 
-    /// Parses a name in either case. The error says which names there are.
+    /// Parses a name, in upper or lower case. The error lists the names.
     fn from_str(name: &str) -> Result<Self, String> {
         find_by_name(Self::ALL, |ty| ty.name(), "file type", name)
     }
@@ -85,20 +85,20 @@ pub struct TypeOverride {
     pub ty: TensorType,
 }
 
-/// A mixture of tensor types, and what the caller changes of it.
+/// A mixture of tensor types, with the caller's changes.
 #[derive(Clone, Debug)]
 pub struct Mix {
     /// The type of the file.
     pub file_type: FileType,
-    /// All matrices in the type of the file, none in a better one.
+    /// Uses the type of the file for all matrices, none in a better one.
     pub pure: bool,
-    /// Leave the output head as it is: `output.weight`, or the embedding of a file that ties them.
+    /// Leaves the output head as it is: `output.weight`, or the embedding of a file that ties them.
     pub leave_output: bool,
     /// Type of the output head.
     pub output: Option<TensorType>,
-    /// Type of the embedding; goes before `output` in a file that ties them.
+    /// Type of the embedding; takes precedence over `output` in a file that ties them.
     pub embedding: Option<TensorType>,
-    /// Types of other matrices; the first match counts.
+    /// Types of other matrices; the first match applies.
     pub overrides: Vec<TypeOverride>,
 }
 
@@ -163,8 +163,8 @@ impl Mix {
             .collect()
     }
 
-    /// The type of a matrix of a layer (or of self-conditioning), which is value projection `rank`
-    /// of so many if it is one.
+    /// The type of a matrix of a layer (or of self-conditioning). A value projection has its index as
+    /// `rank`, among `values` of them.
     fn layer_type(
         &self,
         tensor: &Expected,
@@ -174,7 +174,7 @@ impl Mix {
         let base = self.file_type.tensor_type();
         let mixed = matches!(self.file_type, FileType::Q4_K_M | FileType::Q5_K_M);
         let layer = tensor.layer.unwrap_or_default();
-        // Models of eight experts are special: their attention is small beside the experts.
+        // Models of eight experts are special: their attention is small compared to the experts.
         let eight = shape.n_experts == 8;
         match keys::stem(&tensor.name) {
             keys::ATTN_K | keys::ATTN_V if eight => TensorType::Q8_0,
@@ -191,13 +191,13 @@ impl Mix {
 }
 
 /// The layers whose value and down projections get more bits: the first and the last eighth, and
-/// every third between.
+/// every third layer between.
 const fn is_sensitive(index: usize, count: usize) -> bool {
     let eighth = count / 8;
     index < eighth || index >= 7 * count / 8 || (index - eighth) % 3 == 2
 }
 
-/// The output head decides over all logits, and gets six bits at least.
+/// The output head affects all logits, and gets at least six bits.
 const fn output_type(base: TensorType, row_len: usize) -> TensorType {
     match base {
         TensorType::Q8_0 => TensorType::Q8_0,
@@ -290,7 +290,7 @@ mod tests {
         };
         assert_eq!(ty(overrides, down), Some(TensorType::F16));
         assert_eq!(ty(overrides, "blk.1.ffn_up.weight"), Some(TensorType::Q5_0));
-        // Not even by name: a router is no matrix of this kind.
+        // Not even by name: a router is not a matrix of this kind.
         assert_eq!(ty(overrides, "blk.1.ffn_gate_inp.weight"), None);
     }
 

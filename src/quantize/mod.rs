@@ -1,9 +1,9 @@
-//! Quantization of model files: the matrices of a DiffusionGemma model in smaller types, everything
-//! else as it is.
+//! Quantization of model files: converts the matrices of a DiffusionGemma model to smaller types,
+//! and leaves everything else as it is.
 //!
-//! A [`Mix`] decides which tensor gets which type, [`imatrix`] reads what weighs the errors,
-//! `stream` converts the data of one tensor. They meet in a [`Plan`], which is made of an open, checked
-//! model and says what its file would hold; [`Plan::write`] writes it.
+//! A [`Mix`] decides which tensor gets which type, [`imatrix`] reads the weights of the errors,
+//! `stream` converts the data of one tensor. They meet in a [`Plan`], which is made from an open,
+//! checked model and describes the new file; [`Plan::write`] writes it.
 
 pub mod imatrix;
 mod metadata;

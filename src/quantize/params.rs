@@ -1,19 +1,19 @@
-//! What a caller asks of the quantizer.
+//! The parameters of the quantizer.
 
 use super::imatrix::ImportanceMatrix;
 use super::mix::{FileType, Mix};
 use crate::error::{Error, Result};
 use crate::gguf::TensorType;
 
-/// What shall become of a model.
+/// What to make of a model.
 #[derive(Clone, Debug)]
 pub struct QuantizeParams {
     /// The types.
     pub mix: Mix,
-    /// Take matrices that are quantized already, which adds their errors to the new ones. Without
-    /// it they may only go back to F32.
+    /// Accept matrices that are already quantized, which adds their errors to the new ones.
+    /// Otherwise they may only be converted to F32.
     pub allow_requantize: bool,
-    /// What weighs the errors of the columns.
+    /// The weights of the errors of the columns.
     pub importance: Option<ImportanceMatrix>,
     /// Threads; `None` is one for each core.
     pub threads: Option<usize>,
@@ -31,7 +31,7 @@ impl QuantizeParams {
     }
 }
 
-/// What errors call the parameters, which are also flags.
+/// The names of the parameters in errors.
 pub(super) const TENSOR_TYPE: &str = "tensor type (--tensor-type)";
 const OUTPUT_TYPE: &str = "type of the output head (--output-tensor-type)";
 const EMBEDDING_TYPE: &str = "type of the embedding (--token-embedding-type)";

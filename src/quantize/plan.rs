@@ -1,4 +1,4 @@
-//! What a quantized file will hold.
+//! What a quantized file will contain.
 
 use std::path::Path;
 
@@ -14,16 +14,16 @@ use crate::model::hparams::Hparams;
 use crate::model::keys::TOKEN_EMBD;
 use crate::model::tensors::{Expected, TensorTable, TensorUse};
 
-/// What a file will hold of a tensor.
+/// What a file will contain of a tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedTensor {
     /// Its name.
     pub name: String,
     /// Elements in each dimension, row length first.
     pub shape: [usize; 4],
-    /// The type that it has.
+    /// Its present type.
     pub from: TensorType,
-    /// The type that it gets.
+    /// Its new type.
     pub to: TensorType,
 }
 
@@ -34,7 +34,7 @@ impl PlannedTensor {
     }
 }
 
-/// A model and the types that its tensors shall get.
+/// A model and the new types of its tensors.
 #[derive(Debug)]
 pub struct Plan {
     pub(super) file: ModelFile,
@@ -44,18 +44,18 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Opens a model, all parts of a split one, and decides on the types.
+    /// Opens a model, or all parts of a split one, and decides on the types.
     ///
     /// # Errors
-    /// The file is no model of architecture `diffusion-gemma`; it is quantized already and
+    /// The file is not a model of architecture `diffusion-gemma`; it is already quantized and
     /// `allow_requantize` is not set; an override matches no matrix or asks for a type that nothing
-    /// can be quantized to; the importance matrix is one of another model.
+    /// can be quantized to; the importance matrix belongs to another model.
     pub fn new(input: &Path, params: QuantizeParams) -> Result<Self> {
         check_params(&params)?;
         let file = ModelFile::open(input)?;
         check_architecture(&file)?;
         let hparams = Hparams::from_file(&file)?;
-        // What it gives is not needed here: every tensor is there and has its shape.
+        // The result is not needed here: every tensor is present and has its shape.
         TensorTable::locate(&file, &hparams)?;
         let expected = TensorTable::expected(&hparams, |name| file.tensor(name).is_some());
         let expected = expected.into_vec();
@@ -67,7 +67,7 @@ impl Plan {
         };
         let types = params.mix.types(&expected, &shape);
         let planned = |info: &TensorInfo| {
-            // Tensors that nothing here knows stay as they are.
+            // Unknown tensors stay as they are.
             let at = expected.iter().position(|e| e.name == info.name);
             PlannedTensor {
                 name: info.name.clone(),
@@ -100,7 +100,7 @@ impl Plan {
         &self.tensors
     }
 
-    /// Bytes of the tensors' data, as it is and as it will be.
+    /// Bytes of the tensors' data, before and after.
     pub fn bytes(&self) -> (usize, usize) {
         let sum = |ty: fn(&PlannedTensor) -> TensorType| {
             let bytes = self.tensors.iter().map(|t| t.bytes_in(ty(t)));
@@ -118,7 +118,7 @@ impl Plan {
         elements.sum()
     }
 
-    /// Quantized tensors lose again when they are quantized once more.
+    /// Quantized tensors lose precision again when they are quantized once more.
     fn check_sources(&self) -> Result<()> {
         let loses =
             |t: &&PlannedTensor| t.from != t.to && t.from.is_quantized() && t.to != TensorType::F32;
@@ -135,7 +135,7 @@ impl Plan {
         }
     }
 
-    /// Every entry that the model has a tensor for must fit it, and there must be some.
+    /// Every entry that the model has a tensor for must fit it, and there must be at least one.
     fn check_importance(&self) -> Result<()> {
         let Some(importance) = &self.params.importance else {
             return Ok(());
@@ -183,7 +183,7 @@ fn check_overrides(overrides: &[TypeOverride], expected: &[Expected]) -> Result<
     Ok(())
 }
 
-/// Says more than the loader would: the other architectures have a quantizer.
+/// Says more than the loader would: the other architectures have a quantizer of their own.
 fn check_architecture(file: &ModelFile) -> Result<()> {
     let found: &str = file.metadata().require(GENERAL_ARCHITECTURE)?;
     if found == DIFFUSION_GEMMA {
@@ -198,7 +198,7 @@ fn check_architecture(file: &ModelFile) -> Result<()> {
     ))
 }
 
-/// A shape without the ones at its end, as files have it.
+/// A shape without trailing ones, as in files.
 fn file_shape(shape: &[usize; 4]) -> &[usize] {
     let ones = shape.iter().rev().take_while(|&&n| n == 1).count();
     &shape[..(shape.len() - ones).max(1)]

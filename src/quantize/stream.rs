@@ -1,4 +1,4 @@
-//! The data of one tensor on its way from file to file, a slab of rows at a time.
+//! Streams the data of one tensor from file to file, a slab of rows at a time.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -9,17 +9,17 @@ use crate::gguf::FileTensor;
 use crate::gguf::TensorType;
 use crate::parallel;
 
-/// Elements that a thread converts between two writes: enough work to be worth a thread, and little
-/// beside the tensors of any model that takes long.
+/// Elements that a thread converts between two writes: enough work to be worth a thread, and small
+/// compared to the tensors of any model that takes long.
 const SLAB: usize = 1 << 21;
-/// Elements that a thread has in F32 at a time, which fit its cache.
+/// Elements that a thread holds in F32 at a time, which fit its cache.
 const PIECE: usize = 1 << 15;
 
 /// Why a tensor could not be written.
 pub(super) enum Failure {
     /// The output failed.
     Output(io::Error),
-    /// Anything else, the caller's wish to stop included.
+    /// Anything else, including cancellation by the caller.
     Other(Error),
 }
 
@@ -35,10 +35,10 @@ impl From<Error> for Failure {
     }
 }
 
-/// A tensor and what shall become of it.
+/// A tensor and its conversion.
 #[derive(Clone, Copy)]
 pub(super) struct Conversion<'a> {
-    /// Of the old file, for messages.
+    /// The old file, for messages.
     pub(super) path: &'a Path,
     pub(super) tensor: FileTensor<'a>,
     pub(super) ty: TensorType,
@@ -47,9 +47,9 @@ pub(super) struct Conversion<'a> {
 }
 
 impl Conversion<'_> {
-    /// Writes the tensor's data in the new type. Every row is converted by itself, so that the
-    /// number of threads does not show in the result. `done` hears how many bytes of the old data
-    /// are behind.
+    /// Writes the tensor's data in the new type. Every row is converted separately, so the number
+    /// of threads does not affect the result. `done` is called with the number of bytes of the old
+    /// data that have been processed.
     pub(super) fn run(
         &self,
         threads: usize,

@@ -1,4 +1,4 @@
-//! Writing a quantized file: replaced when all is written, and not before.
+//! Writes a quantized file, which replaces an existing one only when it is complete.
 
 use std::fs;
 use std::io::{self, BufWriter, Write};
@@ -12,15 +12,14 @@ use crate::parallel;
 use crate::temporary::Tracked;
 
 impl Plan {
-    /// Writes the file to `output`, which is replaced when all is written and not before: a run
-    /// that is stopped leaves nothing behind. Memory is taken for some rows of one tensor at a
-    /// time.
+    /// Writes the file to `output`, which is replaced only when everything is written: a run that
+    /// is stopped leaves nothing. Memory is used for some rows of one tensor at a time.
     ///
-    /// `progress` hears the share that is done, from 0 to 1, and may stop.
+    /// `progress` is called with the fraction done (0 to 1), and may cancel.
     ///
     /// # Errors
-    /// `output` is the model itself or no regular file, or cannot be written; a tensor holds a
-    /// number that is not finite; [`Error::Cancelled`] if `progress` stopped.
+    /// `output` is the model itself or not a regular file, or cannot be written; a tensor holds a
+    /// number that is not finite; [`Error::Cancelled`] if `progress` cancelled.
     pub fn write(
         &self,
         output: &Path,
@@ -31,7 +30,7 @@ impl Plan {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        // Else the error would name the temporary file.
+        // Otherwise the error would name the temporary file.
         fs::metadata(directory).map_err(Error::io(directory))?;
         let file = temporary_file(directory).map_err(Error::io(directory))?;
         let _tracked = Tracked::new(file.path());
@@ -125,11 +124,11 @@ impl Plan {
     }
 }
 
-/// A file in the directory of the output, so that it can be renamed to it. Dropped, it is deleted.
+/// A file in the directory of the output, so that it can be renamed to it. Deleted when dropped.
 fn temporary_file(directory: &Path) -> io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".quantize-").suffix(".tmp");
-    // As any new file: what the user's mask leaves, not the privacy of temporary files.
+    // Permissions as for any new file, from the user's mask, not those of temporary files.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     builder.tempfile_in(directory)
@@ -142,7 +141,7 @@ mod tests {
     use crate::gguf::TensorType;
     use crate::synthetic::{Geometry, WeightTypes, write_synthetic};
 
-    /// Fails after so many bytes.
+    /// Fails after this number of bytes.
     struct Full(usize);
 
     impl Write for Full {

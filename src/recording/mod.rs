@@ -1,4 +1,4 @@
-//! Recordings of drafts: one JSON object per line, which need no model to be shown again.
+//! Recordings of drafts: one JSON object per line, which can be shown again without a model.
 
 mod read;
 mod write;
@@ -22,9 +22,9 @@ enum Line {
         format: u32,
         channel: Option<Channel>,
     },
-    /// The answer below begins inside a thought, which its prompt opened.
+    /// The following answer begins inside a thought, which its prompt opened.
     Thinking,
-    /// The bytes of tokens that the lines below are the first to use.
+    /// The bytes of tokens that the following lines use for the first time.
     Pieces { pieces: Vec<(Token, Vec<u8>)> },
     /// A canvas before its first step. Recordings of earlier versions do not have it.
     Begin(OwnedNewCanvas),

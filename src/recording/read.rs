@@ -1,4 +1,4 @@
-//! Reading a recording. Whatever is in the file, what is read can be shown.
+//! Reads a recording. Whatever the file contains, the result can be shown.
 
 use std::collections::HashMap;
 use std::fs;
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 /// What a [`Recorder`](super::Recorder) wrote.
 pub struct Recording {
     path: PathBuf,
-    /// Where the model thinks.
+    /// The tokens around the model's thoughts.
     channel: Option<Channel>,
     /// In order.
     pub answers: Vec<Answer>,
@@ -62,7 +62,7 @@ impl Canvas {
 }
 
 impl Recording {
-    /// Reads a recording. One that is cut off at its end is read up to there;
+    /// Reads a recording. One that is truncated is read up to its last complete line;
     /// [`check_end`](Self::check_end) reports it.
     ///
     /// # Errors
@@ -107,7 +107,7 @@ impl Recording {
     /// Reports what is missing at the end.
     ///
     /// # Errors
-    /// The recording was cut off.
+    /// The recording is truncated.
     pub fn check_end(&self) -> Result<()> {
         match &self.missing {
             Some(missing) => Err(Error::File {
@@ -149,7 +149,7 @@ fn bad(path: &Path, problem: String) -> Error {
 /// A recording so far.
 struct Reader {
     recording: Recording,
-    /// The answer that has not ended.
+    /// The answer in progress.
     answer: Option<Answer>,
 }
 
@@ -233,7 +233,7 @@ impl Reader {
         Ok(())
     }
 
-    /// The canvas of this index, which is not finished.
+    /// The canvas with this index, which is not finished.
     fn open(&mut self, block: u32) -> Result<&mut Canvas, String> {
         let canvases = &mut self.answer.get_or_insert_default().canvases;
         if canvases.last().is_none_or(|last| last.done.is_some()) {
@@ -256,7 +256,7 @@ impl Reader {
         }
     }
 
-    /// Takes what is left of an answer that does not end.
+    /// Takes the rest of an answer that does not end.
     fn finish(mut self, cut: Option<String>) -> Recording {
         let missing = match &self.answer {
             _ if cut.is_some() => cut,

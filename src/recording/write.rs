@@ -1,4 +1,4 @@
-//! Writing a recording, while an answer comes into being.
+//! Writes a recording while an answer is generated.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -14,12 +14,12 @@ use crate::error::{Error, Result};
 pub struct Recorder {
     path: PathBuf,
     out: BufWriter<File>,
-    /// The tokens whose bytes are written.
+    /// The tokens whose bytes have been written.
     known: HashSet<Token>,
 }
 
 impl Recorder {
-    /// Begins a recording. A file of that name is replaced.
+    /// Begins a recording. An existing file with that name is replaced.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -51,11 +51,11 @@ impl Recorder {
         }
     }
 
-    /// Writes a canvas that begins, a step, or a finished canvas. `piece` gives the bytes of a token,
-    /// none for a control token.
+    /// Writes a canvas that begins, a step, or a finished canvas. `piece` returns the bytes of a
+    /// token, none for a control token.
     ///
     /// # Errors
-    /// The file cannot be written, and those of `piece`.
+    /// The file cannot be written, or `piece` fails.
     pub fn record(
         &mut self,
         event: Event<'_>,

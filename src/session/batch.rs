@@ -12,18 +12,18 @@ use crate::diffusion::{
 use crate::error::{Error, Result};
 use crate::model::{AnyModel, BatchMember, CanvasBatch, Counters};
 
-/// Names an answer in a [`SessionBatch`]; none is given twice.
+/// Identifies an answer in a [`SessionBatch`]; unique within the batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MemberId(u64);
 
 /// An answer that is complete.
 pub struct FinishedMember {
-    /// As [`SessionBatch::join`] gave it.
+    /// The id that [`SessionBatch::join`] returned.
     pub id: MemberId,
     /// The index of the session that answered. It is idle now.
     pub session: usize,
-    /// The answer, or what ended it. Its denoising time is that of the steps it took part in,
-    /// which others shared.
+    /// The answer, or the error that ended it. Its denoising time is that of the steps it took part
+    /// in, which it shared with others.
     pub answer: Result<Answer>,
 }
 
@@ -35,7 +35,7 @@ struct Member {
     is_paused: bool,
 }
 
-/// A session, and the answer it is at.
+/// A session, and its current answer.
 struct Slot {
     session: Session,
     member: Option<Member>,
@@ -44,26 +44,26 @@ struct Slot {
 type Handler<'a> = dyn FnMut(MemberId, Event<'_>) -> ControlFlow<()> + 'a;
 
 /// Sessions of one model that answer together. Answers begin and end at any time, and each is what
-/// its session would answer alone: canvases, steps and temperatures need not be in step with each
-/// other. A step of several canvases reads the weights once.
+/// its session would answer alone: canvases, steps and temperatures may differ. A step of several
+/// canvases reads the weights once.
 ///
-/// An answer goes through [`Stage`]s. In each [`step`](Self::step) one of those that wait for their
-/// prompt has a pass over a part of it, and all that have a canvas denoise it.
+/// An answer passes through [`Stage`]s. In each [`step`](Self::step) one of those that wait for
+/// their prompt gets a pass over a part of it, and all that have a canvas denoise it.
 pub struct SessionBatch {
     slots: Vec<Slot>,
     /// What canvases share; the masked families denoise one after the other.
     shared: Option<CanvasBatch>,
-    /// Done, and not handed out yet.
+    /// Done, but not returned yet.
     finished: Vec<FinishedMember>,
     next: u64,
 }
 
 impl SessionBatch {
-    /// For sessions of one model that run alike (flash attention); steps use the threads of the
-    /// first.
+    /// For sessions of one model with the same settings (flash attention); steps use the threads of
+    /// the first.
     ///
     /// # Errors
-    /// There are no sessions or more than 256, they differ, or memory is not there.
+    /// There are no sessions or more than 256, they differ, or there is not enough memory.
     pub fn new(sessions: Vec<Session>) -> Result<Self> {
         let shared = match sessions.first().map(|session| &session.sequence) {
             None => {
@@ -103,39 +103,39 @@ impl SessionBatch {
         })
     }
 
-    /// Answers at work.
+    /// Answers in progress.
     pub fn len(&self) -> usize {
         self.members().count()
     }
 
-    /// Whether no answer is at work.
+    /// Whether no answer is in progress.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Sessions.
+    /// Number of sessions.
     pub fn capacity(&self) -> usize {
         self.slots.len()
     }
 
-    /// A session that answers nothing now, by its index.
+    /// An idle session, by its index.
     pub fn idle(&mut self, session: usize) -> Option<&mut Session> {
         let slot = self.slots.get_mut(session)?;
         slot.member.is_none().then_some(&mut slot.session)
     }
 
-    /// The sessions, with answers left unfinished.
+    /// The sessions; answers in progress are dropped.
     pub fn into_sessions(self) -> Vec<Session> {
         self.slots.into_iter().map(|slot| slot.session).collect()
     }
 
-    /// What the shared steps did so far; the sessions count what they encode and mix themselves.
+    /// What the shared steps have done so far; the sessions count their own encoding and mixing.
     pub fn counters(&self) -> Counters {
         let shared = self.shared.as_ref();
         shared.map_or_else(Counters::default, CanvasBatch::counters)
     }
 
-    /// Bytes of intermediate results and of inputs that the shared steps take.
+    /// Bytes of intermediate results and of inputs of the shared steps.
     pub fn memory(&self) -> usize {
         self.shared.as_ref().map_or(0, CanvasBatch::memory)
     }
@@ -144,7 +144,7 @@ impl SessionBatch {
     /// the next [`step`](Self::step)s.
     ///
     /// # Errors
-    /// All sessions are at work, and those of [`Session::begin`].
+    /// All sessions are in use, or the errors of [`Session::begin`].
     pub fn join(
         &mut self,
         prompt: &[Token],
@@ -173,14 +173,13 @@ impl SessionBatch {
         Ok(id)
     }
 
-    /// Where an answer stands; `None` if it is not at work.
+    /// The stage of an answer; `None` if it is not in progress.
     pub fn stage(&self, id: MemberId) -> Option<Stage> {
         let member = self.members().find(|member| member.id == id)?;
         Some(member.generator.stage())
     }
 
-    /// Leaves an answer out of the steps that follow, or takes it up again. Returns whether it is at
-    /// work.
+    /// Pauses an answer, or resumes it. Returns whether it is in progress.
     pub fn pause(&mut self, id: MemberId, paused: bool) -> bool {
         let members = self
             .slots
@@ -190,7 +189,7 @@ impl SessionBatch {
         member.map(|member| member.is_paused = paused).is_some()
     }
 
-    /// Takes an answer out, unfinished.
+    /// Removes an unfinished answer.
     pub fn leave(&mut self, id: MemberId) -> Option<Answer> {
         let is_it = |slot: &&mut Slot| slot.member.as_ref().is_some_and(|m| m.id == id);
         if let Some(slot) = self.slots.iter_mut().find(is_it) {
@@ -204,13 +203,13 @@ impl SessionBatch {
         self.slots.iter().filter_map(|slot| slot.member.as_ref())
     }
 
-    /// A pass over a part of one prompt that waits, one denoising step of all canvases, and the
-    /// commit of those that it finished. Returns the answers that are complete or cancelled; without
-    /// members, nothing. `on_event` receives the events of [`Session::generate`].
+    /// One pass over a part of one waiting prompt, one denoising step of all canvases, and the
+    /// commit of those that it finished. Returns the answers that are complete or cancelled;
+    /// without members, nothing. `on_event` receives the events of [`Session::generate`].
     ///
     /// # Errors
-    /// The shared forward pass fails. The answers stay, but without their canvases: take them out
-    /// by [`leave`](Self::leave). Those that were complete or cancelled come with the next call.
+    /// The shared forward pass fails. The answers stay, but without their canvases: remove them by
+    /// [`leave`](Self::leave). Those that were complete or cancelled are returned by the next call.
     pub fn step(&mut self, on_event: &mut Handler<'_>) -> Result<Vec<FinishedMember>> {
         // Canvases that begin take part in this step.
         self.advance_each(on_event, |stage| stage == Stage::Beginning);
@@ -226,7 +225,7 @@ impl SessionBatch {
         Ok(std::mem::take(&mut self.finished))
     }
 
-    /// Ends the answers that were cancelled, paused ones included.
+    /// Ends the answers that were cancelled, including paused ones.
     fn end_cancelled(&mut self) {
         for member in self
             .slots
@@ -237,7 +236,7 @@ impl SessionBatch {
         }
     }
 
-    /// What the members at these stages need next, one after the other.
+    /// What the members at these stages need next, in turn.
     fn advance_each(&mut self, on_event: &mut Handler<'_>, takes: impl Fn(Stage) -> bool) {
         for index in 0..self.slots.len() {
             let slot = &mut self.slots[index];
@@ -313,8 +312,8 @@ impl SessionBatch {
         Ok(stepping.len())
     }
 
-    /// A pass over the prompt that has waited longest. Beside `canvases` it takes no more tokens than
-    /// they have, so that a step takes at most about twice its time.
+    /// A pass over the prompt that has waited longest. Next to `canvases` it takes at most as many
+    /// tokens as they have, so that a step takes at most about twice its time.
     fn prefill_one(&mut self, canvases: usize, on_event: &mut Handler<'_>) {
         let waits = |slot: &&mut Slot| {
             let member = slot.member.as_ref();
@@ -383,7 +382,7 @@ impl SessionBatch {
 }
 
 impl Member {
-    /// As far as it came.
+    /// The answer so far.
     fn answer(self) -> Answer {
         Answer {
             reused: self.generator.reused(),

@@ -1,4 +1,4 @@
-//! A generation as an iterator of owned events, for callers that pull.
+//! A generation as an iterator of owned events.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -40,7 +40,7 @@ impl<'s> Events<'s> {
         self.cancel.clone()
     }
 
-    /// The answer, as far as it came.
+    /// The answer so far.
     pub fn finish(self) -> Answer {
         Answer {
             reused: self.generator.reused(),

@@ -1,4 +1,4 @@
-//! What one caller owns: a model, and a sequence with its KV cache.
+//! A session: one sequence with its KV cache, on a shared model.
 
 mod batch;
 mod events;
@@ -21,8 +21,8 @@ pub use batch::{FinishedMember, MemberId, SessionBatch};
 pub use events::Events;
 pub use snapshot::Snapshot;
 
-/// Operations of a denoising step that are worth a thread: some 10 ms of work. Threads meet after
-/// each of a few hundred operations, which takes its time with each thread more.
+/// Operations of a denoising step that are worth a thread: some 10 ms of work. Threads synchronize
+/// after each of a few hundred operations, which takes longer with each further thread.
 const OPERATIONS_PER_THREAD: usize = 1 << 30;
 
 fn default_threads(hparams: &Hparams) -> usize {
@@ -36,12 +36,12 @@ fn default_threads(hparams: &Hparams) -> usize {
     parallel::cores().min(operations.div_ceil(OPERATIONS_PER_THREAD))
 }
 
-/// What [`Session::generate`] yields.
+/// The result of [`Session::generate`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     /// Tokens, canvases, steps, times, and why it ended.
     pub generation: Generation,
-    /// Tokens of the prompt that were in the cache already.
+    /// Tokens of the prompt that were already in the cache.
     pub reused: usize,
 }
 
@@ -51,9 +51,8 @@ enum Sequence {
     Masked(Box<MaskedDenoiser>),
 }
 
-/// A conversation with a model. The keys and values of what was read and written stay cached, so
-/// that a longer prompt that begins alike costs only its new tokens. (The masked families have no
-/// cache.)
+/// A conversation with a model. The keys and values of everything encoded stay cached, so a longer
+/// prompt with the same beginning costs only its new tokens. (The masked families have no cache.)
 pub struct Session {
     model: AnyModel,
     sequence: Sequence,
@@ -66,7 +65,7 @@ impl Session {
     /// [`AnyModel::end_tokens`] and those of the vocabulary.
     ///
     /// # Errors
-    /// Parameters that cannot work, or memory that is not there.
+    /// Invalid parameters, or not enough memory.
     pub fn new(model: impl Into<AnyModel>, end: EndTokens, params: &SessionParams) -> Result<Self> {
         let model = model.into();
         let sequence = match &model {
@@ -117,7 +116,8 @@ impl Session {
         }
     }
 
-    /// The sequence with what only a canvas model has: logits, counters, keys and values.
+    /// The sequence of a canvas model, with what only such a model has: logits, counters, keys and
+    /// values.
     ///
     /// # Errors
     /// The model is of a masked family.
@@ -139,8 +139,8 @@ impl Session {
         }
     }
 
-    /// What the model and this session take in the memory of each device; `None` where libllama
-    /// keeps account of it.
+    /// What the model and this session need in the memory of each device; `None` for models that
+    /// libllama runs, which keeps its own account.
     pub fn memory_report(&self) -> Option<MemoryReport> {
         match &self.sequence {
             Sequence::Canvas(denoiser) => Some(denoiser.memory_report()),
@@ -156,7 +156,7 @@ impl Session {
         }
     }
 
-    /// Forgets everything read and written.
+    /// Clears the cache.
     ///
     /// # Errors
     /// The device fails.
@@ -184,7 +184,7 @@ impl Session {
         }
     }
 
-    /// Keeps what is usable of the cache for a prompt; returns how many of its tokens that are.
+    /// Keeps the usable part of the cache for a prompt; returns its number of tokens.
     fn reuse(&mut self, prompt: &[Token]) -> Result<usize> {
         let reused = self.usable_prefix(prompt);
         self.keep(reused)?;
@@ -194,7 +194,7 @@ impl Session {
         Ok(reused)
     }
 
-    /// Encodes a prompt, reusing what is cached of it. Returns how many tokens were.
+    /// Encodes a prompt, reusing its cached part. Returns the number of reused tokens.
     ///
     /// # Errors
     /// The prompt is empty or too long for the context, or the device fails.
@@ -221,8 +221,8 @@ impl Session {
         Ok(reused)
     }
 
-    /// Begins an answer to a prompt: the generator that says what comes next. What the cache holds
-    /// of the prompt stays, the rest is forgotten.
+    /// Begins an answer to a prompt: returns the generator that says what comes next. The cached
+    /// part of the prompt stays, the rest of the cache is dropped.
     ///
     /// # Errors
     /// As [`Generator::new`].
@@ -251,10 +251,10 @@ impl Session {
         self.generate_with(prompt, params, &noise, cancel, on_event)
     }
 
-    /// Like [`generate`](Self::generate), with randomness from anywhere.
+    /// Like [`generate`](Self::generate), with randomness from any source.
     ///
     /// # Errors
-    /// As [`generate`](Self::generate), and those of `noise`.
+    /// As [`generate`](Self::generate), and the errors of `noise`.
     pub fn generate_with(
         &mut self,
         prompt: &[Token],
@@ -274,10 +274,11 @@ impl Session {
         })
     }
 
-    /// Does what an answer that [`begin`](Self::begin) began needs next. Breaks when it is done.
+    /// Performs the next action of an answer that [`begin`](Self::begin) returned. Breaks when it
+    /// is done.
     ///
     /// # Errors
-    /// The device fails, and those of `noise`.
+    /// The device fails, or `noise` does.
     pub fn advance(
         &mut self,
         generator: &mut Generator,

@@ -1,4 +1,4 @@
-//! A session's cache on the host: copied, given back, kept in a file.
+//! A session's cache on the host: copied, restored, saved to a file.
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
@@ -13,10 +13,10 @@ use crate::error::{Error, Result};
 use crate::model::{CacheRows, CacheSnapshot, KvType};
 use crate::temporary::Tracked;
 
-/// What a session has read and written: tokens, and their keys and values.
+/// What a session has encoded: tokens, and their keys and values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Of the model.
+    /// The fingerprint of the model.
     fingerprint: u64,
     tokens: Vec<Token>,
     /// `None` for the masked families, which cache nothing.
@@ -40,12 +40,12 @@ impl Session {
         })
     }
 
-    /// Puts a snapshot in the place of what is cached: answers are then those of the session that it
+    /// Replaces the cache by a snapshot: answers are then those of the session that the snapshot
     /// was taken of.
     ///
     /// # Errors
-    /// The snapshot is of another model, its context is larger or its KV cache of another type, or
-    /// the device fails. Nothing is cached then.
+    /// The snapshot belongs to another model, its context is larger or its KV cache has another
+    /// type, or the device fails. The cache is empty then.
     pub fn restore(&mut self, snapshot: &Snapshot) -> Result<()> {
         self.reset()?;
         if snapshot.fingerprint != self.model.fingerprint() {
@@ -65,10 +65,10 @@ impl Session {
         }
     }
 
-    /// Another session that has read and written the same. It has memory of its own.
+    /// Another session that has encoded the same tokens. It has memory of its own.
     ///
     /// # Errors
-    /// Memory is not there, or the device fails.
+    /// There is not enough memory, or the device fails.
     pub fn fork(&self) -> Result<Self> {
         let end: EndTokens = self.end.clone();
         let mut fork = Self::new(&self.model, end, &self.params)?;
@@ -77,13 +77,13 @@ impl Session {
     }
 }
 
-/// The first bytes of a file. The number is that of the format: another layout has another one.
+/// The first bytes of a file. The number is the version of the format.
 const MAGIC: [u8; 16] = *b"llama-diffusion1";
 /// More tokens than any context holds.
 const MAX_TOKENS: u64 = i32::MAX as u64;
 
 impl Snapshot {
-    /// The tokens that were read and written.
+    /// The encoded tokens.
     pub fn tokens(&self) -> &[Token] {
         &self.tokens
     }
@@ -94,10 +94,10 @@ impl Snapshot {
         cache.map_or(0, |cache| cache.full.bytes() + cache.sliding.bytes())
     }
 
-    /// Writes the snapshot to a file: as a whole, or not at all.
+    /// Writes the snapshot to a file: completely, or not at all.
     ///
-    /// The numbers are little-endian: a magic of 16 bytes; U64 fingerprint of the model, I64 type of
-    /// the cache (−1 if there is none), U64 number of tokens; the tokens, I32; for the layers of
+    /// The numbers are little-endian: a magic of 16 bytes; U64 fingerprint of the model, I64 type
+    /// of the cache (−1 if there is none), U64 number of tokens; the tokens, I32; for the layers of
     /// either kind U64 first position, number of arrays, and for each its length in bytes and its
     /// bytes; at the end the XXH3 hash of everything before, U64.
     ///
@@ -143,8 +143,8 @@ impl Snapshot {
         out.inner.flush()
     }
 
-    /// Reads a file that [`save`](Self::save) wrote. Whether it fits a session is said by
-    /// [`Session::restore`].
+    /// Reads a file that [`save`](Self::save) wrote. [`Session::restore`] checks whether it fits a
+    /// session.
     ///
     /// # Errors
     /// [`Error::Io`], or [`Error::File`] for a file of another kind or version, or a damaged one.
@@ -237,7 +237,7 @@ impl<W: Write> HashedWriter<W> {
 struct HashedReader<R> {
     inner: R,
     hash: Xxh3,
-    /// Bytes of the file that are not read yet: a length beyond them is not believed.
+    /// Bytes of the file that are not read yet: a length beyond them is rejected.
     left: u64,
 }
 

@@ -1,4 +1,4 @@
-//! The backbone of a DiffusionGemma model as one that libllama can run, for comparison.
+//! The layers of a DiffusionGemma model as a model that libllama can run, for comparison.
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -11,8 +11,8 @@ use crate::model::file::ModelFile;
 use crate::model::hparams::Hparams;
 use crate::model::keys;
 
-/// Writes the backbone of a DiffusionGemma model as a model of architecture `gemma4`, which
-/// libllama can run: the same weights with the encoder's scalars, without self-conditioning.
+/// Writes the layers of a DiffusionGemma model as a model of architecture `gemma4`, which libllama
+/// can run: the same weights with the encoder's scalars, without self-conditioning.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -29,7 +29,7 @@ pub fn write_as_gemma4(model: &ModelFile, path: &Path) -> Result<()> {
     let mut writer = GgufWriter::new();
     for (key, value) in model.metadata().metadata() {
         let key = match key.strip_prefix(DIFFUSION_GEMMA) {
-            // A canvas is not causal, a prefix is.
+            // A canvas is not causal, but a prefix is.
             Some(suffix) if suffix.strip_prefix('.') == Some(keys::ATTENTION_CAUSAL) => continue,
             Some(suffix) => format!("{TARGET}{suffix}"),
             None if key.starts_with(SPLIT) => continue,
@@ -39,7 +39,7 @@ pub fn write_as_gemma4(model: &ModelFile, path: &Path) -> Result<()> {
     }
     writer.set(GENERAL_ARCHITECTURE, TARGET);
     if model.metadata().value(TOKENIZER).is_none() {
-        // A file without a tokenizer, such as one for tests, must say so to libllama.
+        // A file without a tokenizer, such as one for tests, must say so for libllama.
         let vocab_size = Hparams::from_file(model)?.vocab_size;
         writer.set(TOKENIZER, "no_vocab");
         writer.set(format!("{TARGET}.{}", keys::VOCAB_SIZE), vocab_size as u32);

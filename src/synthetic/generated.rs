@@ -89,8 +89,8 @@ impl GeneratedTensor {
         self.elements() / self.ty.block_len() * self.ty.block_bytes()
     }
 
-    /// Matrices are made in pieces of this size, which fit the cache; each has a random stream of
-    /// its own. Vectors are one piece.
+    /// Matrices are generated in pieces of this size, which fit the cache; each has a random stream
+    /// of its own. Vectors are one piece.
     pub(super) fn piece_bytes(&self) -> usize {
         const ABOUT: usize = 1 << 18;
         match self.expected.usage {
@@ -117,7 +117,7 @@ fn amplitude(tensor: &Expected) -> f32 {
     let deviation = match tensor.usage {
         // Its input is divided by the root of its length.
         TensorUse::Router => 1.0,
-        // Logits this far apart give the canvas certain and uncertain positions.
+        // Logits with this spread give the canvas certain and uncertain positions.
         _ if tensor.name == TOKEN_EMBD => 3.0 / row.sqrt(),
         _ => 1.0 / row.sqrt(),
     };
@@ -127,7 +127,7 @@ fn amplitude(tensor: &Expected) -> f32 {
 /// Norm weights, scales and frequency factors, as F32.
 fn vector(name: &str, len: usize, random: &mut Random) -> Vec<u8> {
     let value = |index: usize| match keys::stem(name) {
-        // A quarter of the pairs turn.
+        // A quarter of the pairs are rotated.
         keys::ROPE_FREQS => {
             if index < len / 4 {
                 1.0

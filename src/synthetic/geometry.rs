@@ -14,7 +14,7 @@ use crate::model::tensors::{Expected, TensorTable};
 pub struct Geometry {
     /// Layers.
     pub n_layers: usize,
-    /// Every so many layers, and the last, one is full; the others are sliding.
+    /// One layer in this number, and the last, is full; the others are sliding.
     pub full_every: usize,
     /// Width of the residual stream.
     pub d: usize,
@@ -42,7 +42,7 @@ pub struct Geometry {
     pub vocab_size: usize,
     /// Tokens of a canvas.
     pub canvas_length: usize,
-    /// Positions that the model pretends to be trained for.
+    /// The context length in the metadata.
     pub context_length: usize,
     /// Whether the experts' gate and up projections are one tensor.
     pub fused_experts: bool,
@@ -53,8 +53,8 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// A model for tests, below a megabyte: every feature of the architecture in small. Rows are
-    /// whole blocks of 32, so that it can be had in Q8_0.
+    /// A model for tests, below a megabyte, with every feature of the architecture. Rows are whole
+    /// blocks of 32, so that it can be generated in Q8_0.
     pub const fn tiny() -> Self {
         Self {
             n_layers: 3,
@@ -138,7 +138,7 @@ impl Geometry {
         }
     }
 
-    /// The hyperparameters that a generated file of F32 has.
+    /// The hyperparameters of a generated file in F32.
     pub fn hparams(&self) -> Hparams {
         Hparams {
             vocab_size: self.vocab_size,
@@ -164,7 +164,7 @@ impl Geometry {
         }
     }
 
-    /// The layer of this number, counted from 1.
+    /// The layer with this number, counted from 1.
     fn layer(&self, number: usize) -> LayerHparams {
         let full = number == self.n_layers || number.is_multiple_of(self.full_every.max(1));
         let (kind, n_kv_heads, head_dim, rope_base) = if full {

@@ -49,7 +49,7 @@ impl MaskedFamily {
         }
     }
 
-    /// Whether a position is predicted by the logits of the one before.
+    /// Whether a position is predicted by the logits of the previous one.
     pub fn shifts_logits(self) -> bool {
         matches!(self, Self::Dream | Self::Rnd1)
     }
@@ -139,8 +139,8 @@ impl MaskedFamily {
     }
 }
 
-/// Writes a generated model of a masked family to `path`, in F32, after `change` had its way with
-/// the metadata. The same seed gives the same file.
+/// Writes a generated model of a masked family to `path`, in F32, after `change` has modified the
+/// metadata. The same seed gives the same file.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -167,7 +167,7 @@ pub fn write_masked(
                 let value = f32::from(!bias) + 0.5 * random.signed();
                 out.write_all(&value.to_le_bytes())
             }),
-            // Uniform, so that activations keep their size; logits are three times as far apart.
+            // Uniform, so that activations keep their size; logits have three times the spread.
             _ => {
                 let deviation = if *name == keys::weight(keys::OUTPUT) {
                     3.0

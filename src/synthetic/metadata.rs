@@ -1,4 +1,4 @@
-//! The hyperparameters of a generated model, as its file has them.
+//! The hyperparameters of a generated model, as stored in its file.
 
 use crate::gguf::keys::{DIFFUSION_GEMMA, GENERAL_ARCHITECTURE, NAME};
 use crate::gguf::writer::{Encoded, GgufWriter};

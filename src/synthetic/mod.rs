@@ -1,9 +1,9 @@
-//! Generated models: any geometry with random weights, for tests and benchmarks, as files or made
-//! when they are loaded.
+//! Generated models: any geometry with random weights, for tests and benchmarks, as files or
+//! generated while they are loaded.
 //!
-//! The weights mean nothing, but they are sized so that activations stay in the range of a trained
-//! model, no two tensors are alike, and the scalars of encoder and decoder are far apart. The same
-//! seed gives the same file.
+//! The weights are random, but sized so that activations stay in the range of a trained model, no
+//! two tensors are alike, and the scalars of encoder and decoder are far apart. The same seed gives
+//! the same file.
 
 mod gemma4;
 mod generated;
@@ -34,8 +34,8 @@ use crate::model::file::ModelFile;
 /// Writes a generated model to `path`.
 ///
 /// # Errors
-/// A vocabulary below [`min_vocab_size`], a type for which there is no generator, or the file
-/// cannot be written.
+/// A vocabulary below [`min_vocab_size`], a type without a generator, or the file cannot be
+/// written.
 pub fn write_synthetic(
     path: &Path,
     geometry: &Geometry,
@@ -49,12 +49,12 @@ pub fn write_synthetic(
 /// A generated model in memory.
 ///
 /// # Errors
-/// A vocabulary below [`min_vocab_size`], or a type for which there is no generator.
+/// A vocabulary below [`min_vocab_size`], or a type without a generator.
 pub fn synthetic_bytes(geometry: &Geometry, types: WeightTypes, seed: u64) -> Result<Vec<u8>> {
     write(Vec::new(), Path::new("(in memory)"), geometry, types, seed)
 }
 
-/// A generated model of which only the description exists: its weights are made when they are
+/// A generated model of which only the description exists: its weights are generated while they are
 /// loaded, one tensor at a time.
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use crate::model::tensors::{Expected, TensorUse};
 use crate::quantize::{FileType, Mix, MixShape};
 
 /// The types of a generated model's matrices. Norms, scales and routers are F32. A type whose
-/// blocks do not fit the rows of a tensor [gives way](TensorType::for_rows_of).
+/// blocks do not fit the rows of a tensor [is replaced](TensorType::for_rows_of).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WeightTypes {
     /// One type.

@@ -17,7 +17,7 @@ const SPECIAL_TOKENS: [&str; 11] = [
     "<|think|>",
     "<|tool_response>",
 ];
-/// Then a token for each byte, then these, and after them tokens that no text yields.
+/// Then a token for each byte, then these, and after them tokens that no text produces.
 const TEXT_TOKENS: [&str; 16] = [
     "\n", "▁", "a", "e", "h", "i", "n", "o", "r", "s", "t", "th", "the", "▁the", "in", "▁in",
 ];
@@ -35,7 +35,7 @@ pub(super) fn special_id(token: &str) -> u32 {
         .unwrap_or_default() as u32
 }
 
-/// Turns as Gemma 4 has them.
+/// Turns as in Gemma 4.
 const CHAT_TEMPLATE: &str = "{{ bos_token }}{% for message in messages %}\
     {{ '<|turn>' + ('model' if message.role == 'assistant' else message.role) + '\n' + message.content + '<turn|>\n' }}\
     {% endfor %}{% if add_generation_prompt %}{{ '<|turn>model\n' }}{% endif %}";

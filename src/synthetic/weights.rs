@@ -6,8 +6,8 @@ use half::{bf16, f16};
 
 use crate::gguf::TensorType;
 
-/// Weights of one type that mean nothing, as the bytes of a tensor. All zero for a type that cannot
-/// be generated.
+/// Random weights of one type, as the bytes of a tensor. All zero for a type that cannot be
+/// generated.
 pub(crate) fn random_weights(ty: TensorType, elements: usize) -> Vec<u8> {
     let mut bytes = vec![0; elements / ty.block_len() * ty.block_bytes()];
     if scales(ty).is_some() {
@@ -17,7 +17,7 @@ pub(crate) fn random_weights(ty: TensorType, elements: usize) -> Vec<u8> {
 }
 
 /// Where the blocks of a type hold their F16 scales, and how these follow from the amplitude: the
-/// largest quantized value comes near the amplitude and the mean near 0. `None` for the types that
+/// largest quantized value is close to the amplitude and the mean close to 0. `None` for types that
 /// cannot be generated.
 pub(super) fn scales(ty: TensorType) -> Option<&'static [(usize, f32)]> {
     Some(match ty {
@@ -85,7 +85,7 @@ pub(super) fn fill(buffer: &mut [u8], ty: TensorType, amplitude: f32, random: &m
     }
 }
 
-/// SplitMix64: fast, and good enough for weights that mean nothing.
+/// SplitMix64: fast, and good enough for random weights.
 pub(super) struct Random(u64);
 
 impl Random {
