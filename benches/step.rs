@@ -67,7 +67,7 @@ fn step(criterion: &mut Criterion) {
     }
 }
 
-/// What the host does for a canvas beside the model: it decides which tokens to keep.
+/// The host's own work for a canvas: it decides which tokens to keep.
 fn sampler(criterion: &mut Criterion) {
     const CANVAS: usize = 256;
     const VOCAB: usize = 262_144;

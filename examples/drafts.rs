@@ -1,4 +1,5 @@
-//! Prints the drafts of an answer while it is generated, then the answer. Arguments: model, question.
+//! Prints the drafts of an answer while it is generated, then the answer. Arguments: model,
+//! question.
 
 use std::ops::ControlFlow;
 

@@ -1,4 +1,5 @@
-//! Prints the answer to a prompt, token by token. Arguments: model, seed, maximum number of tokens, prompt.
+//! Prints the answer to a prompt, token by token. Arguments: model, seed, maximum number of tokens,
+//! prompt.
 //!
 //! The programs of the same name in `ffi-tests/` must print the same.
 

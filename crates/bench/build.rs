@@ -1,10 +1,10 @@
-//! Passes on what the engine's build found out.
+//! Passes on the results of the engine's build script.
 
 use std::env;
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    // Where plug-ins are looked for; only the feature `dynamic-backends` has any.
+    // The directory of plug-ins; only the feature `dynamic-backends` has any.
     if let Ok(directive) = env::var("DEP_LLAMA_DIFFUSION_RPATH") {
         println!("cargo:{directive}");
     }

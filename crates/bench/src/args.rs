@@ -19,19 +19,19 @@ use llama_diffusion_flags::repository;
 use llama_diffusion_flags::spelling::{in_user_s_words, respell};
 use llama_diffusion_flags::streams::tell;
 
-/// Measures how fast a DiffusionGemma model reads prompts and denoises canvases.
+/// Measures how fast a DiffusionGemma model encodes prompts and denoises canvases.
 ///
-/// Every combination of -m, -p, -n, -t and -fa is one test: a prompt of that many tokens is encoded
-/// (pp), then canvases are denoised after it (dn), each in exactly --steps steps. --synthetic needs no
-/// file: the weights are made where they are used.
+/// Every combination of -m, -p, -n, -t and -fa is one test: a prompt of this number of tokens is
+/// encoded (pp), then canvases are denoised after it (dn), each in exactly --steps steps.
+/// --synthetic needs no file: the weights are generated.
 ///
 /// Flags may be spelled as for llama-bench, with a single dash (-ngl, -fa). Lists are separated by
-/// commas, or the flag is given again; 1-4, 0-512+128 and 64-512*2 are ranges of numbers. The other
-/// flags of llama-bench have no effect, and a warning says so, or are refused by name.
+/// commas, or the flag is given again; 1-4, 0-512+128 and 64-512*2 are ranges of numbers. Other
+/// flags of llama-bench are accepted with a warning that they have no effect, or rejected.
 #[derive(Debug, Parser)]
 #[command(name = "llama-diffusion-bench", version, max_term_width = 100)]
 pub struct Args {
-    /// Model files (GGUF), of a split one the first part
+    /// Model files (GGUF); of a split one the first part
     #[arg(
         short,
         long,
@@ -64,7 +64,7 @@ pub struct Args {
     #[arg(long, value_name = "GEOMETRY:TYPE,…", value_delimiter = ',')]
     synthetic: Vec<Synthetic>,
 
-    /// Lengths of the prompt; 0 denoises after nothing
+    /// Lengths of the prompt; 0 denoises without a prompt
     #[arg(
         short = 'p',
         long,
@@ -75,7 +75,7 @@ pub struct Args {
     )]
     n_prompt: Vec<Numbers>,
 
-    /// Tokens of the answer: as many canvases as hold them; 0 reads the prompt only. Default: one
+    /// Tokens of the answer: as many canvases as hold them; 0 only encodes the prompt. Default: one
     /// canvas
     #[arg(
         short = 'n',
@@ -110,7 +110,7 @@ pub struct Args {
     )]
     threads: Vec<Numbers>,
 
-    /// Fused attention: auto uses it where the devices have it [-fa]
+    /// Fused attention: auto uses it if the devices support it [-fa]
     #[arg(
         long,
         value_name = "WHEN,…",
@@ -131,12 +131,12 @@ pub struct Args {
     #[arg(long)]
     pub no_warmup: bool,
 
-    /// Time by part of a step and of a prefill, beside the least that memory and arithmetic of
+    /// Time by part of a step and of a prefill, next to the minimum that memory and arithmetic of
     /// this machine allow
     #[arg(long, conflicts_with = "parallel")]
     pub profile: bool,
 
-    /// Measure libllama in turn with this crate: the same backbone as gemma4, its prefill and its
+    /// Measure libllama in turn with this crate: the same layers as gemma4, its prefill and its
     /// decoding token by token. Writes a model file to the directory for temporary files (TMPDIR)
     #[arg(long, conflicts_with = "parallel")]
     pub compare_upstream: bool,
@@ -145,15 +145,15 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", default_value = "0", hide_default_value = true, value_parser = whole(0..=u32::MAX))]
     pub delay: u32,
 
-    /// Name each test on the standard error before it runs
+    /// Print the name of each test on the standard error before it runs
     #[arg(long)]
     pub progress: bool,
 
-    /// How results are printed
+    /// Format of the results
     #[arg(short, long, value_name = "FORMAT", default_value = "md")]
     pub output: Format,
 
-    /// Print the results to the standard error, too, in this format [-oe]
+    /// Also print the results to the standard error, in this format [-oe]
     #[arg(long, alias = "oe", value_name = "FORMAT")]
     pub output_err: Option<Format>,
 
@@ -161,7 +161,7 @@ pub struct Args {
     #[arg(long)]
     pub list_devices: bool,
 
-    /// Say more about what happens
+    /// Print more messages
     #[arg(short, long)]
     pub verbose: bool,
 
@@ -176,10 +176,10 @@ pub struct Args {
     pub devices: DeviceArgs,
 }
 
-/// How results are printed.
+/// The format of the results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// Tables for people, in Markdown.
+    /// Tables for readers, in Markdown.
     Md,
     /// One table for each kind of result, an empty line between them.
     Csv,
@@ -192,7 +192,7 @@ pub enum Format {
 /// A generated model.
 #[derive(Clone, Debug)]
 pub struct Synthetic {
-    /// As it was written.
+    /// As written on the command line.
     pub name: String,
     pub geometry: Geometry,
     pub types: WeightTypes,
@@ -223,7 +223,7 @@ pub enum Source {
 fn definition() -> Command {
     let command = FLAGS.define(Args::command());
     let command = command.mut_args(|arg| arg.hide_env_values(true));
-    // A switch of the other tools has a value for llama-bench.
+    // A switch of the other tools takes a value in llama-bench.
     command.mut_arg("no_kv_offload", |arg| {
         arg.action(ArgAction::Set)
             .num_args(0..=1)
@@ -237,7 +237,7 @@ impl Args {
     /// Parses a command line, the program's name first.
     ///
     /// # Errors
-    /// What clap has to say, which may be the help that was asked for.
+    /// clap's error, which may be the help that was asked for.
     pub fn parse_from_line(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut command = definition();
         let written: Vec<OsString> = line.into_iter().collect();

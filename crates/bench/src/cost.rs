@@ -8,7 +8,7 @@ use llama_diffusion::model::hparams::{LayerHparams, LayerKind};
 pub struct Cost<'a>(pub &'a Model);
 
 impl Cost<'_> {
-    /// Operations of one denoising step behind `prefix` tokens, with self-conditioning.
+    /// Operations of one denoising step after `prefix` tokens, with self-conditioning.
     pub fn step(&self, prefix: usize) -> f64 {
         let hp = self.0.hparams();
         let canvas = hp.canvas_length;
@@ -57,8 +57,8 @@ impl Cost<'_> {
         hp.layers.iter().map(|l| layer(l) as f64).sum()
     }
 
-    /// Bytes of weights that one step reads at least: each once, of the experts the share that a
-    /// canvas of independent choices meets.
+    /// Minimum number of bytes of weights that one step reads: each weight once, and of the experts
+    /// the share that a canvas of independent choices uses.
     pub fn step_bytes(&self) -> f64 {
         let hp = self.0.hparams();
         let missed = (1.0 - hp.n_experts_used as f64 / hp.n_experts as f64)
@@ -70,7 +70,7 @@ impl Cost<'_> {
             .map(|(_, tensor)| {
                 let name = tensor.info.name.as_str();
                 let share = match name {
-                    // Looked up, unless it is the head as well.
+                    // Only looked up, unless it is the output head as well.
                     "token_embd.weight" if !tied => 0.0,
                     _ if name.contains("_exps.weight") => 1.0 - missed,
                     _ => 1.0,

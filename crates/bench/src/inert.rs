@@ -1,11 +1,11 @@
-//! The flags of llama-bench that do nothing here.
+//! The flags of llama-bench that have no effect.
 
 use llama_diffusion_flags::inert::Effect::{
     Given, GivenUnlessOff, None as Without, NoneUnlessOff, Refused,
 };
 use llama_diffusion_flags::inert::Flags;
 
-/// All of them, by what becomes of them.
+/// All of them, by how they are handled.
 pub const FLAGS: Flags = Flags(&[
     (
         GivenUnlessOff("ggml lays out the weights"),

@@ -4,7 +4,7 @@
 #[derive(Clone, Debug)]
 pub struct Numbers(Vec<usize>);
 
-/// More than anybody measures; a slip must not fill the memory.
+/// More than anybody measures; a typing error must not fill the memory.
 const LONGEST: usize = 1000;
 
 /// A parser of entries whose numbers are `low` or more.

@@ -31,9 +31,9 @@ fn main() -> ExitCode {
     let args = match Args::parse_from_line(std::env::args_os()) {
         Ok(args) => args,
         Err(message) => {
-            // Help and version are no errors, and go to the standard output.
+            // Help and version are not errors, and go to the standard output.
             let code = if message.use_stderr() { ERROR } else { 0 };
-            // A closed output leaves no place to say so.
+            // If the output is closed, the error cannot be reported.
             let _ = message.print();
             return code.into();
         }
@@ -108,7 +108,7 @@ fn measure(args: &Args, source: &Source, report: &mut Report) -> Result<()> {
             false => None,
         };
         for prompt in args.prompts() {
-            // A prompt is read before each of the answers, and reported once.
+            // A prompt is encoded before each of the answers, and reported once.
             let mut reads = prompt > 0;
             for &canvases in &answers {
                 let work = Work {

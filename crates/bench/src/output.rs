@@ -1,4 +1,4 @@
-//! Results, and how they are printed.
+//! Results, and their output formats.
 
 use std::io::{self, Write};
 
@@ -41,9 +41,9 @@ pub struct TestRow {
     pub graphs_built: Option<usize>,
     /// Graphs of a step that the backend captured to replay them, warm-up included (CUDA).
     pub graphs_captured: Option<usize>,
-    /// Captures that the backend gave up, warm-up included.
+    /// Captures that the backend dropped, warm-up included.
     pub captures_dropped: Option<usize>,
-    /// Bytes between host and device in each step.
+    /// Bytes copied between host and device in each step.
     pub step_bytes: Option<usize>,
 }
 
@@ -56,18 +56,18 @@ pub struct PartRow {
     pub part: String,
     pub avg_ms: f64,
     pub stddev_ms: f64,
-    /// Of the whole, from 0 to 1.
+    /// Share of the whole, from 0 to 1.
     pub share: f64,
 }
 
-/// A step beside the least that it can take.
+/// A step next to its minimum time.
 #[derive(Clone, Debug, Serialize)]
 pub struct ProfileRow {
     pub model: String,
     pub n_threads: usize,
     pub test: String,
     pub device: String,
-    /// Without the waiting that taking times by part costs.
+    /// Without the waits that measuring by part adds.
     pub step_ms: f64,
     pub bytes: f64,
     pub bandwidth_gb_s: f64,
@@ -78,7 +78,7 @@ pub struct ProfileRow {
     pub operations_floor_ms: f64,
 }
 
-/// Us beside libllama.
+/// This engine next to libllama.
 #[derive(Clone, Debug, Serialize)]
 pub struct ComparisonRow {
     pub model: String,
@@ -95,7 +95,7 @@ pub struct ComparisonRow {
     /// The step over the time of its operations at the rate of libllama's prefill.
     pub step_to_arithmetic: f64,
     pub n_steps: usize,
-    /// Tokens per second of diffusion at so many steps over those of decoding.
+    /// Tokens per second of diffusion at this number of steps over those of decoding.
     pub diffusion_to_token: f64,
     /// Added time over the shortest prompt's, over the time of the added operations.
     pub growth_to_arithmetic: Option<f64>,
@@ -110,7 +110,7 @@ pub struct Report {
     pub comparisons: Vec<ComparisonRow>,
 }
 
-/// All results, as they are printed.
+/// All results, in their output format.
 ///
 /// # Errors
 /// A number cannot be written in the format.
@@ -170,7 +170,7 @@ fn markdown(out: &mut impl Write, report: &Report) -> io::Result<()> {
         value.map_or_else(String::new, |value| format!("{value:.decimals$}"))
     };
     let spread = |mean: f64, deviation: f64| format!("{mean:.2} ± {deviation:.2}");
-    // Where they were measured with and without fused attention, tests say which.
+    // If they were measured with and without fused attention, the names of the tests say which.
     let several = report
         .tests
         .windows(2)
@@ -208,7 +208,7 @@ fn markdown(out: &mut impl Write, report: &Report) -> io::Result<()> {
         "t/forward",
     ];
     table(out, &heads, 6, tests.collect())?;
-    // Where several models were measured, the other tables say which.
+    // If several models were measured, the other tables say which.
     let models = report.tests.windows(2).any(|r| r[0].model != r[1].model);
     let of_model = |model: &str, text: String| match models {
         true => format!("{model}: {text}"),

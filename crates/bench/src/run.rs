@@ -1,4 +1,4 @@
-//! The measuring itself.
+//! The measurements.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub fn time(f: impl FnOnce() -> Result<()>) -> Result<f64> {
     Ok(start.elapsed().as_secs_f64() * 1e3)
 }
 
-/// Tokens that mean nothing, the same each time.
+/// Arbitrary tokens, the same each time.
 pub fn tokens(count: usize, vocab: usize) -> Vec<Token> {
     (0..count).map(|i| (i * 7919 % vocab) as Token).collect()
 }
@@ -52,9 +52,9 @@ pub struct Setting {
 pub struct Work {
     /// Tokens of the prompt.
     pub prompt: usize,
-    /// Whether the time of reading it is a result.
+    /// Whether the time of encoding it is a result.
     pub reads: bool,
-    /// Canvases of the answer; without any, the prompt is all there is.
+    /// Canvases of the answer; if there are none, only the prompt is encoded.
     pub canvases: usize,
 }
 
@@ -64,7 +64,7 @@ pub struct Sample {
     pub prefill: f64,
     /// Every denoising step.
     pub steps: Vec<f64>,
-    /// Putting finished canvases behind the prompt.
+    /// Committing finished canvases.
     pub commits: f64,
 }
 
@@ -168,7 +168,7 @@ impl Runner {
         }
     }
 
-    /// Answers a prompt: every canvas but the last is put behind it, as in a generation.
+    /// Answers a prompt: every canvas but the last is committed, as in a generation.
     fn answer(&mut self, prompt: &[Token], canvases: usize, steps: usize) -> Result<Sample> {
         let prefill = time(|| self.prefill(prompt))?;
         let (mut times, mut commits) = (Vec::new(), 0.0);
@@ -191,7 +191,7 @@ impl Runner {
         })
     }
 
-    /// The time of a model that computes nothing would mean nothing.
+    /// The time of a model that computes nothing would be meaningless.
     fn check_logits(&self, canvases: usize, steps: usize) -> Result<()> {
         let entropies = self.drawn.iter().flat_map(|drawn| drawn.entropy.iter());
         let Some(position) = entropies.enumerate().find(|(_, h)| !h.is_finite()) else {
@@ -238,7 +238,7 @@ impl Bench<'_> {
             if let Some(upstream) = &mut upstream {
                 upstream.round(&tokens, counts)?;
             }
-            // Graphs are built in the first two steps; more would tell nothing.
+            // Graphs are built in the first two steps; more steps would show nothing new.
             let steps = match counts {
                 true => self.args.steps,
                 false => self.args.steps.min(2),
@@ -271,7 +271,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Waits before a test, and names it, as far as the user wants.
+    /// Waits before a test, and prints its name, as the user asked.
     fn announce(&self, setting: Setting, work: Work) {
         thread::sleep(Duration::from_secs(self.args.delay.into()));
         if self.args.progress {
@@ -282,8 +282,8 @@ impl Bench<'_> {
         }
     }
 
-    /// Milliseconds of a step with self-conditioning: not the first of a canvas, unless there is no
-    /// other.
+    /// Milliseconds of a step with self-conditioning: not the first of a canvas, unless there are
+    /// no others.
     fn later_step(&self, sample: &Sample) -> f64 {
         let steps = self.args.steps;
         let later = |(i, time): (usize, &f64)| (steps == 1 || i % steps > 0).then_some(*time);
@@ -371,7 +371,7 @@ impl Bench<'_> {
         }
     }
 
-    /// Times by part, and the floors.
+    /// Times by part, and their lower bounds.
     pub fn profile(&self, setting: Setting, report: &mut Report) -> Result<()> {
         let rates = device_rates(&self.model, setting.threads)?;
         for prompt in self.args.prompts() {

@@ -1,4 +1,4 @@
-//! What repetitions tell.
+//! Statistics of repetitions.
 
 /// Mean and standard deviation.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -19,7 +19,7 @@ impl Spread {
     }
 }
 
-/// The middle value, which a busy machine spoils least.
+/// The median, which a busy machine affects least.
 pub fn median(values: &[f64]) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);

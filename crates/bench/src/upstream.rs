@@ -1,5 +1,5 @@
-//! libllama beside us: the same backbone as gemma4, measured in turn, so that the noise of the
-//! machine hits both.
+//! libllama next to this engine: the same layers as gemma4, measured in turn, so that noise of the
+//! machine affects both.
 
 use llama_diffusion::Result;
 use llama_diffusion::internal::Tracked;
@@ -29,14 +29,14 @@ pub struct Upstream {
     _tracked: Tracked,
 }
 
-/// Milliseconds of each round behind a prompt of one length.
+/// Milliseconds of each round after a prompt of one length.
 #[derive(Default)]
 struct Length {
     prompt: usize,
-    /// libllama's prefill of a canvas with logits for all tokens, behind nothing.
+    /// libllama's prefill of a canvas with logits for all tokens, without a prompt.
     canvas: Vec<f64>,
     prefill: Vec<f64>,
-    /// One token, behind the prompt.
+    /// One token, after the prompt.
     token: Vec<f64>,
     /// Our denoising step with self-conditioning.
     step: Vec<f64>,
@@ -114,7 +114,7 @@ impl Upstream {
         Ok(())
     }
 
-    /// Notes the milliseconds of our steps, one for each round.
+    /// Records the milliseconds of our steps, one for each round.
     pub fn note_steps(&mut self, prompt: usize, steps: Vec<f64>) {
         self.length(prompt).step = steps;
     }
@@ -130,7 +130,8 @@ impl Upstream {
                 median(&pairs.map(|(s, o)| f(*s, *o)).collect::<Vec<_>>())
             };
             let prefill_operations = cost.prefill_with_logits(canvas);
-            // Milliseconds of so many operations at the rate of a prefill of these milliseconds.
+            // Milliseconds of this number of operations at the rate of a prefill of these
+            // milliseconds.
             let at_rate = |operations: f64, prefill: f64| operations / prefill_operations * prefill;
             let growth = shortest.filter(|s| s.prompt < l.prompt).map(|s| {
                 let added = cost.step(l.prompt) - cost.step(s.prompt);

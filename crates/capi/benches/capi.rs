@@ -17,7 +17,7 @@ use llama_diffusion::{
     CancelFlag, DiffusionParams, ModelParams, Overrides, Session, SessionParams, Token,
 };
 
-// The C library is none that Rust can link.
+// Rust cannot link this form of the C library.
 #[path = "../src/lib.rs"]
 #[allow(dead_code, unused_imports, reason = "the bench uses its own part")]
 pub mod capi;

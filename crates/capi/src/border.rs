@@ -10,7 +10,7 @@ use super::error::{ErrorObject, Status};
 use llama_diffusion::Error;
 use llama_diffusion::internal::ErrorKind;
 
-/// A failure on its way to C.
+/// A failure that is returned to C.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) status: Status,

@@ -178,7 +178,7 @@ pub unsafe extern "C" fn diffusion_context_new(
         };
         let context = output(context, "context")?;
         let session = Session::new(&shared.model, shared.end.clone(), &params.session()?)?;
-        // SAFETY: a live model, made by Arc::into_raw; the new holder is the context's.
+        // SAFETY: a live model, made by Arc::into_raw; the new reference belongs to the context.
         let model = unsafe {
             Arc::increment_strong_count(model);
             Arc::from_raw(model)

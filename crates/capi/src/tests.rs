@@ -78,7 +78,7 @@ fn sizes_of_no_version_are_refused() {
     }
 }
 
-/// Programs that were compiled with the first header give these sizes for ever.
+/// Programs that were compiled with the first header pass these sizes forever.
 #[test]
 #[cfg(target_pointer_width = "64")]
 fn the_first_versions_stay() {
@@ -116,7 +116,7 @@ fn text_needs_room_for_its_end() {
     );
 }
 
-/// Status and message of the error object that `body` leaves behind.
+/// Status and message of the error object that `body` creates.
 fn outcome(body: impl FnOnce() -> Result<(), Failure>) -> (Status, String) {
     let mut error = null_mut();
     let status = guard(&mut error, body);

@@ -19,7 +19,7 @@ const HELP: &str = "\
 /exit, /quit   end; so do Ctrl-D, and Ctrl-C at an empty prompt
 Ctrl-C         ends an answer at its next step; what is finished of it stays";
 
-/// Answers message after message. An error that the next message can mend does not end the chat.
+/// Answers one message after another. An error that the next message can fix does not end the chat.
 ///
 /// # Errors
 /// The input cannot be read, or an answer fails.
@@ -117,8 +117,8 @@ struct Chat {
 }
 
 impl Chat {
-    /// Adds a message of the user. One that got no answer is replaced: templates want the roles in
-    /// turn.
+    /// Adds a message of the user. It replaces one without an answer: templates require alternating
+    /// roles.
     fn say(&mut self, text: String) {
         if self.is_open() {
             self.messages.pop();

@@ -90,8 +90,8 @@ fn read(path: &Path) -> Result<Vec<(Vec<Message>, Message)>> {
     }
 }
 
-/// The tokens of a conversation: the answer's are what the chat template makes of it, up to the
-/// first token that ends it.
+/// The tokens of a conversation: those of the answer are what the chat template makes of it, up to
+/// the first token that ends it.
 fn tokenize(text: &TextModel, conversation: &[Message], answer: &Message) -> Result<Exchange> {
     let template = text.chat_template()?.ok_or_else(|| {
         Error::ChatTemplate("the model has none, so that its turns are not known".into())
@@ -120,11 +120,11 @@ fn tokenize(text: &TextModel, conversation: &[Message], answer: &Message) -> Res
 /// The file of answers or a model cannot be used.
 pub fn run(args: &CrossEntropyArgs, cancel: &CancelFlag) -> Result<()> {
     let exchanges = read(&args.answers)?;
-    // With the first row, so that an error stands alone.
+    // Printed with the first row, so that an error appears alone.
     let mut head = head();
     let mut first: Option<Vec<f64>> = None;
     for path in &args.models {
-        // Some products of damaged weights are finite, and wrong.
+        // Some products of damaged weights are finite, but wrong.
         let params = ModelParams {
             check_tensors: true,
             ..ModelParams::default()
@@ -202,7 +202,7 @@ fn scores(
     Ok(scores)
 }
 
-/// The context is that of the model here: there is no flag to raise it.
+/// The context is that of the model: no flag increases it.
 fn too_long(args: &CrossEntropyArgs, number: usize, error: Error) -> Error {
     let Error::ContextFull { context, .. } = error else {
         return error;

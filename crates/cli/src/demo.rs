@@ -1,13 +1,13 @@
-//! The model that answers when no `-m` is given.
+//! The model that answers if no `-m` is given.
 //!
-//! It is embedded, not looked for beside the program, so that the one file that `cargo install`
-//! copies is enough.
+//! It is embedded, not loaded from the directory of the program, so that the one file that
+//! `cargo install` copies is enough.
 
 use std::ops::ControlFlow;
 
 use llama_diffusion::{ModelParams, Result, TextModel};
 
-/// Loads the demo model, and says so unless it is to be `quiet`.
+/// Loads the demo model, and reports it unless `quiet`.
 ///
 /// # Errors
 /// As [`TextModel::load`], or the temporary file cannot be written.
@@ -34,9 +34,9 @@ pub fn load(
         path: std::env::temp_dir(),
         source,
     };
-    // libllama reads vocabularies only from files. The name goes before anything is written where
-    // the file can be opened without it, so that nothing stays however this program ends. Elsewhere
-    // it goes at the end of this function; a mapping of the file stays valid.
+    // libllama reads vocabularies only from files. Where the file can be opened without its name,
+    // the name is removed before anything is written, so that nothing stays however this program
+    // ends. Elsewhere it is removed at the end of this function; a mapping of the file stays valid.
     let file = tempfile::Builder::new()
         .prefix("llama-diffusion-demo-")
         .suffix(".gguf")
@@ -54,7 +54,7 @@ pub fn load(
     TextModel::load(&path, params, progress)
 }
 
-/// Where an open file can be opened again without its name.
+/// The path by which an open file can be opened again without its name.
 #[cfg(all(feature = "demo-model", target_os = "linux"))]
 fn nameless(file: &std::fs::File) -> Option<std::path::PathBuf> {
     use std::os::fd::AsRawFd as _;
@@ -68,7 +68,7 @@ fn nameless(_: &std::fs::File) -> Option<std::path::PathBuf> {
     None
 }
 
-/// Says what to do in a program without the demo model.
+/// The error of a program without the demo model.
 ///
 /// # Errors
 /// Always.

@@ -7,7 +7,7 @@ use crate::interrupt;
 /// The exit status of a failure.
 pub const ERROR: u8 = 1;
 
-/// How it ended, but for errors that are not reported yet.
+/// How it ended, except for errors that are not reported yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     Done,

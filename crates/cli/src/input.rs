@@ -9,7 +9,8 @@ use llama_diffusion::{Error, Result};
 use llama_diffusion_flags::streams::tell;
 
 const MARK: &str = "\u{feff}";
-/// What editors and shells of other systems write. The longer marks first: one begins with another.
+/// Byte order marks of editors and shells on other systems. The longer marks first: one begins with
+/// another.
 const OTHER_MARKS: [(&[u8], &str); 4] = [
     (&[0xff, 0xfe, 0, 0], "UTF-32"),
     (&[0, 0, 0xfe, 0xff], "UTF-32"),
@@ -20,7 +21,7 @@ const OTHER_MARKS: [(&[u8], &str); 4] = [
 /// The text of a file.
 ///
 /// # Errors
-/// It cannot be read, or is not UTF-8.
+/// The file cannot be read, or is not UTF-8.
 pub fn file(path: &Path) -> Result<String> {
     let bytes = fs::read(path).map_err(|source| Error::Io {
         path: path.to_owned(),
@@ -70,8 +71,8 @@ pub fn text(bytes: Vec<u8>, name: &str) -> Result<String> {
     Ok(without_mark(text))
 }
 
-/// The encoding of a text that begins with the byte order mark of another one than UTF-8, or has
-/// the zero bytes that the first letters have in UTF-16.
+/// The encoding of a text that begins with the byte order mark of an encoding other than UTF-8, or
+/// has the zero bytes that the first letters have in UTF-16.
 pub fn other_encoding(bytes: &[u8]) -> Option<&'static str> {
     if let Some((_, encoding)) = OTHER_MARKS.iter().find(|(mark, _)| bytes.starts_with(mark)) {
         return Some(encoding);
@@ -85,7 +86,7 @@ pub fn other_encoding(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// Text without the byte order mark that it may begin with.
+/// Text without a leading byte order mark.
 pub fn without_mark(mut text: String) -> String {
     if text.starts_with(MARK) {
         text.drain(..MARK.len());
@@ -93,7 +94,7 @@ pub fn without_mark(mut text: String) -> String {
     text
 }
 
-/// Text without the end of its last line, in the way of Unix or Windows.
+/// Text without the end of its last line, as on Unix or Windows.
 pub fn without_last_line_end(mut text: String) -> String {
     if text.ends_with('\n') {
         text.pop();

@@ -1,4 +1,5 @@
-//! Ctrl-C, and the other signals that ask to end: the first one ends an answer at its next step, everything else ends at once.
+//! Ctrl-C, and the other signals that ask the program to end: the first one ends an answer at its
+//! next step, everything else ends immediately.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -13,7 +14,7 @@ use llama_diffusion_flags::signals::on_signal;
 /// 128 + SIGINT, as shells report it.
 const INTERRUPTED: u8 = 130;
 
-/// The exit status of what is cancelled: that of the last signal.
+/// The exit status after cancellation: that of the last signal.
 static STATUS: AtomicU8 = AtomicU8::new(INTERRUPTED);
 
 /// The exit status of a run that was interrupted.
@@ -21,7 +22,7 @@ pub fn status() -> u8 {
     STATUS.load(Ordering::Relaxed)
 }
 
-/// What an interrupt does now. Clones share it.
+/// The effect of an interrupt at the moment. Clones share it.
 #[derive(Clone, Default)]
 pub struct Interrupt {
     cancel: CancelFlag,
@@ -56,7 +57,7 @@ impl Interrupt {
         &self.cancel
     }
 
-    /// Waits for the user: an interrupt ends the program meanwhile.
+    /// Waits for the user: meanwhile an interrupt ends the program.
     pub fn while_waiting<T>(&self, wait: impl FnOnce() -> T) -> T {
         self.waiting.store(true, Ordering::Relaxed);
         let result = wait();

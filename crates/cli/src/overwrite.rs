@@ -1,5 +1,5 @@
-//! No file of the command line is written over that is read, or written for something else: a slip
-//! of names must not cost a model or a prompt.
+//! Rejects outputs that would overwrite an input or another output: a mistyped name must not cost a
+//! model or a prompt.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use llama_diffusion::{Error, Result};
 
 use crate::args::{Args, PromptSource, Subcommand};
 
-/// A file, and what it is.
+/// A file, and its purpose.
 type Named = (&'static str, PathBuf);
 
-/// Refuses a file to write that is another one of the command line.
+/// Rejects an output file that is also another file of the command line.
 ///
 /// # Errors
 /// The file that would be lost.
@@ -39,7 +39,7 @@ pub fn check(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// What is written, by its flag.
+/// The outputs, by their flags.
 fn written(args: &Args) -> Vec<Named> {
     let output = &args.output;
     let flags = [
@@ -94,7 +94,7 @@ fn read(args: &Args) -> Vec<Named> {
     files
 }
 
-/// All parts of a model. What is wrong with it shows when it is loaded.
+/// All parts of a model. Errors of the model are reported when it is loaded.
 fn model_files(path: &Path) -> Vec<Named> {
     let paths = match ModelFile::open(path) {
         Ok(file) => file
@@ -107,8 +107,8 @@ fn model_files(path: &Path) -> Vec<Named> {
     paths.into_iter().map(|path| ("the model", path)).collect()
 }
 
-/// Whether two paths lead to one file. What is no regular file, such as a terminal, has nothing to
-/// lose.
+/// Whether two paths lead to one file. What is not a regular file, such as a terminal, has nothing
+/// to lose.
 fn is_same(a: &Path, b: &Path) -> bool {
     match (fs::metadata(a), fs::metadata(b)) {
         (Ok(a_is), Ok(b_is)) => a_is.is_file() && b_is.is_file() && are_same(a, &a_is, b, &b_is),
@@ -129,7 +129,7 @@ fn are_same(a: &Path, _: &fs::Metadata, b: &Path, _: &fs::Metadata) -> bool {
     fs::canonicalize(a).is_ok_and(|path| fs::canonicalize(b).is_ok_and(|other| other == path))
 }
 
-/// Where a file will be that is not there yet.
+/// The path of a file that does not exist yet.
 fn future_path(path: &Path) -> Option<PathBuf> {
     let parent = match path.parent()? {
         empty if empty.as_os_str().is_empty() => Path::new("."),

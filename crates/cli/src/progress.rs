@@ -1,12 +1,12 @@
-//! The bar of work that takes long.
+//! The progress bar of long work.
 
 use std::ops::ControlFlow;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use llama_diffusion::CancelFlag;
 
-/// Shows how far `work` is while it tells, and stops it when it is cancelled. Nothing is shown where
-/// the standard error is no terminal.
+/// Shows the progress that `work` reports, and stops it when it is cancelled. Shows nothing if the
+/// standard error is not a terminal.
 pub fn show<T>(
     message: &'static str,
     cancel: &CancelFlag,

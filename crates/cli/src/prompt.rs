@@ -1,4 +1,4 @@
-//! What the user asks: the text of flags, files and the standard input, put into the chat template.
+//! The user's prompt: the text of flags, files and the standard input, put into the chat template.
 
 use llama_diffusion::chat::{ChatTemplate, Message, Role};
 use llama_diffusion::{Error, Result, TextModel, Token};
@@ -29,14 +29,14 @@ pub fn first_message(args: &Args, chat: bool) -> Result<Option<String>> {
 pub struct Setting {
     system: Option<String>,
     raw: bool,
-    /// Instead of the model's.
+    /// Replaces the model's.
     template: Option<ChatTemplate>,
     variables: Map<String, Value>,
 }
 
 impl Setting {
-    /// Reads the files that the flags name, so that what is wrong with them is said before minutes
-    /// of loading.
+    /// Reads the files that the flags name, so that their errors are reported before minutes of
+    /// loading.
     ///
     /// # Errors
     /// A file that cannot be read, or a template that cannot be parsed.
@@ -61,7 +61,7 @@ impl Setting {
             Some(path) => Some(input::without_last_line_end(input::file(path)?)),
             None => args.system(),
         };
-        // An empty one is none, as for llama.cpp.
+        // An empty one counts as none, as in llama.cpp.
         let system = system.filter(|text| !text.is_empty());
         Ok(Self {
             system,
@@ -71,11 +71,11 @@ impl Setting {
         })
     }
 
-    /// Takes the model's own template if no other was chosen. Variables that it does not read are
-    /// warned of.
+    /// Uses the model's own template if no other was chosen. Warns about variables that it does not
+    /// read.
     ///
     /// # Errors
-    /// The model's template cannot be parsed, or a system prompt or a chat has none to go into.
+    /// The model's template cannot be parsed, or there is none for a system prompt or a chat.
     pub fn complete(&mut self, model: &TextModel, chat: bool) -> Result<()> {
         if self.raw {
             return Ok(());
@@ -119,7 +119,7 @@ impl Setting {
     /// The tokens of a conversation for this model.
     ///
     /// # Errors
-    /// The template refuses the messages, or the text cannot be tokenized.
+    /// The template rejects the messages, or the text cannot be tokenized.
     pub fn tokens(&self, model: &TextModel, messages: &[Message]) -> Result<Vec<Token>> {
         model.prompt(self.template.as_ref(), messages, self.variables.clone())
     }

@@ -1,4 +1,5 @@
-//! `--prompt-cache`: what a session has read and written, kept in a file from one run to the next.
+//! `--prompt-cache`: the tokens of a session and their keys and values, kept in a file from one run
+//! to the next.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -12,16 +13,16 @@ use crate::args::{CacheArgs, Saves};
 pub struct PromptCache {
     path: PathBuf,
     saves: Saves,
-    /// What the file holds, until a session has it.
+    /// The contents of the file, until a session has them.
     snapshot: Option<Snapshot>,
 }
 
 impl PromptCache {
-    /// Reads the file that the flags name, if it is there. An empty one counts as new, as for
+    /// Reads the file that the flags name, if it exists. An empty one counts as new, as in
     /// llama.cpp.
     ///
     /// # Errors
-    /// It is not the file of a session, it is damaged, or there is no place for a new one.
+    /// It is not the file of a session, it is damaged, or a new one cannot be created.
     pub fn read(args: &CacheArgs) -> Result<Option<Self>> {
         let Some(path) = &args.prompt_cache else {
             return Ok(None);
@@ -48,10 +49,10 @@ impl PromptCache {
         }))
     }
 
-    /// Gives what the file holds to a session.
+    /// Restores the contents of the file in a session.
     ///
     /// # Errors
-    /// It is of another model, or does not fit the session.
+    /// It belongs to another model, or does not fit the session.
     pub fn restore(&mut self, session: &mut Session) -> Result<()> {
         let Some(snapshot) = self.snapshot.take() else {
             return Ok(());
@@ -65,7 +66,7 @@ impl PromptCache {
         })
     }
 
-    /// A prompt is encoded, `reused` of whose `count` tokens were cached before.
+    /// Called after a prompt was encoded; `reused` of its `count` tokens were cached before.
     ///
     /// # Errors
     /// The device fails, or the file cannot be written.
@@ -79,8 +80,8 @@ impl PromptCache {
         Ok(())
     }
 
-    /// A prompt is answered. The session caches no final canvas: with the answer in the file, that is
-    /// encoded, too.
+    /// Called after a prompt was answered. The session does not cache the final canvas: if the file
+    /// should contain the answer, the canvas is encoded, too.
     ///
     /// # Errors
     /// As [`prompt_encoded`](Self::prompt_encoded).
@@ -105,7 +106,7 @@ impl PromptCache {
     }
 }
 
-/// Bytes of a file, if it is there.
+/// Size of a file in bytes, if it exists.
 fn size(path: &Path) -> Result<Option<u64>> {
     match fs::metadata(path) {
         Ok(is) if is.is_file() => Ok(Some(is.len())),
@@ -121,7 +122,7 @@ fn size(path: &Path) -> Result<Option<u64>> {
     }
 }
 
-/// Refuses a file that cannot be made, before minutes of loading.
+/// Rejects a file that cannot be created, before minutes of loading.
 fn check_folder(path: &Path) -> Result<()> {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => Err(refuse(

@@ -1,4 +1,4 @@
-//! `quantize`: a model with its matrices in a smaller type, by llama-quantize's flags.
+//! `quantize`: converts the matrices of a model to a smaller type, with llama-quantize's flags.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -22,15 +22,15 @@ const OUTPUT: &str = "output.weight";
 
 #[derive(Debug, clap::Args)]
 pub struct QuantizeArgs {
-    /// Model file (GGUF) in F32, F16 or BF16, the first part of a split one
+    /// Model file (GGUF) in F32, F16 or BF16; of a split one the first part
     #[arg(value_name = "IN")]
     pub input: PathBuf,
 
-    /// File to write; it is replaced when all is written
+    /// File to write; it is replaced only when everything is written
     #[arg(value_name = "OUT")]
     pub output: PathBuf,
 
-    /// Type of the file, in either case, or llama.cpp's number for it
+    /// Type of the file, in upper or lower case, or llama.cpp's number for it
     #[arg(value_name = "TYPE", value_parser = FileTypeParser)]
     file_type: FileType,
 
@@ -42,16 +42,16 @@ pub struct QuantizeArgs {
     #[arg(short, long, value_name = "N", value_parser = whole(i32::MIN..=i32::MAX))]
     threads: Option<i32>,
 
-    /// Importance matrix of llama-imatrix, in GGUF or its older format: errors where activations
-    /// are large count more
+    /// Importance matrix of llama-imatrix, in GGUF or its older format: gives more weight to errors
+    /// where activations are large
     #[arg(long, value_name = "FILE")]
     pub imatrix: Option<PathBuf>,
 
-    /// Take a model that is quantized already, whose errors are added to the new ones
+    /// Accept a model that is already quantized; its errors are added to the new ones
     #[arg(long)]
     allow_requantize: bool,
 
-    /// Leave the output head as it is; it is the embedding where a file has no other
+    /// Leave the output head as it is; it is the embedding if the file has no other
     #[arg(long)]
     leave_output_tensor: bool,
 
@@ -60,7 +60,7 @@ pub struct QuantizeArgs {
     pure: bool,
 
     /// Type of the matrices whose names match a regular expression; may be given again, the first
-    /// match counts
+    /// match applies
     #[arg(long, value_name = "REGEX=TYPE", value_parser = parse_override)]
     tensor_type: Vec<TypeOverride>,
 
@@ -82,7 +82,7 @@ fn possible_value(ty: &FileType) -> PossibleValue {
     }
 }
 
-/// Takes the names in either case, and suggests the nearest for one that is not among them.
+/// Accepts the names in upper or lower case, and suggests the nearest for an unknown one.
 #[derive(Clone)]
 struct FileTypeParser;
 
@@ -122,7 +122,7 @@ fn parse_override(text: &str) -> Result<TypeOverride, String> {
 impl QuantizeArgs {
     fn params(&self) -> Result<QuantizeParams> {
         let importance = self.imatrix.as_deref().map(ImportanceMatrix::open);
-        // llama.cpp's tools take 0 and less for one thread for each core.
+        // llama.cpp's tools treat 0 and less as one thread for each core.
         let threads = self.threads.and_then(|threads| threads.try_into().ok());
         Ok(QuantizeParams {
             mix: Mix {
@@ -141,7 +141,7 @@ impl QuantizeArgs {
 }
 
 impl QuantizeArgs {
-    /// A line for each type that was asked for by name and does not divide the rows of a matrix.
+    /// A line for each type that was requested by name and does not divide the rows of a matrix.
     fn substitutes(&self, plan: &Plan) -> Vec<String> {
         let tied = plan.tensors().iter().all(|t| t.name != OUTPUT);
         let chosen = |tensor: &PlannedTensor| {
@@ -171,7 +171,7 @@ impl QuantizeArgs {
     }
 }
 
-/// Writes the file, and says on the standard error what it holds.
+/// Writes the file, and describes it on the standard error.
 ///
 /// # Errors
 /// As [`Plan::new`] and [`Plan::write`].

@@ -1,4 +1,4 @@
-//! `replay`: a recording shown again, in the terminal or as a picture.
+//! `replay`: shows a recording again, in the terminal or as a picture.
 
 use std::fs;
 use std::path::Path;
@@ -12,14 +12,14 @@ use crate::view::View;
 use llama_diffusion::recording::Recording;
 use llama_diffusion_flags::streams::tell;
 
-/// Bytes of a picture that pages still load at once.
+/// Maximum bytes of a picture that pages load immediately.
 const LARGE: usize = 1 << 20;
 
 /// Shows a recording.
 ///
 /// # Errors
-/// The file cannot be read or is not a recording, or the output cannot be written. What there is of
-/// a recording that was cut off is shown before it is reported.
+/// The file cannot be read or is not a recording, or the output cannot be written. The beginning of
+/// a truncated recording is shown before the error is reported.
 pub fn run(options: &ReplayArgs, args: &Args, cancel: &CancelFlag) -> Result<()> {
     let recording = Recording::parse(&options.file, &input::file(&options.file)?)?;
     match &options.svg {

@@ -1,4 +1,4 @@
-//! The lines behind an answer.
+//! The lines after an answer.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use llama_diffusion::chat::thinking::AnswerText;
 use llama_diffusion::{Answer, FinishReason};
 
 /// What an answer took. The first two lines are those of llama.cpp's tools, which count whole
-/// canvases; the third counts what the user got.
+/// canvases; the third counts the tokens that the user sees.
 pub struct Report<'a> {
     pub answer: &'a Answer,
     /// Tokens of a canvas.
@@ -15,11 +15,11 @@ pub struct Report<'a> {
     /// Tokens of the prompt.
     pub prompt: usize,
     pub seed: u64,
-    /// What decides which tokens a step keeps.
+    /// The rule that decides which tokens a step keeps.
     pub sampler: &'static str,
-    /// What the answer is cut by.
+    /// The limit that cuts the answer.
     pub limit: &'static str,
-    /// What the user got of it.
+    /// The part of it that the user sees.
     pub text: &'a AnswerText,
     /// Whether the prompt was encoded once, and not in every step.
     pub caches: bool,
@@ -74,7 +74,7 @@ impl fmt::Display for Report<'_> {
 }
 
 impl Report<'_> {
-    /// Why the answer ended, what is missing of it, and whether its canvases converged.
+    /// Why the answer ended, what is missing, and whether its canvases converged.
     fn outcome(&self) -> String {
         let generation = &self.answer.generation;
         let mut outcome = match generation.finish {

@@ -1,9 +1,9 @@
-//! `rpc-server`: the devices of this machine for programs on others.
+//! `rpc-server`: serves the devices of this machine to programs on others.
 //!
 //! ggml's server handles one client after another, and a malformed request ends its process. Here
 //! every client has a worker, a process of its own: this program with `--worker`. It listens on the
-//! loopback interface, and what arrives for the client is passed on. A worker that is lost takes
-//! nothing else with it.
+//! loopback interface, and what arrives for the client is passed on. If a worker is lost, nothing
+//! else is.
 
 mod worker;
 
@@ -20,11 +20,11 @@ use llama_diffusion_flags::numbers::whole;
 use llama_diffusion_flags::streams::tell;
 use worker::Worker;
 
-/// What is served, and where.
+/// What is served, and at which address.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RpcServerArgs {
-    /// Address to listen on. Whoever reaches it can use the devices, and may do more than that: the
-    /// protocol has no passwords, and is not made for networks that others share
+    /// Address to listen on. Everyone who can reach it can use the devices, and may be able to do
+    /// more than that: the protocol has no passwords, and is not made for shared networks
     #[arg(short = 'H', long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     host: String,
 
@@ -36,7 +36,7 @@ pub struct RpcServerArgs {
     #[arg(short, long, value_name = "N", value_parser = whole(1..=512_usize))]
     threads: Option<usize>,
 
-    /// Devices to serve, separated by commas. Default: all GPUs, or the CPU where there is none
+    /// Devices to serve, separated by commas. Default: all GPUs, or the CPU if there are none
     #[arg(short, long, value_name = "NAMES")]
     device: Option<String>,
 
@@ -45,13 +45,13 @@ pub struct RpcServerArgs {
     worker: Option<u16>,
 }
 
-/// Clients at once: each has a process.
+/// Maximum number of clients at once: each has a process.
 const MAX_CLIENTS: usize = 16;
 
 /// Serves until the program is interrupted.
 ///
 /// # Errors
-/// The address cannot be listened on, or a device is not there.
+/// The program cannot listen on the address, or a device does not exist.
 pub fn run(args: &RpcServerArgs) -> Result<()> {
     let devices = args.devices()?;
     if let Some(port) = args.worker {
@@ -81,7 +81,7 @@ pub fn run(args: &RpcServerArgs) -> Result<()> {
 }
 
 fn accept(args: &RpcServerArgs, listener: &TcpListener) -> Result<()> {
-    /// Without files or threads for a client there may be some a little later.
+    /// If there are no files or threads for a client now, there may be some a little later.
     const PAUSE: Duration = Duration::from_millis(100);
     let count = Arc::new(AtomicUsize::new(0));
     loop {
@@ -112,15 +112,15 @@ fn accept(args: &RpcServerArgs, listener: &TcpListener) -> Result<()> {
     }
 }
 
-/// The first request of a client: its number and its size, which ggml keeps for all versions, and the
-/// capabilities of the client.
+/// The first request of a client: its number and its size, which ggml keeps for all versions, and
+/// the capabilities of the client.
 const HELLO: [u8; 9] = [14, 24, 0, 0, 0, 0, 0, 0, 0];
 
 /// Serves a client to its end.
 fn serve_client(args: &RpcServerArgs, stream: TcpStream, client: SocketAddr) -> io::Result<()> {
     const PATIENCE: Duration = Duration::from_secs(10);
     stream.set_nodelay(true)?;
-    // Whatever knocks gets no worker before it has said that it is a client.
+    // A connection gets a worker only after it has identified itself as a client.
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut hello = [0; HELLO.len() + 24];
     (&stream).read_exact(&mut hello)?;
@@ -152,11 +152,11 @@ fn pass(mut client: &TcpStream, mut worker: &TcpStream) -> io::Result<()> {
     thread::scope(|scope| {
         let replies = move || {
             let _ = io::copy(&mut worker, &mut client);
-            // From now on nobody reads what the client sends. It may be closed already.
+            // From now on nobody reads what the client sends. It may already be closed.
             let _ = client.shutdown(Shutdown::Both);
         };
         thread::Builder::new().spawn_scoped(scope, replies)?;
-        // A client that breaks off leaves as well as one that ends.
+        // A client that breaks off counts as one that ends.
         let _ = io::copy(&mut client, &mut worker);
         let _ = worker.shutdown(Shutdown::Write);
         Ok(())
@@ -188,7 +188,7 @@ impl RpcServerArgs {
     }
 
     fn listen(&self) -> Result<TcpListener> {
-        // An IPv6 address may come in the brackets of an endpoint.
+        // An IPv6 address may have the brackets of an endpoint.
         let bare = self.host.strip_prefix('[');
         let host = bare.and_then(|host| host.strip_suffix(']'));
         let host = host.unwrap_or(&self.host);

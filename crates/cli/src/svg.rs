@@ -1,7 +1,8 @@
-//! A recording as one animated picture, which needs neither scripts nor fonts of its own: what a README can show.
+//! A recording as one animated picture, which needs neither scripts nor fonts of its own, for
+//! example for a README.
 //!
-//! Each token of a canvas has the columns that the finished text gives it, so that nothing moves but what changes.
-//! A draft's token that is wider is cut.
+//! Each token of a canvas has the columns that the finished text gives it, so that only what
+//! changes moves. A token of a draft that is wider is truncated.
 
 mod film;
 mod layout;
@@ -21,7 +22,7 @@ pub struct Picture {
     pub svg: String,
     /// Drafts and finished canvases in it.
     pub frames: usize,
-    /// How long it takes until it begins again.
+    /// Duration until it begins again.
     pub length: Duration,
 }
 

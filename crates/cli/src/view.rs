@@ -1,4 +1,4 @@
-//! What is shown while an answer comes into being: finished canvases, and drafts if asked for.
+//! What is shown while an answer is generated: finished canvases, and drafts on request.
 
 mod draft;
 mod region;
@@ -28,11 +28,12 @@ pub type PieceOf<'a> = &'a dyn Fn(Token) -> Result<Vec<u8>>;
 pub struct View<'a> {
     piece: PieceOf<'a>,
     text: Utf8Stream,
-    /// What is not written yet of the last line.
+    /// The part of the last line that is not written yet.
     line: String,
-    /// Whether a line is written when it is complete: lines about steps would stand in it.
+    /// Whether a line is written only when it is complete: otherwise lines about steps would
+    /// interrupt it.
     whole_lines: bool,
-    /// Whether the output stands at the beginning of a line.
+    /// Whether the output is at the beginning of a line.
     at_line_start: bool,
     pace: PaceArgs,
     cancel: &'a CancelFlag,
@@ -45,13 +46,13 @@ enum Drafts {
     Hidden,
     /// A line for each on the standard error.
     Lines,
-    /// On the terminal, in place, behind what is finished.
+    /// On the terminal, in place, after the finished text.
     Live(Live<Stdout>),
 }
 
-/// What becomes of the model's thoughts.
+/// What happens to the model's thoughts.
 enum Thoughts {
-    /// The user is told once that there are some.
+    /// The user is informed once that there are some.
     Hidden { told: bool },
     /// They go to the standard error.
     Shown(Utf8Stream),
@@ -69,7 +70,7 @@ impl<'a> View<'a> {
         let options = &args.output;
         let can_draw = io::stdout().is_terminal()
             && std::env::var_os("TERM").is_none_or(|name| name != "dumb");
-        // Log lines would tear a live view.
+        // Log lines would disturb a live view.
         let live = can_draw && options.has_colors(true) && !options.logs_details();
         let drafts = match options.drafts || options.progress {
             false => Drafts::Hidden,
@@ -112,7 +113,7 @@ impl<'a> View<'a> {
                 Ok(())
             }
             Event::CanvasDone(canvas) => {
-                // The region stands where thoughts and text go now.
+                // The region is where thoughts and text go now.
                 if let Drafts::Live(live) = &mut self.drafts {
                     live.region.remove().map_err(output_error)?;
                 }
@@ -188,7 +189,7 @@ impl<'a> View<'a> {
         Ok(())
     }
 
-    /// Ends the answer: what was held back is written, and the line ended.
+    /// Ends the answer: writes what was held back, and ends the line.
     ///
     /// # Errors
     /// The output cannot be written.
@@ -223,14 +224,14 @@ impl<'a> View<'a> {
     }
 }
 
-/// The draft at work, on the terminal behind what is finished.
+/// The current draft, on the terminal after the finished text.
 struct Live<W: Write> {
     region: Region<W>,
-    /// The last line of the finished canvases, which the draft goes on with. The lines before it
-    /// are written and scroll up with the terminal.
+    /// The last line of the finished canvases, which the draft continues. The lines before it are
+    /// written and scroll up with the terminal.
     finished: String,
     accepted: Accepted,
-    /// Rows that the region has, and the width of the terminal for which it has them.
+    /// Rows of the region, and the width of the terminal that they were computed for.
     height: usize,
     width: usize,
     show_text: bool,
@@ -250,7 +251,7 @@ impl<W: Write> Live<W> {
         }
     }
 
-    /// Writes the lines that a canvas completes. The last one stays to be seen.
+    /// Writes the lines that a canvas completes. The last one stays visible.
     fn finish_canvas(&mut self, text: &str, size: (usize, usize)) -> io::Result<()> {
         self.finished += text;
         self.accepted = Accepted::default();
@@ -267,7 +268,7 @@ impl<W: Write> Live<W> {
         self.show(rows, progress, size)
     }
 
-    /// The unfinished line and a draft behind it.
+    /// The unfinished line and a draft after it.
     fn rows(&self, draft: Vec<Span>, width: usize) -> Vec<String> {
         let mut spans = vec![(self.finished.clone(), Origin::Finished)];
         spans.extend(draft);
@@ -277,8 +278,8 @@ impl<W: Write> Live<W> {
         wrap(&spans, width).iter().map(|row| painted(row)).collect()
     }
 
-    /// The region keeps its rows while drafts change, so that nothing above it moves. It begins with twice the
-    /// rows of the first draft, because line breaks come with time.
+    /// The region keeps its rows while drafts change, so that nothing above it moves. It begins
+    /// with twice the rows of the first draft, because line breaks come with time.
     fn show(
         &mut self,
         mut rows: Vec<String>,
@@ -294,14 +295,14 @@ impl<W: Write> Live<W> {
         }
         self.height = self.height.max(rows.len() + below).min(room);
         let text = self.height.saturating_sub(below);
-        // What does not fit is cut at the top: the work goes on at the bottom.
+        // What does not fit is cut at the top: changes happen at the bottom.
         rows.drain(..rows.len().saturating_sub(text));
         rows.resize(text, String::new());
         rows.extend(progress);
         self.region.draw(&rows)
     }
 
-    /// Removes the region and gives back the line that is not written yet.
+    /// Removes the region and writes the pending line.
     fn finish(mut self) -> io::Result<String> {
         self.region.remove()?;
         Ok(self.finished)
@@ -313,7 +314,7 @@ mod tests {
     use super::draft::tests::{draft, letter};
     use super::*;
 
-    /// What a terminal of this size is told to show.
+    /// The contents of a terminal of this size.
     fn drawn(live: &mut Live<Vec<u8>>, text: &str, size: (usize, usize)) -> String {
         let draft = draft(&[1, 2, 3], &[true; 3]);
         live.region.out().clear();

@@ -1,4 +1,4 @@
-//! Flags that say how passes over a model are computed, spelled as for llama.cpp.
+//! Flags for how passes over a model are computed, spelled as in llama.cpp.
 
 use clap::ValueEnum;
 use clap::builder::BoolishValueParser;
@@ -9,12 +9,12 @@ use crate::numbers::whole;
 /// How passes are computed.
 #[derive(Debug, clap::Args)]
 pub struct ComputeArgs {
-    /// Most tokens of a prompt that are encoded in one pass
+    /// Maximum number of tokens of a prompt that are encoded in one pass
     #[arg(short, long, value_name = "N", env = "LLAMA_ARG_BATCH", value_parser = whole(0..=usize::MAX))]
     batch_size: Option<usize>,
 
-    /// As --batch-size; the smaller one counts. For a masked model, the tokens of prompt and answer
-    /// together (default 512), unless -n is given [-ub]
+    /// As --batch-size; the smaller one applies. For a masked model, the tokens of prompt and
+    /// answer together (default 512), unless -n is given [-ub]
     #[arg(long, value_name = "N", env = "LLAMA_ARG_UBATCH", value_parser = whole(0..=usize::MAX))]
     pub ubatch_size: Option<usize>,
 
@@ -37,7 +37,7 @@ pub struct ComputeArgs {
     cache_type_v: KvType,
 
     /// Keep all positions on sliding-window layers too: more memory and longer steps, but a
-    /// conversation can go back to any earlier point without being read again
+    /// conversation can return to any earlier point without being encoded again
     #[arg(long, value_parser = BoolishValueParser::new(), env = "LLAMA_ARG_SWA_FULL")]
     pub swa_full: bool,
 }
@@ -64,7 +64,7 @@ impl From<When> for FlashAttention {
 }
 
 impl ComputeArgs {
-    /// Most tokens of a pass over a prompt, if the user chose.
+    /// Maximum number of tokens in a pass over a prompt, if the user chose.
     pub fn batch(&self) -> Option<usize> {
         [self.batch_size, self.ubatch_size]
             .into_iter()

@@ -1,4 +1,4 @@
-//! Flags that say which device holds which part of a model, spelled as for llama.cpp.
+//! Flags for which device holds which part of a model, spelled as in llama.cpp.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::compute::When;
 use crate::numbers::{real, whole};
 use crate::streams::print;
 
-/// Where a model lies.
+/// The placement of a model.
 #[derive(Debug, clap::Args)]
 pub struct DeviceArgs {
     /// Layers on GPUs, counted from the last one; the output head counts as one. auto is as many as
@@ -45,7 +45,7 @@ pub struct DeviceArgs {
     #[arg(long, value_name = "HOST:PORT,…", env = "LLAMA_ARG_RPC")]
     pub rpc: Option<String>,
 
-    /// Seconds for which an RPC server may be silent before it is given up
+    /// Seconds for which an RPC server may be silent before it counts as lost
     #[arg(
         long,
         value_name = "N",
@@ -55,7 +55,7 @@ pub struct DeviceArgs {
     pub rpc_timeout: u64,
 
     /// How several GPUs share the model: by layers, or none for one GPU alone. row and tensor are
-    /// taken for layer [-sm]
+    /// treated as layer [-sm]
     #[arg(
         long,
         value_name = "HOW",
@@ -95,7 +95,7 @@ pub struct DeviceArgs {
     pub n_cpu_moe: usize,
 
     /// Keep the tensors whose names match a regular expression in that memory; several are
-    /// separated by commas, the first match counts [-ot]
+    /// separated by commas, the first match applies [-ot]
     #[arg(long, value_name = "REGEX=MEMORY", value_delimiter = ',', value_parser = parse_override, env = "LLAMA_ARG_OVERRIDE_TENSOR")]
     pub override_tensor: Vec<TensorOverride>,
 
@@ -137,7 +137,7 @@ fn parse_layers(text: &str) -> Result<Layers, String> {
 #[derive(Clone, Debug)]
 struct Target(Vec<usize>);
 
-/// Takes slashes for commas, as llama.cpp does.
+/// Accepts slashes as separators, as llama.cpp does.
 fn parse_target(text: &str) -> Result<Target, String> {
     let parts = text.split([',', '/']).filter(|part| !part.is_empty());
     let mib = whole(0..=usize::MAX >> 20);
@@ -149,7 +149,7 @@ fn parse_target(text: &str) -> Result<Target, String> {
 #[derive(Clone, Debug)]
 pub struct Shares(pub Vec<f32>);
 
-/// Takes slashes for commas, as llama.cpp does.
+/// Accepts slashes as separators, as llama.cpp does.
 fn parse_shares(text: &str) -> Result<Shares, String> {
     let parts = text.split([',', '/']).filter(|part| !part.is_empty());
     let shares = parts.map(|part| {
@@ -170,7 +170,7 @@ fn parse_override(text: &str) -> Result<TensorOverride, String> {
 }
 
 impl DeviceArgs {
-    /// Connects to the RPC servers, whose devices are there from then on.
+    /// Connects to the RPC servers, whose devices exist from then on.
     ///
     /// # Errors
     /// One of them cannot be used.
@@ -181,7 +181,7 @@ impl DeviceArgs {
         servers.try_for_each(|server| Device::add_rpc_server(server, timeout).map(drop))
     }
 
-    /// Where the model lies. GPUs are to have memory for such a session, too.
+    /// Where the model is placed. GPUs must have memory for such a session, too.
     pub fn params(&self, session: SessionParams) -> ModelParams {
         let devices = match (&self.device, self.split_mode) {
             (Some(names), _) if names == "none" => Some(Vec::new()),
@@ -223,10 +223,10 @@ impl DeviceArgs {
         }
     }
 
-    /// Tells which flags have no effect on this machine.
+    /// Reports which flags have no effect on this machine.
     ///
     /// # Errors
-    /// A GPU is chosen that is not there.
+    /// The flags select a GPU that does not exist.
     pub fn warn(&self) -> llama_diffusion::Result<()> {
         let alone = self.split_mode == SplitMode::None && self.device.is_none();
         let count = Device::default_gpus().len();
@@ -250,7 +250,7 @@ impl DeviceArgs {
 
     /// Whether there is a GPU that the model may use.
     fn has_gpus(&self) -> bool {
-        // Names that are not there are an error of loading.
+        // Names that do not exist are an error of loading.
         let may_be_gpu = |name: &str| Device::by_name(name.trim()).map_or(true, |d| d.is_gpu());
         match self.device.as_deref() {
             Some("none") => false,

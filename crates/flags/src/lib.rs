@@ -1,4 +1,4 @@
-//! What the command-line tools share: flags, how they are spelled, and the standard streams.
+//! What the command-line tools share: flags, their spelling, and the standard streams.
 
 #![deny(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Numbers of the command line, each with the range that its flag takes.
+//! Numbers of the command line, each with the range that its flag accepts.
 
 use std::fmt::Display;
 use std::ops::{Bound, RangeBounds, RangeInclusive};

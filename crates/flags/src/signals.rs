@@ -4,11 +4,11 @@ use std::io;
 #[cfg(unix)]
 use std::sync::Arc;
 
-/// Makes a file beyond the user's limit (`ulimit -f`) an error of the write. It would end the program
-/// otherwise, before it can remove what it has written.
+/// Makes a file beyond the user's limit (`ulimit -f`) an error of the write. Otherwise it would end
+/// the program before it can remove what it has written.
 #[cfg(unix)]
 pub fn report_large_files() {
-    // What is caught has no other effect. Where it cannot be caught, it is as without this.
+    // A caught signal has no other effect. If it cannot be caught, nothing changes.
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
 }
 
@@ -16,11 +16,11 @@ pub fn report_large_files() {
 #[cfg(not(unix))]
 pub fn report_large_files() {}
 
-/// Calls `handler` for each of them, from a thread of its own, with the exit status that tells which
-/// it was: 128 and its number.
+/// Calls `handler` for each of them, from a thread of its own, with the exit status of the signal:
+/// 128 plus its number.
 ///
 /// # Errors
-/// The system refuses; signals end the program as ever then.
+/// The system refuses; signals then end the program as usual.
 #[cfg(unix)]
 pub fn on_signal(handler: impl Fn(u8) + Send + 'static) -> io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};

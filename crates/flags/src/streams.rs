@@ -1,4 +1,4 @@
-//! The standard streams: what was asked for must be written, what is said about it need not.
+//! The standard streams: results must be written, messages about them need not be.
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
@@ -30,14 +30,14 @@ pub fn without_colors() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
-/// Writes a line to the standard error. An answer is not lost because nobody reads what is said
-/// about it.
+/// Writes a line to the standard error. An error is ignored: an answer must not be lost because
+/// nobody reads messages.
 pub fn tell(line: impl Display) {
     tell_part(format_args!("{line}\n"));
 }
 
 /// The same without the end of the line.
 pub fn tell_part(text: impl Display) {
-    // At once, so that nothing of another thread comes in between.
+    // At once, so that no output of another thread comes between.
     let _ = io::stderr().write_all(text.to_string().as_bytes());
 }

@@ -24,7 +24,7 @@ pub struct Meta {
 
 #[derive(Deserialize)]
 pub struct Margins {
-    /// The smallest of all choices of experts; none where all experts run.
+    /// The smallest margin of all choices of experts; none where all experts run.
     pub router: Option<f64>,
 }
 

@@ -1,4 +1,4 @@
-//! A model file in pieces, to be changed and put together again.
+//! A model file in pieces, which can be changed and assembled again.
 
 use std::ops::ControlFlow;
 use std::path::Path;

@@ -1,8 +1,8 @@
-//! The devices under test, and the ways to lay a model out on them.
+//! The devices under test, and the placements of a model on them.
 //!
-//! `DIFFUSION_TEST_DEVICE` names the device, such as `Vulkan0` or `CUDA0`, or the RPC server that has
-//! it, such as `127.0.0.1:50052`; models are also shared among several that are joined by commas.
-//! Without it, tests run on the CPU.
+//! `DIFFUSION_TEST_DEVICE` names the device, such as `Vulkan0` or `CUDA0`, or its RPC server, such
+//! as `127.0.0.1:50052`; several names are separated by commas, and models are also distributed
+//! over them. Without it, tests run on the CPU.
 
 use std::sync::LazyLock;
 
@@ -38,7 +38,7 @@ pub fn on_cpu() -> ModelParams {
     }
 }
 
-/// Every way to lay a model out, by name.
+/// Every placement of a model, by name.
 pub fn placements() -> Vec<(&'static str, ModelParams)> {
     let mut all = vec![("all layers", on_device())];
     if is_cpu() {

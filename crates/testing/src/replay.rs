@@ -1,4 +1,5 @@
-//! Replays of golden cases: forward by forward, and whole generations with the recorded random draws.
+//! Replays of golden cases: forward by forward, and whole generations with the recorded random
+//! draws.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -22,7 +23,7 @@ use crate::steps::step_over;
 #[derive(Clone)]
 pub struct Run {
     pub name: String,
-    /// Devices, layers on them, and the like.
+    /// Devices, layers on them, and similar settings.
     pub placement: ModelParams,
     pub kv: KvType,
     pub flash: FlashAttention,
@@ -32,7 +33,7 @@ pub struct Run {
     pub f16_weights: bool,
     /// Our kernels between logits and draw and for gelu, or ggml's operations.
     pub own_kernels: bool,
-    /// Largest relative error of logits without and with self-conditioning, and of K and V.
+    /// Maximum relative error of logits without and with self-conditioning, and of K and V.
     pub limits: [f64; 3],
 }
 
@@ -54,7 +55,8 @@ impl Run {
             threads: 1,
             f16_weights: false,
             own_kernels: true,
-            // 7.7e-7, 1.1e-6 and 3.4e-6 were measured with AVX2; other processors sum in other orders.
+            // 7.7e-7, 1.1e-6 and 3.4e-6 were measured with AVX2; other processors sum in other
+            // orders.
             limits: [1e-5, 2.5e-5, 1e-5],
         }
     }
@@ -183,7 +185,7 @@ pub fn forwards(case: &Case, model: &Arc<Model>, run: &Run) -> [f64; 3] {
     [first, decode(1), worst_kv]
 }
 
-/// How a replay went.
+/// The result of a replay.
 pub struct Replay {
     /// Steps that were as recorded in every token and decision.
     pub steps: usize,
@@ -191,7 +193,7 @@ pub struct Replay {
     pub worst_entropy: f32,
     /// The largest error of the mean entropy of a canvas, in nats.
     pub worst_mean_entropy: f32,
-    /// What the first step did that was not.
+    /// The first difference.
     pub difference: Option<Difference>,
 }
 

@@ -1,4 +1,4 @@
-//! Where the messages of a chat come from: a terminal with a line editor, or plain lines.
+//! The messages of a chat: from a terminal with a line editor, or plain lines.
 
 use std::fs::OpenOptions;
 use std::io::{self, BufRead as _, ErrorKind, IsTerminal as _};
@@ -16,7 +16,7 @@ use rustyline::{
 use crate::input;
 use llama_diffusion_flags::streams::{print, tell_part};
 
-/// What asks for a message.
+/// The prompt for a message.
 const PROMPT: &str = "> ";
 
 /// What was read.
@@ -32,7 +32,7 @@ pub enum Read {
 pub enum Lines {
     /// Of a terminal, edited.
     Edited(Box<Editor<(), MemHistory>>),
-    /// As they come.
+    /// Plain lines.
     Plain {
         read: usize,
         prompt: Prompt,
@@ -40,19 +40,19 @@ pub enum Lines {
     },
 }
 
-/// How a plain line is asked for.
+/// The prompt for a plain line.
 #[derive(Clone, Copy)]
 pub enum Prompt {
-    /// Not at all: a pipe.
+    /// None: a pipe.
     None,
-    /// On the standard error: a terminal without an editor, and answers that go elsewhere.
+    /// On the standard error: a terminal without an editor, or answers that go elsewhere.
     Error,
-    /// On the standard output as llama.cpp does, so that a program sees where an answer ends.
+    /// On the standard output as llama.cpp does, so that a program can see where an answer ends.
     Output,
 }
 
 impl Lines {
-    /// Prepares to read. With `simple`, lines are asked for on the standard output.
+    /// Prepares to read. With `simple`, the prompt goes to the standard output.
     ///
     /// # Errors
     /// The terminal cannot be used.
@@ -92,7 +92,7 @@ impl Lines {
     /// The next line.
     ///
     /// # Errors
-    /// The standard input cannot be read, or the standard output not be written.
+    /// The standard input cannot be read, or the standard output cannot be written.
     pub fn read(&mut self) -> Result<Read> {
         match self {
             Self::Plain { read, prompt, .. } => {
@@ -122,7 +122,7 @@ impl Lines {
 
 /// Whether lines can be edited on the terminal while the standard output is something else.
 fn can_edit_apart() -> bool {
-    /// Terminals without the escapes that an editor needs: it would ask on the standard output.
+    /// Terminals without the escapes that an editor needs: it would prompt on the standard output.
     const WITHOUT_ESCAPES: [&str; 3] = ["dumb", "cons25", "emacs"];
     let name = std::env::var("TERM").unwrap_or_default();
     !WITHOUT_ESCAPES.contains(&name.to_lowercase().as_str())
@@ -143,7 +143,7 @@ impl Prompt {
         Ok(())
     }
 
-    /// Nobody answered.
+    /// There was no answer.
     fn end(self) -> Result<()> {
         match self {
             Self::None => {}

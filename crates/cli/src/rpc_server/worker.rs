@@ -11,13 +11,13 @@ use llama_diffusion::{Device, Result};
 
 use super::RpcServerArgs;
 
-/// What a worker does: serves whoever connects to the port, until the parent is gone.
+/// The work of a worker: serves the client that connects to the port, until the parent is gone.
 ///
 /// # Errors
 /// The port is taken, or a device does not start.
 pub(super) fn serve(port: u16, devices: &[Device], threads: usize) -> Result<()> {
     let end_with_parent = || {
-        // The parent writes nothing: this ends with it.
+        // The parent writes nothing: the read returns when the parent ends.
         let _ = io::stdin().read(&mut [0]);
         std::process::exit(0);
     };
@@ -40,7 +40,7 @@ impl Worker {
     /// Starts one.
     ///
     /// # Errors
-    /// There are no more processes or ports, or a device does not start.
+    /// No process or port is available, or a device does not start.
     pub(super) fn start(args: &RpcServerArgs) -> io::Result<Self> {
         /// Another program may take the port before the worker does.
         const ATTEMPTS: usize = 3;
@@ -57,7 +57,7 @@ impl Worker {
         Err(last)
     }
 
-    /// Ends it; how it had ended by itself, if it had.
+    /// Ends it; returns how it had ended by itself, if it had.
     pub(super) fn end(mut self) -> Option<ExitStatus> {
         /// A process that aborts closes its connections before it is gone.
         const DEATH: Duration = Duration::from_millis(500);
@@ -79,7 +79,7 @@ impl Drop for Worker {
 }
 
 fn end(process: &mut Child) {
-    // It may have ended already.
+    // It may already have ended.
     let _ = process.kill();
     let _ = process.wait();
 }

@@ -1,4 +1,4 @@
-//! What is where, and from which frame to which.
+//! Which text is where, and in which frames.
 
 use std::ops::Range;
 
@@ -36,11 +36,11 @@ impl From<Origin> for Colour {
 pub struct Piece {
     pub area: Area,
     pub colour: Colour,
-    /// When it is seen. The end of the film is the end of those that stay.
+    /// The frames that show it. For those that stay it ends with the film.
     pub frames: Range<usize>,
 }
 
-/// What is said below the text in one frame.
+/// The line below the text in one frame.
 pub struct Caption {
     pub text: String,
     /// Share of the canvas that is accepted.
@@ -79,7 +79,7 @@ impl Film {
         Ok(maker.finish())
     }
 
-    /// How many there are.
+    /// Number of frames.
     pub fn frames(&self) -> usize {
         self.captions.len()
     }
@@ -159,7 +159,7 @@ impl Maker<'_> {
         });
     }
 
-    /// What the finished canvases took.
+    /// The steps and times of the finished canvases.
     fn sum_up(&mut self, canvas: &Canvas, done: &FinishedCanvas) {
         let total = &mut self.total;
         total.canvases += 1;

@@ -1,4 +1,4 @@
-//! Where the text of each token stands, in columns and rows.
+//! The position of the text of each token, in columns and rows.
 
 use std::iter;
 
@@ -10,10 +10,10 @@ use crate::view::{Span, shown};
 /// Columns of a row.
 pub const COLUMNS: usize = 72;
 
-/// What stands where a token of noise is narrower than its columns.
+/// Fills the columns of a token of noise whose text is narrower.
 const BLANK: char = '·';
 
-/// Columns for a token of which nothing stays.
+/// Columns of a token whose final text is empty.
 const MAX_NOISE: usize = 8;
 
 /// A part of a row.
@@ -31,13 +31,13 @@ pub struct Area {
 pub struct Cell {
     /// The tokens' positions in the canvas.
     pub positions: Vec<usize>,
-    /// What stands there at last.
+    /// Its final text.
     pub text: String,
     areas: Vec<Area>,
 }
 
 impl Cell {
-    /// What is where when the tokens have this text. Noise fills its columns.
+    /// The layout of the tokens with this text. Noise fills its columns.
     pub fn show(&self, text: &str, is_noise: bool) -> Vec<Area> {
         if text == self.text {
             return self.areas.clone();
@@ -73,7 +73,7 @@ impl Cell {
     }
 }
 
-/// The text as far as it is laid out.
+/// The text that is already laid out.
 #[derive(Default)]
 pub struct Layout {
     row: usize,
@@ -87,8 +87,8 @@ impl Layout {
         self.rows
     }
 
-    /// Places the finished texts of a canvas's positions after what there is, broken between words.
-    /// Positions of `noise` after the last text get columns of their own.
+    /// Places the finished texts of a canvas's positions after the existing ones, broken between
+    /// words. Positions of `noise` after the last text get columns of their own.
     pub fn place(&mut self, texts: &[String], noise: &[Span]) -> Vec<Cell> {
         let mut cells = cells(texts);
         let glyphs: Vec<Glyph> = cells
@@ -122,7 +122,7 @@ impl Layout {
         cells
     }
 
-    /// What follows begins below an empty row.
+    /// The following text begins below an empty row.
     pub fn end_answer(&mut self) {
         self.row = self.rows + 1;
         self.column = 0;
@@ -143,7 +143,7 @@ impl Layout {
     }
 }
 
-/// What a reader takes for a character.
+/// What a reader sees as one character.
 struct Glyph {
     cell: usize,
     text: String,
@@ -167,7 +167,7 @@ impl Glyph {
     }
 }
 
-/// A cell for each position with text. One that goes on with the character before it shares its cell.
+/// A cell for each position with text. One that continues the previous character shares its cell.
 fn cells(texts: &[String]) -> Vec<Cell> {
     let whole = texts.concat();
     let mut begins = whole.grapheme_indices(true).map(|(at, _)| at).peekable();
@@ -187,7 +187,7 @@ fn cells(texts: &[String]) -> Vec<Cell> {
     cells
 }
 
-/// The part of a text that fits into this many columns.
+/// The part of a text that fits this number of columns.
 fn cut(text: &str, width: usize) -> String {
     let mut rest = width;
     let fits = |cluster: &String| match rest.checked_sub(cluster.width()) {
@@ -203,7 +203,8 @@ fn cut(text: &str, width: usize) -> String {
         .collect()
 }
 
-/// A text as it can be drawn: without what would end a row, turn its direction, or be no XML.
+/// A text that can be drawn: without what would end a row, change its direction, or be invalid in
+/// XML.
 pub fn printable(text: &str) -> String {
     text.chars().filter_map(drawn).collect()
 }

@@ -1,4 +1,5 @@
-//! A film as SVG. Pieces that are seen at the same time are one group, which a CSS animation shows and hides.
+//! A film as SVG. Pieces that are visible at the same time are one group, which a CSS animation
+//! shows and hides.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Write as _};
@@ -17,7 +18,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// So many frames of the same duration, the last of which is held.
+    /// This number of frames of the same duration, the last of which is held.
     pub fn new(frame: Duration, frames: usize, hold: Duration) -> Self {
         let frames_take = frame.saturating_mul(u32::try_from(frames).unwrap_or(u32::MAX));
         Self {
@@ -27,12 +28,12 @@ impl Clock {
         }
     }
 
-    /// The time until all begins again.
+    /// The duration until the animation repeats.
     pub fn length(&self) -> Duration {
         self.length
     }
 
-    /// When a frame begins, as a share of all.
+    /// The beginning of a frame, as a share of the duration.
     fn begin(&self, frame: usize) -> Percent {
         match frame < self.frames {
             true => Percent(frame as f64 * self.share(self.frame).0),
@@ -45,7 +46,7 @@ impl Clock {
     }
 }
 
-/// A share of the film's length, as CSS has it.
+/// A share of the film's duration, in CSS syntax.
 #[derive(Clone, Copy)]
 struct Percent(f64);
 
@@ -56,7 +57,7 @@ impl Display for Percent {
     }
 }
 
-/// How long an accepted token is seen to be new.
+/// How long an accepted token is shown as new.
 const FADE: Duration = Duration::from_millis(900);
 
 // In pixels.
@@ -125,7 +126,7 @@ pub fn document(film: &Film, clock: &Clock) -> String {
 struct Drawing<'a> {
     clock: &'a Clock,
     frames: usize,
-    /// The animation of what is seen in these frames, and whether its colour fades.
+    /// The animation of what is visible in these frames, and whether its colour fades.
     names: BTreeMap<(usize, usize, bool), usize>,
     keyframes: String,
     body: String,
@@ -149,7 +150,7 @@ impl Drawing<'_> {
         }
     }
 
-    /// The bar, what is said below it, and what the colours mean.
+    /// The bar, the line below it, and the legend of the colours.
     fn footer(&mut self, film: &Film, top: usize) {
         let width = COLUMNS * COLUMN;
         let bar = format!(
@@ -184,7 +185,7 @@ impl Drawing<'_> {
         }
     }
 
-    /// What is seen in some frames. Without animations, the last one is seen.
+    /// What is visible in some frames. Without animations, the last one is.
     fn group(&mut self, frames: Range<usize>, class: char, fades: bool, content: &str) {
         let hidden = match frames.end < self.frames {
             true => " h",
@@ -228,7 +229,7 @@ impl Drawing<'_> {
     }
 }
 
-/// Pieces of one group, those side by side as one.
+/// Pieces of one group; adjacent ones are joined.
 fn texts(mut pieces: Vec<&Piece>) -> String {
     pieces.sort_by_key(|piece| (piece.area.row, piece.area.column));
     let mut rows: Vec<(usize, usize, String)> = Vec::new();
@@ -252,16 +253,16 @@ fn texts(mut pieces: Vec<&Piece>) -> String {
         .collect()
 }
 
-/// Blanks that cost less than another element.
+/// Number of spaces that cost less than another element.
 const MAX_GAP: usize = 12;
 
-/// Whether all characters are of the reader's monospaced font, as Latin, Greek and Cyrillic letters are. Others come
-/// from fonts of other widths, which must not move what stands beside them.
+/// Whether all characters are of the reader's monospaced font, as Latin, Greek and Cyrillic letters
+/// are. Others come from fonts of other widths, which must not move their neighbours.
 fn is_monospaced(text: &str) -> bool {
     text.chars().all(|c| c < '\u{530}' && c.width() == Some(1))
 }
 
-/// The width is given, as fonts differ.
+/// The width is given because fonts differ.
 fn line(row: usize, column: usize, text: &str) -> String {
     let ink = text.trim_start();
     let column = column + text.width() - ink.width();

@@ -1,4 +1,4 @@
-//! A draft as rows of text, coloured by how each token came about.
+//! A draft as rows of text, coloured by the state of each token.
 
 use std::fmt;
 use std::mem;
@@ -12,7 +12,7 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::PieceOf;
 
-/// How a piece of text came about.
+/// The state of a piece of text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// Of a finished canvas.
@@ -29,7 +29,8 @@ pub enum Origin {
     Noise,
 }
 
-/// Entropy in nats below which the model is nearly sure: two tokens that are equally likely have 0.69.
+/// Entropy in nats below which the model is nearly sure: two tokens that are equally likely have
+/// 0.69.
 const LIKELY: f32 = 0.7;
 
 impl Origin {
@@ -50,7 +51,7 @@ impl Origin {
 
 pub type Span = (String, Origin);
 
-/// Stands for a thought that is hidden.
+/// Replaces a hidden thought.
 const THINKING: &str = "[thinking]";
 
 /// The tokens that were accepted in the latest draft of a canvas, by position.
@@ -136,12 +137,12 @@ pub fn wrap(spans: &[Span], width: usize) -> Vec<Vec<Span>> {
     });
     let mut span = ends.next();
     for (at, cluster) in text.grapheme_indices(true) {
-        // A character may be of several tokens: the first one colours it.
+        // A character may consist of several tokens: the first one determines its colour.
         while span.is_some_and(|(end, _)| end <= at) {
             span = ends.next();
         }
         let origin = span.map_or(run_origin, |(_, origin)| origin);
-        // Noise must not make the rows below it jump.
+        // Noise must not move the rows below it.
         let is_break = cluster.ends_with('\n') && !origin.is_noise();
         let columns = columns(cluster);
         if is_break || column + columns > width {
@@ -162,7 +163,7 @@ pub fn wrap(spans: &[Span], width: usize) -> Vec<Vec<Span>> {
     rows
 }
 
-/// What stands for a character. Control characters could do anything to the terminal.
+/// The replacement of a character. Control characters could change the terminal in any way.
 pub fn shown(character: char) -> Option<char> {
     match character.is_whitespace() {
         true => Some(' '),
@@ -170,7 +171,8 @@ pub fn shown(character: char) -> Option<char> {
     }
 }
 
-/// Columns that no terminal exceeds: some give a joined emoji the width of its parts, others that of one.
+/// A number of columns that no terminal exceeds: some give a joined emoji the width of its parts,
+/// others the width of one.
 fn columns(cluster: &str) -> usize {
     let shown: String = cluster.chars().filter_map(shown).collect();
     let parts: usize = shown.chars().filter_map(char::width).sum();
@@ -185,19 +187,19 @@ fn push(rows: &mut [Vec<Span>], run: &mut String, origin: Origin) {
     }
 }
 
-/// A row with its colours, as the terminal takes it.
+/// A row with its colours, as escape sequences.
 pub fn painted(row: &[Span]) -> String {
     row.iter()
         .map(|(text, origin)| origin.style(text).to_string())
         .collect()
 }
 
-/// How far the steps of a canvas are.
+/// The progress of a canvas.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Status {
     /// Index of the canvas.
     block: u32,
-    /// Steps that have ended.
+    /// Completed steps.
     steps: u32,
     max_steps: u32,
     /// Tokens that the last step accepted.
@@ -298,7 +300,7 @@ pub mod tests {
             wrapped(&format!("ab{family}c"), Origin::Kept, 5),
             ["ab", &format!("{family}c")]
         );
-        // A heart with the mark that makes it an emoji takes two columns on most terminals.
+        // A heart with the mark that makes it an emoji usually takes two columns.
         assert_eq!(
             wrapped("abc\u{2764}\u{fe0f}", Origin::Kept, 4),
             ["abc", "\u{2764}\u{fe0f}"]
@@ -413,7 +415,7 @@ pub mod tests {
         let texts = |canvas, accepted| texts_after(Some(outside.clone()), canvas, accepted);
         assert_eq!(texts(&[1, 3, 2], [true; 3]), "a[thinking]");
         assert_eq!(texts(&[3, 4, 2], [true; 3]), "[thinking]b");
-        // An end mark that ends nothing.
+        // An end mark without a beginning.
         assert_eq!(texts(&[1, 4, 2], [true; 3]), "ab");
         let inside = || Some(outside.clone().in_thought());
         assert_eq!(texts_after(inside(), &[1, 4, 2], [true; 3]), "[thinking]b");

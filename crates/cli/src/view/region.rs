@@ -1,7 +1,8 @@
 //! A region of the terminal's normal buffer that is redrawn in place.
 //!
-//! The cursor stays hidden at the beginning of the region's first row. Whatever a terminal does with its rows when
-//! it is resized, it keeps the cursor where its text is, so that everything from there on is the region.
+//! The cursor stays hidden at the beginning of the region's first row. Whatever a terminal does
+//! with its rows when it is resized, it keeps the cursor at its text, so the region is everything
+//! from there on.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,10 +17,10 @@ use crossterm::{cursor, queue};
 /// Whether a region is on the terminal: there is one standard output.
 static SHOWN: AtomicBool = AtomicBool::new(false);
 
-/// Whether no region is at work, be it shown or about to be.
+/// Whether no region is active, shown or about to be.
 static IDLE: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| Arc::new(AtomicBool::new(true)));
 
-/// Whether no region is at work, for handlers of signals.
+/// Whether no region is active, for signal handlers.
 #[cfg(unix)]
 pub fn idle() -> Arc<AtomicBool> {
     Arc::clone(&IDLE)
@@ -51,8 +52,8 @@ impl<W: Write> Region<W> {
         let Some(below) = rows.len().checked_sub(1) else {
             return self.remove();
         };
-        // Terminals differ in the width of some emoji: what is too wide for a row is cut, for a row that breaks
-        // would move all others.
+        // Terminals differ in the width of some emoji: what is too wide for a row is truncated,
+        // because a row that wraps would move all others.
         let mut frame = Vec::new();
         queue!(
             frame,
@@ -62,7 +63,7 @@ impl<W: Write> Region<W> {
             cursor::MoveToColumn(0)
         )?;
         for (index, row) in rows.iter().enumerate() {
-            // Before the text: behind a full row the cursor would stand on its last character.
+            // Before the text: after a full row the cursor would be on its last character.
             if index == below {
                 clear_below(&mut frame)?;
             } else {
@@ -112,14 +113,14 @@ impl<W: Write> Region<W> {
 
 impl<W: Write> Drop for Region<W> {
     fn drop(&mut self) {
-        // An error was reported where it counted.
+        // The error was already reported where it mattered.
         let _ = self.remove();
         IDLE.store(true, Ordering::Relaxed);
     }
 }
 
-/// Removes the region in whatever state its drawing is. What a terminal echoes, such as ^C, moves the
-/// cursor along its row.
+/// Removes the region, whatever the state of its drawing. What a terminal echoes, such as ^C, moves
+/// the cursor along its row.
 fn restore(out: &mut impl Write) -> io::Result<()> {
     queue!(
         out,
@@ -131,8 +132,9 @@ fn restore(out: &mut impl Write) -> io::Result<()> {
     queue!(out, cursor::Show)
 }
 
-/// Clears from the beginning of the cursor's row on. In the corner of the screen, tmux would take this for
-/// clearing all of it, and save it above: so the row is cleared first, and the others from its second column.
+/// Clears from the beginning of the cursor's row on. In the corner of the screen, tmux would treat
+/// this as clearing the whole screen, and save it above: so the row is cleared first, and the
+/// others from its second column.
 fn clear_below(out: &mut impl Write) -> io::Result<()> {
     queue!(
         out,
@@ -143,17 +145,17 @@ fn clear_below(out: &mut impl Write) -> io::Result<()> {
     )
 }
 
-/// Removes the region of another thread, or of this one before it fails: for what is about to write to the
-/// terminal. The next draft brings it back.
+/// Removes the region of another thread, or of this one before it fails: called before something
+/// else writes to the terminal. The next draft draws it again.
 pub fn make_way() {
     if SHOWN.swap(false, Ordering::Relaxed) {
         let mut out = io::stdout().lock();
-        // Where it cannot be written there is nothing to restore.
+        // If it cannot be written there is nothing to restore.
         let _ = restore(&mut out).and_then(|()| out.flush());
     }
 }
 
-/// Ends the program. No thread writes behind the terminal's restoration.
+/// Ends the program. No thread writes after the terminal has been restored.
 pub fn exit(code: u8) -> ! {
     let _out = io::stdout().lock();
     make_way();
@@ -166,11 +168,11 @@ pub fn exit(code: u8) -> ! {
 pub fn stop() {
     let _out = io::stdout().lock();
     make_way();
-    // It cannot fail for a signal that is known.
+    // It cannot fail for a known signal.
     let _ = signal_hook::low_level::emulate_default_handler(signal_hook::consts::SIGTSTP);
 }
 
-/// Makes way for the message of a panic.
+/// Makes room for the message of a panic.
 pub fn make_way_for_panics() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {

@@ -1,12 +1,12 @@
-//! Ctrl-Z while a region is drawn: the terminal is as it was before while the program is stopped.
+//! Ctrl-Z while a region is drawn: while the program is stopped, the terminal is as it was before.
 
 use std::io;
 
-/// Handles the signal that stops the program from now on. Where no region is at work, it stops the
-/// program at once, as ever.
+/// From now on, handles the signal that stops the program. If no region is active, it stops the
+/// program immediately, as usual.
 ///
 /// # Errors
-/// The system refuses; the signal then stops the program as ever.
+/// The system refuses; the signal then stops the program as usual.
 #[cfg(unix)]
 pub fn handle() -> io::Result<()> {
     use std::sync::atomic::Ordering;
@@ -30,7 +30,7 @@ pub fn handle() -> io::Result<()> {
     std::thread::Builder::new().spawn(wait).map(drop)
 }
 
-/// There is no such signal.
+/// This system has no such signal.
 #[cfg(not(unix))]
 pub fn handle() -> io::Result<()> {
     Ok(())
