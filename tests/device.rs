@@ -1,5 +1,5 @@
-//! The engine on a device of the user's choice, held against F32 on the CPU, and the demo model
-//! against its answers there.
+//! The engine on a device of the user's choice, compared with F32 on the CPU, and the demo model
+//! compared with its answers there.
 //!
 //! `DIFFUSION_TEST_DEVICE` names the device (see `crates/testing/src/placements.rs`).
 
@@ -20,8 +20,8 @@ use llama_diffusion_testing::placements::{DEVICES, on_cpu, on_device, placements
 use llama_diffusion_testing::replay::relative_error;
 use llama_diffusion_testing::steps::{prompt, step_over};
 
-/// A model with rows of 256, which every type of weights can hold. All of its experts run: a choice
-/// among them that a rounding decides would hide how near the numbers are.
+/// A model with rows of 256, which every type of weights supports. All of its experts run: a choice
+/// among them that depends on rounding would hide how close the numbers are.
 const GEOMETRY: Geometry = Geometry {
     d: 256,
     d_ff: 256,
@@ -101,11 +101,11 @@ fn quantize(input: &Path, output: &Path, mix: Mix) {
         .unwrap();
 }
 
-/// Largest errors of both steps in floating point, F16 included.
+/// Maximum errors of both steps in floating point, F16 included.
 const FLOAT_LIMITS: [f64; 2] = [1e-2, 2e-2];
-/// With 8-bit numbers: activations are rounded to them beside quantized weights, on the CPU and on many
-/// GPUs. The layers of a random model enlarge that tenfold, its self-conditioning even more. Wrong
-/// numbers are further away than 1.
+/// With 8-bit numbers: activations are rounded to them next to quantized weights, on the CPU and on
+/// many GPUs. The layers of a random model amplify that tenfold, its self-conditioning even more.
+/// The errors of wrong numbers are above 1.
 const QUANTIZED_LIMITS: [f64; 2] = [0.2, 0.5];
 
 fn check(what: &str, errors: [f64; 2], limits: [f64; 2]) {
@@ -231,7 +231,7 @@ fn user(text: &str) -> Message {
     Message::new(Role::User, text)
 }
 
-/// What the CPU answers.
+/// The answers of the CPU.
 static ANSWERS: LazyLock<Vec<String>> = LazyLock::new(|| {
     let demo = Demo::load(&on_cpu());
     let mut session = demo.session(SessionParams::default());

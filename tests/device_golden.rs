@@ -1,8 +1,8 @@
-//! Golden cases on a device of the user's choice, in every placement: within the limits of F16, and the
-//! tokens of Hugging Face transformers until a rounding decides otherwise.
+//! Golden cases on a device of the user's choice, in every placement: within the limits of F16, and
+//! with the tokens of Hugging Face transformers until a decision depends on rounding.
 //!
-//! `DIFFUSION_TEST_DEVICE` names the device (see `crates/testing/src/placements.rs`), `DIFFUSION_TEST_REPORT` a
-//! file for the results, in JSON. `tools/device-check.sh` sets both.
+//! `DIFFUSION_TEST_DEVICE` names the device (see `crates/testing/src/placements.rs`),
+//! `DIFFUSION_TEST_REPORT` a file for the results, in JSON. `tools/device-check.sh` sets both.
 
 use std::time::Instant;
 
@@ -50,23 +50,23 @@ fn golden_runs() -> Vec<Run> {
     placed.chain(others).collect()
 }
 
-/// How far a decision may be from the edge, in largest relative errors of the logits, for a rounding to
-/// decide it otherwise. Seen with F16 on the CPU: up to 70, and 350 for the acceptance of a position,
-/// which depends on the entropies of many. Where the choice of an expert is as close as that, anything
-/// may follow.
+/// How far a decision may be from the threshold, in maximum relative errors of the logits, for
+/// rounding to change it. Seen with F16 on the CPU: up to 70, and 350 for the acceptance of a
+/// position, which depends on the entropies of many. If the choice of an expert is as close as
+/// that, all later values may differ.
 const DECISIVE: f64 = 200.0;
 const DECISIVE_SUM: f64 = 1000.0;
 
-/// What a golden case gave in one run.
+/// The result of a golden case in one run.
 #[derive(Serialize)]
 struct Row {
     run: String,
     case: String,
-    /// Largest relative errors.
+    /// Maximum relative errors.
     logits: f64,
     self_conditioned: f64,
     keys_values: f64,
-    /// Steps as recorded, until a rounding decides otherwise.
+    /// Steps as recorded, until a decision depends on rounding.
     equal_steps: usize,
     steps: usize,
     /// The decision of that step, and how close it was.
@@ -107,7 +107,7 @@ impl Row {
         }
     }
 
-    /// The largest relative error.
+    /// The maximum relative error.
     fn error(&self) -> f64 {
         self.logits.max(self.self_conditioned).max(self.keys_values)
     }
@@ -116,7 +116,7 @@ impl Row {
     fn fault(&self, limits: [f64; 3]) -> Option<String> {
         let errors = [self.logits, self.self_conditioned, self.keys_values];
         let at = format!("{}, {}", self.case, self.run);
-        // A number that is not finite is below no limit.
+        // A NaN is below no limit.
         if !errors
             .iter()
             .zip(limits)

@@ -20,7 +20,7 @@ use llama_diffusion_testing::model_file::{Editable, load};
 
 /// Of bytes, and of keys, values and tensors.
 const MUTATIONS: [usize; 2] = [16_000, 8_000];
-/// Of the files that pass all checks, every so many is loaded in earnest.
+/// Of the files that pass all checks, one in this number is really loaded.
 const LOADED: usize = 8;
 
 /// SplitMix64.
@@ -43,7 +43,7 @@ impl Random {
     }
 }
 
-/// Numbers at which something tends to break.
+/// Numbers that often cause errors.
 const EXTREMES: [u64; 20] = [
     0,
     1,
@@ -231,10 +231,10 @@ fn mutated_files_load_or_give_an_error() {
                 }
                 if good > loaded * LOADED {
                     loaded += 1;
-                    // The file outlives the process, should that be stopped.
+                    // The file remains if the process is stopped.
                     fs::write(&path, &mutated).unwrap();
                     match load(&path) {
-                        // Only loading reads the data: norms of another type may be no numbers.
+                        // Only loading reads the data: norms of another type may contain NaN.
                         Err(Error::Tensor { problem, .. }) if problem.contains("not finite") => {}
                         Err(error) => panic!("file {files} is good, but: {error}"),
                         Ok(_) => {}
@@ -248,7 +248,7 @@ fn mutated_files_load_or_give_an_error() {
          tensors, {good} good, {loaded} of them loaded"
     );
     assert!(files >= 20_000);
-    // Every layer of the checks has its share.
+    // Every layer of the checks rejects some files.
     assert!(
         [malformed, bad_metadata, bad_tensors, good]
             .iter()

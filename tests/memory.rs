@@ -51,7 +51,8 @@ fn memory_is_weights_cache_and_three_times_the_logits() {
             .unwrap();
         let (cache, compute) = session.canvas_denoiser().unwrap().memory();
         let logits = 3 * geometry.canvas_length * geometry.vocab_size * 4;
-        // 285 MiB were measured for Q4_K, whose weights take 84: a second copy of them is noticed.
+        // 285 MiB was measured for Q4_K, whose weights take 84: a second copy of them would be
+        // noticed.
         let allowed = (weights + cache + (120 << 20)) as f64 + 1.15 * logits as f64;
         let peak = status("VmHWM");
         let mib = |bytes: usize| bytes >> 20;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use llama_diffusion::{EndTokens, Model, ModelParams, Session, SessionParams};
 
-/// More than the machine need have: the system starts them all the same.
+/// More than the machine needs to have: the system starts them anyway.
 const MANY: usize = 3;
 
 #[test]
@@ -32,7 +32,7 @@ fn the_prefill_has_its_own_number_of_threads() {
     let message = session(1, Some(0)).err().unwrap().to_string();
     assert!(message.contains("(-tb)"), "{message}");
 
-    // ggml starts the threads of a pass anew each time; another thread looks which there are.
+    // ggml starts the threads of a pass again each time; another thread counts them.
     let tasks = || -> HashSet<OsString> {
         let tasks = fs::read_dir("/proc/self/task").unwrap();
         tasks.map(|task| task.unwrap().file_name()).collect()
@@ -40,7 +40,8 @@ fn the_prefill_has_its_own_number_of_threads() {
     let most = |threads, prefill_threads, passes| -> usize {
         let mut session = session(threads, prefill_threads).unwrap();
         let (peak, done) = (AtomicUsize::new(0), AtomicBool::new(false));
-        // The system may list a thread that has ended for a while yet, so a count alone would lie.
+        // The system may list a thread for a while after it has ended, so a count alone would be
+        // wrong.
         let before = tasks();
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -57,7 +58,7 @@ fn the_prefill_has_its_own_number_of_threads() {
             }
             done.store(true, Relaxed);
         });
-        // Of the threads that came, one watched, and the one of this test computed as well.
+        // Of the new threads, one watched, and the one of this test computed as well.
         peak.into_inner()
     };
     assert!(most(1, Some(MANY), 100) >= MANY);

@@ -14,8 +14,8 @@ const ROWS: [u8; 8] = [8, 8, 16, 16, 16, 16, 16, 16];
 /// The encoding of `ldtilecfg` up to its operand.
 const LDTILECFG: [u8; 4] = [0xc4, 0xe2, 0x78, 0x49];
 
-/// The build's commands for ggml's AMX products, one for each variant of the CPU backend, split into
-/// words and without their output file.
+/// The build's commands for ggml's AMX products, one for each variant of the CPU backend, split
+/// into words and without their output file.
 fn commands() -> Vec<(String, Vec<String>)> {
     let list = Path::new(env!("OUT_DIR")).join("build/compile_commands.json");
     let list: Value = serde_json::from_slice(&fs::read(list).unwrap()).unwrap();
@@ -68,7 +68,7 @@ fn the_tile_configuration_is_in_the_object_file() {
         assert!(compile.status().unwrap().success(), "{compile:?}");
         let object = fs::read(object.path()).unwrap();
         if !contains(&object, &LDTILECFG) {
-            // clang 14 does not define the macros that ggml tests for, and compiles no AMX code.
+            // clang 14 does not define the macros that ggml checks, and compiles no AMX code.
             let version = Command::new(&words[0]).arg("--version").output().unwrap();
             let version = String::from_utf8_lossy(&version.stdout).into_owned();
             assert!(version.contains("clang"), "no AMX code: {compile:?}");

@@ -1,4 +1,5 @@
-//! What build.rs needs from the system: how it looks, and what it says when something is missing.
+//! What build.rs needs from the system: how it searches, and what it reports if something is
+//! missing.
 #![cfg(unix)]
 
 use std::ffi::OsStr;
@@ -102,7 +103,7 @@ fn probe(option: &str, arguments: &[&str]) -> (Vec<Tool>, String) {
     (tools, sentence)
 }
 
-/// Where cmake finds none of the packages, each backend lacks all that it needs.
+/// If cmake finds none of the packages, each backend lacks everything that it needs.
 #[test]
 fn the_probe_reports_what_is_missing() {
     let lacks = |option, packages: &[&str]| {

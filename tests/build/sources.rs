@@ -82,7 +82,8 @@ fn a_package_without_the_source_is_not_taken() {
     assert!(find(&packages.path().join("llama-diffusion"), None).is_err());
 }
 
-/// The package that pins the source is found by its version, which therefore is the version of what it pins.
+/// The package that pins the source is found by its version, which therefore is the version of what
+/// it pins.
 #[test]
 fn the_pin_has_the_version_of_what_it_pins() {
     let lock = fs::read_to_string("Cargo.lock").unwrap();

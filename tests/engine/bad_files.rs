@@ -1,4 +1,4 @@
-//! Bad model files: each gives an error that names the file and the culprit.
+//! Bad model files: each gives an error that names the file and the cause.
 
 use std::fs;
 use std::path::Path;
@@ -27,8 +27,8 @@ fn assert_refused(path: &Path, culprits: &[&str]) {
     }
 }
 
-/// Asserts that these bytes are no model that can be loaded, and that the message names the
-/// culprits.
+/// Asserts that these bytes are not a model that can be loaded, and that the message names the
+/// causes.
 #[track_caller]
 fn assert_bytes_refused(bytes: &[u8], culprits: &[&str]) {
     let dir = TempDir::new().unwrap();
@@ -42,8 +42,7 @@ fn assert_edit_refused(file: &Editable, culprits: &[&str]) {
     assert_bytes_refused(&file.to_bytes(), culprits);
 }
 
-/// What is wrong with these bytes before anything is loaded: file, hyperparameters, tensors,
-/// tokenizer.
+/// The error of these bytes before anything is loaded: file, hyperparameters, tensors, tokenizer.
 fn problem(bytes: Vec<u8>) -> Option<String> {
     let check = || {
         let file = ModelFile::from_gguf(Gguf::parse(Path::new("model.gguf"), bytes)?);
@@ -91,7 +90,7 @@ fn an_empty_file() {
 fn not_a_gguf() {
     assert_bytes_refused(b"PK\x03\x04 and more", &["not a GGUF", r#""PK\x03\x04""#]);
     assert_bytes_refused(b"#", &["not a GGUF", "\"#\""]);
-    // The container that came before.
+    // The container format before GGUF.
     assert_bytes_refused(b"tjgg\x03\0\0\0", &["not a GGUF", "\"tjgg\""]);
 }
 
@@ -165,7 +164,7 @@ fn truncated_in_the_tensor_data() {
     let file = Editable::tiny();
     let bytes = file.to_bytes();
     let quoted = |index: usize| format!("'{}'", file.tensors[index].name);
-    // The last tensor is a scalar; the padding behind it may be missing.
+    // The last tensor is a scalar; the padding after it may be missing.
     let len = bytes.len() - 30;
     let culprits = [
         "truncated in the tensor data",
@@ -302,7 +301,7 @@ fn malformed_tensor_table() {
         &["nnn", "longer than 63 bytes"],
     );
     refused(&[tensor("t", &[1; 5], f32, 0)], &["'t'", "5 dimensions"]);
-    // A dimension of 0 hides no other one.
+    // A dimension of 0 does not hide another one.
     refused(
         &[tensor("t", &[0, 1 << 40, 1 << 40], f32, 0)],
         &["'t'", "too large"],

@@ -1,4 +1,4 @@
-//! Canvases of several sequences in one pass draw what each draws alone.
+//! Canvases of several sequences in one pass draw the same values as each sequence alone.
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock};
@@ -71,7 +71,7 @@ fn run(sequence: usize, block: u32, canvas: usize) -> (CanvasRun, CounterNoise) 
     )
 }
 
-/// What a step leaves: the next canvas, the most likely tokens, the entropies.
+/// The results of a step: the next canvas, the most likely tokens, the entropies.
 type Trace = Vec<(Vec<Token>, Vec<Token>, Vec<f32>)>;
 
 fn note(run: &CanvasRun, trace: &mut Trace) {
@@ -104,7 +104,7 @@ fn alone(sequence: usize, flash: FlashAttention) -> Trace {
     trace
 }
 
-/// The same for all sequences at once: each commits and goes on when its canvas is done.
+/// The same for all sequences at once: each commits and continues when its canvas is done.
 fn together(sequences: usize, flash: FlashAttention) -> (Vec<Trace>, CanvasBatch) {
     let mut denoisers: Vec<_> = (0..sequences).map(|_| denoiser(flash)).collect();
     let mut batch = CanvasBatch::new(&denoisers[0], sequences).unwrap();
@@ -163,8 +163,8 @@ fn a_batch_draws_what_each_sequence_draws_alone() {
                     let at = format!("sequence {sequence} of {sequences}, step {step}");
                     assert_eq!(own.0, shared.0, "{at}");
                     assert_eq!(own.1, shared.1, "{at}");
-                    // Equal with AVX2. Elsewhere more columns may be multiplied by another kernel, which
-                    // sums in another order.
+                    // Equal with AVX2. On other processors another kernel may multiply more
+                    // columns, which sums in another order.
                     for (a, b) in own.2.iter().zip(&shared.2) {
                         assert!((a - b).abs() <= 1e-5 * a.abs().max(1.0), "{at}: {a} {b}");
                     }
@@ -227,7 +227,7 @@ fn a_batch_that_cannot_work_is_refused_and_the_canvases_live_on() {
     assert!(CanvasBatch::new(&a, 0).is_err());
 }
 
-/// Their passes look at as many keys: but for the sequences, one graph would do for both.
+/// Their passes read the same number of keys: except for the sequences, one graph would serve both.
 #[test]
 fn sequences_that_take_turns_keep_to_their_own_caches() {
     let mut batch = CanvasBatch::new(&denoiser(FlashAttention::On), 1).unwrap();
@@ -258,11 +258,11 @@ fn sequences_that_take_turns_keep_to_their_own_caches() {
         let alone = alone(*sequence, FlashAttention::On);
         assert_eq!(trace[..], alone[..trace.len()], "sequence {sequence}");
     }
-    // Steps in which the sequence is another one than in the step before.
+    // Steps whose sequence differs from that of the previous step.
     assert_eq!(batch.counters().graphs_built, 2 * 3);
 }
 
-/// ggml aborts where a graph has more nodes than were planned for.
+/// ggml aborts if a graph has more nodes than were planned for.
 #[test]
 fn many_sequences_of_a_deep_model_fit_their_graph() {
     let geometry = Geometry {
@@ -343,7 +343,7 @@ fn sessions_that_join_at_any_time_answer_as_alone() {
     let mut ids: Vec<MemberId> = Vec::new();
     let (mut done, mut events, mut steps, mut step) = (0, 0, 0, 0);
     while done < 4 {
-        // One joins every second step, the fourth only when another has left.
+        // One joins every second step, the fourth only after another has left.
         let n = ids.len();
         if step % 2 == 0 && batch.len() < 3 && n < 4 {
             ids.push(
@@ -365,7 +365,7 @@ fn sessions_that_join_at_any_time_answer_as_alone() {
             assert_eq!(own.generation.canvases, alone.generation.canvases);
             assert_eq!(own.generation.finish, alone.generation.finish);
             steps += own.generation.steps + 2 * own.generation.canvases.len() as u64;
-            // The session goes on: what it read and committed is cached.
+            // The session continues: its prompt and committed canvases are cached.
             let again = batch
                 .idle(member.session)
                 .unwrap()
@@ -439,7 +439,8 @@ fn a_member_is_cancelled_or_taken_out_without_the_others() {
     );
 }
 
-/// How an answer goes whose `on_event` breaks, or whose flag is set, at an event; the session.
+/// The end of an answer whose `on_event` breaks, or whose flag is set, at an event; and the
+/// session.
 fn stopped_alone(n: usize, at: usize, by_flag: bool) -> (Answer, Session) {
     let mut session = session();
     let flag = CancelFlag::default();
@@ -450,7 +451,7 @@ fn stopped_alone(n: usize, at: usize, by_flag: bool) -> (Answer, Session) {
     (answer, session)
 }
 
-/// Counts events, but for those of the prompt, whose passes are others in a batch; at the one with
+/// Counts events, except those of the prompt, whose passes differ in a batch; at the event with
 /// number `at` it breaks or sets the flag.
 fn stopper(
     at: usize,
@@ -504,7 +505,7 @@ fn a_member_stops_at_any_event_as_alone() {
             assert_eq!(own.tokens, alone.tokens, "{what}");
             assert_eq!(own.steps, alone.steps, "{what}");
             assert_eq!(own.finish, alone.finish, "{what}");
-            // What was committed.
+            // The committed canvases.
             let own = batch.idle(member.session).unwrap();
             assert_eq!(own.cached(), session.cached(), "{what}");
         }

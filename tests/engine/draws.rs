@@ -11,17 +11,17 @@ use llama_diffusion::{EndTokens, KvType, Model, Session, SessionParams};
 use llama_diffusion_testing::placements::{on_cpu, on_device};
 use llama_diffusion_testing::steps::{prompt, step_over};
 
-/// A vocabulary that no chunk of work divides.
+/// A vocabulary size that is not divisible by any chunk of work.
 const GEOMETRY: Geometry = Geometry {
     vocab_size: 5003,
     ..Geometry::tiny()
 };
 
-/// The largest errors of entropy, probability and margin.
+/// The maximum errors of entropy, probability and margin.
 type Worst = [f64; 3];
 
-/// Compares the draws of four steps at a temperature; a token may be another one only where the
-/// uniform lies within `edge` of its share.
+/// Compares the draws of four steps at a temperature; a token may differ only if the uniform is
+/// within `edge` of its share.
 fn check(model: &Arc<Model>, temperature: f32, edge: f64, worst: &mut Worst) {
     let params = SessionParams {
         threads: Some(1),
@@ -67,7 +67,7 @@ fn check(model: &Arc<Model>, temperature: f32, edge: f64, worst: &mut Worst) {
                 "{at}: {sampled} instead of {}, {uniform} is not in {before} + {share}",
                 expected.sampled
             );
-            // Of the token that was drawn.
+            // Of the drawn token.
             let expected = Choice {
                 probability: share as f32,
                 ..expected
@@ -107,7 +107,7 @@ fn kernels_and_ggmls_operations_draw_as_the_reference_does() {
     ] {
         let model = Arc::new(model);
         // Measured: at most 1.1e-5, 6.6e-6, 1.3e-5 at the first temperature, 2.6e-6, 1.2e-6, 2.2e-6
-        // at the others. A low temperature enlarges what the soft cap rounds.
+        // at the others. A low temperature amplifies the rounding error of the soft cap.
         for (temperature, bounds) in [
             (0.02, [3e-5, 2e-5, 3e-5]),
             (0.4, [6e-6, 3e-6, 6e-6]),

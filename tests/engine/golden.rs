@@ -1,5 +1,5 @@
-//! Replays traces of Hugging Face transformers on the CPU: forward by forward, and whole generations
-//! with the recorded random draws, where every token of every step must be the same.
+//! Replays traces of Hugging Face transformers on the CPU: forward by forward, and whole
+//! generations with the recorded random draws, where every token of every step must be the same.
 //!
 //! `tests/golden/README.md` documents the format; `DIFFUSION_GOLDEN_DIR` names a folder with more
 //! cases. `tests/device_golden.rs` replays them on other devices.
@@ -15,7 +15,7 @@ fn runs() -> [Run; 5] {
             flash: FlashAttention::Off,
             ..Run::f32("f32, separate softmax")
         },
-        // Passes of 5 tokens: every boundary between passes falls somewhere inside the window.
+        // Passes of 5 tokens: every boundary between passes is somewhere inside the window.
         Run {
             batch: 5,
             ..Run::f32("f32, prefill in passes of 5")

@@ -1,4 +1,4 @@
-//! What a caller may ask of loading: locked and checked weights, other metadata.
+//! Options of loading: locked and checked weights, other metadata.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -82,11 +82,11 @@ fn norms_are_always_checked() {
 #[test]
 #[cfg(target_os = "linux")]
 fn locked_weights_are_locked_as_long_as_the_model_lives() {
-    // What the system keeps in memory.
+    // The memory that the system keeps locked.
     let locked = || llama_diffusion_testing::process::status("VmLck");
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("model.gguf");
-    // Far below the 8 MiB that Linux lets anybody lock.
+    // Far below the 8 MiB that Linux allows every user to lock.
     Editable::generated(&Geometry::tiny()).save(&path);
     let size = std::fs::metadata(&path).unwrap().len() as usize;
     for no_mmap in [false, true] {
@@ -129,7 +129,7 @@ fn metadata_of_the_user_goes_before_the_file_s() {
     assert_eq!(model_steps.overrides().max_steps, Some(7));
     let warmer = model("diffusion.eb_t_max", Float(1.5));
     assert_eq!(warmer.overrides().t_max, Some(1.5));
-    // The vocabulary, which libllama reads, takes part.
+    // libllama, which reads the vocabulary, uses them too.
     let vocab = vocab(&model("tokenizer.ggml.eos_token_id", Integer(5))).unwrap();
     assert_eq!(vocab.eos(), Some(5));
     let template = llama_diffusion::TextModel::new(AnyModel::from(&Arc::new(model(

@@ -1,5 +1,5 @@
 //! Masked families against a reference that is written out here: plain loops over the logits that
-//! libllama gives for each text.
+//! libllama returns for each text.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use llama_diffusion::{
     Session, SessionParams, TextModel, Token,
 };
 
-/// Of the generated vocabulary.
+/// From the generated vocabulary.
 const EOS: Token = 1;
 const MASK: Token = 4;
 const PROMPT: [Token; 5] = [2, 270, 31, 280, 99];
@@ -95,7 +95,7 @@ fn run(
     (answer.unwrap().generation, canvases)
 }
 
-/// The logits of each position of a text, as libllama gives them.
+/// The logits of each position of a text, as libllama returns them.
 fn all_logits(model: &mut CausalModel, text: &[Token]) -> Vec<Vec<f32>> {
     model.clear();
     model.decode(text, true).unwrap();
@@ -249,7 +249,7 @@ fn logits_are_libllama_s() {
         let theirs = all_logits(&mut upstream(&path), &[&PROMPT[..], &canvas].concat());
         let first = PROMPT.len() - usize::from(family.shifts_logits());
         assert_eq!(ours, theirs[first..first + 3], "{family:?}");
-        // Both directions: what comes behind counts.
+        // Both directions: later tokens matter.
         let other = denoiser.logits(&[MASK, 276, MASK]).unwrap();
         assert_ne!(ours[0], other[0], "{family:?}");
     }
@@ -261,7 +261,7 @@ fn an_end_token_ends_the_answer_and_the_work() {
     let model = load(&files.model(MaskedFamily::Llada));
     let params = greedy(schedule(SCHEDULES[1]), Algorithm::Confidence);
     let (whole, _) = run(&model, &params, EndTokens::default());
-    // Whatever the model says third shall end the answer.
+    // The third token of the answer, whatever it is, becomes the end token.
     let end = EndTokens {
         ids: vec![whole.tokens[2]],
         pad: None,
@@ -273,7 +273,7 @@ fn an_end_token_ends_the_answer_and_the_work() {
     assert!(cut.steps < whole.steps, "{} of {}", cut.steps, whole.steps);
 }
 
-/// What the model wrote after the end token is no part of the canvas.
+/// What the model wrote after the end token is not part of the canvas.
 #[test]
 fn padding_follows_the_end_token() {
     const PAD: Token = 0;
@@ -306,7 +306,7 @@ fn padding_follows_the_end_token() {
     assert_eq!(text.unwrap().end_tokens().unwrap().pad, Some(PAD));
 }
 
-/// What a generation asked of its randomness.
+/// The randomness that a generation requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Asked {
     Uniforms(u32, u32),
@@ -314,7 +314,7 @@ enum Asked {
     Vocabulary(u32, u32, usize),
 }
 
-/// The usual randomness, which notes what it is asked for.
+/// The usual randomness, which records requests.
 struct Noted {
     noise: CounterNoise,
     asked: Mutex<Vec<Asked>>,
@@ -396,7 +396,7 @@ fn steps_that_unmask_nothing_are_skipped_and_the_others_keep_their_numbers() {
         .unwrap();
     assert_eq!(steps, [(0, 6, 8), (0, 7, 8)]);
     assert_eq!(masked.iter().map(Vec::len).collect::<Vec<_>>(), [2, 0]);
-    // Those that ran.
+    // The steps that ran.
     assert_eq!(answer.generation.steps, 2);
     assert_eq!(answer.generation.canvases[0].steps, 2);
 

@@ -1,5 +1,5 @@
-//! What the engine promises beside right numbers: graphs built once, little traffic, a cache that
-//! is never filled twice, results that depend on nothing but seed and prompt, and clear refusals.
+//! What the engine promises besides correct numbers: graphs built once, little traffic, a cache
+//! that is never filled twice, results that depend only on seed and prompt, and clear errors.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -95,16 +95,16 @@ fn a_graph_serves_every_step_and_a_few_kilobytes_cross_the_border() {
     );
     assert_eq!(answer.generation.steps, 4);
     assert_eq!(counters.steps, 8);
-    // Per position: token and uniform go, the eight planes of a draw come; temperature and soft cap.
-    // 10 KB at the public model's canvas of 256.
+    // Per position: token and uniform are uploaded, the eight planes of a draw are downloaded;
+    // temperature and soft cap. 10 KB at the public model's canvas of 256.
     assert_eq!(counters.step_bytes, 8 * (10 * 4 * 16 + 8));
 }
 
 #[test]
 fn a_peaked_distribution_is_mixed_sparsely_and_alike() {
-    // A dense mixture rounds the probabilities to F16 where the embeddings are not F32. (In Q8_0 the
-    // rounding of activations hides such differences: there the kernel has a test of its own.)
-    // The cache is F32: in F16 its rounding would add to the difference.
+    // A dense mixture rounds the probabilities to F16 if the embeddings are not F32. (In Q8_0 the
+    // rounding of activations hides such differences: there the kernel has a test of its own.) The
+    // cache is F32: in F16 its rounding would add to the difference.
     let params = SessionParams {
         kv_type: KvType::F32,
         ..settings()
@@ -128,14 +128,14 @@ fn a_peaked_distribution_is_mixed_sparsely_and_alike() {
         assert!(some.dropped_mass <= 1e-6, "{}", some.dropped_mass);
         let error = relative_error(&sparse, &dense);
         assert!(error < tolerance, "{}: {error}", ty.name());
-        // Where many tokens matter, all take part.
+        // If many tokens matter, all take part.
         assert_eq!(logits(true, 5.0).1.sparse_mixtures, 0);
     }
 }
 
 #[test]
 fn nothing_is_encoded_twice() {
-    // In F16 a rounding that depends on how many tokens a pass has may decide what is cached.
+    // In F16 the cached values may depend on how many tokens a pass has, by rounding.
     let params = SessionParams {
         context: Some(512),
         kv_type: KvType::F32,
@@ -144,7 +144,7 @@ fn nothing_is_encoded_twice() {
     let mut warm = session(&params);
     let first = run(&mut warm, &prompt(40), 3);
     assert_eq!(first.reused, 0);
-    // The prompt and the canvases that another one followed.
+    // The prompt and the canvases that were followed by another one.
     assert_eq!(
         warm.canvas_denoiser().unwrap().counters().tokens_encoded,
         40 + 2 * 16
@@ -290,7 +290,7 @@ fn a_longer_context_costs_full_layers_only() {
         bytes(32_768) - bytes(4096),
         2 * 2 * 32 * 2 * (32_768 - 4096)
     );
-    // Attention kernels of GPUs want keys in units of 256.
+    // Attention kernels of GPUs need keys in units of 256.
     assert_eq!(bytes(257), bytes(512));
     assert!(bytes(513) > bytes(512));
 }
@@ -314,7 +314,7 @@ fn steps(model: &Arc<Model>, count: usize) -> (Vec<Token>, Vec<Token>, Vec<f32>)
     step(&mut denoiser)
 }
 
-/// What devices without our kernels run.
+/// The operations of devices without our kernels.
 #[test]
 fn ggmls_operations_draw_as_our_kernels_do() {
     let path = file("ops.gguf", &Geometry::tiny(), TensorType::F32);
@@ -322,7 +322,7 @@ fn ggmls_operations_draw_as_our_kernels_do() {
     let (argmax, sampled, entropy) = steps(&TINY, 1);
     let (ops_argmax, ops_sampled, ops_entropy) = steps(&ops, 1);
     assert_eq!(argmax, ops_argmax);
-    // ggml's gelu is less exact: a draw next to the edge of a token's share may differ.
+    // ggml's gelu is less exact: a draw near the border of a token's share may differ.
     let differ = sampled
         .iter()
         .zip(&ops_sampled)
@@ -336,7 +336,7 @@ fn ggmls_operations_draw_as_our_kernels_do() {
 
 #[test]
 fn a_uniform_on_the_edge_of_a_token_draws_the_token_after_it() {
-    // Without its last norm a model has equal logits, and of 512 tokens exact sums.
+    // Without its last norm a model has equal logits, and exact sums with 512 tokens.
     let path = DIR.path().join("equal.gguf");
     let geometry = Geometry {
         vocab_size: 512,
@@ -505,8 +505,8 @@ fn every_weight_type_runs() {
         )),
         1,
     );
-    // Measured: 16, but for Q5_K (14), Q4_K (15) and Q4_0 (9). Two less, as other processors round
-    // activations and sums otherwise.
+    // Measured: 16, but 14 for Q5_K, 15 for Q4_K and 9 for Q4_0. Two less are allowed, because
+    // other processors round activations and sums differently.
     for (name, least) in [
         ("f16", 14),
         ("bf16", 14),
@@ -522,7 +522,7 @@ fn every_weight_type_runs() {
         write_synthetic(&path, &wide, name.parse().unwrap(), 7).unwrap();
         let (argmax, _, entropy) = steps(&Arc::new(load(&path, &ModelParams::default())), 1);
         assert!(entropy.iter().all(|h| h.is_finite() && *h >= 0.0), "{name}");
-        // Coarser types move more logits of a random model; garbage would agree nowhere.
+        // Coarser types change more logits of a random model; garbage would agree nowhere.
         let same = argmax
             .iter()
             .zip(&reference)
@@ -654,7 +654,8 @@ fn refusal(params: &SessionParams) -> String {
 #[test]
 fn sessions_that_cannot_work_are_refused() {
     let base = settings;
-    // 1 << 31 positions would need 600 GB; this machine reserves them or says no, and never aborts.
+    // 1 << 31 positions would need 600 GB; this machine reserves them or reports an error, and
+    // never aborts.
     let message = refusal(&SessionParams {
         context: Some((1 << 31) - 600),
         ..base()

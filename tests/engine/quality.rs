@@ -1,8 +1,8 @@
-//! The demo model on combinations that its training never showed: right to the letter, and as often as with
-//! Hugging Face transformers.
+//! The demo model on combinations that its training never showed: right to the letter, and as often
+//! as with Hugging Face transformers.
 //!
-//! `tests/quality/prompts.jsonl` is written by `tools/train_demo/evaluate.py`, with transformers' answers
-//! from the same checkpoint in F32.
+//! `tests/quality/prompts.jsonl` is written by `tools/train_demo/evaluate.py`, with transformers'
+//! answers from the same checkpoint in F32.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -18,7 +18,7 @@ use serde::Deserialize;
 struct Prompt {
     task: String,
     messages: Vec<Turn>,
-    /// The messages in the chat template, as the reference's tokenizer has them.
+    /// The messages in the chat template, from the reference's tokenizer.
     tokens: Vec<Token>,
     /// The only right answer.
     answer: String,
@@ -38,7 +38,7 @@ struct Reference {
     tokens_per_forward: Vec<f64>,
 }
 
-/// Right answers of all.
+/// Number of right answers.
 #[derive(Clone, Copy, Default)]
 struct Score {
     right: usize,
@@ -56,17 +56,17 @@ impl Score {
     }
 }
 
-/// Tasks that a user tries first.
+/// Tasks that a user is likely to try first.
 const EASY: [&str; 5] = ["facts", "days", "lists", "json", "code"];
 const SEEDS: [u64; 2] = [1, 2];
 
-/// Least percentages: of the easy tasks, and of all. 100 and 94.2 were measured; on processors that
-/// round otherwise a few of 400 answers may differ.
+/// Minimum percentages: of the easy tasks, and of all. 100 and 94.2 were measured; on processors
+/// that round differently a few of 400 answers may differ.
 const LEAST_EASY: f64 = 98.0;
 const LEAST_ALL: f64 = 92.5;
-/// Most points between us and transformers, which has 94.2 too.
+/// Maximum difference, in percentage points, from transformers, which also has 94.2.
 const MOST_APART: f64 = 1.5;
-/// 7.39 were measured.
+/// 7.39 was measured.
 const LEAST_TOKENS_PER_FORWARD: f64 = 7.2;
 
 #[test]

@@ -1,4 +1,4 @@
-//! The quantizer: its errors, its files, and libllama's quantizer on the same backbone.
+//! The quantizer: its errors, its files, and libllama's quantizer on the same layers.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -57,7 +57,7 @@ fn model(dir: &TempDir, geometry: &Geometry) -> PathBuf {
     path
 }
 
-/// All tensors as numbers, by way of a file in F32.
+/// All tensors as numbers, converted by a file in F32.
 fn numbers(path: &Path) -> HashMap<String, Vec<f32>> {
     let back = path.with_extension("back.gguf");
     run(path, &back, on_one_thread(FileType::F32)).unwrap();
@@ -81,8 +81,8 @@ fn relative_error(values: &[f32], quantized: &[f32], weight: impl Fn(usize) -> f
     sum(&|i| f64::from(quantized[i]) - f64::from(values[i])) / sum(&|i| f64::from(values[i]))
 }
 
-/// What the steps of a type cost on uniform weights, and a quarter more: half a step over the
-/// range, relative to the deviation.
+/// The rounding error of a type on uniform weights, and a quarter more: half a step over the range,
+/// relative to the deviation.
 fn bound(ty: TensorType) -> f64 {
     let steps = match ty {
         TensorType::F32 => return 0.0,
@@ -138,14 +138,14 @@ fn every_type_loads_answers_and_keeps_within_its_error() {
         run(&input, &output, on_one_thread(file_type)).unwrap();
         let quantized = Gguf::open(&output).unwrap();
 
-        // Metadata: what was there, and what says how it was quantized.
+        // Metadata: the original keys, and those that describe the quantization.
         let added = ["general.file_type", "general.quantization_version"];
         for (key, value) in original.metadata() {
             assert_eq!(quantized.value(key), Some(value), "{name}: {key}");
         }
         let new = quantized.metadata().map(|(key, _)| key);
         let mut new: Vec<_> = new.filter(|key| original.value(key).is_none()).collect();
-        // 16 is a power of two, which every type has exactly: the factor stays what it was.
+        // 16 is a power of two, which every type represents exactly: the factor does not change.
         new.sort_unstable();
         assert_eq!(new, added, "{name}");
         assert_eq!(quantized.value(added[0]), Some(Value::U32(file_type.id())));
@@ -196,7 +196,7 @@ fn every_type_loads_answers_and_keeps_within_its_error() {
     }
 }
 
-/// libllama refuses the architecture, but not the backbone by another name.
+/// libllama rejects the architecture, but not the layers under another name.
 #[test]
 fn tensors_are_those_of_libllama_s_quantizer() {
     for (n_experts, tied_output) in [(4, true), (8, false)] {
@@ -282,7 +282,7 @@ fn the_number_of_threads_does_not_show() {
     }
 }
 
-/// Importances of a tensor: what a file has, and what they mean.
+/// Importances of a tensor: the values of a file, and their meaning.
 struct Importances {
     columns: usize,
     counts: Vec<f32>,
@@ -411,7 +411,7 @@ fn an_importance_matrix_lowers_the_weighted_error() {
         };
         let [without, with] = [&plain, &weighted]
             .map(|quantized| relative_error(&values[name], &quantized[name], weight));
-        // Eight bits have little to gain, and may lose a trifle.
+        // Eight bits have little to gain, and may lose slightly.
         let q8_0 = file.tensor(name).unwrap().info.ty == TensorType::Q8_0;
         assert!(
             with < without || (q8_0 && with == without),
@@ -473,7 +473,7 @@ fn parts_of_a_split_model_become_one_file() {
     assert!(outputs[0] == outputs[1]);
 }
 
-/// A factor of 22.627, which BF16 has as 22.625, the factor of all types but F32 and F16.
+/// A factor of 22.627, which in BF16 is 22.625, the factor of all types but F32 and F16.
 #[test]
 fn the_factor_of_the_embedding_stays() {
     let dir = TempDir::new().unwrap();
@@ -552,7 +552,7 @@ fn a_run_that_is_stopped_or_fails_leaves_nothing() {
     }
 }
 
-/// An infinity would make every answer arbitrary, and no later step could tell which weight it was.
+/// An infinity would make every answer arbitrary, and no later step could find the weight.
 #[test]
 fn numbers_too_large_for_a_type_are_named() {
     let dir = TempDir::new().unwrap();
@@ -586,7 +586,7 @@ fn numbers_too_large_for_a_type_are_named() {
         ],
     );
     assert!(!output.exists());
-    // The largest F16 is 65504, and a smaller number than the middle to the next power is that.
+    // The largest F16 is 65504; numbers below the midpoint to the next step round to it.
     with_number(65_519.0);
     run(&input, &output, to(TensorType::F16)).unwrap();
     assert_eq!(numbers(&output)[name][2 * GEOMETRY.d + 7], 65_504.0);
@@ -616,7 +616,7 @@ fn numbers_too_large_for_a_type_are_named() {
     );
 }
 
-/// A run that must fail, with what its message must say.
+/// A run that must fail, with the expected parts of its message.
 fn assert_refused(input: &Path, output: &Path, params: QuantizeParams, parts: &[&str]) {
     let message = run(input, output, params).unwrap_err().to_string();
     for part in parts {
@@ -703,7 +703,7 @@ fn bad_models_and_outputs_are_named() {
         ..q4_0()
     };
     run(&output, &again, allowed).unwrap();
-    // The same type again is no loss.
+    // The same type again loses nothing.
     run(&output, &again, q8_0()).unwrap();
     assert!(fs::read(&again).unwrap() == fs::read(&output).unwrap());
 }
@@ -772,7 +772,7 @@ fn bad_overrides_and_importance_matrices_are_named() {
         "{error}"
     );
 
-    // No columns or no counts, sums without counts, no sums at all, and the older format cut short.
+    // No columns or no counts, sums without counts, no sums at all, and the older format truncated.
     for (sums, counts) in [([0, 2], [1, 2]), ([0, 2], [1, 0]), ([64, 2], [1, 0])] {
         let mut writer = GgufWriter::new();
         let name = "blk.0.attn_q.weight";

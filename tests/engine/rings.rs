@@ -1,5 +1,5 @@
-//! The rings of sliding layers around their edges: a ring holds exactly what a slot for every
-//! position would, whatever the passes, and says which positions it lost.
+//! The rings of sliding layers at their limits: a ring holds exactly what a slot for every position
+//! would, whatever the passes, and reports which positions it lost.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use llama_diffusion::{EndTokens, KvType, Model, ModelParams, Session, SessionPar
 use llama_diffusion_testing::replay::relative_error;
 use llama_diffusion_testing::steps::{first_logits, prompt};
 
-/// The order of the keys in a ring is another one, and F32 sums round by it: 1.4e-6 was measured.
+/// The order of the keys in a ring differs, and F32 sums depend on it: 1.4e-6 was measured.
 const ROUNDING: f64 = 3e-5;
 
 fn model(sliding_window: usize, canvas_length: usize) -> Arc<Model> {
@@ -41,7 +41,7 @@ fn session(model: &Arc<Model>, batch: usize, swa_full: bool) -> Session {
 }
 
 /// Compares the first step after a prompt, and the keys and values of the last layer, which is full
-/// and shows what the sliding layers below it made of every position.
+/// and depends on the sliding layers below it at every position.
 fn assert_alike(ours: &mut Session, other: &mut Session, tokens: &[Token], what: &str) {
     let logits = [&mut *ours, &mut *other].map(|session| first_logits(session, tokens).0);
     let [(k, v), (other_k, other_v)] = [ours, other].map(|session| {
@@ -64,8 +64,8 @@ fn assert_alike(ours: &mut Session, other: &mut Session, tokens: &[Token], what:
 
 #[test]
 fn a_ring_is_as_good_as_a_slot_for_every_position() {
-    // Rings have 256 slots, or 512. A pass or a canvas of all but the window minus one fills 256 to
-    // the last one; with one token more 256 would be one too few.
+    // Rings have 256 slots, or 512. A pass or a canvas of 256 - (window - 1) tokens fills 256 slots
+    // to the last one; one token more needs 512.
     for (window, canvas, batches) in [
         (8, 16, &[1, 7, 249, 250, 256][..]),
         (225, 32, &[7]),
@@ -79,7 +79,7 @@ fn a_ring_is_as_good_as_a_slot_for_every_position() {
                 (session(&model, batch, false), session(&model, batch, true));
             let bytes = |session: &mut Session| session.canvas_denoiser().unwrap().memory().0;
             assert!(bytes(&mut ring) < bytes(&mut full));
-            // Each goes on from the one before: at the turns, and in the middle of a round.
+            // Each continues the previous one: at the wraps, and in between.
             for length in [230, 256, 257, 400, 512, 530, 600] {
                 let what =
                     format!("window {window}, canvas {canvas}, batch {batch}, {length} tokens");
@@ -89,7 +89,7 @@ fn a_ring_is_as_good_as_a_slot_for_every_position() {
     }
 }
 
-/// A prompt that leaves [`prompt`] after so many tokens.
+/// A prompt that differs from [`prompt`] after this number of tokens.
 fn branch(at: usize) -> Vec<Token> {
     [prompt(at), vec![1, 2, 3, 4]].concat()
 }
@@ -118,7 +118,7 @@ fn a_ring_goes_back_as_far_as_it_holds_what_the_window_needs() {
         let error = relative_error(&logits, &fresh);
         assert!(error < ROUNDING, "branch at {at}: {error:.1e}");
     }
-    // A shorter text does not bring back what a longer one overwrote.
+    // A shorter text does not restore what a longer one overwrote.
     for (at, kept) in [(LEAST_KEPT, LEAST_KEPT), (LEAST_KEPT - 1, 0)] {
         let mut warm = after_a_canvas();
         first_logits(&mut warm, &branch(500));
@@ -128,7 +128,7 @@ fn a_ring_goes_back_as_far_as_it_holds_what_the_window_needs() {
         let error = relative_error(&logits, &fresh);
         assert!(error < ROUNDING, "second branch at {at}: {error:.1e}");
     }
-    // A text that is read from its start again is held whole.
+    // A text that is encoded again from its start is held completely.
     let mut warm = after_a_canvas();
     assert_eq!(first_logits(&mut warm, &branch(100)).1, 0);
     assert_eq!(first_logits(&mut warm, &branch(50)).1, 50);

@@ -1,4 +1,4 @@
-//! Thoughts and answers, apart: a model that thinks.
+//! Thoughts separate from answers: a model that thinks.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -79,7 +79,7 @@ fn the_name_of_the_channel_is_not_a_thought() {
         split("<|channel>thought\n", "hm<channel|>a"),
         parts("a", "hm", false)
     );
-    // A mark that ends nothing opens nothing.
+    // An end mark without a beginning opens nothing.
     assert_eq!(split("", "a<channel|>b"), parts("ab", "", false));
     assert_eq!(split("<channel|>", "a"), parts("a", "", false));
     let twice = "<|channel>hm<channel|>a<|channel>thought\nwell<channel|>b";

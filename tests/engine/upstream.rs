@@ -12,7 +12,7 @@ use llama_diffusion::internal::synthetic::{
 use llama_diffusion::model::{DenoiserParams, SequenceDenoiser};
 use llama_diffusion::{FlashAttention, KvType, Model, ModelParams, Token};
 
-/// Relative error of the logits behind `tokens`, ours with gelu in F32 and with ggml's table.
+/// Relative error of the logits after `tokens`, ours with gelu in F32 and with ggml's table.
 fn compare(model: &Path, tokens: &[Token]) -> [f64; 2] {
     let dir = tempfile::tempdir().unwrap();
     let backbone = dir.path().join("gemma4.gguf");
@@ -79,7 +79,7 @@ fn the_encoder_gives_the_logits_of_libllama() {
                 "{case}, {prompt} tokens: {exact:.1e}, with ggml's table for gelu {table:.1e}"
             );
             assert!(table <= 1e-4, "{case}, {prompt} tokens: {table:.1e}");
-            // What libllama loses with gelu from a table of F16 numbers, and no more.
+            // The error of libllama's gelu from a table of F16 numbers, and no more.
             assert!(exact <= 1e-3, "{case}, {prompt} tokens: {exact:.1e}");
         }
     }

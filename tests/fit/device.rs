@@ -1,5 +1,6 @@
-//! GPUs of limited memory, for tests on machines without one: devices of ggml that keep their buffers
-//! in host memory and compute on the CPU. They refuse a buffer beyond their limit, as a GPU does.
+//! GPUs of limited memory, for tests on machines without one: devices of ggml that keep their
+//! buffers in host memory and compute on the CPU. They reject a buffer beyond their limit, as a GPU
+//! does.
 //!
 //! The structures are those of ggml-backend-impl.h, which `src/sys.rs` does not bind.
 
@@ -146,7 +147,7 @@ unsafe impl Sync for LimitedGpu {}
 unsafe impl Send for LimitedGpu {}
 
 impl LimitedGpu {
-    /// Makes the device known to ggml. It has no memory yet.
+    /// Registers the device with ggml. It has no memory yet.
     pub fn register(name: &str) -> &'static Self {
         let gpu = Box::leak(Box::new(Self {
             name: CString::new(name).unwrap(),
@@ -198,7 +199,7 @@ impl LimitedGpu {
         gpu
     }
 
-    /// Gives the device so much memory, all of it free.
+    /// Gives the device this amount of memory, all of it free.
     pub fn limit(&self, bytes: usize) {
         assert_eq!(self.used(), 0, "the test before has left something");
         self.limit.store(bytes, SeqCst);
@@ -210,7 +211,7 @@ impl LimitedGpu {
         self.used.load(SeqCst)
     }
 
-    /// The most bytes that were allocated at a time since the limit was set.
+    /// The maximum number of bytes allocated at a time since the limit was set.
     pub fn peak(&self) -> usize {
         self.peak.load(SeqCst)
     }
@@ -318,7 +319,7 @@ unsafe extern "C" fn backend_name(backend: *mut Backend) -> *const c_char {
 }
 
 unsafe extern "C" fn free_backend(backend: *mut Backend) {
-    // SAFETY: a backend of ours, which ggml uses no more.
+    // SAFETY: a backend of ours, which ggml does not use any more.
     unsafe { ggml_backend_free(Box::from_raw(backend).context) };
 }
 
@@ -373,7 +374,7 @@ unsafe extern "C" fn allocate(buffer_type: *mut BufferType, size: usize) -> *mut
 }
 
 unsafe extern "C" fn free_buffer(buffer: *mut Buffer) {
-    // SAFETY: a buffer of ours, which ggml uses no more.
+    // SAFETY: a buffer of ours, which ggml does not use any more.
     unsafe {
         let gpu = gpu((*(*buffer).buffer_type).device);
         gpu.used.fetch_sub((*buffer).size, SeqCst);

@@ -1,5 +1,5 @@
-//! Models on GPUs that are too small for them. The GPUs are made for these tests (see `device`), which
-//! is why they have a process of their own.
+//! Models on GPUs that are too small for them. The GPUs are made for these tests (see `device`),
+//! which is why they have a process of their own.
 
 mod device;
 
@@ -130,7 +130,7 @@ fn a_gpu_holds_as_much_as_it_can_and_the_answer_stays() {
     let needed = machine.peaks()[0];
     let row = on(&whole, "Limited0").unwrap();
     assert!(row.experts > 0 && row.kv_cache > 0 && row.compute > 0);
-    // What was planned is what was taken, but for the rounding of buffers.
+    // What was planned is what was allocated, except for the rounding of buffers.
     let planned = row.weights + row.experts + row.kv_cache + row.compute;
     assert!(
         planned.abs_diff(needed) < needed / 100,
@@ -159,7 +159,7 @@ fn a_gpu_holds_as_much_as_it_can_and_the_answer_stays() {
         );
         assert!(dense >= before.0, "{percent} %");
         assert!(experts >= before.1, "{percent} %");
-        // Experts come after all else.
+        // Experts come after everything else.
         assert!(experts == 0 || dense == row.weights, "{percent} %");
         before = (dense, experts);
         placements.push(before);
@@ -209,7 +209,7 @@ fn what_stays_free_is_what_was_asked_for() {
     assert!(weights(&fit(vec![(1 << 30) - whole / 2])) < all);
     assert!(machine.peaks()[0] >= whole);
     assert_eq!(weights(&fit(vec![1 << 30])), 0);
-    // Without a wish an eighth stays free, as this GPU is small.
+    // By default an eighth stays free, because this GPU is small.
     machine.limit([whole * 110 / 100, 0]);
     assert!(weights(&fit(Vec::new())) < all);
     machine.limit([whole * 120 / 100, 0]);
@@ -223,7 +223,8 @@ fn what_the_user_chose_is_not_changed() {
     let all = on(&whole, "Limited0").unwrap().clone();
     let needed = machine.peaks()[0];
 
-    // A number of layers: there is no memory for them, and the error has the arithmetic.
+    // A fixed number of layers: there is not enough memory for them, and the error has the
+    // arithmetic.
     machine.limit([needed / 2, 0]);
     for params in [
         ModelParams {
@@ -248,7 +249,7 @@ fn what_the_user_chose_is_not_changed() {
             "{text}"
         );
         assert!(text.contains(" MiB, and has "), "{text}");
-        // Where it is not looked whether a session fits, it is not counted.
+        // If the fit of a session is not checked, it is not counted.
         assert_eq!(text.contains("graphs"), has_fit, "{text}");
     }
 
@@ -281,7 +282,7 @@ fn what_the_user_chose_is_not_changed() {
         overrides,
         ..params()
     });
-    // But for the padding between tensors.
+    // Except for the padding between tensors.
     assert!(
         elsewhere.is_some_and(|(dense, experts)| dense + 1024 > all.weights && experts == 0),
         "{elsewhere:?}"
@@ -386,7 +387,7 @@ fn a_session_that_does_not_fit_is_refused_with_the_arithmetic() {
     let machine = Machine::with([1 << 30, 0]);
     let params = on_gpus(params(), &["Limited0"]);
     answer(&load(&params).unwrap());
-    // Enough for the session that was planned, not for one of a hundred times its context.
+    // Enough for the session that was planned, not for one with a hundred times its context.
     machine.limit([machine.peaks()[0] * 12 / 10, 0]);
     let model = load(&params).unwrap();
     let long = SessionParams {
@@ -440,7 +441,7 @@ fn masked_models_leave_to_the_host_what_does_not_fit() {
     };
     let (all, vocab) = taken();
     assert!(all > 0);
-    // What is kept free for the logits of a text.
+    // The reserve for the logits of a text.
     let graph = 2 * 512 * vocab * size_of::<f32>();
     machine.limit([all * 3 / 4 + graph, 0]);
     let (some, _) = taken();

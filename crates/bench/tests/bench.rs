@@ -1,4 +1,4 @@
-//! The measuring tool from outside, with a tiny generated model.
+//! The benchmark tool from outside, with a tiny generated model.
 
 use std::process::Output;
 
@@ -52,7 +52,8 @@ fn every_length_is_measured() {
         assert_eq!(row["backend"], "CPU");
         assert_eq!(row["n_threads"], 1);
     }
-    // Behind no prompt both canvases need as many keys, behind 20 tokens the second needs more.
+    // Without a prompt both canvases need the same number of keys, after 20 tokens the second needs
+    // more.
     for (row, built) in [(&tests[0], 0.0), (&tests[2], 2.0)] {
         assert_eq!(number(row, "graphs_built"), built * 2.0, "{row}");
         assert_eq!(number(row, "graphs_captured"), 0.0, "no CUDA here");
@@ -192,7 +193,7 @@ fn wrong_arguments_are_named() {
     }
 }
 
-/// Which model was measured how.
+/// Which model was measured with which settings.
 fn tests_of(args: &[&str]) -> Vec<String> {
     let report = json(args);
     let row = |row: &Value| {
@@ -223,7 +224,7 @@ fn lists_and_ranges_are_those_of_llama_bench() {
         tests_of(&["-m", file, "-p", "8", "-n", "0"]),
         ["model.gguf 1 pp8", "tiny:q8_0 1 pp8"]
     );
-    // Answers of this many tokens in whole canvases; a prompt is reported once.
+    // Answers of this number of tokens in whole canvases; a prompt is reported once.
     assert_eq!(
         tests_of(&["-p", "4-8+4", "-n", "16,17", "-n", "0"]),
         [

@@ -1,5 +1,5 @@
-//! `include/llama_diffusion.h` is what cbindgen makes of `crates/capi/src`. `make header` runs this test
-//! with `LLAMA_DIFFUSION_WRITE_HEADER` set, which writes it.
+//! `include/llama_diffusion.h` is what cbindgen makes of `crates/capi/src`. `make header` runs this
+//! test with `LLAMA_DIFFUSION_WRITE_HEADER` set, which writes it.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What the command-line tool does when cores, threads, files or memory are scarce: it gets slower or ends
+//! The command-line tool when cores, threads, files or memory are scarce: it gets slower or ends
 //! with an error, but no process aborts and none hangs.
 #![cfg(all(target_os = "linux", feature = "demo-model"))]
 
@@ -59,7 +59,7 @@ fn twice_as_many_threads_as_cores_stay_usable() {
     };
     let (one, many) = (run(1), run(2 * cores()));
     assert_eq!(text(&one.stdout), text(&many.stdout));
-    // 3 or so where nothing else runs, and at least 300 with a barrier that only loops.
+    // About 3 if nothing else runs, and at least 300 with a barrier that only spins.
     let ratio = step_time(&many) / step_time(&one);
     assert!(ratio < 30.0, "{ratio}: {}", text(&many.stderr));
 }
@@ -139,7 +139,7 @@ fn scarce_memory_and_few_files_are_errors() {
         }
         output.status.success()
     };
-    // What the program itself takes before it can report anything.
+    // The memory that the program itself needs before it can report anything.
     let starts = |mib: &usize| {
         let limit = format!("--as={}", mib << 20);
         let words = [&limit, CLI, "--version"];

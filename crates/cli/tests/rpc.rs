@@ -1,5 +1,5 @@
-//! Layers on other machines: servers of the command-line tool on the loopback interface, and servers
-//! that are lost, silent, or not what they should be. None of them may end this process.
+//! Layers on other machines: servers of the command-line tool on the loopback interface, and
+//! servers that are lost, silent or faulty. None of them may end this process.
 #![cfg(feature = "rpc")]
 
 mod common;
@@ -32,7 +32,7 @@ fn file(name: &str, ty: TensorType) -> PathBuf {
 }
 
 static FILE: LazyLock<PathBuf> = LazyLock::new(|| file("f32.gguf", TensorType::F32));
-/// Servers are asked how large its tensors are: some devices pad their rows.
+/// Servers are asked for the sizes of its tensors: some devices pad their rows.
 static QUANTIZED: LazyLock<PathBuf> = LazyLock::new(|| file("q8_0.gguf", TensorType::Q8_0));
 
 fn add(endpoint: &str) -> Vec<Device> {
@@ -58,7 +58,7 @@ fn session(model: &Arc<Model>) -> Result<Session> {
     Session::new(model, EndTokens::default(), &params)
 }
 
-/// Two canvases of four steps. `at` receives the number of each step that is done.
+/// Two canvases of four steps. `at` is called with the number of each completed step.
 fn answer(session: &mut Session, mut at: impl FnMut(usize)) -> Result<Vec<Token>> {
     let params = DiffusionParams {
         max_steps: 4,
@@ -84,14 +84,14 @@ fn whole_answer(params: &ModelParams) -> Result<Vec<Token>> {
     answer(&mut session(&load(params)?)?, |_| ())
 }
 
-/// The answer without any server. Those have ggml's operations alone.
+/// The answer without a server. Servers have only ggml's own operations.
 static EXPECTED: LazyLock<Vec<Token>> = LazyLock::new(|| {
     let model = Model::load(&FILE, &on(&[]), &mut |_| ControlFlow::Continue(()));
     let model = Arc::new(model.unwrap().without_own_kernels());
     answer(&mut session(&model).unwrap(), |_| ()).unwrap()
 });
 
-/// An answer of a quantized model through a server that may not be what it should.
+/// An answer of a quantized model through a server that may be faulty.
 fn quantized_answer(endpoint: &str, timeout: Duration) -> Result<Vec<Token>> {
     let devices = Device::add_rpc_server(endpoint, timeout)?;
     let model = Model::load(
@@ -102,7 +102,7 @@ fn quantized_answer(endpoint: &str, timeout: Duration) -> Result<Vec<Token>> {
     answer(&mut session(&Arc::new(model))?, |_| ())
 }
 
-/// The error names the server and says this.
+/// The error names the server and contains this text.
 fn assert_lost<T>(result: Result<T>, endpoint: &str, part: &str) {
     match result.map(drop) {
         Err(Error::Rpc { server, problem }) => {
@@ -127,7 +127,7 @@ fn one_server_and_two_give_the_answer_of_this_machine() {
         ..on(&both)
     };
     assert_eq!(whole_answer(&shares).unwrap(), *EXPECTED);
-    // Connected already.
+    // Already connected.
     assert_eq!(add(&servers[0].endpoint), one);
 }
 
@@ -176,7 +176,7 @@ fn a_server_that_is_killed_is_an_error_of_whatever_needs_it() {
         ControlFlow::Continue(())
     });
     assert_lost(loaded, &endpoint, "closed the connection");
-    // Still so, and a session of nothing else.
+    // Still so, and in a session without other work.
     assert_lost(load(&params), &endpoint, "connect again");
 
     // Between the model and its session, between the session and its answer.
@@ -338,14 +338,14 @@ fn replies_with_a_wrong_byte_end_nothing() {
     let server = Server::start();
     let total = replies(&server);
     let mut errors = 0;
-    // Every byte of what is said first, and some of what follows.
+    // Every byte of the first replies, and some of the later ones.
     let moments = (0..200)
         .step_by(7)
         .chain((0..24).map(|i| 200 + i * (total - 201) / 23));
     for moment in moments {
         let (endpoint, _) = proxy(&server.endpoint, Fault::Flip(moment));
         let run = quantized_answer(&endpoint, Duration::from_secs(10));
-        // A wrong number among those of a tensor is as good as any other.
+        // A wrong number in a tensor cannot be distinguished from a right one.
         errors += usize::from(run.is_err());
     }
     assert!(errors > 5, "{errors}");
@@ -375,8 +375,8 @@ fn a_server_without_memory_is_an_error_as_for_any_device() {
 fn threads_share_a_server() {
     let server = Server::start();
     let model = load(&on(&add(&server.endpoint))).unwrap();
-    // Short passes, one graph again and again: the server is asked to compute its last one once more,
-    // which must not be that of another thread.
+    // Short passes, the same graph again and again: the server is asked to compute its last one
+    // again, which must not be that of another thread.
     let params = SessionParams {
         threads: Some(1),
         batch: Some(4),
@@ -450,7 +450,8 @@ fn masked_models_run_on_servers_and_survive_their_end() {
     assert_lost(masked_answer(&path, &params, |_| ()), &endpoint, "");
 }
 
-/// A handler without SA_RESTART, as Python has: calls of the system fail in whatever thread gets it.
+/// A handler without SA_RESTART, as in Python: system calls fail in the thread that receives the
+/// signal.
 #[cfg(target_os = "linux")]
 #[test]
 fn signals_of_the_host_interrupt_no_connection() {
@@ -474,7 +475,7 @@ fn signals_of_the_host_interrupt_no_connection() {
             while !done.load(Ordering::Relaxed) {
                 for task in std::fs::read_dir("/proc/self/task").unwrap().flatten() {
                     let id: libc::pid_t = task.file_name().to_str().unwrap().parse().unwrap();
-                    // SAFETY: a thread that has gone gets nothing.
+                    // SAFETY: a thread that has ended receives nothing.
                     unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), id, libc::SIGUSR1) };
                 }
                 std::thread::sleep(Duration::from_millis(1));

@@ -1,6 +1,6 @@
 //! Golden cases on CPUs that RPC servers offer: all layers on one server, and halves on two. With
-//! `DIFFUSION_TEST_DEVICE=HOST:PORT`, `device.rs` and `device_golden.rs` test a server of the user's
-//! choice in every placement.
+//! `DIFFUSION_TEST_DEVICE=HOST:PORT`, `device.rs` and `device_golden.rs` test a server of the
+//! user's choice in every placement.
 #![cfg(feature = "rpc")]
 
 mod common;
@@ -45,7 +45,7 @@ fn golden_cases_agree_with_transformers() {
                 "| {count} | {name} | {worst:.1e} | {} of {steps} | {difference} |",
                 replay.steps
             );
-            // A number that is not finite is below no limit.
+            // A NaN is below no limit.
             assert!(errors.iter().all(|e| *e <= LIMIT), "{name}: {errors:?}");
             equal += replay.steps;
             all += steps;

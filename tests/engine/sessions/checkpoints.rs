@@ -1,10 +1,10 @@
-//! A conversation goes back to the end of an earlier prompt after the rings have moved on.
+//! A conversation returns to the end of an earlier prompt after the rings have moved on.
 
 use llama_diffusion::{KvType, SessionParams};
 
 use super::*;
 
-/// Whole passes, so that a fresh session reads the prompt in the same ones.
+/// Whole passes, so that a fresh session encodes the prompt in the same ones.
 const PROMPT: usize = 10 * PASS;
 
 #[test]
@@ -20,7 +20,7 @@ fn a_prompt_that_goes_on_from_the_last_one_is_read_from_there() {
         assert_eq!(warm.cached().len(), PROMPT + 19 * 16);
         let longer = [text(PROMPT, 0), vec![3, 1, 4]].concat();
         assert_eq!(warm.usable_prefix(&longer), PROMPT, "{kv_type:?}");
-        // Nothing before the checkpoint is left.
+        // Nothing before the checkpoint remains.
         assert_eq!(warm.usable_prefix(&longer[..PROMPT - 1]), 0);
 
         let before = encoded(&mut warm);
@@ -63,7 +63,7 @@ fn the_ends_of_the_latest_prompts_are_kept() {
         let (answer, _) = answer(&mut warm, &text(end, 0), &request(20, 1));
         assert_eq!(answer.reused, kept);
     }
-    // An answer to the same prompt again costs no earlier one.
+    // An answer to the same prompt again does not cost an earlier checkpoint.
     let (again, _) = answer(&mut warm, &text(ends[2], 0), &request(20, 1));
     assert_eq!(again.reused, ends[2]);
     let branch = |at: usize| [text(at, 0), vec![3, 1, 4]].concat();
@@ -76,7 +76,7 @@ fn the_ends_of_the_latest_prompts_are_kept() {
     ] {
         assert_eq!(warm.usable_prefix(&branch(at)), kept, "{at}");
     }
-    // And back, one after the other: what a later one overwrote comes back with the earlier one.
+    // Back again, one after the other: what a later one overwrote is restored with the earlier one.
     for at in [ends[2], ends[1]] {
         let fresh = drafts(&mut session(&*MODEL, &params), &branch(at));
         assert_eq!(drafts(&mut warm, &branch(at)), fresh, "{at}");

@@ -100,7 +100,7 @@ fn an_iterator_is_cancelled_or_dropped_at_any_event() {
             6 => assert_eq!(finish, FinishReason::Length),
             _ => assert_eq!(finish, FinishReason::Cancelled, "{count}"),
         }
-        // Dropped, and the session goes on.
+        // Dropped, and the session continues.
         let mut dropped = session.events(&prompt, &request(1, 3)).unwrap();
         dropped.by_ref().take(count).for_each(drop);
         drop(dropped);

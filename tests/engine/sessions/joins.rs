@@ -1,4 +1,4 @@
-//! Batches whose answers come, wait and go while others denoise.
+//! Batches whose answers begin, pause and end while others denoise.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ fn batch(sessions: usize) -> SessionBatch {
     SessionBatch::new(sessions.collect()).unwrap()
 }
 
-/// Of a length, a number of steps and canvases of its own.
+/// With its own length, number of steps and number of canvases.
 fn prompt(n: usize) -> Vec<Token> {
     text([5, 70, 1, 250, 33, 120, 300][n], n)
 }
@@ -143,7 +143,7 @@ fn a_paused_answer_is_cancelled_all_the_same() {
 #[test]
 fn a_long_prompt_takes_its_turns_between_the_steps_of_the_others() {
     const LONG: usize = 500;
-    // Passes are as long as their limit where nobody waits for them.
+    // Passes have their maximum length if nobody waits for them.
     let params = SessionParams {
         batch: Some(256),
         ..settings()
@@ -201,7 +201,7 @@ fn a_long_prompt_takes_its_turns_between_the_steps_of_the_others() {
             assert_eq!(drafts[&id], steps, "every canvas steps each time");
         }
     }
-    // Two canvases beside it: 32 tokens each time, until all is read.
+    // Two canvases next to it: 32 tokens each time, until everything is encoded.
     assert_eq!(passes[..15], [32; 15]);
     assert_eq!(passes[15], LONG - 15 * 32);
     assert_eq!(passes.iter().sum::<usize>(), 2 * LONG);

@@ -60,7 +60,7 @@ fn session(model: impl Into<AnyModel>, params: &SessionParams) -> Session {
     Session::new(model, EndTokens::default(), params).unwrap()
 }
 
-/// Canvases of so many steps each.
+/// Canvases of this number of steps each.
 fn request(max_canvases: usize, max_steps: u32) -> DiffusionParams {
     DiffusionParams {
         max_steps,
@@ -71,7 +71,7 @@ fn request(max_canvases: usize, max_steps: u32) -> DiffusionParams {
     }
 }
 
-/// Tokens of a text with a number of its own, in the vocabularies of both families.
+/// Tokens of a text with its own number, in the vocabularies of both families.
 fn text(n: usize, number: usize) -> Vec<Token> {
     (0..n)
         .map(|i| (5 + (i * 17 + number * 31) % 270) as Token)
@@ -97,7 +97,7 @@ fn answer(
     (answer.unwrap(), events)
 }
 
-/// All that an answer to `prompt` draws in three steps on one canvas.
+/// All draws of an answer to `prompt` in three steps on one canvas.
 fn drafts(session: &mut Session, prompt: &[Token]) -> Vec<OwnedEvent> {
     let (_, mut events) = answer(session, prompt, &request(1, 3));
     events.retain(|event| !matches!(event, OwnedEvent::PromptEncoded(_)));

@@ -1,4 +1,4 @@
-//! Snapshots: a session that takes one goes on as the one it was taken of.
+//! Snapshots: a session that restores one continues like the one it was taken of.
 
 use std::fs;
 use std::path::Path;
@@ -8,8 +8,8 @@ use llama_diffusion::{AnswerLength, Error, KvType, MaskedParams, SessionParams, 
 
 use super::*;
 
-/// Rings of 256 slots as they are filled first, and after two turns. Whole passes, so that a fresh
-/// session reads a longer prompt in the same ones.
+/// Rings of 256 slots when they are first filled, and after two wraps. Whole passes, so that a
+/// fresh session encodes a longer prompt in the same ones.
 const LENGTHS: [usize; 2] = [2 * PASS, 20 * PASS];
 const KV_TYPES: [KvType; 3] = [KvType::F16, KvType::F32, KvType::Q8_0];
 
@@ -36,7 +36,7 @@ fn restored_and_forked_sessions_answer_as_fresh_ones() {
         let mut fresh = session(&*MODEL, &params);
         let expected = drafts(&mut fresh, &longer);
         let mut restored = session(&*MODEL, &params);
-        // Another text is forgotten, wherever it left the rings.
+        // Another text is dropped, wherever it left the rings.
         restored.prefill(&text(777, 1)).unwrap();
         restored.restore(&snapshot).unwrap();
         for (name, ours) in [
@@ -91,7 +91,7 @@ fn a_restored_ring_goes_back_no_further_than_its_window() {
     assert_eq!(restored.usable_prefix(&branch(599)), 0);
     let fresh = drafts(&mut session(&*MODEL, &settings()), &branch(599));
     assert_eq!(drafts(&mut restored, &branch(599)), fresh);
-    // A text within the window of the start goes back to any point.
+    // A text within the window of the start can return to any point.
     let mut short = session(&*MODEL, &settings());
     short.prefill(&text(7, 0)).unwrap();
     let short = short.fork().unwrap();
@@ -124,7 +124,7 @@ fn a_file_gives_back_what_was_saved() {
         let mut origin = session(&*MODEL, &params);
         origin.prefill(&text(length, 0)).unwrap();
         let snapshot = origin.snapshot().unwrap();
-        // Over the one before.
+        // Over the previous one.
         snapshot.save(&path).unwrap();
         let loaded = Snapshot::load(&path).unwrap();
         assert_eq!(loaded, snapshot);
@@ -212,7 +212,7 @@ fn a_snapshot_that_does_not_fit_is_refused_by_name() {
         (taken(&MODEL, &with_kv(KvType::F16), 60), "F16"),
         (taken(&MODEL, &settings(), 300), "larger context"),
     ] {
-        // Whether it has read something or not.
+        // Whether or not it has encoded anything.
         ours.prefill(&text(40, 1)).unwrap();
         let error = ours.restore(&snapshot).unwrap_err().to_string();
         assert!(

@@ -1,4 +1,4 @@
-//! Masked models by the functions that run the others.
+//! Masked models, by the functions that also run the others.
 
 use std::ffi::{CString, c_void};
 use std::ptr::{null, null_mut};

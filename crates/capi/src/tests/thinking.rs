@@ -1,4 +1,4 @@
-//! Thoughts and answers, apart: a model that thinks.
+//! Thoughts separate from answers: a model that thinks.
 
 use std::ffi::{CStr, CString};
 use std::ptr::null_mut;
@@ -26,7 +26,7 @@ fn in_c() {
     let (mut answer, mut thoughts, mut alone) = (null_mut(), null_mut(), null_mut());
     let question = QUESTION.as_ptr().cast();
     let none = std::ptr::null::<u8>();
-    // SAFETY: valid pointers, lengths as they are, and each object ended once.
+    // SAFETY: valid pointers, lengths as they are, and each object freed once.
     unsafe {
         let loaded = diffusion_model_load(path.as_ptr(), none.cast(), &mut model, null_mut());
         assert_eq!(loaded, Status::Ok);

@@ -36,7 +36,7 @@ impl From<Origin> for Colour {
 pub struct Piece {
     pub area: Area,
     pub colour: Colour,
-    /// The frames that show it. For those that stay it ends with the film.
+    /// The frames that show it. For a piece that stays, the range ends with the film.
     pub frames: Range<usize>,
 }
 

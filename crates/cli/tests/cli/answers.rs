@@ -31,7 +31,7 @@ fn failure(args: &[&str]) -> String {
     text(&output.stderr).to_owned()
 }
 
-/// The tool names a culprit in its one line of error.
+/// The tool names the cause in its one line of error.
 fn assert_fails(args: &[&str], parts: &[&str]) {
     let message = failure(args);
     for part in ["error: "].iter().chain(parts) {
@@ -85,7 +85,7 @@ $"
 
 #[test]
 fn the_seed_decides_and_the_threads_do_not() {
-    // With so few steps the model is unsure, so that draws show.
+    // With so few steps the model is uncertain, so draws matter.
     let hasty = |more: &[&str]| {
         let story = "Tell a story.";
         answer(
@@ -144,7 +144,8 @@ fn placements_that_concern_nothing_are_warned_of() {
     assert_eq!(found.len(), 2, "{found:?}");
     assert!(found[0].contains("'nomatch=CPU'"), "{found:?}");
     assert!(found[1].contains("99 layers"), "{found:?}");
-    // A large number of GPU layers is how one asks for all, and -cmoe is for models of any depth.
+    // A large number of GPU layers is the usual way to ask for all, and -cmoe is for models of any
+    // depth.
     let found = warnings(&["-ngl", "all", "-cmoe", "-ot", "exps=CPU"]);
     let about_gpus = |line: &String| line.contains("-ngl has no effect");
     assert!(found.iter().all(about_gpus), "{found:?}");
@@ -335,7 +336,7 @@ fn the_flags_of_make_run_visual_have_an_effect() {
     assert_eq!(output.status.code(), Some(0), "{stderr}");
     assert_eq!(text(&output.stdout), ANSWER, "{stderr}");
     assert!(!stderr.contains("no effect"), "{stderr}");
-    // More than the two steps that the demo model takes otherwise: there is something to see.
+    // More than the two steps that the demo model usually takes, so that there is something to see.
     assert!(stderr.matches("canvas 1, step ").count() > 3, "{stderr}");
 }
 
@@ -449,7 +450,7 @@ fn nothing_is_written_over_what_is_read() {
     assert_eq!(fs::read(&model).unwrap(), fs::read(DEMO).unwrap());
     assert_eq!(fs::read(&prompt).unwrap(), QUESTION.as_bytes());
     assert!(!fs::exists(&new).unwrap());
-    // Where nothing can be lost there is nothing to refuse.
+    // Where nothing can be lost there is nothing to reject.
     assert_eq!(
         answer(&[
             "-p",
@@ -530,7 +531,7 @@ fn an_output_that_cannot_be_written_is_an_error_in_one_line() {
     }
 }
 
-/// Whether it is noticed at once or only at the end: a short recording fits the memory before it.
+/// Whether it is noticed at once or only at the end: a short recording fits the buffer before it.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_recording_on_a_full_device_is_an_error() {

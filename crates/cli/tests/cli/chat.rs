@@ -55,10 +55,10 @@ fn a_second_turn_encodes_only_its_new_tokens_and_answers_as_a_cold_run() {
     let [(first, 0), (new, reused)] = counts[..] else {
         panic!("{counts:?}");
     };
-    // The first prompt is there; its answer, which was denoised but not encoded, is new.
+    // The first prompt is cached; its answer, which was denoised but not encoded, is new.
     assert_eq!(reused, first);
 
-    // The same conversation, all of it in one prompt of a fresh process.
+    // The same conversation as one prompt of a fresh process.
     let written_out = format!(
         "<|turn>user\n{QUESTION}<turn|>\n<|turn>model\n{}<turn|>\n\
          <|turn>user\n{SECOND}<turn|>\n<|turn>model\n",
@@ -113,7 +113,7 @@ fn a_message_that_fails_does_not_end_a_chat_and_shows_in_the_status() {
     assert_eq!(stdout(&output), ANSWER.repeat(2));
     let errors = stderr(&output).matches("error: the prompt has");
     assert_eq!(errors.count(), 2, "{}", stderr(&output));
-    // Also where it ends by a command.
+    // Also if it ends by a command.
     let output = chat(
         &["-cnv", "-c", "64"],
         &format!("{QUESTION}\n{SECOND}\n/exit\n"),
@@ -350,7 +350,7 @@ fn a_wrong_value_of_a_variable_names_it() {
     ] {
         assert!(stderr(&output).contains(part), "{}", stderr(&output));
     }
-    // Not where the command line is wrong.
+    // Not if the command line is wrong.
     let mut command = tool(&["-p", QUESTION, "-c", "x"]);
     let output = command.env("LLAMA_ARG_CTX_SIZE", "9").output().unwrap();
     assert!(
@@ -431,7 +431,7 @@ fn a_model_from_the_cache_of_hugging_face() {
     fs::create_dir_all(&snapshot).unwrap();
     let model = llama_diffusion_demo_model::PATH;
     fs::copy(model, snapshot.join("demo-q8_0.gguf")).unwrap();
-    // The user's own variables would go before those of the test.
+    // The user's own variables would take precedence over those of the test.
     let cached = |variable: &str, dir: &Path, repo: &str| {
         let mut command = tool(&["-hf", repo, "-p", QUESTION]);
         for name in ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME"] {

@@ -1,4 +1,4 @@
-//! Chats that are typed: a pseudo-terminal, whose keys this test presses.
+//! Typed chats: a pseudo-terminal whose keys this test presses.
 #![cfg(all(unix, feature = "demo-model"))]
 
 use std::fs;
@@ -24,7 +24,7 @@ struct Typed {
 }
 
 impl Typed {
-    /// Runs the tool in a shell's command, where it is `$TOOL`.
+    /// Runs the tool in a shell command, as `$TOOL`.
     fn run(script: &str, term: &str) -> Self {
         let pty = native_pty_system().openpty(PtySize::default()).unwrap();
         let mut command = CommandBuilder::new("sh");
@@ -76,7 +76,7 @@ impl Typed {
         self.keys.write_all(keys.as_bytes()).unwrap();
     }
 
-    /// Reads all that comes. Returns the exit status.
+    /// Reads everything that arrives. Returns the exit status.
     fn finish(&mut self) -> u32 {
         loop {
             match self.output.recv_timeout(Duration::from_secs(60)) {
@@ -108,7 +108,7 @@ fn a_redirected_output_has_the_answers_alone() {
         typed.await_text("> ", 2);
         typed.press("/exit\r");
         assert_eq!(typed.finish(), 0, "{}", typed.text());
-        // What is typed is on the terminal.
+        // Typed characters are on the terminal.
         assert!(typed.text().contains("Norway"), "{}", typed.text());
         let written = fs::read_to_string(&file).unwrap();
         assert_eq!(written, format!("{ANSWER}\n"), "{term}");

@@ -61,12 +61,13 @@ fn right_answers_and_good_types_have_the_lower_cross_entropy() {
         panic!("{right:?}");
     };
     assert!((8.5..9.0).contains(&bits) && wrong[1][0] < 5.5);
-    // Of a canvas of noise the prompt alone tells what it was.
+    // For a canvas of noise only the prompt shows what it was.
     let known = quarter < 0.2 && noise < 0.2 && mean < 0.2 && top1 > 90.0;
     assert!(known, "{right:?}");
     assert_eq!(difference, 0.0);
     assert!(wrong[0][5] > mean + 0.5, "{wrong:?}");
-    // What the model does not believe, its types do not believe alike.
+    // What the model considers unlikely, its quantized types consider unlikely to different
+    // degrees.
     assert_ne!(wrong[1][7], 0.0);
     assert!(
         (wrong[1][7] - (wrong[1][5] - wrong[0][5])).abs() < 2e-5,

@@ -1,4 +1,4 @@
-//! Nothing stays of files that are not finished, whatever ends the program.
+//! Unfinished files are removed, however the program ends.
 #![cfg(all(unix, feature = "demo-model"))]
 
 use std::fs;
@@ -33,7 +33,7 @@ fn signal(child: &Child, name: &str) {
     assert!(kill.unwrap().success());
 }
 
-/// Waits until `what` is there.
+/// Waits until `what` exists.
 fn wait_for(mut what: impl FnMut() -> bool) {
     let start = Instant::now();
     while !what() {
@@ -67,7 +67,7 @@ fn quantize(dir: &Path) -> Child {
 #[test]
 fn signals_leave_nothing_of_a_quantized_file() {
     let dir = slow_model();
-    // Twice is at once, in the middle of a tensor.
+    // Two signals end it immediately, in the middle of a tensor.
     for (signals, status) in [
         (&["INT"][..], 130),
         (&["TERM"], 143),

@@ -1,5 +1,5 @@
-//! Every flag of llama.cpp's tools for one prompt, and the variable of each, as the source that is
-//! built lists them: known, and a variable treated as its flag.
+//! Every flag of llama.cpp's tools for one prompt, and the variable of each, as listed in the
+//! source that is built: all are known, and a variable is treated as its flag.
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -12,14 +12,14 @@ use crate::common;
 #[allow(dead_code, reason = "the build uses the rest")]
 mod source;
 
-/// The tools whose command lines are to work here.
+/// The tools whose command lines must work here.
 const TOOLS: [&str; 4] = ["COMMON", "DIFFUSION", "CLI", "COMPLETION"];
 
 /// A flag of llama.cpp.
 #[derive(Debug)]
 struct Flag {
     names: Vec<String>,
-    /// The names that say the opposite.
+    /// The names with the opposite meaning.
     opposites: Vec<String>,
     /// One for each value.
     values: Vec<&'static str>,
@@ -35,7 +35,7 @@ fn strings(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// A value that fits what the help calls it.
+/// A value that matches its name in the help.
 fn value(name: &str) -> &'static str {
     match name {
         name if name.starts_with("[on") => "on",
@@ -60,7 +60,7 @@ fn flags(root: &Path) -> Vec<Flag> {
         let parts = head.captures(definition)?;
         let listed = tools.captures(definition).map(|c| c[1].to_owned());
         let is_wanted = listed.is_none_or(|list| {
-            // Lists for images have a name of their own, and llama-cli is in them.
+            // Lists for images have a name of their own, and include llama-cli.
             let mut named = tool.captures_iter(&list).map(|c| c[1].to_owned());
             list.contains("mmproj_examples") || named.any(|name| TOOLS.contains(&name.as_str()))
         });
@@ -80,8 +80,8 @@ fn flags(root: &Path) -> Vec<Flag> {
     definitions.filter_map(read).collect()
 }
 
-/// Runs the tool with a flag or a variable; it ends before it needs a model. Files that a flag names are
-/// written into a directory of the run.
+/// Runs the tool with a flag or a variable; it ends before it needs a model. Files that a flag
+/// names are written into a directory of the run.
 fn run(line: &[&str], variable: Option<(&str, &str)>) -> Output {
     let mut command = common::tool();
     let directory = tempfile::tempdir().unwrap();
@@ -90,7 +90,7 @@ fn run(line: &[&str], variable: Option<(&str, &str)>) -> Output {
     command.output().unwrap()
 }
 
-/// What becomes of a flag or a variable, without its name.
+/// How a flag or a variable is handled, without its name.
 fn treatment(output: &Output) -> String {
     let said = String::from_utf8_lossy(&output.stderr);
     let marks = [" has no effect: ", " is not supported here: "];
@@ -130,7 +130,7 @@ fn every_flag_of_llama_cpp_and_its_variable_are_known() {
                 let said = String::from_utf8_lossy(&output.stderr);
                 let unknown = "unexpected argument";
                 assert!(!said.contains(unknown), "{line:?}: {said}");
-                // Options of other tools that are called alike need not be read from variables.
+                // Options of other tools with the same name need not be read from variables.
                 let (Some(variable), true) = (&flag.variable, *name == names[0]) else {
                     continue;
                 };

@@ -1,4 +1,4 @@
-//! Masked models in the command-line tool, by llama.cpp's own command lines.
+//! Masked models in the command-line tool, with llama.cpp's own command lines.
 
 use std::path::PathBuf;
 use std::process::Output;
@@ -126,7 +126,7 @@ fn a_recording_is_shown_again() {
     let drafts = std::fs::read_to_string(&file).unwrap();
     assert_eq!(drafts.matches(r#""event":"draft""#).count(), 4);
     assert!(drafts.contains(r#""max_steps":4"#));
-    // What is not known yet has a sign of its own, and not the text of the mask token.
+    // An unknown token is shown by a sign of its own, not by the text of the mask token.
     let mask = 4;
     let shown: Vec<serde_json::Value> = drafts
         .lines()

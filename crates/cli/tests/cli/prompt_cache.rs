@@ -1,4 +1,4 @@
-//! `--prompt-cache`: a file that keeps what a prompt costs.
+//! `--prompt-cache`: a file that saves the cost of a prompt.
 #![cfg(feature = "demo-model")]
 
 use std::fs;
@@ -47,7 +47,7 @@ fn tokens(dir: &TempDir) -> usize {
         .len()
 }
 
-/// How a run ends that must fail.
+/// The error of a run that must fail.
 fn error(dir: &TempDir, args: &[&str]) -> String {
     let output = run(dir, args, "");
     assert_eq!(output.status.code(), Some(1), "{args:?}");
@@ -92,7 +92,7 @@ fn a_prompt_costs_what_differs_and_replaces_the_file() {
     assert_eq!(warm, cold);
     assert_eq!(counts, [(all[0].0 - short[0].0, short[0].0)]);
     assert_eq!(tokens(&dir), all[0].0);
-    // What the file holds all of does not replace it.
+    // A prompt that the file contains does not replace it.
     let (_, counts) = raw(text, &cached(&[]));
     assert_eq!(counts, [(0, short[0].0)]);
     assert_eq!(tokens(&dir), all[0].0);
@@ -103,7 +103,7 @@ fn a_file_that_is_only_read_stays_as_it_is() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join(CACHE);
     let ask = |prompt, more: &[&str]| answers(&dir, &[&["-p", prompt], more].concat(), "").1;
-    // There is none yet, and none is made.
+    // There is none yet, and none is created.
     let read_only = cached(&["--prompt-cache-ro"]);
     let output = run(&dir, &[&["-p", QUESTION], &read_only[..]].concat(), "");
     let said = text(&output.stderr);
@@ -140,7 +140,7 @@ fn with_all_the_answer_is_kept_too() {
         panic!("{counts:?}");
     };
     assert!(kept > first, "{kept} of {first}");
-    // What is written goes on from the answer.
+    // The text continues the answer.
     let on = format!(
         "{prompt}{}<turn|>\n<|turn>user\nHello!<turn|>\n<|turn>model\n",
         answer.trim_end()
@@ -149,7 +149,7 @@ fn with_all_the_answer_is_kept_too() {
     let (warm, counts) = ask(&on, &all);
     assert_eq!(warm, cold);
     assert_eq!(counts[0].1, kept);
-    // The first prompt again: the file knows it.
+    // The first prompt again: it is in the file.
     assert_eq!(ask(&prompt, &all).1, [(0, first)]);
 }
 
@@ -172,7 +172,7 @@ fn a_chat_that_drops_thoughts_costs_its_new_tokens() {
         panic!("{with:?}");
     };
     assert!(reused > first / 2);
-    // Another run goes on from there: the file holds what both prompts begin with.
+    // Another run continues from there: the file holds the common beginning of both prompts.
     let (again, counts) = answers(&dir, &[&chat[..], &all].concat(), &input);
     assert_eq!(again, plain);
     assert_eq!(counts, [(first - reused, reused), (new, reused)]);
@@ -228,7 +228,7 @@ fn damaged_and_strange_files_are_refused_by_name() {
         assert!(said.to_lowercase().contains("remove it"), "{said}");
         assert!(fs::read(&path).unwrap() == bytes);
     }
-    // An empty one is new, as for llama.cpp.
+    // An empty one counts as new, as in llama.cpp.
     fs::write(&path, "").unwrap();
     assert_eq!(answers(&dir, &ask, "").1[0].1, 0);
     assert!(fs::read(&path).unwrap() == whole);

@@ -160,7 +160,7 @@ fn mistakes_are_named() {
             );
         }
     }
-    // Nothing is left of what failed.
+    // A failed run leaves nothing.
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
 }
 

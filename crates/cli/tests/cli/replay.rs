@@ -20,7 +20,7 @@ fn replay(args: &[&str]) -> Output {
     command.arg("replay").args(args).output().unwrap()
 }
 
-/// The words of the picture's animations.
+/// The names of the picture's animations.
 struct Player<'a> {
     document: &'a Document<'a>,
     /// For each animation, from which percentage on it is visible or not.
@@ -47,7 +47,7 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// The rows of text at a time in percent; without one, as where animations are not wanted.
+    /// The rows of text at a time in percent; without a time, as if animations are off.
     fn rows(&self, time: Option<f64>) -> Vec<String> {
         let mut cells: BTreeMap<(usize, usize), &str> = BTreeMap::new();
         for group in self.groups().filter(|group| self.is_seen(*group, time)) {
@@ -232,8 +232,8 @@ fn noise_after_the_end_of_an_answer_vanishes() {
 const OPEN: &str = "<open>";
 const CLOSE: &str = "<close>";
 
-/// What each frame shows of these drafts, of which the last one is the answer up to `end`, in a recording of a model
-/// that thinks.
+/// What each frame shows of these drafts, the last of which is the answer up to `end`, in a
+/// recording of a model that thinks.
 fn shown_of_thoughts(drafts: &[Vec<&str>], end: usize) -> Vec<String> {
     let mut lines = recordings::lines(drafts);
     let id = |mark: &str| {
@@ -255,19 +255,19 @@ fn shown_of_thoughts(drafts: &[Vec<&str>], end: usize) -> Vec<String> {
         .collect()
 }
 
-/// Every third token is noise: inside a thought it is hidden as the thought is, and marks that are noise neither begin
-/// nor end one.
+/// Every third token is noise: inside a thought it is hidden like the thought, and marks that are
+/// noise neither begin nor end one.
 #[test]
 fn thoughts_are_hidden_and_the_noise_in_them() {
     let drafts = [
         vec![OPEN, "hm", "noise", "hm", CLOSE, "x", "Oslo", "."],
         vec![OPEN, "hm", CLOSE, "hm", CLOSE, OPEN, "Oslo", "."],
-        // A mark that ends nothing opens nothing.
+        // An end mark without a beginning opens nothing.
         vec!["so", "hm", "so", "hm", CLOSE, "x", "Oslo", "."],
         vec![OPEN, "hm", "so", "hm", CLOSE, "", "Oslo", "."],
     ];
     assert_eq!(shown_of_thoughts(&drafts, 8), ["Oslo."; 5]);
-    // Noise after the end of an answer, which is shown where it is no thought.
+    // Noise after the end of an answer, which is shown unless it is part of a thought.
     let ends = [vec!["Oslo", OPEN, "noise", "x", CLOSE, "and"]];
     let shown = shown_of_thoughts(&ends, 1);
     assert!(shown[0].starts_with("Oslo[think") && shown[0].ends_with("and"));
@@ -291,7 +291,7 @@ fn a_picture_does_not_replace_its_recording() {
     assert!(text(&output.stderr).contains("/no/such/directory/out.svg"));
 }
 
-/// What is said of a file of this content, and what is shown.
+/// The error for a file with this content, and what is shown.
 fn damaged(content: impl AsRef<[u8]>) -> (String, String) {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("run.jsonl");
@@ -319,7 +319,7 @@ fn a_recording_that_is_cut_off_is_shown_up_to_there_and_told() {
     assert_eq!(shown, "");
     let (error, _) = damaged(recordings::text(&lines[..1]));
     assert!(error.contains("it has no answer"), "{error}");
-    // In the middle of any line but the first one.
+    // In the middle of any line except the first one.
     let mut at = whole.find('\n').unwrap() + 2;
     while at < whole.len() - 1 {
         if !whole[..at].ends_with('\n') && !whole[at..].starts_with('\n') {

@@ -28,7 +28,7 @@ fn assert_answers(output: &Output) {
     assert_eq!(output.status.code(), Some(0), "{error}");
 }
 
-/// It ends with one line of error that says all this.
+/// It ends with one line of error that contains all of these.
 fn assert_fails(output: &Output, parts: &[&str]) {
     let error = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{error}");
@@ -140,7 +140,7 @@ fn servers_that_cannot_be_used_are_named() {
     assert_eq!(output.status.code(), Some(1));
 }
 
-/// What no client sends; ggml's server aborts at some of it.
+/// Requests that no client sends; ggml's server aborts on some of them.
 #[test]
 fn a_malformed_request_ends_nothing_but_its_client() {
     let mut server = Server::start();
@@ -173,7 +173,7 @@ fn a_malformed_request_ends_nothing_but_its_client() {
     let alloc = request(0, &[&[0; 4][..], &4096_u64.to_le_bytes()].concat());
     let reply = send(&[&hello[..], &alloc].concat());
     let buffer = &reply[44..52];
-    // A tensor of bytes in no buffer, in one that another client had, of a type that there is not.
+    // A tensor of bytes in no buffer, in one of another client, of an unknown type.
     let tensor = |buffer: &[u8], ty: u32| {
         let mut tensor = vec![0; 296];
         tensor[0] = 1;

@@ -39,7 +39,7 @@ fn byte_order_marks_are_dropped() {
     let recording = fs::read_to_string(dir.path().join("run.jsonl")).unwrap();
     let demo = llama_diffusion_demo_model::PATH;
     fs::copy(demo, dir.path().join("demo.gguf")).unwrap();
-    // What is read from which file, and from the standard input.
+    // The contents of files and of the standard input.
     for (line, file, input) in [
         ("-t 1 -s 1", "", QUESTION),
         ("-t 1 -s 1 -cnv", "", QUESTION),
@@ -57,7 +57,7 @@ fn byte_order_marks_are_dropped() {
         assert!(!plain.is_empty(), "{line}");
         assert_eq!(plain, marked, "{line}");
     }
-    // As `"$(cat FILE)"` has it.
+    // As in `"$(cat FILE)"`.
     let output = common::tool()
         .args(["-t", "1", "-s", "1", "-p", &format!("{MARK}{QUESTION}")])
         .output()

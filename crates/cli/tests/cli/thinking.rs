@@ -1,4 +1,4 @@
-//! Thoughts and answers, apart, on the command line.
+//! Thoughts separate from answers, on the command line.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::common;
 
-/// The command-line tool with this model: what it writes, what it says, its status.
+/// The command-line tool with this model: its output, its messages, its status.
 fn tool(model: &Path, args: &[&str], input: &str) -> (String, String, Option<i32>) {
     let mut command = common::tool();
     command.args(["-t", "1", "-s", "0", "-m"]).arg(model);
@@ -39,7 +39,7 @@ fn on_the_command_line() {
     assert_eq!(answer, ".\n");
     assert!(said.contains(" capital of Norway is\n"), "{said}");
 
-    // What cut the answer is said, though there is nothing of it.
+    // The reason for the cut is reported, although the answer is empty.
     let (answer, said, status) = run(&["-n", "3"]);
     assert_eq!((answer.as_str(), status), ("", Some(0)));
     let reason = "answer: 3 tok (cut at -n or --diffusion-blocks while thinking, empty but for \
@@ -47,10 +47,10 @@ fn on_the_command_line() {
     assert!(said.contains(reason), "{said}");
 }
 
-/// What the model thought is not what it said: later turns do not see it.
+/// Thoughts are not part of the answer: later turns do not see them.
 #[test]
 fn a_chat_forgets_thoughts() {
-    // Others take thoughts out of messages themselves, where they find the marks.
+    // Other templates remove thoughts from messages themselves, where they find the marks.
     const TEMPLATE: &str = "{{ bos_token }}{% for m in messages %}<|turn>{{ m.role }}\n\
         {{ m.content }}<turn|>\n{% endfor %}<|turn>model\n";
     let dir = TempDir::new().unwrap();

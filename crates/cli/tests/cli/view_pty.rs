@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 use crate::common::recordings;
 
-/// What ends a frame.
+/// The sequence at the end of a frame.
 const FRAME_END: &[u8] = b"\x1b[?2026l";
 const QUESTION: &str = "What is the capital of Norway?";
 const ANSWER: &str = "The capital of Norway is Oslo.";
@@ -32,9 +32,9 @@ struct Terminal {
     term: Term<VoidListener>,
     parser: Processor,
     output: Receiver<Vec<u8>>,
-    /// What the tool wrote that is not shown yet.
+    /// The output of the tool that is not shown yet.
     pending: Vec<u8>,
-    /// All that it wrote.
+    /// All output of the tool.
     written: Vec<u8>,
     master: Box<dyn MasterPty + Send>,
     child: Box<dyn Child + Send + Sync>,
@@ -103,7 +103,7 @@ impl Terminal {
         terminal
     }
 
-    /// Shows what the tool writes, up to the end of a frame. False if the tool ended before.
+    /// Shows the output of the tool, up to the end of a frame. False if the tool ended before.
     fn next_frame(&mut self) -> bool {
         let mut searched = 0;
         loop {
@@ -141,7 +141,7 @@ impl Terminal {
         self.written.append(&mut self.pending);
     }
 
-    /// Shows all that comes. Returns the exit status.
+    /// Shows everything that arrives. Returns the exit status.
     fn finish(&mut self) -> u32 {
         while self.next_frame() {}
         self.child.wait().unwrap().exit_code()
@@ -183,18 +183,18 @@ impl Terminal {
         self.term.grid()[line][last].flags.contains(Flags::WRAPLINE)
     }
 
-    /// The row that the cursor is in.
+    /// The row of the cursor.
     fn cursor(&self) -> Line {
         self.term.grid().cursor.point.line
     }
 
-    /// Rows from `first` to before `end`.
+    /// Rows from `first` up to, but not including, `end`.
     fn rows(&self, first: Line, end: Line) -> Vec<String> {
         let row = |line| self.text(Line(line)).trim_end().to_owned();
         (first.0..end.0).map(row).collect()
     }
 
-    /// Rows that scrolled out, and those above the cursor: what a region must leave alone.
+    /// Rows that scrolled out, and those above the cursor: a region must not change them.
     fn above(&self) -> Vec<String> {
         self.rows(self.term.topmost_line(), self.cursor())
     }
@@ -204,7 +204,7 @@ impl Terminal {
         self.rows(self.cursor(), Line(self.term.bottommost_line().0 + 1))
     }
 
-    /// All lines, without the empty ones at the end; those that the terminal broke are one.
+    /// All lines, without the empty ones at the end; lines that the terminal wrapped are joined.
     fn lines(&self) -> Vec<String> {
         let mut lines = vec![String::new()];
         for line in self.term.topmost_line().0..=self.term.bottommost_line().0 {
@@ -221,7 +221,8 @@ impl Terminal {
         lines
     }
 
-    /// Whether the terminal is as it was before: the cursor shown, no colours, lines broken as ever.
+    /// Whether the terminal is as it was before: the cursor shown, no colours, lines wrapped as
+    /// usual.
     fn assert_restored(&self) {
         let mode = self.term.mode();
         assert!(
@@ -259,7 +260,7 @@ impl Drop for Terminal {
     }
 }
 
-/// What stood on the terminal before the tool ran.
+/// The contents of the terminal before the tool ran.
 fn earlier(count: usize) -> Vec<String> {
     (0..count).map(|line| format!("line {line}")).collect()
 }
@@ -381,7 +382,7 @@ fn wide_characters_and_marks_take_the_columns_that_the_terminal_gives_them() {
                 draft.concat(),
                 "{region:#?}"
             );
-            // No row is shorter than it must be: a wide character may leave one column.
+            // No row is shorter than necessary: a wide character may leave one column.
             let full = text.iter().filter(|row| !row.is_empty()).count() - 1;
             for row in &text[..full] {
                 assert!(
@@ -419,14 +420,14 @@ fn a_resize_leaves_one_region_and_nothing_of_the_old_one() {
         (80, 22),
         (100, 30),
     ];
-    // A terminal that breaks many rows anew pushes what is near its top out, where nobody reaches it.
+    // A terminal that wraps many rows again moves what is near its top out of reach.
     let narrow = [(33, 22), (61, 40)];
     for (history, sizes) in [(3, sizes.to_vec()), (40, [&sizes[..4], &narrow].concat())] {
         let args = ["replay", &file, "--delay", "40"];
         let mut terminal = Terminal::run(&args, &[], history, 100, 30);
         for (columns, rows) in sizes {
             terminal.resize(columns, rows);
-            // The one that was under way when the size changed, and one of the new size.
+            // The frame in progress when the size changed, and one of the new size.
             for _ in 0..3 {
                 assert!(terminal.next_frame());
             }
@@ -475,7 +476,7 @@ fn signals_leave_the_terminal_as_it_was() {
     }
 }
 
-/// A stopped program leaves the terminal to the shell, and takes it back when it is resumed.
+/// A stopped program leaves the terminal to the shell, and uses it again when it is resumed.
 #[test]
 #[cfg(target_os = "linux")] // where it is easy to see that a process is stopped
 fn ctrl_z_shows_the_cursor_until_the_answer_goes_on() {
@@ -515,7 +516,8 @@ fn ctrl_c_ends_a_replay_at_once() {
     for _ in 0..3 {
         assert!(terminal.next_frame());
     }
-    // As the terminal sends it when the key is pressed, and echoes. A writer that is dropped sends more.
+    // As the terminal sends it when the key is pressed, and echoes. A writer that is dropped sends
+    // more.
     let mut keys = terminal.master.take_writer().unwrap();
     keys.write_all(b"\x03").unwrap();
     assert_eq!(terminal.finish(), 130);
@@ -652,7 +654,7 @@ fn what_is_typed_and_not_utf_8_does_not_end_a_chat() {
     terminal.await_text("> ", 1);
     keys.write_all(b"caf\xe9\r").unwrap();
     terminal.await_text("what was typed is not UTF-8", 1);
-    // A line for each prompt: what is typed ahead is lost.
+    // A line for each prompt: text that is typed ahead is lost.
     terminal.await_text("> ", 2);
     keys.write_all(format!("{QUESTION}\r").as_bytes()).unwrap();
     terminal.await_text("seed: 1", 1);

@@ -1,4 +1,4 @@
-//! What the tests of the tool share.
+//! Shared by the tests of the tool.
 
 #![allow(dead_code, reason = "each test uses its own part")]
 
@@ -7,7 +7,7 @@ use std::process::Command;
 pub mod recordings;
 pub mod rpc;
 
-/// The tool, without what the user's environment sets.
+/// The tool, without the settings of the user's environment.
 pub fn process() -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("llama-diffusion-cli"));
     for (name, _) in std::env::vars_os() {
@@ -18,7 +18,7 @@ pub fn process() -> Command {
     command
 }
 
-/// The same, which may be given its standard input.
+/// The same, with a free standard input.
 pub fn tool() -> assert_cmd::Command {
     assert_cmd::Command::from_std(process())
 }

@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// `llama-diffusion-cli rpc-server`, ended with this.
+/// `llama-diffusion-cli rpc-server`, which ends when this is dropped.
 pub struct Server {
     process: Child,
     pub endpoint: String,
@@ -49,7 +49,7 @@ impl Server {
         }
     }
 
-    /// What it wrote so far, but for the address.
+    /// Its output so far, without the address.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
@@ -88,12 +88,12 @@ pub enum Fault {
     Cut(usize),
     /// Sends nothing more after this many, and keeps the connection.
     Hang(usize),
-    /// Changes every bit of this one.
+    /// Inverts the bits of this one.
     Flip(usize),
 }
 
-/// Passes on what clients and a server say, with a fault. Returns the address, and counts the bytes of
-/// all replies.
+/// Passes on the bytes of clients and a server, with a fault. Returns the address, and counts the
+/// bytes of all replies.
 pub fn proxy(server: &str, fault: Fault) -> (String, Arc<Mutex<usize>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = listener.local_addr().unwrap().to_string();
@@ -136,7 +136,7 @@ fn misbehave(mut server: TcpStream, mut client: TcpStream, fault: Fault, count: 
             Fault::Cut(at) | Fault::Hang(at) if within(at).is_some() => {
                 let _ = client.write_all(&chunk[..at - seen]);
                 if matches!(fault, Fault::Hang(_)) {
-                    // Until the client is tired of it.
+                    // Until the client gives up.
                     while next(&mut chunk) > 0 {}
                 }
                 break;
@@ -158,7 +158,7 @@ fn misbehave(mut server: TcpStream, mut client: TcpStream, fault: Fault, count: 
     let _ = server.shutdown(Shutdown::Both);
 }
 
-/// Listens, and does this with each client.
+/// Listens, and calls this with each client.
 pub fn listen(serve: impl Fn(TcpStream) + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = listener.local_addr().unwrap().to_string();
