@@ -22,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRATCH = ROOT / "target" / "mutants"
-CARGO = ["cargo", "test", "--locked", "-p", "llama-diffusion", "--config", "profile.dev.debug=0", "--quiet"]
+CARGO = ["cargo", "test", "--package", "llama-diffusion", "--locked", "--config", "profile.dev.debug=0", "--quiet"]
 BUILD_SECONDS = 1800
 # A fault may make a loop endless.
 TEST_SECONDS = 240
@@ -98,9 +98,8 @@ def mutate(fault: Fault, text: str) -> str:
 
 
 def copy_checkout(to: Path) -> None:
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True
-    )
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     names = [name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()]
     for name in names:
         source, target = ROOT / name, to / name

@@ -383,7 +383,9 @@ mod tests {
             top_k: 1,
             top_p: 1.0,
         };
-        assert_eq!(choose(&[3.0; 500], one, inverse(0.99)).sampled, 0);
+        let choice = choose(&[3.0; 500], one, inverse(0.99));
+        // Nothing else can be drawn.
+        assert_eq!((choice.sampled, choice.margin), (0, 1.0));
     }
 
     #[test]

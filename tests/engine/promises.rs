@@ -169,6 +169,16 @@ fn nothing_is_encoded_twice() {
         second.generation.canvases,
         run(&mut cold, &longer, 1).generation.canvases
     );
+
+    // What comes after the first difference is read again, even where it is the same.
+    longer[30] += 1;
+    let third = run(&mut warm, &longer, 1);
+    assert_eq!(third.reused, 30);
+    let mut cold = session(&params);
+    assert_eq!(
+        third.generation.canvases,
+        run(&mut cold, &longer, 1).generation.canvases
+    );
 }
 
 #[test]
@@ -436,6 +446,7 @@ fn a_step_needs_a_canvas_behind_the_cached_tokens() {
     assert!(try_step(denoiser, 16).unwrap_err().contains("begin_canvas"));
     assert_eq!(denoiser.keys_values(0, 30).unwrap(), cached);
     assert!(denoiser.keys_values(9, 0).is_err());
+    denoiser.begin_canvas(16).unwrap();
     denoiser.truncate(20).unwrap();
     assert!(try_step(denoiser, 16).unwrap_err().contains("begin_canvas"));
 }
