@@ -15,14 +15,14 @@ const HEADERS: [&str; 7] = [
     "llama.h",
 ];
 
-/// Functions that wait for a device or give it work, as a regular expression. They are called through
-/// src/ggml/guard.rs.
+/// Functions that wait for a device or give it work, as a regular expression. They are called
+/// through src/ggml/guard.rs.
 const MAY_THROW: &str = "ggml_backend_(dev_init|free|synchronize|event_record|event_synchronize|\
     tensor_(set|set_async|set_2d|get|memset)|sched_(graph_compute|alloc_graph))";
 
 /// Writes `bindings.rs` into `out_dir`.
 pub fn generate(source: &Source, out_dir: &Path) -> Result<(), String> {
-    // bindgen panics without libclang; a library that is loaded already, it uses.
+    // bindgen panics without libclang; it uses a library that is already loaded.
     clang_sys::load().map_err(|_| tools::missing(&[Tool::Libclang]))?;
     let include = |directory: &str| format!("-I{}", source.root.join(directory).display());
     bindgen::builder()
@@ -37,7 +37,7 @@ pub fn generate(source: &Source, out_dir: &Path) -> Result<(), String> {
         .allowlist_type("(ggml|gguf|llama)_.*")
         .allowlist_var("(GGML|GGUF|LLAMA|RPC_PROTO)_.*")
         .override_abi(bindgen::Abi::CUnwind, MAY_THROW)
-        // Plain constants: a value that the header does not list is no undefined behaviour.
+        // Plain constants: a value that the header does not list is not undefined behaviour.
         .default_enum_style(bindgen::EnumVariation::Consts)
         .prepend_enum_name(false)
         .generate_cstr(true)

@@ -1,4 +1,5 @@
-//! What the CPU backend was compiled for, as Rust code that asks the running processor for it.
+//! The instruction sets that the CPU backend was compiled for, as Rust code that checks the running
+//! processor for them.
 
 use std::fs;
 use std::path::Path;
@@ -6,8 +7,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// Macros by which compilers tell of instruction sets that they may use on their own, and the names of
-/// these sets in Rust.
+/// Macros by which compilers report instruction sets that they may use on their own, and the names
+/// of these sets in Rust.
 const X86: [(&str, &str); 28] = [
     ("__SSE3__", "sse3"),
     ("__SSSE3__", "ssse3"),
@@ -49,8 +50,8 @@ const ARM: [(&str, &str); 8] = [
     ("__ARM_FEATURE_SVE2", "sve2"),
 ];
 
-/// An expression of the type `&[(&str, bool)]`: each instruction set of `macros` (one `#define` a line),
-/// and whether the processor has it.
+/// An expression of the type `&[(&str, bool)]`: each instruction set of `macros` (one `#define` a
+/// line), and whether the processor has it.
 pub fn code(macros: &str, target_arch: &str) -> String {
     let (table, detect) = match target_arch {
         "x86_64" => (&X86[..], "is_x86_feature_detected"),
@@ -69,8 +70,8 @@ pub fn code(macros: &str, target_arch: &str) -> String {
     format!("&[\n{entries}]\n")
 }
 
-/// The macros that the compiler defines for the CPU backend's files. None if there is a plug-in for each
-/// kind of processor (ggml chooses among them), and none from compilers that cannot list them.
+/// The macros that the compiler defines for the CPU backend's files. None if there is a plug-in for
+/// each kind of processor (ggml chooses among them), and none from compilers that cannot list them.
 pub fn macros(build_dir: &Path) -> Result<String, String> {
     let file = build_dir.join("compile_commands.json");
     let Ok(list) = fs::read(&file) else {

@@ -1,4 +1,4 @@
-//! Builds llama.cpp with cmake and tells Cargo what to link.
+//! Builds llama.cpp with cmake and reports to Cargo what to link.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -85,8 +85,8 @@ fn project(
     config
 }
 
-/// Looks for what the backends need, before cmake fails in ggml with pages of output. It starts in an
-/// empty directory, as cmake remembers what it did not find.
+/// Checks for what the backends need, before cmake fails in ggml with pages of output. It starts in
+/// an empty directory, because cmake remembers what it did not find.
 fn probe(
     generator: Option<&str>,
     defines: &[(String, OsString)],
@@ -121,7 +121,7 @@ fn is_set(options: &Options, variable: &str) -> bool {
 }
 
 fn check_tools(options: &Options) -> Result<(), String> {
-    // What the user names in these variables, cmake looks for.
+    // cmake uses what the user names in these variables.
     let need = |variable: &str, program: &str, tool: Tool| {
         if is_set(options, variable) || on_path(program).is_some() {
             Ok(())
@@ -151,9 +151,9 @@ fn nvcc() -> Result<PathBuf, String> {
         .ok_or_else(|| tools::missing(&[Tool::Nvcc]))
 }
 
-/// cmake caches options that are no longer given, and refuses a directory that was moved or copied, so
-/// other `options`, which name the paths too, need an empty directory. Also asks for the file API's
-/// answer, which cmake writes as it configures.
+/// cmake caches options that are no longer given, and rejects a directory that was moved or copied,
+/// so other `options`, which include the paths, need an empty directory. Also requests the answer
+/// of the file API, which cmake writes when it configures.
 fn start_afresh_if_changed(build_dir: &Path, options: &str) -> Result<(), String> {
     let io = |error: std::io::Error| format!("{}: {error}", build_dir.display());
     let stamp = build_dir.join("options.txt");
@@ -169,8 +169,8 @@ fn start_afresh_if_changed(build_dir: &Path, options: &str) -> Result<(), String
     fs::write(stamp, options).map_err(io)
 }
 
-/// What cmake would link into an executable that uses the libraries, from the answer of its file API:
-/// an index names the model of the project, which names the description of each target.
+/// What cmake would link into an executable that uses the libraries, from the answer of its file
+/// API: an index names the model of the project, which names the description of each target.
 fn link_line(build_dir: &Path) -> Result<Vec<String>, String> {
     let reply = build_dir.join(".cmake/api/v1/reply");
     let failed = |file: &Path, error: &dyn Display| format!("{}: {error}", file.display());
@@ -183,7 +183,7 @@ fn link_line(build_dir: &Path) -> Result<Vec<String>, String> {
         let entries = list.as_array().into_iter().flatten();
         let mut matching = entries.filter(|entry| entry[key] == value);
         let found = matching.next().cloned();
-        found.ok_or_else(|| failed(&reply, &format!("cmake tells of no {value}")))
+        found.ok_or_else(|| failed(&reply, &format!("cmake lists no {value}")))
     };
     let open = |list: &Value, key: &str, value: &str| {
         read(
@@ -211,13 +211,13 @@ fn link_line(build_dir: &Path) -> Result<Vec<String>, String> {
         .collect())
 }
 
-/// Copies the shared libraries to where Cargo puts binaries, tests and benches: plug-ins are looked
-/// for in the directory of the program or of the package's shared library.
+/// Copies the shared libraries to where Cargo puts binaries, tests and benches: plug-ins are loaded
+/// from the directory of the program or of the package's shared library.
 fn install_beside_binaries(libraries: &Path, out_dir: &Path) -> Result<(), String> {
     let profile = profile_directory(out_dir).ok_or_else(|| {
         format!(
-            "the feature `dynamic-backends` lays libraries beside the binaries, but Cargo's OUT_DIR does \
-             not tell where those are: {} is not of the form PROFILE/build/PACKAGE/out",
+            "the feature `dynamic-backends` puts libraries next to the binaries, but Cargo's OUT_DIR \
+             does not show where those are: {} is not of the form PROFILE/build/PACKAGE/out",
             out_dir.display()
         )
     })?;
@@ -233,7 +233,8 @@ fn install_beside_binaries(libraries: &Path, out_dir: &Path) -> Result<(), Strin
         let failed = |name: &OsString, error: std::io::Error| {
             format!("{}: {error}", directory.join(name).display())
         };
-        // ggml would load plug-ins of another build as well. A process that has an old file mapped keeps it.
+        // ggml would also load plug-ins of another build. A process that has mapped an old file
+        // keeps it.
         for name in &names(&directory)? {
             if built.contains(name) || name.to_str().is_some_and(is_plug_in) {
                 fs::remove_file(directory.join(name)).map_err(|error| failed(name, error))?;

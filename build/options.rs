@@ -1,10 +1,10 @@
-//! What build.rs decides: cmake's options from Cargo features, link directives from cmake's link line.
-//! Pure functions, so that tests/build/choices.rs can check them for every target.
+//! What build.rs decides: cmake's options from Cargo features, link directives from cmake's link
+//! line. Pure functions, so that tests/build/choices.rs can check them for every target.
 
 use std::path::Path;
 
-/// The environment that the build depends on: this crate's, cmake's, and that of the crates `bindgen`,
-/// `cc` and `cmake`.
+/// The environment that the build depends on: this crate's, cmake's, and that of the crates
+/// `bindgen`, `cc` and `cmake`.
 const VARIABLES: [&str; 28] = [
     "CARGO_HOME",
     "CC",
@@ -106,7 +106,7 @@ impl Options {
         ]
     }
 
-    /// Refuses what cannot be built, with the reason.
+    /// Rejects what cannot be built, with the reason.
     pub fn check(&self) -> Result<(), String> {
         if self.metal && !self.is_apple() {
             return Err(format!(
@@ -130,20 +130,22 @@ impl Options {
         Ok(())
     }
 
-    /// Whether a backend is built that needs more than the compilers of C and C++.
+    /// Whether a backend is built that needs more than C and C++ compilers.
     pub fn has_toolkit(&self) -> bool {
         self.cuda || self.vulkan || self.hip || self.sycl || self.opencl
     }
 
     /// The `-D` options of cmake, all of them on or off.
     pub fn cmake_options(&self) -> Vec<(&'static str, bool)> {
-        // Plug-ins are chosen at run time by what the CPU can do, which ggml does not allow with -march=native.
+        // Plug-ins are chosen at run time by the CPU's features, which ggml does not allow with
+        // -march=native.
         let native = !self.portable && !self.cross && !self.dynamic_backends;
         vec![
             ("BUILD_SHARED_LIBS", self.dynamic_backends),
             ("GGML_BACKEND_DL", self.dynamic_backends),
             ("GGML_NATIVE", native),
-            // 14 builds of the CPU backend, 11 CPU-minutes: for those who want one binary for all machines.
+            // 14 builds of the CPU backend, 11 CPU-minutes: for those who need one binary for all
+            // machines.
             (
                 "GGML_CPU_ALL_VARIANTS",
                 self.dynamic_backends && self.portable,
@@ -157,7 +159,8 @@ impl Options {
             ("GGML_SYCL", self.sycl),
             ("GGML_OPENCL", self.opencl),
             ("GGML_RPC", self.rpc),
-            // Found by chance on the machine that builds, it would be missing on those that run.
+            // If it were found by chance on the build machine, it would be missing on other
+            // machines.
             ("GGML_RPC_RDMA", false),
             // Ours instead (build/cpu/threads.c), but for MSVC, which lacks weak symbols.
             ("GGML_OPENMP", self.target_env == "msvc"),
@@ -190,7 +193,8 @@ impl Options {
             } else if !text.starts_with('-') {
                 directives.extend(self.library_file(Path::new(text), build_dir));
             }
-            // What is left are the linker's own switches (-Wl,-rpath, -rdynamic), which rustc sets for itself.
+            // The rest are the linker's own switches (-Wl,-rpath, -rdynamic), which rustc sets for
+            // itself.
         }
         if !self.dynamic_backends
             && let Some(runtime) = self.cxx_runtime()
@@ -200,7 +204,7 @@ impl Options {
         keep_last(directives)
     }
 
-    /// The directives of executables, and of the C library: where they find llama.cpp's shared
+    /// The directives for executables and for the C library: where they find llama.cpp's shared
     /// libraries at run time.
     pub fn rpath_directives(&self) -> Vec<String> {
         if !self.dynamic_backends || self.target_os == "windows" {
@@ -214,8 +218,8 @@ impl Options {
         vec![format!("rustc-link-arg=-Wl,-rpath,{origin}")]
     }
 
-    /// The directives of the C library, a package of its own (`crates/capi`): the name by which programs
-    /// ask for it at run time, which ends in `DIFFUSION_ABI_VERSION` of its `library.rs`.
+    /// The directives of the C library, a package of its own (`crates/capi`): the name by which
+    /// programs load it at run time, which ends in `DIFFUSION_ABI_VERSION` of its `library.rs`.
     pub fn soname_directives(&self) -> Vec<String> {
         if self.target_os == "windows" {
             return Vec::new();
@@ -246,7 +250,7 @@ impl Options {
         } else if let Some(name) = [".so", ".dylib", ".tbd"].into_iter().find_map(stem) {
             format!("dylib={name}")
         } else if let Some(name) = name.strip_suffix(".lib") {
-            // Ours have a relative directory; kernel32.lib and its like have none.
+            // Ours have a relative directory; system libraries such as kernel32.lib have none.
             let ours = file.is_relative() && directory.is_some();
             let kind = if ours && !self.dynamic_backends {
                 "static"
@@ -303,7 +307,7 @@ pub fn profile_directory(out_dir: &Path) -> Option<&Path> {
         .flatten()
 }
 
-/// Whether ggml takes a file of this name for a plug-in.
+/// Whether ggml treats a file with this name as a plug-in.
 pub fn is_plug_in(name: &str) -> bool {
     name.starts_with("libggml-") && name.ends_with(".so")
         || name.starts_with("ggml-") && name.ends_with(".dll")

@@ -1,4 +1,5 @@
-//! Where llama.cpp's source lies: `LLAMA_CPP_DIR`, or the registry package that vendor/Cargo.toml pins.
+//! Where llama.cpp's source is: `LLAMA_CPP_DIR`, or the registry package that vendor/Cargo.toml
+//! pins.
 
 use std::env;
 use std::ffi::OsString;
@@ -8,7 +9,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// A registry package that carries llama.cpp's source.
+/// A registry package that contains llama.cpp's source.
 #[derive(Clone, Copy, Debug)]
 pub struct Pin {
     /// Its name.
@@ -22,12 +23,12 @@ pub struct Pin {
 pub struct Source {
     /// Its root directory.
     pub root: PathBuf,
-    /// What to call it in version texts.
+    /// Its name in version texts.
     pub name: String,
 }
 
 impl Source {
-    /// Finds the source, or says what to do to have it. Nothing is downloaded: Cargo did that before it
+    /// Finds the source, or explains how to get it. Nothing is downloaded: Cargo did that before it
     /// ran a build script.
     pub fn find(pin: Pin, manifest_dir: &Path, cargo_home: Option<&Path>) -> Result<Self, String> {
         if let Some(root) = env::var_os("LLAMA_CPP_DIR") {
@@ -60,7 +61,7 @@ impl Source {
         if !header.is_file() {
             return Err(format!("LLAMA_CPP_DIR: {} is missing", header.display()));
         }
-        // Cargo scans directories for changes; the rest of a checkout does not enter the build.
+        // Cargo scans directories for changes; the rest of a checkout does not affect the build.
         for entry in ["CMakeLists.txt", "cmake", "ggml", "include", "src"] {
             println!("cargo:rerun-if-changed={}", root.join(entry).display());
         }
@@ -70,8 +71,8 @@ impl Source {
 }
 
 impl Pin {
-    /// The package in a directory of unpacked packages: Cargo's registry appends the version to the name,
-    /// `cargo vendor` only on demand.
+    /// The package in a directory of unpacked packages: Cargo's registry appends the version to the
+    /// name, `cargo vendor` only on request.
     fn unpacked(self, directory: &Path) -> Option<PathBuf> {
         let versioned = directory.join(format!("{}-{}", self.package, self.version));
         [versioned, directory.join(self.package)]
@@ -82,7 +83,7 @@ impl Pin {
             })
     }
 
-    /// Asks Cargo, which knows where the sources that its configuration names are.
+    /// Asks Cargo, which knows the sources of its configuration.
     fn ask_cargo(self, manifest_dir: &Path) -> Result<PathBuf, String> {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
         let output = Command::new(cargo)
@@ -109,8 +110,9 @@ impl Pin {
     }
 }
 
-/// Where packages may be unpacked: beside this one, which holds for Cargo's registry and for vendored
-/// packages, and in the registries of Cargo's home, for a checkout of this package.
+/// Where packages may be unpacked: in the directory that contains this one, for Cargo's registry
+/// and for vendored packages, and in the registries of Cargo's home, for a checkout of this
+/// package.
 fn package_directories(manifest_dir: &Path, cargo_home: Option<&Path>) -> Vec<PathBuf> {
     let beside = manifest_dir.parent().map(Path::to_owned);
     let registries = cargo_home.and_then(|home| fs::read_dir(home.join("registry/src")).ok());

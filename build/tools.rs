@@ -1,4 +1,4 @@
-//! What a build needs from the system, and what to say when something is missing.
+//! What a build needs from the system, and the messages if something is missing.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -32,9 +32,9 @@ pub enum Tool {
 /// How to get a tool.
 #[derive(Clone, Copy, PartialEq)]
 enum Remedy {
-    /// The package of Debian, of Fedora, and what macOS has.
+    /// The package of Debian, the one of Fedora, and what macOS has.
     Package(&'static str, &'static str, Macos),
-    /// What to do, in words.
+    /// An instruction in words.
     Toolkit(&'static str),
 }
 
@@ -88,7 +88,7 @@ impl Tool {
         })
     }
 
-    /// What it is called, and how to get it.
+    /// Its name, and how to get it.
     fn describe(self) -> (&'static str, Remedy) {
         use Macos::{Brew, Nothing, Xcode};
         use Remedy::Package;
@@ -224,7 +224,8 @@ fn commands(remedies: impl Iterator<Item = Remedy>) -> String {
     format!("{} or {last}", commands.join(", "))
 }
 
-/// The file that a program name stands for: itself if it has a directory, else looked for in `path`.
+/// The file of a program name: the name itself if it has a directory, else the first match in
+/// `path`.
 pub fn find_program(name: &OsStr, path: Option<&OsStr>) -> Option<PathBuf> {
     if Path::new(name).components().count() > 1 {
         return Some(PathBuf::from(name)).filter(|file| file.is_file());
