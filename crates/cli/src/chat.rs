@@ -46,7 +46,7 @@ pub fn run(
             None => match interrupt.while_waiting(|| lines.read())? {
                 Read::Line(line) => line,
                 Read::NoText(why) => {
-                    tell(format_args!("{why}: the message is left out"));
+                    tell(format_args!("{why}: the message is skipped"));
                     continue;
                 }
                 Read::End => return Ok(ending),

@@ -85,7 +85,7 @@ fn read(path: &Path) -> Result<Vec<(Vec<Message>, Message)>> {
         })
         .collect::<Result<_>>()?;
     match exchanges.is_empty() {
-        true => Err(problem("it has no lines: give an answer at least".into())),
+        true => Err(problem("it has no lines: give at least one answer".into())),
         false => Ok(exchanges),
     }
 }
@@ -94,7 +94,7 @@ fn read(path: &Path) -> Result<Vec<(Vec<Message>, Message)>> {
 /// the first token that ends it.
 fn tokenize(text: &TextModel, conversation: &[Message], answer: &Message) -> Result<Exchange> {
     let template = text.chat_template()?.ok_or_else(|| {
-        Error::ChatTemplate("the model has none, so that its turns are not known".into())
+        Error::ChatTemplate("the model has none, so its turns are unknown".into())
     })?;
     let tokens = |messages: &[Message]| text.chat_prompt(&template, messages, Map::new());
     let prompt = tokens(conversation)?;

@@ -27,7 +27,7 @@ pub fn load(
 
     if !quiet {
         tell(
-            "no -m: using the small demo model, which knows a few kinds of questions only (crates/demo-model/README.md)",
+            "no -m: using the small demo model, which answers only a few kinds of questions (crates/demo-model/README.md)",
         );
     }
     let failed = |source| Error::Io {

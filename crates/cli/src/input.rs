@@ -36,7 +36,7 @@ pub fn file(path: &Path) -> Result<String> {
 /// As [`file`].
 pub fn stdin() -> Result<String> {
     if io::stdin().is_terminal() {
-        tell("the prompt is what you type; Ctrl-D at the beginning of a line ends it");
+        tell("type the prompt; Ctrl-D at the beginning of a line ends it");
     }
     let mut bytes = Vec::new();
     io::stdin()

@@ -44,7 +44,7 @@ impl Interrupt {
             handled.cancel.cancel();
         };
         if let Err(error) = on_signal(handler) {
-            tracing::warn!("Ctrl-C will end the program at once: {error}");
+            tracing::warn!("Ctrl-C will end the program immediately: {error}");
         }
         if let Err(error) = view::handle_stops() {
             tracing::warn!("Ctrl-Z will leave the cursor hidden: {error}");

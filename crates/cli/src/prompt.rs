@@ -48,8 +48,8 @@ impl Setting {
                 return Err(error(
                     "--chat-template",
                     format!(
-                        "'{source}' is no Jinja template, and this tool knows none by name: the \
-                         model's own is used if you leave the flag out"
+                        "'{source}' is not a Jinja template, and this tool knows no templates by \
+                         name: omit the flag to use the model's own"
                     ),
                 ));
             }

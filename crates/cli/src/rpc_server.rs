@@ -207,11 +207,11 @@ impl RpcServerArgs {
             ),
             io::ErrorKind::PermissionDenied => (
                 "--port",
-                format!("{} is not for you: give one above 1023", self.port),
+                format!("port {} needs privileges: give one above 1023", self.port),
             ),
             _ => (
                 "--host",
-                format!("'{}' cannot be listened on: {error}", self.host),
+                format!("cannot listen on '{}': {error}", self.host),
             ),
         };
         Error::InvalidParameter {
