@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn the_main_branch_goes_before_other_snapshots() {
+    fn the_main_branch_takes_precedence_over_other_snapshots() {
         let both: &[(&str, &[&str])] =
             &[("1", &["x-F16.gguf"]), ("2", &["x-F16.gguf", "F32.gguf"])];
         for main in ["1", "2\n"] {

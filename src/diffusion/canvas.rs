@@ -471,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn padding_that_the_model_wrote_is_no_answer() {
+    fn padding_that_the_model_wrote_is_not_an_answer() {
         let done = finish([5, 0, 6, 80], &end(&[80], Some(0)));
         assert_eq!(done.tokens, [5, 0, 6, 80]);
         assert_eq!(done.answer, [5, 6]);

@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn an_infinite_temperature_is_told_to_be_one() {
+    fn an_infinite_temperature_is_reported_as_infinite() {
         let params = DiffusionParams {
             t_max: f32::INFINITY,
             ..DiffusionParams::default()

@@ -67,7 +67,7 @@ pub trait Recipe: Send {
     /// The prompt leaves no room for the canvas.
     fn canvas_len(&self, prompt: usize, limits: &Limits) -> Result<usize>;
 
-    /// Maximum number of tokens in the answer; `None` is no limit.
+    /// Maximum number of tokens in the answer; `None` is unlimited.
     fn max_tokens(&self) -> Option<usize>;
 
     /// Key of the randomness, see [`CounterNoise`](super::CounterNoise).
@@ -76,7 +76,7 @@ pub trait Recipe: Send {
     /// A copy.
     fn boxed(&self) -> Box<dyn Recipe>;
 
-    /// Maximum number of canvases of `canvas_len` tokens; `None` is no limit.
+    /// Maximum number of canvases of `canvas_len` tokens; `None` is unlimited.
     fn canvas_limit(&self, canvas_len: usize) -> Option<usize>;
 
     /// Canvas number `block` of an answer, before its first step.

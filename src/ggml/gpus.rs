@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn integrated_gpus_are_chosen_only_where_there_is_no_other() {
+    fn integrated_gpus_are_chosen_only_without_others() {
         assert_eq!(defaults(&[INTEGRATED, DISCRETE, DISCRETE]), [1, 2]);
         assert_eq!(defaults(&[INTEGRATED, INTEGRATED]), [0, 1]);
     }

@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plug_ins_are_looked_for_beside_the_file_that_holds_this_code() {
+    fn plug_ins_are_searched_next_to_the_file_of_this_code() {
         assert_eq!(own_file(), std::env::current_exe().ok());
     }
 

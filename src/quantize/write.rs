@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_told_with_the_size_of_the_file() {
+    fn a_full_disk_is_reported_with_the_size_of_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("model.gguf");
         let types = WeightTypes::Uniform(TensorType::F32);

@@ -210,7 +210,7 @@ fn frameworks_are_linked_on_apple_systems() {
 }
 
 #[test]
-fn import_libraries_of_windows_are_told_from_static_ones() {
+fn import_libraries_of_windows_are_distinguished_from_static_ones() {
     let line = fragments(&["src/llama.lib", "kernel32.lib"]);
     let windows = |features| Options {
         target_env: "msvc".to_owned(),
@@ -232,7 +232,7 @@ fn import_libraries_of_windows_are_told_from_static_ones() {
 }
 
 #[test]
-fn shared_libraries_are_found_beside_the_binary_and_bring_their_own_cxx_runtime() {
+fn shared_libraries_are_found_next_to_the_binary_and_bring_their_own_cxx_runtime() {
     let plug_ins = options("linux", &["DYNAMIC_BACKENDS"]);
     assert_eq!(
         plug_ins.link_directives(&fragments(&["bin/libllama.so"]), Path::new("/b")),
@@ -287,7 +287,7 @@ fn shared_libraries_go_where_cargo_puts_binaries() {
 }
 
 #[test]
-fn plug_ins_are_told_from_other_libraries() {
+fn plug_ins_are_distinguished_from_other_libraries() {
     for name in ["libggml-cpu-haswell.so", "libggml-cuda.so", "ggml-cpu.dll"] {
         assert!(is_plug_in(name), "{name}");
     }

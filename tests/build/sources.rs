@@ -29,7 +29,7 @@ fn find(manifest_dir: &Path, cargo_home: Option<&Path>) -> Result<PathBuf, Strin
 }
 
 #[test]
-fn the_source_is_found_beside_a_package_of_the_registry_or_of_a_vendor_folder() {
+fn the_source_is_found_next_to_a_package_of_the_registry_or_of_a_vendor_folder() {
     for (ours, theirs) in [
         ("llama-diffusion-0.1.0", "carrier-1.2.3"),
         ("llama-diffusion", "carrier"),

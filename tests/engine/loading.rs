@@ -120,7 +120,7 @@ fn with(key: &str, value: MetadataValue) -> ModelParams {
 }
 
 #[test]
-fn metadata_of_the_user_goes_before_the_file_s() {
+fn metadata_of_the_user_takes_precedence_over_the_file_s() {
     use MetadataValue::{Float, Integer, Text};
     let path = Path::new(llama_diffusion_demo_model::PATH);
     let model = |key, value| load(path, &with(key, value)).unwrap();

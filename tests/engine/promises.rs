@@ -415,7 +415,7 @@ fn deep_models_fit_their_graphs() {
 }
 
 #[test]
-fn a_step_needs_a_canvas_behind_the_cached_tokens() {
+fn a_step_needs_a_canvas_after_the_cached_tokens() {
     let mut session = session(&SessionParams {
         context: Some(256),
         ..settings()

@@ -98,7 +98,7 @@ fn the_parts_of_a_step_make_the_whole() {
 }
 
 #[test]
-fn libllama_is_measured_beside() {
+fn libllama_is_measured_in_turn() {
     let report = json(&["-p", "0,40", "--compare-upstream"]);
     let rows = report["comparisons"].as_array().unwrap();
     assert_eq!(rows.len(), 2);

@@ -47,7 +47,7 @@ fn an_older_caller_gets_defaults_for_what_it_does_not_know() {
 }
 
 #[test]
-fn nothing_is_written_behind_the_struct_of_an_older_caller() {
+fn nothing_is_written_after_the_struct_of_an_older_caller() {
     let mut given = Grown {
         struct_size: 16,
         first: 0,

@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn marks_are_dropped_and_other_encodings_refused_by_name() {
+    fn marks_are_dropped_and_other_encodings_are_named() {
         for (bytes, expected) in [
             (&b"\xef\xbb\xbfHi"[..], "Hi"),
             (b"\xef\xbb\xbf\xef\xbb\xbfHi", "\u{feff}Hi"),

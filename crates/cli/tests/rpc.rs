@@ -247,7 +247,7 @@ fn a_server_that_comes_back_is_used_again() {
 }
 
 #[test]
-fn what_is_no_server_is_told() {
+fn what_is_not_a_server_is_reported() {
     let add = |endpoint: &str| {
         let timeout = Duration::from_millis(300);
         let start = Instant::now();

@@ -191,7 +191,7 @@ fn damaged_files_are_refused() {
 }
 
 #[test]
-fn a_snapshot_that_does_not_fit_is_refused_by_name() {
+fn errors_name_the_snapshot_that_does_not_fit() {
     let taken = |model: &Arc<Model>, params: &SessionParams, length: usize| {
         let mut session = session(model, params);
         session.prefill(&text(length, 0)).unwrap();

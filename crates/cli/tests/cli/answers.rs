@@ -110,7 +110,7 @@ fn the_seed_decides_and_the_threads_do_not() {
 }
 
 #[test]
-fn a_seed_is_drawn_and_told_when_none_is_given() {
+fn a_seed_is_drawn_and_reported_if_none_is_given() {
     let seed = |output: Output| {
         let stderr = text(&output.stderr).trim_end().to_owned();
         let (_, seed) = stderr.rsplit_once("seed: ").unwrap();
@@ -152,7 +152,7 @@ fn placements_that_concern_nothing_are_warned_of() {
 }
 
 #[test]
-fn what_lies_where_is_told_on_request() {
+fn the_placement_is_reported_on_request() {
     let shown = |args: &[&str]| {
         let output = cli(&[&["-p", QUESTION, "-s", "1"], args].concat());
         assert_eq!(text(&output.stdout), ANSWER);
@@ -187,7 +187,7 @@ fn prompts_from_files() {
 }
 
 #[test]
-fn a_prompt_goes_into_the_template_unless_told_otherwise() {
+fn a_prompt_goes_into_the_template_by_default() {
     // The template of the model, written out.
     let turns = format!("<bos><|turn>user\n{QUESTION}<turn|>\n<|turn>model\n");
     let written_out = turns.strip_prefix("<bos>").unwrap();
@@ -298,7 +298,7 @@ fn types_of_the_kv_cache() {
 }
 
 #[test]
-fn drafts_stay_plain_where_there_is_no_terminal() {
+fn drafts_stay_plain_without_a_terminal() {
     let output = cli(&["-p", QUESTION, "-s", "1", "--diffusion-visual"]);
     assert_eq!(text(&output.stdout), ANSWER);
     let stderr = text(&output.stderr);

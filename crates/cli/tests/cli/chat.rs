@@ -402,7 +402,7 @@ fn the_environment_sets_what_the_command_line_does_not() {
 }
 
 #[test]
-fn flags_without_effect_are_told_in_a_line_each() {
+fn flags_without_effect_are_reported_in_a_line_each() {
     let output = tool(&[
         "-p",
         QUESTION,

@@ -126,7 +126,7 @@ fn a_limit_of_the_file_size_is_an_error() {
 /// be caught leaves nothing.
 #[test]
 #[cfg(target_os = "linux")]
-fn the_demo_model_is_no_file_that_can_stay() {
+fn the_demo_model_leaves_no_file_even_if_killed() {
     let dir = TempDir::new().unwrap();
     let mut child = cli()
         .args(["-p", "Hello!", "-t", "1"])

@@ -90,7 +90,7 @@ fn n_is_the_length_of_the_answer_and_a_seed_decides() {
 }
 
 #[test]
-fn a_chat_reads_everything_anew() {
+fn a_chat_encodes_everything_again() {
     let models = Models::new();
     let line = "-cnv -sys in -s 1 -n 8 --diffusion-steps 4 --diffusion-block-length 8";
     let output = models.run(MaskedFamily::Llada, line, "the\nin the\n");

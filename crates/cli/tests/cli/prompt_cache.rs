@@ -183,7 +183,7 @@ fn a_chat_that_drops_thoughts_costs_its_new_tokens() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_by_name() {
+fn errors_name_the_file_that_does_not_fit() {
     let dir = TempDir::new().unwrap();
     let types = WeightTypes::Uniform(TensorType::F32);
     let other = dir.path().join("other.gguf");
@@ -206,7 +206,7 @@ fn what_does_not_fit_is_refused_by_name() {
 }
 
 #[test]
-fn damaged_and_strange_files_are_refused_by_name() {
+fn errors_name_damaged_and_foreign_files() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join(CACHE);
     let ask = ["-p", QUESTION, "--prompt-cache", CACHE];

@@ -165,7 +165,7 @@ fn mistakes_are_named() {
 }
 
 #[test]
-fn a_type_that_does_not_divide_the_rows_is_told() {
+fn a_type_that_does_not_divide_the_rows_is_reported() {
     let dir = model();
     let warnings = |flags: &str| {
         let line = format!("in.gguf out.gguf q8_0 {flags}");

@@ -308,7 +308,7 @@ fn damaged(content: impl AsRef<[u8]>) -> (String, String) {
 }
 
 #[test]
-fn a_recording_that_is_cut_off_is_shown_up_to_there_and_told() {
+fn a_truncated_recording_is_shown_and_reported() {
     let lines = recordings::lines(&[vec!["a", "b"], vec!["c", "b"]]);
     let whole = recordings::text(&lines);
     let (error, shown) = damaged(recordings::text(&lines[..lines.len() - 1]));

@@ -66,7 +66,7 @@ fn byte_order_marks_are_dropped() {
 }
 
 #[test]
-fn other_encodings_are_refused_by_name() {
+fn other_encodings_are_rejected_by_their_names() {
     let dir = TempDir::new().unwrap();
     let units = QUESTION.encode_utf16();
     let little: Vec<u8> = [0xfeff]
