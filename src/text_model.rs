@@ -188,7 +188,7 @@ impl TextModel {
     /// as well, and so does its padding.
     ///
     /// # Errors
-    /// As [`Model::end_tokens`].
+    /// As [`AnyModel::end_tokens`].
     pub fn end_tokens(&self) -> Result<EndTokens> {
         let mut end = self.model.end_tokens()?;
         if self.model.file().metadata().value(EOS_TOKEN_IDS).is_none() {

@@ -33,7 +33,7 @@ pub fn file(path: &Path) -> Result<String> {
 /// The text of the standard input, to its end.
 ///
 /// # Errors
-/// As [`file`].
+/// As [`file()`].
 pub fn stdin() -> Result<String> {
     if io::stdin().is_terminal() {
         tell("type the prompt; Ctrl-D at the beginning of a line ends it");
