@@ -4,19 +4,16 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::parser::ValueSource;
 use clap::{ArgAction, Command, CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
 use llama_diffusion::internal::synthetic::{Geometry, WeightTypes};
 use llama_diffusion::{Error, ModelParams, Result, SessionParams};
 
-use crate::inert::FLAGS;
+use crate::flags::FLAGS;
 use crate::lists::{self, Numbers, numbers_from};
 use llama_diffusion_flags::compute::{ComputeArgs, When};
 use llama_diffusion_flags::devices::DeviceArgs;
-use llama_diffusion_flags::inert::environment;
 use llama_diffusion_flags::numbers::whole;
 use llama_diffusion_flags::repository;
-use llama_diffusion_flags::spelling::{in_user_s_words, respell};
 use llama_diffusion_flags::streams::tell;
 
 /// Measures how fast a DiffusionGemma model encodes prompts and denoises canvases.
@@ -32,31 +29,15 @@ use llama_diffusion_flags::streams::tell;
 #[command(name = "llama-diffusion-bench", version, max_term_width = 100)]
 pub struct Args {
     /// Model files (GGUF); of a split one the first part
-    #[arg(
-        short,
-        long,
-        value_name = "FILE,…",
-        value_delimiter = ',',
-        env = "LLAMA_ARG_MODEL"
-    )]
+    #[arg(short, long, value_name = "FILE,…", value_delimiter = ',')]
     model: Vec<PathBuf>,
 
-    /// Model files in Hugging Face's cache [-hf]
-    #[arg(
-        long,
-        value_name = "USER/MODEL[:QUANT],…",
-        value_delimiter = ',',
-        env = "LLAMA_ARG_HF_REPO"
-    )]
+    /// Model files in Hugging Face's cache
+    #[arg(long, value_name = "USER/MODEL[:QUANT],…", value_delimiter = ',')]
     hf_repo: Vec<String>,
 
-    /// File in the repository of --hf-repo, instead of one by its quantization [-hff]
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "hf_repo",
-        env = "LLAMA_ARG_HF_FILE"
-    )]
+    /// File in the repository of --hf-repo, instead of one by its quantization
+    #[arg(long, value_name = "FILE", requires = "hf_repo")]
     hf_file: Option<String>,
 
     /// Random weights instead of files: a geometry (tiny, small, 200m, 26b-a4b) and the type of
@@ -105,12 +86,11 @@ pub struct Args {
         long,
         value_name = "N,…",
         value_delimiter = ',',
-        value_parser = numbers_from(1),
-        env = "LLAMA_ARG_THREADS"
+        value_parser = numbers_from(1)
     )]
     threads: Vec<Numbers>,
 
-    /// Fused attention: auto uses it if the devices support it [-fa]
+    /// Fused attention: auto uses it if the devices support it
     #[arg(
         long,
         value_name = "WHEN,…",
@@ -118,8 +98,7 @@ pub struct Args {
         require_equals = true,
         value_delimiter = ',',
         default_value = "auto",
-        default_missing_value = "on",
-        env = "LLAMA_ARG_FLASH_ATTN"
+        default_missing_value = "on"
     )]
     pub flash_attn: Vec<When>,
 
@@ -153,8 +132,8 @@ pub struct Args {
     #[arg(short, long, value_name = "FORMAT", default_value = "md")]
     pub output: Format,
 
-    /// Also print the results to the standard error, in this format [-oe]
-    #[arg(long, alias = "oe", value_name = "FORMAT")]
+    /// Also print the results to the standard error, in this format
+    #[arg(long, value_name = "FORMAT")]
     pub output_err: Option<Format>,
 
     /// Print the devices and end
@@ -239,18 +218,13 @@ impl Args {
     /// # Errors
     /// clap's error, which may be the help that was asked for.
     pub fn parse_from_line(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        let mut command = definition();
-        let written: Vec<OsString> = line.into_iter().collect();
-        let line = respell(&command, written.iter().cloned());
-        let matches = command
-            .try_get_matches_from_mut(line)
-            .map_err(|error| in_user_s_words(&command, &written, error))?;
-        let mut args = Self::from_arg_matches(&matches)?;
-        let chosen = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
+        let parsed = FLAGS.parse(definition(), line)?;
+        let mut args = Self::from_arg_matches(&parsed.matches)?;
+        let chosen = |id| parsed.is_chosen(id);
         if !chosen("model") && (chosen("synthetic") || chosen("hf_repo")) {
             args.model.clear();
         }
-        args.warnings = FLAGS.warnings(&mut command, &matches, &environment)?;
+        args.warnings = parsed.warnings;
         Ok(args)
     }
 

@@ -1,12 +1,12 @@
 //! The flags of llama-bench that have no effect.
 
-use llama_diffusion_flags::inert::Effect::{
+use llama_diffusion_flags::table::Effect::{
     Given, GivenUnlessOff, None as Without, NoneUnlessOff, Refused,
 };
-use llama_diffusion_flags::inert::Flags;
+use llama_diffusion_flags::table::Group;
 
 /// All of them, by how they are handled.
-pub const FLAGS: Flags = Flags(&[
+pub const INERT: &[Group] = &[
     (
         GivenUnlessOff("ggml lays out the weights"),
         &["--repack [on|off]"],
@@ -59,4 +59,4 @@ pub const FLAGS: Flags = Flags(&[
             "-mmp --mmap 0|1",
         ],
     ),
-]);
+];

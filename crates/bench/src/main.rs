@@ -2,6 +2,7 @@
 
 mod args;
 mod cost;
+mod flags;
 mod inert;
 mod lists;
 mod output;

@@ -13,8 +13,7 @@ mod values;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::parser::ValueSource;
-use clap::{ArgMatches, Command, CommandFactory as _, FromArgMatches as _, Parser};
+use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser};
 use clap_complete::Shell;
 use llama_diffusion::{
     DiffusionParams, MaskedParams, ModelParams, Overrides, Result, SessionParams,
@@ -25,17 +24,16 @@ pub use common::PromptSource;
 pub use output::{OutputArgs, PaceArgs};
 
 use crate::cross_entropy::CrossEntropyArgs;
-use crate::inert::FLAGS;
+use crate::flags::FLAGS;
 use crate::quantize::QuantizeArgs;
 use crate::rpc_server::RpcServerArgs;
 use chat::ChatArgs;
 use common::CommonArgs;
 use diffusion::DiffusionArgs;
 use llama_diffusion_flags::devices::SplitMode;
-use llama_diffusion_flags::inert::environment;
-use llama_diffusion_flags::spelling::{in_user_s_words, respell};
 use llama_diffusion_flags::streams::print;
-use masked::{KindWarnings, MaskedArgs};
+use llama_diffusion_flags::table::Parsed;
+use masked::MaskedArgs;
 use placement::PlacementArgs;
 
 /// This version, the source of the llama.cpp inside, and what it was built with.
@@ -114,9 +112,13 @@ pub struct Args {
     #[arg(skip)]
     pub warnings: Vec<String>,
 
-    /// The same for flags that are for one kind of model only.
+    /// The same for canvas models.
     #[arg(skip)]
-    pub kind_warnings: KindWarnings,
+    pub canvas_warnings: Vec<String>,
+
+    /// The same for masked models.
+    #[arg(skip)]
+    pub masked_warnings: Vec<String>,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -162,59 +164,17 @@ impl Args {
     /// # Errors
     /// What clap has to say, which may be the help that was asked for.
     pub fn parse_from_line(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        let mut command = definition();
-        let written: Vec<OsString> = line.into_iter().collect();
-        let line = respell(&command, written.iter().cloned());
-        let matches = command
-            .try_get_matches_from_mut(line)
-            .map_err(|error| in_user_s_words(&command, &written, error))?;
-        let mut args = Self::from_arg_matches(&matches)?;
-        args.warnings = FLAGS.warnings(&mut command, &matches, &environment)?;
-        args.kind_warnings = KindWarnings::of(&command, &matches);
-        args.settle(&matches);
+        let parsed = FLAGS.parse(definition(), line)?;
+        let mut args = Self::from_arg_matches(&parsed.matches)?;
+        args.warn(&parsed);
+        args.warnings.splice(..0, parsed.warnings);
+        args.canvas_warnings = parsed.canvas_warnings;
+        args.masked_warnings = parsed.masked_warnings;
         Ok(args)
     }
 
-    /// Settles which of several flags counts that exclude each other: the command line goes before
-    /// the environment, and a flag of the command line is not given up silently.
-    fn settle(&mut self, matches: &ArgMatches) {
-        let is_from = |id, source| matches.value_source(id) == Some(source);
-        let chosen = |id| is_from(id, ValueSource::CommandLine);
-        let from_env = |id| is_from(id, ValueSource::EnvVariable);
-
-        if chosen("hf_repo") && from_env("model") {
-            self.placement.model = None;
-        }
-        if chosen("chat_template_file") && from_env("chat_template") {
-            self.chat.chat_template = None;
-        }
-        if chosen("n_cpu_moe") && from_env("cpu_moe") {
-            self.placement.devices.cpu_moe = false;
-        }
-        for (flag, id, winner, winner_id) in [
-            ("--chat-template", "chat_template", "--raw", "raw"),
-            ("--chat-template-file", "chat_template_file", "--raw", "raw"),
-            (
-                "--chat-template-kwargs",
-                "chat_template_kwargs",
-                "--raw",
-                "raw",
-            ),
-            (
-                "--chat-template-file",
-                "chat_template_file",
-                "--chat-template",
-                "chat_template",
-            ),
-            ("--hf-repo", "hf_repo", "--model", "model"),
-            ("--model-url", "model_url", "--model", "model"),
-            ("--model-url", "model_url", "--hf-repo", "hf_repo"),
-        ] {
-            if chosen(id) && chosen(winner_id) {
-                self.warnings
-                    .push(format!("{flag} has no effect beside {winner}"));
-            }
-        }
+    /// Adds a line for each flag whose value, or a flag that is missing, leaves it without effect.
+    fn warn(&mut self, parsed: &Parsed) {
         match self.placement.devices.split_mode {
             SplitMode::Row | SplitMode::Tensor => self
                 .warnings
@@ -229,13 +189,13 @@ impl Args {
             ("--diffusion-visual-interval", "interval"),
             ("--diffusion-visual-delay", "delay"),
         ] {
-            if chosen(id) && !shows_drafts {
+            if parsed.is_chosen(id) && !shows_drafts {
                 self.warnings.push(format!(
                     "{flag} has no effect without --diffusion-visual or --diffusion-visual-progress"
                 ));
             }
         }
-        if chosen("main_gpu") && self.placement.devices.split_mode != SplitMode::None {
+        if parsed.is_chosen("main_gpu") && self.placement.devices.split_mode != SplitMode::None {
             self.warnings
                 .push("--main-gpu has no effect without --split-mode none".into());
         }

@@ -17,8 +17,8 @@ pub fn limit(model: &AnyModel) -> &'static str {
 /// Lines about flags that have no effect on this family.
 pub fn warnings<'a>(model: &AnyModel, args: &'a Args) -> &'a [String] {
     match model {
-        AnyModel::Canvas(_) => &args.kind_warnings.canvas,
-        AnyModel::Masked(_) => &args.kind_warnings.masked,
+        AnyModel::Canvas(_) => &args.canvas_warnings,
+        AnyModel::Masked(_) => &args.masked_warnings,
     }
 }
 

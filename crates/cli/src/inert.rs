@@ -1,12 +1,12 @@
 //! The flags of llama.cpp that do nothing here.
 
-use llama_diffusion_flags::inert::Effect::{
+use llama_diffusion_flags::table::Effect::{
     Given, GivenUnlessOff, None as Without, NoneUnlessOff, Refused,
 };
-use llama_diffusion_flags::inert::Flags;
+use llama_diffusion_flags::table::Group;
 
 /// All of them, by what becomes of them.
-pub const FLAGS: Flags = Flags(&[
+pub const INERT: &[Group] = &[
     (
         GivenUnlessOff("canvas models have no other sampler than the entropy-bound one"),
         &["--diffusion-eb [on|off|auto]"],
@@ -324,4 +324,4 @@ pub const FLAGS: Flags = Flags(&[
         ],
     ),
     (Refused("look with: hf cache ls"), &["-cl --cache-list"]),
-]);
+];

@@ -7,6 +7,7 @@ mod cross_entropy;
 mod demo;
 mod ending;
 mod engine;
+mod flags;
 mod inert;
 mod input;
 mod interrupt;

@@ -10,35 +10,25 @@ use crate::numbers::whole;
 #[derive(Debug, clap::Args)]
 pub struct ComputeArgs {
     /// Maximum number of tokens of a prompt that are encoded in one pass
-    #[arg(short, long, value_name = "N", env = "LLAMA_ARG_BATCH", value_parser = whole(0..=usize::MAX))]
+    #[arg(short, long, value_name = "N", value_parser = whole(0..=usize::MAX))]
     batch_size: Option<usize>,
 
     /// As --batch-size; the smaller one applies. For a masked model, the tokens of prompt and
-    /// answer together (default 512), unless -n is given [-ub]
-    #[arg(long, value_name = "N", env = "LLAMA_ARG_UBATCH", value_parser = whole(0..=usize::MAX))]
+    /// answer together (default 512), unless -n is given
+    #[arg(long, value_name = "N", value_parser = whole(0..=usize::MAX))]
     pub ubatch_size: Option<usize>,
 
-    /// Element type of the KV cache: f16, f32 or q8_0 [-ctk]
-    #[arg(
-        long,
-        value_name = "TYPE",
-        default_value = "f16",
-        env = "LLAMA_ARG_CACHE_TYPE_K"
-    )]
+    /// Element type of the KV cache: f16, f32 or q8_0
+    #[arg(long, value_name = "TYPE", default_value = "f16")]
     pub cache_type_k: KvType,
 
-    /// The same for V; both must be the same type [-ctv]
-    #[arg(
-        long,
-        value_name = "TYPE",
-        default_value = "f16",
-        env = "LLAMA_ARG_CACHE_TYPE_V"
-    )]
+    /// The same for V; both must be the same type
+    #[arg(long, value_name = "TYPE", default_value = "f16")]
     cache_type_v: KvType,
 
     /// Keep all positions on sliding-window layers too: more memory and longer steps, but a
     /// conversation can return to any earlier point without being encoded again
-    #[arg(long, value_parser = BoolishValueParser::new(), env = "LLAMA_ARG_SWA_FULL")]
+    #[arg(long, value_parser = BoolishValueParser::new())]
     pub swa_full: bool,
 }
 

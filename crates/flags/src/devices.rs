@@ -17,32 +17,31 @@ use crate::streams::print;
 #[derive(Debug, clap::Args)]
 pub struct DeviceArgs {
     /// Layers on GPUs, counted from the last one; the output head counts as one. auto is as many as
-    /// fit, all is all of them [-ngl]
-    #[arg(long, visible_alias = "n-gpu-layers", value_name = "N", default_value = "auto", value_parser = parse_layers, env = "LLAMA_ARG_N_GPU_LAYERS")]
+    /// fit, all is all of them
+    #[arg(long, value_name = "N", default_value = "auto", value_parser = parse_layers)]
     pub gpu_layers: Layers,
 
     /// Whether -ngl auto looks at the free memory of the GPUs: experts that do not fit stay in host
-    /// memory, and then whole layers. off is -ngl all [-fit]
+    /// memory, and then whole layers. off is -ngl all
     #[arg(
         long,
         value_name = "on|off",
         default_value = "on",
-        hide_possible_values = true,
-        env = "LLAMA_ARG_FIT"
+        hide_possible_values = true
     )]
     fit: When,
 
     /// MiB that -ngl auto leaves free on each GPU, separated by commas; one number is for all.
-    /// Default: 1024, less on GPUs of less than 8 GiB [-fitt]
-    #[arg(long, value_name = "MIB", value_parser = parse_target, env = "LLAMA_ARG_FIT_TARGET")]
+    /// Default: 1024, less on GPUs of less than 8 GiB
+    #[arg(long, value_name = "MIB", value_parser = parse_target)]
     fit_target: Option<Target>,
 
-    /// Devices to use, separated by commas, or none [-dev]
-    #[arg(long, value_name = "NAMES", env = "LLAMA_ARG_DEVICE")]
+    /// Devices to use, separated by commas, or none
+    #[arg(long, value_name = "NAMES")]
     pub device: Option<String>,
 
     /// RPC servers, separated by commas: devices of other machines, used before those of this one
-    #[arg(long, value_name = "HOST:PORT,…", env = "LLAMA_ARG_RPC")]
+    #[arg(long, value_name = "HOST:PORT,…")]
     pub rpc: Option<String>,
 
     /// Seconds for which an RPC server may be silent before it counts as lost
@@ -55,60 +54,52 @@ pub struct DeviceArgs {
     pub rpc_timeout: u64,
 
     /// How several GPUs share the model: by layers, or none for one GPU alone. row and tensor are
-    /// treated as layer [-sm]
-    #[arg(
-        long,
-        value_name = "HOW",
-        default_value = "layer",
-        env = "LLAMA_ARG_SPLIT_MODE"
-    )]
+    /// treated as layer
+    #[arg(long, value_name = "HOW", default_value = "layer")]
     pub split_mode: SplitMode,
 
-    /// Which GPU that is, counted from 0 [-mg]
+    /// Which GPU that is, counted from 0
     #[arg(
         long,
         value_name = "INDEX",
-        default_value = "0",
-        env = "LLAMA_ARG_MAIN_GPU", value_parser = whole(0..=usize::MAX))]
+        default_value = "0", value_parser = whole(0..=usize::MAX))]
     pub main_gpu: usize,
 
-    /// Shares of the layers for each GPU, separated by commas [-ts]
+    /// Shares of the layers for each GPU, separated by commas
     #[arg(
         long,
         value_name = "SHARES",
-        value_parser = parse_shares,
-        env = "LLAMA_ARG_TENSOR_SPLIT"
+        value_parser = parse_shares
     )]
     pub tensor_split: Option<Shares>,
 
-    /// Keep all experts in host memory [-cmoe]
-    #[arg(long, value_parser = BoolishValueParser::new(), env = "LLAMA_ARG_CPU_MOE")]
+    /// Keep all experts in host memory
+    #[arg(long, value_parser = BoolishValueParser::new())]
     pub cpu_moe: bool,
 
-    /// Keep the experts of the first N layers in host memory [-ncmoe]
+    /// Keep the experts of the first N layers in host memory
     #[arg(
         long,
         value_name = "N",
         default_value = "0",
-        hide_default_value = true,
-        env = "LLAMA_ARG_N_CPU_MOE", value_parser = whole(0..=usize::MAX))]
+        hide_default_value = true, value_parser = whole(0..=usize::MAX))]
     pub n_cpu_moe: usize,
 
     /// Keep the tensors whose names match a regular expression in that memory; several are
-    /// separated by commas, the first match applies [-ot]
-    #[arg(long, value_name = "REGEX=MEMORY", value_delimiter = ',', value_parser = parse_override, env = "LLAMA_ARG_OVERRIDE_TENSOR")]
+    /// separated by commas, the first match applies
+    #[arg(long, value_name = "REGEX=MEMORY", value_delimiter = ',', value_parser = parse_override)]
     pub override_tensor: Vec<TensorOverride>,
 
-    /// Keep the KV cache on the device that holds the layer, which is the default [-kvo]
+    /// Keep the KV cache on the device that holds the layer, which is the default
     #[arg(long, overrides_with = "no_kv_offload")]
     kv_offload: bool,
 
-    /// Keep the KV cache in host memory [-nkvo]
-    #[arg(long, overrides_with = "kv_offload", value_parser = BoolishValueParser::new(), env = "LLAMA_ARG_NO_KV_OFFLOAD")]
+    /// Keep the KV cache in host memory
+    #[arg(long, overrides_with = "kv_offload", value_parser = BoolishValueParser::new())]
     pub no_kv_offload: bool,
 
     /// Read the weights into memory instead of mapping the file
-    #[arg(long, value_parser = BoolishValueParser::new(), env = "LLAMA_ARG_NO_MMAP")]
+    #[arg(long, value_parser = BoolishValueParser::new())]
     pub no_mmap: bool,
 }
 

@@ -4,9 +4,10 @@
 
 pub mod compute;
 pub mod devices;
-pub mod inert;
 pub mod numbers;
 pub mod repository;
+pub mod shared;
 pub mod signals;
 pub mod spelling;
 pub mod streams;
+pub mod table;

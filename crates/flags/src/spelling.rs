@@ -5,42 +5,6 @@ use std::ffi::{OsStr, OsString};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command};
 
-/// llama.cpp's long names with a single dash, which clap would take for a row of short flags.
-pub const SINGLE_DASH: &[(&str, &str)] = &[
-    ("-cmoe", "--cpu-moe"),
-    ("-cnv", "--conversation"),
-    ("-co", "--color"),
-    ("-ctk", "--cache-type-k"),
-    ("-ctv", "--cache-type-v"),
-    ("-ctxcp", "--ctx-checkpoints"),
-    ("-dev", "--device"),
-    ("-fa", "--flash-attn"),
-    ("-fit", "--fit"),
-    ("-fitt", "--fit-target"),
-    ("-hf", "--hf-repo"),
-    ("-hff", "--hf-file"),
-    ("-hfr", "--hf-repo"),
-    ("-kvo", "--kv-offload"),
-    ("-lm", "--load-mode"),
-    ("-lv", "--log-verbosity"),
-    ("-mg", "--main-gpu"),
-    ("-mu", "--model-url"),
-    ("-ncmoe", "--n-cpu-moe"),
-    ("-ngl", "--gpu-layers"),
-    ("-nkvo", "--no-kv-offload"),
-    ("-no-cnv", "--no-conversation"),
-    ("-ot", "--override-tensor"),
-    ("-rea", "--reasoning"),
-    ("-rpc", "--rpc"),
-    ("-sm", "--split-mode"),
-    ("-st", "--single-turn"),
-    ("-sys", "--system-prompt"),
-    ("-sysf", "--system-prompt-file"),
-    ("-tb", "--threads-batch"),
-    ("-ts", "--tensor-split"),
-    ("-ub", "--ubatch-size"),
-];
-
 /// Spells the arguments as clap wants them. A flag that takes a value is joined with whatever
 /// follows it, so that a value may begin with a dash, as for llama.cpp.
 pub fn respell(command: &Command, args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
@@ -51,7 +15,7 @@ pub fn respell(command: &Command, args: impl IntoIterator<Item = OsString>) -> V
             respelled.push(arg);
             continue;
         };
-        let flag = respelled_flag(flag);
+        let flag = respelled_flag(command, flag);
         let definition = find(command, &flag);
         let mut flag = OsString::from(flag);
         if let Some(value) = args.next_if(|next| definition.is_some_and(|f| takes(f, next))) {
@@ -64,13 +28,15 @@ pub fn respell(command: &Command, args: impl IntoIterator<Item = OsString>) -> V
 }
 
 /// A flag as clap wants it.
-fn respelled_flag(flag: &str) -> String {
-    match SINGLE_DASH.iter().find(|(single, _)| *single == flag) {
-        Some((_, long)) => (*long).to_owned(),
-        // Not a row of short flags either: clap shall name the whole of it as unknown.
-        None if flag.len() > 2 && !flag.starts_with("--") => format!("-{flag}"),
-        None => with_dashes(flag),
+fn respelled_flag(command: &Command, flag: &str) -> String {
+    if flag.len() <= 2 || flag.starts_with("--") {
+        return with_dashes(flag);
     }
+    // llama.cpp's long names with a single dash are no rows of short flags. Subcommands know the long
+    // names only. What is unknown, clap shall name as a whole.
+    let flag = format!("-{flag}");
+    let long = find(command, &flag).and_then(Arg::get_long);
+    long.map_or(flag, |long| format!("--{long}"))
 }
 
 /// A long flag as we spell it: llama.cpp takes underscores for dashes.
@@ -118,7 +84,7 @@ fn name_flag(command: &Command, line: &[OsString], mut error: clap::Error) -> cl
     };
     let written = line.iter().rev().find_map(|word| {
         let flag = word.to_str()?.split('=').next()?;
-        let argument = find(command, &respelled_flag(flag))?;
+        let argument = find(command, &respelled_flag(command, flag))?;
         (argument.to_string() == *named).then_some(flag)
     });
     if let Some(written) = written {

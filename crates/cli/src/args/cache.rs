@@ -22,12 +22,10 @@ pub struct CacheArgs {
     prompt_cache_ro: bool,
 
     /// Maximum number of prompts to whose end a chat can go back beyond the sliding window
-    /// (default 3) [-ctxcp]
+    /// (default 3)
     #[arg(
         long,
-        visible_alias = "swa-checkpoints",
         value_name = "N",
-        env = "LLAMA_ARG_CTX_CHECKPOINTS",
         value_parser = whole(0..=usize::MAX)
     )]
     pub ctx_checkpoints: Option<usize>,
@@ -65,18 +63,16 @@ impl CacheArgs {
         path.filter(|_| self.prompt_cache_ro)
     }
 
-    /// A line for each flag of a file that there is not, or that is not written.
-    pub fn warnings(&self) -> Vec<String> {
-        let (all, ro) = (self.prompt_cache_all, self.prompt_cache_ro);
-        let idle = |flag, why| format!("{flag} has no effect {why}");
-        match self.prompt_cache {
-            Some(_) if all && ro => vec![idle("--prompt-cache-all", "beside --prompt-cache-ro")],
-            Some(_) => Vec::new(),
-            None => [("--prompt-cache-all", all), ("--prompt-cache-ro", ro)]
-                .into_iter()
-                .filter(|(_, given)| *given)
-                .map(|(flag, _)| idle(flag, "without --prompt-cache"))
-                .collect(),
-        }
+    /// A line for each flag of a file that there is not.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        let flags = [
+            ("--prompt-cache-all", self.prompt_cache_all),
+            ("--prompt-cache-ro", self.prompt_cache_ro),
+        ];
+        let is_idle = self.prompt_cache.is_none();
+        let idle = flags
+            .into_iter()
+            .filter(move |(_, given)| is_idle && *given);
+        idle.map(|(flag, _)| format!("{flag} has no effect without --prompt-cache"))
     }
 }

@@ -16,7 +16,7 @@ const THINKING: &str = "enable_thinking";
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Chat")]
 pub struct ChatArgs {
-    /// Chat: each line is a message, /help lists the commands [-cnv]. This is what happens on a
+    /// Chat: each line is a message, /help lists the commands. This is what happens on a
     /// terminal when there is no prompt
     #[arg(long, overrides_with = "raw")]
     pub conversation: bool,
@@ -26,28 +26,28 @@ pub struct ChatArgs {
     #[arg(long)]
     pub simple_io: bool,
 
-    /// Answer one message and end [-st]
+    /// Answer one message and end
     #[arg(long, conflicts_with = "raw")]
     pub single_turn: bool,
 
-    /// System prompt [-sys]
+    /// System prompt
     #[arg(long = "system-prompt", value_name = "TEXT", conflicts_with = "raw")]
     pub system: Option<String>,
 
-    /// File with the system prompt [-sysf]
+    /// File with the system prompt
     #[arg(long, value_name = "FILE", conflicts_with_all = ["raw", "system"])]
     pub system_prompt_file: Option<PathBuf>,
 
     /// Jinja chat template to use instead of the model's
-    #[arg(long, value_name = "JINJA", env = "LLAMA_ARG_CHAT_TEMPLATE")]
+    #[arg(long, value_name = "JINJA")]
     pub chat_template: Option<String>,
 
     /// File with a Jinja chat template to use instead of the model's
-    #[arg(long, value_name = "FILE", env = "LLAMA_ARG_CHAT_TEMPLATE_FILE")]
+    #[arg(long, value_name = "FILE")]
     pub chat_template_file: Option<PathBuf>,
 
     /// JSON object with more variables for the chat template
-    #[arg(long, value_name = "JSON", value_parser = parse_variables, env = "LLAMA_ARG_CHAT_TEMPLATE_KWARGS")]
+    #[arg(long, value_name = "JSON", value_parser = parse_variables)]
     chat_template_kwargs: Option<Variables>,
 
     /// Ask the model to think, and show its thoughts on the standard error. Unless told, the
@@ -59,22 +59,13 @@ pub struct ChatArgs {
     #[arg(long, conflicts_with = "raw")]
     no_thinking: bool,
 
-    /// on asks the model to think, off asks it not to, auto leaves it to the template [-rea]
-    #[arg(
-        long,
-        value_name = "WHEN",
-        default_value = "auto",
-        env = "LLAMA_ARG_REASONING"
-    )]
+    /// on asks the model to think, off asks it not to, auto leaves it to the template
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
     reasoning: When,
 
-    /// Give the prompt to the model without a chat template [-no-cnv]. This is also what happens
+    /// Give the prompt to the model without a chat template. This is also what happens
     /// when the model has no template
-    #[arg(
-        long,
-        visible_alias = "no-conversation",
-        overrides_with = "conversation"
-    )]
+    #[arg(long, overrides_with = "conversation")]
     pub raw: bool,
 }
 

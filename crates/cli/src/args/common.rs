@@ -33,12 +33,12 @@ pub struct CommonArgs {
     /// Most tokens of an answer, -1 for no limit. Whole canvases are denoised, and the last one
     /// is cut. Default: 256, or no limit if --diffusion-blocks is given. For a masked model, the
     /// tokens of its answer; without -n, prompt and answer together have those of -ub
-    #[arg(short = 'n', long, visible_alias = "n-predict", value_name = "N", value_parser = parse_limit, env = "LLAMA_ARG_N_PREDICT")]
+    #[arg(short = 'n', long, value_name = "N", value_parser = parse_limit)]
     pub predict: Option<Limit>,
 
     /// Tokens that prompt and answer may have together, 0 for what the model was trained for.
     /// Default: the same, at most 8192
-    #[arg(short, long, value_name = "N", env = "LLAMA_ARG_CTX_SIZE", value_parser = whole(0..=usize::MAX))]
+    #[arg(short, long, value_name = "N", value_parser = whole(0..=usize::MAX))]
     ctx_size: Option<usize>,
 
     /// Threads of the CPU; 0 or less is one for each core, fewer for a small model
@@ -47,17 +47,15 @@ pub struct CommonArgs {
         long,
         value_name = "N",
         default_value = "0",
-        hide_default_value = true,
-        env = "LLAMA_ARG_THREADS", value_parser = whole(i32::MIN..=i32::MAX))]
+        hide_default_value = true, value_parser = whole(i32::MIN..=i32::MAX))]
     threads: i32,
 
-    /// The same for passes over a prompt; 0 or less is as many as -t [-tb]
+    /// The same for passes over a prompt; 0 or less is as many as -t
     #[arg(
         long,
         value_name = "N",
         default_value = "0",
-        hide_default_value = true,
-        env = "LLAMA_ARG_THREADS_BATCH", value_parser = whole(i32::MIN..=i32::MAX))]
+        hide_default_value = true, value_parser = whole(i32::MIN..=i32::MAX))]
     threads_batch: i32,
 
     /// Seed of the randomness, -1 for a random one. The same seed gives the same answer with any
@@ -68,15 +66,14 @@ pub struct CommonArgs {
     #[command(flatten)]
     pub compute: ComputeArgs,
 
-    /// Fused attention: auto uses it where the devices have it [-fa]
+    /// Fused attention: auto uses it where the devices have it
     #[arg(
         long,
         value_name = "WHEN",
         num_args = 0..=1,
         require_equals = true,
         default_value = "auto",
-        default_missing_value = "on",
-        env = "LLAMA_ARG_FLASH_ATTN"
+        default_missing_value = "on"
     )]
     flash_attn: When,
 }

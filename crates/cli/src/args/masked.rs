@@ -1,8 +1,6 @@
-//! The flags of masked models, and which flags are for one kind of model only.
+//! The flags of masked models.
 
 use clap::builder::PossibleValuesParser;
-use clap::parser::ValueSource;
-use clap::{ArgMatches, Command};
 use llama_diffusion::diffusion::{Algorithm, Filter, TransferSchedule};
 use llama_diffusion::{AnswerLength, MaskedParams, Result};
 
@@ -66,23 +64,20 @@ pub struct MaskedArgs {
     /// Temperature of the tokens; 0 takes the most likely
     #[arg(
         long,
-        visible_alias = "temperature",
         value_name = "T",
-        default_value = "0.8",
-        env = "LLAMA_ARG_TEMPERATURE", value_parser = real(..)
+        default_value = "0.8", value_parser = real(..)
     )]
     temp: f32,
 
     /// Draw from the most likely tokens only, so many; 0 is all
-    #[arg(long, value_name = "N", default_value = "40", env = "LLAMA_ARG_TOP_K", value_parser = whole(i64::MIN..=i64::MAX))]
+    #[arg(long, value_name = "N", default_value = "40", value_parser = whole(i64::MIN..=i64::MAX))]
     top_k: i64,
 
     /// Draw from the most likely tokens only that have this probability together; 1 is all
     #[arg(
         long,
         value_name = "P",
-        default_value = "0.95",
-        env = "LLAMA_ARG_TOP_P", value_parser = real(ABOVE_0)
+        default_value = "0.95", value_parser = real(ABOVE_0)
     )]
     top_p: f32,
 }
@@ -130,74 +125,5 @@ impl MaskedArgs {
     pub fn algorithm(&self) -> &'static str {
         let number = self.algorithm.parse().unwrap_or(Algorithm::ALL.len());
         Algorithm::ALL.get(number).map_or("", |a| a.name())
-    }
-}
-
-const SCHEDULE: &str = "the temperature of a canvas falls from --diffusion-eb-t-max to \
-                        --diffusion-eb-t-min, step by step";
-const CANDIDATES: &str = "a canvas is drawn from all tokens, and --diffusion-eb-entropy-bound \
-                          decides which are kept";
-const MASKED: &str = "it is for masked models, such as Dream and LLaDA, and this is a canvas model";
-const CANVAS: &str = "it is for canvas models, and this is a masked one";
-const CACHE: &str = "a masked model has no KV cache: every step reads the whole text";
-
-/// Flags that do nothing on canvas models.
-const MASKED_ONLY: &[(&str, &str)] = &[
-    ("temp", SCHEDULE),
-    ("top_k", CANDIDATES),
-    ("top_p", CANDIDATES),
-    ("eps", MASKED),
-    ("algorithm", MASKED),
-    ("alg_temp", MASKED),
-    ("block_length", MASKED),
-    ("cfg_scale", MASKED),
-    ("gumbel_noise", MASKED),
-];
-/// Flags that do nothing on masked models.
-const CANVAS_ONLY: &[(&str, &str)] = &[
-    ("blocks", CANVAS),
-    ("max_steps", CANVAS),
-    ("t_min", CANVAS),
-    ("t_max", CANVAS),
-    ("entropy_bound", CANVAS),
-    ("stability", CANVAS),
-    ("confidence", CANVAS),
-    ("batch_size", CACHE),
-    ("cache_type_k", CACHE),
-    ("cache_type_v", CACHE),
-    ("no_kv_offload", CACHE),
-    ("swa_full", CACHE),
-    ("threads_batch", CACHE),
-    ("prompt_cache", CACHE),
-    ("prompt_cache_all", CACHE),
-    ("prompt_cache_ro", CACHE),
-    ("ctx_checkpoints", CACHE),
-];
-
-/// A line for each flag that is used in vain, by the kind of the model.
-#[derive(Debug, Default)]
-pub struct KindWarnings {
-    pub canvas: Vec<String>,
-    pub masked: Vec<String>,
-}
-
-impl KindWarnings {
-    pub fn of(command: &Command, matches: &ArgMatches) -> Self {
-        let lines = |table: &[(&str, &str)]| {
-            let given = table.iter().filter_map(|(id, why)| {
-                let flag = command.get_arguments().find(|a| a.get_id() == id)?;
-                let name = match matches.value_source(id)? {
-                    ValueSource::EnvVariable => flag.get_env()?.to_str()?.to_owned(),
-                    ValueSource::CommandLine => format!("--{}", flag.get_long()?),
-                    _ => return None,
-                };
-                Some(format!("{name} has no effect: {why}"))
-            });
-            given.collect()
-        };
-        Self {
-            canvas: lines(MASKED_ONLY),
-            masked: lines(CANVAS_ONLY),
-        }
     }
 }

@@ -1,6 +1,5 @@
 //! What is shown, and where.
 
-use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -58,29 +57,27 @@ pub struct OutputArgs {
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
 
-    /// Colours: auto uses them on a terminal, unless NO_COLOR is set [-co]
+    /// Colours: auto uses them on a terminal, unless NO_COLOR is set
     #[arg(
         long,
-        visible_alias = "log-colors",
         value_name = "WHEN",
         num_args = 0..=1,
         require_equals = true,
         default_value = "auto",
-        default_missing_value = "on",
-        env = either("LLAMA_ARG_LOG_COLORS", "LLAMA_LOG_COLORS")
+        default_missing_value = "on"
     )]
     pub color: When,
 
     /// Say more about what happens
-    #[arg(short, long, visible_alias = "log-verbose")]
+    #[arg(short, long)]
     pub verbose: bool,
 
-    /// How much is logged: 0 nothing, 1 errors, 2 warnings, 3 information, 4 all [-lv]
-    #[arg(long, visible_alias = "verbosity", value_name = "N", default_value = "2", value_parser = whole(0..=u8::MAX), env = either("LLAMA_ARG_LOG_VERBOSITY", "LLAMA_LOG_VERBOSITY"))]
+    /// How much is logged: 0 nothing, 1 errors, 2 warnings, 3 information, 4 all
+    #[arg(long, value_name = "N", default_value = "2", value_parser = whole(0..=u8::MAX))]
     log_verbosity: u8,
 
     /// Write the log to a file instead of the standard error
-    #[arg(long, value_name = "FILE", env = either("LLAMA_ARG_LOG_FILE", "LLAMA_LOG_FILE"))]
+    #[arg(long, value_name = "FILE")]
     pub log_file: Option<PathBuf>,
 
     /// Write nothing to the standard error but errors, answers to commands of a chat, and what was asked for
@@ -91,23 +88,19 @@ pub struct OutputArgs {
     /// Write time and number of tokens after each answer; this is the default
     #[arg(
         long,
-        alias = "show-timings",
         overrides_with = "no_perf",
         hide = true,
         num_args = 0,
         default_missing_value = "true",
-        value_parser = BoolishValueParser::new(),
-        env = either("LLAMA_ARG_PERF", "LLAMA_ARG_SHOW_TIMINGS")
+        value_parser = BoolishValueParser::new()
     )]
     perf: Option<bool>,
 
     /// Write no lines about time and tokens after an answer
     #[arg(
         long,
-        visible_alias = "no-show-timings",
         overrides_with = "perf",
-        value_parser = BoolishValueParser::new(),
-        env = either("LLAMA_ARG_NO_PERF", "LLAMA_ARG_NO_SHOW_TIMINGS")
+        value_parser = BoolishValueParser::new()
     )]
     no_perf: bool,
 
@@ -162,14 +155,5 @@ impl OutputArgs {
     pub fn completion(&self) -> Option<Shell> {
         self.completion
             .or(self.completion_bash.then_some(Shell::Bash))
-    }
-}
-
-/// The variable that counts of two names of one setting: the older one only if it alone is set.
-fn either(name: &'static str, older: &'static str) -> &'static OsStr {
-    let is_set = |name| std::env::var_os(name).is_some();
-    match !is_set(name) && is_set(older) {
-        true => older.as_ref(),
-        false => name.as_ref(),
     }
 }

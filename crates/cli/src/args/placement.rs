@@ -16,25 +16,20 @@ use llama_diffusion_flags::repository;
 pub struct PlacementArgs {
     /// Model file (GGUF), the first part of a split one. Without it, a small demo model inside
     /// this program is used, if it was built in
-    #[arg(short, long, value_name = "FILE", env = "LLAMA_ARG_MODEL")]
+    #[arg(short, long, value_name = "FILE")]
     pub model: Option<PathBuf>,
 
     /// Model file in Hugging Face's cache (LLAMA_CACHE, HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME),
-    /// Q4_K_M unless told [-hf]. If it is not there, the command is named that fetches it
-    #[arg(long, value_name = "USER/MODEL[:QUANT]", env = "LLAMA_ARG_HF_REPO")]
+    /// Q4_K_M unless told. If it is not there, the command is named that fetches it
+    #[arg(long, value_name = "USER/MODEL[:QUANT]")]
     hf_repo: Option<String>,
 
-    /// File in the repository of --hf-repo, instead of one by its quantization [-hff]
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "hf_repo",
-        env = "LLAMA_ARG_HF_FILE"
-    )]
+    /// File in the repository of --hf-repo, instead of one by its quantization
+    #[arg(long, value_name = "FILE", requires = "hf_repo")]
     hf_file: Option<String>,
 
-    /// Address of the model file: the command is named that fetches it [-mu]
-    #[arg(long, value_name = "URL", env = "LLAMA_ARG_MODEL_URL")]
+    /// Address of the model file: the command is named that fetches it
+    #[arg(long, value_name = "URL")]
     model_url: Option<String>,
 
     /// Print the devices and end
@@ -45,17 +40,12 @@ pub struct PlacementArgs {
     pub devices: DeviceArgs,
 
     /// How weights come into memory: mmap maps the file, none and dio read it, mlock and mmap+mlock
-    /// are the two with --mlock; auto is mmap [-lm]
-    #[arg(
-        long,
-        value_name = "MODE",
-        default_value = "auto",
-        env = "LLAMA_ARG_LOAD_MODE"
-    )]
+    /// are the two with --mlock; auto is mmap
+    #[arg(long, value_name = "MODE", default_value = "auto")]
     load_mode: LoadMode,
 
     /// Keep the weights in memory: the system does not swap them out
-    #[arg(long, value_parser = BoolishValueParser::new(), env = "LLAMA_ARG_MLOCK")]
+    #[arg(long, value_parser = BoolishValueParser::new())]
     mlock: bool,
 
     /// Read all weights while loading and refuse those that are not finite

@@ -1,5 +1,7 @@
 //! Flags of llama.cpp that do nothing here.
 
+use llama_diffusion_flags::spelling::respell;
+
 use super::*;
 
 #[test]
