@@ -96,7 +96,7 @@ pub struct Generator {
     max_canvases: Option<usize>,
     run: Option<Box<dyn Run>>,
     stage: Stage,
-    /// Set when cancelled, unless the answer ends for another reason.
+    /// The result so far. Its reason to end is `Cancelled` until another one is known.
     generation: Generation,
 }
 

@@ -66,8 +66,8 @@ impl Backend {
     }
 }
 
-/// Runs a function whose new threads receive no signals: if a signal interrupts a system call,
-/// ggml's client takes that for the end of its server. Its thread inherits this thread's mask.
+/// Runs a function whose new threads receive no signals. They inherit this thread's mask: ggml's
+/// client would treat a system call that a signal interrupts as the end of its server.
 #[cfg(unix)]
 fn without_signals<T>(start: impl FnOnce() -> T) -> T {
     // SAFETY: sets of signals are plain data, and the calls fill them.

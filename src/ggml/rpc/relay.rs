@@ -126,8 +126,7 @@ pub(super) fn listen(link: &Arc<Link>) -> io::Result<Listening> {
 
 /// Connects to a relay as ggml will, because a failure there would stop the process.
 ///
-/// # Errors
-/// It fails.
+/// The relay does not answer. It fails.
 pub(super) fn probe(address: SocketAddr) -> io::Result<()> {
     const PATIENCE: Duration = Duration::from_secs(10);
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
