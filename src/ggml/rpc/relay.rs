@@ -126,7 +126,8 @@ pub(super) fn listen(link: &Arc<Link>) -> io::Result<Listening> {
 
 /// Connects to a relay as ggml will, because a failure there would stop the process.
 ///
-/// The relay does not answer. It fails.
+/// # Errors
+/// The relay does not answer.
 pub(super) fn probe(address: SocketAddr) -> io::Result<()> {
     const PATIENCE: Duration = Duration::from_secs(10);
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
