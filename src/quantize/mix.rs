@@ -163,8 +163,8 @@ impl Mix {
             .collect()
     }
 
-    /// The type of a matrix of a layer (or of self-conditioning). A value projection has its index as
-    /// `rank`, among `values` of them.
+    /// The type of a matrix of a layer (or of self-conditioning). A value projection has its index
+    /// as `rank`, among `values` of them.
     fn layer_type(
         &self,
         tensor: &Expected,
