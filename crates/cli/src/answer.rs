@@ -12,13 +12,14 @@ use crate::engine;
 use crate::prompt::Setting;
 use crate::prompt_cache::PromptCache;
 use crate::report::Report;
-use crate::view::View;
+use crate::view::{Show, View};
 use llama_diffusion_flags::streams::tell;
 
 /// Answers conversations. What one begins like the one before it stays in the KV
 /// cache, if the model has one.
 pub struct Answerer<'a> {
     args: &'a Args,
+    show: Show,
     model: &'a TextModel,
     setting: Setting,
     session: Session,
@@ -62,6 +63,7 @@ impl<'a> Answerer<'a> {
         };
         Ok(Self {
             args,
+            show: args.show(),
             model,
             setting,
             session,
@@ -96,7 +98,7 @@ impl<'a> Answerer<'a> {
         if let Some(recorder) = &mut self.recorder {
             recorder.begin(&splitter)?;
         }
-        let mut view = View::new(self.args, &piece, splitter, cancel);
+        let mut view = View::new(&self.show, &piece, splitter, cancel);
         let recorder = &mut self.recorder;
         let mut shown = Ok(());
         let on_event = &mut |event: Event<'_>| {

@@ -27,6 +27,7 @@ use crate::cross_entropy::CrossEntropyArgs;
 use crate::flags::FLAGS;
 use crate::quantize::QuantizeArgs;
 use crate::rpc_server::RpcServerArgs;
+use crate::view::Show;
 use chat::ChatArgs;
 use common::CommonArgs;
 use diffusion::DiffusionArgs;
@@ -219,6 +220,20 @@ impl Args {
             .system
             .as_ref()
             .map(|text| self.common.unescaped(text))
+    }
+
+    /// What is shown of an answer.
+    pub fn show(&self) -> Show {
+        let output = &self.output;
+        Show {
+            drafts: output.drafts,
+            progress: output.progress,
+            pace: output.pace.clone(),
+            thoughts: self.chat.show_thinking,
+            colors: output.has_colors(true),
+            logs_details: output.logs_details(),
+            quiet: output.is_quiet(),
+        }
     }
 
     /// Whether several messages are to be answered.

@@ -6,10 +6,10 @@ use llama_diffusion::chat::{Message, Role};
 use llama_diffusion::{Error, FinishReason, Result};
 
 use crate::answer::Answerer;
-use crate::args::Args;
 use crate::ending::Ending;
 use crate::interrupt::Interrupt;
-use lines::{Lines, Read};
+pub use lines::Lines;
+use lines::Read;
 use llama_diffusion_flags::streams::tell;
 
 const HELP: &str = "\
@@ -24,20 +24,16 @@ Ctrl-C         ends an answer at its next step; what is finished of it stays";
 /// # Errors
 /// The input cannot be read, or an answer fails.
 pub fn run(
-    args: &Args,
+    mut lines: Lines,
     answerer: &mut Answerer<'_>,
     first: Option<String>,
     seed: u64,
     interrupt: &Interrupt,
 ) -> Result<Ending> {
-    let mut lines = Lines::open(args.chat.simple_io)?;
     let mut chat = Chat {
         messages: answerer.opening(),
         seed,
     };
-    if lines.is_terminal() && !args.output.is_quiet() {
-        tell("/help lists the commands");
-    }
     let mut next = first;
     let mut ending = Ending::Done;
     loop {

@@ -36,6 +36,7 @@ use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use answer::Answerer;
 use args::{Args, OutputArgs, Subcommand};
+use chat::Lines;
 use ending::{ERROR, Ending};
 use interrupt::Interrupt;
 use llama_diffusion_flags::streams::tell;
@@ -153,11 +154,17 @@ fn answer(args: &Args, model: &TextModel, opened: Opened, interrupt: &Interrupt)
             let reply = answerer.answer(&messages, seed, interrupt.flag())?;
             Ok(reply.finish.into())
         }
-        first => chat::run(args, &mut answerer, first, seed, interrupt),
+        first => {
+            let lines = Lines::open(args.chat.simple_io)?;
+            if lines.is_terminal() && !args.output.is_quiet() {
+                tell("/help lists the commands");
+            }
+            chat::run(lines, &mut answerer, first, seed, interrupt)
+        }
     }
 }
 
-fn run_subcommand(command: Subcommand, args: &mut Args, interrupt: &Interrupt) -> Result<()> {
+fn run_subcommand(command: Subcommand, args: &Args, interrupt: &Interrupt) -> Result<()> {
     match command {
         Subcommand::CrossEntropy(options) => cross_entropy::run(&options, interrupt.flag()),
         Subcommand::Quantize(options) => quantize::run(&options, interrupt.flag()),
@@ -166,10 +173,7 @@ fn run_subcommand(command: Subcommand, args: &mut Args, interrupt: &Interrupt) -
             interrupt.while_waiting(|| rpc_server::run(&options))
         }
         Subcommand::Replay(options) => {
-            args.output.drafts = true;
-            args.output.progress = true;
-            args.output.pace = options.pace.clone();
-            interrupt.while_waiting(|| replay::run(&options, args, interrupt.flag()))
+            interrupt.while_waiting(|| replay::run(&options, args.show(), interrupt.flag()))
         }
     }
 }

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use llama_diffusion::{CancelFlag, Error, Event, Result};
 
-use crate::args::{Args, PaceArgs, ReplayArgs};
+use crate::args::{PaceArgs, ReplayArgs};
 use crate::input;
 use crate::svg;
-use crate::view::View;
+use crate::view::{Show, View};
 use llama_diffusion::recording::Recording;
 use llama_diffusion_flags::streams::tell;
 
@@ -20,11 +20,19 @@ const LARGE: usize = 1 << 20;
 /// # Errors
 /// The file cannot be read or is not a recording, or the output cannot be written. The beginning of
 /// a truncated recording is shown before the error is reported.
-pub fn run(options: &ReplayArgs, args: &Args, cancel: &CancelFlag) -> Result<()> {
+pub fn run(options: &ReplayArgs, show: Show, cancel: &CancelFlag) -> Result<()> {
     let recording = Recording::parse(&options.file, &input::file(&options.file)?)?;
     match &options.svg {
         Some(path) => draw(&recording, &options.pace, path)?,
-        None => show(&recording, args, cancel)?,
+        None => {
+            let show = Show {
+                drafts: true,
+                progress: true,
+                pace: options.pace.clone(),
+                ..show
+            };
+            play(&recording, &show, cancel)?;
+        }
     }
     recording.check_end()
 }
@@ -52,10 +60,10 @@ fn draw(recording: &Recording, pace: &PaceArgs, path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn show(recording: &Recording, args: &Args, cancel: &CancelFlag) -> Result<()> {
+fn play(recording: &Recording, show: &Show, cancel: &CancelFlag) -> Result<()> {
     let piece = |token| recording.piece(token);
     for answer in &recording.answers {
-        let mut view = View::new(args, &piece, recording.splitter(answer), cancel);
+        let mut view = View::new(show, &piece, recording.splitter(answer), cancel);
         for canvas in &answer.canvases {
             if let Some(start) = canvas.start() {
                 view.show(Event::CanvasBegun(start))?;

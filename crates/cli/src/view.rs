@@ -15,7 +15,7 @@ pub use draft::{Accepted, Origin, Span, Status, noise, shown};
 pub use region::{exit, make_way, make_way_for_panics};
 pub use suspend::handle as handle_stops;
 
-use crate::args::{Args, PaceArgs};
+use crate::args::PaceArgs;
 use crate::interrupt::pause;
 use draft::{painted, wrap};
 use llama_diffusion_flags::streams::{output_error, print, tell, tell_part};
@@ -58,41 +58,56 @@ enum Thoughts {
     Shown(Utf8Stream),
 }
 
+/// What is shown of an answer beside its text, settled from the flags.
+#[derive(Clone, Debug)]
+pub struct Show {
+    /// Each draft of a canvas.
+    pub drafts: bool,
+    /// How many steps of a canvas are done.
+    pub progress: bool,
+    pub pace: PaceArgs,
+    /// What the model thinks.
+    pub thoughts: bool,
+    /// Whether a terminal gets colours.
+    pub colors: bool,
+    /// Whether log lines may appear on the terminal meanwhile.
+    pub logs_details: bool,
+    /// Whether hidden thoughts are not mentioned.
+    pub quiet: bool,
+}
+
 impl<'a> View<'a> {
     /// A view of one answer, whose thoughts `splitter` finds. `cancel` ends the pauses between
     /// drafts.
     pub fn new(
-        args: &Args,
+        show: &Show,
         piece: PieceOf<'a>,
         splitter: Splitter,
         cancel: &'a CancelFlag,
     ) -> Self {
-        let options = &args.output;
         let can_draw = io::stdout().is_terminal()
             && std::env::var_os("TERM").is_none_or(|name| name != "dumb");
         // Log lines would disturb a live view.
-        let live = can_draw && options.has_colors(true) && !options.logs_details();
-        let drafts = match options.drafts || options.progress {
+        let live = can_draw && show.colors && !show.logs_details;
+        let drafts = match show.drafts || show.progress {
             false => Drafts::Hidden,
-            true if live => Drafts::Live(Live::new(io::stdout(), options.drafts, options.progress)),
+            true if live => Drafts::Live(Live::new(io::stdout(), show.drafts, show.progress)),
             true => Drafts::Lines,
         };
-        let others_write = matches!(drafts, Drafts::Lines) || options.logs_details();
+        let others_write = matches!(drafts, Drafts::Lines) || show.logs_details;
         Self {
             piece,
             text: Utf8Stream::new(),
             line: String::new(),
             whole_lines: others_write && io::stdout().is_terminal(),
             at_line_start: true,
-            pace: options.pace.clone(),
+            pace: show.pace.clone(),
             cancel,
             drafts,
             splitter,
-            thoughts: match args.chat.show_thinking {
+            thoughts: match show.thoughts {
                 true => Thoughts::Shown(Utf8Stream::new()),
-                false => Thoughts::Hidden {
-                    told: options.is_quiet(),
-                },
+                false => Thoughts::Hidden { told: show.quiet },
             },
         }
     }
