@@ -43,11 +43,12 @@ fn batch(slots: usize) -> SessionBatch {
     SessionBatch::new((0..slots).map(|_| session()).collect()).unwrap()
 }
 
-/// Answers of this number of steps; a random model never converges.
+/// Answers of this number of steps, none of which converges.
 fn params(steps: u32) -> DiffusionParams {
     DiffusionParams {
         max_steps: steps,
         max_canvases: Some(1),
+        confidence_threshold: 0.0,
         max_tokens: None,
         ..DiffusionParams::default()
     }
@@ -66,6 +67,12 @@ fn join(batch: &mut SessionBatch, tokens: usize, first: usize, steps: u32) -> Me
         .unwrap()
 }
 
+fn step(batch: &mut SessionBatch) {
+    for finished in batch.step(&mut go_on).unwrap() {
+        finished.answer.unwrap();
+    }
+}
+
 /// Answers of 3 to 9 steps; another one begins as soon as one ends.
 fn churn() {
     let mut batch = batch(SLOTS);
@@ -76,7 +83,7 @@ fn churn() {
             let steps = 3 + (answers * 5 % 7) as u32;
             join(&mut batch, 20 + answers * 7 % 40, answers * 100, steps);
         }
-        batch.step(&mut go_on).unwrap();
+        step(&mut batch);
     }
     let counters = batch.counters();
     println!(
@@ -96,7 +103,7 @@ fn long_prompt() {
     }
     let timed = |batch: &mut SessionBatch| -> Duration {
         let start = Instant::now();
-        batch.step(&mut go_on).unwrap();
+        step(batch);
         start.elapsed()
     };
     for _ in 0..10 {
