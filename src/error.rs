@@ -1,7 +1,11 @@
 //! The one error type of the crate. Every message names the culprit (file, key, tensor, parameter)
-//! and says what to do about it; the C ABI and the command-line tool print the same text.
+//! and says what to do about it. Parameters that it names stand between backticks, so that front ends can
+//! call them by their own names.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
+
+use crate::parameter::{Parameter, renamed};
 
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -54,18 +58,37 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// A parameter of a call or a command-line flag has a value that cannot work.
+    /// No model of this architecture runs here, or not by this type.
+    #[error("{}: metadata key 'general.architecture': '{architecture}' {problem}", path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// The architecture, as written in the file.
+        architecture: String,
+        /// What it can be instead.
+        problem: String,
+    },
+    /// A parameter has a value that cannot work.
     #[error("{parameter}: {problem}")]
     InvalidParameter {
-        /// The parameter or flag.
-        parameter: String,
+        /// The parameter.
+        parameter: Parameter,
         /// What is wrong and which values work.
+        problem: String,
+    },
+    /// What a program was given besides the parameters of this crate cannot be used: the contents of a
+    /// text file, or a setting of its own.
+    #[error("{name}: {problem}")]
+    Input {
+        /// The file or the setting.
+        name: String,
+        /// What is wrong with it and what to do.
         problem: String,
     },
     /// Prompt and canvases do not fit the context.
     #[error(
         "the prompt has {prompt} tokens and {canvas} more are needed for a canvas, but the context holds {context}: \
-         raise the context size (-c) or shorten the prompt"
+         raise `context` or shorten the prompt"
     )]
     ContextFull {
         /// Tokens of the prompt (or of prompt and finished canvases).
@@ -78,7 +101,7 @@ pub enum Error {
     /// A prompt and an answer of a chosen length do not fit the context.
     #[error(
         "the prompt has {prompt} tokens and the answer {answer}, but the context holds {context}: \
-         ask for a shorter answer, shorten the prompt or raise the context size"
+         lower `length`, shorten the prompt or raise `context`"
     )]
     AnswerTooLong {
         /// Tokens of the prompt.
@@ -121,6 +144,14 @@ pub enum Error {
         /// What is wrong with it and what to do.
         problem: String,
     },
+    /// A device failed, or cannot be used.
+    #[error("device {device}: {problem}")]
+    Device {
+        /// The device's name.
+        device: String,
+        /// What is wrong and what to do.
+        problem: String,
+    },
     /// ggml failed: shapes that do not fit an operation, or a graph that failed on a device.
     #[error("ggml: {0}")]
     Ggml(String),
@@ -160,16 +191,46 @@ pub enum ErrorKind {
 }
 
 impl Error {
+    /// The message in the words of a front end: `name` gives what the user calls a parameter, such as a
+    /// command-line flag or the field of a C struct.
+    ///
+    /// ```
+    /// # use llama_diffusion::{DiffusionParams, Parameter};
+    /// let params = DiffusionParams { max_steps: 0, ..DiffusionParams::default() };
+    /// let error = params.validate().unwrap_err();
+    /// assert_eq!(error.to_string(), "max_steps: is 0, but must be at least 1");
+    /// let name = |parameter| match parameter {
+    ///     Parameter::MaxSteps => "maxSteps",
+    ///     other => other.name(),
+    /// };
+    /// assert_eq!(error.message_with(name), "maxSteps: is 0, but must be at least 1");
+    /// ```
+    pub fn message_with<N: fmt::Display>(&self, name: impl Fn(Parameter) -> N) -> String {
+        match self {
+            Self::InvalidParameter { parameter, problem } => {
+                format!("{}: {}", name(*parameter), renamed(problem, name))
+            }
+            other => renamed(&other.to_string(), name),
+        }
+    }
+
     /// What kind of error it is.
     #[doc(hidden)]
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Io { .. } => ErrorKind::Io,
-            Self::Gguf { .. } | Self::Metadata { .. } | Self::Tensor { .. } => ErrorKind::BadModel,
-            Self::InvalidParameter { .. } | Self::File { .. } => ErrorKind::InvalidParameter,
+            Self::Gguf { .. }
+            | Self::Metadata { .. }
+            | Self::Tensor { .. }
+            | Self::Unsupported { .. } => ErrorKind::BadModel,
+            Self::InvalidParameter { .. } | Self::Input { .. } | Self::File { .. } => {
+                ErrorKind::InvalidParameter
+            }
             Self::ContextFull { .. } | Self::AnswerTooLong { .. } => ErrorKind::ContextFull,
             Self::OutOfMemory { .. } => ErrorKind::OutOfMemory,
-            Self::Rpc { .. } | Self::Ggml(_) | Self::NotFinite { .. } => ErrorKind::Backend,
+            Self::Rpc { .. } | Self::Device { .. } | Self::Ggml(_) | Self::NotFinite { .. } => {
+                ErrorKind::Backend
+            }
             Self::Tokenizer(_) => ErrorKind::Tokenizer,
             Self::ChatTemplate(_) => ErrorKind::ChatTemplate,
             Self::Cancelled => ErrorKind::Cancelled,
@@ -185,9 +246,17 @@ impl Error {
     }
 
     /// An [`Error::InvalidParameter`].
-    pub(crate) fn parameter(parameter: impl Into<String>, problem: impl Into<String>) -> Self {
+    pub(crate) fn parameter(parameter: Parameter, problem: impl Into<String>) -> Self {
         Self::InvalidParameter {
-            parameter: parameter.into(),
+            parameter,
+            problem: problem.into(),
+        }
+    }
+
+    /// An [`Error::Device`].
+    pub(crate) fn device(device: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Device {
+            device: device.into(),
             problem: problem.into(),
         }
     }

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::parameter::Parameter;
 
 /// The quantization that llama.cpp uses if the name has none.
 const DEFAULT_QUANT: &str = "Q4_K_M";
@@ -97,7 +98,7 @@ fn find_in(cache: &Path, repo: &str, file: Option<&str>) -> Result<PathBuf> {
 }
 
 fn error(problem: String) -> Error {
-    Error::parameter("repository", problem)
+    Error::parameter(Parameter::Repository, problem)
 }
 
 /// The snapshots of a repository: the one that its main branch points to, then the others, the

@@ -39,6 +39,7 @@ mod llama;
 mod measure;
 pub mod model;
 mod parallel;
+mod parameter;
 pub mod quantize;
 pub mod recording;
 mod session;
@@ -63,6 +64,7 @@ pub use model::{
     AnyModel, DEFAULT_CHECKPOINTS, DEFAULT_CONTEXT, DeviceMemory, Fit, FlashAttention, KvType,
     MaskedModel, MemoryReport, Model, ModelParams, SessionParams, TensorOverride,
 };
+pub use parameter::Parameter;
 pub use session::{Answer, Events, FinishedMember, MemberId, Session, SessionBatch, Snapshot};
 pub use text::Utf8Stream;
 pub use text_model::TextModel;

@@ -5,16 +5,20 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use crate::error::{Error, Result};
+use crate::parameter::Parameter;
 
 /// More than any machine has; ggml's limit is 512.
 const MAX_THREADS: usize = 512;
 
-/// Rejects a number of threads that ggml would abort on. `flag` is its name in errors.
-pub(crate) fn check_threads(threads: usize, flag: &str) -> Result<()> {
+/// Rejects a number of threads that ggml would abort on.
+pub(crate) fn check_threads(threads: usize, parameter: Parameter) -> Result<()> {
     if (1..=MAX_THREADS).contains(&threads) {
         return Ok(());
     }
-    Err(Error::parameter(flag, format!("use 1 to {MAX_THREADS}")))
+    Err(Error::parameter(
+        parameter,
+        format!("use 1 to {MAX_THREADS}"),
+    ))
 }
 
 /// Cores that this process may use: those of its affinity mask, limited by its quota of CPU time.

@@ -270,9 +270,9 @@ static void creating(void) {
     params.field = value;                                               \
     FAILS(diffusion_context_new(model, &params, &none, &error),         \
           DIFFUSION_STATUS_INVALID_ARGUMENT, part)
-    REFUSED(context_length, 32, "context size (-c): 32 does not hold");
-    REFUSED(context_length, (size_t)-1, "context size (-c)");
-    REFUSED(threads, 100000, "threads (-t): use 1 to ");
+    REFUSED(context_length, 32, "context_length: 32 does not hold");
+    REFUSED(context_length, (size_t)-1, "context_length: ");
+    REFUSED(threads, 100000, "threads: use 1 to ");
     REFUSED(kv_type, 3, "kv_type: 3 is none");
     REFUSED(flash_attention, -1, "flash_attention: -1 is none");
 #undef REFUSED
@@ -297,11 +297,11 @@ static void generating(void) {
     params.field = value;                                                                  \
     FAILS(GENERATE(prompt.items, prompt.count, CAPACITY),                                  \
           DIFFUSION_STATUS_INVALID_ARGUMENT, part)
-    REFUSED(max_steps, 0, "max_steps (--diffusion-eb-max-steps): is 0");
-    REFUSED(t_min, -1.0f, "t_min (--diffusion-eb-t-min): is -1");
-    REFUSED(t_max, 0.0f, "t_max (--diffusion-eb-t-max): is 0");
-    REFUSED(entropy_bound, 0.0f, "entropy_bound (--diffusion-eb-entropy-bound): is 0");
-    REFUSED(confidence_threshold, -1.0f, "confidence_threshold (--diffusion-eb-confidence): is -1");
+    REFUSED(max_steps, 0, "max_steps: is 0");
+    REFUSED(t_min, -1.0f, "t_min: is -1");
+    REFUSED(t_max, 0.0f, "t_max: is 0");
+    REFUSED(entropy_bound, 0.0f, "entropy_bound: is 0");
+    REFUSED(confidence_threshold, -1.0f, "confidence_threshold: is -1");
 #undef REFUSED
     params = good;
     FAILS(GENERATE(NULL, 0, CAPACITY), DIFFUSION_STATUS_INVALID_ARGUMENT, "prompt: it is empty");

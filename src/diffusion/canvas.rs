@@ -10,6 +10,7 @@ use super::run::{Blank, EndTokens, Recipe, Run, check_finite};
 use super::step::{Allowed, DrawFeatures, DrawRule, Draws, Filter, Limits, StepInput};
 use super::temperature::TemperatureSchedule;
 use crate::error::{Error, Result};
+use crate::parameter::Parameter;
 
 /// A canvas of uniform-state diffusion: from random tokens, by entropy-bound acceptance and
 /// renoising, to the argmax canvas of the last step.
@@ -166,7 +167,7 @@ impl Recipe for DiffusionParams {
         match limits.canvas {
             Some(_) => Ok(()),
             None => Err(Error::parameter(
-                "sampler",
+                Parameter::Recipe,
                 "this model starts from mask tokens: use the parameters of masked diffusion",
             )),
         }

@@ -11,6 +11,7 @@ use super::random::NoiseSource;
 use super::run::{Blank, EndTokens, Recipe, Run};
 use super::step::{Draws, Limits, StepInput};
 use crate::error::{Error, Result};
+use crate::parameter::Parameter;
 
 /// Where the time of a generation went.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -119,7 +120,7 @@ impl Generator {
         recipe.validate(&limits)?;
         if prompt.is_empty() {
             return Err(Error::parameter(
-                "prompt",
+                Parameter::Prompt,
                 "it is empty: give at least one token",
             ));
         }

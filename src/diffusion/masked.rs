@@ -12,6 +12,7 @@ use super::step::{
 };
 use super::transfer::{Algorithm, TransferSchedule, most_confident, order_uniforms};
 use crate::error::{Error, Result};
+use crate::parameter::Parameter;
 
 /// How many positions are denoised after a prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,14 +34,18 @@ impl AnswerLength {
     /// Positions to denoise after a prompt of `prompt` tokens.
     fn after(self, prompt: usize) -> Result<usize> {
         match self {
-            Self::Tokens(0) => Err(Error::parameter("-n", "is 0, but must be at least 1")),
+            Self::Tokens(0) => Err(Error::parameter(
+                Parameter::AnswerTokens,
+                "is 0, but must be at least 1",
+            )),
             Self::Tokens(count) => Ok(count),
             Self::Text(text) if text > prompt => Ok(text - prompt),
             Self::Text(text) => Err(Error::parameter(
-                "-ub",
+                Parameter::TextTokens,
                 format!(
                     "the prompt has {prompt} tokens, but prompt and answer have {text} together: \
-                     raise -ub, give the answer's length with -n, or shorten the prompt"
+                     raise `AnswerLength::Text`, give the answer's length with `AnswerLength::Tokens`, or \
+                     shorten the prompt"
                 ),
             )),
         }
@@ -100,14 +105,14 @@ impl MaskedParams {
     /// [`Error::InvalidParameter`] names the first parameter out of range.
     pub fn validate(&self) -> Result<()> {
         self.schedule.validate()?;
-        for (flag, value) in [
-            ("--temp", self.temperature),
-            ("--diffusion-alg-temp", self.algorithm_temperature),
-            ("--diffusion-cfg-scale", self.guidance),
+        for (parameter, value) in [
+            (Parameter::Temperature, self.temperature),
+            (Parameter::AlgorithmTemperature, self.algorithm_temperature),
+            (Parameter::Guidance, self.guidance),
         ] {
             if !(0.0..f32::INFINITY).contains(&value) {
                 return Err(Error::parameter(
-                    flag,
+                    parameter,
                     format!("is {value}, but must be 0 or more"),
                 ));
             }
@@ -115,7 +120,7 @@ impl MaskedParams {
         let top_p = self.filter.top_p;
         if !(top_p > 0.0 && top_p <= 1.0) {
             let problem = format!("is {top_p}, but must be above 0 and at most 1");
-            return Err(Error::parameter("--top-p", problem));
+            return Err(Error::parameter(Parameter::TopP, problem));
         }
         Ok(())
     }
@@ -126,7 +131,7 @@ impl Recipe for MaskedParams {
         self.validate()?;
         if limits.mask.is_none() {
             return Err(Error::parameter(
-                "sampler",
+                Parameter::Recipe,
                 "this model starts from random tokens: use the parameters of a canvas model",
             ));
         }

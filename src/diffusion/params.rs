@@ -1,6 +1,7 @@
 //! The parameters of a generation, with the reference's defaults.
 
 use crate::error::{Error, Result};
+use crate::parameter::Parameter;
 
 /// Parameters of one generation.
 ///
@@ -89,13 +90,13 @@ impl DiffusionParams {
     /// and the quotients must stay finite.
     pub const MIN_T_MAX: f32 = 1e-20;
 
-    /// Parameters from `self`, then from the file, then from the reference's defaults; the first
+    /// Parameters from the caller, then from the file, then from the reference's defaults; the first
     /// source that sets one counts.
     ///
     /// # Errors
     /// As [`validate`](Self::validate).
-    pub fn resolve(cli: &Overrides, file: &Overrides) -> Result<Self> {
-        let chosen = cli.or(*file);
+    pub fn resolve(caller: &Overrides, file: &Overrides) -> Result<Self> {
+        let chosen = caller.or(*file);
         let default = Self::default();
         let params = Self {
             max_steps: chosen.max_steps.unwrap_or(default.max_steps),
@@ -120,12 +121,12 @@ impl DiffusionParams {
     /// [`Error::InvalidParameter`] names the first parameter out of range.
     pub fn validate(&self) -> Result<()> {
         if self.max_steps == 0 {
-            return Err(out_of_range(MAX_STEPS, 0, "must be at least 1"));
+            return Err(out_of_range(Parameter::MaxSteps, 0, "must be at least 1"));
         }
         // `contains` is false for NaN, so NaN needs no check of its own.
         if !(0.0..f32::INFINITY).contains(&self.t_min) {
             return Err(out_of_range(
-                T_MIN,
+                Parameter::TMin,
                 self.t_min,
                 "must be finite, and 0 or more",
             ));
@@ -134,23 +135,31 @@ impl DiffusionParams {
             let wanted = format!("must be finite, and {:e} or more", Self::MIN_T_MAX);
             // Not with all the zeros of a tiny number.
             let value = format_args!("{:?}", self.t_max);
-            return Err(out_of_range(T_MAX, value, &wanted));
+            return Err(out_of_range(Parameter::TMax, value, &wanted));
         }
         if self.t_max < self.t_min {
-            let wanted = format!("must be at least t_min, which is {}", self.t_min);
-            return Err(out_of_range(T_MAX, self.t_max, &wanted));
+            let wanted = format!("must be at least `t_min`, which is {}", self.t_min);
+            return Err(out_of_range(Parameter::TMax, self.t_max, &wanted));
         }
         if !(self.entropy_bound > 0.0 && self.entropy_bound.is_finite()) {
             let wanted = "must be finite, and above 0";
-            return Err(out_of_range(ENTROPY_BOUND, self.entropy_bound, wanted));
+            return Err(out_of_range(
+                Parameter::EntropyBound,
+                self.entropy_bound,
+                wanted,
+            ));
         }
         if !(0.0..f32::INFINITY).contains(&self.confidence_threshold) {
             let wanted = "must be finite, and 0 or more";
-            return Err(out_of_range(CONFIDENCE, self.confidence_threshold, wanted));
+            return Err(out_of_range(
+                Parameter::ConfidenceThreshold,
+                self.confidence_threshold,
+                wanted,
+            ));
         }
         for (name, value) in [
-            (MAX_TOKENS, self.max_tokens),
-            (MAX_CANVASES, self.max_canvases),
+            (Parameter::MaxTokens, self.max_tokens),
+            (Parameter::MaxCanvases, self.max_canvases),
         ] {
             if value == Some(0) {
                 return Err(out_of_range(name, 0, "must be at least 1"));
@@ -171,15 +180,7 @@ impl DiffusionParams {
     }
 }
 
-const MAX_STEPS: &str = "max_steps (--diffusion-eb-max-steps)";
-const T_MIN: &str = "t_min (--diffusion-eb-t-min)";
-const T_MAX: &str = "t_max (--diffusion-eb-t-max)";
-const ENTROPY_BOUND: &str = "entropy_bound (--diffusion-eb-entropy-bound)";
-const CONFIDENCE: &str = "confidence_threshold (--diffusion-eb-confidence)";
-const MAX_TOKENS: &str = "max_tokens (-n)";
-const MAX_CANVASES: &str = "max_canvases (--diffusion-blocks)";
-
-fn out_of_range(parameter: &str, value: impl std::fmt::Display, wanted: &str) -> Error {
+fn out_of_range(parameter: Parameter, value: impl std::fmt::Display, wanted: &str) -> Error {
     Error::parameter(parameter, format!("is {value}, but {wanted}"))
 }
 
@@ -223,29 +224,35 @@ mod tests {
         let error = DiffusionParams::resolve(&Overrides::default(), &file).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "t_max (--diffusion-eb-t-max): is 0.8, but must be at least t_min, which is 0.9"
+            "t_max: is 0.8, but must be at least `t_min`, which is 0.9"
         );
     }
 
     #[test]
     fn every_bad_value_names_its_parameter() {
         type Change = fn(&mut DiffusionParams);
-        let cases: [(Change, &str); 15] = [
-            (|p| p.max_steps = 0, MAX_STEPS),
-            (|p| p.t_min = -0.1, T_MIN),
-            (|p| p.t_min = f32::NAN, T_MIN),
-            (|p| p.t_min = f32::INFINITY, T_MIN),
-            (|p| p.t_max = p.t_min / 2.0, T_MAX),
-            (|p| p.t_max = f32::NAN, T_MAX),
-            (|p| (p.t_min, p.t_max) = (0.0, 1e-45), T_MAX),
-            (|p| p.t_max = f32::INFINITY, T_MAX),
-            (|p| p.entropy_bound = 0.0, ENTROPY_BOUND),
-            (|p| p.entropy_bound = f32::NAN, ENTROPY_BOUND),
-            (|p| p.entropy_bound = f32::INFINITY, ENTROPY_BOUND),
-            (|p| p.confidence_threshold = -1.0, CONFIDENCE),
-            (|p| p.confidence_threshold = f32::NAN, CONFIDENCE),
-            (|p| p.max_tokens = Some(0), MAX_TOKENS),
-            (|p| p.max_canvases = Some(0), MAX_CANVASES),
+        let cases: [(Change, Parameter); 15] = [
+            (|p| p.max_steps = 0, Parameter::MaxSteps),
+            (|p| p.t_min = -0.1, Parameter::TMin),
+            (|p| p.t_min = f32::NAN, Parameter::TMin),
+            (|p| p.t_min = f32::INFINITY, Parameter::TMin),
+            (|p| p.t_max = p.t_min / 2.0, Parameter::TMax),
+            (|p| p.t_max = f32::NAN, Parameter::TMax),
+            (|p| (p.t_min, p.t_max) = (0.0, 1e-45), Parameter::TMax),
+            (|p| p.t_max = f32::INFINITY, Parameter::TMax),
+            (|p| p.entropy_bound = 0.0, Parameter::EntropyBound),
+            (|p| p.entropy_bound = f32::NAN, Parameter::EntropyBound),
+            (|p| p.entropy_bound = f32::INFINITY, Parameter::EntropyBound),
+            (
+                |p| p.confidence_threshold = -1.0,
+                Parameter::ConfidenceThreshold,
+            ),
+            (
+                |p| p.confidence_threshold = f32::NAN,
+                Parameter::ConfidenceThreshold,
+            ),
+            (|p| p.max_tokens = Some(0), Parameter::MaxTokens),
+            (|p| p.max_canvases = Some(0), Parameter::MaxCanvases),
         ];
         for (change, name) in cases {
             let mut params = DiffusionParams::default();
@@ -265,7 +272,7 @@ mod tests {
         };
         assert_eq!(
             params.validate().unwrap_err().to_string(),
-            "t_max (--diffusion-eb-t-max): is inf, but must be finite, and 1e-20 or more"
+            "t_max: is inf, but must be finite, and 1e-20 or more"
         );
     }
 

@@ -5,6 +5,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::Token;
 use crate::error::{Error, Result};
+use crate::parameter::Parameter;
 
 /// The random draws of a generation, addressed by block (canvas), step and position.
 ///
@@ -51,7 +52,7 @@ pub trait NoiseSource: Sync {
 
 fn no_draws(what: &str, block: u32, step: u32) -> Error {
     Error::parameter(
-        "source of randomness",
+        Parameter::Noise,
         format!("block {block}, step {step}: it has no draws for the {what}"),
     )
 }
@@ -248,7 +249,7 @@ fn checked_vocab_size(vocab_size: usize) -> Result<u32> {
     match u32::try_from(vocab_size) {
         Ok(size) if size > 0 && Token::try_from(size).is_ok() => Ok(size),
         _ => Err(Error::parameter(
-            "vocab_size",
+            Parameter::VocabSize,
             format!("is {vocab_size}, but must be from 1 to {}", Token::MAX),
         )),
     }
@@ -285,7 +286,7 @@ fn copy<T: Copy>(recorded: Option<&[T]>, out: &mut [T], place: impl Fn() -> Stri
 }
 
 fn recording_error(problem: String) -> Error {
-    Error::parameter("recorded noise", problem)
+    Error::parameter(Parameter::Noise, problem)
 }
 
 #[cfg(test)]
@@ -552,15 +553,15 @@ mod tests {
         let problem = |result: Result<()>| result.unwrap_err().to_string();
         assert_eq!(
             problem(noise.initial_canvas(1, &mut [0; 2])),
-            "recorded noise: block 1, initial canvas: the recording ends before"
+            "noise: block 1, initial canvas: the recording ends before"
         );
         assert_eq!(
             problem(noise.uniforms(0, 1, &mut [0.0; 2])),
-            "recorded noise: block 0, step 1, uniforms: the recording ends before"
+            "noise: block 0, step 1, uniforms: the recording ends before"
         );
         assert_eq!(
             problem(noise.renoise(0, 0, &mut [0; 3])),
-            "recorded noise: block 0, step 0, renoise: 2 values are recorded for a canvas of 3"
+            "noise: block 0, step 0, renoise: 2 values are recorded for a canvas of 3"
         );
     }
 

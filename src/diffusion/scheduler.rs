@@ -346,7 +346,7 @@ mod tests {
         .unwrap_err();
         assert_eq!(
             error.to_string(),
-            "max_tokens (-n): is 0, but must be at least 1"
+            "max_tokens: is 0, but must be at least 1"
         );
         assert_eq!(script.calls, []);
     }

@@ -8,6 +8,7 @@
 use super::Token;
 use super::random::NoiseSource;
 use crate::error::{Error, Result};
+use crate::parameter::Parameter;
 
 /// What one denoising step reads. Slices have one entry per canvas position.
 #[derive(Clone, Copy)]
@@ -182,7 +183,7 @@ impl Draws {
         match lengths == [len; 5] {
             true => Ok(()),
             false => Err(Error::parameter(
-                "draws",
+                Parameter::Draws,
                 format!("each of them must have {len} entries, one per canvas position"),
             )),
         }
@@ -235,7 +236,7 @@ impl DrawFeatures {
         let missing = features.iter().find(|(has, needs, _)| *needs && !has);
         match missing {
             Some((_, _, what)) => Err(Error::parameter(
-                "sampler",
+                Parameter::Recipe,
                 format!("this model {what}: use the parameters of its family"),
             )),
             None => Ok(()),

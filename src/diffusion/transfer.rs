@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::random::NoiseSource;
 use crate::error::{Error, Result};
+use crate::parameter::Parameter;
 
 /// What decides which masked positions a step unmasks first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,10 +66,6 @@ pub enum TransferSchedule {
     },
 }
 
-const EPS: &str = "--diffusion-eps";
-const BLOCK_LENGTH: &str = "--diffusion-block-length";
-const STEPS: &str = "--diffusion-steps";
-
 impl TransferSchedule {
     /// The schedule of llama.cpp's parameters: exactly one of `eps` and `block_length` is above 0.
     /// It has `steps` steps over `length` positions; for the block schedule that is the number of
@@ -77,16 +74,16 @@ impl TransferSchedule {
     /// # Errors
     /// [`Error::InvalidParameter`]: both or none are given, or lengths and steps do not divide.
     pub fn new(eps: f32, block_length: usize, steps: u32, length: usize) -> Result<Self> {
-        let refuse = |flag: &str, problem: String| Err(Error::parameter(flag, problem));
+        let refuse = |parameter, problem: String| Err(Error::parameter(parameter, problem));
         match (eps != 0.0, block_length) {
             (true, 1..) => refuse(
-                &format!("{EPS}, {BLOCK_LENGTH}"),
-                "they choose different schedules: give only one of them".into(),
+                Parameter::Schedule,
+                "`eps` and `block_length` choose different ones: give only one of them".into(),
             ),
             (false, 0) => refuse(
-                &format!("{EPS}, {BLOCK_LENGTH}"),
-                "a masked model needs a schedule: give one of them, such as --diffusion-eps 0.001 \
-                 for Dream and RND1, --diffusion-block-length 32 for LLaDA"
+                Parameter::Schedule,
+                "a masked model needs a schedule: give `eps`, such as 0.001 for Dream and RND1, or \
+                 `block_length`, such as 32 for LLaDA"
                     .into(),
             ),
             (true, 0) => {
@@ -94,10 +91,8 @@ impl TransferSchedule {
                 schedule.validate().map(|()| schedule)
             }
             (false, _) if !length.is_multiple_of(block_length) => refuse(
-                BLOCK_LENGTH,
-                format!(
-                    "is {block_length}, which does not divide the {length} tokens of -n or -ub"
-                ),
+                Parameter::BlockLength,
+                format!("is {block_length}, which does not divide the {length} tokens of `length`"),
             ),
             (false, _) => {
                 let blocks = length / block_length;
@@ -106,10 +101,10 @@ impl TransferSchedule {
                     .filter(|b| steps.is_multiple_of(*b));
                 let Some(blocks) = per_block.filter(|b| *b > 0) else {
                     return refuse(
-                        STEPS,
+                        Parameter::Steps,
                         format!(
-                            "is {steps}, which the {blocks} blocks of {BLOCK_LENGTH} {block_length} \
-                             in the {length} tokens of -n or -ub do not divide"
+                            "is {steps}, which the {blocks} blocks of {block_length} in the {length} \
+                             tokens of `length` do not divide"
                         ),
                     );
                 };
@@ -135,17 +130,20 @@ impl TransferSchedule {
             } => (steps_per_block, 0.5, length),
         };
         if steps == 0 {
-            return Err(Error::parameter(STEPS, "is 0, but there must be a step"));
+            return Err(Error::parameter(
+                Parameter::Steps,
+                "is 0, but there must be a step",
+            ));
         }
         if length == 0 {
             return Err(Error::parameter(
-                BLOCK_LENGTH,
+                Parameter::BlockLength,
                 "is 0, but must be at least 1",
             ));
         }
         if !(eps > 0.0 && eps < 1.0) {
             let problem = format!("is {eps}, but must be above 0 and below 1");
-            return Err(Error::parameter(EPS, problem));
+            return Err(Error::parameter(Parameter::Eps, problem));
         }
         Ok(())
     }
@@ -334,20 +332,20 @@ mod tests {
     }
 
     #[test]
-    fn flags_that_do_not_go_together_are_named() {
+    fn parameters_that_do_not_go_together_are_named() {
         let problem = |eps, block, steps, length| {
             TransferSchedule::new(eps, block, steps, length)
                 .unwrap_err()
                 .to_string()
         };
-        assert!(problem(0.1, 8, 8, 64).starts_with("--diffusion-eps, --diffusion-block-length: "));
-        assert!(problem(0.0, 0, 8, 64).starts_with("--diffusion-eps, --diffusion-block-length: "));
-        assert!(problem(0.0, 7, 8, 64).starts_with("--diffusion-block-length: is 7,"));
-        assert!(problem(0.0, 8, 12, 64).starts_with("--diffusion-steps: is 12,"));
-        assert!(problem(0.0, 8, 0, 64).starts_with("--diffusion-steps: is 0"));
-        assert!(problem(1.0, 0, 8, 64).starts_with("--diffusion-eps: is 1,"));
-        assert!(problem(f32::NAN, 0, 8, 64).starts_with("--diffusion-eps: is NaN,"));
-        assert!(problem(0.1, 0, 0, 64).starts_with("--diffusion-steps: is 0"));
+        assert!(problem(0.1, 8, 8, 64).starts_with("schedule: "));
+        assert!(problem(0.0, 0, 8, 64).starts_with("schedule: "));
+        assert!(problem(0.0, 7, 8, 64).starts_with("block_length: is 7,"));
+        assert!(problem(0.0, 8, 12, 64).starts_with("steps: is 12,"));
+        assert!(problem(0.0, 8, 0, 64).starts_with("steps: is 0"));
+        assert!(problem(1.0, 0, 8, 64).starts_with("eps: is 1,"));
+        assert!(problem(f32::NAN, 0, 8, 64).starts_with("eps: is NaN,"));
+        assert!(problem(0.1, 0, 0, 64).starts_with("steps: is 0"));
     }
 
     #[test]

@@ -65,13 +65,13 @@ impl Backend {
 impl Device {
     /// A new backend; the CPU's computes with `threads` threads.
     pub(crate) fn backend(&self, threads: usize) -> Result<Backend> {
-        let what = format!("the device {} could not be started", self.name());
+        let what = "it could not be started";
         // SAFETY: a live device; null parameters are the default.
-        let raw = guarded(&what, || unsafe {
+        let raw = guarded(what, || unsafe {
             sys::ggml_backend_dev_init(self.as_ptr(), std::ptr::null())
         })?;
         let backend = Backend {
-            raw: NonNull::new(raw).ok_or(Error::Ggml(what))?,
+            raw: NonNull::new(raw).ok_or_else(|| Error::device(self.name(), what))?,
             device: *self,
             is_broken: AtomicBool::new(false),
         };

@@ -8,6 +8,7 @@ use super::plugins::register;
 use super::rpc::{self, Server};
 use crate::error::{Error, Result};
 use crate::host_memory::HostMemory;
+use crate::parameter::Parameter;
 use crate::sys;
 
 /// The kind of a processor.
@@ -67,10 +68,10 @@ impl Device {
             .into_iter()
             .find(|d| d.kind() == DeviceKind::Cpu)
             .ok_or_else(|| {
-                Error::Ggml(
-                    "no CPU backend was found: put libggml-cpu beside the program, or beside the \
-                     shared library that it uses"
-                        .into(),
+                Error::device(
+                    "CPU",
+                    "no backend for it was found: put libggml-cpu beside the program, or beside the shared \
+                     library that it uses",
                 )
             })
     }
@@ -85,7 +86,7 @@ impl Device {
             .ok_or_else(|| {
                 let names: Vec<String> = all.iter().map(Self::name).collect();
                 Error::parameter(
-                    "device",
+                    Parameter::Devices,
                     format!("there is no '{name}'; there are: {}", names.join(", ")),
                 )
             })

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 
 use crate::error::{Error, Result};
+use crate::parameter::Parameter;
 use crate::sys;
 
 /// Finds the backends. Those linked in register themselves; plug-ins are loaded from the directory
@@ -55,7 +56,7 @@ fn own_file() -> Option<PathBuf> {
 
 fn c_path(path: &Path) -> Result<CString> {
     CString::new(path.as_os_str().as_encoded_bytes())
-        .map_err(|_| Error::parameter("backend directory", "the path contains a zero byte"))
+        .map_err(|_| Error::parameter(Parameter::BackendDirectory, "the path contains a zero byte"))
 }
 
 /// Loads plug-in backends from a directory, in addition to those already found. They must come from
@@ -65,13 +66,13 @@ pub fn load_backends(dir: &Path) -> Result<()> {
     let text = c_path(dir)?;
     if !dir.is_dir() {
         return Err(Error::parameter(
-            "backend directory",
+            Parameter::BackendDirectory,
             format!("{} is not a directory", dir.display()),
         ));
     }
     if !cfg!(feature = "dynamic-backends") {
         return Err(Error::parameter(
-            "backend directory",
+            Parameter::BackendDirectory,
             "this build has its backends linked in and takes no plug-ins: they need one with the \
              feature `dynamic-backends`",
         ));

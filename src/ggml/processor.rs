@@ -22,11 +22,12 @@ fn compare(needed: &[(&str, bool)]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    Err(Error::Ggml(format!(
+    let problem = format!(
         "this build is for processors with {}, which this one lacks: build it on this machine, or with the \
          features `portable,dynamic-backends` for all machines",
         missing.join(", ")
-    )))
+    );
+    Err(Error::device("CPU", problem))
 }
 
 #[cfg(test)]

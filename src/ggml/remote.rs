@@ -9,6 +9,7 @@ use super::device::Device;
 use super::plugins::register;
 use super::rpc::{self, NewServer};
 use crate::error::{Error, Result};
+use crate::parameter::Parameter;
 use crate::sys;
 
 /// The default time that a server may be silent: a graph over a long prompt may take minutes on a
@@ -31,7 +32,7 @@ impl Backend {
                      build --features rpc)"
                 }
             };
-            return Err(Error::parameter("RPC server", problem));
+            return Err(Error::parameter(Parameter::RpcServer, problem));
         }
         Ok(Self(found))
     }
@@ -106,7 +107,7 @@ impl Device {
         let backend = Backend::find()?;
         if timeout.is_zero() {
             let problem = "it is 0: give the server time to answer";
-            return Err(Error::parameter("RPC timeout", problem));
+            return Err(Error::parameter(Parameter::RpcTimeout, problem));
         }
         // Only one thread at a time connects, because others may want the same server.
         static CONNECTING: Mutex<()> = Mutex::new(());
@@ -118,7 +119,10 @@ impl Device {
         server.probe()?;
         let devices = without_signals(|| backend.connect(&server.address().to_string()))?;
         let Some(device) = devices.first() else {
-            return Err(Error::Ggml(format!("{endpoint} has no devices for ggml")));
+            return Err(Error::Rpc {
+                server: endpoint.to_owned(),
+                problem: "it has no devices".into(),
+            });
         };
         server.probe()?;
         // ggml's client connects again whenever none of its objects is left, and stops the process

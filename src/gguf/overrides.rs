@@ -7,6 +7,7 @@ use super::reader::Gguf;
 use super::value::Value;
 use super::writer::Encoded;
 use crate::error::{Error, Result};
+use crate::parameter::Parameter;
 
 /// A value that the user gives to a metadata key.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,9 +42,6 @@ pub struct MetadataOverride {
     pub value: MetadataValue,
 }
 
-/// The name of the overrides in errors.
-const METADATA_OVERRIDE: &str = "metadata override (--override-kv)";
-
 /// Maximum length of keys and texts in libllama, which reads the same file for the vocabulary.
 const MAX_OVERRIDE_BYTES: usize = 127;
 
@@ -64,7 +62,7 @@ impl MetadataOverride {
     /// The key cannot be overridden, or the value has another type.
     pub(crate) fn encode(&self, gguf: &Gguf) -> Result<Encoded> {
         let wrong = |problem: String| {
-            Error::parameter(METADATA_OVERRIDE, format!("'{}': {problem}", self.key))
+            Error::parameter(Parameter::Metadata, format!("'{}': {problem}", self.key))
         };
         let too_long = |text: &str| text.len() > MAX_OVERRIDE_BYTES;
         if LAYOUT.contains(&self.key.as_str()) {

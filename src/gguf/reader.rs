@@ -218,6 +218,15 @@ impl Gguf {
         }
     }
 
+    /// An [`Error::Unsupported`] about this file's architecture.
+    pub(crate) fn unsupported(&self, architecture: &str, problem: impl Into<String>) -> Error {
+        Error::Unsupported {
+            path: self.path.clone(),
+            architecture: architecture.to_owned(),
+            problem: problem.into(),
+        }
+    }
+
     /// An [`Error::Metadata`] about `key` of this file.
     pub(crate) fn metadata_error(&self, key: &str, problem: impl Into<String>) -> Error {
         Error::Metadata {

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::ggml::device::Device;
 use crate::ggml::rpc::Servers;
 use crate::gguf::MetadataOverride;
+use crate::parameter::Parameter;
 use crate::sys;
 
 /// Where libllama puts the weights.
@@ -137,7 +138,7 @@ impl BidirectionalModel {
         let servers = params.servers();
         let refused = || {
             let problem = format!(
-                "{}: libllama refused the model; its reason is in the log (-v)",
+                "{}: libllama refused the model; the debug messages of the log say why",
                 path.display()
             );
             servers.check().err().unwrap_or(Error::Ggml(problem))
@@ -200,7 +201,12 @@ impl BidirectionalContext {
         threads: usize,
         fused: Option<bool>,
     ) -> Result<Self> {
-        let too_many = |_| Error::parameter("-ub", format!("{capacity} tokens are too many"));
+        let too_many = |_| {
+            Error::parameter(
+                Parameter::Context,
+                format!("{capacity} tokens are too many"),
+            )
+        };
         let positions = u32::try_from(capacity).map_err(too_many)?;
         let threads = i32::try_from(threads).unwrap_or(i32::MAX);
         let context = Context::new(Arc::clone(&model.model), |raw| {
@@ -216,9 +222,8 @@ impl BidirectionalContext {
             };
         });
         let context = context.ok_or_else(|| {
-            let problem = format!(
-                "libllama made no context for texts of {capacity} tokens: give fewer with -ub or -n"
-            );
+            let problem =
+                format!("libllama made no context for texts of {capacity} tokens: lower `length`");
             let lost = model.servers.check().err();
             lost.unwrap_or(Error::Ggml(problem))
         })?;
@@ -246,7 +251,7 @@ impl BidirectionalContext {
         let count = text.len();
         if count == 0 || count > self.capacity {
             return Err(Error::parameter(
-                "text",
+                Parameter::Tokens,
                 format!("has {count} tokens: give 1 to {}", self.capacity),
             ));
         }
@@ -255,7 +260,7 @@ impl BidirectionalContext {
             .find(|&&t| usize::try_from(t).map_or(true, |t| t >= vocab))
         {
             return Err(Error::parameter(
-                "text",
+                Parameter::Tokens,
                 format!("token {token} is not in the vocabulary of {vocab}"),
             ));
         }

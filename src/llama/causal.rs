@@ -9,6 +9,7 @@ use super::context::Context;
 use super::model::Model;
 use crate::diffusion::Token;
 use crate::error::{Error, Result};
+use crate::parameter::Parameter;
 use crate::sys;
 
 /// How a model is run by libllama.
@@ -79,7 +80,7 @@ impl CausalModel {
     pub fn decode(&mut self, tokens: &[Token], all_logits: bool) -> Result<()> {
         if tokens.is_empty() || tokens.len() > self.params.batch {
             return Err(Error::parameter(
-                "tokens",
+                Parameter::Tokens,
                 format!("give 1 to {}", self.params.batch),
             ));
         }
@@ -121,7 +122,7 @@ impl CausalModel {
             let row = sys::llama_get_logits_ith(self.context.as_ptr(), index);
             if row.is_null() {
                 return Err(Error::parameter(
-                    "logits",
+                    Parameter::Logits,
                     format!("there are none at {index}"),
                 ));
             }

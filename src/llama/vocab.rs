@@ -61,7 +61,7 @@ impl Vocab {
         }?;
         let model = model.ok_or_else(|| {
             Error::Tokenizer(format!(
-                "{}: libllama refused the vocabulary; its reason is in the log (-v)",
+                "{}: libllama refused the vocabulary; the debug messages of the log say why",
                 gguf.path().display()
             ))
         })?;

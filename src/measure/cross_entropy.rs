@@ -11,6 +11,7 @@ use crate::diffusion::{
 };
 use crate::error::{Error, Result};
 use crate::model::SequenceDenoiser;
+use crate::parameter::Parameter;
 
 /// Shares of tokens that are replaced; the last is a canvas of noise only.
 pub const NOISE_LEVELS: [f32; 4] = [0.25, 0.5, 0.75, 1.0];
@@ -57,7 +58,7 @@ pub fn score(
     let Exchange { prompt, answer } = exchange;
     if prompt.is_empty() || answer.is_empty() {
         return Err(Error::parameter(
-            "answers",
+            Parameter::Answers,
             "a prompt or an answer is empty: both need a token at least",
         ));
     }
@@ -145,7 +146,10 @@ fn predict(denoiser: &mut SequenceDenoiser, canvas: &[Token]) -> Result<Vec<f32>
 fn cross_entropy(logits: &[f32], token: Token) -> Result<f64> {
     let logit = usize::try_from(token).ok().and_then(|at| logits.get(at));
     let logit = logit.ok_or_else(|| {
-        Error::parameter("answers", format!("token {token} is not in the vocabulary"))
+        Error::parameter(
+            Parameter::Answers,
+            format!("token {token} is not in the vocabulary"),
+        )
     })?;
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|&x| f64::from(x - max).exp()).sum();

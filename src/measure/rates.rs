@@ -101,7 +101,7 @@ impl Product {
         const TIMES: usize = 5;
         const NODES: usize = 8;
         const WHAT: &str = "measuring the device";
-        const ADVICE: &str = "leave out --profile";
+        const ADVICE: &str = "free some memory, or do without the measurement";
         let device = model.output_device();
         let matrices = Context::new(1)?;
         let matrix = matrices.tensor(self.ty, &[SIDE, self.rows], "matrix")?;

@@ -9,6 +9,7 @@ use super::decoder::{Decoder, Member};
 use super::denoiser::SequenceDenoiser;
 use crate::diffusion::{Draws, StepInput};
 use crate::error::{Error, Result};
+use crate::parameter::Parameter;
 
 /// One sequence's share of a [batched step](CanvasBatch::step).
 pub struct BatchMember<'a, 'io> {
@@ -44,7 +45,7 @@ impl CanvasBatch {
     pub fn new(like: &SequenceDenoiser, capacity: usize) -> Result<Self> {
         if !(1..=MAX_CAPACITY).contains(&capacity) {
             let problem = format!("{capacity} sequences: use 1 to {MAX_CAPACITY}");
-            return Err(Error::parameter("batch of canvases", problem));
+            return Err(Error::parameter(Parameter::Session, problem));
         }
         let model = Arc::clone(like.model());
         let decoder = Decoder::new(&model, &like.new_backends()?, like.node_choice(), capacity)?;
@@ -87,7 +88,7 @@ impl CanvasBatch {
     pub fn step(&mut self, members: &mut [BatchMember<'_, '_>]) -> Result<()> {
         if members.is_empty() || members.len() > self.capacity {
             return Err(Error::parameter(
-                "batch of canvases",
+                Parameter::Session,
                 format!("{} sequences: use 1 to {}", members.len(), self.capacity),
             ));
         }
@@ -113,7 +114,7 @@ impl CanvasBatch {
             return Ok(());
         }
         Err(Error::parameter(
-            "batch of canvases",
+            Parameter::Session,
             "a sequence is of another model, or its flash attention is set otherwise",
         ))
     }

@@ -6,6 +6,7 @@ use super::kv_cache::LayerCache;
 use super::mask::KeyLayout;
 use crate::error::{Error, Result};
 use crate::ggml::tensor::Tensor;
+use crate::parameter::Parameter;
 
 /// Keys and values of a range of positions in the layers of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +55,7 @@ impl CacheRows {
         let sizes = tensors.iter().map(|t| t.nb()[1] * self.positions.len());
         if !sizes.eq(self.rows.iter().map(Vec::len)) {
             return Err(Error::parameter(
-                "snapshot",
+                Parameter::Snapshot,
                 "it is of a model with other layers, or of another KV cache type",
             ));
         }

@@ -28,6 +28,7 @@ use crate::ggml::transfer::transferred;
 use crate::gguf::TensorType;
 use crate::host_memory::{self, Request};
 use crate::parallel::warn_if_more_than_cores;
+use crate::parameter::Parameter;
 
 /// The shape of an encoder pass.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -218,7 +219,7 @@ impl SequenceDenoiser {
     pub fn encode_with_logits(&mut self, tokens: &[Token]) -> Result<Vec<f32>> {
         if tokens.is_empty() {
             return Err(Error::parameter(
-                "prompt",
+                Parameter::Prompt,
                 "it is empty: give at least one token",
             ));
         }
@@ -231,10 +232,9 @@ impl SequenceDenoiser {
     /// # Errors
     /// No step has been computed yet.
     pub fn logits(&self) -> Result<Vec<f32>> {
-        let logits = self
-            .decoder
-            .logits()
-            .ok_or_else(|| Error::parameter("logits", "no denoising step was computed yet"))?;
+        let logits = self.decoder.logits().ok_or_else(|| {
+            Error::parameter(Parameter::Logits, "no denoising step was computed yet")
+        })?;
         let hparams = self.model().hparams();
         let mut raw = vec![0.0; hparams.vocab_size * hparams.canvas_length];
         logits.read(0, &mut raw)?;
@@ -271,12 +271,15 @@ impl SequenceDenoiser {
     pub fn keys_values(&self, layer: usize, first: usize) -> Result<(Vec<f32>, Vec<f32>)> {
         let hp = self.model().hparams().layers.get(layer).ok_or_else(|| {
             let n = self.model().hparams().layers.len();
-            Error::parameter("layer", format!("{layer} is not one of the {n} layers"))
+            Error::parameter(
+                Parameter::Layer,
+                format!("{layer} is not one of the {n} layers"),
+            )
         })?;
         let layout = self.sequence.cache.layout(hp.kind);
         if first < self.sequence.cache.overwritten_below(layout) {
             return Err(Error::parameter(
-                "first position",
+                Parameter::Position,
                 format!("{first} is no longer cached in layer {layer}"),
             ));
         }
@@ -395,8 +398,8 @@ pub(super) fn choose_nodes(model: &Model, params: &DenoiserParams) -> Result<Nod
     };
     if !flash && params.kv_type == KvType::Q8_0 {
         return Err(Error::parameter(
-            "KV cache type",
-            "q8_0 needs flash attention: use -fa on, or -ctk f16 -ctv f16",
+            Parameter::KvType,
+            "q8_0 needs flash attention: set `flash_attention` to on, or use f16",
         ));
     }
     Ok(NodeChoice {
@@ -412,7 +415,7 @@ fn check_host(model: &Model, params: &DenoiserParams, needed: &Usage) -> Result<
         what: &format!("a session of {} positions", params.context),
         bytes: needed.of(cpu).allocated(),
         held: model.weights.usage.of(cpu).allocated(),
-        advice: "lower the context size (-c) or use a smaller KV cache type (-ctk, -ctv)",
+        advice: "lower `context`, or choose a smaller type with `kv_type`",
     })
 }
 
@@ -484,7 +487,7 @@ impl Denoiser for SequenceDenoiser {
         let trained = self.model().hparams().canvas_length;
         if len != trained {
             return Err(Error::parameter(
-                "canvas",
+                Parameter::Canvas,
                 format!("has {len} tokens, but this model's canvases have {trained}"),
             ));
         }

@@ -179,16 +179,13 @@ fn check_architecture(gguf: &Gguf) -> Result<()> {
     }
     let problem = if MASKED_ARCHITECTURES.contains(&found) {
         format!(
-            "'{found}' is a masked model, which runs in llama-diffusion-cli and by MaskedModel of the Rust crate; \
-             expected '{DIFFUSION_GEMMA}' here"
+            "is a masked model, for `AnyModel` or `MaskedModel`: expected '{DIFFUSION_GEMMA}' here"
         )
     } else {
         let others = MASKED_ARCHITECTURES.join(", ");
-        format!(
-            "'{found}' is not supported: use a '{DIFFUSION_GEMMA}' model, or in llama-diffusion-cli a masked one ({others})"
-        )
+        format!("is not supported: use a '{DIFFUSION_GEMMA}' model, or a masked one ({others})")
     };
-    Err(gguf.metadata_error(GENERAL_ARCHITECTURE, problem))
+    Err(gguf.unsupported(found, problem))
 }
 
 /// Type of the embedding matrix and its number of rows, which must match the tokenizer's list.

@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::ggml::buffer::Allocation;
 use crate::ggml::context::Context;
 use crate::ggml::tensor::Tensor;
+use crate::parameter::Parameter;
 
 /// Cached keys and values of one layer, each `[head_dim * kv_heads, slots]`.
 pub(crate) struct LayerCache {
@@ -100,7 +101,7 @@ impl KvCache {
                 allocation,
                 buffer_type,
                 &format!("the KV cache of {context} positions"),
-                "lower the context size (-c) or use a smaller KV cache type (-ctk, -ctv)",
+                "lower `context`, or choose a smaller type with `kv_type`",
             )?;
             usage.add(buffer_type, Purpose::KvCache, buffer.size());
         }
@@ -305,7 +306,7 @@ impl KvCache {
     /// The snapshot does not fit this cache, or the device fails; the cache is empty then.
     pub(crate) fn restore(&mut self, snapshot: &CacheSnapshot) -> Result<()> {
         let end = snapshot.tokens.len();
-        let refuse = |problem: String| Err(Error::parameter("snapshot", problem));
+        let refuse = |problem: String| Err(Error::parameter(Parameter::Snapshot, problem));
         if end > self.context {
             let context = self.context;
             return refuse(format!(

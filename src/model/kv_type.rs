@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 use crate::gguf::TensorType;
+use crate::parameter::Parameter;
 
 /// Element type of cached keys and values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,7 +40,7 @@ impl FromStr for KvType {
             "f32" => Ok(Self::F32),
             "q8_0" => Ok(Self::Q8_0),
             _ => Err(Error::parameter(
-                "KV cache type",
+                Parameter::KvType,
                 format!("'{name}' is not supported: use f16, f32 or q8_0"),
             )),
         }

@@ -7,6 +7,7 @@ use super::kv_type::{KvType, SLOT_UNIT};
 use crate::error::{Error, Result};
 use crate::gguf::MetadataOverride;
 use crate::parallel::check_threads;
+use crate::parameter::Parameter;
 
 /// Keeps the tensors whose names match a pattern in a given kind of memory.
 #[derive(Clone, Debug)]
@@ -130,7 +131,7 @@ impl DenoiserParams {
         let canvas = hparams.canvas_length;
         if self.context < canvas + 1 {
             return Err(Error::parameter(
-                "context size (-c)",
+                Parameter::Context,
                 format!(
                     "{} does not hold one prompt token and a canvas of {canvas}",
                     self.context
@@ -139,23 +140,23 @@ impl DenoiserParams {
         }
         if self.context > MAX_CONTEXT {
             return Err(Error::parameter(
-                "context size (-c)",
+                Parameter::Context,
                 format!(
                     "{} is more than the {MAX_CONTEXT} positions that ggml can count",
                     self.context
                 ),
             ));
         }
-        check_threads(self.threads, "threads (-t)")?;
-        check_threads(self.prefill_threads, "threads of the prefill (-tb)")?;
+        check_threads(self.threads, Parameter::Threads)?;
+        check_threads(self.prefill_threads, Parameter::PrefillThreads)?;
         if self.batch == 0 {
-            return Err(Error::parameter("batch size (-b)", "use at least 1"));
+            return Err(Error::parameter(Parameter::Batch, "use at least 1"));
         }
         let block = self.kv_type.tensor_type().block_len();
         let mut head_dims = hparams.layers.iter().map(|layer| layer.head_dim);
         if let Some(l) = head_dims.position(|head_dim| !head_dim.is_multiple_of(block)) {
             return Err(Error::parameter(
-                "KV cache type (-ctk, -ctv)",
+                Parameter::KvType,
                 format!(
                     "q8_0 needs heads of a multiple of 32, layer {l} has {}: use f16",
                     hparams.layers[l].head_dim

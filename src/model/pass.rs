@@ -17,7 +17,7 @@ use crate::ggml::tensor::Tensor;
 
 /// What to do if there is no memory for a graph.
 pub(super) const ADVICE: &str =
-    "lower the context size (-c) or the batch (-b), or put fewer layers on this device (-ngl)";
+    "lower `context` or `batch`, or put fewer layers on this device (`gpu_layers`)";
 
 /// A graph that an executor holds, as the host sees it.
 pub(super) struct Pass {

@@ -8,9 +8,7 @@ use super::hparams::Hparams;
 use super::params::ModelParams;
 use crate::error::{Error, Result};
 use crate::ggml::device::{BufferType, Device};
-
-/// The name of the overrides in errors.
-pub(crate) const OVERRIDE: &str = "tensor override (-ot)";
+use crate::parameter::Parameter;
 
 /// The limit of ggml's scheduler.
 const MAX_DEVICES: usize = 16;
@@ -51,7 +49,7 @@ fn check_shares(params: &ModelParams, gpus: &[Device]) -> Result<()> {
         || params.split.len() > gpus.len().max(1)
     {
         return Err(Error::parameter(
-            "tensor split (-ts)",
+            Parameter::Split,
             format!(
                 "give at most {} shares, one per GPU, none below 0",
                 gpus.len()
@@ -102,14 +100,14 @@ impl Placement {
                         o.memory,
                         names.join(", ")
                     );
-                    Error::parameter(OVERRIDE, problem)
+                    Error::parameter(Parameter::Overrides, problem)
                 })?;
                 Ok((o.pattern.clone(), *device))
             })
             .collect::<Result<_>>()?;
         if known.len() > MAX_DEVICES {
             return Err(Error::parameter(
-                "device (-dev)",
+                Parameter::Devices,
                 format!(
                     "{} devices are too many: name at most {}",
                     known.len(),

@@ -16,6 +16,7 @@ use crate::ggml::buffer::Allocation;
 use crate::ggml::compute::{Executor, Graph};
 use crate::ggml::context::Context;
 use crate::ggml::kernels::DRAW_PLANES;
+use crate::parameter::Parameter;
 
 /// The state of the canvas after the cached tokens.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -209,7 +210,7 @@ impl Sequence {
         let unknown = |t: &&Token| usize::try_from(**t).map_or(true, |t| t >= vocab);
         match tokens.iter().find(unknown) {
             Some(token) => Err(Error::parameter(
-                "token",
+                Parameter::Tokens,
                 format!("{token} is not in the vocabulary of {vocab} tokens"),
             )),
             None => Ok(()),
@@ -225,7 +226,7 @@ impl Sequence {
         };
         if [input.canvas.len(), input.free.len(), uniforms.len()] != [n; 3] {
             return Err(Error::parameter(
-                "canvas",
+                Parameter::Canvas,
                 format!("it and all that belongs to it must have {n} entries"),
             ));
         }
@@ -241,7 +242,7 @@ impl Sequence {
         }
         if self.canvas == Canvas::None {
             return Err(Error::parameter(
-                "canvas",
+                Parameter::Canvas,
                 "begin_canvas was not called after the cached tokens",
             ));
         }
@@ -311,5 +312,5 @@ impl Sequence {
 }
 
 fn unsupported(what: &str) -> Error {
-    Error::parameter("sampler", format!("a canvas model {what}"))
+    Error::parameter(Parameter::Recipe, format!("a canvas model {what}"))
 }

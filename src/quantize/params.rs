@@ -4,6 +4,7 @@ use super::imatrix::ImportanceMatrix;
 use super::mix::{FileType, Mix};
 use crate::error::{Error, Result};
 use crate::gguf::TensorType;
+use crate::parameter::Parameter;
 
 /// What to make of a model.
 #[derive(Clone, Debug)]
@@ -31,21 +32,22 @@ impl QuantizeParams {
     }
 }
 
-/// The names of the parameters in errors.
-pub(super) const TENSOR_TYPE: &str = "tensor type (--tensor-type)";
-const OUTPUT_TYPE: &str = "type of the output head (--output-tensor-type)";
-const EMBEDDING_TYPE: &str = "type of the embedding (--token-embedding-type)";
-
 pub(super) fn check_params(params: &QuantizeParams) -> Result<()> {
     if params
         .threads
         .is_some_and(|threads| !(1..=512).contains(&threads))
     {
-        return Err(Error::parameter("threads (-t)", "use 1 to 512"));
+        return Err(Error::parameter(Parameter::Threads, "use 1 to 512"));
     }
     let mix = &params.mix;
-    let overrides = mix.overrides.iter().map(|o| (TENSOR_TYPE, Some(o.ty)));
-    let others = [(OUTPUT_TYPE, mix.output), (EMBEDDING_TYPE, mix.embedding)];
+    let overrides = mix
+        .overrides
+        .iter()
+        .map(|o| (Parameter::TensorTypes, Some(o.ty)));
+    let others = [
+        (Parameter::OutputType, mix.output),
+        (Parameter::EmbeddingType, mix.embedding),
+    ];
     for (parameter, ty) in others.into_iter().chain(overrides) {
         if let Some(ty) = ty.filter(|ty| !ty.is_quantizable()) {
             let types = TensorType::ALL.iter().filter(|ty| ty.is_quantizable());

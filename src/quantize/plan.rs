@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::metadata::set_metadata;
 use super::mix::{MixShape, TypeOverride};
-use super::params::{QuantizeParams, TENSOR_TYPE, check_params};
+use super::params::{QuantizeParams, check_params};
 use crate::error::{Error, Result};
 use crate::gguf::keys::{DIFFUSION_GEMMA, GENERAL_ARCHITECTURE};
 use crate::gguf::writer::GgufWriter;
@@ -13,6 +13,7 @@ use crate::model::file::ModelFile;
 use crate::model::hparams::Hparams;
 use crate::model::keys::TOKEN_EMBD;
 use crate::model::tensors::{Expected, TensorTable, TensorUse};
+use crate::parameter::Parameter;
 
 /// What a file will contain of a tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,7 +127,7 @@ impl Plan {
             Some(tensor) if !self.params.allow_requantize => {
                 let problem = format!(
                     "is quantized already ({}): start from a file in F32, F16 or BF16, or accept \
-                     the loss with --allow-requantize",
+                     the loss with `allow_requantize`",
                     tensor.from
                 );
                 Err(self.file.tensor_error(&tensor.name, problem))
@@ -175,7 +176,7 @@ fn check_overrides(overrides: &[TypeOverride], expected: &[Expected]) -> Result<
         let matches = |t: &Expected| t.usage == TensorUse::Matrix && pattern.is_match(&t.name);
         if !expected.iter().any(matches) {
             return Err(Error::parameter(
-                TENSOR_TYPE,
+                Parameter::TensorTypes,
                 format!("'{pattern}' matches none of the model's matrices"),
             ));
         }
@@ -189,13 +190,11 @@ fn check_architecture(file: &ModelFile) -> Result<()> {
     if found == DIFFUSION_GEMMA {
         return Ok(());
     }
-    Err(file.metadata().metadata_error(
-        GENERAL_ARCHITECTURE,
-        format!(
-            "'{found}' is not quantized here, only '{DIFFUSION_GEMMA}' is: use llama.cpp's \
-             llama-quantize for the architectures that it knows"
-        ),
-    ))
+    let problem = format!(
+        "is not quantized here, only '{DIFFUSION_GEMMA}' is: use llama.cpp's llama-quantize for the \
+         architectures that it knows"
+    );
+    Err(file.metadata().unsupported(found, problem))
 }
 
 /// A shape without trailing ones, as in files.

@@ -91,7 +91,12 @@ impl Plan {
         let Ok(metadata) = fs::metadata(output) else {
             return Ok(()); // Not there yet; what else may be wrong shows when it is written.
         };
-        let refused = |problem: &str| Err(Error::parameter(output.display().to_string(), problem));
+        let refused = |problem: &str| {
+            Err(Error::File {
+                path: output.to_owned(),
+                problem: problem.to_owned(),
+            })
+        };
         if metadata.is_dir() {
             return refused("is a directory: give the name of a file");
         }

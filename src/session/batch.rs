@@ -11,6 +11,7 @@ use crate::diffusion::{
 };
 use crate::error::{Error, Result};
 use crate::model::{AnyModel, BatchMember, CanvasBatch, Counters};
+use crate::parameter::Parameter;
 
 /// Identifies an answer in a [`SessionBatch`]; unique within the batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -68,7 +69,7 @@ impl SessionBatch {
         let shared = match sessions.first().map(|session| &session.sequence) {
             None => {
                 return Err(Error::parameter(
-                    "batch of sessions",
+                    Parameter::Session,
                     "there are no sessions: give at least one",
                 ));
             }
@@ -86,7 +87,7 @@ impl SessionBatch {
             };
             if !fits {
                 return Err(Error::parameter(
-                    "batch of sessions",
+                    Parameter::Session,
                     "a session is of another model, or its flash attention is set otherwise",
                 ));
             }
@@ -157,7 +158,7 @@ impl SessionBatch {
         let best = idle.max_by_key(|slot| (usable(slot), usize::MAX - slot.session.cached().len()));
         let Some(slot) = best else {
             let problem = format!("it is full with {} answers", self.slots.len());
-            return Err(Error::parameter("batch of sessions", problem));
+            return Err(Error::parameter(Parameter::Session, problem));
         };
         let noise = CounterNoise::new(params.seed(), slot.session.model().vocab_size())?;
         let generator = slot.session.begin(prompt, params)?;

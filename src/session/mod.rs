@@ -16,6 +16,7 @@ use crate::model::{
     AnyModel, FlashAttention, MaskedDenoiser, MemoryReport, SequenceDenoiser, SessionParams,
 };
 use crate::parallel;
+use crate::parameter::Parameter;
 
 pub use batch::{FinishedMember, MemberId, SessionBatch};
 pub use events::Events;
@@ -125,7 +126,7 @@ impl Session {
         match &mut self.sequence {
             Sequence::Canvas(denoiser) => Ok(denoiser),
             Sequence::Masked(_) => Err(Error::parameter(
-                "session",
+                Parameter::Session,
                 "its model is of a masked family, which has no KV cache",
             )),
         }
@@ -202,7 +203,7 @@ impl Session {
         let limits = self.limits();
         if prompt.is_empty() {
             return Err(Error::parameter(
-                "prompt",
+                Parameter::Prompt,
                 "it is empty: give at least one token",
             ));
         }

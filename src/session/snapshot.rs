@@ -11,6 +11,7 @@ use super::{Sequence, Session};
 use crate::diffusion::{EndTokens, Token};
 use crate::error::{Error, Result};
 use crate::model::{CacheRows, CacheSnapshot, KvType};
+use crate::parameter::Parameter;
 use crate::temporary::Tracked;
 
 /// What a session has encoded: tokens, and their keys and values.
@@ -50,7 +51,7 @@ impl Session {
         self.reset()?;
         if snapshot.fingerprint != self.model.fingerprint() {
             return Err(Error::parameter(
-                "snapshot",
+                Parameter::Snapshot,
                 "it is of another model, or of other metadata",
             ));
         }
@@ -59,7 +60,7 @@ impl Session {
             (Sequence::Masked(denoiser), None) => denoiser.set_prefix(&snapshot.tokens),
             // Excluded by the fingerprint.
             (Sequence::Canvas(_), None) | (Sequence::Masked(_), Some(_)) => Err(Error::parameter(
-                "snapshot",
+                Parameter::Snapshot,
                 "it is of a model of another family",
             )),
         }

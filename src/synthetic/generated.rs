@@ -12,6 +12,7 @@ use crate::model::hparams::Hparams;
 use crate::model::keys::{self, TOKEN_EMBD};
 use crate::model::tensors::{Expected, TensorUse};
 use crate::parallel;
+use crate::parameter::Parameter;
 
 /// The tensors of a generated model.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ impl Generated {
                 geometry.vocab_size,
                 min_vocab_size()
             );
-            return Err(Error::parameter("vocab_size", problem));
+            return Err(Error::parameter(Parameter::VocabSize, problem));
         }
         let expected = geometry.tensors(&geometry.hparams());
         let tensors: Vec<GeneratedTensor> = types
@@ -39,7 +40,7 @@ impl Generated {
             .collect();
         match tensors.iter().find(|tensor| scales(tensor.ty).is_none()) {
             Some(GeneratedTensor { ty, .. }) => Err(Error::parameter(
-                "tensor type",
+                Parameter::TensorTypes,
                 format!("random weights of type {ty} are not supported"),
             )),
             None => Ok(Self { tensors, seed }),

@@ -729,26 +729,29 @@ fn texts_that_do_not_fit_are_refused() {
         result.unwrap_err().to_string()
     };
     assert!(problem(&[], AnswerLength::Tokens(4), &params).starts_with("prompt: "));
-    assert!(problem(&PROMPT, AnswerLength::Text(5), &params).starts_with("-ub: the prompt has 5"));
-    assert!(problem(&PROMPT, AnswerLength::Tokens(12), &params).contains("raise the context size"));
+    assert!(
+        problem(&PROMPT, AnswerLength::Text(5), &params)
+            .starts_with("AnswerLength::Text: the prompt has 5")
+    );
+    assert!(problem(&PROMPT, AnswerLength::Tokens(12), &params).contains("raise `context`"));
     assert!(problem(&[EOS, 9999], AnswerLength::Tokens(4), &params).contains("token 9999"));
     for (name, params) in [
         (
-            "--temp",
+            "temperature",
             MaskedParams {
                 temperature: f32::NAN,
                 ..params.clone()
             },
         ),
         (
-            "--diffusion-cfg-scale",
+            "guidance",
             MaskedParams {
                 guidance: -1.0,
                 ..params.clone()
             },
         ),
         (
-            "--top-p",
+            "top_p",
             MaskedParams {
                 filter: Filter {
                     top_k: 0,

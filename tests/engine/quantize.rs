@@ -688,7 +688,7 @@ fn bad_models_and_outputs_are_named() {
         threads: Some(0),
         ..q8_0()
     };
-    assert_refused(&input, &output, threads, &["-t", "1 to 512"]);
+    assert_refused(&input, &output, threads, &["threads: ", "1 to 512"]);
     run(&input, &output, q8_0()).unwrap();
     let again = at("again.gguf");
     let q4_0 = || on_one_thread(FileType::Q4_0);
@@ -696,7 +696,7 @@ fn bad_models_and_outputs_are_named() {
         &output,
         &again,
         q4_0(),
-        &["quantized already", "--allow-requantize"],
+        &["quantized already", "`allow_requantize`"],
     );
     let allowed = QuantizeParams {
         allow_requantize: true,
@@ -725,20 +725,20 @@ fn bad_overrides_and_importance_matrices_are_named() {
     let nothing = || vec![overridden("ffn_gate_inp", TensorType::Q8_0)];
     refused(
         &|p| p.mix.overrides = nothing(),
-        &["--tensor-type", "ffn_gate_inp", "none"],
+        &["mix.overrides: ", "ffn_gate_inp", "none"],
     );
     let unusable = || vec![overridden("ffn", TensorType::IQ2_XXS)];
     refused(
         &|p| p.mix.overrides = unusable(),
-        &["--tensor-type", "iq2_xxs", "q4_K"],
+        &["mix.overrides: ", "iq2_xxs", "q4_K"],
     );
     refused(
         &|p| p.mix.output = Some(TensorType::I8),
-        &["--output-tensor-type", "i8"],
+        &["mix.output: ", "i8"],
     );
     refused(
         &|p| p.mix.embedding = Some(TensorType::Q8_1),
-        &["--token-embedding-type", "q8_1"],
+        &["mix.embedding: ", "q8_1"],
     );
 
     let file = dir.path().join("imatrix.gguf");

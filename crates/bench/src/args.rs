@@ -6,14 +6,14 @@ use std::str::FromStr;
 
 use clap::{ArgAction, Command, CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
 use llama_diffusion::internal::synthetic::{Geometry, WeightTypes};
-use llama_diffusion::{Error, ModelParams, Result, SessionParams};
+use llama_diffusion::{Error, ModelParams, Result, SessionParams, hub};
 
 use crate::flags::FLAGS;
 use crate::lists::{self, Numbers, numbers_from};
 use llama_diffusion_flags::compute::{ComputeArgs, When};
 use llama_diffusion_flags::devices::DeviceArgs;
+use llama_diffusion_flags::names;
 use llama_diffusion_flags::numbers::whole;
-use llama_diffusion_flags::repository;
 use llama_diffusion_flags::streams::tell;
 
 /// Measures how fast a DiffusionGemma model encodes prompts and denoises canvases.
@@ -212,6 +212,11 @@ fn definition() -> Command {
     })
 }
 
+/// An error in the words of the command line.
+pub fn message(error: &Error) -> String {
+    names::message(error, &definition())
+}
+
 impl Args {
     /// Parses a command line, the program's name first.
     ///
@@ -236,14 +241,14 @@ impl Args {
         let files = self.model.iter().cloned().map(Source::File);
         let mut sources: Vec<Source> = files.collect();
         for repo in &self.hf_repo {
-            let path = repository::find(repo, self.hf_file.as_deref())?;
+            let path = hub::find(repo, self.hf_file.as_deref())?;
             tell(format_args!("model: {}", path.display()));
             sources.push(Source::File(path));
         }
         sources.extend(self.synthetic.iter().cloned().map(Source::Synthetic));
         match sources.is_empty() {
-            true => Err(Error::InvalidParameter {
-                parameter: "model".into(),
+            true => Err(Error::Input {
+                name: "model".into(),
                 problem: "give a file with -m, or random weights with --synthetic 200m:q8_0".into(),
             }),
             false => Ok(sources),

@@ -20,7 +20,7 @@ use llama_diffusion::internal::synthetic::synthetic_file;
 use llama_diffusion::{Model, Result, internal};
 use tracing::level_filters::LevelFilter;
 
-use args::{Args, Source};
+use args::{Args, Source, message};
 use llama_diffusion_flags::streams::{self, tell, tell_part, without_colors};
 use output::{Report, text};
 use run::{Bench, Setting, Work};
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tell(format_args!("error: {error}"));
+            tell(format_args!("error: {}", message(&error)));
             ERROR.into()
         }
     }

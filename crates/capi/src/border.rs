@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 
 use super::error::{ErrorObject, Status};
+use super::names::field;
 use llama_diffusion::Error;
 use llama_diffusion::internal::ErrorKind;
 
@@ -58,7 +59,7 @@ impl From<Error> for Failure {
             ErrorKind::ChatTemplate => Status::ChatTemplate,
             ErrorKind::Cancelled => Status::Cancelled,
         };
-        Self::new(status, error.to_string())
+        Self::new(status, error.message_with(field))
     }
 }
 

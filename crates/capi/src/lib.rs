@@ -28,6 +28,7 @@ mod generate;
 mod library;
 mod log;
 mod model;
+mod names;
 mod reply;
 mod text;
 

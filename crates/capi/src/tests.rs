@@ -9,7 +9,7 @@ use std::ptr::{NonNull, null, null_mut};
 
 use super::border::{Failure, StructOutput, Versioned, fill_text, guard, read};
 use super::*;
-use llama_diffusion::Error;
+use llama_diffusion::{Error, Parameter};
 
 /// The second version of a struct whose first one ended before `added`.
 #[repr(C)]
@@ -158,7 +158,7 @@ fn errors_keep_their_message() {
         (Error::Cancelled, Status::Cancelled),
         (
             Error::InvalidParameter {
-                parameter: "a".into(),
+                parameter: Parameter::MaxSteps,
                 problem: "b".into(),
             },
             Status::InvalidArgument,

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser};
 use clap_complete::Shell;
 use llama_diffusion::{
-    DiffusionParams, MaskedParams, ModelParams, Overrides, Result, SessionParams,
+    DiffusionParams, Error, MaskedParams, ModelParams, Overrides, Result, SessionParams,
 };
 
 pub use cache::{CacheArgs, Saves};
@@ -32,6 +32,7 @@ use chat::ChatArgs;
 use common::CommonArgs;
 use diffusion::DiffusionArgs;
 use llama_diffusion_flags::devices::SplitMode;
+use llama_diffusion_flags::names;
 use llama_diffusion_flags::streams::print;
 use llama_diffusion_flags::table::Parsed;
 use masked::MaskedArgs;
@@ -157,6 +158,11 @@ fn definition() -> Command {
     FLAGS
         .define(Args::command())
         .mut_args(|arg| arg.hide_env_values(true))
+}
+
+/// An error in the words of the command line.
+pub fn message(error: &Error) -> String {
+    names::message(error, &definition())
 }
 
 impl Args {

@@ -6,6 +6,7 @@ use llama_diffusion::chat::{Message, Role};
 use llama_diffusion::{Error, FinishReason, Result};
 
 use crate::answer::Answerer;
+use crate::args::message;
 use crate::ending::Ending;
 use crate::interrupt::Interrupt;
 pub use lines::Lines;
@@ -79,7 +80,10 @@ pub fn run(
         }
         match chat.answer(answerer, interrupt) {
             Err(error) if can_be_mended(&error) => {
-                tell(format_args!("error: {error}\n/clear starts over"));
+                tell(format_args!(
+                    "error: {}\n/clear starts over",
+                    message(&error)
+                ));
                 // On a terminal the user has seen it.
                 if !lines.is_terminal() {
                     ending = Ending::Failed;
@@ -96,6 +100,7 @@ fn can_be_mended(error: &Error) -> bool {
         error,
         Error::ContextFull { .. }
             | Error::InvalidParameter { .. }
+            | Error::Input { .. }
             | Error::ChatTemplate(_)
             | Error::Tokenizer(_)
     )

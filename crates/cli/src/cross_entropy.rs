@@ -66,8 +66,8 @@ impl Line {
 }
 
 fn read(path: &Path) -> Result<Vec<(Vec<Message>, Message)>> {
-    let problem = |problem: String| Error::InvalidParameter {
-        parameter: path.display().to_string(),
+    let problem = |problem: String| Error::Input {
+        name: path.display().to_string(),
         problem,
     };
     let text = input::file(path)?;
@@ -207,8 +207,8 @@ fn too_long(args: &CrossEntropyArgs, number: usize, error: Error) -> Error {
     let Error::ContextFull { context, .. } = error else {
         return error;
     };
-    Error::InvalidParameter {
-        parameter: args.answers.display().to_string(),
+    Error::Input {
+        name: args.answers.display().to_string(),
         problem: format!(
             "prompt and answer {} do not fit the context of {context} tokens, with whole canvases: \
              shorten them or leave them out",

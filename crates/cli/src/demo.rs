@@ -78,8 +78,8 @@ pub fn load(
     _: bool,
     _: &mut dyn FnMut(f32) -> ControlFlow<()>,
 ) -> Result<TextModel> {
-    Err(llama_diffusion::Error::InvalidParameter {
-        parameter: "model".into(),
+    Err(llama_diffusion::Error::Input {
+        name: "model".into(),
         problem: "give a GGUF file with -m: this program was built without its demo model".into(),
     })
 }

@@ -59,8 +59,8 @@ pub fn with_flags(error: Error, args: &Args) -> Error {
             prompt,
             answer,
             context,
-        } => Error::InvalidParameter {
-            parameter: match args.masked(0).map(|params| params.length) {
+        } => Error::Input {
+            name: match args.masked(0).map(|params| params.length) {
                 Ok(AnswerLength::Text(_)) => "-ub".into(),
                 Ok(AnswerLength::Tokens(_)) | Err(_) => "-n".into(),
             },

@@ -54,8 +54,8 @@ pub fn stdin() -> Result<String> {
 /// # Errors
 /// It is not UTF-8.
 pub fn text(bytes: Vec<u8>, name: &str) -> Result<String> {
-    let refuse = |problem| Error::InvalidParameter {
-        parameter: name.to_owned(),
+    let refuse = |problem| Error::Input {
+        name: name.to_owned(),
         problem,
     };
     if let Some(encoding) = other_encoding(&bytes) {

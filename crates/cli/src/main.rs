@@ -35,7 +35,7 @@ use llama_diffusion::{AnyModel, CancelFlag, Error, Result, SessionParams, TextMo
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use answer::Answerer;
-use args::{Args, OutputArgs, Subcommand};
+use args::{Args, OutputArgs, Subcommand, message};
 use chat::Lines;
 use ending::{ERROR, Ending};
 use interrupt::Interrupt;
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         Ok(ending) => ending.status().into(),
         Err(Error::Cancelled) => Ending::Interrupted.status().into(),
         Err(error) => {
-            tell(format_args!("error: {error}"));
+            tell(format_args!("error: {}", message(&error)));
             ERROR.into()
         }
     }

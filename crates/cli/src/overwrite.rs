@@ -30,8 +30,8 @@ pub fn check(args: &Args) -> Result<()> {
             .chain(before.map(|(flag, other)| (format!("is the file of {flag}, too"), other)))
             .find(|(_, other)| is_same(path, other));
         if let Some((is_taken, _)) = taken {
-            return Err(Error::InvalidParameter {
-                parameter: path.display().to_string(),
+            return Err(Error::Input {
+                name: path.display().to_string(),
                 problem: format!("{is_taken}: give another name for {flag}"),
             });
         }

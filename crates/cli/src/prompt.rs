@@ -125,9 +125,9 @@ impl Setting {
     }
 }
 
-fn error(parameter: impl Into<String>, problem: impl Into<String>) -> Error {
-    Error::InvalidParameter {
-        parameter: parameter.into(),
+fn error(name: impl Into<String>, problem: impl Into<String>) -> Error {
+    Error::Input {
+        name: name.into(),
         problem: problem.into(),
     }
 }

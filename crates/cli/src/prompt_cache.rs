@@ -134,8 +134,8 @@ fn check_folder(path: &Path) -> Result<()> {
 }
 
 fn refuse(path: &Path, problem: impl Into<String>) -> Error {
-    Error::InvalidParameter {
-        parameter: path.display().to_string(),
+    Error::File {
+        path: path.to_owned(),
         problem: problem.into(),
     }
 }

@@ -200,7 +200,7 @@ impl RpcServerArgs {
     }
 
     fn refused(&self, error: &io::Error) -> Error {
-        let (parameter, problem) = match error.kind() {
+        let (name, problem) = match error.kind() {
             io::ErrorKind::AddrInUse => (
                 "--port",
                 format!("another program uses port {}: give another one", self.port),
@@ -214,8 +214,8 @@ impl RpcServerArgs {
                 format!("cannot listen on '{}': {error}", self.host),
             ),
         };
-        Error::InvalidParameter {
-            parameter: parameter.into(),
+        Error::Input {
+            name: name.into(),
             problem,
         }
     }

@@ -68,8 +68,8 @@ impl ComputeArgs {
     /// Keys and values differ.
     pub fn kv_type(&self) -> Result<KvType> {
         if self.cache_type_k != self.cache_type_v {
-            return Err(Error::InvalidParameter {
-                parameter: "-ctk, -ctv".into(),
+            return Err(Error::Input {
+                name: "-ctk, -ctv".into(),
                 problem: format!(
                     "{:?} and {:?} differ, but keys and values share one type: give both",
                     self.cache_type_k, self.cache_type_v

@@ -222,8 +222,8 @@ impl DeviceArgs {
         let alone = self.split_mode == SplitMode::None && self.device.is_none();
         let count = Device::default_gpus().len();
         if count > 0 && alone && self.main_gpu >= count {
-            return Err(Error::InvalidParameter {
-                parameter: "-mg".into(),
+            return Err(Error::Input {
+                name: "-mg".into(),
                 problem: format!("there is no GPU {}: give 0 to {}", self.main_gpu, count - 1),
             });
         }

@@ -4,8 +4,8 @@
 
 pub mod compute;
 pub mod devices;
+pub mod names;
 pub mod numbers;
-pub mod repository;
 pub mod shared;
 pub mod signals;
 pub mod spelling;

@@ -28,7 +28,7 @@ pub fn respell(command: &Command, args: impl IntoIterator<Item = OsString>) -> V
 }
 
 /// A flag as clap wants it.
-fn respelled_flag(command: &Command, flag: &str) -> String {
+pub(crate) fn respelled_flag(command: &Command, flag: &str) -> String {
     if flag.len() <= 2 || flag.starts_with("--") {
         return with_dashes(flag);
     }

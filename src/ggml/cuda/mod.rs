@@ -86,10 +86,10 @@ impl CudaDraw {
         if status == 0 {
             Ok(())
         } else {
-            Err(Error::Ggml(format!(
-                "the draw on {} failed with CUDA's error {status}",
-                backend.device().name()
-            )))
+            Err(Error::device(
+                backend.device().name(),
+                format!("the draw failed with CUDA's error {status}"),
+            ))
         }
     }
 }

@@ -15,6 +15,7 @@ use connection::Connection;
 use relay::{Link, Listening};
 
 use crate::error::{Error, Result};
+use crate::parameter::Parameter;
 
 /// A server that this process is or was connected to.
 pub(crate) struct Server {
@@ -110,7 +111,7 @@ impl NewServer {
         let (host, port) = connection::parse(endpoint).ok_or_else(|| {
             let problem =
                 format!("'{endpoint}' is not HOST:PORT, such as 192.168.0.5:50052 or [::1]:50052");
-            Error::parameter("RPC server", problem)
+            Error::parameter(Parameter::RpcServer, problem)
         })?;
         let mut connection = Connection::open(host, port, timeout).map_err(failed)?;
         let devices = connection

@@ -8,6 +8,7 @@ use crate::diffusion::{Denoiser, DrawFeatures, Draws, Limits, StepInput, Token};
 use crate::error::{Error, Result};
 use crate::llama::bidirectional::BidirectionalContext;
 use crate::parallel;
+use crate::parameter::Parameter;
 
 /// A text of a masked model: a prompt, and one canvas after it. Nothing is cached: positions see
 /// each other in both directions, so every step reads the whole text.
@@ -51,7 +52,7 @@ impl MaskedDenoiser {
         threads: usize,
         fused: Option<bool>,
     ) -> Result<Self> {
-        parallel::check_threads(threads, "threads (-t)")?;
+        parallel::check_threads(threads, Parameter::Threads)?;
         parallel::warn_if_more_than_cores(threads);
         Ok(Self {
             model: Arc::clone(model),
@@ -122,13 +123,13 @@ impl MaskedDenoiser {
     ) -> Result<Vec<(usize, &mut [f32])>> {
         if self.canvas_len == 0 {
             return Err(Error::parameter(
-                "canvas",
+                Parameter::Canvas,
                 "begin_canvas was not called after the prompt",
             ));
         }
         if canvas.len() != self.canvas_len || free.len() != canvas.len() {
             return Err(Error::parameter(
-                "canvas",
+                Parameter::Canvas,
                 format!("has {} tokens, expected {}", canvas.len(), self.canvas_len),
             ));
         }
@@ -141,7 +142,9 @@ impl MaskedDenoiser {
             .prefix
             .len()
             .checked_sub(self.model.shift)
-            .ok_or_else(|| Error::parameter("prompt", "it is empty: give at least one token"))?;
+            .ok_or_else(|| {
+                Error::parameter(Parameter::Prompt, "it is empty: give at least one token")
+            })?;
         let vocab = self.model.vocab_size();
         let context = self.context.as_mut().ok_or_else(no_context)?;
         let rows = context.logits(&text)?.chunks_exact_mut(vocab);
@@ -188,7 +191,7 @@ impl Denoiser for MaskedDenoiser {
     fn begin_canvas(&mut self, len: usize) -> Result<()> {
         if self.prefix.is_empty() || len == 0 {
             return Err(Error::parameter(
-                "prompt",
+                Parameter::Prompt,
                 "prompt and canvas need at least one token each",
             ));
         }

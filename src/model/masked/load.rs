@@ -69,10 +69,10 @@ impl MaskedModel {
         if !is_masked(&file)? {
             let found: &str = gguf.require(GENERAL_ARCHITECTURE)?;
             let problem = format!(
-                "'{found}' is no masked model: use one of {}",
+                "is not a masked model: use one of {}",
                 MASKED_ARCHITECTURES.join(", ")
             );
-            return Err(gguf.metadata_error(GENERAL_ARCHITECTURE, problem));
+            return Err(gguf.unsupported(found, problem));
         }
         check_tokenizer(gguf)?;
         let (layers, context_length) = check_extents(gguf)?;

@@ -6,11 +6,12 @@ use super::super::file::ModelFile;
 use super::super::fit::{Unit, UnitPlan, search};
 use super::super::keys::{self, TOKEN_EMBD};
 use super::super::params::ModelParams;
-use super::super::placement::{OVERRIDE, shares, wanted};
+use super::super::placement::{shares, wanted};
 use super::super::placing::{budgets, report};
 use crate::error::{Error, Result};
 use crate::ggml::device::Device;
 use crate::llama::bidirectional::LoadParams;
+use crate::parameter::Parameter;
 
 /// The experts of one layer, or of all, as libllama matches names of tensors.
 fn experts_of(layer: Option<usize>) -> String {
@@ -19,7 +20,7 @@ fn experts_of(layer: Option<usize>) -> String {
 }
 
 fn pattern(text: &str) -> Result<CString> {
-    CString::new(text).map_err(|_| Error::parameter(OVERRIDE, "has a zero byte"))
+    CString::new(text).map_err(|_| Error::parameter(Parameter::Overrides, "has a zero byte"))
 }
 
 /// Tensors whose memory the user chose.
@@ -30,7 +31,7 @@ fn overrides(params: &ModelParams, cpu: Device) -> Result<Vec<(CString, Device)>
         let named = |d: &&Device| d.buffer_type().name().eq_ignore_ascii_case(&chosen.memory);
         let device = all.iter().find(named).ok_or_else(|| {
             let problem = format!("there is no memory '{}'", chosen.memory);
-            Error::parameter(OVERRIDE, problem)
+            Error::parameter(Parameter::Overrides, problem)
         })?;
         overrides.push((pattern(chosen.pattern.as_str())?, *device));
     }

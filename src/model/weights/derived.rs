@@ -102,7 +102,7 @@ impl DerivedLayer {
 }
 
 /// What to do if there is no memory for them.
-const ADVICE: &str = "use a smaller quantization or fewer GPU layers (-ngl)";
+const ADVICE: &str = "use a smaller quantization, or lower `gpu_layers`";
 
 /// The type of the transposed embeddings.
 pub(crate) fn transposed_type(embd: TensorType, placement: &Placement) -> TensorType {

@@ -177,7 +177,7 @@ fn place_copies(
     usage: &mut Usage,
 ) -> Result<Arc<Buffer>> {
     let advice =
-        "use a smaller quantization, or put fewer layers on this device (-ngl, --n-cpu-moe)";
+        "use a smaller quantization, or put less on this device (`gpu_layers`, `cpu_moe_layers`)";
     let buffer = context.place(allocation, ty, "the weights", advice)?;
     buffer.mark_weights();
     let (experts, _) = sizes(tensors);
@@ -214,7 +214,7 @@ fn place_mapped(
 fn warn_unless_locked(locked: std::io::Result<()>) {
     if let Err(error) = locked {
         tracing::warn!(
-            "--mlock: the system does not lock the weights in memory (`ulimit -l` says how much it locks): {error}"
+            "the system does not lock the weights in memory (`ulimit -l` says how much it locks): {error}"
         );
     }
 }

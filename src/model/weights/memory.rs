@@ -2,12 +2,13 @@
 
 use super::super::file::ModelFile;
 use super::super::keys;
-use super::super::placement::{OVERRIDE, Placement};
+use super::super::placement::Placement;
 use super::super::tensors::Located;
 use crate::error::{Error, Result};
 use crate::ggml::context::Context;
 use crate::ggml::device::{BufferType, Device};
 use crate::gguf::TensorType;
+use crate::parameter::Parameter;
 
 /// Where a tensor is placed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,7 +59,7 @@ impl<'a> Chooser<'a> {
                     device.name(),
                     tensor.info.ty
                 );
-                return Err(Error::parameter(OVERRIDE, problem));
+                return Err(Error::parameter(Parameter::Overrides, problem));
             }
             return Ok(self.settle(tensor, memory));
         }

@@ -85,8 +85,8 @@ impl DiffusionArgs {
 fn check_t_min(chosen: &Overrides, model: &Overrides) -> Result<()> {
     let t_max = model.t_max.unwrap_or(DiffusionParams::default().t_max);
     match (chosen.t_min, chosen.t_max) {
-        (Some(t_min), None) if t_min > t_max => Err(Error::InvalidParameter {
-            parameter: "--diffusion-eb-t-min".into(),
+        (Some(t_min), None) if t_min > t_max => Err(Error::Input {
+            name: "--diffusion-eb-t-min".into(),
             problem: format!(
                 "is {t_min}, but must be at most the temperature of the first step, which is \
                  {t_max}: lower it, or raise --diffusion-eb-t-max"

@@ -4,11 +4,10 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use clap::builder::BoolishValueParser;
-use llama_diffusion::{Error, MetadataOverride, ModelParams, Result, SessionParams};
+use llama_diffusion::{Error, MetadataOverride, ModelParams, Result, SessionParams, hub};
 
 use super::values::parse_metadata;
 use llama_diffusion_flags::devices::DeviceArgs;
-use llama_diffusion_flags::repository;
 
 /// Where the model comes from and where it lies.
 #[derive(Debug, clap::Args)]
@@ -100,9 +99,9 @@ impl PlacementArgs {
     pub fn model(&self) -> Result<Option<PathBuf>> {
         match (&self.model, &self.hf_repo, &self.model_url) {
             (Some(path), _, _) => Ok(Some(path.clone())),
-            (None, Some(repo), _) => repository::find(repo, self.hf_file.as_deref()).map(Some),
-            (None, None, Some(url)) => Err(Error::InvalidParameter {
-                parameter: "-mu".into(),
+            (None, Some(repo), _) => hub::find(repo, self.hf_file.as_deref()).map(Some),
+            (None, None, Some(url)) => Err(Error::Input {
+                name: "-mu".into(),
                 problem: format!(
                     "this tool downloads nothing. Fetch the model with: curl -LO '{url}' and give \
                      the file with -m"

@@ -2,6 +2,7 @@
 
 mod inert;
 mod numbers;
+mod parameters;
 
 use llama_diffusion::diffusion::{Algorithm, Filter, TransferSchedule};
 use llama_diffusion::{AnswerLength, DiffusionParams, FlashAttention};
