@@ -29,9 +29,9 @@ const BUDGET: Duration = Duration::from_micros(5);
 
 /// Calls through the border, with a context of its own.
 struct Border {
-    model: *mut SharedModel,
-    context: *mut Context,
-    params: GenerationParams,
+    model: *mut diffusion_model,
+    context: *mut diffusion_context,
+    params: diffusion_params,
 }
 
 impl Border {
@@ -42,24 +42,24 @@ impl Border {
         let params = unsafe {
             let params = std::ptr::null();
             let status = diffusion_model_load(path.as_ptr(), params, &mut model, null_mut());
-            assert_eq!(status, Status::Ok);
-            let context_params = ContextParams {
+            assert_eq!(status, diffusion_status::Ok);
+            let context_params = diffusion_context_params {
                 context_length: CONTEXT,
                 threads: 1,
-                ..ContextParams::default()
+                ..diffusion_context_params::default()
             };
             let status = diffusion_context_new(model, &context_params, &mut context, null_mut());
-            assert_eq!(status, Status::Ok);
+            assert_eq!(status, diffusion_status::Ok);
             let mut params = std::mem::zeroed();
-            let size = size_of::<GenerationParams>();
+            let size = size_of::<diffusion_params>();
             let status = diffusion_params_init(model, &mut params, size, null_mut());
-            assert_eq!(status, Status::Ok);
+            assert_eq!(status, diffusion_status::Ok);
             params
         };
         Self {
             model,
             context,
-            params: GenerationParams {
+            params: diffusion_params {
                 max_steps: 1,
                 max_canvases: 1,
                 ..params
@@ -83,7 +83,7 @@ impl Border {
                 null_mut(),
             )
         };
-        assert_eq!(status, Status::Ok);
+        assert_eq!(status, diffusion_status::Ok);
         black_box(&tokens[..count]);
     }
 }

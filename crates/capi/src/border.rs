@@ -6,7 +6,7 @@ use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 
-use super::error::{ErrorObject, Status};
+use super::error::{diffusion_error, diffusion_status};
 use super::names::field;
 use llama_diffusion::Error;
 use llama_diffusion::internal::ErrorKind;
@@ -14,14 +14,14 @@ use llama_diffusion::internal::ErrorKind;
 /// A failure that is returned to C.
 #[derive(Debug)]
 pub(super) struct Failure {
-    pub(super) status: Status,
+    pub(super) status: diffusion_status,
     pub(super) message: String,
 }
 
 pub(super) type Result<T = (), E = Failure> = std::result::Result<T, E>;
 
 impl Failure {
-    pub(super) fn new(status: Status, message: impl Into<String>) -> Self {
+    pub(super) fn new(status: diffusion_status, message: impl Into<String>) -> Self {
         Self {
             status,
             message: message.into(),
@@ -29,7 +29,10 @@ impl Failure {
     }
 
     pub(super) fn argument(name: &str, problem: impl Display) -> Self {
-        Self::new(Status::InvalidArgument, format!("{name}: {problem}"))
+        Self::new(
+            diffusion_status::InvalidArgument,
+            format!("{name}: {problem}"),
+        )
     }
 
     fn null(name: &str) -> Self {
@@ -42,22 +45,25 @@ impl Failure {
             .copied()
             .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("no message");
-        Self::new(Status::Panic, format!("bug in llama-diffusion: {what}"))
+        Self::new(
+            diffusion_status::Panic,
+            format!("bug in llama-diffusion: {what}"),
+        )
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let status = match error.kind() {
-            ErrorKind::Io => Status::Io,
-            ErrorKind::BadModel => Status::BadModel,
-            ErrorKind::InvalidParameter => Status::InvalidArgument,
-            ErrorKind::ContextFull => Status::ContextFull,
-            ErrorKind::OutOfMemory => Status::OutOfMemory,
-            ErrorKind::Backend => Status::Backend,
-            ErrorKind::Tokenizer => Status::Tokenizer,
-            ErrorKind::ChatTemplate => Status::ChatTemplate,
-            ErrorKind::Cancelled => Status::Cancelled,
+            ErrorKind::Io => diffusion_status::Io,
+            ErrorKind::BadModel => diffusion_status::BadModel,
+            ErrorKind::InvalidParameter => diffusion_status::InvalidArgument,
+            ErrorKind::ContextFull => diffusion_status::ContextFull,
+            ErrorKind::OutOfMemory => diffusion_status::OutOfMemory,
+            ErrorKind::Backend => diffusion_status::Backend,
+            ErrorKind::Tokenizer => diffusion_status::Tokenizer,
+            ErrorKind::ChatTemplate => diffusion_status::ChatTemplate,
+            ErrorKind::Cancelled => diffusion_status::Cancelled,
         };
         Self::new(status, error.message_with(field))
     }
@@ -65,15 +71,18 @@ impl From<Error> for Failure {
 
 /// Runs the body of an exported function. A failure or panic becomes a status and, if the caller
 /// asks for one, an error object.
-pub(super) fn guard(error: *mut *mut ErrorObject, body: impl FnOnce() -> Result) -> Status {
+pub(super) fn guard(
+    error: *mut *mut diffusion_error,
+    body: impl FnOnce() -> Result,
+) -> diffusion_status {
     // What a panic may leave incomplete is protected by a lock that it poisons.
     let result = catch_unwind(AssertUnwindSafe(body))
         .unwrap_or_else(|payload| Err(Failure::panic(payload.as_ref())));
     let Err(failure) = result else {
-        return Status::Ok;
+        return diffusion_status::Ok;
     };
     if !error.is_null() {
-        let object = Box::new(ErrorObject::new(failure.status, &failure.message));
+        let object = Box::new(diffusion_error::new(failure.status, &failure.message));
         // SAFETY: the caller's variable, by the rules of the header.
         unsafe { error.write(Box::into_raw(object)) };
     }
@@ -179,7 +188,7 @@ pub(super) unsafe fn require(needed: usize, capacity: usize, count: NonNull<usiz
     // SAFETY: as the caller promises.
     unsafe { count.write(needed) };
     let message = format!("capacity: is {capacity}, but {needed} are needed");
-    Err(Failure::new(Status::BufferTooSmall, message))
+    Err(Failure::new(diffusion_status::BufferTooSmall, message))
 }
 
 /// Copies values into the caller's array if they fit, and their count.
@@ -246,7 +255,7 @@ pub(super) unsafe trait Versioned: Copy {
             "set it to the size of the struct; a library older than the header knows less",
         );
         Err(Failure::new(
-            Status::StructSize,
+            diffusion_status::StructSize,
             format!("{name}.struct_size: is {size}, but must be {wanted}: {hint}"),
         ))
     }

@@ -6,35 +6,35 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use super::border::{
     Failure, Result, StructOutput, Versioned, guard, output, read, reference, release,
 };
-use super::error::{ErrorObject, Status};
+use super::error::{diffusion_error, diffusion_status};
 use super::fault;
-use super::model::SharedModel;
+use super::model::diffusion_model;
 use llama_diffusion::{CancelFlag, FlashAttention, KvType, Session, SessionParams};
 
 /// What one conversation owns: the KV cache and buffers for the computation. It serves one thread
 /// at a time: a concurrent call returns `DIFFUSION_STATUS_BUSY` at once, also from a callback. Only
 /// `diffusion_context_cancel` may be called at any time.
-pub struct Context {
-    pub(super) model: Arc<SharedModel>,
+pub struct diffusion_context {
+    pub(super) model: Arc<diffusion_model>,
     pub(super) cancel: CancelFlag,
     session: Mutex<Session>,
 }
 
 const _: () = {
     const fn any_thread_may_use<T: Send + Sync>() {}
-    any_thread_may_use::<Context>();
+    any_thread_may_use::<diffusion_context>();
 };
 
-impl Context {
+impl diffusion_context {
     /// The session, if no other call uses it and none has panicked with it.
     pub(super) fn lock(&self) -> Result<MutexGuard<'_, Session>> {
         let session = self.session.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => Failure::new(
-                Status::Busy,
+                diffusion_status::Busy,
                 "context: another call is using it: wait for its end, or use a second context",
             ),
             TryLockError::Poisoned(_) => Failure::new(
-                Status::Poisoned,
+                diffusion_status::Poisoned,
                 "context: an earlier call failed by a bug of the library: free the context",
             ),
         })?;
@@ -46,7 +46,7 @@ impl Context {
 /// Element type of cached keys and values.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KvTypeCode {
+pub enum diffusion_kv_type {
     /// Half precision.
     F16 = 0,
     /// Single precision.
@@ -58,7 +58,7 @@ pub enum KvTypeCode {
 /// Whether attention runs as one fused operation.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FlashAttentionCode {
+pub enum diffusion_flash_attention {
     /// If the devices support it.
     Auto = 0,
     /// Always.
@@ -70,7 +70,7 @@ pub enum FlashAttentionCode {
 /// How a context runs. Set by `diffusion_context_params_init`.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct ContextParams {
+pub struct diffusion_context_params {
     /// Size of the struct, which identifies its version.
     pub struct_size: usize,
     /// Maximum number of tokens of prompt and answer together; 0 is what the model was trained for,
@@ -90,37 +90,37 @@ pub struct ContextParams {
 }
 
 // SAFETY: integers in C's layout, the size first.
-unsafe impl Versioned for ContextParams {
+unsafe impl Versioned for diffusion_context_params {
     const NAME: &'static str = "diffusion_context_params";
     const FIRST_SIZE: usize = offset_of!(Self, swa_full) + size_of::<i32>();
 }
 
-impl Default for ContextParams {
+impl Default for diffusion_context_params {
     fn default() -> Self {
         Self {
             struct_size: size_of::<Self>(),
             context_length: 0,
             batch_size: 0,
             threads: 0,
-            kv_type: KvTypeCode::F16 as i32,
-            flash_attention: FlashAttentionCode::Auto as i32,
+            kv_type: diffusion_kv_type::F16 as i32,
+            flash_attention: diffusion_flash_attention::Auto as i32,
             swa_full: 0,
         }
     }
 }
 
-impl ContextParams {
+impl diffusion_context_params {
     fn session(&self) -> Result<SessionParams> {
         let kv_type = match self.kv_type {
-            t if t == KvTypeCode::F16 as i32 => KvType::F16,
-            t if t == KvTypeCode::F32 as i32 => KvType::F32,
-            t if t == KvTypeCode::Q8_0 as i32 => KvType::Q8_0,
+            t if t == diffusion_kv_type::F16 as i32 => KvType::F16,
+            t if t == diffusion_kv_type::F32 as i32 => KvType::F32,
+            t if t == diffusion_kv_type::Q8_0 as i32 => KvType::Q8_0,
             t => return Err(Failure::argument("kv_type", format_args!("{t} is none"))),
         };
         let flash_attention = match self.flash_attention {
-            f if f == FlashAttentionCode::Auto as i32 => FlashAttention::Auto,
-            f if f == FlashAttentionCode::On as i32 => FlashAttention::On,
-            f if f == FlashAttentionCode::Off as i32 => FlashAttention::Off,
+            f if f == diffusion_flash_attention::Auto as i32 => FlashAttention::Auto,
+            f if f == diffusion_flash_attention::On as i32 => FlashAttention::On,
+            f if f == diffusion_flash_attention::Off as i32 => FlashAttention::Off,
             f => {
                 let problem = format_args!("{f} is none");
                 return Err(Failure::argument("flash_attention", problem));
@@ -145,14 +145,14 @@ impl ContextParams {
 /// `struct_size`: `sizeof(diffusion_context_params)`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_context_params_init(
-    params: *mut ContextParams,
+    params: *mut diffusion_context_params,
     struct_size: usize,
-    error: *mut *mut ErrorObject,
-) -> Status {
+    error: *mut *mut diffusion_error,
+) -> diffusion_status {
     guard(error, || {
         // SAFETY: by the rules of the header.
         unsafe { StructOutput::with_size(params, struct_size, "params") }?
-            .write(&ContextParams::default());
+            .write(&diffusion_context_params::default());
         Ok(())
     })
 }
@@ -165,16 +165,16 @@ pub unsafe extern "C" fn diffusion_context_params_init(
 /// Errors: `INVALID_ARGUMENT` for invalid parameters, `OUT_OF_MEMORY`, `BACKEND`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_context_new(
-    model: *mut SharedModel,
-    params: *const ContextParams,
-    context: *mut *mut Context,
-    error: *mut *mut ErrorObject,
-) -> Status {
+    model: *mut diffusion_model,
+    params: *const diffusion_context_params,
+    context: *mut *mut diffusion_context,
+    error: *mut *mut diffusion_error,
+) -> diffusion_status {
     guard(error, || {
         // SAFETY: by the rules of the header.
         let (shared, params) = unsafe {
             let shared = reference(model, "model")?;
-            (shared, read(params, ContextParams::default())?)
+            (shared, read(params, diffusion_context_params::default())?)
         };
         let context = output(context, "context")?;
         let session = Session::new(&shared.model, shared.end.clone(), &params.session()?)?;
@@ -183,7 +183,7 @@ pub unsafe extern "C" fn diffusion_context_new(
             Arc::increment_strong_count(model);
             Arc::from_raw(model)
         };
-        let new = Context {
+        let new = diffusion_context {
             model,
             cancel: CancelFlag::default(),
             session: Mutex::new(session),
@@ -197,7 +197,7 @@ pub unsafe extern "C" fn diffusion_context_new(
 /// Frees a context. NULL is allowed. No other call may be in progress, and the context must not be
 /// used afterwards.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn diffusion_context_free(context: *mut Context) {
+pub unsafe extern "C" fn diffusion_context_free(context: *mut diffusion_context) {
     if !context.is_null() {
         // SAFETY: made by Box::into_raw, given back once.
         release(|| drop(unsafe { Box::from_raw(context) }));
@@ -209,9 +209,9 @@ pub unsafe extern "C" fn diffusion_context_free(context: *mut Context) {
 /// Errors: `BUSY`, `POISONED`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_context_reset(
-    context: *mut Context,
-    error: *mut *mut ErrorObject,
-) -> Status {
+    context: *mut diffusion_context,
+    error: *mut *mut diffusion_error,
+) -> diffusion_status {
     guard(error, || {
         // SAFETY: by the rules of the header.
         unsafe { reference(context, "context") }?.lock()?.reset()?;
@@ -225,10 +225,10 @@ pub unsafe extern "C" fn diffusion_context_reset(
 /// Errors: `BUSY`, `POISONED`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_context_cached(
-    context: *const Context,
+    context: *const diffusion_context,
     count: *mut usize,
-    error: *mut *mut ErrorObject,
-) -> Status {
+    error: *mut *mut diffusion_error,
+) -> diffusion_status {
     guard(error, || {
         // SAFETY: by the rules of the header.
         let context = unsafe { reference(context, "context") }?;
@@ -244,7 +244,7 @@ pub unsafe extern "C" fn diffusion_context_cached(
 /// `DIFFUSION_STATUS_CANCELLED`. Has no effect if none is running. Any thread may call it at any
 /// time before `diffusion_context_free`, as may callbacks and signal handlers. NULL is allowed.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn diffusion_context_cancel(context: *const Context) {
+pub unsafe extern "C" fn diffusion_context_cancel(context: *const diffusion_context) {
     // SAFETY: NULL or a live context, by the rules of the header.
     if let Some(context) = unsafe { context.as_ref() } {
         context.cancel.cancel();

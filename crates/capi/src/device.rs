@@ -5,13 +5,13 @@ use std::mem::offset_of;
 use std::time::Duration;
 
 use super::border::{Failure, StructOutput, Versioned, c_str, guard, output};
-use super::error::{ErrorObject, Status};
+use super::error::{diffusion_error, diffusion_status};
 use llama_diffusion::{Device, DeviceKind, RPC_TIMEOUT};
 
 /// What kind of processor a device is.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeviceType {
+pub enum diffusion_device_type {
     /// The host's processor.
     Cpu = 0,
     /// A GPU with memory of its own.
@@ -30,7 +30,7 @@ pub const DIFFUSION_DEVICE_DESCRIPTION_SIZE: usize = 256;
 /// A device.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct DeviceInfo {
+pub struct diffusion_device {
     /// Set it to `sizeof(diffusion_device)` before the call.
     pub struct_size: usize,
     /// Bytes of its memory that are free now; 0 if the device does not report it.
@@ -51,7 +51,7 @@ pub struct DeviceInfo {
 }
 
 // SAFETY: integers in C's layout, the size first.
-unsafe impl Versioned for DeviceInfo {
+unsafe impl Versioned for diffusion_device {
     const NAME: &'static str = "diffusion_device";
     const FIRST_SIZE: usize = offset_of!(Self, is_software) + size_of::<i32>();
 }
@@ -74,8 +74,8 @@ fn devices() -> Result<Vec<Device>, Failure> {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_device_count(
     count: *mut usize,
-    error: *mut *mut ErrorObject,
-) -> Status {
+    error: *mut *mut diffusion_error,
+) -> diffusion_status {
     guard(error, || {
         let count = output(count, "count")?;
         // SAFETY: by the rules of the header.
@@ -92,25 +92,25 @@ pub unsafe extern "C" fn diffusion_device_count(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_device_get(
     index: usize,
-    device: *mut DeviceInfo,
-    error: *mut *mut ErrorObject,
-) -> Status {
+    device: *mut diffusion_device,
+    error: *mut *mut diffusion_error,
+) -> diffusion_status {
     guard(error, || {
         // SAFETY: by the rules of the header.
         let out = unsafe { StructOutput::new(device, "device") }?;
         let all = devices()?;
         let device = all.get(index).ok_or_else(|| {
             let problem = format!("index: is {index}, but there are {} devices", all.len());
-            Failure::new(Status::NotFound, problem)
+            Failure::new(diffusion_status::NotFound, problem)
         })?;
         let (free, total) = device.memory();
         let kind = match device.kind() {
-            DeviceKind::Cpu => DeviceType::Cpu,
-            DeviceKind::Gpu => DeviceType::Gpu,
-            DeviceKind::IntegratedGpu => DeviceType::IntegratedGpu,
-            DeviceKind::Accelerator => DeviceType::Accelerator,
+            DeviceKind::Cpu => diffusion_device_type::Cpu,
+            DeviceKind::Gpu => diffusion_device_type::Gpu,
+            DeviceKind::IntegratedGpu => diffusion_device_type::IntegratedGpu,
+            DeviceKind::Accelerator => diffusion_device_type::Accelerator,
         };
-        out.write(&DeviceInfo {
+        out.write(&diffusion_device {
             struct_size: 0,
             memory_free: free as u64,
             memory_total: total as u64,
@@ -144,8 +144,8 @@ pub unsafe extern "C" fn diffusion_device_get(
 pub unsafe extern "C" fn diffusion_rpc_add_server(
     endpoint: *const c_char,
     timeout_ms: u32,
-    error: *mut *mut ErrorObject,
-) -> Status {
+    error: *mut *mut diffusion_error,
+) -> diffusion_status {
     guard(error, || {
         // SAFETY: by the rules of the header.
         let endpoint = unsafe { c_str(endpoint, "endpoint") }?;

@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString, c_char};
 /// What a function returns.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
+pub enum diffusion_status {
     /// Success.
     Ok = 0,
     /// An argument is invalid: a NULL pointer where none is allowed, text that is not UTF-8, a
@@ -42,7 +42,7 @@ pub enum Status {
     Panic = 15,
 }
 
-impl Status {
+impl diffusion_status {
     fn name(status: i32) -> &'static CStr {
         match status {
             s if s == Self::Ok as i32 => c"ok",
@@ -68,13 +68,13 @@ impl Status {
 
 /// What went wrong: a status and a message. Owned by the caller, who frees it with
 /// `diffusion_error_free`. Immutable: any thread may read it.
-pub struct ErrorObject {
-    status: Status,
+pub struct diffusion_error {
+    status: diffusion_status,
     message: CString,
 }
 
-impl ErrorObject {
-    pub(super) fn new(status: Status, message: &str) -> Self {
+impl diffusion_error {
+    pub(super) fn new(status: diffusion_status, message: &str) -> Self {
         Self {
             status,
             message: c_text(message),
@@ -91,27 +91,27 @@ pub(super) fn c_text(text: &str) -> CString {
 /// valid as long as the library.
 #[unsafe(no_mangle)]
 pub extern "C" fn diffusion_status_name(status: i32) -> *const c_char {
-    Status::name(status).as_ptr()
+    diffusion_status::name(status).as_ptr()
 }
 
 /// The status that the failed function returned; `DIFFUSION_STATUS_OK` for NULL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn diffusion_error_status(error: *const ErrorObject) -> Status {
+pub unsafe extern "C" fn diffusion_error_status(error: *const diffusion_error) -> diffusion_status {
     // SAFETY: NULL or a live object, by the rules of the header.
-    unsafe { error.as_ref() }.map_or(Status::Ok, |error| error.status)
+    unsafe { error.as_ref() }.map_or(diffusion_status::Ok, |error| error.status)
 }
 
 /// The message in UTF-8: what went wrong, where, and what to do about it. Valid as long as the
 /// error; the empty string for NULL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn diffusion_error_message(error: *const ErrorObject) -> *const c_char {
+pub unsafe extern "C" fn diffusion_error_message(error: *const diffusion_error) -> *const c_char {
     // SAFETY: NULL or a live object, by the rules of the header.
     unsafe { error.as_ref() }.map_or(c"".as_ptr(), |error| error.message.as_ptr())
 }
 
 /// Frees an error object. NULL is allowed.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn diffusion_error_free(error: *mut ErrorObject) {
+pub unsafe extern "C" fn diffusion_error_free(error: *mut diffusion_error) {
     if !error.is_null() {
         // SAFETY: made by Box::into_raw, given back once.
         drop(unsafe { Box::from_raw(error) });

@@ -7,9 +7,9 @@ use std::ops::ControlFlow;
 use super::border::{
     Failure, Result, StructOutput, Versioned, fill, guard, output, read, reference, require, slice,
 };
-use super::context::Context;
-use super::error::{ErrorObject, Status};
-use super::model::SharedModel;
+use super::context::diffusion_context;
+use super::error::{diffusion_error, diffusion_status};
+use super::model::diffusion_model;
 use llama_diffusion::diffusion::{
     Algorithm, CanvasStatus, Draft, Filter, FinishedCanvas, Limits, Recipe, TransferSchedule,
 };
@@ -21,7 +21,7 @@ use llama_diffusion::{
 /// Why a generation ended.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FinishCode {
+pub enum diffusion_finish {
     /// The model ended the answer.
     EndOfText = 0,
     /// A limit of the parameters was reached.
@@ -33,7 +33,7 @@ pub enum FinishCode {
 /// Whether a canvas needs another denoising step.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProgressCode {
+pub enum diffusion_progress {
     /// It does.
     Running = 0,
     /// It does not: it is stable and its mean entropy below the threshold, or, for a masked model,
@@ -46,7 +46,7 @@ pub enum ProgressCode {
 /// What decides which masked positions a step unmasks first.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AlgorithmCode {
+pub enum diffusion_algorithm {
     /// Each with the probability of the schedule.
     Origin = 0,
     /// Lowest entropy first.
@@ -61,7 +61,7 @@ pub enum AlgorithmCode {
 
 /// A canvas after one denoising step. Valid only during the callback.
 #[repr(C)]
-pub struct DraftView {
+pub struct diffusion_draft {
     /// Size of the struct in the library.
     pub struct_size: usize,
     /// Tokens of a canvas: entries of each array below.
@@ -92,7 +92,7 @@ pub struct DraftView {
     pub probability: *const f32,
 }
 
-impl DraftView {
+impl diffusion_draft {
     fn new(draft: &Draft<'_>) -> Self {
         Self {
             struct_size: size_of::<Self>(),
@@ -108,9 +108,9 @@ impl DraftView {
             temperature: draft.temperature,
             mean_entropy: draft.mean_entropy,
             progress: match draft.status {
-                CanvasStatus::Running => ProgressCode::Running,
-                CanvasStatus::Converged => ProgressCode::Converged,
-                CanvasStatus::OutOfSteps => ProgressCode::OutOfSteps,
+                CanvasStatus::Running => diffusion_progress::Running,
+                CanvasStatus::Converged => diffusion_progress::Converged,
+                CanvasStatus::OutOfSteps => diffusion_progress::OutOfSteps,
             } as i32,
             probability: draft.probability.as_ptr(),
         }
@@ -119,7 +119,7 @@ impl DraftView {
 
 /// A finished canvas. Valid only during the callback.
 #[repr(C)]
-pub struct CanvasView {
+pub struct diffusion_canvas {
     /// Size of the struct in the library.
     pub struct_size: usize,
     /// The tokens that it adds to the answer.
@@ -136,7 +136,7 @@ pub struct CanvasView {
     pub ended: i32,
 }
 
-impl CanvasView {
+impl diffusion_canvas {
     fn new(canvas: &FinishedCanvas) -> Self {
         Self {
             struct_size: size_of::<Self>(),
@@ -151,18 +151,18 @@ impl CanvasView {
 }
 
 /// Called after each denoising step with the canvas. Returns false to cancel.
-pub type StepCallback =
-    Option<unsafe extern "C" fn(draft: *const DraftView, user_data: *mut c_void) -> bool>;
+pub type diffusion_step_callback =
+    Option<unsafe extern "C" fn(draft: *const diffusion_draft, user_data: *mut c_void) -> bool>;
 
 /// Called with each finished canvas. Returns false to cancel, which has no effect after the last
 /// one.
-pub type CanvasCallback =
-    Option<unsafe extern "C" fn(canvas: *const CanvasView, user_data: *mut c_void) -> bool>;
+pub type diffusion_canvas_callback =
+    Option<unsafe extern "C" fn(canvas: *const diffusion_canvas, user_data: *mut c_void) -> bool>;
 
 /// How an answer is generated. Set by `diffusion_params_init`.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct GenerationParams {
+pub struct diffusion_params {
     /// Size of the struct, which identifies its version.
     pub struct_size: usize,
     /// The same seed, prompt and parameters give the same answer on the same machine. Default 0.
@@ -175,9 +175,9 @@ pub struct GenerationParams {
     pub max_canvases: usize,
     /// Called after each denoising step; may be NULL. Both callbacks are called by the thread that
     /// generates.
-    pub on_step: StepCallback,
+    pub on_step: diffusion_step_callback,
     /// Called with each finished canvas; may be NULL.
-    pub on_canvas: CanvasCallback,
+    pub on_canvas: diffusion_canvas_callback,
     /// Passed to both callbacks.
     pub user_data: *mut c_void,
     /// Maximum number of denoising steps of a canvas, at least 1.
@@ -225,14 +225,14 @@ pub struct GenerationParams {
 const MASKED_EPS: f32 = 0.001;
 
 // SAFETY: numbers, pointers and optional functions in C's layout, the size first.
-unsafe impl Versioned for GenerationParams {
+unsafe impl Versioned for diffusion_params {
     const NAME: &'static str = "diffusion_params";
     const FIRST_SIZE: usize = offset_of!(Self, confidence_threshold) + size_of::<f32>();
 }
 
-impl GenerationParams {
+impl diffusion_params {
     /// What the model recommends, else the reference's defaults.
-    pub(super) fn of_model(shared: &SharedModel) -> Result<Self> {
+    pub(super) fn of_model(shared: &diffusion_model) -> Result<Self> {
         let params = DiffusionParams::resolve(&Overrides::default(), &shared.model.overrides())?;
         let masked = MaskedParams::default();
         Ok(Self {
@@ -252,7 +252,7 @@ impl GenerationParams {
             t_max: params.t_max,
             entropy_bound: params.entropy_bound,
             confidence_threshold: params.confidence_threshold,
-            algorithm: AlgorithmCode::Confidence as i32,
+            algorithm: diffusion_algorithm::Confidence as i32,
             algorithm_temperature: masked.algorithm_temperature,
             temperature: masked.temperature,
             top_k: u32::try_from(masked.filter.top_k).unwrap_or(0),
@@ -327,10 +327,10 @@ impl GenerationParams {
         let go_on = unsafe {
             match (event, self.on_step, self.on_canvas) {
                 (Event::Draft(draft), Some(callback), _) => {
-                    callback(&DraftView::new(&draft), self.user_data)
+                    callback(&diffusion_draft::new(&draft), self.user_data)
                 }
                 (Event::CanvasDone(canvas), _, Some(callback)) => {
-                    callback(&CanvasView::new(canvas), self.user_data)
+                    callback(&diffusion_canvas::new(canvas), self.user_data)
                 }
                 _ => true,
             }
@@ -350,11 +350,11 @@ impl GenerationParams {
 /// Errors: `INVALID_ARGUMENT` if the model's recommendations are invalid.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_params_init(
-    model: *const SharedModel,
-    params: *mut GenerationParams,
+    model: *const diffusion_model,
+    params: *mut diffusion_params,
     struct_size: usize,
-    error: *mut *mut ErrorObject,
-) -> Status {
+    error: *mut *mut diffusion_error,
+) -> diffusion_status {
     guard(error, || {
         // SAFETY: by the rules of the header.
         let (shared, out) = unsafe {
@@ -364,7 +364,7 @@ pub unsafe extern "C" fn diffusion_params_init(
                 StructOutput::with_size(params, struct_size, "params")?,
             )
         };
-        out.write(&GenerationParams::of_model(shared)?);
+        out.write(&diffusion_params::of_model(shared)?);
         Ok(())
     })
 }
@@ -372,7 +372,7 @@ pub unsafe extern "C" fn diffusion_params_init(
 /// The statistics of a generation.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct GenerationResult {
+pub struct diffusion_result {
     /// Set it to `sizeof(diffusion_result)` before the call.
     pub struct_size: usize,
     /// Number of tokens in the answer.
@@ -396,7 +396,7 @@ pub struct GenerationResult {
 }
 
 // SAFETY: numbers in C's layout, the size first.
-unsafe impl Versioned for GenerationResult {
+unsafe impl Versioned for diffusion_result {
     const NAME: &'static str = "diffusion_result";
     const FIRST_SIZE: usize = offset_of!(Self, reserved) + size_of::<i32>();
 }
@@ -404,8 +404,8 @@ unsafe impl Versioned for GenerationResult {
 /// # Safety
 /// `result` is NULL or points to a struct whose first field is its size.
 pub(super) unsafe fn optional_result(
-    result: *mut GenerationResult,
-) -> Result<Option<StructOutput<GenerationResult>>> {
+    result: *mut diffusion_result,
+) -> Result<Option<StructOutput<diffusion_result>>> {
     if result.is_null() {
         return Ok(None);
     }
@@ -416,23 +416,23 @@ pub(super) unsafe fn optional_result(
 /// A generation that came to its end: a cancelled one is a failure here.
 pub(super) struct Finished {
     pub(super) tokens: Vec<Token>,
-    pub(super) result: GenerationResult,
+    pub(super) result: diffusion_result,
 }
 
 impl Finished {
     fn new(answer: Answer) -> Result<Self> {
         let Answer { generation, reused } = answer;
         let finish = match generation.finish {
-            FinishReason::EndOfText => FinishCode::EndOfText,
-            FinishReason::Length => FinishCode::Length,
-            FinishReason::ContextFull => FinishCode::ContextFull,
+            FinishReason::EndOfText => diffusion_finish::EndOfText,
+            FinishReason::Length => diffusion_finish::Length,
+            FinishReason::ContextFull => diffusion_finish::ContextFull,
             FinishReason::Cancelled => {
                 let (blocks, steps) = (generation.canvases.len(), generation.steps);
                 let message = format!("cancelled after {steps} steps, {blocks} canvases finished");
-                return Err(Failure::new(Status::Cancelled, message));
+                return Err(Failure::new(diffusion_status::Cancelled, message));
             }
         };
-        let result = GenerationResult {
+        let result = diffusion_result {
             struct_size: 0,
             tokens: generation.tokens.len(),
             reused,
@@ -451,14 +451,14 @@ impl Finished {
     }
 }
 
-impl Context {
+impl diffusion_context {
     /// # Safety
     /// The parameters' callbacks are as documented.
     pub(super) unsafe fn generate(
         &self,
         session: &mut Session,
         prompt: &[Token],
-        callbacks: &GenerationParams,
+        callbacks: &diffusion_params,
         recipe: &dyn Recipe,
     ) -> Result<Finished> {
         // SAFETY: as the caller promises.
@@ -500,16 +500,16 @@ fn most_tokens(limits: &Limits, prompt: usize, recipe: &dyn Recipe) -> usize {
 /// again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_generate(
-    context: *mut Context,
+    context: *mut diffusion_context,
     prompt: *const i32,
     prompt_length: usize,
-    params: *const GenerationParams,
+    params: *const diffusion_params,
     tokens: *mut i32,
     capacity: usize,
     count: *mut usize,
-    result: *mut GenerationResult,
-    error: *mut *mut ErrorObject,
-) -> Status {
+    result: *mut diffusion_result,
+    error: *mut *mut diffusion_error,
+) -> diffusion_status {
     guard(error, || {
         // SAFETY: by the rules of the header.
         unsafe {
@@ -517,7 +517,7 @@ pub unsafe extern "C" fn diffusion_generate(
             let prompt = slice(prompt, prompt_length, "prompt")?;
             let count = output(count, "count")?;
             let result = optional_result(result)?;
-            let callbacks = read(params, GenerationParams::of_model(&context.model)?)?;
+            let callbacks = read(params, diffusion_params::of_model(&context.model)?)?;
             let recipe = callbacks.recipe(&context.model.model)?;
             let session = &mut *context.lock()?;
             context.cancel.reset();

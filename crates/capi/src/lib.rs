@@ -18,6 +18,10 @@
     clippy::too_many_arguments,
     reason = "inputs, outputs and the error are separate arguments in C"
 )]
+#![allow(
+    non_camel_case_types,
+    reason = "types have the names that the header gives them"
+)]
 
 mod border;
 mod context;

@@ -4,7 +4,7 @@ use std::ffi::c_char;
 use std::path::Path;
 
 use super::border::{c_str, guard};
-use super::error::{ErrorObject, Status};
+use super::error::{diffusion_error, diffusion_status};
 
 /// Major version of the header.
 pub const DIFFUSION_VERSION_MAJOR: u32 = 0;
@@ -41,8 +41,8 @@ pub extern "C" fn diffusion_abi_version() -> u32 {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_load_backends(
     directory: *const c_char,
-    error: *mut *mut ErrorObject,
-) -> Status {
+    error: *mut *mut diffusion_error,
+) -> diffusion_status {
     guard(error, || {
         // SAFETY: by the rules of the header.
         let directory = unsafe { c_str(directory, "directory") }?;

@@ -11,12 +11,12 @@ use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber};
 
 use super::border::{Failure, guard};
-use super::error::{ErrorObject, Status, c_text};
+use super::error::{c_text, diffusion_error, diffusion_status};
 
 /// The importance of a message, in descending order.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogLevel {
+pub enum diffusion_log_level {
     /// Something failed.
     Error = 1,
     /// Something may not be as expected.
@@ -32,7 +32,7 @@ pub enum LogLevel {
 /// Receives a message: its `diffusion_log_level`, its origin ("ggml" or a module of this library)
 /// and the text in UTF-8, without a trailing newline. Both strings are valid only during the
 /// call. It may be called from any thread, and from several at once; it must not call this library.
-pub type LogCallback = Option<
+pub type diffusion_log_callback = Option<
     unsafe extern "C" fn(
         level: i32,
         target: *const c_char,
@@ -66,13 +66,14 @@ static LEVEL: AtomicI32 = AtomicI32::new(0);
 /// set up `tracing` itself.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_log_set(
-    callback: LogCallback,
+    callback: diffusion_log_callback,
     level: i32,
     user_data: *mut c_void,
-    error: *mut *mut ErrorObject,
-) -> Status {
+    error: *mut *mut diffusion_error,
+) -> diffusion_status {
     guard(error, || {
-        if !(LogLevel::Error as i32..=LogLevel::Trace as i32).contains(&level) {
+        if !(diffusion_log_level::Error as i32..=diffusion_log_level::Trace as i32).contains(&level)
+        {
             return Err(Failure::argument("level", format_args!("{level} is none")));
         }
         static INSTALLED: OnceLock<bool> = OnceLock::new();
@@ -94,13 +95,13 @@ pub unsafe extern "C" fn diffusion_log_set(
 
 struct Forward;
 
-fn level_of(metadata: &Metadata<'_>) -> LogLevel {
+fn level_of(metadata: &Metadata<'_>) -> diffusion_log_level {
     match *metadata.level() {
-        Level::ERROR => LogLevel::Error,
-        Level::WARN => LogLevel::Warn,
-        Level::INFO => LogLevel::Info,
-        Level::DEBUG => LogLevel::Debug,
-        Level::TRACE => LogLevel::Trace,
+        Level::ERROR => diffusion_log_level::Error,
+        Level::WARN => diffusion_log_level::Warn,
+        Level::INFO => diffusion_log_level::Info,
+        Level::DEBUG => diffusion_log_level::Debug,
+        Level::TRACE => diffusion_log_level::Trace,
     }
 }
 

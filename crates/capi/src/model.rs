@@ -13,7 +13,7 @@ use super::border::{
     Failure, Result, StructOutput, Versioned, c_str, fill_text, guard, optional_c_str, output,
     read, reference, release, slice,
 };
-use super::error::{ErrorObject, Status, c_text};
+use super::error::{c_text, diffusion_error, diffusion_status};
 use super::fault;
 use llama_diffusion::gguf::Value;
 use llama_diffusion::gguf::keys::{GENERAL_ARCHITECTURE, TOKENIZER};
@@ -21,7 +21,7 @@ use llama_diffusion::{AnyModel, EndTokens, TensorOverride, TextModel};
 
 /// A loaded model: weights, vocabulary, chat template. Immutable: any thread may use it at any
 /// time. It is reference-counted; contexts hold references to theirs.
-pub struct SharedModel {
+pub struct diffusion_model {
     pub(super) model: AnyModel,
     pub(super) end: EndTokens,
     /// None for files without a tokenizer, which can be run with tokens.
@@ -29,7 +29,7 @@ pub struct SharedModel {
     architecture: CString,
 }
 
-impl SharedModel {
+impl diffusion_model {
     fn load(
         path: &Path,
         params: &llama_diffusion::ModelParams,
@@ -60,20 +60,20 @@ impl SharedModel {
         self.text.as_ref().ok_or_else(|| {
             let path = self.model.file().metadata().path().display();
             let problem = format!("{path}: the file has no tokenizer ({TOKENIZER}): use tokens");
-            Failure::new(Status::Tokenizer, problem)
+            Failure::new(diffusion_status::Tokenizer, problem)
         })
     }
 }
 
 /// Called with the fraction of a model that is loaded, from 0 to 1, by the thread that loads.
 /// Returns false to cancel.
-pub type ProgressCallback =
+pub type diffusion_progress_callback =
     Option<unsafe extern "C" fn(progress: f32, user_data: *mut c_void) -> bool>;
 
 /// How a model is loaded. Set by `diffusion_model_params_init`.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct ModelParams {
+pub struct diffusion_model_params {
     /// Size of the struct, which identifies its version.
     pub struct_size: usize,
     /// Devices to use, separated by commas, in UTF-8: NULL is every GPU, "none" is the CPU alone.
@@ -86,7 +86,7 @@ pub struct ModelParams {
     /// applies. May be NULL.
     pub tensor_overrides: *const c_char,
     /// Progress callback; may be NULL.
-    pub progress: ProgressCallback,
+    pub progress: diffusion_progress_callback,
     /// Passed to `progress`.
     pub user_data: *mut c_void,
     /// Layers on GPUs, counted from the last one; the output head counts as one. Below 0 is as many
@@ -102,12 +102,12 @@ pub struct ModelParams {
 }
 
 // SAFETY: integers, pointers and optional functions in C's layout, the size first.
-unsafe impl Versioned for ModelParams {
+unsafe impl Versioned for diffusion_model_params {
     const NAME: &'static str = "diffusion_model_params";
     const FIRST_SIZE: usize = offset_of!(Self, no_mmap) + size_of::<i32>();
 }
 
-impl Default for ModelParams {
+impl Default for diffusion_model_params {
     fn default() -> Self {
         Self {
             struct_size: size_of::<Self>(),
@@ -125,7 +125,7 @@ impl Default for ModelParams {
     }
 }
 
-impl ModelParams {
+impl diffusion_model_params {
     /// # Safety
     /// The pointers are as documented.
     unsafe fn resolve(&self) -> Result<llama_diffusion::ModelParams> {
@@ -175,14 +175,14 @@ fn tensor_override(text: &str) -> Result<TensorOverride> {
 /// `struct_size`: `sizeof(diffusion_model_params)`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_model_params_init(
-    params: *mut ModelParams,
+    params: *mut diffusion_model_params,
     struct_size: usize,
-    error: *mut *mut ErrorObject,
-) -> Status {
+    error: *mut *mut diffusion_error,
+) -> diffusion_status {
     guard(error, || {
         // SAFETY: by the rules of the header.
         unsafe { StructOutput::with_size(params, struct_size, "params") }?
-            .write(&ModelParams::default());
+            .write(&diffusion_model_params::default());
         Ok(())
     })
 }
@@ -198,16 +198,16 @@ pub unsafe extern "C" fn diffusion_model_params_init(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_model_load(
     path: *const c_char,
-    params: *const ModelParams,
-    model: *mut *mut SharedModel,
-    error: *mut *mut ErrorObject,
-) -> Status {
+    params: *const diffusion_model_params,
+    model: *mut *mut diffusion_model,
+    error: *mut *mut diffusion_error,
+) -> diffusion_status {
     guard(error, || {
         let model = output(model, "model")?;
         // SAFETY: by the rules of the header.
         let (path, params, loading) = unsafe {
             let path = c_str(path, "path")?;
-            let params = read(params, ModelParams::default())?;
+            let params = read(params, diffusion_model_params::default())?;
             (path, params, params.resolve()?)
         };
         let mut progress = |share: f32| match params.progress {
@@ -217,7 +217,7 @@ pub unsafe extern "C" fn diffusion_model_load(
             }
             _ => ControlFlow::Continue(()),
         };
-        let loaded = SharedModel::load(Path::new(path), &loading, &mut progress)?;
+        let loaded = diffusion_model::load(Path::new(path), &loading, &mut progress)?;
         // SAFETY: the caller's variable.
         unsafe { model.write(Arc::into_raw(Arc::new(loaded)).cast_mut()) };
         Ok(())
@@ -227,7 +227,9 @@ pub unsafe extern "C" fn diffusion_model_load(
 /// Increments the reference count; each reference is released with `diffusion_model_free`. Returns
 /// `model`, NULL for NULL. Any thread that holds a reference may call it.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn diffusion_model_retain(model: *mut SharedModel) -> *mut SharedModel {
+pub unsafe extern "C" fn diffusion_model_retain(
+    model: *mut diffusion_model,
+) -> *mut diffusion_model {
     if !model.is_null() {
         // SAFETY: made by Arc::into_raw and held by the caller.
         unsafe { Arc::increment_strong_count(model) };
@@ -238,7 +240,7 @@ pub unsafe extern "C" fn diffusion_model_retain(model: *mut SharedModel) -> *mut
 /// Releases one reference; the last one frees the memory. Contexts keep working. NULL is allowed.
 /// Any thread may call it.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn diffusion_model_free(model: *mut SharedModel) {
+pub unsafe extern "C" fn diffusion_model_free(model: *mut diffusion_model) {
     if !model.is_null() {
         // SAFETY: made by Arc::into_raw and held by the caller, who holds it no longer.
         release(|| unsafe { Arc::decrement_strong_count(model) });
@@ -248,14 +250,16 @@ pub unsafe extern "C" fn diffusion_model_free(model: *mut SharedModel) {
 /// Architecture as the file names it, such as "diffusion-gemma". Valid as long as the model; NULL
 /// for NULL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn diffusion_model_architecture(model: *const SharedModel) -> *const c_char {
+pub unsafe extern "C" fn diffusion_model_architecture(
+    model: *const diffusion_model,
+) -> *const c_char {
     // SAFETY: NULL or a live model, by the rules of the header.
     unsafe { model.as_ref() }.map_or(null(), |shared| shared.architecture.as_ptr())
 }
 
 /// Number of tokens in the vocabulary: tokens are from 0 to this number - 1. 0 for NULL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn diffusion_model_vocab_size(model: *const SharedModel) -> usize {
+pub unsafe extern "C" fn diffusion_model_vocab_size(model: *const diffusion_model) -> usize {
     // SAFETY: NULL or a live model, by the rules of the header.
     unsafe { model.as_ref() }.map_or(0, |shared| shared.model.vocab_size())
 }
@@ -263,14 +267,14 @@ pub unsafe extern "C" fn diffusion_model_vocab_size(model: *const SharedModel) -
 /// Number of tokens in a canvas, which are denoised together; 0 for a masked model, whose canvas is
 /// as long as the answer. 0 for NULL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn diffusion_model_canvas_length(model: *const SharedModel) -> usize {
+pub unsafe extern "C" fn diffusion_model_canvas_length(model: *const diffusion_model) -> usize {
     // SAFETY: NULL or a live model, by the rules of the header.
     unsafe { model.as_ref() }.map_or(0, |shared| shared.model.canvas_length().unwrap_or(0))
 }
 
 /// Number of tokens, prompt and answer together, that the model was trained for. 0 for NULL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn diffusion_model_context_length(model: *const SharedModel) -> usize {
+pub unsafe extern "C" fn diffusion_model_context_length(model: *const diffusion_model) -> usize {
     // SAFETY: NULL or a live model, by the rules of the header.
     unsafe { model.as_ref() }.map_or(0, |shared| shared.model.context_length())
 }
@@ -278,7 +282,7 @@ pub unsafe extern "C" fn diffusion_model_context_length(model: *const SharedMode
 /// Whether a token ends an answer. False for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_model_is_end_token(
-    model: *const SharedModel,
+    model: *const diffusion_model,
     token: i32,
 ) -> bool {
     // SAFETY: NULL or a live model, by the rules of the header.
@@ -294,13 +298,13 @@ pub unsafe extern "C" fn diffusion_model_is_end_token(
 /// Errors: `NOT_FOUND` if the file has no such key, `BUFFER_TOO_SMALL`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_model_metadata(
-    model: *const SharedModel,
+    model: *const diffusion_model,
     key: *const c_char,
     buffer: *mut c_char,
     capacity: usize,
     size: *mut usize,
-    error: *mut *mut ErrorObject,
-) -> Status {
+    error: *mut *mut diffusion_error,
+) -> diffusion_status {
     guard(error, || {
         // SAFETY: by the rules of the header.
         let (shared, key) = unsafe { (reference(model, "model")?, c_str(key, "key")?) };
@@ -309,7 +313,7 @@ pub unsafe extern "C" fn diffusion_model_metadata(
         let value = metadata.value(key).ok_or_else(|| {
             let path = metadata.path().display();
             let problem = format!("{path}: there is no metadata key '{key}'");
-            Failure::new(Status::NotFound, problem)
+            Failure::new(diffusion_status::NotFound, problem)
         })?;
         // SAFETY: by the rules of the header.
         unsafe { fill_text(plain_text(value).into_bytes(), buffer, capacity, size) }

@@ -4,10 +4,10 @@ use std::ffi::c_char;
 use std::ptr::{NonNull, null_mut};
 
 use super::border::{Result, guard, output, read, reference, release, slice, text};
-use super::context::Context;
-use super::error::{ErrorObject, Status, c_text};
-use super::generate::{GenerationParams, GenerationResult, optional_result};
-use super::model::SharedModel;
+use super::context::diffusion_context;
+use super::error::{c_text, diffusion_error, diffusion_status};
+use super::generate::{diffusion_params, diffusion_result, optional_result};
+use super::model::diffusion_model;
 use llama_diffusion::chat::thinking::AnswerText;
 use llama_diffusion::chat::{Message, Role};
 use llama_diffusion::{TextModel, Token};
@@ -40,12 +40,12 @@ fn single_turn(model: &TextModel, prompt: &str) -> Result<Vec<Token>> {
 /// # Safety
 /// The arguments are as the rules of the header say of [`diffusion_generate_reply`]'s.
 unsafe fn generate_reply(
-    context: *mut Context,
+    context: *mut diffusion_context,
     (prompt, prompt_length): (*const c_char, usize),
-    params: *const GenerationParams,
+    params: *const diffusion_params,
     (answer, name): (*mut *mut c_char, &str),
     thoughts: *mut *mut c_char,
-    result: *mut GenerationResult,
+    result: *mut diffusion_result,
 ) -> Result {
     // SAFETY: as the caller promises.
     unsafe {
@@ -53,7 +53,7 @@ unsafe fn generate_reply(
         let prompt = text(prompt, prompt_length, "prompt")?;
         let answer = output(answer, name)?;
         let result = optional_result(result)?;
-        let callbacks = read(params, GenerationParams::of_model(&context.model)?)?;
+        let callbacks = read(params, diffusion_params::of_model(&context.model)?)?;
         let recipe = callbacks.recipe(&context.model.model)?;
         let mut session = context.lock()?;
         context.cancel.reset();
@@ -74,14 +74,14 @@ unsafe fn generate_reply(
 /// `text`: receives the answer, as `answer` there.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_generate_text(
-    context: *mut Context,
+    context: *mut diffusion_context,
     prompt: *const c_char,
     prompt_length: usize,
-    params: *const GenerationParams,
+    params: *const diffusion_params,
     text: *mut *mut c_char,
-    result: *mut GenerationResult,
-    error: *mut *mut ErrorObject,
-) -> Status {
+    result: *mut diffusion_result,
+    error: *mut *mut diffusion_error,
+) -> diffusion_status {
     guard(error, || {
         let (prompt, answer) = ((prompt, prompt_length), (text, "text"));
         // SAFETY: by the rules of the header.
@@ -101,15 +101,15 @@ pub unsafe extern "C" fn diffusion_generate_text(
 /// Errors: as `diffusion_generate`, and `TOKENIZER`, `CHAT_TEMPLATE`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_generate_reply(
-    context: *mut Context,
+    context: *mut diffusion_context,
     prompt: *const c_char,
     prompt_length: usize,
-    params: *const GenerationParams,
+    params: *const diffusion_params,
     answer: *mut *mut c_char,
     thoughts: *mut *mut c_char,
-    result: *mut GenerationResult,
-    error: *mut *mut ErrorObject,
-) -> Status {
+    result: *mut diffusion_result,
+    error: *mut *mut diffusion_error,
+) -> diffusion_status {
     guard(error, || {
         let (prompt, answer) = ((prompt, prompt_length), (answer, "answer"));
         // SAFETY: by the rules of the header.
@@ -127,15 +127,15 @@ pub unsafe extern "C" fn diffusion_generate_reply(
 /// Errors: `TOKENIZER` for a token that is not in the vocabulary.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_split_answer(
-    model: *const SharedModel,
+    model: *const diffusion_model,
     prompt: *const i32,
     prompt_length: usize,
     tokens: *const i32,
     count: usize,
     answer: *mut *mut c_char,
     thoughts: *mut *mut c_char,
-    error: *mut *mut ErrorObject,
-) -> Status {
+    error: *mut *mut diffusion_error,
+) -> diffusion_status {
     guard(error, || {
         // SAFETY: by the rules of the header.
         unsafe {

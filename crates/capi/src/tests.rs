@@ -69,7 +69,7 @@ fn nothing_is_written_after_the_struct_of_an_older_caller() {
 fn sizes_of_no_version_are_refused() {
     for size in [0, 8, 15, 25, usize::MAX] {
         let failure = Grown::check_size(size).unwrap_err();
-        assert_eq!(failure.status, Status::StructSize);
+        assert_eq!(failure.status, diffusion_status::StructSize);
         let expected = format!("grown.struct_size: is {size}, but must be from 16 to 24");
         assert!(failure.message.starts_with(&expected), "{failure:?}");
     }
@@ -82,11 +82,11 @@ fn sizes_of_no_version_are_refused() {
 #[test]
 #[cfg(target_pointer_width = "64")]
 fn the_first_versions_stay() {
-    assert_eq!(ModelParams::FIRST_SIZE, 72);
-    assert_eq!(ContextParams::FIRST_SIZE, 40);
-    assert_eq!(GenerationParams::FIRST_SIZE, 80);
-    assert_eq!(GenerationResult::FIRST_SIZE, 72);
-    assert_eq!(DeviceInfo::FIRST_SIZE, 352);
+    assert_eq!(diffusion_model_params::FIRST_SIZE, 72);
+    assert_eq!(diffusion_context_params::FIRST_SIZE, 40);
+    assert_eq!(diffusion_params::FIRST_SIZE, 80);
+    assert_eq!(diffusion_result::FIRST_SIZE, 72);
+    assert_eq!(diffusion_device::FIRST_SIZE, 352);
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn text_needs_room_for_its_end() {
         let out = NonNull::from(&mut size);
         // SAFETY: the buffer has more room than it says.
         let result = unsafe { fill_text(b"abc".to_vec(), buffer.as_mut_ptr(), capacity, out) };
-        assert_eq!(result.unwrap_err().status, Status::BufferTooSmall);
+        assert_eq!(result.unwrap_err().status, diffusion_status::BufferTooSmall);
         assert_eq!((size, buffer), (4, [7; 4]));
     }
     // SAFETY: as it says.
@@ -117,7 +117,7 @@ fn text_needs_room_for_its_end() {
 }
 
 /// Status and message of the error object that `body` creates.
-fn outcome(body: impl FnOnce() -> Result<(), Failure>) -> (Status, String) {
+fn outcome(body: impl FnOnce() -> Result<(), Failure>) -> (diffusion_status, String) {
     let mut error = null_mut();
     let status = guard(&mut error, body);
     // SAFETY: guard's own object, ended once.
@@ -133,35 +133,43 @@ fn outcome(body: impl FnOnce() -> Result<(), Failure>) -> (Status, String) {
 
 #[test]
 fn panics_become_a_status() {
-    let expected = |message: &str| (Status::Panic, format!("bug in llama-diffusion: {message}"));
+    let expected = |message: &str| {
+        (
+            diffusion_status::Panic,
+            format!("bug in llama-diffusion: {message}"),
+        )
+    };
     assert_eq!(outcome(|| panic!("plain")), expected("plain"));
     assert_eq!(outcome(|| panic!("number {}", 5)), expected("number 5"));
     let neither = outcome(|| std::panic::panic_any(5));
     assert_eq!(neither, expected("no message"));
     let unwanted = guard(null_mut(), || panic!("nobody asks"));
-    assert_eq!(unwanted, Status::Panic);
+    assert_eq!(unwanted, diffusion_status::Panic);
 }
 
 #[test]
 fn errors_keep_their_message() {
     let cases = [
-        (Error::Ggml("a".into()), Status::Backend),
+        (Error::Ggml("a".into()), diffusion_status::Backend),
         (
             Error::Rpc {
                 server: "a:1".into(),
                 problem: "b".into(),
             },
-            Status::Backend,
+            diffusion_status::Backend,
         ),
-        (Error::Tokenizer("a\0b".into()), Status::Tokenizer),
-        (Error::ChatTemplate("a".into()), Status::ChatTemplate),
-        (Error::Cancelled, Status::Cancelled),
+        (Error::Tokenizer("a\0b".into()), diffusion_status::Tokenizer),
+        (
+            Error::ChatTemplate("a".into()),
+            diffusion_status::ChatTemplate,
+        ),
+        (Error::Cancelled, diffusion_status::Cancelled),
         (
             Error::InvalidParameter {
                 parameter: Parameter::MaxSteps,
                 problem: "b".into(),
             },
-            Status::InvalidArgument,
+            diffusion_status::InvalidArgument,
         ),
     ];
     for (error, status) in cases {
@@ -176,7 +184,7 @@ fn every_status_has_a_name_of_its_own() {
         // SAFETY: the names are static.
         unsafe { CStr::from_ptr(diffusion_status_name(status)) }
     };
-    let last = Status::Panic as i32;
+    let last = diffusion_status::Panic as i32;
     let mut names: Vec<&CStr> = (-1..=last).map(name).collect();
     assert_eq!(name(last + 1), name(-1));
     names.sort_unstable();

@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use super::border::{
     Failure, Result, c_str, fill, fill_text, guard, optional_c_str, output, reference, slice, text,
 };
-use super::error::{ErrorObject, Status};
-use super::model::SharedModel;
+use super::error::{diffusion_error, diffusion_status};
+use super::model::diffusion_model;
 use llama_diffusion::TextModel;
 use llama_diffusion::chat::{ChatTemplate, Message};
 
@@ -22,7 +22,7 @@ use llama_diffusion::chat::{ChatTemplate, Message};
 /// Errors: `TOKENIZER`, `BUFFER_TOO_SMALL`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_tokenize(
-    model: *const SharedModel,
+    model: *const diffusion_model,
     text: *const c_char,
     length: usize,
     add_special: bool,
@@ -30,8 +30,8 @@ pub unsafe extern "C" fn diffusion_tokenize(
     tokens: *mut i32,
     capacity: usize,
     count: *mut usize,
-    error: *mut *mut ErrorObject,
-) -> Status {
+    error: *mut *mut diffusion_error,
+) -> diffusion_status {
     guard(error, || {
         // SAFETY: by the rules of the header.
         let (shared, text) = unsafe {
@@ -56,15 +56,15 @@ pub unsafe extern "C" fn diffusion_tokenize(
 /// Errors: `TOKENIZER` for a token that is not in the vocabulary, `BUFFER_TOO_SMALL`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_detokenize(
-    model: *const SharedModel,
+    model: *const diffusion_model,
     tokens: *const i32,
     count: usize,
     special: bool,
     buffer: *mut c_char,
     capacity: usize,
     size: *mut usize,
-    error: *mut *mut ErrorObject,
-) -> Status {
+    error: *mut *mut diffusion_error,
+) -> diffusion_status {
     guard(error, || {
         // SAFETY: by the rules of the header.
         let (shared, tokens) = unsafe {
@@ -92,14 +92,14 @@ pub unsafe extern "C" fn diffusion_detokenize(
 /// `BUFFER_TOO_SMALL`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_apply_chat_template(
-    model: *const SharedModel,
+    model: *const diffusion_model,
     messages: *const c_char,
     variables: *const c_char,
     tokens: *mut i32,
     capacity: usize,
     count: *mut usize,
-    error: *mut *mut ErrorObject,
-) -> Status {
+    error: *mut *mut diffusion_error,
+) -> diffusion_status {
     guard(error, || {
         // SAFETY: by the rules of the header.
         let (shared, messages, variables) = unsafe {
@@ -128,6 +128,6 @@ fn require_template(text: &TextModel) -> Result<ChatTemplate> {
     text.chat_template()?.ok_or_else(|| {
         let path = text.model().file().metadata().path().display();
         let problem = format!("{path}: the file has no chat template: use diffusion_tokenize");
-        Failure::new(Status::NotFound, problem)
+        Failure::new(diffusion_status::NotFound, problem)
     })
 }

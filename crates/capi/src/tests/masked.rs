@@ -7,7 +7,7 @@ use crate::*;
 use llama_diffusion::internal::synthetic::masked::{MaskedFamily, write_masked};
 use llama_diffusion::{AnyModel, CancelFlag, Session, SessionParams};
 
-unsafe extern "C" fn count(draft: *const DraftView, seen: *mut c_void) -> bool {
+unsafe extern "C" fn count(draft: *const diffusion_draft, seen: *mut c_void) -> bool {
     // SAFETY: as `diffusion_generate` promises, and `seen` is the variable below.
     let (draft, seen) = unsafe { (&*draft, &mut *seen.cast::<Vec<(usize, f32)>>()) };
     assert_eq!(draft.length, 12);
@@ -32,12 +32,12 @@ fn a_masked_model_answers_as_it_does_in_rust() {
     unsafe {
         let mut model = null_mut();
         let loaded = diffusion_model_load(c_path.as_ptr(), null(), &mut model, null_mut());
-        assert_eq!(loaded, Status::Ok);
+        assert_eq!(loaded, diffusion_status::Ok);
         assert_eq!(diffusion_model_canvas_length(model), 0);
-        let mut params = std::mem::zeroed::<GenerationParams>();
-        let size = size_of::<GenerationParams>();
+        let mut params = std::mem::zeroed::<diffusion_params>();
+        let size = size_of::<diffusion_params>();
         let set = diffusion_params_init(model, &mut params, size, null_mut());
-        assert_eq!(set, Status::Ok);
+        assert_eq!(set, diffusion_status::Ok);
         params.max_tokens = tokens.len();
         params.max_steps = 4;
         params.seed = 9;
@@ -45,8 +45,8 @@ fn a_masked_model_answers_as_it_does_in_rust() {
         params.user_data = (&raw mut seen).cast();
         let mut context = null_mut();
         let made = diffusion_context_new(model, null(), &mut context, null_mut());
-        assert_eq!(made, Status::Ok);
-        let mut generate = |params: &GenerationParams| {
+        assert_eq!(made, diffusion_status::Ok);
+        let mut generate = |params: &diffusion_params| {
             diffusion_generate(
                 context,
                 prompt.as_ptr(),
@@ -59,9 +59,9 @@ fn a_masked_model_answers_as_it_does_in_rust() {
                 null_mut(),
             )
         };
-        assert_eq!(generate(&params), Status::Ok);
+        assert_eq!(generate(&params), diffusion_status::Ok);
         params.algorithm = 5;
-        assert_eq!(generate(&params), Status::InvalidArgument);
+        assert_eq!(generate(&params), diffusion_status::InvalidArgument);
         diffusion_context_free(context);
         diffusion_model_free(model);
     }

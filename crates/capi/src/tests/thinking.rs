@@ -29,13 +29,13 @@ fn in_c() {
     // SAFETY: valid pointers, lengths as they are, and each object freed once.
     unsafe {
         let loaded = diffusion_model_load(path.as_ptr(), none.cast(), &mut model, null_mut());
-        assert_eq!(loaded, Status::Ok);
-        let params = ContextParams {
+        assert_eq!(loaded, diffusion_status::Ok);
+        let params = diffusion_context_params {
             threads: 1,
-            ..ContextParams::default()
+            ..diffusion_context_params::default()
         };
         let made = diffusion_context_new(model, &params, &mut context, null_mut());
-        assert_eq!(made, Status::Ok);
+        assert_eq!(made, diffusion_status::Ok);
         let replied = diffusion_generate_reply(
             context,
             question,
@@ -46,7 +46,7 @@ fn in_c() {
             null_mut(),
             null_mut(),
         );
-        assert_eq!(replied, Status::Ok);
+        assert_eq!(replied, diffusion_status::Ok);
         let answered = diffusion_generate_text(
             context,
             question,
@@ -56,7 +56,7 @@ fn in_c() {
             null_mut(),
             null_mut(),
         );
-        assert_eq!(answered, Status::Ok);
+        assert_eq!(answered, diffusion_status::Ok);
         assert_eq!(
             (owned(answer), owned(thoughts)),
             (expected().text, expected().thoughts)
