@@ -7,19 +7,17 @@ use llama_diffusion::diffusion::{CounterNoise, Recipe, Stage};
 use llama_diffusion::recording::Recorder;
 use llama_diffusion::{Answer, CancelFlag, Event, FinishReason, Result, Session, TextModel, Token};
 
-use crate::args::Args;
-use crate::engine;
+use crate::engine::{Run, canvas_len};
 use crate::prompt::Setting;
 use crate::prompt_cache::PromptCache;
 use crate::report::Report;
-use crate::view::{Show, View};
+use crate::view::View;
 use llama_diffusion_flags::streams::tell;
 
 /// Answers conversations. What one begins like the one before it stays in the KV
 /// cache, if the model has one.
 pub struct Answerer<'a> {
-    args: &'a Args,
-    show: Show,
+    run: Run,
     model: &'a TextModel,
     setting: Setting,
     session: Session,
@@ -43,27 +41,23 @@ impl<'a> Answerer<'a> {
     /// # Errors
     /// As [`TextModel::session`], or the file of the recording cannot be written.
     pub fn new(
-        args: &'a Args,
+        run: Run,
         model: &'a TextModel,
         setting: Setting,
         cache: Option<PromptCache>,
     ) -> Result<Self> {
-        for warning in engine::warnings(model.model(), args) {
-            tracing::warn!("{warning}");
-        }
-        let mut session = engine::session(model, args)?;
+        let mut session = run.session(model)?;
         // A masked model has no KV cache, and a warning has said so.
         let mut cache = cache.filter(|_| model.model().mask().is_none());
         if let Some(cache) = &mut cache {
             cache.restore(&mut session)?;
         }
-        let recorder = match &args.output.record {
+        let recorder = match &run.record {
             Some(path) => Some(Recorder::create(path, model.splitter(&[]).channel())?),
             None => None,
         };
         Ok(Self {
-            args,
-            show: args.show(),
+            run,
             model,
             setting,
             session,
@@ -98,7 +92,7 @@ impl<'a> Answerer<'a> {
         if let Some(recorder) = &mut self.recorder {
             recorder.begin(&splitter)?;
         }
-        let mut view = View::new(&self.show, &piece, splitter, cancel);
+        let mut view = View::new(&self.run.show, &piece, splitter, cancel);
         let recorder = &mut self.recorder;
         let mut shown = Ok(());
         let on_event = &mut |event: Event<'_>| {
@@ -114,7 +108,7 @@ impl<'a> Answerer<'a> {
                 Err(_) => ControlFlow::Break(()),
             }
         };
-        let recipe = engine::recipe(self.model.model(), self.args, seed)?;
+        let recipe = self.run.recipe(seed);
         let cache = self.cache.as_mut();
         let result = generate(
             &mut self.session,
@@ -130,18 +124,18 @@ impl<'a> Answerer<'a> {
         if let Some(recorder) = &mut self.recorder {
             recorder.end()?;
         }
-        let answer = result.map_err(|error| engine::with_flags(error, self.args))?;
+        let answer = result.map_err(|error| self.run.with_flags(error))?;
         let generation = &answer.generation;
         let text = self.model.answer_text(&tokens, &generation.tokens)?;
         let model = self.model.model();
-        if self.args.output.shows_summary() {
+        if self.run.shows_summary {
             tell(Report {
                 answer: &answer,
-                canvas: engine::canvas_len(model, &answer),
+                canvas: canvas_len(model, &answer),
                 prompt: tokens.len(),
                 seed,
-                sampler: engine::sampler(model, self.args),
-                limit: engine::limit(model),
+                sampler: self.run.sampler(),
+                limit: self.run.limit(),
                 text: &text,
                 caches: model.mask().is_none(),
             });
@@ -169,7 +163,7 @@ fn generate(
     let mut generator = session.begin(prompt, recipe)?;
     let reused = generator.reused();
     while generator.stage() == Stage::Prefilling {
-        let _ = session.advance(&mut generator, &noise, cancel, on_event)?;
+        let _done = session.advance(&mut generator, &noise, cancel, on_event)?;
     }
     if let Some(cache) = cache.filter(|_| generator.stage() != Stage::Done) {
         cache.prompt_encoded(session, reused, prompt.len())?;

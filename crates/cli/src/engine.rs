@@ -1,75 +1,140 @@
-//! The families of models, as far as the flags that an answer follows differ.
+//! How a run answers: what the flags say, settled for the family of the model.
+
+use std::path::PathBuf;
 
 use llama_diffusion::diffusion::Recipe;
-use llama_diffusion::{Answer, AnswerLength, AnyModel, Error, Result, Session, TextModel};
+use llama_diffusion::{
+    Answer, AnswerLength, AnyModel, DiffusionParams, Error, MaskedParams, Result, Session,
+    SessionParams, TextModel,
+};
 use llama_diffusion_flags::streams::tell;
 
 use crate::args::Args;
+use crate::view::Show;
 
-/// What a family's answers are cut by.
-pub fn limit(model: &AnyModel) -> &'static str {
-    match model {
-        AnyModel::Canvas(_) => "cut at -n or --diffusion-blocks",
-        AnyModel::Masked(_) => "as long as -n or -ub has it",
-    }
+/// How a run answers.
+pub struct Run {
+    family: Family,
+    session: SessionParams,
+    /// Whether the memory of the session is reported.
+    reports_memory: bool,
+    pub show: Show,
+    /// Whether each answer is followed by what it took.
+    pub shows_summary: bool,
+    /// The file of the recording.
+    pub record: Option<PathBuf>,
 }
 
-/// Lines about flags that have no effect on this family.
-pub fn warnings<'a>(model: &AnyModel, args: &'a Args) -> &'a [String] {
-    match model {
-        AnyModel::Canvas(_) => &args.canvas_warnings,
-        AnyModel::Masked(_) => &args.masked_warnings,
-    }
+/// Parameters of an answer, but for the seed.
+enum Family {
+    Canvas(DiffusionParams),
+    Masked {
+        params: MaskedParams,
+        /// The order of unmasking, in a word.
+        algorithm: &'static str,
+    },
 }
 
-/// Prepares for answers. What cannot work is reported before memory is reserved.
-///
-/// # Errors
-/// Flags that cannot work, or memory that is not there.
-pub fn session(model: &TextModel, args: &Args) -> Result<Session> {
-    recipe(model.model(), args, 0)?;
-    args.common
-        .warn_of_long_context(model.model().context_length());
-    let params = match model.model() {
-        AnyModel::Canvas(_) => args.session()?,
-        AnyModel::Masked(_) => args.common.masked_session(),
-    };
-    let session = model.session(&params)?;
-    if let Some(report) = session.memory_report().filter(|_| args.output.verbose) {
-        tell(report);
-    }
-    Ok(session)
-}
-
-/// How this family answers.
-///
-/// # Errors
-/// Flags that cannot work.
-pub fn recipe(model: &AnyModel, args: &Args, seed: u64) -> Result<Box<dyn Recipe>> {
-    Ok(match model {
-        AnyModel::Canvas(model) => Box::new(args.diffusion(&model.overrides(), seed)?),
-        AnyModel::Masked(_) => Box::new(args.masked(seed)?),
-    })
-}
-
-/// An error of an answer, with the flags that mend it.
-pub fn with_flags(error: Error, args: &Args) -> Error {
-    match error {
-        Error::AnswerTooLong {
-            prompt,
-            answer,
-            context,
-        } => Error::Input {
-            name: match args.masked(0).map(|params| params.length) {
-                Ok(AnswerLength::Text(_)) => "-ub".into(),
-                Ok(AnswerLength::Tokens(_)) | Err(_) => "-n".into(),
+impl Run {
+    /// Settles the flags for a model, and warns of those that have no effect on it. What cannot work
+    /// is reported before memory is reserved.
+    ///
+    /// # Errors
+    /// Flags that cannot work.
+    pub fn settle(args: &Args, model: &AnyModel) -> Result<Self> {
+        let warnings = match model {
+            AnyModel::Canvas(_) => &args.canvas_warnings,
+            AnyModel::Masked(_) => &args.masked_warnings,
+        };
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        let family = match model {
+            AnyModel::Canvas(model) => Family::Canvas(args.diffusion(&model.overrides(), 0)?),
+            AnyModel::Masked(_) => Family::Masked {
+                params: args.masked(0)?,
+                algorithm: args.masked.algorithm(),
             },
-            problem: format!(
-                "the prompt has {prompt} tokens and the answer {answer}, but together they may \
-                 have {context}: lower it, shorten the prompt, or raise -c"
-            ),
-        },
-        error => error,
+        };
+        args.common.warn_of_long_context(model.context_length());
+        Ok(Self {
+            session: match family {
+                Family::Canvas(_) => args.session()?,
+                Family::Masked { .. } => args.common.masked_session(),
+            },
+            family,
+            reports_memory: args.output.verbose,
+            show: args.show(),
+            shows_summary: args.output.shows_summary(),
+            record: args.output.record.clone(),
+        })
+    }
+
+    /// Reserves the memory of a session.
+    ///
+    /// # Errors
+    /// As [`TextModel::session`].
+    pub fn session(&self, model: &TextModel) -> Result<Session> {
+        let session = model.session(&self.session)?;
+        if let Some(report) = session.memory_report().filter(|_| self.reports_memory) {
+            tell(report);
+        }
+        Ok(session)
+    }
+
+    /// Parameters of an answer.
+    pub fn recipe(&self, seed: u64) -> Box<dyn Recipe> {
+        match &self.family {
+            Family::Canvas(params) => Box::new(DiffusionParams {
+                seed,
+                ..params.clone()
+            }),
+            Family::Masked { params, .. } => Box::new(MaskedParams {
+                seed,
+                ..params.clone()
+            }),
+        }
+    }
+
+    /// What an answer is cut by.
+    pub fn limit(&self) -> &'static str {
+        match self.family {
+            Family::Canvas(_) => "cut at -n or --diffusion-blocks",
+            Family::Masked { .. } => "as long as -n or -ub has it",
+        }
+    }
+
+    /// What decides which tokens a step keeps.
+    pub fn sampler(&self) -> &'static str {
+        match self.family {
+            Family::Canvas(_) => "entropy-bound",
+            Family::Masked { algorithm, .. } => algorithm,
+        }
+    }
+
+    /// An error of an answer, with the flags that mend it.
+    pub fn with_flags(&self, error: Error) -> Error {
+        match error {
+            Error::AnswerTooLong {
+                prompt,
+                answer,
+                context,
+            } => Error::Input {
+                name: match &self.family {
+                    Family::Masked { params, .. }
+                        if matches!(params.length, AnswerLength::Text(_)) =>
+                    {
+                        "-ub".into()
+                    }
+                    Family::Canvas(_) | Family::Masked { .. } => "-n".into(),
+                },
+                problem: format!(
+                    "the prompt has {prompt} tokens and the answer {answer}, but together they may \
+                     have {context}: lower it, shorten the prompt, or raise -c"
+                ),
+            },
+            error => error,
+        }
     }
 }
 
@@ -80,12 +145,4 @@ pub fn canvas_len(model: &AnyModel, answer: &Answer) -> usize {
         .canvas_length()
         .or(first.map(|canvas| canvas.tokens.len()))
         .unwrap_or(0)
-}
-
-/// What decides which tokens a step keeps.
-pub fn sampler(model: &AnyModel, args: &Args) -> &'static str {
-    match model {
-        AnyModel::Canvas(_) => "entropy-bound",
-        AnyModel::Masked(_) => args.masked.algorithm(),
-    }
 }

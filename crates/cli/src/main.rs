@@ -38,6 +38,7 @@ use answer::Answerer;
 use args::{Args, OutputArgs, Subcommand, message};
 use chat::Lines;
 use ending::{ERROR, Ending};
+use engine::Run;
 use interrupt::Interrupt;
 use llama_diffusion_flags::streams::tell;
 use prompt::Setting;
@@ -146,7 +147,7 @@ fn answer(args: &Args, model: &TextModel, opened: Opened, interrupt: &Interrupt)
     } = opened;
     setting.complete(model, chat)?;
     let seed = args.common.seed().unwrap_or_else(random_seed);
-    let mut answerer = Answerer::new(args, model, setting, cache)?;
+    let mut answerer = Answerer::new(Run::settle(args, model.model())?, model, setting, cache)?;
     match first {
         Some(text) if !chat => {
             let mut messages = answerer.opening();

@@ -381,7 +381,7 @@ impl Flags {
     }
 
     /// Flags that exclude each other and are both given: the one without effect, and the other.
-    fn pairs<'a>(self, command: &'a Command) -> impl Iterator<Item = (&'a Arg, &'a Arg)> {
+    fn pairs(self, command: &Command) -> impl Iterator<Item = (&Arg, &Arg)> {
         self.read().flat_map(move |flag| {
             let others: Vec<String> = flag.beside.iter().map(|name| format!("--{name}")).collect();
             let flag = find(command, &flag.dashed());
