@@ -161,7 +161,7 @@ fn reference(
                     1 => p.iter().map(|(p, _)| p * p.ln()).sum(),
                     2 => p[0].0 - p[1].0,
                     4 => p[0].0,
-                    _ => unreachable!(),
+                    other => panic!("no confidence of algorithm {other}"),
                 };
                 best.push((position, p[0].1, confidence));
             }
