@@ -2,10 +2,12 @@
 //! to the finished block.
 
 use super::Token;
-use super::acceptance::{StabilityTracker, accept_by_entropy, mean_entropy, renoise};
+use super::acceptance::accept_by_entropy;
+use super::convergence::{StabilityTracker, mean_entropy};
 use super::event::{CanvasStatus, Draft, FinishedCanvas};
 use super::params::DiffusionParams;
 use super::random::NoiseSource;
+use super::renoise::renoise;
 use super::run::{Blank, EndTokens, Recipe, Run, check_finite};
 use super::step::{Allowed, DrawFeatures, DrawRule, Draws, Filter, Limits, StepInput};
 use super::temperature::TemperatureSchedule;

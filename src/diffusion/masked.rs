@@ -3,7 +3,7 @@
 //! arXiv:2508.15487).
 
 use super::Token;
-use super::acceptance::mean_entropy;
+use super::convergence::mean_entropy;
 use super::event::{CanvasStatus, Draft, FinishedCanvas};
 use super::random::NoiseSource;
 use super::run::{Blank, EndTokens, Recipe, Run, check_finite};

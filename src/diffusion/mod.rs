@@ -8,7 +8,7 @@
 //! ```text
 //! random ◀─ step ◀─ draw
 //!             ▲
-//! event ◀─── run ◀─┬─ canvas ─▶ acceptance, temperature, params
+//! event ◀─── run ◀─┬─ canvas ─▶ acceptance, renoise, convergence, temperature
 //!             ▲    └─ masked ─▶ transfer
 //!        generation ◀─ scheduler
 //! ```
@@ -19,12 +19,14 @@
 
 pub mod acceptance;
 pub mod canvas;
+pub mod convergence;
 pub mod draw;
 pub mod event;
 pub mod generation;
 pub mod masked;
 pub mod params;
 pub mod random;
+pub mod renoise;
 pub mod run;
 pub mod scheduler;
 pub mod step;
