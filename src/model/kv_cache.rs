@@ -267,12 +267,12 @@ impl KvCache {
     pub(crate) fn truncate(&mut self, count: usize) -> Result<usize> {
         let count = count.min(self.tokens.len());
         let kept = self.usable_prefix(count);
-        if kept > 0 && !self.rings_hold(count) {
-            if let Some(rows) = self.checkpoint(count) {
-                rows.write(self.layers_of(LayerKind::Sliding), self.sliding)?;
-                self.restored_from = rows.positions.start;
-                self.written = kept;
-            }
+        if !self.rings_hold(count)
+            && let Some(rows) = self.checkpoint(count)
+        {
+            rows.write(self.layers_of(LayerKind::Sliding), self.sliding)?;
+            self.restored_from = rows.positions.start;
+            self.written = kept;
         }
         self.tokens.truncate(kept);
         self.checkpoints.retain(|c| c.positions.end <= kept);

@@ -321,7 +321,7 @@ impl SessionBatch {
             member.is_some_and(|m| !m.is_paused && m.generator.stage() == Stage::Prefilling)
         };
         let waiting = self.slots.iter_mut().enumerate();
-        let waiting = waiting.filter(|(_, slot)| waits(&slot));
+        let waiting = waiting.filter(|(_, slot)| waits(slot));
         let Some((index, slot)) =
             waiting.min_by_key(|(_, slot)| slot.member.as_ref().map(|member| member.id))
         else {

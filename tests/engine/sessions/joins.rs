@@ -41,11 +41,12 @@ fn answers_that_come_and_go_are_those_of_each_alone() {
     let mut ids: BTreeMap<MemberId, usize> = BTreeMap::new();
     for step in 0.. {
         assert!(step < 200, "it does not end");
-        if batch.len() < batch.capacity() && step % 2 == 0 {
-            if let Some(n) = waiting.next() {
-                let id = batch.join(&prompt(n), &params(n), &CancelFlag::default());
-                ids.insert(id.unwrap(), n);
-            }
+        if batch.len() < batch.capacity()
+            && step % 2 == 0
+            && let Some(n) = waiting.next()
+        {
+            let id = batch.join(&prompt(n), &params(n), &CancelFlag::default());
+            ids.insert(id.unwrap(), n);
         }
         // Those with the numbers 1 and 4 leave early: in their prompt, and in a canvas.
         for (id, n) in ids.clone() {
@@ -287,12 +288,13 @@ fn masked_models_answer_in_a_batch_as_alone() {
         let (mut waiting, mut done) = (0..4, 0);
         for step in 0.. {
             assert!(step < 100, "it does not end");
-            if batch.len() < 2 && step % 2 == 0 {
-                if let Some(n) = waiting.next() {
-                    let prompt = text(5 + 3 * n, n);
-                    let id = batch.join(&prompt, &params(n), &CancelFlag::default());
-                    ids.insert(id.unwrap(), n);
-                }
+            if batch.len() < 2
+                && step % 2 == 0
+                && let Some(n) = waiting.next()
+            {
+                let prompt = text(5 + 3 * n, n);
+                let id = batch.join(&prompt, &params(n), &CancelFlag::default());
+                ids.insert(id.unwrap(), n);
             }
             let mut drafts = BTreeMap::new();
             let finished = batch.step(&mut |id, event| {

@@ -111,8 +111,8 @@ impl Maker<'_> {
             let begin = self.film.frames();
             let mut frames = self.frames(canvas, &splitter)?;
             if let Some(done) = canvas.done() {
-                frames.push(finished(&done, &mut splitter, &mut stream, self.piece)?);
-                self.sum_up(canvas, &done);
+                frames.push(finished(done, &mut splitter, &mut stream, self.piece)?);
+                self.sum_up(canvas, done);
             }
             let (Some(first), Some(last)) = (frames.first(), frames.last()) else {
                 continue;
