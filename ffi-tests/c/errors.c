@@ -92,10 +92,10 @@ static void null_pointers(void) {
     CHECK(no_model == model && no_context == context);
 }
 
-/* Runs `call` with each wrong size in `wrong`. */
-#define WRONG_SIZES(type, call)                                                             \
+/* Runs `call` with each wrong size in `wrong`; `first` is the size of the first version. */
+#define WRONG_SIZES(type, first, call)                                                      \
     do {                                                                                    \
-        const size_t sizes[] = {0, 1, sizeof(type) - 1, sizeof(type) + 1, (size_t)-1};      \
+        const size_t sizes[] = {0, 1, (first) - 1, sizeof(type) + 1, (size_t)-1};           \
         size_t i;                                                                           \
         for (i = 0; i < sizeof sizes / sizeof *sizes; i++) {                                \
             const size_t wrong = sizes[i];                                                  \
@@ -115,41 +115,47 @@ static void struct_sizes(void) {
     diffusion_context *no_context = NULL;
     char *text = NULL;
 
-    WRONG_SIZES(diffusion_model_params, diffusion_model_params_init(&model_params, wrong, &error));
-    WRONG_SIZES(diffusion_context_params,
+    WRONG_SIZES(diffusion_model_params, sizeof(diffusion_model_params),
+                diffusion_model_params_init(&model_params, wrong, &error));
+    WRONG_SIZES(diffusion_context_params, sizeof(diffusion_context_params),
                 diffusion_context_params_init(&context_params, wrong, &error));
-    WRONG_SIZES(diffusion_params, diffusion_params_init(model, &params, wrong, &error));
+    WRONG_SIZES(diffusion_params, offsetof(diffusion_params, algorithm),
+                diffusion_params_init(model, &params, wrong, &error));
+
+    /* A program that was compiled when the struct ended before `algorithm`. */
+    CALL(diffusion_params_init(model, &params, offsetof(diffusion_params, algorithm), &error));
+    CHECK(params.struct_size == offsetof(diffusion_params, algorithm));
 
     memset(&device, 7, sizeof device);
     device_before = device;
-    WRONG_SIZES(diffusion_device,
+    WRONG_SIZES(diffusion_device, sizeof(diffusion_device),
                 (device.struct_size = wrong, diffusion_device_get(0, &device, &error)));
     device_before.struct_size = device.struct_size;
     CHECK(memcmp(&device, &device_before, sizeof device) == 0);
 
     CALL(diffusion_model_params_init(&model_params, sizeof model_params, &error));
-    WRONG_SIZES(diffusion_model_params,
+    WRONG_SIZES(diffusion_model_params, sizeof(diffusion_model_params),
                 (model_params.struct_size = wrong,
                  diffusion_model_load("model.gguf", &model_params, &no_model, &error)));
     CALL(diffusion_context_params_init(&context_params, sizeof context_params, &error));
-    WRONG_SIZES(diffusion_context_params,
+    WRONG_SIZES(diffusion_context_params, sizeof(diffusion_context_params),
                 (context_params.struct_size = wrong,
                  diffusion_context_new(model, &context_params, &no_context, &error)));
     params = default_params(model);
-    WRONG_SIZES(diffusion_params,
+    WRONG_SIZES(diffusion_params, offsetof(diffusion_params, algorithm),
                 (params.struct_size = wrong,
                  diffusion_generate(context, tokens, 1, &params, tokens, CAPACITY, &count, NULL,
                                     &error)));
-    WRONG_SIZES(diffusion_params,
+    WRONG_SIZES(diffusion_params, offsetof(diffusion_params, algorithm),
                 (params.struct_size = wrong,
                  diffusion_generate_text(context, "a", 1, &params, &text, NULL, &error)));
     memset(&result, 7, sizeof result);
     result_before = result;
-    WRONG_SIZES(diffusion_result,
+    WRONG_SIZES(diffusion_result, sizeof(diffusion_result),
                 (result.struct_size = wrong,
                  diffusion_generate(context, tokens, 1, NULL, tokens, CAPACITY, &count, &result,
                                     &error)));
-    WRONG_SIZES(diffusion_result,
+    WRONG_SIZES(diffusion_result, sizeof(diffusion_result),
                 (result.struct_size = wrong,
                  diffusion_generate_text(context, "a", 1, NULL, &text, &result, &error)));
     result_before.struct_size = result.struct_size;
@@ -212,7 +218,7 @@ static void loading(const char *path, const char *no_model_file) {
     FAILS(diffusion_load_backends("/no/such/directory", &error), DIFFUSION_STATUS_INVALID_ARGUMENT,
           "/no/such/directory is not a directory");
     FAILS(diffusion_rpc_add_server("gpu-box", 0, &error), DIFFUSION_STATUS_INVALID_ARGUMENT,
-          "RPC server: 'gpu-box' is not HOST:PORT");
+          "endpoint: 'gpu-box' is not HOST:PORT");
     FAILS(diffusion_rpc_add_server("127.0.0.1:1", 1000, &error), DIFFUSION_STATUS_BACKEND,
           "RPC server 127.0.0.1:1: nothing listens there");
     FAILS(diffusion_log_set(ignore_message, 0, NULL, &error), DIFFUSION_STATUS_INVALID_ARGUMENT,
