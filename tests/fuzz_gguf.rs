@@ -225,7 +225,7 @@ fn mutated_files_load_or_give_an_error() {
                 match verdict.unwrap_or_else(|_| panic!("file {files} panics")) {
                     Ok(()) => good += 1,
                     Err(Error::Gguf { .. }) => malformed += 1,
-                    Err(Error::Metadata { .. }) => bad_metadata += 1,
+                    Err(Error::Metadata { .. } | Error::Unsupported { .. }) => bad_metadata += 1,
                     Err(Error::Tensor { .. }) => bad_tensors += 1,
                     Err(other) => panic!("file {files}: unexpected kind of error: {other}"),
                 }
