@@ -211,7 +211,7 @@ impl RpcServerArgs {
             ),
             _ => (
                 "--host",
-                format!("cannot listen on '{}': {error}", self.host),
+                format!("'{}' is not an address to listen on: {error}", self.host),
             ),
         };
         Error::Input {
