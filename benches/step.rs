@@ -60,6 +60,7 @@ fn step(criterion: &mut Criterion) {
                         uniforms: &uniforms,
                     },
                     guidance: 0.0,
+                    average: 0.0,
                 };
                 denoiser.step(&input, &mut draws).unwrap();
             });

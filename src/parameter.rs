@@ -126,6 +126,8 @@ parameters! {
     Draws = "draws",
     /// Random numbers of a step.
     Noise = "noise",
+    /// What is known about a canvas before its first step.
+    Template = "template",
     /// How an answer is generated, as a whole: the parameters of the other family of models.
     Recipe = "recipe",
     /// Prompts and answers to score.

@@ -1,5 +1,16 @@
 //! Entropy-bound acceptance: which of the tokens drawn in a step are kept.
 
+/// Acceptance without force, for canvases of which much is known: marks the most certain positions
+/// whose entropies have a sum of at most `bound`, which may be none.
+///
+/// `entropy` is in nats and holds finite values; equal ones keep the order of their positions.
+///
+/// # Panics
+/// If the slices differ in length.
+pub fn accept_within_bound(entropy: &[f32], bound: f32, accepted: &mut [bool]) {
+    accept(entropy, accepted, |sum, _| sum as f32 <= bound);
+}
+
 /// Entropy-bound acceptance: marks the positions whose sampled token is kept.
 ///
 /// With the entropies sorted ascending, h₁ ≤ h₂ ≤ …, and their running sums Sₖ rounded to F32, the
@@ -12,6 +23,13 @@
 /// # Panics
 /// If the slices differ in length.
 pub fn accept_by_entropy(entropy: &[f32], bound: f32, accepted: &mut [bool]) {
+    // Rounded as torch does on the CPU: cumsum accumulates in F64 and stores F32. The sum before
+    // adding `own` would differ, because the reference subtracts.
+    accept(entropy, accepted, |sum, own| sum as f32 - own <= bound);
+}
+
+/// Marks the positions, the most certain first, whose sum of entropies up to their own is accepted.
+fn accept(entropy: &[f32], accepted: &mut [bool], accepts: impl Fn(f64, f32) -> bool) {
     assert_eq!(entropy.len(), accepted.len());
     let mut order: Vec<usize> = (0..entropy.len()).collect();
     order.sort_by(|&a, &b| entropy[a].total_cmp(&entropy[b]));
@@ -19,9 +37,7 @@ pub fn accept_by_entropy(entropy: &[f32], bound: f32, accepted: &mut [bool]) {
     for position in order {
         let own = entropy[position];
         sum += f64::from(own);
-        // Rounded as torch does on the CPU: cumsum accumulates in F64 and stores F32. The sum
-        // before adding `own` would differ, because the reference subtracts.
-        accepted[position] = sum as f32 - own <= bound;
+        accepted[position] = accepts(sum, own);
     }
 }
 
@@ -34,6 +50,21 @@ mod tests {
         let mut accepted = vec![false; entropy.len()];
         accept_by_entropy(entropy, bound, &mut accepted);
         accepted
+    }
+
+    #[test]
+    fn without_force_the_sum_with_ones_own_entropy_counts() {
+        let within = |entropy: &[f32], bound| {
+            let mut accepted = vec![true; entropy.len()];
+            accept_within_bound(entropy, bound, &mut accepted);
+            accepted
+        };
+        let entropy = [1.0, 0.25, 2.0, 0.5];
+        assert_eq!(within(&entropy, 0.1), [false; 4]);
+        assert_eq!(within(&entropy, 0.25), [false, true, false, false]); // ≤, not <
+        assert_eq!(within(&entropy, 0.75), [false, true, false, true]);
+        assert_eq!(within(&entropy, 3.75), [true; 4]);
+        assert_eq!(within(&[], 0.1), [] as [bool; 0]);
     }
 
     #[test]

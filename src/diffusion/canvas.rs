@@ -2,17 +2,21 @@
 //! to the finished block.
 
 use super::Token;
-use super::acceptance::accept_by_entropy;
+use super::acceptance::{accept_by_entropy, accept_within_bound};
 use super::convergence::{StabilityTracker, mean_entropy};
 use super::event::{CanvasStatus, Draft, FinishedCanvas};
-use super::params::DiffusionParams;
+use super::params::{AcceptanceRule, DiffusionParams};
 use super::random::NoiseSource;
 use super::renoise::renoise;
 use super::run::{Blank, EndTokens, Recipe, Run, check_finite};
 use super::step::{Allowed, DrawFeatures, DrawRule, Draws, Filter, Limits, StepInput};
 use super::temperature::TemperatureSchedule;
+use super::template::{Slot, Template};
 use crate::error::{Error, Result};
 use crate::parameter::Parameter;
+
+/// Share of the earlier steps in the average of [`AcceptanceRule::Bounded`].
+const AVERAGE: f32 = 0.9;
 
 /// A canvas of uniform-state diffusion: from random tokens, by entropy-bound acceptance and
 /// renoising, to the argmax canvas of the last step.
@@ -25,8 +29,13 @@ pub struct CanvasRun {
     /// Steps that are complete.
     steps: u32,
     canvas: Vec<Token>,
-    /// Every position is free.
+    template: Template,
+    /// The positions that are not fixed.
     free: Vec<bool>,
+    /// For each position, the index of its set in the template.
+    sets: Vec<Option<usize>>,
+    /// [`AcceptanceRule::Bounded`] applies.
+    bounded: bool,
     uniforms: Vec<f32>,
     draws: Draws,
     accepted: Vec<bool>,
@@ -37,7 +46,8 @@ pub struct CanvasRun {
 }
 
 impl CanvasRun {
-    /// Canvas number `block` of an answer, filled with `canvas_len` random tokens.
+    /// Canvas number `block` of an answer, of `canvas_len` tokens: those of its template, and
+    /// random ones where it has none.
     ///
     /// `params` must be [valid](DiffusionParams::validate).
     ///
@@ -49,24 +59,63 @@ impl CanvasRun {
         canvas_len: usize,
         noise: &dyn NoiseSource,
     ) -> Result<Self> {
+        let template = params.templates.get(block as usize).cloned();
+        let template = template.unwrap_or_default();
         let mut canvas = vec![0; canvas_len];
         noise.initial_canvas(block, &mut canvas)?;
+        template.fill(&mut canvas);
+        let free: Vec<bool> = (0..canvas_len).map(|p| !template.is_fixed(p)).collect();
+        let mut draws = Draws::new(canvas_len, 0);
+        for (position, slot) in template.slots().iter().enumerate() {
+            if let Slot::Fixed(token) = slot {
+                draws.fix(position, *token);
+            }
+        }
         Ok(Self {
             params: params.clone(),
             schedule: TemperatureSchedule::new(params),
             stability: StabilityTracker::new(params.stability_threshold),
             block,
             steps: 0,
+            bounded: match params.acceptance {
+                AcceptanceRule::Auto => template.fixes_any(),
+                AcceptanceRule::Reference => false,
+                AcceptanceRule::Bounded => true,
+            },
+            sets: template.set_indices(canvas_len),
             canvas,
-            free: vec![true; canvas_len],
             uniforms: vec![0.0; canvas_len],
-            draws: Draws::new(canvas_len, 0),
+            draws,
             accepted: vec![false; canvas_len],
             noise: vec![0; canvas_len],
             mean_entropy: 0.0,
             stable: false,
-            status: CanvasStatus::Running,
+            status: match free.contains(&true) {
+                true => CanvasStatus::Running,
+                // No step would change it.
+                false => CanvasStatus::Converged,
+            },
+            free,
+            template,
         })
+    }
+
+    /// Decides which of the tokens drawn are kept; fixed ones are. Returns the mean entropy of the
+    /// others.
+    fn accept(&mut self) -> f32 {
+        let positions: Vec<usize> = (0..self.free.len()).filter(|&p| self.free[p]).collect();
+        let entropy: Vec<f32> = positions.iter().map(|&p| self.draws.entropy[p]).collect();
+        let mut kept = vec![false; entropy.len()];
+        let bound = self.params.entropy_bound;
+        match self.bounded {
+            true => accept_within_bound(&entropy, bound, &mut kept),
+            false => accept_by_entropy(&entropy, bound, &mut kept),
+        }
+        self.accepted.fill(true);
+        for (position, kept) in positions.into_iter().zip(kept) {
+            self.accepted[position] = kept;
+        }
+        mean_entropy(&entropy)
     }
 }
 
@@ -79,26 +128,30 @@ impl Run for CanvasRun {
         let input = StepInput {
             canvas: &self.canvas,
             free: &self.free,
-            allowed: Allowed::All,
+            allowed: match self.template.has_sets() {
+                true => Allowed::Sets {
+                    sets: self.template.sets(),
+                    of: &self.sets,
+                },
+                false => Allowed::All,
+            },
             filter: Filter::NONE,
             rule: DrawRule::Inverse {
                 temperature: self.schedule.temperature(self.steps),
                 uniforms: &self.uniforms,
             },
             guidance: 0.0,
+            average: if self.bounded { AVERAGE } else { 0.0 },
         };
         Ok((input, &mut self.draws))
     }
 
     fn end_step(&mut self, noise: &dyn NoiseSource) -> Result<()> {
         let step = self.steps;
+        let free = (0..self.free.len()).filter(|&p| self.free[p]);
+        check_finite(&self.draws.entropy, free, self.block, step)?;
+        self.mean_entropy = self.accept();
         let draws = &self.draws;
-        check_finite(&draws.entropy, 0..draws.entropy.len(), self.block, step)?;
-        accept_by_entropy(
-            &draws.entropy,
-            self.params.entropy_bound,
-            &mut self.accepted,
-        );
         noise.renoise(self.block, step, &mut self.noise)?;
         renoise(
             &self.accepted,
@@ -108,7 +161,6 @@ impl Run for CanvasRun {
         );
 
         self.stable = self.stability.observe(&draws.argmax);
-        self.mean_entropy = mean_entropy(&draws.entropy);
         // Rounding can leave a certain canvas just below 0, and a threshold of 0 is never reached.
         let confident = self.mean_entropy.max(0.0) < self.params.confidence_threshold;
         self.steps += 1;
@@ -147,7 +199,9 @@ impl Run for CanvasRun {
 
     fn finish(&mut self, end: &EndTokens) -> FinishedCanvas {
         let mut tokens = std::mem::take(&mut self.draws.argmax);
-        let first_end = end.pad_after_end(&mut tokens, |_| None);
+        let from = self.template.end_counts_from(end);
+        let first_end = end.pad_after_end(&mut tokens[from..], |_| None);
+        let first_end = first_end.map(|position| from + position);
         let is_pad = |token: &Token| Some(*token) == end.pad;
         let before_end = &tokens[..first_end.unwrap_or(tokens.len())];
         FinishedCanvas {
@@ -165,7 +219,19 @@ impl Run for CanvasRun {
 impl Recipe for DiffusionParams {
     fn validate(&self, limits: &Limits) -> Result<()> {
         self.validate()?;
-        limits.draws.check(&DrawFeatures::default())?;
+        limits.draws.check(&DrawFeatures {
+            fixed_positions: self.templates.iter().any(Template::fixes_any),
+            allowed_sets: self.templates.iter().any(Template::has_sets),
+            averages: match self.acceptance {
+                AcceptanceRule::Auto => self.templates.iter().any(Template::fixes_any),
+                AcceptanceRule::Reference => false,
+                AcceptanceRule::Bounded => true,
+            },
+            ..DrawFeatures::default()
+        })?;
+        for template in &self.templates {
+            template.check(limits.canvas, limits.vocab)?;
+        }
         match limits.canvas {
             Some(_) => Ok(()),
             None => Err(Error::parameter(

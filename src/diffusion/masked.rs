@@ -8,8 +8,9 @@ use super::event::{CanvasStatus, Draft, FinishedCanvas};
 use super::random::NoiseSource;
 use super::run::{Blank, EndTokens, Recipe, Run, check_finite};
 use super::step::{
-    Allowed, DrawFeatures, DrawRule, Draws, Filter, Limits, StepInput, VocabularyNoise,
+    Allowed, DrawFeatures, DrawRule, Draws, Filter, Limits, StepInput, TokenSet, VocabularyNoise,
 };
+use super::template::Template;
 use super::transfer::{Algorithm, TransferSchedule, most_confident, order_uniforms};
 use crate::error::{Error, Result};
 use crate::parameter::Parameter;
@@ -73,6 +74,8 @@ pub struct MaskedParams {
     pub gumbel_noise: bool,
     /// Key of the randomness, see [`CounterNoise`](super::CounterNoise).
     pub seed: u64,
+    /// What is known about the canvas. Tokens that it begins with count as unmasked.
+    pub template: Template,
 }
 
 impl Default for MaskedParams {
@@ -94,6 +97,7 @@ impl Default for MaskedParams {
             guidance: 0.0,
             gumbel_noise: false,
             seed: 0,
+            template: Template::new(),
         }
     }
 }
@@ -142,11 +146,21 @@ impl Recipe for MaskedParams {
             greedy: self.temperature <= 0.0,
             gumbel: self.gumbel_noise,
             guidance: self.guidance > 0.0,
-        })
+            averages: false,
+        })?;
+        self.template.check(None, limits.vocab)?;
+        match limits.mask.is_some_and(|mask| self.template.asks_for(mask)) {
+            true => Err(Error::parameter(
+                Parameter::Template,
+                "a position holds nothing but the mask token: leave it free",
+            )),
+            false => Ok(()),
+        }
     }
 
     fn canvas_len(&self, prompt: usize, limits: &Limits) -> Result<usize> {
         let answer = self.length.after(prompt)?;
+        self.template.check(Some(answer), limits.vocab)?;
         match prompt.saturating_add(answer) > limits.context {
             true => Err(Error::AnswerTooLong {
                 prompt,
@@ -176,9 +190,7 @@ impl Recipe for MaskedParams {
     fn begin(&self, block: u32, canvas: &Blank<'_>, _: &dyn NoiseSource) -> Result<Box<dyn Run>> {
         // Checked by `validate`: there is one.
         let mask = canvas.limits.mask.unwrap_or_default();
-        Ok(Box::new(MaskedRun::new(
-            self, mask, block, canvas.len, canvas.end,
-        )))
+        Ok(Box::new(MaskedRun::new(self, mask, block, canvas)))
     }
 }
 
@@ -201,6 +213,11 @@ pub struct MaskedRun {
     accepted: Vec<bool>,
     /// The positions that the next step draws; after the step, those that it drew.
     free: Vec<bool>,
+    /// The sets of the template without the mask token, then the set for all other positions; none
+    /// if the template has none.
+    sets: Vec<TokenSet>,
+    /// For each position, the index of its set.
+    set_of: Vec<Option<usize>>,
     uniforms: Vec<f32>,
     draws: Draws,
     mean_entropy: f32,
@@ -208,28 +225,35 @@ pub struct MaskedRun {
 }
 
 impl MaskedRun {
-    /// Canvas number `block` of an answer that ends with one of the `end` tokens, filled with mask
-    /// tokens. The parameters must be [valid](MaskedParams::validate).
-    pub fn new(
-        params: &MaskedParams,
-        mask: Token,
-        block: u32,
-        canvas_len: usize,
-        end: &EndTokens,
-    ) -> Self {
+    /// Canvas number `block` of an answer, filled with the tokens of its template and mask tokens.
+    /// The parameters must be [valid](MaskedParams::validate).
+    pub fn new(params: &MaskedParams, mask: Token, block: u32, blank: &Blank<'_>) -> Self {
+        let canvas_len = blank.len;
+        let mut canvas = vec![mask; canvas_len];
+        params.template.fill(&mut canvas);
+        let accepted: Vec<bool> = canvas.iter().map(|token| *token != mask).collect();
+        let mut draws = Draws::new(canvas_len, mask);
+        for (position, token) in canvas.iter().enumerate() {
+            if accepted[position] {
+                draws.fix(position, *token);
+            }
+        }
+        let (sets, set_of) = sets_without(mask, &params.template, blank);
         let mut run = Self {
             params: params.clone(),
             mask,
-            end: end.clone(),
+            end: blank.end.clone(),
             block,
             step: 0,
             ran: 0,
             last: 0,
-            canvas: vec![mask; canvas_len],
-            accepted: vec![false; canvas_len],
+            canvas,
+            accepted,
             free: vec![false; canvas_len],
+            sets,
+            set_of,
             uniforms: vec![0.0; canvas_len],
-            draws: Draws::new(canvas_len, mask),
+            draws,
             mean_entropy: 0.0,
             status: CanvasStatus::Running,
         };
@@ -265,7 +289,9 @@ impl MaskedRun {
 
     /// Whether everything before the first end token is final.
     fn is_complete(&self) -> bool {
-        let first_end = self.canvas.iter().position(|&token| self.end.is_end(token));
+        let from = self.params.template.end_counts_from(&self.end);
+        let ends = |position: &usize| self.end.is_end(self.canvas[*position]);
+        let first_end = (from..self.canvas.len()).find(ends);
         first_end.is_some_and(|end| self.accepted[..end].iter().all(|accepted| *accepted))
     }
 
@@ -309,6 +335,27 @@ impl MaskedRun {
     }
 }
 
+/// The sets of a template without the mask token, with a last one for all positions that have none;
+/// and for each position the index of its set. Nothing, if the template has no sets.
+fn sets_without(
+    mask: Token,
+    template: &Template,
+    blank: &Blank<'_>,
+) -> (Vec<TokenSet>, Vec<Option<usize>>) {
+    if !template.has_sets() {
+        return (Vec::new(), Vec::new());
+    }
+    let unmasked = |set: &TokenSet| set.iter().filter(|token| *token != mask).collect();
+    let mut sets: Vec<TokenSet> = template.sets().iter().map(unmasked).collect();
+    let other = sets.len();
+    // A vocabulary's ids are tokens.
+    let vocab = 0..blank.limits.vocab as Token;
+    sets.push(vocab.filter(|token| *token != mask).collect());
+    let set_of = template.set_indices(blank.len);
+    let set_of = set_of.into_iter().map(|set| set.or(Some(other)));
+    (sets, set_of.collect())
+}
+
 impl Run for MaskedRun {
     fn begin_step<'a>(
         &'a mut self,
@@ -338,10 +385,17 @@ impl Run for MaskedRun {
         let input = StepInput {
             canvas: &self.canvas,
             free: &self.free,
-            allowed: Allowed::Except(self.mask),
+            allowed: match self.sets.is_empty() {
+                true => Allowed::Except(self.mask),
+                false => Allowed::Sets {
+                    sets: &self.sets,
+                    of: &self.set_of,
+                },
+            },
             filter: self.params.filter,
             rule,
             guidance: self.params.guidance,
+            average: 0.0,
         };
         Ok((input, &mut self.draws))
     }
@@ -401,7 +455,9 @@ impl Run for MaskedRun {
 
     fn finish(&mut self, end: &EndTokens) -> FinishedCanvas {
         let mut tokens = std::mem::take(&mut self.canvas);
-        let first_end = end.pad_after_end(&mut tokens, Some);
+        let from = self.params.template.end_counts_from(end);
+        let first_end = end.pad_after_end(&mut tokens[from..], Some);
+        let first_end = first_end.map(|position| from + position);
         let answer = tokens[..first_end.unwrap_or(tokens.len())].to_vec();
         FinishedCanvas {
             block: self.block,

@@ -8,8 +8,8 @@
 //! ```text
 //! random ◀─ step ◀─ draw
 //!             ▲
-//! event ◀─── run ◀─┬─ canvas ─▶ acceptance, renoise, convergence, temperature
-//!             ▲    └─ masked ─▶ transfer
+//! event ◀─── run ◀─┬─ canvas ─▶ acceptance, renoise, convergence, temperature, template
+//!             ▲    └─ masked ─▶ transfer, template
 //!        generation ◀─ scheduler
 //! ```
 //!
@@ -31,6 +31,7 @@ pub mod run;
 pub mod scheduler;
 pub mod step;
 pub mod temperature;
+pub mod template;
 pub mod transfer;
 
 pub use canvas::CanvasRun;
@@ -40,7 +41,7 @@ pub use event::{
 };
 pub use generation::{Generation, Generator, Next, Stage, Timing};
 pub use masked::{AnswerLength, MaskedParams};
-pub use params::{DiffusionParams, Overrides};
+pub use params::{AcceptanceRule, DiffusionParams, Overrides};
 pub use random::{CounterNoise, NoiseSource, RecordedBlock, RecordedNoise, RecordedStep};
 pub use run::{Blank, EndTokens, Recipe, Run};
 pub use scheduler::{advance, generate};
@@ -49,6 +50,7 @@ pub use step::{
     VocabularyNoise,
 };
 pub use temperature::TemperatureSchedule;
+pub use template::{Slot, Template};
 pub use transfer::{Algorithm, TransferSchedule};
 
 /// A token id, as ggml's I32 tensors and libllama's vocabulary hold it.

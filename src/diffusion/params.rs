@@ -1,7 +1,24 @@
 //! The parameters of a generation, with the reference's defaults.
 
+use super::template::Template;
 use crate::error::{Error, Result};
 use crate::parameter::Parameter;
+
+/// Which of the tokens drawn in a step are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AcceptanceRule {
+    /// [`Bounded`](Self::Bounded) on canvases with fixed positions,
+    /// [`Reference`](Self::Reference) on all others.
+    #[default]
+    Auto,
+    /// The reference's: at least one position in every step, see
+    /// [`accept_by_entropy`](super::acceptance::accept_by_entropy).
+    Reference,
+    /// For canvases of which much is known: no acceptance is forced, see
+    /// [`accept_within_bound`](super::acceptance::accept_within_bound), and the most likely tokens
+    /// and the self-conditioning are those of the average of all steps so far.
+    Bounded,
+}
 
 /// Parameters of one generation.
 ///
@@ -33,6 +50,10 @@ pub struct DiffusionParams {
     pub max_canvases: Option<usize>,
     /// Key of the randomness, see [`CounterNoise`](super::CounterNoise). Default 0.
     pub seed: u64,
+    /// What is known about the canvases, from the first one on. Later ones are free. Default none.
+    pub templates: Vec<Template>,
+    /// Which drawn tokens are kept. Default [`AcceptanceRule::Auto`].
+    pub acceptance: AcceptanceRule,
 }
 
 impl Default for DiffusionParams {
@@ -47,6 +68,8 @@ impl Default for DiffusionParams {
             max_tokens: Some(256),
             max_canvases: None,
             seed: 0,
+            templates: Vec::new(),
+            acceptance: AcceptanceRule::Auto,
         }
     }
 }

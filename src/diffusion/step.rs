@@ -27,6 +27,11 @@ pub struct StepInput<'a> {
     /// without its prompt, the draw uses u + (w + 1)(c − u). 0 is no guidance and costs no second
     /// pass.
     pub guidance: f32,
+    /// Share, in [0, 1), of the earlier steps of the canvas in the distributions that give the most
+    /// likely tokens and the self-conditioning of the next step: they become `average` times what
+    /// they were plus 1 − `average` times those of this step, normalized. What is drawn, and the
+    /// entropies, are those of this step. 0 is this step alone.
+    pub average: f32,
 }
 
 /// The tokens that may be drawn. The distribution is that of the allowed tokens alone.
@@ -40,8 +45,8 @@ pub enum Allowed<'a> {
     Sets {
         /// The sets.
         sets: &'a [TokenSet],
-        /// For each canvas position, the index of its set.
-        of: &'a [usize],
+        /// For each canvas position, the index of its set; `None` is all of the vocabulary.
+        of: &'a [Option<usize>],
     },
 }
 
@@ -51,7 +56,16 @@ impl Allowed<'_> {
         match self {
             Self::All => true,
             Self::Except(excluded) => token != *excluded,
-            Self::Sets { sets, of } => sets[of[position]].contains(token),
+            Self::Sets { sets, of } => of[position].is_none_or(|set| sets[set].contains(token)),
+        }
+    }
+
+    /// Whether every token may be drawn at `position`.
+    pub fn is_all(&self, position: usize) -> bool {
+        match self {
+            Self::All => true,
+            Self::Except(_) => false,
+            Self::Sets { of, .. } => of[position].is_none(),
         }
     }
 }
@@ -63,6 +77,13 @@ pub struct TokenSet {
 }
 
 impl TokenSet {
+    /// Its tokens, in the order of ids.
+    pub fn iter(&self) -> impl Iterator<Item = Token> + '_ {
+        // Made of tokens, so that every index is one.
+        let all = 0..(self.words.len() * 64) as Token;
+        all.filter(|token| self.contains(*token))
+    }
+
     /// Whether `token` is in the set.
     pub fn contains(&self, token: Token) -> bool {
         let Ok(token) = usize::try_from(token) else {
@@ -171,6 +192,15 @@ impl Draws {
         }
     }
 
+    /// Sets a position to a token that is certain.
+    pub fn fix(&mut self, position: usize, token: Token) {
+        self.argmax[position] = token;
+        self.sampled[position] = token;
+        self.entropy[position] = 0.0;
+        self.probability[position] = 1.0;
+        self.margin[position] = 1.0;
+    }
+
     /// Rejects buffers whose lengths are not `len`.
     pub(crate) fn check(&self, len: usize) -> Result<()> {
         let lengths = [
@@ -205,6 +235,8 @@ pub struct DrawFeatures {
     pub gumbel: bool,
     /// A [`guidance`](StepInput::guidance) other than 0.
     pub guidance: bool,
+    /// An [`average`](StepInput::average) other than 0.
+    pub averages: bool,
 }
 
 impl DrawFeatures {
@@ -232,6 +264,7 @@ impl DrawFeatures {
             (self.greedy, needed.greedy, "draws at temperatures above 0"),
             (self.gumbel, needed.gumbel, "draws without Gumbel noise"),
             (self.guidance, needed.guidance, "runs without guidance"),
+            (self.averages, needed.averages, "does not average its steps"),
         ];
         let missing = features.iter().find(|(has, needs, _)| *needs && !has);
         match missing {
@@ -307,6 +340,13 @@ mod tests {
     }
 
     #[test]
+    fn a_set_lists_its_tokens_in_order() {
+        let set: TokenSet = [200, 3, 64, 3].into_iter().collect();
+        assert_eq!(set.iter().collect::<Vec<_>>(), [3, 64, 200]);
+        assert_eq!(TokenSet::default().iter().count(), 0);
+    }
+
+    #[test]
     fn each_missing_feature_is_named() {
         let all = DrawFeatures {
             fixed_positions: true,
@@ -315,6 +355,7 @@ mod tests {
             greedy: true,
             gumbel: true,
             guidance: true,
+            averages: true,
         };
         let none = DrawFeatures::default();
         all.check(&all).unwrap();
@@ -330,5 +371,6 @@ mod tests {
         assert!(with(|f| f.greedy = true).contains("temperatures above 0"));
         assert!(with(|f| f.gumbel = true).contains("Gumbel"));
         assert!(with(|f| f.guidance = true).contains("guidance"));
+        assert!(with(|f| f.averages = true).contains("average"));
     }
 }

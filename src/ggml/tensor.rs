@@ -210,11 +210,15 @@ impl Tensor {
 
     /// Sets every byte of the tensor to zero.
     pub(crate) fn zero(&self) -> Result<()> {
-        let bytes = self.nbytes();
-        self.check_span(0, bytes)?;
-        // SAFETY: the span is the tensor itself.
+        self.zero_range(0, self.nbytes())
+    }
+
+    /// Sets `bytes` bytes from byte `offset` on to zero.
+    pub(crate) fn zero_range(&self, offset: usize, bytes: usize) -> Result<()> {
+        self.check_span(offset, bytes)?;
+        // SAFETY: the span lies inside the tensor.
         guarded("clearing a tensor", || unsafe {
-            sys::ggml_backend_tensor_memset(self.raw.as_ptr(), 0, 0, bytes);
+            sys::ggml_backend_tensor_memset(self.raw.as_ptr(), 0, offset, bytes);
         })?;
         self.check_memory()
     }

@@ -137,6 +137,7 @@ fn predict(denoiser: &mut SequenceDenoiser, canvas: &[Token]) -> Result<Vec<f32>
             uniforms: &vec![0.5; n],
         },
         guidance: 0.0,
+        average: 0.0,
     };
     denoiser.step(&input, &mut Draws::new(n, 0))?;
     denoiser.logits()

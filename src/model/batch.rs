@@ -48,7 +48,8 @@ impl CanvasBatch {
             return Err(Error::parameter(Parameter::Session, problem));
         }
         let model = Arc::clone(like.model());
-        let decoder = Decoder::new(&model, &like.new_backends()?, like.node_choice(), capacity)?;
+        let (backends, choice) = (like.new_backends()?, like.node_choice());
+        let decoder = Decoder::new(&model, &backends, choice, like.threads(), capacity)?;
         Ok(Self {
             model,
             capacity,

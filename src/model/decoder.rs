@@ -39,6 +39,8 @@ pub(super) struct Decoder {
     /// The kernel that draws after the graph, if there is one.
     cuda_draw: Option<CudaDraw>,
     choice: NodeChoice,
+    /// Threads of what runs on the host after the graph.
+    threads: usize,
     pass: Option<(Shape, Pass)>,
     /// The canvases whose positions and masks are uploaded.
     canvases: Vec<u64>,
@@ -51,6 +53,7 @@ impl Decoder {
         model: &Model,
         backends: &Arc<[Backend]>,
         choice: NodeChoice,
+        threads: usize,
         sequences: usize,
     ) -> Result<Self> {
         let capacity = graph::capacity(model.hparams(), sequences);
@@ -65,6 +68,7 @@ impl Decoder {
                 Kernels::Cpu | Kernels::Ggml => None,
             },
             choice,
+            threads,
             pass: None,
             canvases: Vec::new(),
             counters: Counters::default(),
@@ -136,8 +140,15 @@ impl Decoder {
                 })
             })?;
         }
-        for member in &mut *members {
-            member.sequence.end_step(member.draws)?;
+        let Some(logits) = &pass.logits else {
+            return Err(Error::Ggml("the denoising graph has no logits".into()));
+        };
+        for (i, member) in members.iter_mut().enumerate() {
+            let first = i * member.input.canvas.len();
+            let (input, draws) = (&member.input, &mut *member.draws);
+            member
+                .sequence
+                .end_step(input, (logits, first), self.threads, draws)?;
         }
         self.counters.steps += 1;
         self.counters.step_bytes += transferred().bytes - before;

@@ -82,7 +82,7 @@ impl SequenceDenoiser {
                 "encoder",
             )?,
             encode_pass: None,
-            decoder: Decoder::new(model, &backends, choice, 1)?,
+            decoder: Decoder::new(model, &backends, choice, params.threads, 1)?,
             sequence: reserve().map_err(|error| whole.explain(error))?,
             threads: params.threads,
             choice,
@@ -131,6 +131,11 @@ impl SequenceDenoiser {
     /// backend.
     pub(super) fn new_backends(&self) -> Result<Arc<[Backend]>> {
         start_backends(self.model(), self.threads)
+    }
+
+    /// Threads of its steps.
+    pub(super) fn threads(&self) -> usize {
+        self.threads
     }
 
     pub(super) fn node_choice(&self) -> NodeChoice {
@@ -471,7 +476,12 @@ impl Denoiser for SequenceDenoiser {
             vocab: hparams.vocab_size,
             pass: self.batch,
             mask: None,
-            draws: DrawFeatures::default(),
+            draws: DrawFeatures {
+                fixed_positions: true,
+                allowed_sets: true,
+                averages: true,
+                ..DrawFeatures::default()
+            },
         }
     }
 

@@ -22,6 +22,7 @@ mod pass;
 mod placement;
 mod placing;
 pub mod profile;
+mod restrict;
 mod sequence;
 pub mod tensors;
 mod weights;

@@ -9,6 +9,7 @@ use super::kv_cache::KvCache;
 use super::memory::{Purpose, Usage};
 use super::params::DenoiserParams;
 use super::pass::ADVICE;
+use super::restrict::{ComputedStep, Restriction};
 use crate::diffusion::{Allowed, DrawRule, Draws, Filter, StepInput, Token};
 use crate::error::{Error, Result};
 use crate::ggml::backend::Backend;
@@ -16,6 +17,7 @@ use crate::ggml::buffer::Allocation;
 use crate::ggml::compute::{Executor, Graph};
 use crate::ggml::context::Context;
 use crate::ggml::kernels::DRAW_PLANES;
+use crate::ggml::tensor::Tensor;
 use crate::parameter::Parameter;
 
 /// The state of the canvas after the cached tokens.
@@ -47,6 +49,7 @@ pub(super) struct Sequence {
     /// probability that it drops then.
     peaked: bool,
     dropped: f32,
+    restriction: Restriction,
     counters: SequenceCounters,
     /// The memory of the cache and the canvas.
     usage: Usage,
@@ -153,6 +156,7 @@ impl Sequence {
             sparse_allowed: true,
             peaked: false,
             dropped: 0.0,
+            restriction: Restriction::default(),
             usage,
         })
     }
@@ -200,6 +204,7 @@ impl Sequence {
         }
         self.cache.scratch(canvas)?;
         self.state.soft.zero()?;
+        self.restriction.begin_canvas();
         self.canvas_id = new_id();
         self.canvas = Canvas::Begun;
         Ok(())
@@ -231,12 +236,19 @@ impl Sequence {
             ));
         }
         draws.check(n)?;
-        if !input.free.iter().all(|free| *free) {
-            return Err(unsupported("draws every position"));
+        if input.filter != Filter::NONE {
+            return Err(unsupported("draws without top-k and top-p"));
         }
-        if !matches!(input.allowed, Allowed::All) || input.filter != Filter::NONE {
-            return Err(unsupported("draws from the whole vocabulary"));
+        if !(0.0..1.0).contains(&input.average) {
+            return Err(Error::parameter(
+                Parameter::Canvas,
+                format!(
+                    "the share of earlier steps is {}: use 0 to below 1",
+                    input.average
+                ),
+            ));
         }
+        self.check_allowed(input)?;
         if input.guidance != 0.0 {
             return Err(unsupported("runs without guidance"));
         }
@@ -247,6 +259,29 @@ impl Sequence {
             ));
         }
         Ok(())
+    }
+
+    /// Rejects sets that do not fit the canvas, and positions that are free to hold nothing.
+    fn check_allowed(&self, input: &StepInput<'_>) -> Result<()> {
+        let vocab = self.model.hparams().vocab_size;
+        let problem = match input.allowed {
+            Allowed::All => None,
+            Allowed::Except(token) => (vocab < 2 && token == 0).then_some("no token is left"),
+            Allowed::Sets { sets, of } => {
+                let last = of.iter().flatten().max();
+                let known = |token: Token| usize::try_from(token).is_ok_and(|t| t < vocab);
+                if of.len() != input.canvas.len() || last.is_some_and(|last| *last >= sets.len()) {
+                    Some("each position needs one of the sets, or none")
+                } else if !sets.iter().all(|set| set.iter().any(known)) {
+                    Some("each set needs a token of the vocabulary")
+                } else {
+                    None
+                }
+            }
+        };
+        problem.map_or(Ok(()), |problem| {
+            Err(Error::parameter(Parameter::Canvas, problem))
+        })
     }
 
     /// Prepares the state for a step that was [checked](Self::check_step). Until
@@ -280,27 +315,41 @@ impl Sequence {
         }
     }
 
-    /// Reads the draws of the step.
-    pub(super) fn end_step(&mut self, output: &mut Draws) -> Result<()> {
+    /// Reads the draws of the step whose raw logits `[vocab, T]` have those of this canvas from row
+    /// `first` on, and restricts them to what the input allows, on `threads` threads.
+    pub(super) fn end_step(
+        &mut self,
+        input: &StepInput<'_>,
+        (logits, first): (&Tensor, usize),
+        threads: usize,
+        output: &mut Draws,
+    ) -> Result<()> {
         let (hparams, draws) = (self.model.hparams(), &self.state.draws);
         let n = hparams.canvas_length;
         let mut planes = vec![0.0_f32; DRAW_PLANES * n];
         draws.read(CanvasState::plane(hparams, DrawPlane::Argmax), &mut planes)?;
+        let step = ComputedStep {
+            input,
+            logits,
+            first,
+            state: &self.state,
+            hparams,
+            threads,
+        };
+        self.restriction.apply(&step, &mut planes)?;
         let plane = |plane: DrawPlane| &planes[plane as usize * n..][..n];
         for (from, values) in [
             (DrawPlane::Entropy, &mut output.entropy),
             (DrawPlane::Probability, &mut output.probability),
             (DrawPlane::Margin, &mut output.margin),
         ] {
-            values.copy_from_slice(plane(from));
+            for_free(input.free, values, plane(from), |number| number);
         }
         for (from, tokens) in [
             (DrawPlane::Argmax, &mut output.argmax),
             (DrawPlane::Sampled, &mut output.sampled),
         ] {
-            for (token, number) in tokens.iter_mut().zip(plane(from)) {
-                *token = *number as Token;
-            }
+            for_free(input.free, tokens, plane(from), |number| number as Token);
         }
         let kept: f32 = plane(DrawPlane::Kept).iter().sum();
         self.peaked = kept as usize * SPARSE_ROW_COST < n * hparams.vocab_size;
@@ -308,6 +357,15 @@ impl Sequence {
         self.dropped = dropped.copied().fold(0.0, f32::max);
         self.canvas = Canvas::Stepped;
         Ok(())
+    }
+}
+
+/// Copies what a step drew at the free positions.
+fn for_free<T>(free: &[bool], values: &mut [T], plane: &[f32], convert: impl Fn(f32) -> T) {
+    for ((value, number), free) in values.iter_mut().zip(plane).zip(free) {
+        if *free {
+            *value = convert(*number);
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod quality;
 mod quantize;
 mod rings;
 mod sessions;
+mod templates;
 mod thinking;
 mod upstream;
 mod vocab;

@@ -71,6 +71,7 @@ fn greedy(schedule: TransferSchedule, algorithm: Algorithm) -> MaskedParams {
         guidance: 0.0,
         gumbel_noise: false,
         seed: 3,
+        ..MaskedParams::default()
     }
 }
 

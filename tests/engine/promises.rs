@@ -433,6 +433,7 @@ fn a_step_needs_a_canvas_after_the_cached_tokens() {
                 uniforms: &[0.5; 16],
             },
             guidance: 0.0,
+            average: 0.0,
         };
         let drawn = denoiser.step(&input, &mut Draws::new(n, 0));
         drawn.map_err(|e| e.to_string())

@@ -92,6 +92,7 @@ fn step_input<'a>(canvas: &'a [Token], free: &'a [bool], uniforms: &'a [f32]) ->
             uniforms,
         },
         guidance: 0.0,
+        average: 0.0,
     }
 }
 

@@ -298,6 +298,7 @@ impl diffusion_params {
             guidance: self.guidance,
             gumbel_noise: self.gumbel_noise != 0,
             seed: self.seed,
+            ..MaskedParams::default()
         };
         params.validate()?;
         Ok(params)
@@ -315,6 +316,7 @@ impl diffusion_params {
             max_tokens: limit(self.max_tokens),
             max_canvases: limit(self.max_canvases),
             seed: self.seed,
+            ..DiffusionParams::default()
         };
         params.validate()?;
         Ok(params)

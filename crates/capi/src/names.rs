@@ -25,7 +25,8 @@ mod tests {
     use super::*;
 
     /// What C cannot set.
-    const WITHOUT: [Parameter; 15] = [
+    const WITHOUT: [Parameter; 16] = [
+        Parameter::Template,
         Parameter::Repository,
         Parameter::Metadata,
         Parameter::TensorTypes,

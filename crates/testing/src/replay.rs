@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use llama_diffusion::diffusion::{
     CanvasStatus, Denoiser, DiffusionParams, EndTokens, Event, RecordedBlock, RecordedNoise,
-    RecordedStep,
+    RecordedStep, Template,
 };
 use llama_diffusion::gguf::TensorType;
 use llama_diffusion::gguf::{self, Gguf, writer::GgufWriter};
@@ -33,6 +33,8 @@ pub struct Run {
     pub f16_weights: bool,
     /// Our kernels between logits and draw and for gelu, or ggml's operations.
     pub own_kernels: bool,
+    /// What is known about every canvas.
+    pub template: Option<Template>,
     /// Maximum relative error of logits without and with self-conditioning, and of K and V.
     pub limits: [f64; 3],
 }
@@ -55,6 +57,7 @@ impl Run {
             threads: 1,
             f16_weights: false,
             own_kernels: true,
+            template: None,
             // 7.7e-7, 1.1e-6 and 3.4e-6 were measured with AVX2; other processors sum in other
             // orders.
             limits: [1e-5, 2.5e-5, 1e-5],
@@ -242,6 +245,7 @@ pub fn generation(case: &Case, model: &Arc<Model>, run: &Run) -> Replay {
         confidence_threshold: g.confidence_threshold,
         max_tokens: None,
         max_canvases: Some(g.max_new_tokens.div_ceil(canvas)),
+        templates: vec![run.template.clone().unwrap_or_default(); meta.blocks],
         ..DiffusionParams::default()
     };
     let end = EndTokens {

@@ -54,6 +54,7 @@ pub fn step_over(
             uniforms,
         },
         guidance: 0.0,
+        average: 0.0,
     };
     denoiser.step(&input, &mut draws)?;
     Ok(draws)

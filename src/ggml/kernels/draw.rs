@@ -27,7 +27,7 @@ pub(crate) const MAX_DROPPED_MASS: f32 = 1e-6;
 
 /// The weight, relative to the greatest, above which a token is kept. Its probability is at most
 /// its relative weight, so the total of `vocab` tokens at or below it is bounded.
-pub(super) fn keep_above(vocab: usize) -> f32 {
+pub(crate) fn keep_above(vocab: usize) -> f32 {
     MAX_DROPPED_MASS / vocab as f32
 }
 

@@ -13,7 +13,7 @@ mod math;
 mod mixture;
 mod rows;
 
-pub(crate) use draw::{DRAW_PLANES, WEIGHT_SCALE};
+pub(crate) use draw::{DRAW_PLANES, WEIGHT_SCALE, keep_above};
 #[cfg(test)]
 pub(super) use draw::{RowDraw, draw_row_alone};
 

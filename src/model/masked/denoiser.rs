@@ -174,6 +174,7 @@ impl Denoiser for MaskedDenoiser {
                 greedy: true,
                 gumbel: true,
                 guidance: true,
+                averages: false,
             },
         }
     }

@@ -19,6 +19,7 @@ fn masked_params() -> MaskedParams {
         guidance: 0.5,
         gumbel_noise: true,
         seed: 3,
+        ..MaskedParams::default()
     }
 }
 

@@ -281,6 +281,7 @@ fn masked_models_answer_in_a_batch_as_alone() {
             guidance: 0.0,
             gumbel_noise: false,
             seed: n as u64,
+            ..MaskedParams::default()
         };
         let sessions = (0..2).map(|_| session(&model, &settings));
         let mut batch = SessionBatch::new(sessions.collect()).unwrap();

@@ -245,6 +245,7 @@ fn masked_families_keep_their_text() {
         guidance: 0.0,
         gumbel_noise: false,
         seed: 3,
+        ..MaskedParams::default()
     };
     for family in MaskedFamily::ALL {
         let model = masked(family);

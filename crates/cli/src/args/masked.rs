@@ -116,6 +116,7 @@ impl MaskedArgs {
             guidance: self.cfg_scale,
             gumbel_noise: self.gumbel_noise != 0.0,
             seed,
+            ..MaskedParams::default()
         };
         params.validate()?;
         Ok(params)

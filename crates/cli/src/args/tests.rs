@@ -336,6 +336,7 @@ fn upstream_s_command_lines() {
             max_tokens: Some(512),
             max_canvases: Some(2),
             seed: 7,
+            ..DiffusionParams::default()
         }
     );
 }
@@ -581,6 +582,7 @@ fn upstream_s_command_lines_on_masked_models() {
             guidance: 0.0,
             gumbel_noise: false,
             seed: 7,
+            ..MaskedParams::default()
         }
     );
     let llada = masked(
@@ -603,6 +605,7 @@ fn upstream_s_command_lines_on_masked_models() {
             guidance: 1.5,
             gumbel_noise: true,
             seed: 7,
+            ..MaskedParams::default()
         }
     );
     let rnd1 = masked("-m r.gguf -p q -n -1 --diffusion-algorithm 1 --diffusion-eps 0.01");
