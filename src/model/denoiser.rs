@@ -246,6 +246,28 @@ impl SequenceDenoiser {
         Ok(self.soft_cap(raw))
     }
 
+    /// Soft-capped logits of one canvas position in the latest denoising step, `vocab` of them,
+    /// before the temperature and whatever the step allowed.
+    ///
+    /// # Errors
+    /// No step has been computed yet, or the canvas has no such position.
+    pub fn logits_row(&self, position: usize, row: &mut Vec<f32>) -> Result<()> {
+        let missing = || Error::parameter(Parameter::Logits, "no denoising step was computed yet");
+        let logits = self.decoder.logits().ok_or_else(missing)?;
+        let [vocab, positions, ..] = logits.ne();
+        if position >= positions {
+            return Err(Error::parameter(
+                Parameter::Position,
+                format!("{position} is not one of the {positions} of the canvas"),
+            ));
+        }
+        row.resize(vocab, 0.0);
+        logits.read(4 * vocab * position, row)?;
+        let cap = self.model().hparams().logit_softcap;
+        row.iter_mut().for_each(|x| *x = (*x / cap).tanh() * cap);
+        Ok(())
+    }
+
     /// Measures what `run` computes, by part of the model. This makes it a little slower: whenever
     /// the part of the model changes, the host waits for the devices.
     ///

@@ -237,6 +237,11 @@ impl Steps {
         let mut draws = Draws::new(CANVAS, -7);
         self.denoiser().step(&input, &mut draws).unwrap();
         let logits = self.denoiser().logits().unwrap();
+        let mut row = Vec::new();
+        self.denoiser().logits_row(3, &mut row).unwrap();
+        let vocab = Geometry::tiny().vocab_size;
+        assert_eq!(row, logits[3 * vocab..][..vocab]);
+        assert!(self.denoiser().logits_row(CANVAS, &mut row).is_err());
         let mut expected = Draws::new(CANVAS, -7);
         let mut sampler = DrawSampler::default();
         let mut rows = logits.clone();

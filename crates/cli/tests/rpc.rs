@@ -418,6 +418,7 @@ fn masked_answer(
         guidance: 0.0,
         gumbel_noise: false,
         seed: 3,
+        ..MaskedParams::default()
     };
     let prompt = [2, 270, 31, 280, 99];
     let mut steps = 0;
