@@ -26,6 +26,7 @@
 #![warn(unreachable_pub)]
 
 pub mod chat;
+pub mod constraint;
 mod conversation;
 pub mod diffusion;
 mod error;
