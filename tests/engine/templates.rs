@@ -273,11 +273,11 @@ fn sets_are_drawn_from_as_the_reference_does() {
             let (draws, _, expected) = steps.step(&[true; CANVAS], allowed, 0.0);
             assert_eq!(draws.argmax, expected.argmax);
             assert_eq!(draws.sampled, expected.sampled);
-            for position in 0..CANVAS {
+            for (position, set) in of.iter().enumerate() {
                 assert!((draws.entropy[position] - expected.entropy[position]).abs() < 1e-5);
                 let probability = draws.probability[position] - expected.probability[position];
                 assert!(probability.abs() < 1e-5);
-                if let Some(set) = of[position] {
+                if let Some(set) = *set {
                     assert!(sets[set].contains(draws.sampled[position]));
                     assert!(sets[set].contains(draws.argmax[position]));
                 }
@@ -470,7 +470,7 @@ fn batch_mates_change_nothing() {
 fn templates_that_cannot_work_are_refused_before_the_first_step() {
     let vocab = Geometry::tiny().vocab_size as Token;
     let mut long = Template::new();
-    long.fixed(&vec![5; CANVAS + 1]);
+    long.fixed(&[5; CANVAS + 1]);
     let mut unknown = Template::new();
     unknown.free().fixed(&[vocab]);
     let mut empty = Template::new();
