@@ -523,7 +523,8 @@ typedef struct diffusion_context_params {
      */
     size_t batch_size;
     /**
-     * Number of CPU threads; 0 is one for each core, fewer for small models.
+     * Number of CPU threads, at most as many as the process may use cores; 0 is one for each core,
+     * fewer for small models.
      */
     uint32_t threads;
     /**

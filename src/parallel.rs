@@ -26,18 +26,6 @@ pub(crate) fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Warns if there are more threads than cores.
-pub(crate) fn warn_if_more_than_cores(threads: usize) {
-    let cores = cores();
-    if threads > cores {
-        tracing::warn!(
-            "{threads} threads, but this process may use {cores} {} (affinity mask, quota of a container): \
-             {cores} would be faster",
-            if cores == 1 { "core" } else { "cores" },
-        );
-    }
-}
-
 /// Runs `work` on every item, on at most `threads` threads including the caller's. Results are in
 /// the order of the items. Each thread takes the next item when it has finished one, so if the
 /// system refuses more threads, the existing ones do all of the work.

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Measures how much longer a denoising step takes when threads have to wait for cores, as ratios to an undisturbed run.
-# Needs an idle machine, taskset (util-linux) and the benchmark:
+# More threads than cores are asked for, too: the engine must not start them. Needs an idle machine, taskset (util-linux)
+# and the benchmark:
 #
 #   cargo build --release --bin llama-diffusion-bench && tools/threads-check.sh
 #

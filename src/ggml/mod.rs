@@ -38,5 +38,6 @@ pub(crate) mod profile;
 pub(crate) mod remote;
 pub(crate) mod rpc;
 pub(crate) mod tensor;
+pub(crate) mod threads;
 pub(crate) mod transfer;
 pub(crate) mod upload;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::device::Device;
 use super::plugins::register;
 use super::rpc::{self, NewServer};
+use super::threads::within_affinity;
 use crate::error::{Error, Result};
 use crate::parameter::Parameter;
 use crate::sys;
@@ -169,7 +170,7 @@ pub fn serve_rpc(port: u16, devices: &[Device], threads: usize) -> Result<()> {
         start(
             endpoint.as_ptr(),
             std::ptr::null(),
-            threads,
+            within_affinity(threads),
             devices.len(),
             devices.as_mut_ptr(),
         );

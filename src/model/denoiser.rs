@@ -24,10 +24,10 @@ use crate::ggml::context::Context;
 use crate::ggml::convert::to_f32;
 use crate::ggml::cuda::CudaDraw;
 use crate::ggml::tensor::Tensor;
+use crate::ggml::threads::within_affinity;
 use crate::ggml::transfer::transferred;
 use crate::gguf::TensorType;
 use crate::host_memory::{self, Request};
-use crate::parallel::warn_if_more_than_cores;
 use crate::parameter::Parameter;
 
 /// The shape of an encoder pass.
@@ -60,7 +60,12 @@ impl SequenceDenoiser {
     /// Invalid parameters, or not enough memory.
     pub fn new(model: &Arc<Model>, params: &DenoiserParams) -> Result<Self> {
         params.check(model.hparams())?;
-        warn_if_more_than_cores(params.threads.max(params.prefill_threads));
+        let usable = within_affinity(params.threads.max(params.prefill_threads));
+        let params = &DenoiserParams {
+            threads: params.threads.min(usable),
+            prefill_threads: params.prefill_threads.min(usable),
+            ..params.clone()
+        };
         let backends = start_backends(model, params.threads)?;
         let prefill_backends = match params.prefill_threads {
             threads if threads == params.threads => Arc::clone(&backends),

@@ -176,8 +176,9 @@ pub struct SessionParams {
     /// Maximum number of tokens in one pass over a prompt; `None` is the canvas length, at least
     /// 256.
     pub batch: Option<usize>,
-    /// Threads of the CPU; `None` is one for each core, and fewer for a model so small that
-    /// synchronization would cost more than the shared work saves.
+    /// Threads of the CPU, at most as many as the process may use cores; `None` is one for each
+    /// core, and fewer for a model so small that synchronization would cost more than the shared
+    /// work saves.
     pub threads: Option<usize>,
     /// Threads for passes over a prompt; `None` is [`threads`](Self::threads).
     pub prefill_threads: Option<usize>,

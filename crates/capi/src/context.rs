@@ -78,7 +78,8 @@ pub struct diffusion_context_params {
     pub context_length: usize,
     /// Maximum number of tokens of a prompt that one pass encodes; 0 is one canvas, at least 256.
     pub batch_size: usize,
-    /// Number of CPU threads; 0 is one for each core, fewer for small models.
+    /// Number of CPU threads, at most as many as the process may use cores; 0 is one for each core,
+    /// fewer for small models.
     pub threads: u32,
     /// A `diffusion_kv_type`.
     pub kv_type: i32,

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
 use tempfile::TempDir;
 
@@ -35,43 +35,16 @@ fn cores() -> usize {
     std::thread::available_parallelism().unwrap().get()
 }
 
-/// The time of a step in milliseconds, from the line that llama.cpp's tool prints, too.
-fn step_time(output: &Output) -> f64 {
-    let stderr = text(&output.stderr);
-    let (_, rest) = stderr.split_once("time per step: ").expect(&stderr);
-    rest.split_once("ms").unwrap().0.parse().unwrap()
-}
-
-#[test]
-fn twice_as_many_threads_as_cores_stay_usable() {
-    // 48 steps that never converge.
-    let run = |threads: usize| {
-        let threads = threads.to_string();
-        let args = [
-            "-t",
-            &threads,
-            "-n",
-            "32",
-            "--diffusion-eb-confidence",
-            "1e-30",
-        ];
-        ask(&[], Path::new(CLI), &args).output().unwrap()
-    };
-    let (one, many) = (run(1), run(2 * cores()));
-    assert_eq!(text(&one.stdout), text(&many.stdout));
-    // About 3 if nothing else runs, and at least 300 with a barrier that only spins.
-    let ratio = step_time(&many) / step_time(&one);
-    assert!(ratio < 30.0, "{ratio}: {}", text(&many.stderr));
-}
-
 #[test]
 fn more_threads_than_cores_are_warned_of() {
     let warning = |threads: usize, cores: usize| {
-        format!("{threads} threads, but this process may use {cores} core")
+        format!("using {cores} of {threads} threads: this process may use {cores} core")
     };
     let stderr = |before: &[&str], threads: usize| {
         let output = ask(before, Path::new(CLI), &["-t", &threads.to_string()]).output();
-        text(&output.unwrap().stderr)
+        let output = output.unwrap();
+        assert_eq!(text(&output.stdout), ANSWER);
+        text(&output.stderr)
     };
     let message = stderr(&[], cores() + 1);
     assert_eq!(
@@ -121,8 +94,14 @@ fn threads_that_the_system_refuses_are_done_without() {
         let stderr = text(&output.stderr);
         assert_eq!(output.status.code(), Some(0), "{limit}: {stderr}");
         assert_eq!(text(&output.stdout), ANSWER, "{limit}: {stderr}");
-        let warning = "the system refuses to start 8 threads";
-        assert_eq!(stderr.matches(warning).count(), 1, "{limit}: {stderr}");
+        let warnings = stderr.matches("the system refuses to start").count();
+        // No more threads are wanted than there are cores: larger limits may be enough.
+        let expected = if limit == "1" && cores() > 1 {
+            1..=1
+        } else {
+            0..=1
+        };
+        assert!(expected.contains(&warnings), "{limit}: {stderr}");
     }
 }
 

@@ -6,6 +6,7 @@ use super::load::MaskedModel;
 use crate::diffusion::draw::{Choice, DrawSampler};
 use crate::diffusion::{Denoiser, DrawFeatures, Draws, Limits, StepInput, Token};
 use crate::error::{Error, Result};
+use crate::ggml::threads::within_affinity;
 use crate::llama::bidirectional::BidirectionalContext;
 use crate::parallel;
 use crate::parameter::Parameter;
@@ -53,11 +54,10 @@ impl MaskedDenoiser {
         fused: Option<bool>,
     ) -> Result<Self> {
         parallel::check_threads(threads, Parameter::Threads)?;
-        parallel::warn_if_more_than_cores(threads);
         Ok(Self {
             model: Arc::clone(model),
             capacity,
-            threads,
+            threads: within_affinity(threads),
             fused,
             context: None,
             prefix: Vec::new(),
