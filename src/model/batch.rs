@@ -28,8 +28,8 @@ const MAX_CAPACITY: usize = 256;
 /// Denoises the canvases of several sequences in one forward pass. Prefixes, steps and
 /// temperatures may differ; each sequence draws what it would draw alone.
 ///
-/// The graph is kept while the same sequences come in the same order and their prefixes need the
-/// same number of keys.
+/// The graph is kept while the same sequences come in the same order and it has the keys that their
+/// prefixes need.
 pub struct CanvasBatch {
     model: Arc<Model>,
     capacity: usize,

@@ -6,7 +6,7 @@ use super::Model;
 use super::counters::Counters;
 use super::graph::{self, Kernels, KeyCounts, Network, NodeChoice};
 use super::memory::Usage;
-use super::pass::{ADVICE, Pass, allocate_inputs, keys};
+use super::pass::{ADVICE, Pass, allocate_inputs, keys, serves};
 use super::profile::Part;
 use super::sequence::Sequence;
 use crate::diffusion::{Draws, StepInput};
@@ -32,8 +32,16 @@ struct Shape {
     keys: Vec<KeyCounts>,
 }
 
-/// Runs denoising steps; the graph is reused while the sequences and their key counts stay the
-/// same.
+impl Shape {
+    /// The keys that the pass has for a sequence.
+    fn keys_of(&self, sequence: u64) -> Option<KeyCounts> {
+        let index = self.sequences.iter().position(|id| *id == sequence)?;
+        Some(self.keys[index])
+    }
+}
+
+/// Runs denoising steps; the graph is reused while the sequences stay the same and it has the keys
+/// that they need.
 pub(super) struct Decoder {
     executor: Executor,
     /// The kernel that draws after the graph, if there is one.
@@ -160,12 +168,17 @@ impl Decoder {
     fn prepare(&mut self, members: &[Member<'_, '_>]) -> Result<()> {
         let model = Arc::clone(&members[0].sequence.model);
         let canvas = model.hparams().canvas_length;
+        let built = self.pass.as_ref().map(|(built, _)| built);
+        let keys_for = |member: &Member<'_, '_>| {
+            let needed = keys(&model, self.choice, &member.sequence.cache, canvas);
+            built
+                .and_then(|built| built.keys_of(member.sequence.id))
+                .filter(|built| serves(&model, self.choice, *built, needed))
+                .unwrap_or(needed)
+        };
         let shape = Shape {
             sequences: members.iter().map(|m| m.sequence.id).collect(),
-            keys: members
-                .iter()
-                .map(|m| keys(&model, &m.sequence.cache, canvas))
-                .collect(),
+            keys: members.iter().map(keys_for).collect(),
         };
         if self.pass.as_ref().is_none_or(|(built, _)| *built != shape) {
             self.unload();

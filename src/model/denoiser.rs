@@ -356,7 +356,7 @@ impl SequenceDenoiser {
             let model = Arc::clone(self.model());
             let shape = EncodeShape {
                 tokens: chunk.len(),
-                keys: keys(&model, &self.sequence.cache, chunk.len()),
+                keys: keys(&model, self.choice, &self.sequence.cache, chunk.len()),
                 logits: logits && i + 1 == passes,
             };
             let kept = self.encode_pass.take().filter(|(built, _)| *built == shape);

@@ -29,7 +29,7 @@ pub(super) fn sequence(
         usage.add_graphs(measure(backends, SOFTENER_NODES, describe)?);
     }
 
-    let keys = keys_up_to(model, &cache, params.context);
+    let keys = keys_up_to(model, choice, &cache, params.context);
     for (tokens, is_prefill) in [(params.pass(), true), (hparams.canvas_length, false)] {
         let inputs = allocate_inputs(model, tokens, &[keys], Allocation::Measured, &mut usage)?;
         let describe = |graph: &Graph| {

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::Model;
-use super::graph::{CacheInputs, KeyCounts, PassInputs};
+use super::graph::{CacheInputs, KeyCounts, NodeChoice, PassInputs};
 use super::hparams::LayerKind;
 use super::kv_cache::KvCache;
 use super::kv_type::SLOT_UNIT;
@@ -43,30 +43,60 @@ pub(super) fn allocate_inputs(
     Ok(inputs)
 }
 
-/// The number of keys per attention call is a multiple of this for up to `end` positions. CPU
-/// kernels accept any number, and each key costs time. GPU kernels need multiples of 256 and skip
-/// hidden keys at the end: there one graph serves a prefix that grows by up to an eighth, because
-/// each new graph has to be captured again.
-fn key_unit(model: &Model, end: usize) -> usize {
-    if model.placement.is_cpu_only() {
+/// Whether hidden keys cost next to nothing and change no bit of a result: fused attention on the
+/// CPU skips them.
+fn skips_hidden_keys(model: &Model, choice: NodeChoice) -> bool {
+    choice.flash && model.placement.is_cpu_only()
+}
+
+/// The number of keys per attention call is a multiple of this for up to `end` positions. Where
+/// hidden keys are skipped, a power of two serves a prefix that grows to twice its length. Other
+/// CPU kernels accept any number, and each key costs time. GPU kernels need multiples of 256: there
+/// one graph serves a prefix that grows by up to an eighth, because each new graph has to be
+/// captured again.
+fn key_unit(model: &Model, choice: NodeChoice, end: usize) -> usize {
+    let power = end.next_power_of_two();
+    if skips_hidden_keys(model, choice) {
+        SLOT_UNIT.max(power)
+    } else if model.placement.is_cpu_only() {
         32
     } else {
-        SLOT_UNIT.max(end.next_power_of_two() / 16)
+        SLOT_UNIT.max(power / 16)
     }
 }
 
 /// Keys that a pass reads if it stores `tokens` tokens after the cached ones.
-pub(super) fn keys(model: &Model, cache: &KvCache, tokens: usize) -> KeyCounts {
-    keys_up_to(model, cache, cache.tokens().len() + tokens)
+pub(super) fn keys(model: &Model, choice: NodeChoice, cache: &KvCache, tokens: usize) -> KeyCounts {
+    keys_up_to(model, choice, cache, cache.tokens().len() + tokens)
 }
 
 /// Keys that a pass reads if its last token is before position `end`.
-pub(super) fn keys_up_to(model: &Model, cache: &KvCache, end: usize) -> KeyCounts {
-    let unit = key_unit(model, end);
+pub(super) fn keys_up_to(
+    model: &Model,
+    choice: NodeChoice,
+    cache: &KvCache,
+    end: usize,
+) -> KeyCounts {
+    let unit = key_unit(model, choice, end);
     KeyCounts {
         full: cache.layout(LayerKind::Full).used(end, unit),
         sliding: cache.layout(LayerKind::Sliding).used(end, unit),
     }
+}
+
+/// Whether a pass that was built for `built` keys also serves `needed` ones. Of the keys that are
+/// skipped, masks still take memory and time to read.
+pub(super) fn serves(
+    model: &Model,
+    choice: NodeChoice,
+    built: KeyCounts,
+    needed: KeyCounts,
+) -> bool {
+    let within = |built: usize, needed: usize| (needed..=4 * needed).contains(&built);
+    built == needed
+        || skips_hidden_keys(model, choice)
+            && within(built.full, needed.full)
+            && within(built.sliding, needed.sliding)
 }
 
 impl Pass {

@@ -42,14 +42,23 @@ struct Slot {
     member: Option<Member>,
 }
 
+impl Slot {
+    /// Its member, if it is not paused and at one of these stages.
+    fn at_work(&self, takes: impl Fn(Stage) -> bool) -> Option<&Member> {
+        let member = self.member.as_ref()?;
+        (!member.is_paused && takes(member.generator.stage())).then_some(member)
+    }
+}
+
 type Handler<'a> = dyn FnMut(MemberId, Event<'_>) -> ControlFlow<()> + 'a;
 
 /// Sessions of one model that answer together. Answers begin and end at any time, and each is what
 /// its session would answer alone: canvases, steps and temperatures may differ. A step of several
 /// canvases reads the weights once.
 ///
-/// An answer passes through [`Stage`]s. In each [`step`](Self::step) one of those that wait for
-/// their prompt gets a pass over a part of it, and all that have a canvas denoise it.
+/// An answer passes through [`Stage`]s. Each [`step`](Self::step) encodes some of the prompts that
+/// wait, then denoises all canvases. The decoder's graph is kept while the same sessions have a
+/// canvas: an answer that takes the place of another one before the next step changes nothing.
 pub struct SessionBatch {
     slots: Vec<Slot>,
     /// What canvases share; the masked families denoise one after the other.
@@ -204,24 +213,25 @@ impl SessionBatch {
         self.slots.iter().filter_map(|slot| slot.member.as_ref())
     }
 
-    /// One pass over a part of one waiting prompt, one denoising step of all canvases, and the
-    /// commit of those that it finished. Returns the answers that are complete or cancelled;
-    /// without members, nothing. `on_event` receives the events of [`Session::generate`].
+    /// Encodes waiting prompts, as many tokens as the canvases at work have; denoises all canvases
+    /// once, including those after the prompts; commits those that are finished. Returns the
+    /// answers that are complete or cancelled; without members, nothing. `on_event` receives the
+    /// events of [`Session::generate`].
     ///
     /// # Errors
     /// The shared forward pass fails. The answers stay, but without their canvases: remove them by
     /// [`leave`](Self::leave). Those that were complete or cancelled are returned by the next call.
     pub fn step(&mut self, on_event: &mut Handler<'_>) -> Result<Vec<FinishedMember>> {
-        // Canvases that begin take part in this step.
+        self.end_cancelled();
+        self.prefill(on_event);
         self.advance_each(on_event, |stage| stage == Stage::Beginning);
         self.end_cancelled();
-        let canvases = self.denoise_shared(on_event)?;
+        self.denoise_shared(on_event)?;
         if self.shared.is_none() {
             self.advance_each(on_event, |stage| stage == Stage::Denoising);
         }
         self.advance_each(on_event, |stage| stage == Stage::Committing);
         self.end_cancelled();
-        self.prefill_one(canvases, on_event);
         self.collect();
         Ok(std::mem::take(&mut self.finished))
     }
@@ -261,10 +271,10 @@ impl SessionBatch {
         }
     }
 
-    /// One step of all canvases in one pass. Returns how many there were.
-    fn denoise_shared(&mut self, on_event: &mut Handler<'_>) -> Result<usize> {
+    /// One step of all canvases in one pass.
+    fn denoise_shared(&mut self, on_event: &mut Handler<'_>) -> Result<()> {
         let Some(shared) = &mut self.shared else {
-            return Ok(0);
+            return Ok(());
         };
         let start = Instant::now();
         let mut stepping = Vec::new();
@@ -310,39 +320,78 @@ impl SessionBatch {
                 self.fail(index, error);
             }
         }
-        Ok(stepping.len())
+        Ok(())
     }
 
-    /// A pass over the prompt that has waited longest. Next to `canvases` it takes at most as many
-    /// tokens as they have, so that a step takes at most about twice its time.
-    fn prefill_one(&mut self, canvases: usize, on_event: &mut Handler<'_>) {
-        let waits = |slot: &&mut Slot| {
-            let member = slot.member.as_ref();
-            member.is_some_and(|m| !m.is_paused && m.generator.stage() == Stage::Prefilling)
+    /// Encodes waiting prompts within the [room](Self::prefill_room) of a step: as much as fits of
+    /// the one that has waited longest, then others that fit completely.
+    fn prefill(&mut self, on_event: &mut Handler<'_>) {
+        let mut room = self.prefill_room();
+        let mut waiting: Vec<(MemberId, usize)> = Vec::new();
+        for (index, slot) in self.slots.iter().enumerate() {
+            if let Some(member) = slot.at_work(|stage| stage == Stage::Prefilling) {
+                waiting.push((member.id, index));
+            }
+        }
+        waiting.sort_unstable();
+        for (rank, (_, index)) in waiting.into_iter().enumerate() {
+            let is_first = rank == 0;
+            while room > 0 {
+                match self.prefill_pass(index, room, is_first, on_event) {
+                    0 => break,
+                    cost => room = room.saturating_sub(cost),
+                }
+            }
+        }
+    }
+
+    /// Tokens that a step may encode. The canvases at work wait for at most as many as they have,
+    /// so that the step takes at most about twice its time. If there are none, nobody waits.
+    fn prefill_room(&self) -> usize {
+        if self.shared.is_none() {
+            return usize::MAX; // each step of the masked families reads the whole prompt
+        }
+        let tokens = |takes: fn(Stage) -> bool| -> usize {
+            let at_work = self.slots.iter().filter_map(|slot| slot.at_work(takes));
+            at_work.map(|member| member.generator.canvas_len()).sum()
         };
-        let waiting = self.slots.iter_mut().enumerate();
-        let waiting = waiting.filter(|(_, slot)| waits(slot));
-        let Some((index, slot)) =
-            waiting.min_by_key(|(_, slot)| slot.member.as_ref().map(|member| member.id))
-        else {
-            return;
-        };
+        match tokens(|stage| matches!(stage, Stage::Beginning | Stage::Denoising)) {
+            0 => {
+                let pass = self.slots.iter().map(|slot| slot.session.limits().pass);
+                let waiting = tokens(|stage| stage == Stage::Prefilling);
+                pass.max().unwrap_or(0).max(waiting)
+            }
+            tokens => tokens,
+        }
+    }
+
+    /// A pass over at most `room` tokens of a member's prompt, or, unless it `may_split` it, over
+    /// nothing if the rest of it needs more. Returns its cost in tokens; 0 if there was none.
+    fn prefill_pass(
+        &mut self,
+        index: usize,
+        room: usize,
+        may_split: bool,
+        on_event: &mut Handler<'_>,
+    ) -> usize {
+        let slot = &mut self.slots[index];
         let Some(member) = &mut slot.member else {
-            return;
+            return 0;
         };
-        let limits = slot.session.limits();
-        let beside = match canvases {
-            0 => limits.pass,
-            _ => canvases * member.generator.canvas_len(),
-        };
+        // A pass over a few tokens reads nearly as many weights as one over a canvas.
+        let least = member.generator.canvas_len() / 2;
+        let limit = slot.session.limits().pass;
         let start = Instant::now();
-        let denoiser = slot.session.denoiser();
         let encoded = match member.generator.next(&member.noise) {
             Ok(Next::Prefill(rest)) => {
-                let pass = &rest[..rest.len().min(limits.pass).min(beside)];
+                if !may_split && rest.len().max(least) > room {
+                    return 0;
+                }
+                let pass = &rest[..rest.len().min(limit).min(room)];
+                let denoiser = slot.session.denoiser();
                 denoiser.prefill(pass).map(|()| pass.len())
             }
-            Ok(_) => return,
+            Ok(_) => return 0,
             Err(error) => Err(error),
         };
         let id = member.id;
@@ -350,8 +399,12 @@ impl SessionBatch {
             Ok(count) => {
                 let on_event = &mut |event: Event<'_>| on_event(id, event);
                 member.generator.prefilled(count, start, on_event);
+                count.max(least)
             }
-            Err(error) => self.fail(index, error),
+            Err(error) => {
+                self.fail(index, error);
+                0
+            }
         }
     }
 
@@ -431,7 +484,6 @@ mod tests {
         let params = DiffusionParams::default();
         let [a, b, c] = [&CancelFlag::default(), &cancel, &cancel]
             .map(|flag| batch.join(&[5], &params, flag).unwrap());
-        // Prompts are encoded one after the other.
         for _ in 0..3 {
             assert!(batch.step(&mut go_on).unwrap().is_empty());
         }

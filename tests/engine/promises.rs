@@ -100,6 +100,57 @@ fn a_graph_serves_every_step_and_a_few_kilobytes_cross_the_border() {
     assert_eq!(counters.step_bytes, 8 * (10 * 4 * 16 + 8));
 }
 
+/// Fused attention on the CPU skips hidden keys: a graph that was built for a longer prefix serves
+/// a shorter one, and no bit differs.
+#[test]
+fn a_graph_with_more_keys_than_needed_draws_the_same() {
+    // Canvases below 64 tokens take another kernel, as does Q8_0.
+    for (canvas_length, kv_type) in [
+        (16, KvType::F32),
+        (64, KvType::F32),
+        (64, KvType::F16),
+        (64, KvType::Q8_0),
+    ] {
+        let geometry = Geometry {
+            canvas_length,
+            head_dim: 32,
+            ..Geometry::tiny()
+        };
+        let name = format!("keys_{canvas_length}_{kv_type:?}.gguf");
+        let path = file(&name, &geometry, TensorType::F32);
+        let model = Arc::new(load(&path, &ModelParams::default()));
+        for swa_full in [false, true] {
+            let params = SessionParams {
+                context: Some(1024),
+                kv_type,
+                flash_attention: FlashAttention::On,
+                swa_full,
+                ..settings()
+            };
+            let mut fresh = Session::new(&model, EndTokens::default(), &params).unwrap();
+            let mut grown = fresh.fork().unwrap();
+            let expected = first_logits(&mut fresh, &prompt(100)).0;
+            grown.prefill(&prompt(100)).unwrap();
+            let denoiser = grown.denoiser();
+            denoiser.prefill(&prompt(600)[100..]).unwrap();
+            denoiser.begin_canvas(canvas_length).unwrap();
+            step(denoiser);
+            let built = |session: &mut Session| {
+                let counters = session.canvas_denoiser().unwrap().counters();
+                counters.graphs_built
+            };
+            let before = built(&mut grown);
+            let (logits, reused) = first_logits(&mut grown, &prompt(100));
+            assert_eq!(reused, 100);
+            assert_eq!(built(&mut grown), before);
+            assert!(
+                logits == expected,
+                "{canvas_length}, {kv_type:?}, {swa_full}"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_peaked_distribution_is_mixed_sparsely_and_alike() {
     // A dense mixture rounds the probabilities to F16 if the embeddings are not F32. (In Q8_0 the

@@ -39,7 +39,7 @@ fn number(row: &Value, key: &str) -> f64 {
 
 #[test]
 fn every_length_is_measured() {
-    let report = json(&["-p", "0,20", "--canvases", "2"]);
+    let report = json(&["-p", "0,20", "--canvases", "2", "-fa", "off"]);
     let tests = report["tests"].as_array().unwrap();
     let names: Vec<_> = tests
         .iter()
@@ -53,8 +53,13 @@ fn every_length_is_measured() {
         assert_eq!(row["n_threads"], 1);
     }
     // Without a prompt both canvases need the same number of keys, after 20 tokens the second needs
-    // more.
-    for (row, built) in [(&tests[0], 0.0), (&tests[2], 2.0)] {
+    // more, unless the attention skips what it does not need.
+    let fused = json(&["-p", "20", "--canvases", "2", "-fa", "on"]);
+    for (row, built) in [
+        (&tests[0], 0.0),
+        (&tests[2], 2.0),
+        (&fused["tests"][1], 0.0),
+    ] {
         assert_eq!(number(row, "graphs_built"), built * 2.0, "{row}");
         assert_eq!(number(row, "graphs_captured"), 0.0, "no CUDA here");
         assert!(number(row, "step_bytes") <= 16384.0);

@@ -85,7 +85,7 @@ fn answers_that_come_and_go_are_those_of_each_alone() {
 #[test]
 fn an_answer_pauses_at_any_time_and_goes_on() {
     // In its prompt, before and in its canvases.
-    for pause_at in 0..9 {
+    for pause_at in 0..8 {
         let mut batch = batch(2);
         let a = batch.join(&prompt(1), &params(1), &CancelFlag::default());
         let a = a.unwrap();
@@ -228,6 +228,38 @@ fn a_long_prompt_takes_its_turns_between_the_steps_of_the_others() {
     }
     let of_long = counted.iter().filter(|count| **count == LONG).count();
     assert_eq!(of_long, 2, "{counted:?}");
+}
+
+/// An answer begins as soon as another one is complete, and takes its place in the graph.
+#[test]
+fn answers_that_follow_each_other_share_a_graph() {
+    const SLOTS: usize = 4;
+    let together: fn(usize) -> u32 = |_| 3;
+    let apart: fn(usize) -> u32 = |n| 3 + (n * 5 % 7) as u32;
+    // An answer that begins next to a single canvas may have to wait for a step.
+    for (steps, graphs) in [(together, 1), (apart, 6)] {
+        let request = |n: usize| (text(5 + n * 3 % 11, n), request(1, steps(n)));
+        let mut batch = batch(SLOTS);
+        let mut ids: Vec<MemberId> = Vec::new();
+        let mut answers = BTreeMap::new();
+        while batch.counters().steps < 60 {
+            while batch.len() < SLOTS {
+                let (prompt, params) = request(ids.len());
+                let id = batch.join(&prompt, &params, &CancelFlag::default());
+                ids.push(id.unwrap());
+            }
+            let finished = batch.step(&mut nobody).unwrap();
+            answers.extend(finished.into_iter().map(|m| (m.id, m.answer.unwrap())));
+        }
+        assert!(batch.counters().graphs_built <= graphs);
+        assert!(answers.len() > 25, "{}", answers.len());
+        for (id, own) in answers {
+            let n = ids.iter().position(|other| *other == id).unwrap();
+            let (prompt, params) = request(n);
+            let (alone, _) = answer(&mut session(&*MODEL, &settings()), &prompt, &params);
+            assert_eq!(own.generation.canvases, alone.generation.canvases, "{n}");
+        }
+    }
 }
 
 #[test]
