@@ -163,6 +163,11 @@ impl ByteAutomaton {
         self.classes[usize::from(byte)]
     }
 
+    /// Number of classes of bytes.
+    pub(super) fn class_count(&self) -> usize {
+        self.class_count
+    }
+
     /// The state after a byte of class `class`.
     pub(super) fn next(&self, state: u32, class: u8) -> Option<u32> {
         let next = self.table[state as usize * self.class_count + usize::from(class)];
@@ -291,7 +296,7 @@ fn byte_classes(dfa: &Determinized) -> ([u8; 256], usize) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
@@ -414,7 +419,7 @@ mod tests {
     }
 
     /// Expressions over few letters, with everything that combines them.
-    pub(crate) fn expressions() -> impl Strategy<Value = String> {
+    pub(in crate::constraint) fn expressions() -> impl Strategy<Value = String> {
         let atom = prop_oneof![
             Just("a".to_owned()),
             Just("b".to_owned()),

@@ -7,13 +7,41 @@
 //! Nothing here knows ggml, models or files. Imports point one way:
 //!
 //! ```text
-//! error ◀─ bytes ─▶ determinize, minimize
+//! bytes ─▶ determinize, minimize
+//!   ▲
+//! effects ─▶ vocabulary ◀─ scaffold
+//!   ▲                        ▲
+//! classes ◀─── pairs ◀── automaton ─▶ edges
+//!                            ▲
+//!                        language ◀─ passes ◀─ lattice
+//!                                      └▶ groups ─▶ tables, scaled
 //! ```
 
+pub mod automaton;
 pub mod bytes;
+mod classes;
 mod determinize;
+mod edges;
+mod effects;
 pub mod error;
+mod groups;
+pub mod language;
+pub mod lattice;
 mod minimize;
+mod pairs;
+mod passes;
+mod scaffold;
+mod scaled;
+pub mod tables;
+#[cfg(test)]
+mod tests;
+pub mod vocabulary;
 
+pub use automaton::{State, TokenAutomaton};
 pub use bytes::ByteAutomaton;
 pub use error::{ConstraintError, Limits};
+pub use language::{CanvasLanguage, Reading};
+pub use lattice::Work;
+pub use scaffold::Scaffold;
+pub use tables::{ClassTables, Projection};
+pub use vocabulary::Vocabulary;

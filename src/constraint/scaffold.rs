@@ -1,0 +1,79 @@
+//! What a canvas starts with before its text, and what tokens mean besides their bytes.
+
+use std::collections::BTreeMap;
+
+use super::error::{ConstraintError, Result};
+use super::vocabulary::Vocabulary;
+use crate::diffusion::Token;
+
+/// What a canvas starts with before the text of the language.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Scaffold {
+    /// Nothing.
+    #[default]
+    None,
+    /// These tokens, such as an empty thought.
+    Fixed(Vec<Token>),
+    /// Any tokens, except for end tokens, up to and including the first of this one.
+    Until(Token),
+}
+
+impl Scaffold {
+    /// Number of states before the text.
+    pub(super) fn states(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Fixed(tokens) => tokens.len(),
+            Self::Until(_) => 1,
+        }
+    }
+}
+
+/// What a token means besides its bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(super) struct Role {
+    /// Its places in a fixed scaffold.
+    pub places: Vec<u32>,
+    /// It ends the scaffold.
+    pub closes: bool,
+    /// It ends the answer.
+    pub ends: bool,
+}
+
+/// The tokens with roles.
+pub(super) fn roles(
+    vocabulary: &Vocabulary,
+    scaffold: &Scaffold,
+    end: &[Token],
+) -> Result<BTreeMap<Token, Role>> {
+    if end.is_empty() {
+        return Err(ConstraintError::NoEndToken);
+    }
+    let mut roles: BTreeMap<Token, Role> = BTreeMap::new();
+    let check = |token: Token, purpose| {
+        let known = usize::try_from(token).is_ok_and(|t| t < vocabulary.size());
+        known.then_some(token).ok_or(ConstraintError::Token {
+            token,
+            purpose,
+            vocabulary: vocabulary.size(),
+        })
+    };
+    for &token in end {
+        let token = check(token, "it ends an answer")?;
+        roles.entry(token).or_default().ends = true;
+    }
+    match scaffold {
+        Scaffold::None => {}
+        Scaffold::Fixed(tokens) => {
+            for (place, &token) in tokens.iter().enumerate() {
+                let token = check(token, "it comes before the text")?;
+                roles.entry(token).or_default().places.push(place as u32);
+            }
+        }
+        Scaffold::Until(token) => {
+            let token = check(*token, "the text begins after it")?;
+            roles.entry(token).or_default().closes = true;
+        }
+    }
+    Ok(roles)
+}
