@@ -31,11 +31,11 @@ class Answer:
 
 
 def held_back(count=PROMPTS, seed=2026):
-    """Draws of every task in turn, none twice."""
+    """Draws of every task of questions in turn, none twice."""
     r = random.Random(seed)
     seen, found = set(), []
     while len(found) < count:
-        draw = tasks.draw(r, list(tasks.TASKS)[len(found) % len(tasks.TASKS)], held=True)
+        draw = tasks.draw(r, tasks.QUESTIONS[len(found) % len(tasks.QUESTIONS)].__name__, held=True)
         if draw.messages not in seen:
             seen.add(draw.messages)
             found.append(draw)

@@ -8,62 +8,15 @@ gives nothing else, so an evaluation asks for what training has not shown.
 import itertools
 import random
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from canvas_tasks import CANVAS_TASKS
+from words import (
+    ACTIONS, ANIMALS, CITIES, COLORS, COUNTRIES, DAYS, FRIENDS, FRUIT, HELP, HOMES, MONTHS, NAMES, PLACES, THINGS,
+    UNKNOWN, VERBS, base, pick, plural,
+)
 
 HELD_BACK = 12  # one key in this many
-
-COUNTRIES = {  # country: capital, continent, language
-    "France": ("Paris", "Europe", "French"),
-    "Spain": ("Madrid", "Europe", "Spanish"),
-    "Italy": ("Rome", "Europe", "Italian"),
-    "Germany": ("Berlin", "Europe", "German"),
-    "Austria": ("Vienna", "Europe", "German"),
-    "Norway": ("Oslo", "Europe", "Norwegian"),
-    "Sweden": ("Stockholm", "Europe", "Swedish"),
-    "Finland": ("Helsinki", "Europe", "Finnish"),
-    "Poland": ("Warsaw", "Europe", "Polish"),
-    "Greece": ("Athens", "Europe", "Greek"),
-    "Portugal": ("Lisbon", "Europe", "Portuguese"),
-    "Hungary": ("Budapest", "Europe", "Hungarian"),
-    "Ireland": ("Dublin", "Europe", "English"),
-    "Japan": ("Tokyo", "Asia", "Japanese"),
-    "China": ("Beijing", "Asia", "Chinese"),
-    "Thailand": ("Bangkok", "Asia", "Thai"),
-    "Nepal": ("Kathmandu", "Asia", "Nepali"),
-    "Vietnam": ("Hanoi", "Asia", "Vietnamese"),
-    "Egypt": ("Cairo", "Africa", "Arabic"),
-    "Kenya": ("Nairobi", "Africa", "Swahili"),
-    "Ghana": ("Accra", "Africa", "English"),
-    "Peru": ("Lima", "South America", "Spanish"),
-    "Chile": ("Santiago", "South America", "Spanish"),
-    "Cuba": ("Havana", "North America", "Spanish"),
-}
-CITIES = [capital for capital, _, _ in COUNTRIES.values()]
-NAMES = "Anna Ben Clara David Emma Felix Grace Henry Ida Jack Kate Leo Mia Noah Olga Paul Rosa Sam Tom Zoe".split()
-FRIENDS = dict(zip(NAMES, NAMES[7:] + NAMES[:7]))
-COLORS = "red blue green black white golden brown gray".split()
-HOMES = {  # animal: where it lives, what it eats
-    "cat": ("garden", "fish"),
-    "dog": ("park", "meat"),
-    "fox": ("forest", "berries"),
-    "owl": ("forest", "seeds"),
-    "horse": ("farm", "apples"),
-    "rabbit": ("garden", "carrots"),
-    "bear": ("river", "honey"),
-    "duck": ("lake", "bread"),
-    "mouse": ("school", "cheese"),
-    "sheep": ("hill", "grass"),
-}
-ANIMALS = list(HOMES)
-PLACES = "park river forest garden market school lake hill farm".split()
-THINGS = "lamp book cup chair ball hat key bag ring box".split()
-FRUIT = "apples pears plums nuts cakes coins stones books".split()
-PLURALS = {"mouse": "mice", "fox": "foxes", "sheep": "sheep", "box": "boxes"}
-VERBS = {"walks": "walked", "runs": "ran", "goes": "went", "comes": "came", "drives": "drove", "swims": "swam"}
-ACTIONS = {"sees": "saw", "finds": "found", "buys": "bought", "draws": "drew", "likes": "liked", "takes": "took"}
-DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-MONTHS = "January February March April May June July August September October November December".split()
-UNKNOWN = "I do not know that. I am a very small model, and I know only a few countries and simple tasks."
 
 
 @dataclass(frozen=True)
@@ -74,21 +27,7 @@ class Draw:
     messages: tuple  # of (role, text), the last by the user
     answer: str
     key: str
-
-
-def plural(noun):
-    return PLURALS.get(noun, noun + "s")
-
-
-def base(verb):
-    """Third person to infinitive."""
-    return {"goes": "go"}.get(verb, verb[:-1])
-
-
-def pick(r, choices):
-    """An index and the element there."""
-    i = r.randrange(len(choices))
-    return i, choices[i]
+    gap: tuple | None = None  # (start, end) in the answer of what the prompt leaves out
 
 
 def facts(r):
@@ -534,9 +473,6 @@ def refusal(r):
     return question, UNKNOWN, key or question
 
 
-HELP = "I am a small diffusion model. Ask me for a capital, a list, JSON, code or a story."
-
-
 def talk(r):
     name = r.choice(NAMES)
     hello = r.choice(["Hello", "Hi", "Good morning", "Good evening"])
@@ -556,16 +492,18 @@ def talk(r):
     return question, answer, question if name in question else ""
 
 
-TASKS = {
-    task.__name__: task
-    for task in (
-        facts, days, arithmetic, counting, lists, json, code, rewriting, sorting, sudoku, stories, chat, system,
-        refusal, talk,
-    )
-}
+QUESTIONS = (
+    facts, days, arithmetic, counting, lists, json, code, rewriting, sorting, sudoku, stories, chat, system, refusal, talk,
+)
+TASKS = {task.__name__: task for task in QUESTIONS + CANVAS_TASKS}
 # How often each is drawn before the sampler adapts to its loss: harder ones more.
 WEIGHTS = dict(facts=1.2, days=1.2, arithmetic=2.5, counting=0.8, lists=1.0, json=1.0, code=1.0, rewriting=1.3,
-               sorting=1.8, sudoku=2.0, stories=1.6, chat=1.4, system=0.7, refusal=0.6, talk=0.3)
+               sorting=1.8, sudoku=2.0, stories=1.6, chat=1.4, system=0.7, refusal=0.6, talk=0.3, infill=4.0, schema=1.2,
+               edit=1.4, tastes=1.2, why=0.7, greetings=0.7, numbers=1.0)
+# Whose prompts' last mark is not part of what is to be copied; and those that mean the same in lower case.
+UNMARKED = ("facts", "days", "arithmetic", "counting", "code", "stories", "refusal", "talk", "tastes", "why", "greetings",
+            "numbers")
+CASELESS = (*UNMARKED, "lists", "json", "rewriting", "sorting", "sudoku", "schema")
 
 
 def is_held(key):
@@ -576,7 +514,19 @@ def is_held(key):
 def draw(r: random.Random, task, held=False):
     """One example of a task, of the combinations held back or of the others."""
     while True:
-        prompt, answer, key = TASKS[task](r)
+        prompt, answer, key, *gap = TASKS[task](r)
         if is_held(key) == held:
             messages = (("user", prompt),) if isinstance(prompt, str) else tuple(prompt)
-            return Draw(task, messages, answer, key)
+            return Draw(task, messages, answer, key, *gap)
+
+
+def typed(example, lower=True, unmarked=True):
+    """The example with its prompt as people type it: in lower case, without the last mark."""
+    if len(example.messages) > 1:
+        return example
+    (role, text), = example.messages
+    if unmarked and example.task in UNMARKED:
+        text = text.rstrip(".?!")
+    if lower and example.task in CASELESS:
+        text = text.lower()
+    return replace(example, messages=((role, text),))
