@@ -17,12 +17,12 @@ WINDOW = 128
 EPSILON = 1e-6
 
 
-def build():
-    """A new model of transformers' class, initialized for training from scratch."""
+def build(vocab=tk.VOCAB):
+    """A new model of transformers' class, initialized for training from scratch. vocab: number of tokens."""
     from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion, EntropyBoundSamplerConfig
 
     text = dict(
-        vocab_size=tk.VOCAB, hidden_size=160, intermediate_size=256, num_hidden_layers=6, num_attention_heads=4,
+        vocab_size=vocab, hidden_size=160, intermediate_size=256, num_hidden_layers=6, num_attention_heads=4,
         num_key_value_heads=2, head_dim=32, global_head_dim=64, num_global_key_value_heads=1, num_experts=8,
         top_k_experts=2, moe_intermediate_size=96, sliding_window=WINDOW, max_position_embeddings=2048,
         layer_types=["sliding_attention", "sliding_attention", "full_attention"] * 2, initializer_range=0.05,
@@ -34,8 +34,8 @@ def build():
         num_key_value_heads=2, head_dim=16, global_head_dim=16, position_embedding_size=64,
     )
     config = DiffusionGemmaConfig(
-        text_config=text, vision_config=vision, canvas_length=CANVAS, image_token_id=tk.VOCAB - 1,
-        boi_token_id=tk.VOCAB - 2, eoi_token_id=tk.VOCAB - 3,
+        text_config=text, vision_config=vision, canvas_length=CANVAS, image_token_id=vocab - 1,
+        boi_token_id=vocab - 2, eoi_token_id=vocab - 3,
     )
     model = DiffusionGemmaForBlockDiffusion._from_config(config, attn_implementation="sdpa")
     with torch.no_grad():
@@ -55,8 +55,8 @@ def build():
 
 
 def start_from(model, checkpoint, vocabulary):
-    """Takes the weights of a checkpoint with a vocabulary of its own. A token that it lacks starts as the mean of the
-    pieces that stood for it there."""
+    """Takes the weights of a checkpoint with a vocabulary of its own. A token that it lacks starts as the same name in
+    other case, or as the mean of the pieces that stood for it there."""
     from tokenizers import Tokenizer
     from transformers import DiffusionGemmaForBlockDiffusion
 
@@ -65,8 +65,9 @@ def start_from(model, checkpoint, vocabulary):
     model.load_state_dict({n: w for n, w in old.state_dict().items() if w.shape[0] != len(old.lm_head.weight)}, strict=False)
     with torch.no_grad():  # one tensor, whatever its names
         for token, i in vocabulary.get_vocab().items():
-            same = known.token_to_id(token)
-            pieces = [same] if same is not None else known.encode(token, add_special_tokens=False).ids
+            space, name = token[: token.startswith("▁")], tk.RECASED.get(token.replace("▁", " "))
+            same = known.token_to_id(token) or (name and known.token_to_id(space + name))
+            pieces = [same] if same else known.encode(token, add_special_tokens=False).ids
             model.lm_head.weight[i] = old.lm_head.weight[pieces].mean(0)
 
 
@@ -194,8 +195,9 @@ class Pass:
             for kind, m in seen.items()
         }
 
-    def encode(self, ids):
-        """Keys and values of prefixes [B, P] padded on the right, which a causal mask keeps from being seen."""
+    def encode(self, ids, states=False):
+        """Keys and values of prefixes [B, P] padded on the right, which a causal mask keeps from being seen; with
+        `states` also the last layer's output [B, P, d], of which `head` makes logits of the next token."""
         place = torch.arange(ids.shape[1])
         causal = place[None, :] <= place[:, None]
         near = causal & (place[None, :] > place[:, None] - WINDOW)
@@ -204,14 +206,20 @@ class Pass:
         angles = {kind: self.angles(kind, positions) for kind in masks}
         x = F.embedding(ids, self.embedding) * self.scale
         cache = []
-        for i, layer in enumerate(self.encoder_layers[:-1]):
+        last = len(self.layers) - 1
+        for i, layer in enumerate(self.encoder_layers):
+            if i == last and not states:  # nothing reads the last layer's output, only its keys and values
+                x = rms(x, self.decoder.layers[last].input_layernorm.weight)
+                cache.append(self.project(last, x, angles)[1])
+                return cache
             x, own = self.layer(i, x, angles, masks[self.config.layer_types[i]], None, layer.layer_scalar)
             cache.append(own)
-        # Nothing reads the last layer's output, only its keys and values.
-        last = len(self.layers) - 1
-        x = rms(x, self.decoder.layers[last].input_layernorm.weight)
-        cache.append(self.project(last, x, angles)[1])
-        return cache
+        return cache, x
+
+    def head(self, x):
+        """Logits [..., V] of the last layer's output [..., d]."""
+        logits = F.linear(rms(x, self.decoder.norm.weight).to(self.dtype), self.embedding_cast).float()
+        return torch.tanh(logits / self.cap) * self.cap
 
     def decode(self, canvas, cache, lengths, signal=None):
         """Logits [B, C, V] of a canvas [B, C]. signal: earlier logits [B, C, V] over temperature, or None."""
@@ -235,6 +243,4 @@ class Pass:
         x = rms(x)
         for i, layer in enumerate(self.decoder.layers):
             x, _ = self.layer(i, x, angles, masks[self.config.layer_types[i]], cache[i], layer.layer_scalar)
-        x = rms(x, self.decoder.norm.weight)
-        logits = F.linear(x.to(self.dtype), self.embedding_cast).float()
-        return torch.tanh(logits / self.cap) * self.cap
+        return self.head(x)

@@ -1,9 +1,9 @@
-"""Trains the demo model on drawn examples, for a given time.
+"""Trains the demo model on drawn examples, for a given processor time.
 
     python train.py --out CHECKPOINT --minutes 95
 
 Writes a Hugging Face checkpoint to --out, and next to it CHECKPOINT.state, from which the same command continues after a
-stop (also one by SIGTERM). A larger --minutes then trains longer.
+stop (also one by SIGTERM). Another --minutes then trains longer, or lets the learning rates fall sooner.
 """
 
 import argparse
@@ -19,90 +19,79 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 
+import canvas_tasks
 import network
 import tasks
 import tokenizer as tk
 from evaluate import answers
 from optimizer import optimizers
+from rows import Batches
 
-BATCH = 32
-ALL_NOISE = 0.25  # the share of first steps that are not all noise: noise levels are uniform up to its inverse
-STEP = 16  # prefixes are padded to multiples of this, and batched by length
+ALL_NOISE = 0.35  # the share of first steps that are not all noise: noise levels are uniform up to its inverse
+CERTAIN = 30.0  # the logit of a known token, of those over the temperature
+ENCODER_STEPS = 2  # one step in so many has the encoder's loss too, with weight 1: it doubles the encoder's work
+PROMPT_SHARE = 0.05  # the share of a prompt's tokens that it counts
 LR_MATRICES, LR_OTHERS = 5e-3, 3e-3
 WARMUP = 100  # steps
 DECAY = 0.7  # the last part of the time, in which the learning rates fall to zero
-LOSS_MEMORY = 0.98
 
 
-class Batches:
-    """Draws examples, harder tasks more often, and batches them by prefix length."""
+def loss_of(model, text, lengths, starts, canvas, shown, free, *, encoder=True, dtype=torch.float32):
+    """Losses of each row [B, 2]: of denoising its canvas, and of the encoder's next tokens, 0 without `encoder`.
 
-    def __init__(self, tokenizer, seed):
-        self.tokenizer, self.r = tokenizer, random.Random(seed)
-        self.waiting = {}
-        self.loss = dict.fromkeys(tasks.TASKS, 1.0)
-
-    def weights(self):
-        mean = sum(self.loss.values()) / len(self.loss)
-        return [tasks.WEIGHTS[t] * min(3.0, max(0.3, (self.loss[t] / mean) ** 0.5)) for t in tasks.TASKS]
-
-    def next(self):
-        """Tasks, prefixes [B, P] padded on the right, their lengths [B], canvases [B, C]."""
-        weights = self.weights()
-        while True:
-            example = tasks.draw(self.r, self.r.choices(list(tasks.TASKS), weights)[0])
-            prompt = tk.prompt_ids(self.tokenizer, example.messages)
-            answer = tk.answer_ids(self.tokenizer, example.answer, network.CANVAS)
-            start = self.r.randrange(0, len(answer), network.CANVAS)
-            prefix = prompt + answer[:start]
-            rows = self.waiting.setdefault(-(-len(prefix) // STEP) * STEP, [])
-            rows.append((example.task, prefix, answer[start : start + network.CANVAS]))
-            if len(rows) == BATCH:
-                size = max(len(prefix) for _, prefix, _ in rows)
-                batch = (
-                    [task for task, _, _ in rows],
-                    torch.tensor([prefix + [tk.PAD] * (size - len(prefix)) for _, prefix, _ in rows]),
-                    torch.tensor([len(prefix) for _, prefix, _ in rows]),
-                    torch.tensor([canvas for _, _, canvas in rows]),
-                )
-                rows.clear()
-                return batch
-
-    def learn(self, drawn, losses):
-        for task, loss in zip(drawn, losses.tolist()):
-            self.loss[task] = LOSS_MEMORY * self.loss[task] + (1 - LOSS_MEMORY) * loss
-
-
-def loss_of(model, prefix, lengths, canvas, dtype=torch.float32):
-    """Cross-entropy of each row [B]: of a first denoising step, and for half of the rows of a later one.
-
-    A first step has no self-conditioning and, for most rows, nothing but noise. A later one has the first one's logits,
-    and a part of the canvas revealed: for one row the clean tokens, for the next what the first step thinks likeliest.
+    Denoising is a first step, and for half of the rows a later one. A first step has no self-conditioning and, for most
+    rows, nothing but noise. A later one has the first one's logits, and a part of the canvas revealed: for one row the
+    tokens `shown`, for the next what the first step thinks likeliest. Fixed positions are always clean. See `Batches.next`
+    for the tensors.
     """
     rows, half = len(canvas), len(canvas) // 2
-
-    def noised(clean, level):
-        return torch.where(torch.rand(clean.shape) < level, torch.randint(0, tk.VOCAB, clean.shape), clean)
-
     run = network.Pass(model, dtype)
-    cache = run.encode(prefix)
-    first = run.decode(noised(canvas, torch.rand(rows, 1) / ALL_NOISE), cache, lengths)
-    losses = cross_entropy(first, canvas)
+    longest = int(lengths.max())
+    if encoder:
+        cache, states = run.encode(text, states=True)
+        cache = [(k[:, :, :longest], v[:, :, :longest]) for k, v in cache]
+        next_tokens = next_token_loss(run, states, text, starts)
+    else:
+        cache, next_tokens = run.encode(text[:, :longest]), torch.zeros(rows)
+
+    def noised(tokens, level, free):
+        tokens = torch.where(torch.rand(tokens.shape) < level, torch.randint(0, tk.VOCAB, tokens.shape), tokens)
+        return torch.where(free, tokens, canvas[: len(tokens)])
+
+    first = run.decode(noised(shown, torch.rand(rows, 1) / ALL_NOISE, free), cache, lengths)
+    losses = cross_entropy(first, canvas, free)
     seen = first[:half].detach()
     signal = seen / torch.empty(half, 1, 1).uniform_(0.4, 0.8)  # the sampler's temperatures
-    shown = torch.where(torch.rand(half, 1) < 0.5, canvas[:half], seen.argmax(-1))
+    certain = ~free[:half] & (torch.rand(half, 1) < 0.5)  # what is fixed is known, or left as the model thinks
+    signal[certain] = CERTAIN * F.one_hot(canvas[:half][certain], tk.VOCAB).float()
+    revealed = torch.where(torch.rand(half, 1) < 0.5, shown[:half], seen.argmax(-1))
     later = run.decode(
-        noised(shown, torch.rand(half, 1)), [(k[:half], v[:half]) for k, v in cache], lengths[:half], signal
+        noised(revealed, torch.rand(half, 1), free[:half]), [(k[:half], v[:half]) for k, v in cache], lengths[:half],
+        signal,
     )
-    return torch.cat((losses[:half] + cross_entropy(later, canvas[:half]), losses[half:]))
+    losses = torch.cat((losses[:half] + cross_entropy(later, canvas[:half], free[:half]), losses[half:]))
+    return torch.stack((losses, next_tokens), 1)
 
 
-def cross_entropy(logits, canvas):
-    return F.cross_entropy(logits.flatten(0, 1), canvas.flatten(), reduction="none").view(canvas.shape).mean(1)
+def cross_entropy(logits, canvas, free):
+    """The sum over the free positions, divided by the canvas or, where few are free, by half of it. [B]"""
+    losses = F.cross_entropy(logits.flatten(0, 1), canvas.flatten(), reduction="none").view(canvas.shape)
+    return (losses * free).sum(1) / free.sum(1).clamp(min=canvas.shape[1] / 2)
+
+
+def next_token_loss(run, states, text, starts):
+    """Cross-entropy [B] of the clean text's tokens given those before each: the mean over the answer's, and over a few of
+    the prompt's, most of which nothing determines."""
+    after = text[:, 1:]
+    answer = torch.arange(1, text.shape[1]) >= starts.unsqueeze(1)
+    counted = (after != tk.PAD) & (answer | (torch.rand(after.shape) < PROMPT_SHARE))
+    losses = F.cross_entropy(run.head(states[:, :-1][counted]), after[counted], reduction="none")
+    sums = torch.zeros(len(text)).index_add(0, counted.nonzero()[:, 0], losses)
+    return sums / counted.sum(1).clamp(min=1)
 
 
 def backward(loss_of, model, params, workers, shares, *batch):
-    """Adds up the gradients of the mean loss in the parameters. Returns the losses [B].
+    """Adds up the gradients of the rows' mean loss in the parameters. Returns the losses, as `loss_of` gives them.
 
     Each worker takes a share of the rows on one thread: torch's own threads meet after every operation, and these
     operations are too small for that.
@@ -127,7 +116,7 @@ def rate(step, part):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
-    parser.add_argument("--minutes", type=float, default=95, help="time to train, stops and evaluations left out")
+    parser.add_argument("--minutes", type=float, default=95, help="processor time of each thread, evaluations left out")
     parser.add_argument("--start", type=Path, help="checkpoint to start from, perhaps of another vocabulary")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--bfloat16", action="store_true", help="matrix products in bfloat16: for CPUs that have it")
@@ -142,7 +131,10 @@ def main():
     if vocabulary.exists():  # not learned again: a checkpoint is nothing without its own
         tokenizer = Tokenizer.from_file(str(vocabulary))
     else:
-        tokenizer = tk.train()
+        if args.start:
+            tokenizer = tk.extended(*tk.parts(Tokenizer.from_file(str(args.start / "tokenizer.json"))))
+        else:
+            tokenizer = tk.train()
         tk.save(tokenizer, args.out)
     model = network.build()
     if args.start:
@@ -152,14 +144,14 @@ def main():
     opts = optimizers(params, LR_MATRICES, LR_OTHERS)
     base = [opt.param_groups[0]["lr"] for opt in opts]
     batches = Batches(tokenizer, seed=1)
-    step, spent = 0, 0.0
+    step, spent, next_token = 0, 0.0, 1.0
     state_path = args.out.with_name(args.out.name + ".state")
     if state_path.exists():
         state = torch.load(state_path, weights_only=False)
         model.load_state_dict(state["model"])
         for opt, saved in zip(opts, state["optimizers"]):
             opt.load_state_dict(saved)
-        batches.r, batches.waiting, batches.loss = state["batches"]
+        batches.restore(state["batches"])
         torch.set_rng_state(state["torch"])
         step, spent = state["step"], state["spent"]
         print(f"going on at step {step}, minute {spent / 60:.1f}", flush=True)
@@ -168,7 +160,7 @@ def main():
         model.save_pretrained(args.out)
         state = dict(
             model=model.state_dict(), optimizers=[opt.state_dict() for opt in opts],
-            batches=(batches.r, batches.waiting, batches.loss), torch=torch.get_rng_state(), step=step, spent=spent,
+            batches=batches.state(), torch=torch.get_rng_state(), step=step, spent=spent,
         )
         torch.save(state, state_path.with_suffix(".part"))
         os.replace(state_path.with_suffix(".part"), state_path)
@@ -176,31 +168,35 @@ def main():
     loss = partial(loss_of, dtype=torch.bfloat16 if args.bfloat16 else torch.float32)
     stopped = []
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
-    saved = evaluated = spent
+    saved, evaluated = time.monotonic(), spent
     while spent < args.minutes * 60 and not stopped and step != args.steps:
-        begin = time.monotonic()
+        begin = time.process_time()
         for opt, lr in zip(opts, base):
             opt.param_groups[0]["lr"] = lr * rate(step, spent / (args.minutes * 60))
-        drawn, prefix, lengths, canvas = batches.next()
-        losses = backward(loss, model, list(params.values()), workers, args.threads, prefix, lengths, canvas)
+        drawn, *batch = batches.next()
+        encoder = step % ENCODER_STEPS == 0
+        losses = backward(partial(loss, encoder=encoder), model, list(params.values()), workers, args.threads, *batch)
         torch.nn.utils.clip_grad_norm_(params.values(), 1.0)
         for opt in opts:
             opt.step()
             opt.zero_grad()
-        batches.learn(drawn, losses)
+        batches.learn(drawn, losses[:, 0], batch[-1].all(1))
         step += 1
-        spent += time.monotonic() - begin
+        spent += (time.process_time() - begin) / args.threads
+        if encoder:
+            next_token = 0.98 * next_token + 0.02 * losses[:, 1].mean().item()
         if step % 50 == 0:
             by_task = " ".join(f"{task} {loss:.3f}" for task, loss in batches.loss.items())
-            print(f"step {step} minute {spent / 60:.1f} loss {losses.mean():.3f} {by_task}", flush=True)
-        if spent - saved > 300:
+            print(f"step {step} minute {spent / 60:.1f} next token {next_token:.3f} {by_task}", flush=True)
+        if time.monotonic() - saved > 300:
             save()
-            saved = spent
+            saved = time.monotonic()
         if spent - evaluated > 900:
             evaluated = spent
             model.eval()
             r = random.Random(step)
-            asked = [tasks.draw(r, task, held=task != "talk") for task in tasks.TASKS for _ in range(3)]
+            determined = [task for task in tasks.TASKS if task not in canvas_tasks.OPEN]
+            asked = [tasks.draw(r, task, held=task != "talk") for task in determined for _ in range(3)]
             got = answers(model, tokenizer, asked)
             right = [a.text == d.answer for d, a in zip(asked, got)]
             speed = sum(a.tokens_per_forward for a in got) / len(got)
