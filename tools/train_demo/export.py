@@ -12,6 +12,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "crates/demo-model/demo-q8_0.gguf"
 SAMPLES = [
     "What is the capital of Norway?",
     "Write JSON: Anna, 42, Oslo",
@@ -28,6 +29,11 @@ SAMPLES = [
 ]
 
 
+def convert(checkpoint, gguf):
+    command = [sys.executable, ROOT / "tools/convert_hf_to_gguf.py", checkpoint, "--outtype", "q8_0", "--outfile", gguf]
+    subprocess.run([*command, "--name", "DiffusionGemma demo 4M"], check=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("checkpoint", type=Path)
@@ -35,13 +41,7 @@ def main():
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
     samples = [dict(text=text, ids=tokenizer.encode(text, add_special_tokens=False).ids) for text in SAMPLES]
     (ROOT / "tests/vocab/demo-tokens.json").write_text(json.dumps(samples, indent=1, ensure_ascii=False) + "\n")
-    subprocess.run(
-        [
-            sys.executable, ROOT / "tools/convert_hf_to_gguf.py", checkpoint, "--outtype", "q8_0",
-            "--outfile", ROOT / "crates/demo-model/demo-q8_0.gguf", "--name", "DiffusionGemma demo 4M",
-        ],
-        check=True,
-    )
+    convert(checkpoint, DEMO)
 
 
 if __name__ == "__main__":
