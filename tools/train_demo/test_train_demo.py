@@ -10,13 +10,20 @@ from pathlib import Path
 
 import torch
 
+import canvas_tasks
 import evaluate
+import evaluate_canvas
 import export
+import import_gguf
 import network
 import optimizer
+import rows
 import tasks
 import tokenizer as tk
 import train
+import words
+
+torch.set_num_threads(1)  # the operations are too small for more
 
 
 class TestTasks(unittest.TestCase):
@@ -32,9 +39,11 @@ class TestTasks(unittest.TestCase):
         r = random.Random(1)
         known = {}
         for task in tasks.TASKS:
-            for _ in range(3000):
+            for _ in range(3000 if task not in canvas_tasks.OPEN else 0):
                 draw = tasks.draw(r, task)
                 self.assertEqual(known.setdefault(draw.messages, draw.answer), draw.answer)
+                typed = tasks.typed(draw, unmarked=r.random() < 0.5)
+                self.assertEqual(known.setdefault(typed.messages, typed.answer), typed.answer)
 
     def test_sudoku(self):
         self.assertEqual(len(tasks.GRIDS), len(set(tasks.GRIDS)))
@@ -60,10 +69,153 @@ class TestTasks(unittest.TestCase):
             self.assertIn(numbers, (order, order[::-1]))
 
 
+class TestCanvasTasks(unittest.TestCase):
+    def test_the_rest_of_a_document_determines_its_gap(self):
+        r = random.Random(5)
+        found, sizes = {}, set()
+        for _ in range(4000):
+            draw = tasks.draw(r, "infill")
+            start, end = draw.gap
+            prompt = f"{canvas_tasks.FILL}\n{draw.answer[:start]}{canvas_tasks.GAP}{draw.answer[end:]}"
+            self.assertEqual(draw.messages, (("user", prompt),))
+            self.assertEqual(found.setdefault(prompt, draw.answer), draw.answer)
+            sizes.add(len(re.findall(r"\w+|[^\w\s]", draw.answer[start:end])))
+        self.assertLessEqual(set(range(1, canvas_tasks.LONGEST_GAP)), sizes)
+
+    def test_a_later_word_decides_most_gaps(self):
+        r = random.Random(6)
+        later, before = 0, {}
+        for _ in range(2000):
+            template, facts, _ = canvas_tasks.document(r)
+            text, spans = canvas_tasks.filled(template, facts)
+            start, end, decided_later = canvas_tasks.gap_in(r, template, text, spans)
+            later += decided_later
+            if decided_later:
+                before.setdefault(text[:start], set()).add(text[start:end])
+        self.assertGreater(later, 1200)
+        # What stands before such a gap does not say what is in it.
+        often = [gaps for start, gaps in before.items() if start in ("Dear", "Today", "One")]
+        self.assertTrue(len(often) == 3 and all(len(gaps) > 5 for gaps in often))
+
+    def test_json_by_a_schema_has_its_fields_in_its_order(self):
+        r = random.Random(7)
+        layouts = {False: set(), True: set()}
+        for held in (False, True):
+            for _ in range(600):
+                draw = tasks.draw(r, "schema", held=held)
+                wanted = json.loads(re.search(r"\{.*\}", draw.messages[0][1])[0])
+                answer = json.loads(draw.answer)
+                self.assertEqual(list(answer), list(wanted))
+                for field, kind in wanted.items():
+                    self.assertIsInstance(answer[field], dict(integer=int, string=str)[kind])
+                    self.assertIn(str(answer[field]), draw.messages[0][1])
+                layouts[held].add(tuple(wanted))
+        self.assertFalse(layouts[False] & layouts[True])
+
+    def test_edits_leave_a_choice_open(self):
+        r = random.Random(8)
+        answers = {}
+        for _ in range(20_000):
+            draw = tasks.draw(r, "edit")
+            answers.setdefault(draw.messages[0][1], set()).add(draw.answer)
+        for start in ("Add a color", "Say who", "Say where", "Change the", "Write", "Describe", "Rewrite"):
+            most = max(len(found) for question, found in answers.items() if question.startswith(start))
+            self.assertGreater(most, 3 if start != "Change the" else 1, start)
+        for question, found in answers.items():
+            if " to " in question.split(":")[0]:
+                self.assertEqual(len(found), 1, question)
+
+    def test_half_of_the_tastes_are_facts_and_the_others_frequencies(self):
+        weights = [canvas_tasks.taste(name, what) for name in words.NAMES for what in canvas_tasks.TASTES]
+        self.assertEqual(len(weights), 100)
+        facts = sum(len(w) == 1 for w in weights)
+        self.assertTrue(40 <= facts <= 60, facts)
+        for w in weights:
+            self.assertAlmostEqual(sum(w.values()), 1)
+        r = random.Random(9)
+        drawn = [tasks.draw(r, "tastes") for _ in range(20_000)]
+        name, what = next((n, w) for n in words.NAMES for w in canvas_tasks.TASTES if len(canvas_tasks.taste(n, w)) == 3)
+        answers = [d.answer for d in drawn if f"{name} likes {what} " in d.key]
+        for answer, weight in canvas_tasks.taste(name, what).items():
+            self.assertAlmostEqual(answers.count(answer) / len(answers), weight, delta=0.12)
+
+    def test_numbers_and_greetings_and_reasons(self):
+        r = random.Random(10)
+        for _ in range(500):
+            draw = tasks.draw(r, "numbers")
+            numbers = list(map(int, re.findall(r"\d+", draw.answer)))
+            self.assertEqual(len({b - a for a, b in zip(numbers, numbers[1:])}), 1, draw.answer)
+            first, last = (list(map(int, re.findall(r"\d+", draw.messages[0][1]))) * 2)[:2]
+            self.assertEqual(numbers[-1], last)
+            if "Count to" not in draw.messages[0][1]:
+                self.assertEqual(numbers[0], first)
+        asked = {d.messages[0][1] for d in (tasks.draw(r, "greetings") for _ in range(2000))}
+        self.assertLessEqual({"Hello", "Hello!", "Hi", "Hey", "Good morning."}, asked)
+        lower = {tasks.typed(tasks.draw(r, "greetings")).messages[0][1] for _ in range(2000)}
+        self.assertLessEqual({"hello", "hi there", "thanks"}, lower)
+        self.assertIn("Why is the sky blue?", {tasks.draw(r, "why").messages[0][1] for _ in range(500)})
+
+
+class TestRows(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.tokenizer = tk.train(count=5000)
+
+    def rows(self, task, count=600):
+        r = random.Random(11)
+        maker = rows.Rows(self.tokenizer, r)
+        for _ in range(count):
+            example = tasks.draw(r, task)
+            yield example, maker.row(example)
+
+    def test_a_gap_is_free_and_the_rest_fixed(self):
+        lengths = set()
+        for example, row in self.rows("infill"):
+            self.assertIn(len(row.canvas), rows.LENGTHS)
+            whole = tk.answer_ids(self.tokenizer, example.answer, 1)
+            seen = row.prefix[row.prompt :] + row.canvas
+            self.assertEqual(seen[: len(whole)], whole[: len(seen)])
+            self.assertEqual(set(seen[len(whole) :]) - {tk.PAD}, set())
+            if all(row.free):
+                continue
+            free = [i for i, one in enumerate(row.free) if one]
+            self.assertEqual(free, list(range(free[0], free[-1] + 1)))
+            lengths.add(len(free))
+            begin, end = example.gap
+            text = self.tokenizer.decode([row.canvas[i] for i in free], skip_special_tokens=False)
+            if free[-1] < len(row.canvas) - 1:
+                self.assertIn(example.answer[begin:end], text)
+        self.assertLessEqual(set(range(1, 25)), lengths)
+
+    def test_other_canvases_are_pieces_of_the_answer(self):
+        sizes, spans = set(), 0
+        for example, row in self.rows("stories"):
+            size = len(row.canvas)
+            sizes.add(size)
+            answer = tk.answer_ids(self.tokenizer, example.answer, size)
+            start = len(row.prefix) - row.prompt
+            self.assertEqual(start % size, 0)
+            self.assertEqual(row.prefix, tk.prompt_ids(self.tokenizer, example.messages) + answer[:start])
+            self.assertEqual(row.canvas, answer[start : start + size])
+            spans += not all(row.free)
+        self.assertEqual(sizes, set(rows.LENGTHS))
+        self.assertTrue(30 < spans < 120, spans)
+
+    def test_mistakes_are_words_of_the_same_kind(self):
+        wrong = 0
+        for _, row in self.rows("facts"):
+            for a, b in zip(row.canvas, row.shown):
+                if a != b:
+                    wrong += 1
+                    self.assertIn(b, rows.Rows(self.tokenizer, random.Random(0)).mates[a])
+        self.assertGreater(wrong, 100)
+        self.assertTrue(all(row.canvas == row.shown for _, row in self.rows("edit")))
+
+
 class TestTokenizer(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.tokenizer = tk.train(texts=5000)
+        cls.tokenizer = tk.train(count=5000)
 
     def test_numbers_below_100_are_tokens_of_their_own(self):
         for number in range(100):
@@ -77,6 +229,12 @@ class TestTokenizer(unittest.TestCase):
             for text in (word, " " + word, f"{word},", f'"{word}"'):
                 ids = self.tokenizer.encode(text, add_special_tokens=False).ids
                 self.assertIn(word, [self.tokenizer.id_to_token(i).lstrip("▁") for i in ids], text)
+
+    def test_names_in_other_case_are_tokens(self):
+        for form, name in tk.RECASED.items():
+            ids = self.tokenizer.encode(form, add_special_tokens=False).ids
+            self.assertEqual(len(ids), 1, form)
+            self.assertEqual(self.tokenizer.id_to_token(ids[0]).lstrip("▁").lower(), name.lower())
 
     def test_the_template_renders_what_training_sees(self):
         from transformers import PreTrainedTokenizerFast
@@ -98,8 +256,15 @@ class TestTokenizer(unittest.TestCase):
 
 
 class TestNetwork(unittest.TestCase):
+    def test_a_gguf_file_gives_its_checkpoint_back(self):
+        with tempfile.TemporaryDirectory() as folder:
+            folder = Path(folder)
+            import_gguf.checkpoint(export.DEMO, folder / "first")
+            export.convert(folder / "first", folder / "again.gguf")
+            self.assertEqual(export.DEMO.read_bytes(), (folder / "again.gguf").read_bytes())
+
     def test_a_start_from_another_vocabulary(self):
-        old, new = tk.train(texts=2000), tk.train(texts=4000)
+        old, new = tk.train(count=2000), tk.train(count=4000)
         self.assertNotEqual(old.get_vocab(), new.get_vocab())
         torch.manual_seed(0)
         model, started = network.build(), network.build()
@@ -138,23 +303,74 @@ class TestNetwork(unittest.TestCase):
                 self.assertGreater((first[row] - theirs).abs().max().item(), 1e-2)
                 self.assertLess((later[row] - theirs).abs().max().item(), 1e-4)
 
+    def test_the_encoder_s_head_is_that_of_transformers(self):
+        torch.manual_seed(1)
+        model = network.build()
+        ids = torch.randint(10, 1000, (2, 40))
+        run = network.Pass(model)
+        with torch.no_grad():
+            cache, states = run.encode(ids, states=True)
+            theirs = model.lm_head(model.model.encoder(input_ids=ids).last_hidden_state)
+            theirs = torch.tanh(theirs / run.cap) * run.cap
+            self.assertLess((run.head(states) - theirs).abs().max().item(), 1e-4)
+            for (k, v), (same_k, same_v) in zip(cache, run.encode(ids), strict=True):
+                self.assertTrue(torch.equal(k, same_k) and torch.equal(v, same_v))
+            # Without a prompt each token but the first counts, and no padding.
+            ids[1, 30:] = tk.PAD
+            losses = train.next_token_loss(run, run.encode(ids, states=True)[1], ids, torch.tensor([0, 0]))
+            for row, size, loss in ((0, 40, losses[0]), (1, 30, losses[1])):
+                right = theirs[row, : size - 1].log_softmax(-1).gather(1, ids[row, 1:size, None])
+                self.assertAlmostEqual(-right.mean().item(), loss.item(), places=4)
+            # With one, a few of its tokens do.
+            drawn = [train.next_token_loss(run, states, ids, torch.tensor([40, 20])).tolist() for _ in range(60)]
+            self.assertTrue(35 < sum(prompt != 0 for prompt, _ in drawn) < 60)
+            self.assertTrue(all(loss != 0 for _, loss in drawn))
+
+    def test_fixed_positions_are_shown_clean_and_have_no_loss(self):
+        torch.manual_seed(2)
+        model = network.build()
+        text = torch.randint(10, 1000, (4, 60))
+        lengths, starts = torch.tensor([28, 28, 28, 28]), torch.tensor([20, 20, 20, 20])
+        canvas = text[:, 28:]
+        free = torch.zeros_like(canvas, dtype=torch.bool)
+        free[:, 5:9] = True
+
+        def loss(shown, free=free, canvas=canvas):
+            torch.manual_seed(3)
+            with torch.no_grad():
+                return train.loss_of(model, text, lengths, starts, canvas, shown, free, encoder=False)[:, 0]
+
+        wrong = canvas.clone()
+        wrong[:, 20] = 7
+        self.assertTrue(torch.equal(loss(canvas), loss(wrong)))
+        logits = torch.randn(4, 32, tk.VOCAB)
+        other = logits.clone()
+        other[:, :5] = 0
+        counted = train.cross_entropy(logits, canvas, free)
+        self.assertTrue(torch.equal(counted, train.cross_entropy(other, canvas, free)))
+        losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), canvas.flatten(), reduction="none").view(4, 32)
+        self.assertLess((counted - losses[:, 5:9].sum(1) / 16).abs().max().item(), 1e-5)
+        whole = torch.ones_like(free)
+        self.assertLess((train.cross_entropy(logits, canvas, whole) - losses.mean(1)).abs().max().item(), 1e-5)
+
     def test_a_step_changes_every_parameter_and_lowers_the_loss(self):
         torch.manual_seed(0)
         model = network.build()
         params = network.trained(model)
         before = {name: p.detach().clone() for name, p in params.items()}
         opts = optimizer.optimizers(params, train.LR_MATRICES, train.LR_OTHERS)
-        batches = train.Batches(tk.train(texts=2000), seed=1)
-        _, prefix, lengths, canvas = batches.next()
+        batches = train.Batches(tk.train(count=2000), seed=1)
+        _, *batch = batches.next()
         losses = []
         for _ in range(8):
-            loss = train.loss_of(model, prefix, lengths, canvas).mean()
-            loss.backward()
+            denoising, next_token = train.loss_of(model, *batch).mean(0)
+            (denoising + next_token).backward()
             for opt in opts:
                 opt.step()
                 opt.zero_grad()
-            losses.append(loss.item())
-        self.assertLess(losses[-1], losses[0] - 1.0)
+            losses.append((denoising.item(), next_token.item()))
+        for first, last in zip(losses[0], losses[-1]):
+            self.assertLess(last, first - 1.0)
         still = [name for name, p in params.items() if torch.equal(p, before[name])]
         self.assertEqual(still, [])
 
@@ -191,7 +407,23 @@ class TestEvaluation(unittest.TestCase):
         self.assertEqual(draws, evaluate.held_back())
         self.assertEqual(len({d.messages for d in draws}), evaluate.PROMPTS)
         self.assertTrue(all(tasks.is_held(d.key) for d in draws))
-        self.assertEqual({d.task for d in draws}, set(tasks.TASKS))
+        self.assertEqual({d.task for d in draws}, {task.__name__ for task in tasks.QUESTIONS})
+
+    def test_gaps_and_what_fixes_them(self):
+        torch.manual_seed(4)
+        tokenizer = tk.train(count=2000)
+        runner = evaluate_canvas.Runner(network.build(), tokenizer)
+        for draw, prefix, gap, rest in evaluate_canvas.gaps(runner, random.Random(12), 5):
+            prompt = tk.prompt_ids(tokenizer, draw.messages)
+            self.assertEqual(prefix[: len(prompt)], prompt)
+            text = tokenizer.decode(prefix[len(prompt) :] + gap + rest, skip_special_tokens=True)
+            self.assertEqual(text, draw.answer)
+            canvas = evaluate_canvas.padded(gap + rest)
+            free = torch.arange(network.CANVAS) < len(gap)
+            with torch.no_grad():
+                got = runner.fill(prefix, canvas, free)
+            self.assertTrue(torch.equal(got[len(gap) :], canvas[len(gap) :]))
+            self.assertNotEqual(got[: len(gap)].tolist(), gap)
 
 
 if __name__ == "__main__":
