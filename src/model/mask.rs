@@ -153,6 +153,25 @@ mod tests {
     }
 
     #[test]
+    fn runs_are_the_slots_of_the_positions_in_order() {
+        let layout = KeyLayout {
+            slots: 8,
+            window: Some(5),
+        };
+        for start in 0..20 {
+            for count in 0..=8 {
+                let runs: Vec<_> = layout.runs(start..start + count).collect();
+                let slots: Vec<usize> = runs.iter().cloned().flatten().collect();
+                let expected: Vec<usize> = (start..start + count).map(|p| p % 8).collect();
+                assert_eq!(slots, expected, "{count} positions from {start}");
+                // Each is one transfer.
+                let seams = expected.windows(2).filter(|pair| pair[1] == 0).count();
+                assert_eq!(runs.len(), usize::from(count > 0) + seams);
+            }
+        }
+    }
+
+    #[test]
     fn slots_repeat_after_a_round() {
         let layout = KeyLayout {
             slots: 8,

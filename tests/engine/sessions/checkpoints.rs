@@ -9,28 +9,30 @@ const PROMPT: usize = 10 * PASS;
 
 #[test]
 fn a_prompt_that_goes_on_from_the_last_one_is_read_from_there() {
-    for kv_type in [KvType::F16, KvType::F32, KvType::Q8_0] {
-        let params = SessionParams {
-            kv_type,
-            ..settings()
-        };
-        let mut warm = session(&*MODEL, &params);
-        // More canvases than a ring has room for.
-        answer(&mut warm, &text(PROMPT, 0), &request(20, 1));
-        assert_eq!(warm.cached().len(), PROMPT + 19 * 16);
-        let longer = [text(PROMPT, 0), vec![3, 1, 4]].concat();
-        assert_eq!(warm.usable_prefix(&longer), PROMPT, "{kv_type:?}");
-        // Nothing before the checkpoint remains.
-        assert_eq!(warm.usable_prefix(&longer[..PROMPT - 1]), 0);
+    // The window before the end of the second prompt spans the seam of the rings.
+    for (pass, length) in [(PASS, PROMPT), (37, 7 * 37)] {
+        for kv_type in [KvType::F16, KvType::F32, KvType::Q8_0] {
+            let params = SessionParams {
+                kv_type,
+                batch: Some(pass),
+                ..settings()
+            };
+            let what = format!("{kv_type:?}, {length} tokens");
+            let mut warm = session(&*MODEL, &params);
+            // More canvases than a ring has room for.
+            answer(&mut warm, &text(length, 0), &request(20, 1));
+            assert_eq!(warm.cached().len(), length + 19 * 16);
+            let longer = [text(length, 0), vec![3, 1, 4]].concat();
+            assert_eq!(warm.usable_prefix(&longer), length, "{what}");
+            // Nothing before the checkpoint remains.
+            assert_eq!(warm.usable_prefix(&longer[..length - 1]), 0);
 
-        let before = encoded(&mut warm);
-        let drawn = drafts(&mut warm, &longer);
-        assert_eq!(encoded(&mut warm) - before, 3, "{kv_type:?}");
-        assert_eq!(
-            drawn,
-            drafts(&mut session(&*MODEL, &params), &longer),
-            "{kv_type:?}"
-        );
+            let before = encoded(&mut warm);
+            let drawn = drafts(&mut warm, &longer);
+            assert_eq!(encoded(&mut warm) - before, 3, "{what}");
+            let fresh = drafts(&mut session(&*MODEL, &params), &longer);
+            assert_eq!(drawn, fresh, "{what}");
+        }
     }
 }
 

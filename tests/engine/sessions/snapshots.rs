@@ -8,9 +8,10 @@ use llama_diffusion::{AnswerLength, Error, KvType, MaskedParams, SessionParams, 
 
 use super::*;
 
-/// Rings of 256 slots when they are first filled, and after two wraps. Whole passes, so that a
-/// fresh session encodes a longer prompt in the same ones.
-const LENGTHS: [usize; 2] = [2 * PASS, 20 * PASS];
+/// Passes and lengths: rings of 256 slots when they are first filled, after two wraps, and with a
+/// window that spans their seam. Whole passes, so that a fresh session encodes a longer prompt in
+/// the same ones.
+const LENGTHS: [(usize, usize); 3] = [(PASS, 2 * PASS), (PASS, 20 * PASS), (37, 7 * 37)];
 const KV_TYPES: [KvType; 3] = [KvType::F16, KvType::F32, KvType::Q8_0];
 
 fn with_kv(kv_type: KvType) -> SessionParams {
@@ -20,11 +21,23 @@ fn with_kv(kv_type: KvType) -> SessionParams {
     }
 }
 
+/// The settings and the length of each case.
+fn cases() -> impl Iterator<Item = (SessionParams, usize)> {
+    KV_TYPES.into_iter().flat_map(|kv_type| {
+        LENGTHS.map(|(pass, length)| {
+            let params = SessionParams {
+                batch: Some(pass),
+                ..with_kv(kv_type)
+            };
+            (params, length)
+        })
+    })
+}
+
 #[test]
 fn restored_and_forked_sessions_answer_as_fresh_ones() {
-    for (kv_type, length) in KV_TYPES.into_iter().flat_map(|kv| LENGTHS.map(|n| (kv, n))) {
-        let params = with_kv(kv_type);
-        let what = format!("{kv_type:?}, {length} tokens");
+    for (params, length) in cases() {
+        let what = format!("{:?}, {length} tokens", params.kv_type);
         let mut origin = session(&*MODEL, &params);
         origin.prefill(&text(length, 0)).unwrap();
         let snapshot = origin.snapshot().unwrap();
@@ -60,8 +73,7 @@ fn restored_and_forked_sessions_answer_as_fresh_ones() {
 
 #[test]
 fn what_was_written_is_part_of_a_snapshot() {
-    for (kv_type, length) in KV_TYPES.into_iter().flat_map(|kv| LENGTHS.map(|n| (kv, n))) {
-        let params = with_kv(kv_type);
+    for (params, length) in cases() {
         let mut origin = session(&*MODEL, &params);
         let (first, _) = answer(&mut origin, &text(length, 0), &request(4, 2));
         let canvases = &first.generation.canvases[..3];
@@ -74,7 +86,8 @@ fn what_was_written_is_part_of_a_snapshot() {
         assert_eq!(
             drafts(&mut restored, &longer),
             drafts(&mut origin, &longer),
-            "{kv_type:?}, {length} tokens"
+            "{:?}, {length} tokens",
+            params.kv_type
         );
     }
 }
@@ -119,8 +132,7 @@ fn a_larger_context_takes_a_snapshot() {
 fn a_file_gives_back_what_was_saved() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("session");
-    for (kv_type, length) in KV_TYPES.into_iter().flat_map(|kv| LENGTHS.map(|n| (kv, n))) {
-        let params = with_kv(kv_type);
+    for (params, length) in cases() {
         let mut origin = session(&*MODEL, &params);
         origin.prefill(&text(length, 0)).unwrap();
         let snapshot = origin.snapshot().unwrap();
