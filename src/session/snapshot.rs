@@ -258,3 +258,75 @@ impl<R: Read> HashedReader<R> {
         Ok(u64::from_le_bytes(number))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::gguf::TensorType;
+    use crate::synthetic::{Geometry, WeightTypes, write_synthetic};
+    use crate::{Model, SessionParams};
+
+    fn session() -> Session {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tiny.gguf");
+        let types = WeightTypes::Uniform(TensorType::F32);
+        write_synthetic(&path, &Geometry::tiny(), types, 7).unwrap();
+        let go_on = &mut |_| ControlFlow::Continue(());
+        let model = Arc::new(Model::load(&path, &Default::default(), go_on).unwrap());
+        let params = SessionParams {
+            context: Some(256),
+            threads: Some(1),
+            ..SessionParams::default()
+        };
+        Session::new(&model, EndTokens::default(), &params).unwrap()
+    }
+
+    type Forge = fn(&mut CacheSnapshot);
+
+    /// A checksum does not say who wrote a file.
+    #[test]
+    fn a_snapshot_with_impossible_contents_is_refused() {
+        const WINDOW: &str = "another sliding window";
+        const LAYERS: &str = "other layers";
+        let forgeries: [(Forge, &str); 9] = [
+            (|cache| cache.full.positions.start = 1, WINDOW),
+            (|cache| cache.sliding.positions.start += 1, WINDOW),
+            (|cache| cache.sliding.positions.start -= 1, WINDOW),
+            (|cache| drop(cache.full.rows.pop()), LAYERS),
+            (|cache| drop(cache.sliding.rows.pop()), LAYERS),
+            (|cache| cache.full.rows.push(Vec::new()), LAYERS),
+            (|cache| cache.full.rows[1].push(0), LAYERS),
+            (|cache| cache.sliding.rows[1].truncate(1), LAYERS),
+            (|cache| cache.tokens[3] = 320, "vocabulary of 320"),
+        ];
+        let mut ours = session();
+        let tokens: Vec<Token> = (5..35).collect();
+        ours.prefill(&tokens).unwrap();
+        let snapshot = ours.snapshot().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("session");
+        for (number, (forge, why)) in forgeries.into_iter().enumerate() {
+            let mut forged = snapshot.clone();
+            let cache = forged.cache.as_mut().unwrap();
+            forge(cache);
+            forged.tokens.clone_from(&cache.tokens);
+            forged.save(&path).unwrap();
+            for forged in [Snapshot::load(&path).unwrap(), forged] {
+                let error = ours.restore(&forged).unwrap_err().to_string();
+                assert!(error.contains(why), "{number}: {error}");
+                assert!(ours.cached().is_empty(), "{number}");
+            }
+            ours.restore(&snapshot).unwrap();
+            assert_eq!(ours.snapshot().unwrap(), snapshot, "{number}");
+        }
+        let other = Snapshot {
+            cache: None,
+            ..snapshot
+        };
+        let error = ours.restore(&other).unwrap_err().to_string();
+        assert!(error.contains("another family"), "{error}");
+    }
+}

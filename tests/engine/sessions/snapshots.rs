@@ -5,6 +5,7 @@ use std::path::Path;
 
 use llama_diffusion::diffusion::{Algorithm, Filter, TransferSchedule};
 use llama_diffusion::{AnswerLength, Error, KvType, MaskedParams, SessionParams, Snapshot};
+use llama_diffusion_testing::model_file::Editable;
 
 use super::*;
 
@@ -288,5 +289,44 @@ fn masked_families_keep_their_text() {
         let error = tight.restore(&loaded).unwrap_err().to_string();
         assert!(error.contains("context"), "{error}");
         assert!(tight.snapshot().unwrap().tokens().is_empty());
+    }
+}
+
+#[test]
+fn a_fingerprint_sees_settings_and_both_ends_of_every_tensor() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    let fingerprint = |file: &Editable| {
+        file.save(&path);
+        let go_on = &mut |_| ControlFlow::Continue(());
+        let model = AnyModel::load(&path, &Default::default(), go_on).unwrap();
+        model.fingerprint()
+    };
+    let file = Editable::tiny();
+    let own = fingerprint(&file);
+    assert_eq!(fingerprint(&file), own);
+    // It says nothing about keys and values.
+    assert_eq!(
+        fingerprint(&file.clone().with("general.name", "other")),
+        own
+    );
+    let mut others = vec![
+        file.clone()
+            .with("diffusion-gemma.attention.sliding_window", 9_u32),
+        file.clone()
+            .with("diffusion-gemma.rope.freq_base", 12_345.0_f32),
+    ];
+    for tensor in [0, file.tensors.len() / 2, file.tensors.len() - 1] {
+        for at_end in [false, true] {
+            let mut other = file.clone();
+            let values = &mut other.tensors[tensor].data;
+            // The lowest byte of a number.
+            let at = if at_end { values.len() - 4 } else { 0 };
+            values[at] ^= 1;
+            others.push(other);
+        }
+    }
+    for (number, other) in others.iter().enumerate() {
+        assert_ne!(fingerprint(other), own, "{number}");
     }
 }
