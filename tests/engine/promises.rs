@@ -4,6 +4,7 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 use llama_diffusion::diffusion::{Allowed, Denoiser, DrawRule, Draws, Filter, StepInput};
 use llama_diffusion::gguf::TensorType;
@@ -176,7 +177,8 @@ fn a_peaked_distribution_is_mixed_sparsely_and_alike() {
         let ((dense, none), (sparse, some)) = (logits(false, 0.02), logits(true, 0.02));
         assert_eq!((none.sparse_mixtures, none.dropped_mass), (0, 0.0));
         assert_eq!(some.sparse_mixtures, 1, "{}", ty.name());
-        assert!(some.dropped_mass <= 1e-6, "{}", some.dropped_mass);
+        let dropped = some.dropped_mass;
+        assert!(dropped > 0.0 && dropped <= 1e-6, "{dropped}");
         let error = relative_error(&sparse, &dense);
         assert!(error < tolerance, "{}: {error}", ty.name());
         // If many tokens matter, all take part.
@@ -498,6 +500,10 @@ fn a_step_needs_a_canvas_after_the_cached_tokens() {
     assert!(try_step(denoiser, 16).unwrap_err().contains("begin_canvas"));
     assert_eq!(denoiser.keys_values(0, 30).unwrap(), cached);
     assert!(denoiser.keys_values(9, 0).is_err());
+    for len in [15, 17] {
+        let error = denoiser.begin_canvas(len).unwrap_err().to_string();
+        assert!(error.contains("canvases have 16"), "{error}");
+    }
     denoiser.begin_canvas(16).unwrap();
     denoiser.truncate(20).unwrap();
     assert!(try_step(denoiser, 16).unwrap_err().contains("begin_canvas"));
@@ -779,6 +785,46 @@ fn prompts_that_cannot_work_are_refused_and_the_session_lives_on() {
     assert!(message.contains("-1"), "{message}");
     let fits = attempt(&prompt(48)).unwrap();
     assert_eq!(fits.generation.canvases.len(), 1);
+    // What is cached stays.
+    assert!(attempt(&[]).is_err() && attempt(&prompt(49)).is_err());
+    let invalid = DiffusionParams {
+        max_steps: 0,
+        ..params(1)
+    };
+    let go_on = &mut |_: Event<'_>| ControlFlow::Continue(());
+    let refused = session.generate(&prompt(3), &invalid, &CancelFlag::default(), go_on);
+    assert!(refused.is_err());
+    let empty = session.prefill(&[]).unwrap_err().to_string();
+    assert!(empty.contains("empty"), "{empty}");
+    let long = session.prefill(&prompt(49)).unwrap_err();
+    assert!(matches!(long, Error::ContextFull { .. }), "{long}");
+    assert_eq!(session.cached(), prompt(48));
+    session.prefill(&prompt(48)).unwrap();
+}
+
+#[test]
+fn times_are_those_of_the_parts_without_the_handler() {
+    const PAUSE: Duration = Duration::from_millis(20);
+    let mut session = session(&SessionParams {
+        context: Some(256),
+        batch: Some(8),
+        ..settings()
+    });
+    let (start, mut events) = (Instant::now(), 0);
+    let on_event = &mut |_: Event<'_>| {
+        std::thread::sleep(PAUSE);
+        events += 1;
+        ControlFlow::Continue(())
+    };
+    let answer = session.generate(&prompt(20), &params(2), &CancelFlag::default(), on_event);
+    let timing = answer.unwrap().generation.timing;
+    let whole = start.elapsed();
+    // Three passes of the prompt; for each of two canvases its beginning, four steps, its end.
+    assert_eq!(events, 3 + 2 * 6);
+    let parts = [timing.prefill, timing.denoise, timing.commit];
+    assert!(parts.iter().all(|part| !part.is_zero()), "{timing:?}");
+    let sum: Duration = parts.iter().sum();
+    assert!(sum + events * PAUSE <= whole, "{timing:?} of {whole:?}");
 }
 
 #[test]
