@@ -61,6 +61,7 @@ fn step(criterion: &mut Criterion) {
                     },
                     guidance: 0.0,
                     average: 0.0,
+                    language: None,
                 };
                 denoiser.step(&input, &mut draws).unwrap();
             });

@@ -26,6 +26,7 @@
 #![warn(unreachable_pub)]
 
 pub mod chat;
+mod constrained;
 pub mod constraint;
 mod conversation;
 pub mod diffusion;
@@ -49,7 +50,9 @@ mod sys;
 mod temporary;
 mod text;
 mod text_model;
+mod token;
 
+pub use constrained::Thoughts;
 pub use conversation::{Conversation, Reply};
 pub use diffusion::{
     AnswerLength, CancelFlag, DiffusionParams, EndTokens, Event, FinishReason, Generation,

@@ -128,6 +128,8 @@ parameters! {
     Noise = "noise",
     /// What is known about a canvas before its first step.
     Template = "template",
+    /// The language that an answer follows.
+    Constraint = "constraint",
     /// How an answer is generated, as a whole: the parameters of the other family of models.
     Recipe = "recipe",
     /// Prompts and answers to score.

@@ -2,12 +2,14 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use serde_json::{Map, Value};
 
 use crate::chat::control::{ControlTexts, Marked, Piece};
 use crate::chat::thinking::{AnswerText, Channel, Splitter};
 use crate::chat::{ChatTemplate, Message, RenderOptions};
+use crate::constraint::Vocabulary;
 use crate::diffusion::{EndTokens, Token};
 use crate::error::{Error, Result};
 use crate::gguf::keys::CHAT_TEMPLATE;
@@ -23,6 +25,8 @@ pub struct TextModel {
     vocab: Vocab,
     channel: Option<Channel>,
     control: ControlTexts,
+    /// For constraints; made for the first one.
+    text_tokens: OnceLock<Vocabulary>,
 }
 
 impl TextModel {
@@ -60,6 +64,7 @@ impl TextModel {
             vocab,
             channel,
             control,
+            text_tokens: OnceLock::new(),
         })
     }
 
@@ -175,6 +180,15 @@ impl TextModel {
     /// A token is not in the vocabulary.
     pub fn answer_text(&self, prompt: &[Token], answer: &[Token]) -> Result<AnswerText> {
         AnswerText::new(&self.vocab, self.splitter(prompt), answer)
+    }
+
+    /// The bytes of the tokens that texts may contain.
+    pub(crate) fn constraint_vocabulary(&self) -> Result<&Vocabulary> {
+        if let Some(made) = self.text_tokens.get() {
+            return Ok(made);
+        }
+        let made = self.vocab.text_tokens()?;
+        Ok(self.text_tokens.get_or_init(|| made))
     }
 
     fn token_text(&self, token: Option<Token>) -> Result<String> {

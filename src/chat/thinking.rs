@@ -10,7 +10,7 @@ use crate::llama::Vocab;
 const MARKS: [(&str, &str); 2] = [("<|channel>", "<channel|>"), ("<think>", "</think>")];
 
 /// Gemma 4 writes the name of the channel before the thought.
-const CHANNEL_NAME: &str = "thought\n";
+pub(crate) const CHANNEL_NAME: &str = "thought\n";
 
 /// The tokens that begin and end a thought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,18 @@ impl Channel {
             }
         }
         Ok(None)
+    }
+}
+
+impl Channel {
+    /// The token that begins a thought.
+    pub(crate) fn open(self) -> Token {
+        self.open
+    }
+
+    /// The token that ends it.
+    pub(crate) fn close(self) -> Token {
+        self.close
     }
 }
 

@@ -8,7 +8,7 @@ use super::error::{Limits, Result};
 use super::pairs::Pairs;
 use super::scaffold::{Scaffold, roles};
 use super::vocabulary::Vocabulary;
-use crate::diffusion::Token;
+use crate::token::Token;
 
 /// A state of a [`TokenAutomaton`]: all that matters of the tokens read so far. It may lie within a
 /// character of several bytes.

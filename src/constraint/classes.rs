@@ -8,7 +8,7 @@ use super::edges::{Edges, distances};
 use super::effects::{Effects, NONE};
 use super::error::{ConstraintError, Result};
 use super::scaffold::Role;
-use crate::diffusion::Token;
+use crate::token::Token;
 
 /// The states of the byte automaton between tokens, as far as tokens lead to them and on to acceptance.
 pub(super) struct TextStates {

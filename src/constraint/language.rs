@@ -2,14 +2,14 @@
 
 use super::automaton::{State, TokenAutomaton};
 use super::error::{ConstraintError, Result};
-use crate::diffusion::Token;
+use crate::token::Token;
 
 /// The canvases that continue a text of a language.
 ///
 /// A canvas of C tokens is valid if it is text as a whole, or text that may end, one end token, and then
 /// anything (the *tail*). After each of its tokens the text can still be completed within the budget. So no
 /// budget cuts a text in two, and a text that is complete at the edge of the canvas needs no end token.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct CanvasLanguage<'a> {
     automaton: &'a TokenAutomaton,
     start: State,
@@ -52,7 +52,7 @@ impl<'a> CanvasLanguage<'a> {
         })
     }
 
-    pub(super) fn automaton(&self) -> &TokenAutomaton {
+    pub(crate) fn automaton(&self) -> &'a TokenAutomaton {
         self.automaton
     }
 

@@ -15,6 +15,7 @@
 //!                            ▲
 //!                        language ◀─ passes ◀─ lattice
 //!                                      └▶ groups ─▶ tables, scaled
+//! shared ─▶ automaton                  rows ─▶ tables
 //! ```
 
 pub mod automaton;
@@ -30,8 +31,10 @@ pub mod lattice;
 mod minimize;
 mod pairs;
 mod passes;
+pub mod rows;
 mod scaffold;
 mod scaled;
+mod shared;
 pub mod tables;
 #[cfg(test)]
 mod tests;
@@ -43,5 +46,6 @@ pub use error::{ConstraintError, Limits};
 pub use language::{CanvasLanguage, Reading};
 pub use lattice::Work;
 pub use scaffold::Scaffold;
+pub use shared::Constraint;
 pub use tables::{ClassTables, Projection};
 pub use vocabulary::Vocabulary;

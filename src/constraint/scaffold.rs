@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::error::{ConstraintError, Result};
 use super::vocabulary::Vocabulary;
-use crate::diffusion::Token;
+use crate::token::Token;
 
 /// What a canvas starts with before the text of the language.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

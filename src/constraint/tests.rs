@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use regex::bytes::Regex;
 
 use super::*;
-use crate::diffusion::Token;
+use crate::token::Token;
 
 /// A small model: what its tokens write, and its end tokens.
 #[derive(Debug, Clone)]

@@ -1,6 +1,6 @@
 //! The bytes of a model's tokens, in an order in which shared prefixes are read once.
 
-use crate::diffusion::Token;
+use crate::token::Token;
 
 /// The bytes that each token of a model adds to a text, sorted.
 #[derive(Debug, Clone)]

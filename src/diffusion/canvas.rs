@@ -8,12 +8,17 @@ use super::event::{CanvasStatus, Draft, FinishedCanvas};
 use super::params::{AcceptanceRule, DiffusionParams};
 use super::random::NoiseSource;
 use super::renoise::renoise;
-use super::run::{Blank, EndTokens, Recipe, Run, check_finite};
-use super::step::{Allowed, DrawFeatures, DrawRule, Draws, Filter, Limits, StepInput};
+use super::run::{
+    Blank, Continued, EndTokens, Recipe, Run, Written, check_constraint, check_finite,
+};
+use super::step::{Allowed, DrawFeatures, DrawRule, Draws, Filter, Limits, Steering, StepInput};
 use super::temperature::TemperatureSchedule;
 use super::template::{Slot, Template};
 use crate::error::{Error, Result};
 use crate::parameter::Parameter;
+
+/// A constrained canvas is finished when its most likely text is that of so many steps before.
+const SETTLED_STEPS: u32 = 3;
 
 /// Share of the earlier steps in the average of [`AcceptanceRule::Bounded`].
 const AVERAGE: f32 = 0.9;
@@ -36,6 +41,9 @@ pub struct CanvasRun {
     sets: Vec<Option<usize>>,
     /// [`AcceptanceRule::Bounded`] applies.
     bounded: bool,
+    constraint: Option<Continued>,
+    /// Whether the most likely canvas of the constraint no longer changes.
+    settled: StabilityTracker,
     uniforms: Vec<f32>,
     draws: Draws,
     accepted: Vec<bool>,
@@ -72,6 +80,8 @@ impl CanvasRun {
             }
         }
         Ok(Self {
+            constraint: None,
+            settled: StabilityTracker::new(SETTLED_STEPS),
             params: params.clone(),
             schedule: TemperatureSchedule::new(params),
             stability: StabilityTracker::new(params.stability_threshold),
@@ -119,12 +129,43 @@ impl CanvasRun {
     }
 }
 
+impl CanvasRun {
+    /// The finished block of a constrained answer.
+    fn finish_constrained(
+        &self,
+        mut tokens: Vec<Token>,
+        written: &Written,
+        end: &EndTokens,
+    ) -> FinishedCanvas {
+        let generated = written.text + usize::from(written.has_end);
+        if let Some(pad) = end.pad {
+            tokens[generated..].fill(pad);
+        }
+        FinishedCanvas {
+            block: self.block,
+            steps: self.steps,
+            converged: self.status == CanvasStatus::Converged,
+            answer: tokens[..written.text].to_vec(),
+            generated,
+            ended: written.is_complete,
+            tokens,
+        }
+    }
+}
+
 impl Run for CanvasRun {
     fn begin_step<'a>(
         &'a mut self,
         noise: &'a dyn NoiseSource,
     ) -> Result<(StepInput<'a>, &'a mut Draws)> {
         noise.uniforms(self.block, self.steps, &mut self.uniforms)?;
+        let language = match &self.constraint {
+            Some(constraint) => Some(Steering {
+                language: constraint.language(self.canvas.len())?,
+                at: self.params.constrain_at,
+            }),
+            None => None,
+        };
         let input = StepInput {
             canvas: &self.canvas,
             free: &self.free,
@@ -142,6 +183,7 @@ impl Run for CanvasRun {
             },
             guidance: 0.0,
             average: if self.bounded { AVERAGE } else { 0.0 },
+            language,
         };
         Ok((input, &mut self.draws))
     }
@@ -163,8 +205,10 @@ impl Run for CanvasRun {
         self.stable = self.stability.observe(&draws.argmax);
         // Rounding can leave a certain canvas just below 0, and a threshold of 0 is never reached.
         let confident = self.mean_entropy.max(0.0) < self.params.confidence_threshold;
+        // Where model and language disagree, confidence never comes.
+        let settled = self.settled.observe(&draws.argmax) && self.constraint.is_some();
         self.steps += 1;
-        self.status = if self.stable && confident {
+        self.status = if settled || (self.stable && confident) {
             CanvasStatus::Converged
         } else if self.steps >= self.params.max_steps {
             CanvasStatus::OutOfSteps
@@ -199,6 +243,10 @@ impl Run for CanvasRun {
 
     fn finish(&mut self, end: &EndTokens) -> FinishedCanvas {
         let mut tokens = std::mem::take(&mut self.draws.argmax);
+        let read = |constraint: &Continued| constraint.read(&tokens);
+        if let Some(written) = self.constraint.as_ref().and_then(read) {
+            return self.finish_constrained(tokens, &written, end);
+        }
         let from = self.template.end_counts_from(end);
         let first_end = end.pad_after_end(&mut tokens[from..], |_| None);
         let first_end = first_end.map(|position| from + position);
@@ -227,6 +275,7 @@ impl Recipe for DiffusionParams {
                 AcceptanceRule::Reference => false,
                 AcceptanceRule::Bounded => true,
             },
+            languages: self.constraint.is_some(),
             ..DrawFeatures::default()
         })?;
         for template in &self.templates {
@@ -244,6 +293,10 @@ impl Recipe for DiffusionParams {
     fn canvas_len(&self, _: usize, limits: &Limits) -> Result<usize> {
         // Checked above: there is one.
         Ok(limits.canvas.unwrap_or(1))
+    }
+
+    fn check_budget(&self, budget: usize) -> Result<()> {
+        check_constraint(self.constraint.as_ref(), budget)
     }
 
     fn max_tokens(&self) -> Option<usize> {
@@ -268,7 +321,11 @@ impl Recipe for DiffusionParams {
         canvas: &Blank<'_>,
         noise: &dyn NoiseSource,
     ) -> Result<Box<dyn Run>> {
-        Ok(Box::new(CanvasRun::new(self, block, canvas.len, noise)?))
+        let mut run = CanvasRun::new(self, block, canvas.len, noise)?;
+        if let Some(constraint) = &self.constraint {
+            run.constraint = Some(Continued::new(constraint, canvas)?);
+        }
+        Ok(Box::new(run))
     }
 }
 

@@ -194,6 +194,18 @@ impl DrawSampler {
         })
     }
 
+    /// The tokens that pass a filter.
+    ///
+    /// # Panics
+    /// If there are no logits.
+    pub(crate) fn passing(&mut self, logits: &[f32], filter: Filter) -> Vec<Token> {
+        self.filter(logits, filter);
+        self.candidates
+            .iter()
+            .map(|candidate| candidate.token)
+            .collect()
+    }
+
     /// Selects the tokens that pass. They are sorted by likelihood, unless all of them pass.
     fn filter(&mut self, logits: &[f32], filter: Filter) {
         let count = match filter.top_k {

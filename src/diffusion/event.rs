@@ -80,7 +80,8 @@ pub struct FinishedCanvas {
     pub answer: Vec<Token>,
     /// Tokens of the canvas that are not padding; the first end token counts.
     pub generated: usize,
-    /// Whether it contains an end token.
+    /// Whether the answer ends with it: it contains an end token, or what the answer is constrained
+    /// to is complete.
     pub ended: bool,
 }
 

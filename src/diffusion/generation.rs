@@ -132,7 +132,7 @@ impl Generator {
                 context: limits.context,
             });
         }
-        Ok(Self {
+        let this = Self {
             max_canvases: recipe.canvas_limit(canvas_len),
             recipe,
             end: end.clone(),
@@ -154,7 +154,20 @@ impl Generator {
                 finish: FinishReason::Cancelled,
                 timing: Timing::default(),
             },
-        })
+        };
+        this.recipe.check_budget(this.budget())?;
+        Ok(this)
+    }
+
+    /// Maximum number of tokens that may be written from the next canvas on: what is left of the
+    /// limits on tokens and canvases, and of the context.
+    fn budget(&self) -> usize {
+        let limit = self.recipe.max_tokens();
+        let tokens = limit.map_or(usize::MAX, |max| max - self.generation.tokens.len());
+        let done = self.generation.canvases.len();
+        let canvases = self.max_canvases.map_or(usize::MAX, |max| max - done);
+        let fitting = (self.limits.context - self.prefix) / self.canvas_len;
+        tokens.min(canvases.min(fitting) * self.canvas_len)
     }
 
     /// Its state.
@@ -224,6 +237,8 @@ impl Generator {
             len: self.canvas_len,
             limits: &self.limits,
             end: &self.end,
+            answer: &self.generation.tokens,
+            budget: self.budget(),
         };
         let run = self.run.insert(self.recipe.begin(block, &blank, noise)?);
         self.stage = Stage::Denoising;

@@ -6,12 +6,14 @@ use super::Token;
 use super::convergence::mean_entropy;
 use super::event::{CanvasStatus, Draft, FinishedCanvas};
 use super::random::NoiseSource;
-use super::run::{Blank, EndTokens, Recipe, Run, check_finite};
+use super::run::{Blank, Continued, EndTokens, Recipe, Run, check_constraint, check_finite};
 use super::step::{
-    Allowed, DrawFeatures, DrawRule, Draws, Filter, Limits, StepInput, TokenSet, VocabularyNoise,
+    Allowed, ConstrainAt, DrawFeatures, DrawRule, Draws, Filter, Limits, Steering, StepInput,
+    TokenSet, VocabularyNoise,
 };
 use super::template::Template;
 use super::transfer::{Algorithm, TransferSchedule, most_confident, order_uniforms};
+use crate::constraint::Constraint;
 use crate::error::{Error, Result};
 use crate::parameter::Parameter;
 
@@ -76,6 +78,8 @@ pub struct MaskedParams {
     pub seed: u64,
     /// What is known about the canvas. Tokens that it begins with count as unmasked.
     pub template: Template,
+    /// The language that the answer follows, by construction.
+    pub constraint: Option<Constraint>,
 }
 
 impl Default for MaskedParams {
@@ -98,6 +102,7 @@ impl Default for MaskedParams {
             gumbel_noise: false,
             seed: 0,
             template: Template::new(),
+            constraint: None,
         }
     }
 }
@@ -147,7 +152,14 @@ impl Recipe for MaskedParams {
             gumbel: self.gumbel_noise,
             guidance: self.guidance > 0.0,
             averages: false,
+            languages: self.constraint.is_some(),
         })?;
+        if self.gumbel_noise && self.constraint.is_some() {
+            return Err(Error::parameter(
+                Parameter::Constraint,
+                "Gumbel noise draws each token by itself: turn it off",
+            ));
+        }
         self.template.check(None, limits.vocab)?;
         match limits.mask.is_some_and(|mask| self.template.asks_for(mask)) {
             true => Err(Error::parameter(
@@ -171,6 +183,10 @@ impl Recipe for MaskedParams {
         }
     }
 
+    fn check_budget(&self, budget: usize) -> Result<()> {
+        check_constraint(self.constraint.as_ref(), budget)
+    }
+
     fn max_tokens(&self) -> Option<usize> {
         None
     }
@@ -190,7 +206,7 @@ impl Recipe for MaskedParams {
     fn begin(&self, block: u32, canvas: &Blank<'_>, _: &dyn NoiseSource) -> Result<Box<dyn Run>> {
         // Checked by `validate`: there is one.
         let mask = canvas.limits.mask.unwrap_or_default();
-        Ok(Box::new(MaskedRun::new(self, mask, block, canvas)))
+        Ok(Box::new(MaskedRun::new(self, mask, block, canvas)?))
     }
 }
 
@@ -218,6 +234,7 @@ pub struct MaskedRun {
     sets: Vec<TokenSet>,
     /// For each position, the index of its set.
     set_of: Vec<Option<usize>>,
+    constraint: Option<Continued>,
     uniforms: Vec<f32>,
     draws: Draws,
     mean_entropy: f32,
@@ -227,7 +244,10 @@ pub struct MaskedRun {
 impl MaskedRun {
     /// Canvas number `block` of an answer, filled with the tokens of its template and mask tokens.
     /// The parameters must be [valid](MaskedParams::validate).
-    pub fn new(params: &MaskedParams, mask: Token, block: u32, blank: &Blank<'_>) -> Self {
+    ///
+    /// # Errors
+    /// The answer so far does not follow the constraint.
+    pub fn new(params: &MaskedParams, mask: Token, block: u32, blank: &Blank<'_>) -> Result<Self> {
         let canvas_len = blank.len;
         let mut canvas = vec![mask; canvas_len];
         params.template.fill(&mut canvas);
@@ -239,6 +259,8 @@ impl MaskedRun {
             }
         }
         let (sets, set_of) = sets_without(mask, &params.template, blank);
+        let constraint = params.constraint.as_ref();
+        let constraint = constraint.map(|c| Continued::new(c, blank)).transpose()?;
         let mut run = Self {
             params: params.clone(),
             mask,
@@ -252,13 +274,14 @@ impl MaskedRun {
             free: vec![false; canvas_len],
             sets,
             set_of,
+            constraint,
             uniforms: vec![0.0; canvas_len],
             draws,
             mean_entropy: 0.0,
             status: CanvasStatus::Running,
         };
         run.skip_to_work();
-        run
+        Ok(run)
     }
 
     fn steps(&self) -> u32 {
@@ -382,6 +405,13 @@ impl Run for MaskedRun {
                 uniforms: &self.uniforms,
             },
         };
+        let language = match &self.constraint {
+            Some(constraint) => Some(Steering {
+                language: constraint.language(self.canvas.len())?,
+                at: ConstrainAt::Step,
+            }),
+            None => None,
+        };
         let input = StepInput {
             canvas: &self.canvas,
             free: &self.free,
@@ -396,6 +426,7 @@ impl Run for MaskedRun {
             rule,
             guidance: self.params.guidance,
             average: 0.0,
+            language,
         };
         Ok((input, &mut self.draws))
     }
@@ -459,13 +490,15 @@ impl Run for MaskedRun {
         let first_end = end.pad_after_end(&mut tokens[from..], Some);
         let first_end = first_end.map(|position| from + position);
         let answer = tokens[..first_end.unwrap_or(tokens.len())].to_vec();
+        let read = |constraint: &Continued| constraint.read(&tokens);
+        let written = self.constraint.as_ref().and_then(read);
         FinishedCanvas {
             block: self.block,
             steps: self.ran,
             converged: self.status == CanvasStatus::Converged,
             generated: answer.len() + usize::from(first_end.is_some()),
             answer,
-            ended: first_end.is_some(),
+            ended: first_end.is_some() || written.is_some_and(|written| written.is_complete),
             tokens,
         }
     }

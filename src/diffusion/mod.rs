@@ -46,12 +46,11 @@ pub use random::{CounterNoise, NoiseSource, RecordedBlock, RecordedNoise, Record
 pub use run::{Blank, EndTokens, Recipe, Run};
 pub use scheduler::{advance, generate};
 pub use step::{
-    Allowed, Denoiser, DrawFeatures, DrawRule, Draws, Filter, Limits, StepInput, TokenSet,
-    VocabularyNoise,
+    Allowed, ConstrainAt, Denoiser, DrawFeatures, DrawRule, Draws, Filter, Limits, Steering,
+    StepInput, TokenSet, VocabularyNoise,
 };
 pub use temperature::TemperatureSchedule;
 pub use template::{Slot, Template};
 pub use transfer::{Algorithm, TransferSchedule};
 
-/// A token id, as ggml's I32 tensors and libllama's vocabulary hold it.
-pub type Token = i32;
+pub use crate::token::Token;

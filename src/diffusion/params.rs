@@ -1,6 +1,8 @@
 //! The parameters of a generation, with the reference's defaults.
 
+use super::step::ConstrainAt;
 use super::template::Template;
+use crate::constraint::Constraint;
 use crate::error::{Error, Result};
 use crate::parameter::Parameter;
 
@@ -54,6 +56,10 @@ pub struct DiffusionParams {
     pub templates: Vec<Template>,
     /// Which drawn tokens are kept. Default [`AcceptanceRule::Auto`].
     pub acceptance: AcceptanceRule,
+    /// The language that the answer follows, by construction. Default none.
+    pub constraint: Option<Constraint>,
+    /// What the constraint changes before the end of a canvas. Default [`ConstrainAt::Step`].
+    pub constrain_at: ConstrainAt,
 }
 
 impl Default for DiffusionParams {
@@ -70,6 +76,8 @@ impl Default for DiffusionParams {
             seed: 0,
             templates: Vec::new(),
             acceptance: AcceptanceRule::Auto,
+            constraint: None,
+            constrain_at: ConstrainAt::Step,
         }
     }
 }

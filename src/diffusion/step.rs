@@ -7,6 +7,7 @@
 
 use super::Token;
 use super::random::NoiseSource;
+use crate::constraint::CanvasLanguage;
 use crate::error::{Error, Result};
 use crate::parameter::Parameter;
 
@@ -32,6 +33,29 @@ pub struct StepInput<'a> {
     /// they were plus 1 − `average` times those of this step, normalized. What is drawn, and the
     /// entropies, are those of this step. 0 is this step alone.
     pub average: f32,
+    /// The language that the canvas belongs to. Its most likely canvas of the language takes the
+    /// place of the most likely tokens.
+    pub language: Option<Steering<'a>>,
+}
+
+/// A language, and what it changes.
+#[derive(Clone, Copy)]
+pub struct Steering<'a> {
+    /// The canvases that are allowed.
+    pub language: CanvasLanguage<'a>,
+    /// Which of the draws follow it.
+    pub at: ConstrainAt,
+}
+
+/// What a language changes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ConstrainAt {
+    /// All of a step: tokens are drawn from the distribution given the language, entropies and the
+    /// self-conditioning are its own, and averages are averaged before.
+    #[default]
+    Step,
+    /// The most likely tokens alone, which are committed in the end.
+    Commit,
 }
 
 /// The tokens that may be drawn. The distribution is that of the allowed tokens alone.
@@ -237,6 +261,8 @@ pub struct DrawFeatures {
     pub guidance: bool,
     /// An [`average`](StepInput::average) other than 0.
     pub averages: bool,
+    /// A [`language`](StepInput::language).
+    pub languages: bool,
 }
 
 impl DrawFeatures {
@@ -356,6 +382,7 @@ mod tests {
             gumbel: true,
             guidance: true,
             averages: true,
+            languages: true,
         };
         let none = DrawFeatures::default();
         all.check(&all).unwrap();
@@ -372,5 +399,6 @@ mod tests {
         assert!(with(|f| f.gumbel = true).contains("Gumbel"));
         assert!(with(|f| f.guidance = true).contains("guidance"));
         assert!(with(|f| f.averages = true).contains("average"));
+        assert!(with(|f| f.languages = true).contains("constraints"));
     }
 }

@@ -8,6 +8,7 @@ use std::ffi::CStr;
 use super::model::Model;
 use super::overrides::for_libllama;
 use super::vocab_check::check_tokenizer;
+use crate::constraint::Vocabulary;
 use crate::diffusion::Token;
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, MetadataOverride, MetadataValue, keys};
@@ -124,6 +125,35 @@ impl Vocab {
         self.check(token)?;
         // SAFETY: a valid token.
         Ok(unsafe { sys::llama_vocab_is_control(self.raw(), token) })
+    }
+
+    /// Whether a token is part of texts: neither a control token nor one that is unknown or unused.
+    ///
+    /// # Errors
+    /// The token is not in the vocabulary.
+    pub fn is_text(&self, token: Token) -> Result<bool> {
+        const TEXT: u32 = sys::LLAMA_TOKEN_ATTR_NORMAL
+            | sys::LLAMA_TOKEN_ATTR_USER_DEFINED
+            | sys::LLAMA_TOKEN_ATTR_BYTE;
+        self.check(token)?;
+        // SAFETY: a valid token.
+        let attributes = unsafe { sys::llama_vocab_get_attr(self.raw(), token) };
+        Ok(attributes & TEXT != 0 && !self.is_control(token)?)
+    }
+
+    /// The bytes of the tokens that texts may contain.
+    ///
+    /// # Errors
+    /// None for a vocabulary of libllama.
+    pub(crate) fn text_tokens(&self) -> Result<Vocabulary> {
+        // A vocabulary's ids are tokens.
+        let tokens = 0..self.len() as Token;
+        let pieces = tokens.map(|token| match self.is_text(token)? {
+            true => self.piece(token, false).map(Some),
+            false => Ok(None),
+        });
+        let pieces: Vec<Option<Vec<u8>>> = pieces.collect::<Result<_>>()?;
+        Ok(Vocabulary::new(pieces))
     }
 
     /// The tokens, with these texts, that [`tokenize`](Self::tokenize) finds by their text only if

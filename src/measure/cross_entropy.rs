@@ -138,6 +138,7 @@ fn predict(denoiser: &mut SequenceDenoiser, canvas: &[Token]) -> Result<Vec<f32>
         },
         guidance: 0.0,
         average: 0.0,
+        language: None,
     };
     denoiser.step(&input, &mut Draws::new(n, 0))?;
     denoiser.logits()

@@ -507,6 +507,7 @@ impl Denoiser for SequenceDenoiser {
                 fixed_positions: true,
                 allowed_sets: true,
                 averages: true,
+                languages: true,
                 ..DrawFeatures::default()
             },
         }

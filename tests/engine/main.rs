@@ -3,6 +3,7 @@
 mod bad_files;
 mod batch;
 mod chat_prompt;
+mod constraints;
 mod draws;
 mod golden;
 mod loading;

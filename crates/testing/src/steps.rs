@@ -55,6 +55,7 @@ pub fn step_over(
         },
         guidance: 0.0,
         average: 0.0,
+        language: None,
     };
     denoiser.step(&input, &mut draws)?;
     Ok(draws)

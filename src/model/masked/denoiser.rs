@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::constrained;
 use super::load::MaskedModel;
 use crate::diffusion::draw::{Choice, DrawSampler};
 use crate::diffusion::{Denoiser, DrawFeatures, Draws, Limits, StepInput, Token};
@@ -175,6 +176,7 @@ impl Denoiser for MaskedDenoiser {
                 gumbel: true,
                 guidance: true,
                 averages: false,
+                languages: true,
             },
         }
     }
@@ -221,17 +223,31 @@ impl Denoiser for MaskedDenoiser {
         let mut samplers = std::mem::take(&mut self.samplers);
         samplers.resize_with(self.threads, DrawSampler::default);
         let (threads, guidance) = (self.threads, input.guidance);
+        // A language is about the tokens that are not final, drawn or not.
+        let mask = self.model.mask;
+        let open: Vec<bool> = match input.language {
+            Some(_) => {
+                let tokens = input.canvas.iter().zip(input.free);
+                tokens
+                    .map(|(token, free)| *free || *token == mask)
+                    .collect()
+            }
+            None => input.free.to_vec(),
+        };
         let prompted: Vec<Vec<f32>> = match guidance > 0.0 {
             true => {
-                let rows = self.rows(input.canvas, input.free, None)?;
+                let rows = self.rows(input.canvas, &open, None)?;
                 rows.into_iter().map(|(_, row)| row.to_vec()).collect()
             }
             false => Vec::new(),
         };
         let unprompted = (guidance > 0.0).then_some(self.model.mask);
-        let mut rows = self.rows(input.canvas, input.free, unprompted)?;
+        let mut rows = self.rows(input.canvas, &open, unprompted)?;
         for ((_, row), prompted) in rows.iter_mut().zip(&prompted) {
             guide(row, prompted, guidance);
+        }
+        if let Some(steering) = &input.language {
+            return constrained::draw(rows, steering, input, threads, draws);
         }
         let choices = choose(&mut samplers, threads, rows, input)?;
         self.samplers = samplers;

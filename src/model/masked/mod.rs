@@ -1,6 +1,7 @@
 //! Models of masked diffusion (Dream, LLaDA, LLaDA-MoE, RND1), run by libllama. The differences
 //! between the families are data in their files.
 
+mod constrained;
 mod denoiser;
 mod file;
 mod load;

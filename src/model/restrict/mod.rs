@@ -1,8 +1,13 @@
 //! Restricts the distributions of a step to what its input allows, on the host, after the device
-//! has drawn from all of the vocabulary: fixed positions, sets of tokens, averages over steps.
+//! has drawn from all of the vocabulary: fixed positions, sets of tokens, averages over steps, and the
+//! language that the canvas belongs to.
+
+mod language;
 
 use super::graph::{CanvasState, DrawPlane};
 use super::hparams::Hparams;
+use crate::constraint::Work;
+use crate::constraint::rows::Spread;
 use crate::diffusion::draw::DrawSampler;
 use crate::diffusion::{DrawRule, StepInput, Token};
 use crate::error::Result;
@@ -15,6 +20,7 @@ use crate::parallel;
 pub(super) struct Restriction {
     /// For each position, the sum of its distributions so far; empty before the first.
     sums: Vec<Vec<f32>>,
+    work: Work,
 }
 
 /// A step that the device has computed.
@@ -32,6 +38,9 @@ pub(super) struct ComputedStep<'a> {
 /// The planes of one position.
 type Planes = [f32; DRAW_PLANES];
 
+/// Positions with their planes.
+type Positions = Vec<(usize, Planes)>;
+
 impl Restriction {
     /// Forgets the steps of the canvas before.
     pub(super) fn begin_canvas(&mut self) {
@@ -44,21 +53,27 @@ impl Restriction {
         let input = step.input;
         let n = input.canvas.len();
         let changes = |p: usize| !input.free[p] || !input.allowed.is_all(p) || input.average > 0.0;
-        if !(0..n).any(changes) {
+        let takes_part = |p: usize| changes(p) || input.language.is_some();
+        if !(0..n).any(takes_part) {
             return Ok(());
         }
         self.sums.resize(n, Vec::new());
         let at = |p: usize| -> Planes { std::array::from_fn(|plane| planes[plane * n + p]) };
-        let positions = self.sums.iter_mut().enumerate();
-        let positions: Vec<_> = positions
-            .filter(|(p, _)| changes(*p))
-            .map(|(p, sum)| (p, sum, at(p)))
-            .collect();
-        let rows = parallel::map(positions, step.threads, |(p, sum, planes)| {
-            Ok((p, step.row(p, sum, planes)?))
+        let rows = self
+            .sums
+            .iter_mut()
+            .enumerate()
+            .filter(|(p, _)| takes_part(*p));
+        let rows: Vec<_> = rows.map(|(p, sum)| (p, sum, at(p))).collect();
+        let rows = parallel::map(rows, step.threads, |(p, sum, planes)| match changes(p) {
+            true => Ok((p, step.row(p, sum, planes)?)),
+            false => Ok((p, planes)),
         });
-        for row in rows {
-            let (p, row): (usize, Planes) = row?;
+        let mut positions: Positions = rows.into_iter().collect::<Result<_>>()?;
+        if let Some(steering) = &input.language {
+            step.follow(steering, &mut positions, &mut self.work)?;
+        }
+        for (p, row) in positions {
             for (plane, value) in row.into_iter().enumerate() {
                 planes[plane * n + p] = value;
             }
@@ -71,56 +86,91 @@ impl Restriction {
 
 impl ComputedStep<'_> {
     /// The planes of a restricted position.
-    fn row(&self, position: usize, sum: &mut Vec<f32>, planes: Planes) -> Result<Planes> {
-        let vocab = self.hparams.vocab_size;
-        let at = 4 * vocab * position;
-        let weights = &self.state.draws;
+    fn row(&self, position: usize, sum: &mut Vec<f32>, mut planes: Planes) -> Result<Planes> {
         if !self.input.free[position] {
-            let token = self.input.canvas[position];
-            weights.zero_range(at, 4 * vocab)?;
-            weights.write(at + 4 * token as usize, &[WEIGHT_SCALE])?;
+            let (token, bytes) = (self.input.canvas[position], self.row_bytes());
+            self.state.draws.zero_range(bytes * position, bytes)?;
+            let at = bytes * position + 4 * token as usize;
+            self.state.draws.write(at, &[WEIGHT_SCALE])?;
             return Ok(certain(token));
         }
-        let (mut row, mut planes) = match self.input.allowed.is_all(position) {
-            true => {
-                let mut row = vec![0.0; vocab];
-                weights.read(at, &mut row)?;
-                (row, planes)
-            }
-            false => self.draw_allowed(position)?,
+        let mut weights = match self.input.allowed.is_all(position) {
+            true => self.read_weights(position)?,
+            false => self.draw_allowed(position, &mut planes)?,
         };
         if self.input.average > 0.0 {
-            let argmax = average(self.input.average, &mut row, sum);
+            let argmax = average(self.input.average, &mut weights, sum);
             planes[DrawPlane::Argmax as usize] = argmax as f32;
         }
-        let spread = Spread::of(&row);
-        planes[DrawPlane::Scale as usize] = (1.0 / spread.total) as f32;
-        planes[DrawPlane::Kept as usize] = spread.kept as f32;
-        planes[DrawPlane::Dropped as usize] = (spread.dropped / spread.total) as f32;
-        weights.write(at, &row)?;
+        let spread = Spread::of(&mut weights, WEIGHT_SCALE, self.least());
+        self.write_weights(position, &weights, &spread, &mut planes)?;
         Ok(planes)
     }
 
-    /// Draws from the tokens that are allowed at a position: the weights of its row, and its planes
-    /// but for those that describe the weights.
-    fn draw_allowed(&self, position: usize) -> Result<(Vec<f32>, Planes)> {
-        let vocab = self.hparams.vocab_size;
-        let mut row = vec![0.0; vocab];
-        self.logits
-            .read(4 * vocab * (self.first + position), &mut row)?;
+    /// The weight above which a sparse mixture keeps a token.
+    fn least(&self) -> f32 {
+        keep_above(self.hparams.vocab_size) * WEIGHT_SCALE
+    }
+
+    fn row_bytes(&self) -> usize {
+        4 * self.hparams.vocab_size
+    }
+
+    fn read_weights(&self, position: usize) -> Result<Vec<f32>> {
+        let mut weights = vec![0.0; self.hparams.vocab_size];
+        let at = self.row_bytes() * position;
+        self.state.draws.read(at, &mut weights)?;
+        Ok(weights)
+    }
+
+    /// Writes the weights of a position, and sets the planes that describe them.
+    fn write_weights(
+        &self,
+        position: usize,
+        weights: &[f32],
+        spread: &Spread,
+        planes: &mut Planes,
+    ) -> Result<()> {
+        planes[DrawPlane::Scale as usize] = (1.0 / spread.total) as f32;
+        planes[DrawPlane::Kept as usize] = spread.kept as f32;
+        planes[DrawPlane::Dropped as usize] = (spread.dropped / spread.total) as f32;
+        self.state.draws.write(self.row_bytes() * position, weights)
+    }
+
+    /// The soft-capped logits of a position.
+    fn read_logits(&self, position: usize) -> Result<Vec<f32>> {
+        let mut row = vec![0.0; self.hparams.vocab_size];
+        let at = self.row_bytes() * (self.first + position);
+        self.logits.read(at, &mut row)?;
         let cap = self.hparams.logit_softcap;
         row.iter_mut().for_each(|x| *x = (*x / cap).tanh() * cap);
-        let choice = DrawSampler::default().draw(&mut row, position, self.input)?;
-        let temperature = match self.input.rule {
+        Ok(row)
+    }
+
+    /// The logits of a position, divided by the temperature.
+    fn read_scores(&self, position: usize) -> Result<Vec<f32>> {
+        let temperature = self.temperature();
+        let mut row = self.read_logits(position)?;
+        row.iter_mut().for_each(|x| *x /= temperature);
+        Ok(row)
+    }
+
+    fn temperature(&self) -> f32 {
+        match self.input.rule {
             DrawRule::Inverse { temperature, .. } | DrawRule::Gumbel { temperature, .. } => {
                 temperature
             }
             DrawRule::Greedy => 1.0,
-        };
-        let greatest = row[choice.argmax as usize];
+        }
+    }
+
+    /// Draws from the tokens that are allowed at a position: the weights of its row.
+    fn draw_allowed(&self, position: usize, planes: &mut Planes) -> Result<Vec<f32>> {
+        let mut row = self.read_logits(position)?;
+        let choice = DrawSampler::default().draw(&mut row, position, self.input)?;
+        let (greatest, temperature) = (row[choice.argmax as usize], self.temperature());
         row.iter_mut()
             .for_each(|x| *x = ((*x - greatest) / temperature).exp() * WEIGHT_SCALE);
-        let mut planes = Planes::default();
         for (plane, value) in [
             (DrawPlane::Argmax, choice.argmax as f32),
             (DrawPlane::Sampled, choice.sampled as f32),
@@ -130,7 +180,7 @@ impl ComputedStep<'_> {
         ] {
             planes[plane as usize] = value;
         }
-        Ok((row, planes))
+        Ok(row)
     }
 }
 
@@ -168,32 +218,4 @@ fn average(share: f32, row: &mut [f32], sum: &mut Vec<f32>) -> usize {
         *weight = sum * scale;
     }
     greatest.0
-}
-
-/// Sums over the weights of a row, whose greatest is [`WEIGHT_SCALE`].
-struct Spread {
-    total: f64,
-    /// Tokens that a sparse mixture keeps.
-    kept: usize,
-    /// Sum of the weights of the others.
-    dropped: f64,
-}
-
-impl Spread {
-    fn of(row: &[f32]) -> Self {
-        let least = keep_above(row.len()) * WEIGHT_SCALE;
-        let mut spread = Self {
-            total: 0.0,
-            kept: 0,
-            dropped: 0.0,
-        };
-        for &weight in row {
-            spread.total += f64::from(weight);
-            match weight > least {
-                true => spread.kept += 1,
-                false => spread.dropped += f64::from(weight),
-            }
-        }
-        spread
-    }
 }

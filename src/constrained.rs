@@ -1,0 +1,85 @@
+//! Constraints for the answers of a model: languages over its vocabulary.
+
+use crate::chat::thinking::{CHANNEL_NAME, Channel};
+use crate::constraint::{ByteAutomaton, Constraint, Limits, Scaffold, TokenAutomaton};
+use crate::diffusion::Token;
+use crate::error::{Error, Result};
+use crate::llama::Vocab;
+use crate::model::AnyModel;
+use crate::parameter::Parameter;
+use crate::text_model::TextModel;
+
+/// What the model writes before an answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Thoughts {
+    /// What it writes in a chat when it does not think: nothing, or an empty thought.
+    #[default]
+    Off,
+    /// A thought.
+    On,
+    /// Nothing: the prompt is not a chat.
+    None,
+}
+
+impl TextModel {
+    /// Constrains answers to `prompt` to the texts that a regular expression matches as a whole, in
+    /// the syntax of the `regex` crate.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`]: the expression is malformed, it needs too large an automaton, or
+    /// no tokens of this model can write such a text.
+    pub fn regex(&self, pattern: &str, prompt: &[Token], thoughts: Thoughts) -> Result<Constraint> {
+        let limits = Limits::default();
+        let language = ByteAutomaton::from_regex(pattern, &limits).map_err(refused)?;
+        self.constraint(&language, prompt, thoughts)
+    }
+
+    /// Constrains answers to `prompt` to a language.
+    ///
+    /// # Errors
+    /// As [`regex`](Self::regex).
+    pub fn constraint(
+        &self,
+        language: &ByteAutomaton,
+        prompt: &[Token],
+        thoughts: Thoughts,
+    ) -> Result<Constraint> {
+        let vocabulary = self.constraint_vocabulary()?;
+        let scaffold = self.scaffold(prompt, thoughts)?;
+        let end = self.end_tokens()?;
+        let limits = Limits::default();
+        TokenAutomaton::new(language, vocabulary, &scaffold, &end.ids, &limits)
+            .map(Constraint::new)
+            .map_err(refused)
+    }
+
+    /// What comes before the text of an answer to `prompt`.
+    fn scaffold(&self, prompt: &[Token], thoughts: Thoughts) -> Result<Scaffold> {
+        let Some(channel) = self.splitter(prompt).channel() else {
+            return Ok(Scaffold::None);
+        };
+        if self.splitter(prompt).is_thinking() {
+            return Ok(Scaffold::Until(channel.close()));
+        }
+        Ok(match (thoughts, self.model()) {
+            (Thoughts::On, _) => Scaffold::Until(channel.close()),
+            // Masked models do not mark that they do not think.
+            (Thoughts::Off, AnyModel::Canvas(_)) => {
+                Scaffold::Fixed(empty_thought(channel, self.vocab())?)
+            }
+            (Thoughts::Off | Thoughts::None, _) => Scaffold::None,
+        })
+    }
+}
+
+/// The tokens of a thought without content.
+fn empty_thought(channel: Channel, vocab: &Vocab) -> Result<Vec<Token>> {
+    let mut tokens = vec![channel.open()];
+    tokens.extend(vocab.tokenize(CHANNEL_NAME, false, false)?);
+    tokens.push(channel.close());
+    Ok(tokens)
+}
+
+fn refused(error: impl std::fmt::Display) -> Error {
+    Error::parameter(Parameter::Constraint, error.to_string())
+}

@@ -1,0 +1,134 @@
+//! Draws of a whole canvas from the distribution given a language.
+
+use std::cell::OnceCell;
+
+use super::{ComputedStep, Planes, Positions};
+use crate::constraint::rows::{Classes, Given, Row, RowTable};
+use crate::constraint::{ClassTables, ConstraintError, Work};
+use crate::diffusion::{ConstrainAt, DrawRule, Steering, Token};
+use crate::error::{Error, Result};
+use crate::ggml::kernels::WEIGHT_SCALE;
+use crate::model::graph::DrawPlane;
+use crate::parallel;
+use crate::parameter::Parameter;
+
+impl ComputedStep<'_> {
+    /// Replaces the planes of all positions by what they are given the language.
+    pub(super) fn follow(
+        &self,
+        steering: &Steering<'_>,
+        positions: &mut Positions,
+        work: &mut Work,
+    ) -> Result<()> {
+        let automaton = steering.language.automaton();
+        let classes: &(dyn Classes + Sync) = automaton;
+        let rows = parallel::map(&*positions, self.threads, |(position, planes)| {
+            self.table(*position, planes, classes)
+        });
+        let rows: Vec<RowTable> = rows.into_iter().collect::<Result<_>>()?;
+        let tables = ClassTables::from_rows(classes.count(), rows.iter());
+        if steering.at == ConstrainAt::Commit {
+            let best = steering.language.best_path(&tables, work).map_err(failed)?;
+            for (((_, planes), table), class) in positions.iter_mut().zip(&rows).zip(best) {
+                planes[DrawPlane::Argmax as usize] = table.best_of(class) as f32;
+            }
+            return Ok(());
+        }
+        let zeros;
+        let uniforms = match self.input.rule {
+            DrawRule::Inverse { uniforms, .. } => uniforms,
+            DrawRule::Greedy | DrawRule::Gumbel { .. } => {
+                zeros = vec![0.0; positions.len()];
+                &zeros
+            }
+        };
+        let projection = steering.language.project(&tables, uniforms, work);
+        let projection = projection.map_err(failed)?;
+        let items = positions.iter_mut().zip(&rows);
+        let items: Vec<_> = items.filter(|((p, _), _)| self.input.free[*p]).collect();
+        let done = parallel::map(items, self.threads, |((position, planes), table)| {
+            let given = Given::at(&projection, *position, WEIGHT_SCALE, self.least());
+            self.project(*position, planes, table, classes, &given)
+        });
+        done.into_iter().collect()
+    }
+
+    /// The classes of a position's distribution.
+    fn table(&self, position: usize, planes: &Planes, classes: &dyn Classes) -> Result<RowTable> {
+        if !self.input.free[position] {
+            return Ok(RowTable::certain(classes, self.input.canvas[position]));
+        }
+        self.with_row(position, planes, |row| RowTable::new(row, classes))
+            .map(|(table, _)| table)
+    }
+
+    fn project(
+        &self,
+        position: usize,
+        planes: &mut Planes,
+        table: &RowTable,
+        classes: &dyn Classes,
+        given: &Given<'_>,
+    ) -> Result<()> {
+        let (choice, weights) =
+            self.with_row(position, planes, |row| table.project(row, classes, given))?;
+        for (plane, value) in [
+            (DrawPlane::Argmax, choice.argmax as f32),
+            (DrawPlane::Sampled, choice.sampled as f32),
+            (DrawPlane::Entropy, choice.entropy),
+            (DrawPlane::Probability, choice.probability),
+            (DrawPlane::Margin, choice.margin),
+        ] {
+            planes[plane as usize] = value;
+        }
+        self.write_weights(position, &weights, &choice.spread, planes)
+    }
+
+    /// Lends the weights of a position, with their exact logarithms, and returns them.
+    fn with_row<T>(
+        &self,
+        position: usize,
+        planes: &Planes,
+        work: impl FnOnce(&mut Row<'_>) -> T,
+    ) -> Result<(T, Vec<f32>)> {
+        let mut weights = self.read_weights(position)?;
+        let first = planes[DrawPlane::Argmax as usize] as Token;
+        // Few rows need them.
+        let exact = OnceCell::new();
+        let load = || -> Result<Vec<f32>> {
+            if self.input.average > 0.0 {
+                // Averages have no logits of their own.
+                return Ok(self
+                    .read_weights(position)?
+                    .iter()
+                    .map(|w| w.ln())
+                    .collect());
+            }
+            let top = self.read_weights(position)?[first as usize].ln();
+            let mut scores = self.read_scores(position)?;
+            let greatest = scores[first as usize];
+            for (token, score) in scores.iter_mut().enumerate() {
+                *score = match self.input.allowed.contains(position, token as Token) {
+                    true => *score - greatest + top,
+                    false => f32::NEG_INFINITY,
+                };
+            }
+            Ok(scores)
+        };
+        // A device that fails gives NaN, which the lattice rejects.
+        let log = |token: Token| match exact.get_or_init(|| load().ok()) {
+            Some(logs) => logs[token as usize],
+            None => f32::NAN,
+        };
+        let mut row = Row {
+            weights: &mut weights,
+            exact: &log,
+        };
+        let result = work(&mut row);
+        Ok((result, weights))
+    }
+}
+
+fn failed(error: ConstraintError) -> Error {
+    Error::parameter(Parameter::Constraint, error.to_string())
+}
