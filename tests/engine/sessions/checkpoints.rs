@@ -84,3 +84,33 @@ fn the_ends_of_the_latest_prompts_are_kept() {
         assert_eq!(drafts(&mut warm, &branch(at)), fresh, "{at}");
     }
 }
+
+#[test]
+fn a_checkpoint_of_a_text_that_was_dropped_is_not_used() {
+    let mut warm = session(&*MODEL, &settings());
+    for (length, number) in [(5 * PASS, 0), (PROMPT, 1)] {
+        answer(&mut warm, &text(length, number), &request(20, 1));
+    }
+    // After the end of the first text, before that of the second one.
+    let branch = [text(6 * PASS, 1), vec![3, 1, 4]].concat();
+    assert_eq!(warm.usable_prefix(&branch), 0);
+    let fresh = drafts(&mut session(&*MODEL, &settings()), &branch);
+    assert_eq!(drafts(&mut warm, &branch), fresh);
+}
+
+#[test]
+fn a_checkpoint_is_made_before_its_first_position_is_overwritten() {
+    let geometry = Geometry {
+        canvas_length: 25,
+        ..GEOMETRY
+    };
+    let model = model_of(&geometry, 7);
+    let mut warm = session(&model, &settings());
+    // The window begins 7 positions before the end, and the tenth canvas writes 250 after it: of
+    // the window the 256 slots lose the first position alone.
+    answer(&mut warm, &text(PROMPT, 0), &request(12, 1));
+    let longer = [text(PROMPT, 0), vec![3, 1, 4]].concat();
+    assert_eq!(warm.usable_prefix(&longer), PROMPT);
+    let fresh = drafts(&mut session(&model, &settings()), &longer);
+    assert_eq!(drafts(&mut warm, &longer), fresh);
+}

@@ -28,10 +28,14 @@ const CONTEXT: usize = 1024;
 
 /// A model with the weights of a seed.
 fn model(seed: u64) -> Arc<Model> {
+    model_of(&GEOMETRY, seed)
+}
+
+fn model_of(geometry: &Geometry, seed: u64) -> Arc<Model> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("model.gguf");
     let types = WeightTypes::Uniform(TensorType::F32);
-    write_synthetic(&path, &GEOMETRY, types, seed).unwrap();
+    write_synthetic(&path, geometry, types, seed).unwrap();
     let go_on = &mut |_| ControlFlow::Continue(());
     Arc::new(Model::load(&path, &Default::default(), go_on).unwrap())
 }

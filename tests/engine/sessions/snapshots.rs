@@ -105,6 +105,8 @@ fn a_restored_ring_goes_back_no_further_than_its_window() {
     assert_eq!(restored.usable_prefix(&branch(599)), 0);
     let fresh = drafts(&mut session(&*MODEL, &settings()), &branch(599));
     assert_eq!(drafts(&mut restored, &branch(599)), fresh);
+    // That text was encoded from its start: the rings hold more of it.
+    assert_eq!(restored.usable_prefix(&branch(500)), 500);
     // A text within the window of the start can return to any point.
     let mut short = session(&*MODEL, &settings());
     short.prefill(&text(7, 0)).unwrap();
