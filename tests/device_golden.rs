@@ -2,7 +2,8 @@
 //! with the tokens of Hugging Face transformers until a decision depends on rounding.
 //!
 //! `DIFFUSION_TEST_DEVICE` names the device (see `crates/testing/src/placements.rs`),
-//! `DIFFUSION_TEST_REPORT` a file for the results, in JSON. `tools/device-check.sh` sets both.
+//! `DIFFUSION_TEST_REPORT` a file for the results, in JSON. With `DIFFUSION_TEST_QUICK`, every case and
+//! every placement runs, but not every case in every placement. `tools/device-check.sh` sets them.
 
 use std::time::Instant;
 
@@ -162,6 +163,16 @@ impl Row {
     }
 }
 
+/// Which of a number of runs go with which cases.
+fn pairs(runs: usize, cases: usize) -> Vec<(usize, usize)> {
+    match std::env::var_os("DIFFUSION_TEST_QUICK") {
+        Some(_) => (0..runs.max(cases))
+            .map(|i| (i % runs, i % cases))
+            .collect(),
+        None => (0..runs * cases).map(|i| (i / cases, i % cases)).collect(),
+    }
+}
+
 #[test]
 fn golden_cases_agree_with_transformers() {
     println!(
@@ -169,13 +180,13 @@ fn golden_cases_agree_with_transformers() {
     );
     println!("|---|---|---|---|---|---|---|---|");
     let (mut rows, mut failures) = (Vec::new(), Vec::new());
-    for run in golden_runs() {
-        for case in Case::all() {
-            let row = Row::of(&case, &run);
-            row.print();
-            failures.extend(row.fault(run.limits));
-            rows.push(row);
-        }
+    let (runs, cases) = (golden_runs(), Case::all());
+    for (run, case) in pairs(runs.len(), cases.len()) {
+        let (run, case) = (&runs[run], &cases[case]);
+        let row = Row::of(case, run);
+        row.print();
+        failures.extend(row.fault(run.limits));
+        rows.push(row);
     }
     if let Some(path) = std::env::var_os("DIFFUSION_TEST_REPORT") {
         std::fs::write(path, serde_json::to_string_pretty(&rows).unwrap()).unwrap();

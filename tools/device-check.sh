@@ -2,11 +2,13 @@
 # Checks the engine on a device: golden cases of Hugging Face transformers in every placement, weights
 # and caches of every type, batches, chats, threads, too little memory.
 #
-#   tools/device-check.sh DEVICE[,DEVICE…] [REPORT.json]
+#   tools/device-check.sh [--quick] DEVICE[,DEVICE…] [REPORT.json]
 #
 # DEVICE is a name of --list-devices, such as CUDA0, Vulkan0 or CPU; models are also distributed over
 # several. `software` is Vulkan on this machine's processor, for machines without a GPU: two devices of
 # Mesa's llvmpipe, from the system or downloaded (tools/software_vulkan.sh).
+#
+# --quick runs every golden case and every placement once, instead of every case in every placement.
 #
 # FEATURES  the Cargo features of the build, by default the one that the device's name implies
 # BIN       a folder with prebuilt programs: llama-diffusion-cli, and the tests device and
@@ -15,6 +17,10 @@
 # Prints a table of the golden cases, and writes it to REPORT.json. Exits with 1 if a check fails, and
 # with 3 and one line with the reason where there is no software device.
 set -euo pipefail
+if [ "${1:-}" = --quick ]; then
+    export DIFFUSION_TEST_QUICK=1
+    shift
+fi
 if [ $# -lt 1 ] || [ $# -gt 2 ]; then
     sed -n '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
     exit 2
@@ -48,12 +54,12 @@ if [ -n "${BIN:-}" ]; then
 else
     # As in the Makefile: a build with other features has its own folder.
     flags=(--release --locked --target-dir "$target${features:+/$features}" --features "$features")
-    built=$(cargo test "${flags[@]}" --bin llama-diffusion-cli --test device --test device_golden \
+    built=$(cargo test "${flags[@]}" -p llama-diffusion --test device --test device_golden \
         --no-run --message-format=json-render-diagnostics)
     executable() { sed -n 's/.*"executable":"\([^"]*\/'"$1"'\)".*/\1/p' <<<"$built" | tail -n 1; }
     hash='-[0-9a-f]*'
     tests=("$(executable "device$hash")" "$(executable "device_golden$hash")")
-    cargo build "${flags[@]}" --bin llama-diffusion-cli
+    cargo build "${flags[@]}" -p llama-diffusion-cli
     cli=$target${features:+/$features}/${CARGO_BUILD_TARGET:+$CARGO_BUILD_TARGET/}release/llama-diffusion-cli
 fi
 
