@@ -1,6 +1,6 @@
 //! Regular languages as minimized deterministic automata over bytes.
 
-use regex_automata::nfa::thompson::{Compiler, Config, WhichCaptures};
+use regex_automata::nfa::thompson::{Compiler, Config, NFA, WhichCaptures};
 use regex_syntax::ast::{self, Ast, Visitor};
 use regex_syntax::hir::{Hir, Look};
 
@@ -65,7 +65,15 @@ impl ByteAutomaton {
             what: "bytes for its automaton",
             limit: limits.nfa_bytes,
         })?;
-        Self::minimized(determinize(&nfa, limits)?, limits)
+        Self::from_nfa(&nfa, limits)
+    }
+
+    /// The texts that `nfa` matches as a whole.
+    ///
+    /// # Errors
+    /// [`ConstraintError::Empty`], [`ConstraintError::TooLarge`].
+    pub(super) fn from_nfa(nfa: &NFA, limits: &Limits) -> Result<Self> {
+        Self::minimized(determinize(nfa, limits)?, limits)
     }
 
     fn minimized(dfa: Determinized, limits: &Limits) -> Result<Self> {

@@ -21,6 +21,8 @@ pub(super) struct Determinized {
     pub offsets: Vec<usize>,
     /// First byte, last byte, next state; ascending and disjoint within a state.
     pub ranges: Vec<(u8, u8, u32)>,
+    /// Elementary steps that it took.
+    pub steps: usize,
 }
 
 /// The deterministic automaton of the texts that `nfa` matches as a whole.
@@ -45,6 +47,7 @@ pub(super) fn determinize(nfa: &NFA, limits: &Limits) -> Result<Determinized> {
         state += 1;
     }
     dfa.accepting = builder.accepting;
+    dfa.steps = builder.steps;
     Ok(dfa)
 }
 

@@ -8,7 +8,8 @@
 //!
 //! ```text
 //! bytes ─▶ determinize, minimize
-//!   ▲
+//!   ▲          ▲
+//!   ├─────── schema
 //! effects ─▶ vocabulary ◀─ scaffold
 //!   ▲                        ▲
 //! classes ◀─── pairs ◀── automaton ─▶ edges
@@ -34,6 +35,7 @@ mod passes;
 pub mod rows;
 mod scaffold;
 mod scaled;
+pub mod schema;
 mod shared;
 pub mod tables;
 #[cfg(test)]
@@ -46,6 +48,7 @@ pub use error::{ConstraintError, Limits};
 pub use language::{CanvasLanguage, Reading};
 pub use lattice::Work;
 pub use scaffold::Scaffold;
+pub use schema::{SchemaLanguage, SchemaOptions, any_json, any_json_object, json_schema};
 pub use shared::Constraint;
 pub use tables::{ClassTables, Projection};
 pub use vocabulary::Vocabulary;

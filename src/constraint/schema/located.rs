@@ -1,0 +1,194 @@
+//! A schema inside the document, and how one gets there: by its place or by `$ref`.
+
+use std::rc::Rc;
+
+use serde_json::Value;
+
+use super::refusal::{At, join};
+use crate::constraint::error::ConstraintError;
+
+/// A schema with its place.
+#[derive(Clone)]
+pub(super) struct Located<'a> {
+    pub(super) schema: &'a Value,
+    /// JSON pointer of the schema.
+    pub(super) pointer: Rc<str>,
+    pub(super) scope: Rc<Scope>,
+    /// Whether an `$id` between the root and the schema gives its references another base.
+    embedded: bool,
+}
+
+/// The definitions inside which a schema stands.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub(super) struct Scope {
+    /// Pointers of the definitions, the outermost first.
+    open: Vec<Rc<str>>,
+    /// How many of them were opened for the same value as the schema.
+    here: usize,
+    /// How often a definition was opened inside itself.
+    pub(super) reentries: usize,
+}
+
+/// Where a `$ref` leads.
+pub(super) enum Target<'a> {
+    Schema(Located<'a>),
+    /// To a schema that is being applied to the same value already.
+    Endless,
+}
+
+impl<'a> Located<'a> {
+    pub(super) fn root(schema: &'a Value) -> Self {
+        let scope = Scope {
+            open: vec!["".into()],
+            here: 1,
+            reentries: 0,
+        };
+        Self {
+            schema,
+            pointer: "".into(),
+            scope: Rc::new(scope),
+            embedded: false,
+        }
+    }
+
+    pub(super) fn at<'b>(&'b self, keyword: &'b str) -> At<'b> {
+        At {
+            pointer: &self.pointer,
+            keyword,
+        }
+    }
+
+    /// A schema inside this one that applies to the same value.
+    pub(super) fn branch(&self, keyword: &str, index: usize, schema: &'a Value) -> Self {
+        Self {
+            schema,
+            pointer: join(&join(&self.pointer, keyword), &index.to_string()).into(),
+            scope: self.scope.clone(),
+            embedded: self.is_embedded(),
+        }
+    }
+
+    /// A schema inside this one that applies to a member or an item of the value.
+    pub(super) fn child(&self, tokens: &[&str], schema: &'a Value) -> Self {
+        let pointer = tokens
+            .iter()
+            .fold(self.pointer.to_string(), |pointer, token| {
+                join(&pointer, token)
+            });
+        let mut scope = self.scope.clone();
+        if scope.here > 0 {
+            Rc::make_mut(&mut scope).here = 0;
+        }
+        Self {
+            schema,
+            pointer: pointer.into(),
+            scope,
+            embedded: self.is_embedded(),
+        }
+    }
+
+    fn is_embedded(&self) -> bool {
+        self.embedded || !self.pointer.is_empty() && has_id(self.schema)
+    }
+
+    /// What the `$ref` of this schema means.
+    pub(super) fn follow(
+        &self,
+        root: &'a Value,
+        reference: &Value,
+    ) -> Result<Target<'a>, ConstraintError> {
+        let at = self.at("$ref");
+        let reference = reference.as_str().ok_or_else(|| at.malformed("a string"))?;
+        if self.is_embedded() {
+            return Err(at.refuse("stands in a schema with an $id of its own: remove that $id"));
+        }
+        let (schema, pointer) = look_up(root, reference, at)?;
+        let scope = &self.scope;
+        if scope.open[scope.open.len() - scope.here..].contains(&pointer) {
+            return Ok(Target::Endless);
+        }
+        let mut scope = Scope::clone(scope);
+        scope.reentries += usize::from(scope.open.contains(&pointer));
+        scope.open.push(pointer.clone());
+        scope.here += 1;
+        Ok(Target::Schema(Self {
+            schema,
+            pointer,
+            scope: Rc::new(scope),
+            embedded: false,
+        }))
+    }
+}
+
+impl Scope {
+    /// What the meaning of a schema inside it depends on.
+    pub(super) fn key(&self) -> (Vec<Rc<str>>, usize) {
+        let mut open = self.open.clone();
+        open.sort_unstable();
+        open.dedup();
+        (open, self.reentries)
+    }
+}
+
+/// The schema that a reference names, and its pointer.
+fn look_up<'a>(
+    root: &'a Value,
+    reference: &str,
+    at: At<'_>,
+) -> Result<(&'a Value, Rc<str>), ConstraintError> {
+    let own = root.get("$id").and_then(Value::as_str).unwrap_or_default();
+    let own = own.strip_suffix('#').unwrap_or(own);
+    let local = reference
+        .strip_prefix(own)
+        .filter(|rest| rest.starts_with('#'));
+    let Some(fragment) = local.or_else(|| reference.strip_prefix('#').map(|_| reference)) else {
+        return Err(at.refuse(format!(
+            "'{reference}' is not in this document: copy it to $defs"
+        )));
+    };
+    let fragment = decoded(&fragment[1..])
+        .ok_or_else(|| at.malformed("a reference in valid percent-encoding"))?;
+    if !fragment.is_empty() && !fragment.starts_with('/') {
+        return Err(at.refuse(format!(
+            "'{reference}' names an anchor: write a JSON pointer, such as #/$defs/name"
+        )));
+    }
+    let mut schema = root;
+    let mut pointer = String::new();
+    for token in fragment.split('/').skip(1) {
+        let token = token.replace("~1", "/").replace("~0", "~");
+        let next = match schema {
+            Value::Object(members) => members.get(&token),
+            Value::Array(items) => token.parse().ok().and_then(|index: usize| items.get(index)),
+            _ => None,
+        };
+        schema = next.ok_or_else(|| at.refuse(format!("'{reference}' leads nowhere")))?;
+        pointer = join(&pointer, &token);
+        if has_id(schema) {
+            return Err(at.refuse(format!(
+                "'{reference}' leads into a schema with an $id of its own: remove that $id"
+            )));
+        }
+    }
+    Ok((schema, pointer.into()))
+}
+
+fn has_id(schema: &Value) -> bool {
+    schema.get("$id").is_some_and(Value::is_string)
+}
+
+fn decoded(fragment: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(fragment.len());
+    let mut rest = fragment.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        if byte == b'%' {
+            let digits = std::str::from_utf8(rest.get(..2)?).ok()?;
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = &rest[2..];
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
