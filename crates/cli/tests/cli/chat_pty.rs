@@ -2,12 +2,13 @@
 #![cfg(all(unix, feature = "demo-model"))]
 
 use std::fs;
-use std::io::{Read as _, Write};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::io::Write;
+use std::sync::mpsc::RecvTimeoutError;
 
-use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
+use portable_pty::PtySize;
 use tempfile::TempDir;
+
+use crate::pty::{self, Pty};
 
 const QUESTION: &str = "What is the capital of Norway?";
 const ANSWER: &str = "The capital of Norway is Oslo.";
@@ -16,46 +17,23 @@ const SECOND_ANSWER: &str = "The capital of Sweden is Stockholm.";
 
 /// The tool on a terminal, with one thread and a seed.
 struct Typed {
-    output: Receiver<Vec<u8>>,
+    pty: Pty,
     written: Vec<u8>,
     keys: Box<dyn Write + Send>,
-    child: Box<dyn Child + Send + Sync>,
-    _master: Box<dyn MasterPty + Send>,
 }
 
 impl Typed {
     /// Runs the tool in a shell command, as `$TOOL`.
     fn run(script: &str, term: &str) -> Self {
-        let pty = native_pty_system().openpty(PtySize::default()).unwrap();
-        let mut command = CommandBuilder::new("sh");
-        for (name, _) in std::env::vars() {
-            if name.starts_with("LLAMA_") {
-                command.env_remove(name);
-            }
-        }
+        let mut command = pty::command("sh", term);
         let tool = assert_cmd::cargo::cargo_bin!("llama-diffusion-cli");
         command.env("TOOL", tool);
-        command.env("TERM", term);
         command.args(["-c", &format!("exec \"$TOOL\" -t 1 -s 1 {script}")]);
-        command.cwd(env!("CARGO_MANIFEST_DIR"));
-        let child = pty.slave.spawn_command(command).unwrap();
-        let mut reader = pty.master.try_clone_reader().unwrap();
-        let (sender, output) = channel();
-        std::thread::spawn(move || {
-            let mut chunk = [0; 4096];
-            // Linux reports the end of the tool as an error.
-            while let Ok(count @ 1..) = reader.read(&mut chunk) {
-                if sender.send(chunk[..count].to_vec()).is_err() {
-                    break;
-                }
-            }
-        });
+        let pty = Pty::run(command, PtySize::default());
         Self {
-            output,
-            written: Vec::new(),
             keys: pty.master.take_writer().unwrap(),
-            child,
-            _master: pty.master,
+            pty,
+            written: Vec::new(),
         }
     }
 
@@ -66,7 +44,7 @@ impl Typed {
     /// Waits until the tool has written this `count` times.
     fn await_text(&mut self, text: &str, count: usize) {
         while self.text().matches(text).count() < count {
-            let bytes = self.output.recv_timeout(Duration::from_secs(60));
+            let bytes = self.pty.receive();
             let bytes = bytes.unwrap_or_else(|error| panic!("{error}: {}", self.text()));
             self.written.extend(bytes);
         }
@@ -79,20 +57,13 @@ impl Typed {
     /// Reads everything that arrives. Returns the exit status.
     fn finish(&mut self) -> u32 {
         loop {
-            match self.output.recv_timeout(Duration::from_secs(60)) {
+            match self.pty.receive() {
                 Ok(bytes) => self.written.extend(bytes),
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => panic!("it goes on: {}", self.text()),
             }
         }
-        self.child.wait().unwrap().exit_code()
-    }
-}
-
-impl Drop for Typed {
-    fn drop(&mut self) {
-        // It has ended, unless a test failed.
-        let _ = self.child.kill();
+        self.pty.status()
     }
 }
 

@@ -11,6 +11,8 @@ mod files_left;
 mod llama_cpp_flags;
 mod masked;
 mod prompt_cache;
+#[cfg(all(unix, feature = "demo-model"))]
+mod pty;
 mod quantize;
 mod replay;
 mod rpc;

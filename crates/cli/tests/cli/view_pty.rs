@@ -2,9 +2,8 @@
 #![cfg(all(unix, feature = "demo-model"))]
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::process::Command;
-use std::sync::mpsc::{Receiver, channel};
+use std::io::Write as _;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use alacritty_terminal::event::VoidListener;
@@ -14,10 +13,10 @@ use alacritty_terminal::term::cell::{Cell, Flags};
 use alacritty_terminal::term::test::TermSize;
 use alacritty_terminal::term::{Config, Term, TermMode};
 use alacritty_terminal::vte::ansi::{Color, NamedColor, Processor};
-use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
 use tempfile::TempDir;
 
 use crate::common::recordings;
+use crate::pty::{self, Pty, size};
 
 /// The sequence at the end of a frame.
 const FRAME_END: &[u8] = b"\x1b[?2026l";
@@ -31,21 +30,11 @@ const SUMMARY: [&str; 3] = ["total time: ", "throughput: ", "answer: "];
 struct Terminal {
     term: Term<VoidListener>,
     parser: Processor,
-    output: Receiver<Vec<u8>>,
+    pty: Pty,
     /// The output of the tool that is not shown yet.
     pending: Vec<u8>,
     /// All output of the tool.
     written: Vec<u8>,
-    master: Box<dyn MasterPty + Send>,
-    child: Box<dyn Child + Send + Sync>,
-}
-
-fn size(columns: usize, rows: usize) -> PtySize {
-    PtySize {
-        cols: u16::try_from(columns).unwrap(),
-        rows: u16::try_from(rows).unwrap(),
-        ..PtySize::default()
-    }
 }
 
 impl Terminal {
@@ -57,31 +46,12 @@ impl Terminal {
         columns: usize,
         rows: usize,
     ) -> Self {
-        let pty = native_pty_system().openpty(size(columns, rows)).unwrap();
-        let mut command = CommandBuilder::new(assert_cmd::cargo::cargo_bin!("llama-diffusion-cli"));
-        for (name, _) in std::env::vars() {
-            if name.starts_with("LLAMA_") || name == "NO_COLOR" {
-                command.env_remove(name);
-            }
-        }
-        command.env("TERM", "xterm-256color");
+        let tool = assert_cmd::cargo::cargo_bin!("llama-diffusion-cli");
+        let mut command = pty::command(tool, "xterm-256color");
         for (name, value) in variables {
             command.env(name, value);
         }
         command.args(args);
-        command.cwd(env!("CARGO_MANIFEST_DIR"));
-        let child = pty.slave.spawn_command(command).unwrap();
-        let mut reader = pty.master.try_clone_reader().unwrap();
-        let (sender, output) = channel();
-        std::thread::spawn(move || {
-            let mut chunk = [0; 4096];
-            // Linux reports the end of the tool as an error.
-            while let Ok(count @ 1..) = reader.read(&mut chunk) {
-                if sender.send(chunk[..count].to_vec()).is_err() {
-                    break;
-                }
-            }
-        });
         let mut terminal = Self {
             term: Term::new(
                 Config::default(),
@@ -89,11 +59,9 @@ impl Terminal {
                 VoidListener,
             ),
             parser: Processor::new(),
-            output,
+            pty: Pty::run(command, size(columns, rows)),
             pending: Vec::new(),
             written: Vec::new(),
-            master: pty.master,
-            child,
         };
         for line in earlier(history) {
             terminal
@@ -117,12 +85,13 @@ impl Terminal {
                 return true;
             }
             searched = self.pending.len().saturating_sub(FRAME_END.len());
-            match self.output.recv() {
+            match self.pty.receive() {
                 Ok(bytes) => self.pending.extend(bytes),
-                Err(_) => {
+                Err(RecvTimeoutError::Disconnected) => {
                     self.show();
                     return false;
                 }
+                Err(RecvTimeoutError::Timeout) => panic!("it hangs"),
             }
         }
     }
@@ -131,7 +100,7 @@ impl Terminal {
     fn await_text(&mut self, text: &str, count: usize) {
         let found = |bytes: &[u8]| String::from_utf8_lossy(bytes).matches(text).count();
         while found(&self.written) + found(&self.pending) < count {
-            let bytes = self.output.recv_timeout(Duration::from_secs(60)).unwrap();
+            let bytes = self.pty.receive().unwrap();
             self.pending.extend(bytes);
         }
     }
@@ -144,23 +113,12 @@ impl Terminal {
     /// Shows everything that arrives. Returns the exit status.
     fn finish(&mut self) -> u32 {
         while self.next_frame() {}
-        self.child.wait().unwrap().exit_code()
+        self.pty.status()
     }
 
     fn resize(&mut self, columns: usize, rows: usize) {
         self.term.resize(TermSize::new(columns, rows));
-        self.master.resize(size(columns, rows)).unwrap();
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.child.process_id().unwrap().to_string();
-        assert!(
-            Command::new("kill")
-                .args([name, &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        self.pty.master.resize(size(columns, rows)).unwrap();
     }
 
     fn text(&self, line: Line) -> String {
@@ -250,13 +208,6 @@ impl Terminal {
         for (found, expected) in found.iter().zip(rest) {
             assert!(found.starts_with(expected), "{found:?} is not {expected:?}");
         }
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        // It has ended, unless a test failed.
-        let _ = self.child.kill();
     }
 }
 
@@ -469,7 +420,7 @@ fn signals_leave_the_terminal_as_it_was() {
         for _ in 0..3 {
             assert!(terminal.next_frame());
         }
-        terminal.signal(signal);
+        terminal.pty.signal(signal);
         assert_eq!(terminal.finish(), status);
         terminal.assert_restored();
         terminal.assert_lines(5, &[NOTICE, SUMMARY[0], SUMMARY[1], SUMMARY[2]]);
@@ -485,25 +436,25 @@ fn ctrl_z_shows_the_cursor_until_the_answer_goes_on() {
     for _ in 0..3 {
         assert!(terminal.next_frame());
     }
-    let stat = format!("/proc/{}/stat", terminal.child.process_id().unwrap());
+    let stat = format!("/proc/{}/stat", terminal.pty.process_id());
     let is_stopped = || fs::read_to_string(&stat).unwrap().contains(") T ");
     for _ in 0..2 {
-        terminal.signal("-TSTP");
+        terminal.pty.signal("-TSTP");
         let stops = (0..2000).any(|_| {
             std::thread::sleep(Duration::from_millis(5));
             is_stopped()
         });
         assert!(stops, "it goes on");
-        while let Ok(bytes) = terminal.output.recv_timeout(Duration::from_millis(200)) {
+        while let Ok(bytes) = terminal.pty.output.recv_timeout(Duration::from_millis(200)) {
             terminal.pending.extend(bytes);
         }
         terminal.show();
         terminal.assert_restored();
-        terminal.signal("-CONT");
+        terminal.pty.signal("-CONT");
         assert!(terminal.next_frame());
         assert!(!terminal.term.mode().contains(TermMode::SHOW_CURSOR));
     }
-    terminal.signal("-INT");
+    terminal.pty.signal("-INT");
     assert_eq!(terminal.finish(), 130);
     terminal.assert_restored();
 }
@@ -518,7 +469,7 @@ fn ctrl_c_ends_a_replay_at_once() {
     }
     // As the terminal sends it when the key is pressed, and echoes. A writer that is dropped sends
     // more.
-    let mut keys = terminal.master.take_writer().unwrap();
+    let mut keys = terminal.pty.master.take_writer().unwrap();
     keys.write_all(b"\x03").unwrap();
     assert_eq!(terminal.finish(), 130);
     terminal.assert_restored();
@@ -564,7 +515,7 @@ fn ctrl_c_ends_a_pause_at_once() {
     let delay = ["--diffusion-visual-delay", "600000"];
     let mut terminal = Terminal::run(&ask(QUESTION, &delay), &[], 5, 80, 24);
     assert!(terminal.next_frame());
-    terminal.signal("-INT");
+    terminal.pty.signal("-INT");
     let begin = Instant::now();
     assert_eq!(terminal.finish(), 130);
     assert!(begin.elapsed() < Duration::from_secs(60));
@@ -635,7 +586,7 @@ fn lines_about_steps_do_not_stand_in_the_line_of_the_answer() {
 #[test]
 fn a_prompt_that_is_typed_is_asked_for() {
     let mut terminal = Terminal::run(&["-t", "1", "-s", "1", "-st"], &[], 0, 120, 24);
-    let mut keys = terminal.master.take_writer().unwrap();
+    let mut keys = terminal.pty.master.take_writer().unwrap();
     keys.write_all(format!("{QUESTION}\n\x04").as_bytes())
         .unwrap();
     assert_eq!(terminal.finish(), 0);
@@ -650,7 +601,7 @@ fn a_prompt_that_is_typed_is_asked_for() {
 #[test]
 fn what_is_typed_and_not_utf_8_does_not_end_a_chat() {
     let mut terminal = Terminal::run(&["-t", "1", "-s", "1", "-cnv"], &[], 0, 120, 24);
-    let mut keys = terminal.master.take_writer().unwrap();
+    let mut keys = terminal.pty.master.take_writer().unwrap();
     terminal.await_text("> ", 1);
     keys.write_all(b"caf\xe9\r").unwrap();
     terminal.await_text("what was typed is not UTF-8", 1);
