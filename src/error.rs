@@ -1,6 +1,6 @@
 //! The one error type of the crate. Every message names the culprit (file, key, tensor, parameter)
-//! and says what to do about it. Parameters that it names stand between backticks, so that front ends can
-//! call them by their own names.
+//! and says what to do about it. Parameters that it names stand between backticks, so that front
+//! ends can call them by their own names.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -76,8 +76,8 @@ pub enum Error {
         /// What is wrong and which values work.
         problem: String,
     },
-    /// What a program was given besides the parameters of this crate cannot be used: the contents of a
-    /// text file, or a setting of its own.
+    /// What a program was given besides the parameters of this crate cannot be used: the contents
+    /// of a text file, or a setting of its own.
     #[error("{name}: {problem}")]
     Input {
         /// The file or the setting.
@@ -191,8 +191,8 @@ pub enum ErrorKind {
 }
 
 impl Error {
-    /// The message in the words of a front end: `name` gives what the user calls a parameter, such as a
-    /// command-line flag or the field of a C struct.
+    /// The message in the words of a front end: `name` gives what the user calls a parameter, such
+    /// as a command-line flag or the field of a C struct.
     ///
     /// ```
     /// # use llama_diffusion::{DiffusionParams, Parameter};

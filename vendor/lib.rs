@@ -1,5 +1,5 @@
-//! The source of llama.cpp that `llama-diffusion` builds. It is in the registry package [`PACKAGE`], which this
-//! package makes Cargo download without compiling it.
+//! The source of llama.cpp that `llama-diffusion` builds. It is in the registry package
+//! [`PACKAGE`], which this package makes Cargo download without compiling it.
 #![no_std]
 
 /// The registry package that carries llama.cpp's source.

@@ -2,7 +2,8 @@
 
 use llama_diffusion::Parameter;
 
-/// The field or argument of the header that sets a parameter. Those that C cannot set keep their name.
+/// The field or argument of the header that sets a parameter. Those that C cannot set keep their
+/// name.
 pub(super) fn field(parameter: Parameter) -> &'static str {
     match parameter {
         Parameter::Length | Parameter::AnswerTokens | Parameter::TextTokens => "max_tokens",

@@ -64,19 +64,20 @@ fn version() -> String {
     )
 }
 
-/// Answers a prompt, or chats, with a DiffusionGemma model: text is denoised canvas by canvas. Masked
-/// models (Dream, LLaDA, LLaDA-MoE, RND1) run as well: an answer is unmasked token by token.
+/// Answers a prompt, or chats, with a DiffusionGemma model: text is denoised canvas by canvas.
+/// Masked models (Dream, LLaDA, LLaDA-MoE, RND1) run as well: an answer is unmasked token by token.
 ///
 /// The answer goes to the standard output, everything else to the standard error. A prompt is put
-/// into the chat template of the model, as llama.cpp does; --raw gives it to the model as it is. Control
-/// tokens that a message spells out, such as <turn|>, are text; with --raw they are control tokens.
+/// into the chat template of the model, as llama.cpp does; --raw gives it to the model as it is.
+/// Control tokens that a message spells out, such as <turn|>, are text; with --raw they are control
+/// tokens.
 ///
-/// Flags may be spelled as for llama.cpp, with a single dash (-ngl, -cnv). Those of its flags that are
-/// not listed here have no effect, and a warning says so, or are refused by name. A flag goes before the
-/// environment variable that is named with it.
+/// Flags may be spelled as for llama.cpp, with a single dash (-ngl, -cnv). Those of its flags that
+/// are not listed here have no effect, and a warning says so, or are refused by name. A flag goes
+/// before the environment variable that is named with it.
 ///
-/// Exit status: 0 done, 1 error, 130 interrupted (Ctrl-C; press it twice to end at once), 143 and 129
-/// after SIGTERM and SIGHUP.
+/// Exit status: 0 done, 1 error, 130 interrupted (Ctrl-C; press it twice to end at once), 143 and
+/// 129 after SIGTERM and SIGHUP.
 #[derive(Debug, Parser)]
 #[command(
     name = "llama-diffusion-cli",

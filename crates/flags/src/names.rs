@@ -48,8 +48,8 @@ pub fn flags(parameter: Parameter) -> Option<&'static str> {
     })
 }
 
-/// The message of an error, with the flags of a program for the parameters that it names. A parameter
-/// that the program has no flag for keeps its own name.
+/// The message of an error, with the flags of a program for the parameters that it names. A
+/// parameter that the program has no flag for keeps its own name.
 pub fn message(error: &Error, command: &Command) -> String {
     error.message_with(|parameter| match flags(parameter) {
         Some(flags) if defines(command, flags) => flags,

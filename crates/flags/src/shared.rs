@@ -6,7 +6,8 @@ use crate::table::Group;
 /// Why flags of the KV cache have no effect on masked models.
 pub const CACHE: &str = "a masked model has no KV cache: every step reads the whole text";
 
-/// Those of [`ComputeArgs`](crate::compute::ComputeArgs) and [`DeviceArgs`](crate::devices::DeviceArgs).
+/// Those of [`ComputeArgs`](crate::compute::ComputeArgs) and
+/// [`DeviceArgs`](crate::devices::DeviceArgs).
 pub const SHARED: &[Group] = &[
     (
         Works,

@@ -1,8 +1,8 @@
 //! One record for each flag: its names, its environment variables, and what becomes of it.
 //!
-//! clap has the types and the help of flags that work. Flags of llama.cpp that do nothing here are taken
-//! if they cannot change an answer, so that its command lines work; each use is answered by a warning,
-//! unless what it asks for is so anyway. Those that would change it are refused.
+//! clap has the types and the help of flags that work. Flags of llama.cpp that do nothing here are
+//! taken if they cannot change an answer, so that its command lines work; each use is answered by a
+//! warning, unless what it asks for is so anyway. Those that would change it are refused.
 
 use std::ffi::OsString;
 
@@ -38,10 +38,10 @@ pub enum Effect {
     Refused(&'static str),
 }
 
-/// Flags that share what becomes of them. Each is written as llama.cpp's help has it: names, what values
-/// are called, and the environment variable; with a `!` before it if the flag is what the variable
-/// stands for when it is off. Further variables are older names. `<--flag` is a flag beside which this
-/// one has no effect.
+/// Flags that share what becomes of them. Each is written as llama.cpp's help has it: names, what
+/// values are called, and the environment variable; with a `!` before it if the flag is what the
+/// variable stands for when it is off. Further variables are older names. `<--flag` is a flag
+/// beside which this one has no effect.
 pub type Group = (Effect, &'static [&'static str]);
 
 /// All flags of a program.
@@ -130,8 +130,8 @@ impl Record {
             .is_some_and(|name| name.starts_with('['))
     }
 
-    /// clap's definition, with what is not clap's: other names, the variable, and how llama.cpp writes
-    /// it.
+    /// clap's definition, with what is not clap's: other names, the variable, and how llama.cpp
+    /// writes it.
     fn complete(&self, arg: Arg) -> Arg {
         let (long, single) = self.names[1..].split_at(self.names.len() - 1 - self.single);
         let help = arg.get_help().map(ToString::to_string);
@@ -329,8 +329,8 @@ impl Flags {
             .arg(usage.help("As --help").hide(true))
     }
 
-    /// Parses a command line, the program's name first. The command line goes before the environment,
-    /// also where flags exclude each other.
+    /// Parses a command line, the program's name first. The command line goes before the
+    /// environment, also where flags exclude each other.
     ///
     /// # Errors
     /// What clap has to say, which may be the help that was asked for; and those of
@@ -418,8 +418,8 @@ impl Flags {
             .collect()
     }
 
-    /// What is wrong between the table and clap's own definition, for tests: each flag that works has
-    /// one record, and each such record a flag of the same kind.
+    /// What is wrong between the table and clap's own definition, for tests: each flag that works
+    /// has one record, and each such record a flag of the same kind.
     pub fn problems(self, own: &Command) -> Vec<String> {
         let live: Vec<Record> = self.read().filter(Record::works).collect();
         let mut problems = Vec::new();
