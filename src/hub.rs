@@ -91,7 +91,7 @@ fn find_in(cache: &Path, repo: &str, file: Option<&str>) -> Result<PathBuf> {
         false => format!(" (it has {})", present.join(", ")),
     };
     Err(error(format!(
-        "{} has no such file of {name}{has}, and this tool downloads nothing. Fetch it with: \
+        "{} has no such file of {name}{has}, and nothing is downloaded. Fetch it with: \
          hf download {name} {pattern}",
         cache.display()
     )))
