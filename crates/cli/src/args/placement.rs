@@ -69,7 +69,7 @@ enum LoadMode {
 }
 
 /// Keys of diffusion that are read, which a slip of the pen may miss.
-const DIFFUSION_KEYS: [&str; 8] = [
+const DIFFUSION_KEYS: [&str; 9] = [
     "diffusion.canvas_length",
     "diffusion.eb_confidence_threshold",
     "diffusion.eb_entropy_bound",
@@ -77,6 +77,7 @@ const DIFFUSION_KEYS: [&str; 8] = [
     "diffusion.eb_stability_threshold",
     "diffusion.eb_t_max",
     "diffusion.eb_t_min",
+    "diffusion.eos_token_ids",
     "diffusion.shift_logits",
 ];
 
