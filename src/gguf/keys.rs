@@ -10,6 +10,12 @@ pub(crate) const ALIGNMENT: &str = "general.alignment";
 pub(crate) const FILE_TYPE: &str = "general.file_type";
 pub(crate) const QUANTIZATION_VERSION: &str = "general.quantization_version";
 
+// The importance matrix that a file was quantized with.
+pub(crate) const IMATRIX_FILE: &str = "quantize.imatrix.file";
+pub(crate) const IMATRIX_DATASET: &str = "quantize.imatrix.dataset";
+pub(crate) const IMATRIX_ENTRIES: &str = "quantize.imatrix.entries_count";
+pub(crate) const IMATRIX_CHUNKS: &str = "quantize.imatrix.chunks_count";
+
 /// The prefix of the keys of split models.
 pub(crate) const SPLIT: &str = "split.";
 pub(crate) const SPLIT_COUNT: &str = "split.count";

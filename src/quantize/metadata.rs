@@ -33,14 +33,14 @@ pub(super) fn set_metadata(
         // File name only: a path would reveal the user's directories.
         if let Some(name) = importance.path().file_name() {
             let name = name.to_string_lossy();
-            writer.set("quantize.imatrix.file", name.as_ref());
+            writer.set(keys::IMATRIX_FILE, name.as_ref());
         }
         if let Some(dataset) = importance.dataset() {
-            writer.set("quantize.imatrix.dataset", dataset);
+            writer.set(keys::IMATRIX_DATASET, dataset);
         }
-        writer.set("quantize.imatrix.entries_count", importance.len() as u32);
+        writer.set(keys::IMATRIX_ENTRIES, importance.len() as u32);
         if let Some(chunks) = importance.chunks() {
-            writer.set("quantize.imatrix.chunks_count", chunks);
+            writer.set(keys::IMATRIX_CHUNKS, chunks);
         }
     }
 }
