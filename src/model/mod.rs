@@ -51,11 +51,12 @@ use tensors::{Located, TensorTable};
 use weights::{Source, Weights};
 
 use crate::diffusion::{EndTokens, Overrides, Token};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ggml::device::{BufferType, Device};
 use crate::ggml::headroom;
 use crate::gguf::{Array, Gguf, TensorType};
 use crate::host_memory::{self, Request};
+use crate::parameter::Parameter;
 
 /// A loaded model: immutable, shared by the sessions that run on it.
 pub struct Model {
@@ -236,6 +237,18 @@ impl Model {
             hparams.eos,
             hparams.pad,
         )
+    }
+}
+
+/// Rejects tokens that are not among the `vocab` ones of a model.
+fn check_tokens(tokens: &[Token], vocab: usize) -> Result<()> {
+    let unknown = |t: &&Token| usize::try_from(**t).map_or(true, |t| t >= vocab);
+    match tokens.iter().find(unknown) {
+        Some(token) => Err(Error::parameter(
+            Parameter::Tokens,
+            format!("token {token} is not in the vocabulary of {vocab} tokens"),
+        )),
+        None => Ok(()),
     }
 }
 

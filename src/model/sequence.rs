@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Model;
 use super::graph::{self, CanvasState, DrawPlane, Kernels, Mixture, NodeChoice};
 use super::kv_cache::KvCache;
 use super::memory::{Purpose, Usage};
 use super::params::DenoiserParams;
 use super::pass::ADVICE;
 use super::restrict::{ComputedStep, Restriction};
+use super::{Model, check_tokens};
 use crate::diffusion::{Allowed, DrawRule, Draws, Filter, StepInput, Token};
 use crate::error::{Error, Result};
 use crate::ggml::backend::Backend;
@@ -211,15 +211,7 @@ impl Sequence {
     }
 
     pub(super) fn check_tokens(&self, tokens: &[Token]) -> Result<()> {
-        let vocab = self.model.hparams().vocab_size;
-        let unknown = |t: &&Token| usize::try_from(**t).map_or(true, |t| t >= vocab);
-        match tokens.iter().find(unknown) {
-            Some(token) => Err(Error::parameter(
-                Parameter::Tokens,
-                format!("{token} is not in the vocabulary of {vocab} tokens"),
-            )),
-            None => Ok(()),
-        }
+        check_tokens(tokens, self.model.hparams().vocab_size)
     }
 
     /// Rejects a step without a canvas, or with values that do not fit it.

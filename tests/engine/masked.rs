@@ -765,4 +765,14 @@ fn texts_that_do_not_fit_are_refused() {
         let message = problem(&PROMPT, AnswerLength::Tokens(4), &params);
         assert!(message.starts_with(name), "{message}");
     }
+    session.reset().unwrap();
+    let denoiser = session.denoiser();
+    for (tokens, why) in [
+        (&[EOS, 9999][..], "token 9999"),
+        (&[EOS; 16][..], "16 tokens"),
+    ] {
+        let error = denoiser.prefill(tokens).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+        assert_eq!(denoiser.prefix_len(), 0);
+    }
 }

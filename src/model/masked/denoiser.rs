@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::super::check_tokens;
 use super::constrained;
 use super::load::MaskedModel;
 use crate::diffusion::draw::{Choice, DrawSampler};
@@ -88,13 +89,6 @@ impl MaskedDenoiser {
     /// They do not fit.
     pub(crate) fn set_prefix(&mut self, tokens: &[Token]) -> Result<()> {
         self.truncate(0);
-        if tokens.len() >= self.capacity {
-            return Err(Error::ContextFull {
-                prompt: tokens.len(),
-                canvas: 1,
-                context: self.capacity,
-            });
-        }
         self.prefill(tokens)
     }
 
@@ -186,6 +180,15 @@ impl Denoiser for MaskedDenoiser {
     }
 
     fn prefill(&mut self, tokens: &[Token]) -> Result<()> {
+        check_tokens(tokens, self.model.vocab_size())?;
+        let prompt = self.prefix.len() + tokens.len();
+        if prompt >= self.capacity {
+            return Err(Error::ContextFull {
+                prompt,
+                canvas: 1,
+                context: self.capacity,
+            });
+        }
         self.canvas_len = 0;
         self.prefix.extend_from_slice(tokens);
         Ok(())
