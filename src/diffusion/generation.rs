@@ -101,6 +101,24 @@ pub struct Generator {
     generation: Generation,
 }
 
+/// Rejects a prompt that is empty, or after which there is no room for a canvas.
+pub(crate) fn check_prompt(prompt: &[Token], canvas: usize, limits: &Limits) -> Result<()> {
+    if prompt.is_empty() {
+        return Err(Error::parameter(
+            Parameter::Prompt,
+            "it is empty: give at least one token",
+        ));
+    }
+    if prompt.len().saturating_add(canvas) > limits.context {
+        return Err(Error::ContextFull {
+            prompt: prompt.len(),
+            canvas,
+            context: limits.context,
+        });
+    }
+    Ok(())
+}
+
 type Handler<'a> = dyn FnMut(Event<'_>) -> ControlFlow<()> + 'a;
 
 impl Generator {
@@ -118,20 +136,8 @@ impl Generator {
         limits: Limits,
     ) -> Result<Self> {
         recipe.validate(&limits)?;
-        if prompt.is_empty() {
-            return Err(Error::parameter(
-                Parameter::Prompt,
-                "it is empty: give at least one token",
-            ));
-        }
         let canvas_len = recipe.canvas_len(prompt.len(), &limits)?;
-        if prompt.len().saturating_add(canvas_len) > limits.context {
-            return Err(Error::ContextFull {
-                prompt: prompt.len(),
-                canvas: canvas_len,
-                context: limits.context,
-            });
-        }
+        check_prompt(prompt, canvas_len, &limits)?;
         let this = Self {
             max_canvases: recipe.canvas_limit(canvas_len),
             recipe,

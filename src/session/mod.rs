@@ -6,6 +6,7 @@ mod snapshot;
 
 use std::ops::ControlFlow;
 
+use crate::diffusion::generation::check_prompt;
 use crate::diffusion::{
     CancelFlag, CounterNoise, Denoiser, EndTokens, Event, Generation, Generator, Limits,
     NoiseSource, Recipe, Token, advance,
@@ -185,14 +186,13 @@ impl Session {
         }
     }
 
-    /// Keeps the usable part of the cache for a prompt; returns its number of tokens.
-    fn reuse(&mut self, prompt: &[Token]) -> Result<usize> {
-        let reused = self.usable_prefix(prompt);
+    /// Keeps the first `reused` tokens of the cache for a prompt, and records where it ends.
+    fn keep_for(&mut self, prompt: &[Token], reused: usize) -> Result<()> {
         self.keep(reused)?;
         if let Sequence::Canvas(denoiser) = &mut self.sequence {
             denoiser.protect(prompt.len());
         }
-        Ok(reused)
+        Ok(())
     }
 
     /// Encodes a prompt, reusing its cached part. Returns the number of reused tokens.
@@ -201,21 +201,9 @@ impl Session {
     /// The prompt is empty or too long for the context, or the device fails.
     pub fn prefill(&mut self, prompt: &[Token]) -> Result<usize> {
         let limits = self.limits();
-        if prompt.is_empty() {
-            return Err(Error::parameter(
-                Parameter::Prompt,
-                "it is empty: give at least one token",
-            ));
-        }
-        let canvas = limits.canvas.unwrap_or(1);
-        if prompt.len() + canvas > limits.context {
-            return Err(Error::ContextFull {
-                prompt: prompt.len(),
-                canvas,
-                context: limits.context,
-            });
-        }
-        let reused = self.reuse(prompt)?;
+        check_prompt(prompt, limits.canvas.unwrap_or(1), &limits)?;
+        let reused = self.usable_prefix(prompt);
+        self.keep_for(prompt, reused)?;
         for pass in prompt[reused..].chunks(limits.pass) {
             self.denoiser().prefill(pass)?;
         }
@@ -230,7 +218,7 @@ impl Session {
     pub fn begin(&mut self, prompt: &[Token], params: &dyn Recipe) -> Result<Generator> {
         let reused = self.usable_prefix(prompt);
         let generator = Generator::new(params.boxed(), prompt, reused, &self.end, self.limits())?;
-        self.reuse(prompt)?;
+        self.keep_for(prompt, reused)?;
         Ok(generator)
     }
 
