@@ -52,13 +52,7 @@ impl CacheRows {
         layout: KeyLayout,
     ) -> Result<()> {
         let tensors: Vec<&Tensor> = layers.flat_map(|layer| [&layer.k, &layer.v]).collect();
-        let sizes = tensors.iter().map(|t| t.nb()[1] * self.positions.len());
-        if !sizes.eq(self.rows.iter().map(Vec::len)) {
-            return Err(Error::parameter(
-                Parameter::Snapshot,
-                "it is of a model with other layers, or of another KV cache type",
-            ));
-        }
+        self.check_tensors(&tensors)?;
         for (tensor, rows) in tensors.into_iter().zip(&self.rows) {
             let width = tensor.nb()[1];
             let mut rest = rows.as_slice();
@@ -69,6 +63,23 @@ impl CacheRows {
             }
         }
         Ok(())
+    }
+
+    /// Rejects rows of other layers.
+    pub(crate) fn check<'a>(&self, layers: impl Iterator<Item = &'a LayerCache>) -> Result<()> {
+        let tensors: Vec<&Tensor> = layers.flat_map(|layer| [&layer.k, &layer.v]).collect();
+        self.check_tensors(&tensors)
+    }
+
+    fn check_tensors(&self, tensors: &[&Tensor]) -> Result<()> {
+        let sizes = tensors.iter().map(|t| t.nb()[1] * self.positions.len());
+        if sizes.eq(self.rows.iter().map(Vec::len)) {
+            return Ok(());
+        }
+        Err(Error::parameter(
+            Parameter::Snapshot,
+            "it is of a model with other layers, or of another KV cache type",
+        ))
     }
 
     /// Bytes of the rows.

@@ -59,6 +59,8 @@ pub(crate) struct CacheSnapshot {
     pub(crate) full: CacheRows,
     /// The window before the end.
     pub(crate) sliding: CacheRows,
+    /// The windows before the ends of earlier prompts, the latest last.
+    pub(crate) checkpoints: Vec<CacheRows>,
 }
 
 impl KvCache {
@@ -191,11 +193,16 @@ impl KvCache {
         Ok(())
     }
 
-    fn add_checkpoint(&mut self, window: Range<usize>) -> Result<()> {
+    /// Whether a window is one to keep: it is not kept yet, and the rings hold it.
+    fn needs_checkpoint(&self, window: &Range<usize>) -> bool {
         // The prompt may already have been answered.
-        let exists = self.checkpoints.iter().any(|c| c.positions == window);
+        let exists = self.checkpoints.iter().any(|c| c.positions == *window);
         let lost = window.start < self.overwritten_below(self.sliding);
-        if self.max_checkpoints == 0 || exists || lost {
+        self.max_checkpoints > 0 && !exists && !lost
+    }
+
+    fn add_checkpoint(&mut self, window: Range<usize>) -> Result<()> {
+        if !self.needs_checkpoint(&window) {
             return Ok(());
         }
         if self.checkpoints.len() == self.max_checkpoints {
@@ -292,11 +299,22 @@ impl KvCache {
         let end = self.tokens.len();
         let read =
             |kind, positions| CacheRows::read(self.layers_of(kind), self.layout(kind), positions);
+        let earlier = self.checkpoints.iter().filter(|c| c.positions.end < end);
+        let mut checkpoints: Vec<CacheRows> = earlier.cloned().collect();
+        // The rings still hold the window before the end of the latest prompt; a copy would not.
+        let latest = self.protected.filter(|prompt| *prompt < end);
+        let latest = latest.map(|prompt| self.window_before(prompt));
+        if let Some(window) = latest.filter(|window| self.needs_checkpoint(window)) {
+            checkpoints.push(read(LayerKind::Sliding, window)?);
+            let surplus = checkpoints.len().saturating_sub(self.max_checkpoints);
+            checkpoints.drain(..surplus);
+        }
         Ok(CacheSnapshot {
             tokens: self.tokens.clone(),
             ty: self.ty,
             full: read(LayerKind::Full, 0..end)?,
             sliding: read(LayerKind::Sliding, self.window_before(end))?,
+            checkpoints,
         })
     }
 
@@ -319,10 +337,19 @@ impl KvCache {
                 snapshot.ty, self.ty
             ));
         }
+        let is_window = |rows: &CacheRows| rows.positions == self.window_before(rows.positions.end);
+        let checkpoints = &snapshot.checkpoints;
         if snapshot.full.positions != (0..end)
-            || snapshot.sliding.positions != self.window_before(end)
+            || snapshot.sliding.positions.end != end
+            || !is_window(&snapshot.sliding)
+            || !checkpoints
+                .iter()
+                .all(|c| c.positions.end < end && is_window(c))
         {
             return refuse("it is of a model with another sliding window".into());
+        }
+        for checkpoint in checkpoints {
+            checkpoint.check(self.layers_of(LayerKind::Sliding))?;
         }
         self.truncate(0)?;
         snapshot
@@ -334,6 +361,9 @@ impl KvCache {
         self.tokens.clone_from(&snapshot.tokens);
         self.written = end;
         self.restored_from = snapshot.sliding.positions.start;
+        let surplus = checkpoints.len().saturating_sub(self.max_checkpoints);
+        self.checkpoints
+            .extend(checkpoints[surplus..].iter().cloned());
         Ok(())
     }
 }

@@ -79,7 +79,7 @@ impl Session {
 }
 
 /// The first bytes of a file. The number is the version of the format.
-const MAGIC: [u8; 16] = *b"llama-diffusion1";
+const MAGIC: [u8; 16] = *b"llama-diffusion2";
 /// More tokens than any context holds.
 const MAX_TOKENS: u64 = i32::MAX as u64;
 
@@ -92,7 +92,11 @@ impl Snapshot {
     /// Bytes of keys and values.
     pub fn bytes(&self) -> usize {
         let cache = self.cache.as_ref();
-        cache.map_or(0, |cache| cache.full.bytes() + cache.sliding.bytes())
+        let rows = cache.into_iter().flat_map(|cache| {
+            let both = [&cache.full, &cache.sliding].into_iter();
+            both.chain(&cache.checkpoints)
+        });
+        rows.map(CacheRows::bytes).sum()
     }
 
     /// Writes the snapshot to a file: completely, or not at all.
@@ -100,7 +104,8 @@ impl Snapshot {
     /// The numbers are little-endian: a magic of 16 bytes; U64 fingerprint of the model, I64 type
     /// of the cache (−1 if there is none), U64 number of tokens; the tokens, I32; for the layers of
     /// either kind U64 first position, number of arrays, and for each its length in bytes and its
-    /// bytes; at the end the XXH3 hash of everything before, U64.
+    /// bytes; U64 number of checkpoints, and for each its end, U64, and the sliding layers in the
+    /// same form; at the end the XXH3 hash of everything before, U64.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -131,12 +136,13 @@ impl Snapshot {
         for token in &self.tokens {
             out.bytes(&token.to_le_bytes())?;
         }
-        for rows in self.cache.iter().flat_map(|c| [&c.full, &c.sliding]) {
-            out.number(rows.positions.start as u64)?;
-            out.number(rows.rows.len() as u64)?;
-            for array in &rows.rows {
-                out.number(array.len() as u64)?;
-                out.bytes(array)?;
+        if let Some(cache) = &self.cache {
+            write_rows(out, &cache.full)?;
+            write_rows(out, &cache.sliding)?;
+            out.number(cache.checkpoints.len() as u64)?;
+            for rows in &cache.checkpoints {
+                out.number(rows.positions.end as u64)?;
+                write_rows(out, rows)?;
             }
         }
         let hash = out.hash.digest();
@@ -192,6 +198,7 @@ impl Snapshot {
                 ty,
                 full: read_rows(input, end)?,
                 sliding: read_rows(input, end)?,
+                checkpoints: read_checkpoints(input)?,
             }),
             None => None,
         };
@@ -205,6 +212,25 @@ impl Snapshot {
             cache,
         })
     }
+}
+
+fn write_rows(out: &mut HashedWriter<impl Write>, rows: &CacheRows) -> std::io::Result<()> {
+    out.number(rows.positions.start as u64)?;
+    out.number(rows.rows.len() as u64)?;
+    for array in &rows.rows {
+        out.number(array.len() as u64)?;
+        out.bytes(array)?;
+    }
+    Ok(())
+}
+
+fn read_checkpoints(input: &mut HashedReader<impl Read>) -> Result<Vec<CacheRows>, String> {
+    let mut checkpoints = Vec::new();
+    for _ in 0..input.number()? {
+        let end = usize::try_from(input.number()?).unwrap_or(usize::MAX);
+        checkpoints.push(read_rows(input, end)?);
+    }
+    Ok(checkpoints)
 }
 
 fn read_rows(input: &mut HashedReader<impl Read>, end: usize) -> Result<CacheRows, String> {

@@ -114,6 +114,71 @@ fn a_restored_ring_goes_back_no_further_than_its_window() {
     assert_eq!(short.usable_prefix(&branch(3)), 3);
 }
 
+/// A template that drops the thoughts of an answer continues from the end of its prompt, in another
+/// process, too.
+#[test]
+fn a_file_keeps_the_ends_of_earlier_prompts() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("session");
+    let prompt = 10 * PASS;
+    let longer = [text(prompt, 0), vec![3, 1, 4]].concat();
+    for kv_type in KV_TYPES {
+        let params = with_kv(kv_type);
+        let fresh = drafts(&mut session(&*MODEL, &params), &longer);
+        // Rings that still hold the end of the prompt, and rings that have moved on.
+        for canvases in [4, 20] {
+            let mut origin = session(&*MODEL, &params);
+            answer(&mut origin, &text(prompt, 0), &request(canvases, 1));
+            let snapshot = origin.snapshot().unwrap();
+            snapshot.save(&path).unwrap();
+            let loaded = Snapshot::load(&path).unwrap();
+            assert_eq!(loaded, snapshot);
+            let mut restored = session(&*MODEL, &params);
+            restored.restore(&loaded).unwrap();
+            assert_eq!(restored.cached(), origin.cached());
+            assert_eq!(restored.snapshot().unwrap(), snapshot);
+            assert_eq!(restored.usable_prefix(&longer), prompt, "{canvases}");
+            let before = encoded(&mut restored);
+            assert_eq!(drafts(&mut restored, &longer), fresh, "{canvases}");
+            assert_eq!(encoded(&mut restored) - before, 3, "{canvases}");
+            let without = SessionParams {
+                checkpoints: Some(0),
+                ..params.clone()
+            };
+            let mut without = session(&*MODEL, &without);
+            without.restore(&loaded).unwrap();
+            assert_eq!(without.usable_prefix(&longer), 0);
+        }
+    }
+}
+
+/// As many of the latest as a session keeps.
+#[test]
+fn checkpoints_beyond_the_maximum_are_not_restored() {
+    let ends = [5 * PASS, 6 * PASS, 7 * PASS];
+    let keeping = |count: usize| {
+        let params = SessionParams {
+            checkpoints: Some(count),
+            ..settings()
+        };
+        session(&*MODEL, &params)
+    };
+    let mut origin = keeping(3);
+    for end in ends {
+        answer(&mut origin, &text(end, 0), &request(20, 1));
+    }
+    let snapshot = origin.snapshot().unwrap();
+    let branch = |at: usize| [text(at, 0), vec![3, 1, 4]].concat();
+    for (count, first) in [(3, 0), (2, 1), (1, 2)] {
+        let mut restored = keeping(count);
+        restored.restore(&snapshot).unwrap();
+        for (index, end) in ends.into_iter().enumerate() {
+            let kept = if index < first { 0 } else { end };
+            assert_eq!(restored.usable_prefix(&branch(end)), kept, "{count}, {end}");
+        }
+    }
+}
+
 #[test]
 fn a_larger_context_takes_a_snapshot() {
     let small = SessionParams {
