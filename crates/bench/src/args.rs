@@ -14,7 +14,7 @@ use llama_diffusion_flags::compute::{ComputeArgs, When};
 use llama_diffusion_flags::devices::DeviceArgs;
 use llama_diffusion_flags::names;
 use llama_diffusion_flags::numbers::whole;
-use llama_diffusion_flags::streams::tell;
+use llama_diffusion_flags::streams::say;
 
 /// Measures how fast a DiffusionGemma model encodes prompts and denoises canvases.
 ///
@@ -242,7 +242,7 @@ impl Args {
         let mut sources: Vec<Source> = files.collect();
         for repo in &self.hf_repo {
             let path = hub::find(repo, self.hf_file.as_deref())?;
-            tell(format_args!("model: {}", path.display()));
+            say(format_args!("model: {}", path.display()));
             sources.push(Source::File(path));
         }
         sources.extend(self.synthetic.iter().cloned().map(Source::Synthetic));

@@ -21,7 +21,7 @@ use llama_diffusion::{Model, Result, internal};
 use tracing::level_filters::LevelFilter;
 
 use args::{Args, Source, message};
-use llama_diffusion_flags::streams::{self, tell, tell_part, without_colors};
+use llama_diffusion_flags::streams::{self, say, say_part, without_colors};
 use output::{Report, text};
 use run::{Bench, Setting, Work};
 
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tell(format_args!("error: {}", message(&error)));
+            say(format_args!("error: {}", message(&error)));
             ERROR.into()
         }
     }
@@ -82,7 +82,7 @@ fn run(args: &Args) -> Result<()> {
         measure(args, source, &mut report)?;
     }
     if let Some(format) = args.output_err {
-        tell_part(text(&report, format)?);
+        say_part(text(&report, format)?);
     }
     streams::print(&text(&report, args.output)?)
 }

@@ -19,7 +19,7 @@ use crate::output::{PartRow, ProfileRow, Report, TestRow};
 use crate::stats::Spread;
 use crate::upstream::Upstream;
 use llama_diffusion_flags::compute::When;
-use llama_diffusion_flags::streams::tell;
+use llama_diffusion_flags::streams::say;
 
 /// Milliseconds that `f` takes.
 pub fn time(f: impl FnOnce() -> Result<()>) -> Result<f64> {
@@ -277,7 +277,7 @@ impl Bench<'_> {
     fn announce(&self, setting: Setting, work: Work) {
         thread::sleep(Duration::from_secs(self.args.delay.into()));
         if self.args.progress {
-            tell(format_args!(
+            say(format_args!(
                 "{}: {} threads, prompt of {} tokens, answer of {} canvases",
                 self.name, setting.threads, work.prompt, work.canvases
             ));

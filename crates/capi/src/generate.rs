@@ -324,7 +324,7 @@ impl diffusion_params {
 
     /// # Safety
     /// The callbacks are as documented.
-    unsafe fn tell(&self, event: Event<'_>) -> ControlFlow<()> {
+    unsafe fn report(&self, event: Event<'_>) -> ControlFlow<()> {
         // SAFETY: as the caller promises.
         let go_on = unsafe {
             match (event, self.on_step, self.on_canvas) {
@@ -464,7 +464,7 @@ impl diffusion_context {
         recipe: &dyn Recipe,
     ) -> Result<Finished> {
         // SAFETY: as the caller promises.
-        let on_event = &mut |event: Event<'_>| unsafe { callbacks.tell(event) };
+        let on_event = &mut |event: Event<'_>| unsafe { callbacks.report(event) };
         Finished::new(session.generate(prompt, recipe, &self.cancel, on_event)?)
     }
 }

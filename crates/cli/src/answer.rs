@@ -12,7 +12,7 @@ use crate::prompt::Setting;
 use crate::prompt_cache::PromptCache;
 use crate::report::Report;
 use crate::view::View;
-use llama_diffusion_flags::streams::tell;
+use llama_diffusion_flags::streams::say;
 
 /// Answers conversations. What one begins like the one before it stays in the KV
 /// cache, if the model has one.
@@ -129,7 +129,7 @@ impl<'a> Answerer<'a> {
         let text = self.model.answer_text(&tokens, &generation.tokens)?;
         let model = self.model.model();
         if self.run.shows_summary {
-            tell(Report {
+            say(Report {
                 answer: &answer,
                 canvas: canvas_len(model, &answer),
                 prompt: tokens.len(),

@@ -11,7 +11,7 @@ use crate::ending::Ending;
 use crate::interrupt::Interrupt;
 pub use lines::Lines;
 use lines::Read;
-use llama_diffusion_flags::streams::tell;
+use llama_diffusion_flags::streams::say;
 
 const HELP: &str = "\
 /help, /?      this list
@@ -43,7 +43,7 @@ pub fn run(
             None => match interrupt.while_waiting(|| lines.read())? {
                 Read::Line(line) => line,
                 Read::NoText(why) => {
-                    tell(format_args!("{why}: the message is skipped"));
+                    say(format_args!("{why}: the message is skipped"));
                     continue;
                 }
                 Read::End => return Ok(ending),
@@ -53,7 +53,7 @@ pub fn run(
         match line.trim() {
             "" => continue,
             "/help" | "/?" => {
-                tell(HELP);
+                say(HELP);
                 continue;
             }
             "/exit" | "/quit" => return Ok(ending),
@@ -66,12 +66,12 @@ pub fn run(
             }
             "/regen" => {
                 if !chat.take_back_answer() {
-                    tell("there is no message to answer again");
+                    say("there is no message to answer again");
                     continue;
                 }
             }
             unknown if is_command(unknown) => {
-                tell(format_args!(
+                say(format_args!(
                     "{unknown}: unknown command, /help lists the known ones"
                 ));
                 continue;
@@ -80,7 +80,7 @@ pub fn run(
         }
         match chat.answer(answerer, interrupt) {
             Err(error) if can_be_mended(&error) => {
-                tell(format_args!(
+                say(format_args!(
                     "error: {}\n/clear starts over",
                     message(&error)
                 ));

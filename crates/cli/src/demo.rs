@@ -23,10 +23,10 @@ pub fn load(
     use llama_diffusion::internal::Tracked;
 
     use llama_diffusion_demo_model::MODEL;
-    use llama_diffusion_flags::streams::tell;
+    use llama_diffusion_flags::streams::say;
 
     if !quiet {
-        tell(
+        say(
             "no -m: using the small demo model, which answers only a few kinds of questions (crates/demo-model/README.md)",
         );
     }

@@ -7,7 +7,7 @@ use llama_diffusion::{
     Answer, AnswerLength, AnyModel, DiffusionParams, Error, MaskedParams, Result, Session,
     SessionParams, TextModel,
 };
-use llama_diffusion_flags::streams::tell;
+use llama_diffusion_flags::streams::say;
 
 use crate::args::Args;
 use crate::view::Show;
@@ -77,7 +77,7 @@ impl Run {
     pub fn session(&self, model: &TextModel) -> Result<Session> {
         let session = model.session(&self.session)?;
         if let Some(report) = session.memory_report().filter(|_| self.reports_memory) {
-            tell(report);
+            say(report);
         }
         Ok(session)
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use llama_diffusion::{Error, Result};
 
-use llama_diffusion_flags::streams::tell;
+use llama_diffusion_flags::streams::say;
 
 const MARK: &str = "\u{feff}";
 /// Byte order marks of editors and shells on other systems. The longer marks first: one begins with
@@ -36,7 +36,7 @@ pub fn file(path: &Path) -> Result<String> {
 /// As [`file()`].
 pub fn stdin() -> Result<String> {
     if io::stdin().is_terminal() {
-        tell("type the prompt; Ctrl-D at the beginning of a line ends it");
+        say("type the prompt; Ctrl-D at the beginning of a line ends it");
     }
     let mut bytes = Vec::new();
     io::stdin()

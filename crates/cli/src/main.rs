@@ -40,7 +40,7 @@ use chat::Lines;
 use ending::{ERROR, Ending};
 use engine::Run;
 use interrupt::Interrupt;
-use llama_diffusion_flags::streams::tell;
+use llama_diffusion_flags::streams::say;
 use prompt::Setting;
 use prompt_cache::PromptCache;
 
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
         Ok(ending) => ending.status().into(),
         Err(Error::Cancelled) => Ending::Interrupted.status().into(),
         Err(error) => {
-            tell(format_args!("error: {}", message(&error)));
+            say(format_args!("error: {}", message(&error)));
             ERROR.into()
         }
     }
@@ -158,7 +158,7 @@ fn answer(args: &Args, model: &TextModel, opened: Opened, interrupt: &Interrupt)
         first => {
             let lines = Lines::open(args.chat.simple_io)?;
             if lines.is_terminal() && !args.output.is_quiet() {
-                tell("/help lists the commands");
+                say("/help lists the commands");
             }
             chat::run(lines, &mut answerer, first, seed, interrupt)
         }
@@ -184,7 +184,7 @@ fn load(args: &Args, cancel: &CancelFlag) -> Result<TextModel> {
     args.placement.devices.connect()?;
     let is_announced = args.placement.is_from_cache() && !args.output.is_quiet();
     if let Some(path) = path.as_ref().filter(|_| is_announced) {
-        tell(format_args!("model: {}", path.display()));
+        say(format_args!("model: {}", path.display()));
     }
     args.placement.devices.warn()?;
     progress::show("loading", cancel, |progress| match &path {

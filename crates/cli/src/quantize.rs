@@ -15,7 +15,7 @@ use regex::Regex;
 
 use crate::progress;
 use llama_diffusion_flags::numbers::whole;
-use llama_diffusion_flags::streams::tell;
+use llama_diffusion_flags::streams::say;
 
 const EMBEDDING: &str = "token_embd.weight";
 const OUTPUT: &str = "output.weight";
@@ -190,7 +190,7 @@ pub fn run(args: &QuantizeArgs, cancel: &CancelFlag) -> Result<()> {
     let counts: Vec<_> = counts.iter().map(|(ty, n)| format!("{n} {ty}")).collect();
     let (before, after) = plan.bytes();
     let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
-    tell(format_args!(
+    say(format_args!(
         "{}: {:.1} MiB -> {:.1} MiB, {:.2} bits per weight; tensors: {}",
         args.output.display(),
         mib(before),

@@ -10,7 +10,7 @@ use crate::input;
 use crate::svg;
 use crate::view::{Show, View};
 use llama_diffusion::recording::Recording;
-use llama_diffusion_flags::streams::tell;
+use llama_diffusion_flags::streams::say;
 
 /// Maximum bytes of a picture that pages load immediately.
 const LARGE: usize = 1 << 20;
@@ -44,7 +44,7 @@ fn draw(recording: &Recording, pace: &PaceArgs, path: &Path) -> Result<()> {
         source,
     })?;
     let size = picture.svg.len();
-    tell(format_args!(
+    say(format_args!(
         "{}: {:.1} kB, {} drafts, {:.1} s",
         path.display(),
         size as f64 / 1e3,

@@ -17,7 +17,7 @@ use std::time::Duration;
 use llama_diffusion::{Device, DeviceKind, Error, Result};
 
 use llama_diffusion_flags::numbers::whole;
-use llama_diffusion_flags::streams::tell;
+use llama_diffusion_flags::streams::say;
 use worker::Worker;
 
 /// What is served, and at which address.
@@ -70,13 +70,13 @@ pub fn run(args: &RpcServerArgs) -> Result<()> {
     for device in &devices {
         let (free, total) = device.memory();
         let (name, what) = (device.name(), device.description());
-        tell(format_args!(
+        say(format_args!(
             "{name}: {what} ({} MiB, {} MiB free)",
             total >> 20,
             free >> 20
         ));
     }
-    tell(format_args!("listening on {address}"));
+    say(format_args!("listening on {address}"));
     accept(args, &listener)
 }
 
@@ -132,7 +132,7 @@ fn serve_client(args: &RpcServerArgs, stream: TcpStream, client: SocketAddr) -> 
     stream.set_read_timeout(None)?;
     let mut worker = Worker::start(args)?;
     worker.stream.write_all(&hello)?;
-    tell(format_args!("{client} is connected"));
+    say(format_args!("{client} is connected"));
     let passed = pass(&stream, &worker.stream);
     match worker.end() {
         None => passed?,
@@ -143,7 +143,7 @@ fn serve_client(args: &RpcServerArgs, stream: TcpStream, client: SocketAddr) -> 
             )));
         }
     }
-    tell(format_args!("{client} has left"));
+    say(format_args!("{client} has left"));
     Ok(())
 }
 

@@ -18,7 +18,7 @@ pub use suspend::handle as handle_stops;
 use crate::args::PaceArgs;
 use crate::interrupt::pause;
 use draft::{painted, wrap};
-use llama_diffusion_flags::streams::{output_error, print, tell, tell_part};
+use llama_diffusion_flags::streams::{output_error, print, say, say_part};
 use region::{Region, terminal_size};
 
 /// Gives the bytes of a token; control tokens have none.
@@ -155,16 +155,16 @@ impl<'a> View<'a> {
             Thoughts::Hidden { told: true } => {}
             Thoughts::Hidden { told } => {
                 *told = true;
-                tell("[thinking; --show-thinking shows it]");
+                say("[thinking; --show-thinking shows it]");
             }
-            Thoughts::Shown(text) => tell_part(text.push(&(self.piece)(token)?)),
+            Thoughts::Shown(text) => say_part(text.push(&(self.piece)(token)?)),
         }
         Ok(())
     }
 
     fn end_thought(&mut self) {
         if let (Thoughts::Shown(text), false) = (&mut self.thoughts, self.splitter.is_thinking()) {
-            tell(text.finish());
+            say(text.finish());
         }
     }
 
@@ -192,7 +192,7 @@ impl<'a> View<'a> {
             Drafts::Hidden => return Ok(()),
             Drafts::Lines => {
                 let entropy = draft.mean_entropy;
-                tell(format_args!("{status}, mean entropy {entropy:.4}"));
+                say(format_args!("{status}, mean entropy {entropy:.4}"));
             }
             Drafts::Live(live) => {
                 let spans = live.accepted.spans(draft, hidden, self.piece)?;
@@ -215,7 +215,7 @@ impl<'a> View<'a> {
         }
         if self.splitter.is_thinking() && matches!(self.thoughts, Thoughts::Shown(_)) {
             // The answer was cut in the middle of a thought.
-            tell("");
+            say("");
         }
         self.whole_lines = false;
         self.write(&rest)?;

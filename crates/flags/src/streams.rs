@@ -32,12 +32,12 @@ pub fn without_colors() -> bool {
 
 /// Writes a line to the standard error. An error is ignored: an answer must not be lost because
 /// nobody reads messages.
-pub fn tell(line: impl Display) {
-    tell_part(format_args!("{line}\n"));
+pub fn say(line: impl Display) {
+    say_part(format_args!("{line}\n"));
 }
 
 /// The same without the end of the line.
-pub fn tell_part(text: impl Display) {
+pub fn say_part(text: impl Display) {
     // At once, so that no output of another thread comes between.
     let _ = io::stderr().write_all(text.to_string().as_bytes());
 }

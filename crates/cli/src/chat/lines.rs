@@ -14,7 +14,7 @@ use rustyline::{
 };
 
 use crate::input;
-use llama_diffusion_flags::streams::{print, tell_part};
+use llama_diffusion_flags::streams::{print, say_part};
 
 /// The prompt for a message.
 const PROMPT: &str = "> ";
@@ -137,7 +137,7 @@ impl Prompt {
     fn show(self) -> Result<()> {
         match self {
             Self::None => {}
-            Self::Error => tell_part(PROMPT),
+            Self::Error => say_part(PROMPT),
             Self::Output => print(&format!("\n{PROMPT}"))?,
         }
         Ok(())
@@ -147,7 +147,7 @@ impl Prompt {
     fn end(self) -> Result<()> {
         match self {
             Self::None => {}
-            Self::Error => tell_part("\n"),
+            Self::Error => say_part("\n"),
             Self::Output => print("\n")?,
         }
         Ok(())
