@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use llama_diffusion::{
-    CancelFlag, DiffusionParams, Model, ModelParams, Overrides, Session, SessionParams, Token,
+    CancelFlag, DiffusionParams, Model, ModelParams, SamplerOverrides, Session, SessionParams,
+    Token,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -29,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let params = DiffusionParams {
         seed: *seed,
         max_tokens: Some(usize::try_from(*max_tokens)?),
-        ..DiffusionParams::resolve(&Overrides::default(), &model.overrides())?
+        ..DiffusionParams::resolve(&SamplerOverrides::default(), &model.overrides())?
     };
     let session_params = SessionParams {
         threads: Some(1),

@@ -56,7 +56,7 @@ pub use constrained::Thoughts;
 pub use conversation::{Conversation, Reply};
 pub use diffusion::{
     AnswerLength, CancelFlag, DiffusionParams, EndTokens, Event, FinishReason, Generation,
-    MaskedParams, Overrides, OwnedEvent, Token,
+    MaskedParams, OwnedEvent, SamplerOverrides, Token,
 };
 pub use error::{Error, Result};
 pub use ggml::device::{Device, DeviceKind};

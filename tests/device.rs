@@ -14,7 +14,7 @@ use llama_diffusion::internal::synthetic::{Geometry, WeightTypes, write_syntheti
 use llama_diffusion::quantize::{FileType, Mix, Plan, QuantizeParams, TypeOverride};
 use llama_diffusion::{
     CancelFlag, DiffusionParams, EndTokens, Error, FlashAttention, KvType, Model, ModelParams,
-    Overrides, Session, SessionBatch, SessionParams, TextModel, Token,
+    SamplerOverrides, Session, SessionBatch, SessionParams, TextModel, Token,
 };
 use llama_diffusion_testing::placements::{DEVICES, on_cpu, on_device, placements};
 use llama_diffusion_testing::replay::relative_error;
@@ -201,7 +201,7 @@ impl Demo {
         DiffusionParams {
             seed: 1,
             max_tokens: Some(256),
-            ..DiffusionParams::resolve(&Overrides::default(), &overrides).unwrap()
+            ..DiffusionParams::resolve(&SamplerOverrides::default(), &overrides).unwrap()
         }
     }
 

@@ -50,7 +50,7 @@ impl Message {
 fn text_content<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     #[derive(Deserialize)]
     #[serde(tag = "type", rename_all = "lowercase")]
-    enum Part {
+    enum ContentPart {
         Text { text: String },
     }
 
@@ -73,7 +73,7 @@ fn text_content<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D:
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<String, A::Error> {
             let mut joined = String::new();
-            while let Some(Part::Text { text }) = parts.next_element()? {
+            while let Some(ContentPart::Text { text }) = parts.next_element()? {
                 joined.push_str(&text);
             }
             Ok(joined)

@@ -52,7 +52,7 @@ impl Channel {
 
 /// What a token belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum Section {
     /// The answer.
     Answer,
     /// A thought.
@@ -114,21 +114,21 @@ impl Splitter {
     }
 
     /// What the next token belongs to.
-    pub fn push(&mut self, token: Token) -> Part {
+    pub fn push(&mut self, token: Token) -> Section {
         match self.channel {
             Some(channel) if token == channel.open || token == channel.close => {
                 self.thinking = token == channel.open;
-                Part::Mark
+                Section::Mark
             }
-            _ => self.part_of_noise(),
+            _ => self.section_of_noise(),
         }
     }
 
     /// What an unfinished token would belong to: noise neither begins nor ends a thought.
-    pub fn part_of_noise(&self) -> Part {
+    pub fn section_of_noise(&self) -> Section {
         match self.thinking {
-            true => Part::Thought,
-            false => Part::Answer,
+            true => Section::Thought,
+            false => Section::Answer,
         }
     }
 }
@@ -155,9 +155,9 @@ impl AnswerText {
         let mut thoughts = vec![Vec::new()];
         for &token in tokens {
             match splitter.push(token) {
-                Part::Answer => answer.push(token),
-                Part::Thought => thoughts.last_mut().into_iter().for_each(|t| t.push(token)),
-                Part::Mark => thoughts.push(Vec::new()),
+                Section::Answer => answer.push(token),
+                Section::Thought => thoughts.last_mut().into_iter().for_each(|t| t.push(token)),
+                Section::Mark => thoughts.push(Vec::new()),
             }
         }
         let mut texts = Vec::new();
@@ -185,13 +185,13 @@ mod tests {
         close: 101,
     });
 
-    fn parts(mut splitter: Splitter, tokens: &[Token]) -> Vec<Part> {
+    fn parts(mut splitter: Splitter, tokens: &[Token]) -> Vec<Section> {
         tokens.iter().map(|token| splitter.push(*token)).collect()
     }
 
     #[test]
     fn thoughts_are_separated_from_the_answer() {
-        use Part::{Answer, Mark, Thought};
+        use Section::{Answer, Mark, Thought};
         let found = parts(Splitter::new(CHANNEL), &[1, 100, 2, 3, 101, 4]);
         assert_eq!(found, [Answer, Mark, Thought, Thought, Mark, Answer]);
     }
@@ -199,12 +199,12 @@ mod tests {
     #[test]
     fn a_thought_that_does_not_end_is_not_an_answer() {
         let found = parts(Splitter::new(CHANNEL), &[1, 100, 2, 3]);
-        assert_eq!(found[2..], [Part::Thought; 2]);
+        assert_eq!(found[2..], [Section::Thought; 2]);
     }
 
     #[test]
     fn an_end_mark_without_a_thought_opens_none() {
-        use Part::{Answer, Mark, Thought};
+        use Section::{Answer, Mark, Thought};
         assert_eq!(
             parts(Splitter::new(CHANNEL), &[1, 101, 2, 101, 3]),
             [Answer, Mark, Answer, Mark, Answer]
@@ -219,17 +219,17 @@ mod tests {
     #[test]
     fn noise_belongs_to_what_surrounds_it() {
         let outside = Splitter::new(CHANNEL);
-        assert_eq!(outside.part_of_noise(), Part::Answer);
-        assert_eq!(outside.in_thought().part_of_noise(), Part::Thought);
+        assert_eq!(outside.section_of_noise(), Section::Answer);
+        assert_eq!(outside.in_thought().section_of_noise(), Section::Thought);
         let no_channel = Splitter::new(None).in_thought();
-        assert_eq!(no_channel.part_of_noise(), Part::Answer);
+        assert_eq!(no_channel.section_of_noise(), Section::Answer);
     }
 
     #[test]
     fn a_model_without_the_channel_only_answers() {
         assert_eq!(
             parts(Splitter::new(None), &[1, 100, 101]),
-            [Part::Answer; 3]
+            [Section::Answer; 3]
         );
         assert!(!Splitter::new(None).in_thought().is_thinking());
     }

@@ -41,7 +41,7 @@ pub use event::{
 };
 pub use generation::{Generation, Generator, Next, Stage, Timing};
 pub use masked::{AnswerLength, MaskedParams};
-pub use params::{AcceptanceRule, DiffusionParams, Overrides};
+pub use params::{AcceptanceRule, DiffusionParams, SamplerOverrides};
 pub use random::{CounterNoise, NoiseSource, RecordedBlock, RecordedNoise, RecordedStep};
 pub use run::{Blank, EndTokens, Recipe, Run};
 pub use scheduler::{advance, generate};

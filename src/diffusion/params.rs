@@ -84,7 +84,7 @@ impl Default for DiffusionParams {
 
 /// Sampler parameters that one source (the caller, a GGUF file) sets or leaves open.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Overrides {
+pub struct SamplerOverrides {
     /// Sets [`DiffusionParams::max_steps`]; the key in a file is `diffusion.eb_max_steps`.
     pub max_steps: Option<u32>,
     /// Sets [`DiffusionParams::t_min`]; the key in a file is `diffusion.eb_t_min`.
@@ -101,7 +101,7 @@ pub struct Overrides {
     pub confidence_threshold: Option<f32>,
 }
 
-impl Overrides {
+impl SamplerOverrides {
     /// Fills what `self` leaves open from `fallback`.
     #[must_use]
     pub fn or(self, fallback: Self) -> Self {
@@ -126,7 +126,7 @@ impl DiffusionParams {
     ///
     /// # Errors
     /// As [`validate`](Self::validate).
-    pub fn resolve(caller: &Overrides, file: &Overrides) -> Result<Self> {
+    pub fn resolve(caller: &SamplerOverrides, file: &SamplerOverrides) -> Result<Self> {
         let chosen = caller.or(*file);
         let default = Self::default();
         let params = Self {
@@ -226,15 +226,15 @@ mod tests {
 
     #[test]
     fn the_command_line_wins_over_the_file_and_the_file_over_the_default() {
-        let cli = Overrides {
+        let cli = SamplerOverrides {
             t_max: Some(0.9),
             max_steps: Some(7),
-            ..Overrides::default()
+            ..SamplerOverrides::default()
         };
-        let file = Overrides {
+        let file = SamplerOverrides {
             t_max: Some(0.7),
             entropy_bound: Some(2.0),
-            ..Overrides::default()
+            ..SamplerOverrides::default()
         };
         let params = DiffusionParams::resolve(&cli, &file).unwrap();
         let expected = DiffusionParams {
@@ -248,11 +248,11 @@ mod tests {
 
     #[test]
     fn a_file_with_impossible_values_is_refused() {
-        let file = Overrides {
+        let file = SamplerOverrides {
             t_min: Some(0.9),
-            ..Overrides::default()
+            ..SamplerOverrides::default()
         };
-        let error = DiffusionParams::resolve(&Overrides::default(), &file).unwrap_err();
+        let error = DiffusionParams::resolve(&SamplerOverrides::default(), &file).unwrap_err();
         assert_eq!(
             error.to_string(),
             "t_max: is 0.8, but must be at least `t_min`, which is 0.9"

@@ -10,7 +10,7 @@ use super::Model;
 use super::file::ModelFile;
 use super::masked::{MaskedModel, is_masked};
 use super::params::ModelParams;
-use crate::diffusion::{DiffusionParams, EndTokens, MaskedParams, Overrides, Recipe, Token};
+use crate::diffusion::{DiffusionParams, EndTokens, MaskedParams, Recipe, SamplerOverrides, Token};
 use crate::error::Result;
 
 /// Bytes at either end of a tensor that the fingerprint looks at.
@@ -133,17 +133,20 @@ impl AnyModel {
         Ok(match self {
             Self::Canvas(model) => {
                 let file = model.overrides();
-                Box::new(DiffusionParams::resolve(&Overrides::default(), &file)?)
+                Box::new(DiffusionParams::resolve(
+                    &SamplerOverrides::default(),
+                    &file,
+                )?)
             }
             Self::Masked(_) => Box::new(MaskedParams::default()),
         })
     }
 
     /// Sampler settings that the file recommends.
-    pub fn overrides(&self) -> Overrides {
+    pub fn overrides(&self) -> SamplerOverrides {
         match self {
             Self::Canvas(model) => model.overrides(),
-            Self::Masked(_) => Overrides::default(),
+            Self::Masked(_) => SamplerOverrides::default(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Model;
 use super::counters::Counters;
-use super::decoder::{Decoder, Member};
+use super::decoder::{Decoder, Share};
 use super::denoiser::SequenceDenoiser;
 use crate::diffusion::{Draws, StepInput};
 use crate::error::{Error, Result};
@@ -96,9 +96,9 @@ impl CanvasBatch {
         for member in &*members {
             self.check(member.denoiser)?;
         }
-        let mut members: Vec<Member<'_, '_>> = members
+        let mut members: Vec<Share<'_, '_>> = members
             .iter_mut()
-            .map(|m| Member {
+            .map(|m| Share {
                 sequence: m.denoiser.sequence(),
                 input: m.input,
                 draws: m.draws,

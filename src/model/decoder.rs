@@ -19,7 +19,7 @@ use crate::ggml::tensor::Tensor;
 use crate::ggml::transfer::transferred;
 
 /// One sequence's share of a step.
-pub(super) struct Member<'a, 'io> {
+pub(super) struct Share<'a, 'io> {
     pub(super) sequence: &'a mut Sequence,
     pub(super) input: StepInput<'io>,
     pub(super) draws: &'a mut Draws,
@@ -122,7 +122,7 @@ impl Decoder {
     }
 
     /// One forward pass over the canvases of all members, at least one, all of one model.
-    pub(super) fn step(&mut self, members: &mut [Member<'_, '_>]) -> Result<()> {
+    pub(super) fn step(&mut self, members: &mut [Share<'_, '_>]) -> Result<()> {
         for member in &*members {
             member.sequence.check_step(&member.input, member.draws)?;
         }
@@ -165,11 +165,11 @@ impl Decoder {
 
     /// Ensures that there is a graph for these members, and that the positions and masks of their
     /// canvases are uploaded.
-    fn prepare(&mut self, members: &[Member<'_, '_>]) -> Result<()> {
+    fn prepare(&mut self, members: &[Share<'_, '_>]) -> Result<()> {
         let model = Arc::clone(&members[0].sequence.model);
         let canvas = model.hparams().canvas_length;
         let built = self.pass.as_ref().map(|(built, _)| built);
-        let keys_for = |member: &Member<'_, '_>| {
+        let keys_for = |member: &Share<'_, '_>| {
             let needed = keys(&model, self.choice, &member.sequence.cache, canvas);
             built
                 .and_then(|built| built.keys_of(member.sequence.id))
@@ -205,7 +205,7 @@ impl Decoder {
         &mut self,
         model: &Model,
         shape: Shape,
-        members: &[Member<'_, '_>],
+        members: &[Share<'_, '_>],
     ) -> Result<(Shape, Pass)> {
         let hparams = model.hparams();
         let (canvas, mut usage) = (hparams.canvas_length, Usage::default());

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::Model;
 use super::counters::Counters;
-use super::decoder::{Decoder, Member};
+use super::decoder::{Decoder, Share};
 use super::graph::{self, Kernels, KeyCounts, Network, NodeChoice};
 use super::kv_cache::CacheSnapshot;
 use super::kv_type::{KvType, SLOT_UNIT};
@@ -533,7 +533,7 @@ impl Denoiser for SequenceDenoiser {
     }
 
     fn step(&mut self, input: &StepInput<'_>, draws: &mut Draws) -> Result<()> {
-        let members = &mut [Member {
+        let members = &mut [Share {
             sequence: &mut self.sequence,
             input: *input,
             draws,

@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 
 use super::file::ModelFile;
 use super::keys::{self, MASKED_ARCHITECTURES, TOKEN_EMBD};
-use crate::diffusion::Overrides;
+use crate::diffusion::SamplerOverrides;
 use crate::error::Result;
 use crate::gguf::keys::{DIFFUSION_GEMMA, GENERAL_ARCHITECTURE, TOKENS, token_id};
 use crate::gguf::{Array, FromValue, Gguf, TensorType, Value};
@@ -96,7 +96,7 @@ pub struct Hparams {
     /// Embeddings are multiplied by this, see [`embedding_scale`].
     pub embedding_scale: f32,
     /// Settings of the sampler that the file recommends (`diffusion.eb_…`).
-    pub sampler: Overrides,
+    pub sampler: SamplerOverrides,
     /// Begin-of-sequence token.
     pub bos: Option<u32>,
     /// End-of-sequence token.
@@ -212,7 +212,7 @@ fn vocabulary(file: &ModelFile) -> Result<(TensorType, usize)> {
     }
 }
 
-fn sampler_hints(gguf: &Gguf) -> Result<Overrides> {
+fn sampler_hints(gguf: &Gguf) -> Result<SamplerOverrides> {
     let count = |name: &str, range| {
         let name = keys::entropy_bound(name);
         match gguf.value(&name) {
@@ -230,7 +230,7 @@ fn sampler_hints(gguf: &Gguf) -> Result<Overrides> {
             x => Ok(x),
         }
     };
-    Ok(Overrides {
+    Ok(SamplerOverrides {
         max_steps: count("max_steps", 1..=MAX_I32)?,
         t_min: number("t_min")?,
         t_max: number("t_max")?,

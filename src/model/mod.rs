@@ -50,7 +50,7 @@ use placement::{Placement, warn_of_unmatched};
 use tensors::{Located, TensorTable};
 use weights::{Source, Weights};
 
-use crate::diffusion::{EndTokens, Overrides, Token};
+use crate::diffusion::{EndTokens, SamplerOverrides, Token};
 use crate::error::{Error, Result};
 use crate::ggml::device::{BufferType, Device};
 use crate::ggml::headroom;
@@ -221,7 +221,7 @@ impl Model {
     }
 
     /// Sampler settings that the file recommends.
-    pub fn overrides(&self) -> Overrides {
+    pub fn overrides(&self) -> SamplerOverrides {
         self.hparams.sampler
     }
     /// The tokens that end an answer according to the file: the list `diffusion.eos_token_ids` if

@@ -16,20 +16,20 @@ const SLAB: usize = 1 << 21;
 const PIECE: usize = 1 << 15;
 
 /// Why a tensor could not be written.
-pub(super) enum Failure {
+pub(super) enum WriteError {
     /// The output failed.
     Output(io::Error),
     /// Anything else, including cancellation by the caller.
     Other(Error),
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for WriteError {
     fn from(error: io::Error) -> Self {
         Self::Output(error)
     }
 }
 
-impl From<Error> for Failure {
+impl From<Error> for WriteError {
     fn from(error: Error) -> Self {
         Self::Other(error)
     }
@@ -55,7 +55,7 @@ impl Conversion<'_> {
         threads: usize,
         out: &mut dyn Write,
         done: &mut dyn FnMut(usize) -> Result<()>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), WriteError> {
         let FileTensor { info, data } = self.tensor;
         let rows: usize = info.shape[1..].iter().product();
         let [from, to] = self.row_bytes()?;

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::plan::Plan;
-use super::stream::{Conversion, Failure};
+use super::stream::{Conversion, WriteError};
 use crate::error::{Error, Result};
 use crate::parallel;
 use crate::temporary::Tracked;
@@ -35,8 +35,8 @@ impl Plan {
         let file = temporary_file(directory).map_err(Error::io(directory))?;
         let _tracked = Tracked::new(file.path());
         let failed = |failure| match failure {
-            Failure::Output(source) => self.output_error(output, source),
-            Failure::Other(error) => error,
+            WriteError::Output(source) => self.output_error(output, source),
+            WriteError::Other(error) => error,
         };
         self.write_to(BufWriter::new(file.as_file()), progress)
             .map_err(failed)?;
@@ -51,7 +51,7 @@ impl Plan {
         &self,
         out: W,
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), WriteError> {
         let threads = self.params.threads.unwrap_or_else(parallel::cores);
         let total = self.bytes().0.max(1);
         let mut data = self.writer.clone().begin(out)?;
@@ -174,7 +174,7 @@ mod tests {
         let size = plan.bytes().1;
         for room in [0, 1000, size / 2, size] {
             let failure = plan.write_to(Full(room), &mut |_| ControlFlow::Continue(()));
-            let Err(Failure::Output(source)) = failure else {
+            let Err(WriteError::Output(source)) = failure else {
                 panic!("{room} bytes were enough");
             };
             let message = plan.output_error(Path::new("out.gguf"), source).to_string();

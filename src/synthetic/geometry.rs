@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use super::vocabulary::special_id;
-use crate::diffusion::Overrides;
+use crate::diffusion::SamplerOverrides;
 use crate::gguf::TensorType;
 use crate::model::hparams::{Hparams, LayerHparams, LayerKind, embedding_scale};
 use crate::model::keys;
@@ -157,7 +157,7 @@ impl Geometry {
             canvas_length: self.canvas_length,
             context_length: self.context_length,
             embedding_scale: embedding_scale(self.d, TensorType::F32),
-            sampler: Overrides::default(),
+            sampler: SamplerOverrides::default(),
             bos: Some(special_id("<bos>")),
             eos: Some(special_id("<eos>")),
             pad: Some(special_id("<pad>")),

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use llama_diffusion::chat::{Message, Role};
 use llama_diffusion::{
-    CancelFlag, DiffusionParams, Overrides, Session, SessionParams, TextModel, Token,
+    CancelFlag, DiffusionParams, SamplerOverrides, Session, SessionParams, TextModel, Token,
 };
 use serde::Deserialize;
 
@@ -122,7 +122,7 @@ fn held_back_prompts_are_answered_as_well_as_by_the_reference() {
             let params = DiffusionParams {
                 seed,
                 max_tokens: Some(256),
-                ..DiffusionParams::resolve(&Overrides::default(), &overrides).unwrap()
+                ..DiffusionParams::resolve(&SamplerOverrides::default(), &overrides).unwrap()
             };
             let go_on = &mut |_: llama_diffusion::Event<'_>| ControlFlow::Continue(());
             let answer = session
@@ -186,7 +186,7 @@ fn ask(text: &TextModel, session: &mut Session, messages: &[Message], seed: u64)
     let tokens = text.chat_prompt(&template, messages, Default::default());
     let params = DiffusionParams {
         seed,
-        ..DiffusionParams::resolve(&Overrides::default(), &text.model().overrides()).unwrap()
+        ..DiffusionParams::resolve(&SamplerOverrides::default(), &text.model().overrides()).unwrap()
     };
     let go_on = &mut |_: llama_diffusion::Event<'_>| ControlFlow::Continue(());
     let answer = session.generate(&tokens.unwrap(), &params, &CancelFlag::default(), go_on);

@@ -3,9 +3,9 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use llama_diffusion::chat::thinking::Part;
+use llama_diffusion::chat::thinking::Section;
 use llama_diffusion::chat::{Message, Role};
-use llama_diffusion::{CancelFlag, DiffusionParams, Overrides, SessionParams, TextModel};
+use llama_diffusion::{CancelFlag, DiffusionParams, SamplerOverrides, SessionParams, TextModel};
 use llama_diffusion_testing::thinker::{QUESTION, expected, thinker};
 use tempfile::TempDir;
 
@@ -20,7 +20,7 @@ fn in_rust() {
         .chat_prompt(&template, &messages, Default::default())
         .unwrap();
     let overrides = text.model().overrides();
-    let params = DiffusionParams::resolve(&Overrides::default(), &overrides).unwrap();
+    let params = DiffusionParams::resolve(&SamplerOverrides::default(), &overrides).unwrap();
     let settings = SessionParams {
         threads: Some(1),
         ..SessionParams::default()
@@ -37,9 +37,9 @@ fn in_rust() {
 
     // Token by token.
     let mut splitter = text.splitter(&prompt);
-    let parts: Vec<Part> = tokens.iter().map(|token| splitter.push(*token)).collect();
-    assert_eq!((parts[0], parts[1]), (Part::Mark, Part::Thought));
-    assert_eq!(parts.last(), Some(&Part::Answer));
+    let parts: Vec<Section> = tokens.iter().map(|token| splitter.push(*token)).collect();
+    assert_eq!((parts[0], parts[1]), (Section::Mark, Section::Thought));
+    assert_eq!(parts.last(), Some(&Section::Answer));
 
     // From where the prompt ends, be it inside a thought, and up to where the answer is cut.
     for split in 0..tokens.len() {

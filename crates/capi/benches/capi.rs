@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use capi::*;
 use criterion::{Criterion, criterion_group, criterion_main};
 use llama_diffusion::{
-    CancelFlag, DiffusionParams, ModelParams, Overrides, Session, SessionParams, Token,
+    CancelFlag, DiffusionParams, ModelParams, SamplerOverrides, Session, SessionParams, Token,
 };
 
 // Rust cannot link this form of the C library.
@@ -111,7 +111,7 @@ impl Direct {
         let params = DiffusionParams {
             max_steps: 1,
             max_canvases: Some(1),
-            ..DiffusionParams::resolve(&Overrides::default(), &model.overrides()).unwrap()
+            ..DiffusionParams::resolve(&SamplerOverrides::default(), &model.overrides()).unwrap()
         };
         let end = model.end_tokens().unwrap();
         let session_params = SessionParams {

@@ -14,8 +14,8 @@ use llama_diffusion::diffusion::{
     Algorithm, CanvasStatus, Draft, Filter, FinishedCanvas, Limits, Recipe, TransferSchedule,
 };
 use llama_diffusion::{
-    Answer, AnswerLength, AnyModel, DiffusionParams, Event, FinishReason, MaskedParams, Overrides,
-    Session, Token,
+    Answer, AnswerLength, AnyModel, DiffusionParams, Event, FinishReason, MaskedParams,
+    SamplerOverrides, Session, Token,
 };
 
 /// Why a generation ended.
@@ -233,7 +233,8 @@ unsafe impl Versioned for diffusion_params {
 impl diffusion_params {
     /// What the model recommends, else the reference's defaults.
     pub(super) fn of_model(shared: &diffusion_model) -> Result<Self> {
-        let params = DiffusionParams::resolve(&Overrides::default(), &shared.model.overrides())?;
+        let params =
+            DiffusionParams::resolve(&SamplerOverrides::default(), &shared.model.overrides())?;
         let masked = MaskedParams::default();
         Ok(Self {
             struct_size: size_of::<Self>(),

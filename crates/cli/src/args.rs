@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser};
 use clap_complete::Shell;
 use llama_diffusion::{
-    DiffusionParams, Error, MaskedParams, ModelParams, Overrides, Result, SessionParams,
+    DiffusionParams, Error, MaskedParams, ModelParams, Result, SamplerOverrides, SessionParams,
 };
 
 pub use cache::{CacheArgs, Saves};
@@ -254,7 +254,7 @@ impl Args {
     ///
     /// # Errors
     /// Parameters that cannot work.
-    pub fn diffusion(&self, model: &Overrides, seed: u64) -> Result<DiffusionParams> {
+    pub fn diffusion(&self, model: &SamplerOverrides, seed: u64) -> Result<DiffusionParams> {
         self.diffusion.params(model, self.common.predict, seed)
     }
 

@@ -7,7 +7,7 @@ mod suspend;
 use std::io::{self, IsTerminal as _, Stdout, Write};
 use std::mem;
 
-use llama_diffusion::chat::thinking::{Part, Splitter};
+use llama_diffusion::chat::thinking::{Section, Splitter};
 use llama_diffusion::diffusion::{CanvasStatus, Draft, NewCanvas};
 use llama_diffusion::{CancelFlag, Event, Result, Token, Utf8Stream};
 
@@ -135,9 +135,9 @@ impl<'a> View<'a> {
                 let mut text = String::new();
                 for &token in &canvas.answer {
                     match self.splitter.push(token) {
-                        Part::Answer => text += &self.text.push(&(self.piece)(token)?),
-                        Part::Thought => self.think(token)?,
-                        Part::Mark => self.end_thought(),
+                        Section::Answer => text += &self.text.push(&(self.piece)(token)?),
+                        Section::Thought => self.think(token)?,
+                        Section::Mark => self.end_thought(),
                     }
                 }
                 match &mut self.drafts {

@@ -1,6 +1,6 @@
 //! Flags of the sampler.
 
-use llama_diffusion::{DiffusionParams, Error, Overrides, Result};
+use llama_diffusion::{DiffusionParams, Error, Result, SamplerOverrides};
 
 use super::values::{ABOVE_0, Limit};
 use llama_diffusion_flags::numbers::{real, whole};
@@ -51,11 +51,11 @@ impl DiffusionArgs {
     /// Parameters that cannot work.
     pub fn params(
         &self,
-        model: &Overrides,
+        model: &SamplerOverrides,
         predict: Option<Limit>,
         seed: u64,
     ) -> Result<DiffusionParams> {
-        let chosen = Overrides {
+        let chosen = SamplerOverrides {
             max_steps: self.max_steps.or(self.steps),
             t_min: self.t_min,
             t_max: self.t_max,
@@ -82,7 +82,7 @@ impl DiffusionArgs {
 }
 
 /// The library would blame the first temperature, which the user may not have chosen.
-fn check_t_min(chosen: &Overrides, model: &Overrides) -> Result<()> {
+fn check_t_min(chosen: &SamplerOverrides, model: &SamplerOverrides) -> Result<()> {
     let t_max = model.t_max.unwrap_or(DiffusionParams::default().t_max);
     match (chosen.t_min, chosen.t_max) {
         (Some(t_min), None) if t_min > t_max => Err(Error::Input {

@@ -53,7 +53,7 @@ fn llama_cpp_s_spelling() {
     for line in [["-n", "5"], ["--predict", "5"], ["--n-predict", "5"]] {
         let params = parse(&line)
             .unwrap()
-            .diffusion(&Overrides::default(), 0)
+            .diffusion(&SamplerOverrides::default(), 0)
             .unwrap();
         assert_eq!(params.max_tokens, Some(5));
     }
@@ -141,10 +141,10 @@ fn short_flags_are_not_run_together() {
 
 #[test]
 fn a_flag_goes_before_the_model_and_the_general_one_behind_the_special_one() {
-    let model = Overrides {
+    let model = SamplerOverrides {
         max_steps: Some(7),
         t_max: Some(0.9),
-        ..Overrides::default()
+        ..SamplerOverrides::default()
     };
     let steps = |line: &[&str]| parse(line).unwrap().diffusion(&model, 3).unwrap().max_steps;
     assert_eq!(steps(&[]), 7);
@@ -169,7 +169,7 @@ fn limits_of_the_answer() {
     let limits = |line: &[&str]| {
         let params = parse(line)
             .unwrap()
-            .diffusion(&Overrides::default(), 0)
+            .diffusion(&SamplerOverrides::default(), 0)
             .unwrap();
         (params.max_tokens, params.max_canvases)
     };
@@ -285,7 +285,7 @@ fn upstream_s_command_lines() {
     ];
     for (line, expected) in lines {
         let args = parse(&line.split_whitespace().collect::<Vec<_>>()).unwrap();
-        let params = args.diffusion(&Overrides::default(), 0).unwrap();
+        let params = args.diffusion(&SamplerOverrides::default(), 0).unwrap();
         assert_eq!(args.warnings, [""; 0], "{line}");
         let model = args.placement.model().unwrap().unwrap();
         let warnings: Vec<&str> = args
@@ -325,7 +325,7 @@ fn upstream_s_command_lines() {
     assert!(args.output.progress);
     assert_eq!(args.output.pace.interval, 4);
     assert_eq!(
-        args.diffusion(&Overrides::default(), 7).unwrap(),
+        args.diffusion(&SamplerOverrides::default(), 7).unwrap(),
         DiffusionParams {
             max_steps: 32,
             t_min: 0.3,

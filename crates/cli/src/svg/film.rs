@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use llama_diffusion::chat::thinking::{Part, Splitter};
+use llama_diffusion::chat::thinking::{Section, Splitter};
 use llama_diffusion::diffusion::{CanvasStatus, Draft, FinishedCanvas};
 use llama_diffusion::{Result, Token, Utf8Stream};
 
@@ -237,7 +237,7 @@ fn finished(
     let text = |token: &Token| {
         // The answer leaves out padding, and what comes after its end.
         let is_part = answer.next_if_eq(&token).is_some();
-        Ok(match is_part && splitter.push(*token) == Part::Answer {
+        Ok(match is_part && splitter.push(*token) == Section::Answer {
             true => (stream.push(&piece(*token)?), Origin::Finished),
             false => (String::new(), Origin::Finished),
         })

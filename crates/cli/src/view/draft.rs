@@ -4,7 +4,7 @@ use std::fmt;
 use std::mem;
 
 use crossterm::style::{StyledContent, Stylize as _};
-use llama_diffusion::chat::thinking::{Part, Splitter};
+use llama_diffusion::chat::thinking::{Section, Splitter};
 use llama_diffusion::diffusion::{CanvasStatus, Draft, NewCanvas};
 use llama_diffusion::{Result, Token, Utf8Stream};
 use unicode_segmentation::UnicodeSegmentation as _;
@@ -110,15 +110,15 @@ fn spans(
     let mut text = Utf8Stream::new();
     let span = |(token, origin): (Token, Origin)| {
         let part = match &mut hidden {
-            Some(splitter) if origin.is_noise() => splitter.part_of_noise(),
+            Some(splitter) if origin.is_noise() => splitter.section_of_noise(),
             Some(splitter) => splitter.push(token),
-            None => Part::Answer,
+            None => Section::Answer,
         };
         Ok(match part {
-            Part::Answer => (text.push(&piece(token)?), origin),
-            Part::Mark if hidden.as_ref().is_some_and(Splitter::is_thinking) => thinking(),
-            Part::Thought if mem::take(&mut opened) => thinking(),
-            Part::Mark | Part::Thought => (String::new(), origin),
+            Section::Answer => (text.push(&piece(token)?), origin),
+            Section::Mark if hidden.as_ref().is_some_and(Splitter::is_thinking) => thinking(),
+            Section::Thought if mem::take(&mut opened) => thinking(),
+            Section::Mark | Section::Thought => (String::new(), origin),
         })
     };
     positions.map(span).collect()

@@ -202,9 +202,9 @@ fn all_flags_with_numbers_are_known() {
 
 #[test]
 fn a_lowest_temperature_above_the_model_s_highest_is_named() {
-    let model = Overrides {
+    let model = SamplerOverrides {
         t_max: Some(0.7),
-        ..Overrides::default()
+        ..SamplerOverrides::default()
     };
     let args = parse(&["--diffusion-eb-t-min", "0.75"]).unwrap();
     let error = args.diffusion(&model, 0).unwrap_err().to_string();
