@@ -40,10 +40,12 @@ func diffusionGoStep(draft *C.diffusion_draft, handle C.uintptr_t) C.bool {
 			MaxSteps:    int(draft.max_steps),
 			Temperature: float32(draft.temperature),
 			MeanEntropy: float32(draft.mean_entropy),
+			Progress:    Progress(draft.progress),
 			Argmax:      copied[Token](draft.argmax, draft.length),
 			Sampled:     copied[Token](draft.sampled, draft.length),
 			Canvas:      copied[Token](draft.canvas, draft.length),
 			Entropy:     copied[float32](draft.entropy, draft.length),
+			Probability: copied[float32](draft.probability, draft.length),
 			Accepted:    copied[bool](draft.accepted, draft.length),
 		})
 	})
@@ -54,7 +56,13 @@ func diffusionGoCanvas(canvas *C.diffusion_canvas, handle C.uintptr_t) C.bool {
 	g := cgo.Handle(handle).Value().(*generation)
 	return g.call(func() {
 		if g.params.OnCanvas != nil {
-			g.params.OnCanvas(copied[Token](canvas.tokens, canvas.count))
+			g.params.OnCanvas(Canvas{
+				Tokens:    copied[Token](canvas.tokens, canvas.count),
+				Block:     int(canvas.block),
+				Steps:     int(canvas.steps),
+				Converged: canvas.converged != 0,
+				Ended:     canvas.ended != 0,
+			})
 		}
 	})
 }

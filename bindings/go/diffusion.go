@@ -226,13 +226,37 @@ func toTokens(values []C.int32_t) []Token {
 	return tokens
 }
 
+// Progress reports whether a canvas needs another denoising step.
+type Progress int32
+
+const (
+	// Running: it does.
+	Running Progress = C.DIFFUSION_PROGRESS_RUNNING
+	// Converged: it does not.
+	Converged Progress = C.DIFFUSION_PROGRESS_CONVERGED
+	// OutOfSteps: it does not get one, all steps are used up.
+	OutOfSteps Progress = C.DIFFUSION_PROGRESS_OUT_OF_STEPS
+)
+
 // Draft is a canvas after a denoising step.
 type Draft struct {
 	Block, Step, MaxSteps    int
 	Temperature, MeanEntropy float32
+	Progress                 Progress
 	Argmax, Sampled, Canvas  []Token
-	Entropy                  []float32
+	Entropy, Probability     []float32
 	Accepted                 []bool
+}
+
+// Canvas is a finished canvas.
+type Canvas struct {
+	// Tokens that it adds to the answer.
+	Tokens       []Token
+	Block, Steps int
+	// Converged is false if its steps were used up.
+	Converged bool
+	// Ended reports that the answer ends in this canvas.
+	Ended bool
 }
 
 // Params say how an answer is generated.
@@ -241,9 +265,9 @@ type Params struct {
 	Seed uint64
 	// MaxTokens of the answer; 0 is the library's default.
 	MaxTokens int
-	// OnStep receives each draft, OnCanvas the tokens of each finished canvas; both may be nil.
+	// OnStep receives each draft, OnCanvas each finished canvas; both may be nil.
 	OnStep   func(Draft)
-	OnCanvas func([]Token)
+	OnCanvas func(Canvas)
 }
 
 // Answer is what Generate returns.

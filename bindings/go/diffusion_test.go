@@ -39,21 +39,33 @@ func TestGenerate(t *testing.T) {
 	model, c, prompt := demo(t)
 	steps := 0
 	var streamed []Token
+	var last Draft
+	var final Canvas
 	answer, err := c.Generate(context.Background(), prompt, Params{
 		Seed: 7,
 		OnStep: func(draft Draft) {
-			if draft.Step != steps || len(draft.Argmax) != 32 || len(draft.Accepted) != 32 {
+			if draft.Step != steps || len(draft.Argmax) != 32 || len(draft.Accepted) != 32 || len(draft.Probability) != 32 {
 				t.Errorf("step %d: %+v", steps, draft)
 			}
+			if steps > 0 && last.Progress != Running {
+				t.Errorf("step %d after the last one: %+v", steps, last)
+			}
+			last = draft
 			steps++
 		},
-		OnCanvas: func(tokens []Token) { streamed = append(streamed, tokens...) },
+		OnCanvas: func(canvas Canvas) {
+			final = canvas
+			streamed = append(streamed, canvas.Tokens...)
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if answer.Steps != steps || answer.Blocks != 1 || !answer.Ended || answer.Reused != 0 {
 		t.Errorf("%+v after %d steps", answer, steps)
+	}
+	if last.Progress != Converged || !final.Converged || !final.Ended || final.Block != 0 || final.Steps != steps {
+		t.Errorf("%+v, %+v after %d steps", last, final, steps)
 	}
 	if !reflect.DeepEqual(streamed, answer.Tokens) {
 		t.Errorf("streamed %v, returned %v", streamed, answer.Tokens)
