@@ -12,8 +12,8 @@ use llama_diffusion::diffusion::{
     Allowed, CanvasRun, CounterNoise, Denoiser as _, DiffusionParams, DrawRule, Draws, Filter,
     Run as _, StepInput,
 };
+use llama_diffusion::internal::model::KeyLayout;
 use llama_diffusion::internal::synthetic::{Geometry, synthetic_file};
-use llama_diffusion::model::mask::KeyLayout;
 use llama_diffusion::model::{DenoiserParams, SequenceDenoiser};
 use llama_diffusion::{FlashAttention, KvType, Model, ModelParams, Token};
 

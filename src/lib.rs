@@ -92,6 +92,22 @@ pub mod internal {
     pub use crate::ggml::remote::serve_rpc;
     pub use crate::temporary::{Tracked, remove_all};
 
+    /// Metadata keys, and a writer of files.
+    pub mod gguf {
+        /// Metadata keys.
+        pub mod keys {
+            pub use crate::gguf::keys::*;
+        }
+        pub use crate::gguf::writer::*;
+    }
+
+    /// Hyperparameters, tensors and masks of a model.
+    pub mod model {
+        pub use crate::model::hparams::*;
+        pub use crate::model::mask::*;
+        pub use crate::model::tensors::*;
+    }
+
     /// libllama, for comparison.
     pub mod llama {
         pub use crate::llama::{CausalModel, CausalParams, check_tokenizer, quantize};

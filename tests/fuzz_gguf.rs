@@ -9,12 +9,12 @@ use std::path::Path;
 
 use llama_diffusion::gguf::Gguf;
 use llama_diffusion::gguf::TensorType;
-use llama_diffusion::gguf::writer::Encoded;
+use llama_diffusion::internal::gguf::Encoded;
 use llama_diffusion::internal::llama::check_tokenizer;
+use llama_diffusion::internal::model::Hparams;
+use llama_diffusion::internal::model::TensorTable;
 use llama_diffusion::internal::synthetic::{Geometry, min_vocab_size};
 use llama_diffusion::model::file::ModelFile;
-use llama_diffusion::model::hparams::Hparams;
-use llama_diffusion::model::tensors::TensorTable;
 use llama_diffusion::{Error, Result};
 use llama_diffusion_testing::model_file::{Editable, load};
 

@@ -11,14 +11,14 @@ use crate::error::{Error, Result};
 
 /// The bytes of a file, mapped read-only.
 #[derive(Debug)]
-pub struct Mapping(Mmap);
+pub(crate) struct Mapping(Mmap);
 
 impl Mapping {
     /// Maps the regular file at `path`.
     ///
     /// # Errors
     /// The file does not exist, there is no permission, or it is not a regular file.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         // Checked before opening: opening a FIFO would block.
         let metadata = fs::metadata(path).map_err(Error::io(path))?;
         if !metadata.is_file() {
@@ -45,7 +45,7 @@ impl Mapping {
     ///
     /// # Errors
     /// The system does not allow it.
-    pub fn lock(&self, range: Range<usize>) -> io::Result<()> {
+    pub(crate) fn lock(&self, range: Range<usize>) -> io::Result<()> {
         let bytes = self.0.get(range).ok_or(io::ErrorKind::InvalidInput)?;
         #[cfg(unix)]
         {
@@ -64,7 +64,7 @@ impl Mapping {
 
     /// Lets the system drop the pages of `range`, because their contents were copied elsewhere. A
     /// later read fetches them from the file again. Does nothing on systems without such a call.
-    pub fn release(&self, range: Range<usize>) {
+    pub(crate) fn release(&self, range: Range<usize>) {
         #[cfg(unix)]
         if range.start < range.end && range.end <= self.0.len() {
             // SAFETY: DONTNEED would lose changes to a private mapping, but this one is read-only:

@@ -1,4 +1,4 @@
-//! GGUF files: a strict reader, metadata that the user replaces, and a writer in [`writer`]. This
+//! GGUF files: a strict reader, metadata that the user replaces, and a writer (`writer`). This
 //! module does not use ggml.
 //!
 //! Every file passes this reader before anything else reads it, ggml's own C++ parser included:
@@ -8,18 +8,18 @@
 
 mod contents;
 mod cursor;
-pub mod keys;
+pub(crate) mod keys;
 #[allow(unsafe_code, reason = "mapped memory is the system's")]
 mod mmap;
 mod overrides;
 mod reader;
 pub(crate) mod tensor_type;
 mod value;
-pub mod writer;
+pub(crate) mod writer;
 
 pub use contents::TensorInfo;
 pub(crate) use contents::show_shape;
-pub use mmap::Mapping;
+pub(crate) use mmap::Mapping;
 pub use overrides::{MetadataOverride, MetadataValue};
 pub use reader::{FileTensor, Gguf, TensorData};
 pub use tensor_type::TensorType;

@@ -203,7 +203,7 @@ impl Gguf {
     }
 
     /// The mapping of [`bytes`](Self::bytes), unless the file was parsed from memory.
-    pub fn mapping(&self) -> Option<&Arc<Mapping>> {
+    pub(crate) fn mapping(&self) -> Option<&Arc<Mapping>> {
         match &self.bytes {
             Bytes::Mapped(mapping) => Some(mapping),
             Bytes::Owned(_) | Bytes::Head(..) => None,

@@ -49,7 +49,7 @@ pub(crate) const VOCAB_SIZE: &str = "vocab_size";
 pub(crate) const OF_SLIDING_LAYERS: &str = "_swa";
 
 /// The embedding matrix.
-pub const TOKEN_EMBD: &str = "token_embd.weight";
+pub(crate) const TOKEN_EMBD: &str = "token_embd.weight";
 
 /// The prefix of a layer's tensors.
 pub(crate) fn of_layer(index: usize) -> String {

@@ -1,19 +1,19 @@
 //! DiffusionGemma: the model file, its weights, its graphs, and the sequences that run on it.
 
-pub mod any;
+mod any;
 mod batch;
 mod cache_rows;
 mod counters;
 mod decoder;
-pub mod denoiser;
+mod denoiser;
 pub mod file;
 mod fit;
 mod graph;
-pub mod hparams;
-pub mod keys;
+pub(crate) mod hparams;
+pub(crate) mod keys;
 mod kv_cache;
 mod kv_type;
-pub mod mask;
+pub(crate) mod mask;
 pub mod masked;
 mod measure;
 mod memory;
@@ -24,7 +24,7 @@ mod placing;
 pub mod profile;
 mod restrict;
 mod sequence;
-pub mod tensors;
+pub(crate) mod tensors;
 mod weights;
 
 use std::ops::ControlFlow;
@@ -85,7 +85,7 @@ impl Model {
     ///
     /// # Errors
     /// The file cannot be read, is not such a model, or does not fit the devices;
-    /// [`Error::Cancelled`](crate::Error::Cancelled) if `progress` cancelled.
+    /// [`Error::Cancelled`] if `progress` cancelled.
     pub fn load(
         path: &Path,
         params: &ModelParams,
@@ -185,6 +185,7 @@ impl Model {
     }
 
     /// Sizes and settings of the model.
+    #[doc(hidden)]
     pub fn hparams(&self) -> &Hparams {
         &self.hparams
     }

@@ -9,7 +9,7 @@ use llama_diffusion::diffusion::{
     Algorithm, CounterNoise, Denoiser, DrawFeatures, Draws, Filter, Generator, Limits, NoiseSource,
     StepInput, TransferSchedule, generate,
 };
-use llama_diffusion::gguf::writer::GgufWriter as Writer;
+use llama_diffusion::internal::gguf::GgufWriter as Writer;
 use llama_diffusion::internal::llama::{CausalModel, CausalParams};
 use llama_diffusion::internal::synthetic::masked::{MaskedFamily, write_masked};
 use llama_diffusion::model::{MaskedDenoiser, MaskedModel};

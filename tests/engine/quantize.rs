@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use llama_diffusion::gguf::TensorType;
-use llama_diffusion::gguf::writer::{Encoded, GgufWriter};
 use llama_diffusion::gguf::{FileTensor, Gguf, Value};
+use llama_diffusion::internal::gguf::{Encoded, GgufWriter};
 use llama_diffusion::internal::llama;
 use llama_diffusion::internal::synthetic::{
     Geometry, WeightTypes, synthetic_bytes, write_as_gemma4, write_synthetic,

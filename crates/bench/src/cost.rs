@@ -2,7 +2,7 @@
 //! as two operations; norms, activations and the draw are left out, as in llama.cpp's counts.
 
 use llama_diffusion::Model;
-use llama_diffusion::model::hparams::{LayerHparams, LayerKind};
+use llama_diffusion::internal::model::{LayerHparams, LayerKind};
 
 /// What a model's passes cost.
 pub struct Cost<'a>(pub &'a Model);

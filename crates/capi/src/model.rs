@@ -16,7 +16,7 @@ use super::border::{
 use super::error::{c_text, diffusion_error, diffusion_status};
 use super::fault;
 use llama_diffusion::gguf::Value;
-use llama_diffusion::gguf::keys::{GENERAL_ARCHITECTURE, TOKENIZER};
+use llama_diffusion::internal::gguf::keys::{GENERAL_ARCHITECTURE, TOKENIZER};
 use llama_diffusion::{AnyModel, EndTokens, TensorOverride, TextModel};
 
 /// A loaded model: weights, vocabulary, chat template. Immutable: any thread may use it at any

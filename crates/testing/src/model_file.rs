@@ -5,7 +5,7 @@ use std::path::Path;
 
 use llama_diffusion::gguf::Gguf;
 use llama_diffusion::gguf::TensorType;
-use llama_diffusion::gguf::writer::{Encoded, GgufWriter};
+use llama_diffusion::internal::gguf::{Encoded, GgufWriter};
 use llama_diffusion::internal::synthetic::{Geometry, WeightTypes, synthetic_bytes};
 use llama_diffusion::{Model, Result, Vocab};
 

@@ -10,7 +10,8 @@ use llama_diffusion::diffusion::{
     RecordedStep, Template,
 };
 use llama_diffusion::gguf::TensorType;
-use llama_diffusion::gguf::{self, Gguf, writer::GgufWriter};
+use llama_diffusion::gguf::{self, Gguf};
+use llama_diffusion::internal::gguf::GgufWriter;
 use llama_diffusion::model::{DenoiserParams, SequenceDenoiser};
 use llama_diffusion::{
     CancelFlag, FlashAttention, KvType, Model, ModelParams, Session, SessionParams, Token,

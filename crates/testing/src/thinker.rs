@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use llama_diffusion::chat::thinking::AnswerText;
-use llama_diffusion::gguf::writer::Encoded;
 use llama_diffusion::gguf::{Array, Gguf};
+use llama_diffusion::internal::gguf::Encoded;
 use tempfile::TempDir;
 
 use crate::model_file::Editable;
