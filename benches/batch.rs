@@ -16,7 +16,7 @@ use llama_diffusion::{
 };
 
 const SLOTS: usize = 4;
-const STEPS: usize = 100;
+const STEPS: usize = 60;
 const LONG_PROMPT: usize = 2048;
 /// Rounds of the long prompt.
 const ROUNDS: usize = 3;
