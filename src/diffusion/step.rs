@@ -291,6 +291,7 @@ impl DrawFeatures {
             (self.gumbel, needed.gumbel, "draws without Gumbel noise"),
             (self.guidance, needed.guidance, "runs without guidance"),
             (self.averages, needed.averages, "does not average its steps"),
+            (self.languages, needed.languages, "runs without constraints"),
         ];
         let missing = features.iter().find(|(has, needs, _)| *needs && !has);
         match missing {
