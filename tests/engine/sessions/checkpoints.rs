@@ -1,5 +1,6 @@
 //! A conversation returns to the end of an earlier prompt after the rings have moved on.
 
+use llama_diffusion::diffusion::Denoiser;
 use llama_diffusion::{KvType, SessionParams};
 
 use super::*;
@@ -113,4 +114,14 @@ fn a_checkpoint_is_made_before_its_first_position_is_overwritten() {
     assert_eq!(warm.usable_prefix(&longer), PROMPT);
     let fresh = drafts(&mut session(&model, &settings()), &longer);
     assert_eq!(drafts(&mut warm, &longer), fresh);
+}
+
+#[test]
+fn a_position_that_the_rings_have_lost_gets_no_checkpoint() {
+    let mut warm = session(&*MODEL, &settings());
+    warm.prefill(&text(600, 0)).unwrap();
+    let denoiser = warm.canvas_denoiser().unwrap();
+    denoiser.protect(100);
+    denoiser.begin_canvas(16).unwrap();
+    assert_eq!(denoiser.usable_prefix(100), 0);
 }

@@ -362,3 +362,23 @@ fn masked_models_answer_in_a_batch_as_alone() {
         assert!(SessionBatch::new(odd).is_err(), "another model");
     }
 }
+
+#[test]
+fn a_short_prompt_takes_the_room_of_half_a_canvas() {
+    // One canvas of 16 leaves room for 16 tokens.
+    for (first, second, fits) in [(8, 3, true), (9, 3, false), (3, 8, true), (3, 9, false)] {
+        let mut batch = batch(3);
+        let join = |batch: &mut SessionBatch, prompt: &[Token]| {
+            let joined = batch.join(prompt, &request(1, 40), &CancelFlag::default());
+            joined.unwrap()
+        };
+        join(&mut batch, &text(1, 0));
+        batch.step(&mut nobody).unwrap();
+        let ids = [text(first, 1), text(second, 2)].map(|prompt| join(&mut batch, &prompt));
+        batch.step(&mut nobody).unwrap();
+        let encoded = ids.map(|id| batch.stage(id) == Some(Stage::Denoising));
+        assert_eq!(encoded, [true, fits], "{first} and {second} tokens");
+        batch.step(&mut nobody).unwrap();
+        assert_eq!(batch.stage(ids[1]), Some(Stage::Denoising));
+    }
+}
