@@ -4,7 +4,9 @@
     mutants.py [--check] [--only REGEX] [LIST]
 
 LIST (tools/mutants.txt) holds the faults and the tests that should notice them; it explains its format. A fault that no
-longer applies, or does not build, is an error. Everything happens in a copy of the checkout below target/mutants.
+longer applies, or does not build, is an error. Everything happens in a copy of the checkout below target/mutants. All
+faults are built at once: a function that has some holds a variant of its body for each of them, and an environment
+variable selects the fault.
 """
 
 from __future__ import annotations
@@ -27,6 +29,16 @@ BUILD_SECONDS = 1800
 # A fault may make a loop endless.
 TEST_SECONDS = 240
 LEAST_PERCENT = 90
+SELECTED = "LLAMA_DIFFUSION_FAULT"
+# Appended to lib.rs.
+SELECTOR = f"""
+pub(crate) fn selected_fault() -> usize {{
+    static SELECTED: std::sync::LazyLock<usize> = std::sync::LazyLock::new(|| {{
+        std::env::var("{SELECTED}").map_or(0, |number| number.parse().unwrap())
+    }});
+    *SELECTED
+}}
+"""
 
 
 class ListError(Exception):
@@ -39,7 +51,10 @@ class Fault:
     tests: list[list[str]]
     old: list[str]
     new: list[str]
+    number: int = 0
     file: Path | None = None
+    # Where the old lines begin in the file, from 0.
+    start: int = 0
 
     def __str__(self) -> str:
         return f"{self.file}: {' | '.join(self.old)} -> {' | '.join(self.new) or 'nothing'}"
@@ -64,6 +79,8 @@ def read_list(path: Path) -> list[Fault]:
             fault = None
         elif not line.startswith("#"):
             raise ListError(f"{path}: line {number}: '{line}' is neither tests, a fault nor a comment")
+    for number, fault in enumerate(faults, 1):
+        fault.number = number
     return faults
 
 
@@ -78,32 +95,77 @@ def locate(faults: list[Fault], root: Path) -> None:
     lines = {name: production(path.read_text(encoding="utf-8")) for name, path in sources.items()}
     for fault in faults:
         places = [
-            name
+            (name, start)
             for name, text in lines.items()
             for start in range(len(text))
             if text[start : start + len(fault.old)] == fault.old
         ]
         if len(places) != 1:
-            found = ", ".join(map(str, places)) or "nowhere"
+            found = ", ".join(str(name) for name, _ in places) or "nowhere"
             raise ListError(f"line {fault.line}: '{' | '.join(fault.old)}' is not in one place of src: {found}")
-        fault.file = places[0]
+        fault.file, fault.start = places[0]
 
 
-def mutate(fault: Fault, text: str) -> str:
-    lines, stripped = text.splitlines(), production(text)
-    count = len(fault.old)
-    start = next(i for i in range(len(stripped)) if stripped[i : i + count] == fault.old)
-    lines[start : start + count] = fault.new
+@dataclass(frozen=True)
+class Body:
+    """The lines of a function between its braces."""
+
+    first: int
+    end: int
+
+
+FUNCTION = re.compile(r"\s*(pub(\([a-z:]+\))? )?(const )?(unsafe )?fn \w")
+
+
+def body_of(fault: Fault, lines: list[str]) -> Body:
+    """The body of the innermost function with what the fault changes. The source is formatted."""
+    same = len(os.path.commonprefix([fault.old, fault.new]))
+    first, last = fault.start + min(same, len(fault.old) - 1), fault.start + len(fault.old) - 1
+    for at in range(first - 1, -1, -1):
+        if not FUNCTION.match(lines[at]):
+            continue
+        indent = lines[at][: len(lines[at]) - len(lines[at].lstrip())]
+        opening = next(i for i in range(at, len(lines)) if re.match(rf"{indent}\S.*\{{$|{indent}\{{$", lines[i]))
+        closing = lines.index(indent + "}", opening)
+        if closing <= last:
+            continue
+        signature = " ".join(lines[at : opening + 1])
+        if "-> impl " in signature or "const fn" in signature:
+            raise ListError(f"line {fault.line}: {fault}: the function cannot have several bodies")
+        return Body(opening + 1, closing)
+    raise ListError(f"line {fault.line}: {fault}: is not in a function")
+
+
+def with_faults(faults: list[Fault], text: str) -> str:
+    """A source file with a choice between the bodies of each function that has faults."""
+    lines = text.splitlines()
+    bodies: dict[Body, list[Fault]] = {}
+    for fault in faults:
+        bodies.setdefault(body_of(fault, lines), []).append(fault)
+    for body, members in sorted(bodies.items(), key=lambda item: item[0].first, reverse=True):
+        variants = ["match crate::selected_fault() {"]
+        for fault in members:
+            same = len(os.path.commonprefix([fault.old, fault.new]))
+            changed, after = fault.start + same, fault.start + len(fault.old)
+            variants += [f"{fault.number} => {{", *lines[body.first : changed], *fault.new[same:]]
+            variants += [*lines[after : body.end], "}"]
+        variants += ["_ => {", *lines[body.first : body.end], "}", "}"]
+        lines[body.first : body.end] = variants
     return "\n".join(lines) + "\n"
 
 
-def copy_checkout(to: Path) -> None:
+def copy_checkout(to: Path, faults: list[Fault]) -> None:
+    """Copies the checkout, with all faults."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     names = [name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()]
     for name in names:
         source, target = ROOT / name, to / name
         content = source.read_bytes()
+        if own := [fault for fault in faults if str(fault.file) == name]:
+            content = with_faults(own, content.decode()).encode()
+        if name == "src/lib.rs":
+            content += SELECTOR.encode()
         if target.is_file() and target.read_bytes() == content:
             continue  # Cargo goes by the time of a file
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -115,9 +177,13 @@ def copy_checkout(to: Path) -> None:
             path.unlink()
 
 
-def run(command: list[str], seconds: int) -> tuple[bool, str]:
-    """Whether a command succeeds in time, and what it printed."""
-    environment = os.environ | {"CARGO_TARGET_DIR": str(SCRATCH / "build"), "RUST_BACKTRACE": "0"}
+def run(command: list[str], seconds: int, fault: int = 0) -> tuple[bool, str]:
+    """Whether a command succeeds in time with a fault, and what it printed."""
+    environment = os.environ | {
+        "CARGO_TARGET_DIR": str(SCRATCH / "build"),
+        "RUST_BACKTRACE": "0",
+        SELECTED: str(fault),
+    }
     process = subprocess.Popen(
         command,
         cwd=SCRATCH / "tree",
@@ -140,14 +206,11 @@ def target_of(test: list[str]) -> list[str]:
     return test[:1] if test[0] == "--lib" else test[:2]
 
 
-def failing(tests: list[list[str]], fault: str) -> str | None:
-    """The first of the tests that fails, or none. Each is built when those before it passed."""
+def failing(tests: list[list[str]], fault: int = 0) -> str | None:
+    """The first of the tests that fails, or none."""
     for test in tests:
         target = target_of(test)
-        built, output = run([*CARGO, "--no-run", *target], BUILD_SECONDS)
-        if not built:
-            raise ListError(f"{fault} does not build:\n{output}")
-        passed, output = run([*CARGO, *target, "--", *test[len(target) :]], TEST_SECONDS)
+        passed, output = run([*CARGO, *target, "--", *test[len(target) :]], TEST_SECONDS, fault)
         if not passed:
             found = re.search(r"^---- (\S+) stdout ----|^test (\S+) has been running", output, re.M)
             return (found and (found[1] or found[2])) or output.strip().splitlines()[-1]
@@ -155,23 +218,22 @@ def failing(tests: list[list[str]], fault: str) -> str | None:
 
 
 def try_out(faults: list[Fault]) -> int:
-    copy_checkout(SCRATCH / "tree")
-    everything = [list(test) for test in {tuple(test): None for fault in faults for test in fault.tests}]
-    if failed := failing(everything, "the checkout"):
+    copy_checkout(SCRATCH / "tree", faults)
+    tests = [list(test) for test in {tuple(test): None for fault in faults for test in fault.tests}]
+    targets = [part for target in {tuple(target_of(test)): None for test in tests} for part in target]
+    built, output = run([*CARGO, "--no-run", *targets], BUILD_SECONDS)
+    if not built:
+        raise ListError(f"the faults do not build:\n{output}")
+    if failed := failing(tests):
         raise ListError(f"the tests fail without a fault: {failed}")
     unnoticed = []
-    for number, fault in enumerate(faults, 1):
-        path, start = SCRATCH / "tree" / fault.file, time.monotonic()
-        original = path.read_text(encoding="utf-8")
-        path.write_text(mutate(fault, original), encoding="utf-8")
-        try:
-            by = failing(fault.tests, f"line {fault.line}: {fault}")
-        finally:
-            path.write_text(original, encoding="utf-8")
+    for fault in faults:
+        start = time.monotonic()
+        by = failing(fault.tests, fault.number)
         if by is None:
             unnoticed.append(fault)
         said = f"noticed by {by}" if by else "UNNOTICED"
-        print(f"{number} of {len(faults)}, {time.monotonic() - start:.0f} s: {fault}: {said}", flush=True)
+        print(f"{fault.number}, {time.monotonic() - start:.0f} s: {fault}: {said}", flush=True)
     percent = 100 * (len(faults) - len(unnoticed)) / len(faults)
     print(f"{len(faults) - len(unnoticed)} of {len(faults)} faults were noticed: {percent:.1f} %")
     for fault in unnoticed:
@@ -191,6 +253,8 @@ def main() -> int:
         chosen = [fault for fault in faults if re.search(args.only or "", str(fault))]
         if not chosen:
             raise ListError(f"no fault matches '{args.only}'" if args.only else f"{args.list} has no faults")
+        for fault in chosen:
+            body_of(fault, (ROOT / fault.file).read_text(encoding="utf-8").splitlines())
         if args.check:
             print(f"{len(chosen)} faults apply")
             return 0
