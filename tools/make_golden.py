@@ -109,6 +109,7 @@ class Case:
     generation: dict[str, Any]
     weights: Weights
     auto_eos: bool
+    pins: list[dict[int, int]]  # per canvas: position to token
 
     @classmethod
     def read(cls, path: Path) -> Case:
@@ -118,7 +119,7 @@ class Case:
             raise ConfigError(str(error)) from None
         if not isinstance(root, dict):
             raise ConfigError("expected a JSON object")
-        unknown = set(root) - {"text", "canvas_length", "prompt_length", "generation", "weights", "eos"}
+        unknown = set(root) - {"text", "canvas_length", "prompt_length", "generation", "weights", "eos", "pins"}
         if unknown:
             raise ConfigError(f"unknown key '{sorted(unknown)[0]}'")
         for key in ("text", "generation", "weights"):
@@ -145,7 +146,21 @@ class Case:
             root.get("generation", {}),
             Weights(**weights),
             root.get("eos") == "auto",
+            [cls._read_pins(pins, root["canvas_length"]) for pins in root.get("pins", [])],
         )
+
+    @staticmethod
+    def _read_pins(pins: Any, canvas_length: int) -> dict[int, int]:
+        """The pins of one canvas, `[[position, token], ...]`; at least one position stays free."""
+        try:
+            read = {int(position): int(token) for position, token in pins}
+        except (TypeError, ValueError):
+            raise ConfigError("key 'pins': expected a list of [position, token] per canvas") from None
+        if not all(0 <= position < canvas_length for position in read):
+            raise ConfigError(f"key 'pins': positions are 0 to {canvas_length - 1}")
+        if len(read) == canvas_length:
+            raise ConfigError("key 'pins': a canvas needs a free position")
+        return read
 
     def generation_config(self) -> reference.DiffusionGemmaGenerationConfig:
         """The reference's generation config: `entropy_bound` wrapped, whole numbers accepted for floats."""
@@ -439,11 +454,25 @@ def inverse_cdf(cdf: np.ndarray, uniforms: np.ndarray) -> tuple[np.ndarray, np.n
     return token, np.minimum(position - lower, cdf[token] - position)
 
 
+class PinLogits(transformers.LogitsProcessor):
+    """Leaves the pinned positions of the current canvas one token; runs before the temperature."""
+
+    def __init__(self, generation: Generation):
+        self.generation = generation
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, cur_step: torch.Tensor) -> torch.Tensor:
+        return self.generation.pin_logits(scores)
+
+
 class Generation:
     """Runs the reference's `generate()` on given draws and records every step.
 
     `draws` gives the draws of a block. With margins, a canvas that leads to a near-tie is drawn again where it is
     random: everywhere at the start of a block, later in the positions that were not accepted.
+
+    `pins` are held at every step: the canvas is overwritten before the decoder reads it, a logits processor leaves
+    one token, and the stopping criterion gets the logits of the other positions. Acceptance is the reference's: the
+    entropies of pinned positions are 0, so they come first and add nothing to the sums of the others.
     """
 
     def __init__(
@@ -453,23 +482,56 @@ class Generation:
         config: reference.DiffusionGemmaGenerationConfig,
         draws: Callable[[int], FreshDraws | RecordedDraws],
         margins: Margins | None,
+        pins: list[dict[int, int]],
     ):
         self.model, self.probe, self.config, self.draws_of, self.margins = model, probe, config, draws, margins
+        self.pins = pins
         self.block, self.step, self.draws = 0, 0, draws(0)
         self.rows: list[dict[str, Any]] = []
         self.init_canvases: list[np.ndarray] = []
         self.smallest = dict.fromkeys(("argmax", "accept", "confidence", "router"), math.inf)
         self.redraws = 0
 
+    def pinned(self) -> np.ndarray:
+        """Which positions of the current canvas are pinned."""
+        pinned = np.zeros(self.model.config.canvas_length, dtype=bool)
+        pinned[list(self._pins())] = True
+        return pinned
+
+    def _pins(self) -> dict[int, int]:
+        return self.pins[self.block] if self.block < len(self.pins) else {}
+
+    def pin_canvas(self, canvas: torch.Tensor) -> torch.Tensor:
+        canvas = canvas.clone()
+        for position, token in self._pins().items():
+            canvas[:, position] = token
+        return canvas
+
+    def pin_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        logits = logits.clone()
+        for position, token in self._pins().items():
+            logits[:, position] = -math.inf
+            logits[:, position, token] = 0.0
+        return logits
+
     def run(self, prompt: np.ndarray) -> dict[str, np.ndarray]:
         original = self.model._denoising_step
+        criterion = reference.StableAndConfidentStoppingCriteria.__call__
+
+        def stops(criteria: Any, argmax_canvas: torch.Tensor, logits: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+            return criterion(criteria, argmax_canvas, logits[:, ~self.pinned()], **kwargs)
         self.probe.clear()
         with (
             mock.patch.object(self.model, "_denoising_step", lambda **inputs: self._step(original, **inputs)),
             mock.patch.object(reference.EntropyBoundSampler, "initialize_canvas", self._random_canvas),
             mock.patch.object(torch, "multinomial", self._sample),
+            mock.patch.object(reference.StableAndConfidentStoppingCriteria, "__call__", stops),
         ):
-            outputs = self.model.generate(torch.from_numpy(prompt).long()[None], generation_config=self.config)
+            outputs = self.model.generate(
+                torch.from_numpy(prompt).long()[None],
+                generation_config=self.config,
+                logits_processor=transformers.LogitsProcessorList([PinLogits(self)]),
+            )
         return self._arrays(outputs.sequences[0].numpy())
 
     def _random_canvas(self, batch_size: int, device: torch.device) -> torch.Tensor:
@@ -501,6 +563,8 @@ class Generation:
         temperature = self.config.t_min + (self.config.t_max - self.config.t_min) * (
             n / self.config.max_denoising_steps
         )
+        pinned = self.pinned()
+        current_canvas = self.pin_canvas(current_canvas)
         for _ in range(REDRAWS):
             outputs = decoder_forward(
                 decoder_input_ids=current_canvas,
@@ -510,7 +574,7 @@ class Generation:
                 decoder_position_ids=inputs["decoder_position_ids"],
             )
             self.row = {"temperature": float(temperature), "block": self.block, "step": self.step}
-            close = self._observe(outputs.logits[0] / temperature)
+            close = self._observe(self.pin_logits(outputs.logits)[0] / temperature)
             if not close.any():
                 break
             current_canvas = self._redraw(current_canvas, close)
@@ -519,7 +583,7 @@ class Generation:
 
         canvas = current_canvas[0].numpy()
         if self.step == 0:
-            self.init_canvases.append(canvas)
+            self.init_canvases.append(np.where(pinned, self.random, canvas))
         criteria = inputs["diffusion_stopping_criteria"]
         history = criteria.argmax_canvas_history
         results = original(
@@ -556,9 +620,10 @@ class Generation:
         argmax_gap = (top[:, 0] - top[:, 1]).numpy()
         router_gap = self.probe.take().numpy()
         entropy = torch.distributions.Categorical(logits=scaled).entropy()
-        ordered = entropy.sort().values
+        free = entropy[~self.pinned()]
+        ordered = free.sort().values
         bound, threshold = self.config.sampler_config.entropy_bound, self.config.confidence_threshold
-        mean = float(entropy.mean())
+        mean = float(free.mean())
         self.row |= {
             "entropy": entropy.numpy(),
             "mean_entropy": mean,
@@ -578,7 +643,7 @@ class Generation:
         return close
 
     def _redraw(self, canvas: torch.Tensor, close: np.ndarray) -> torch.Tensor:
-        free = np.ones_like(close) if self.step == 0 else ~self.rows[-1]["accept"]
+        free = ~self.pinned() if self.step == 0 else ~self.rows[-1]["accept"]
         chosen = close & free if (close & free).any() else free
         if not chosen.any():
             raise NearTie("canvas without random tokens", self.block)
@@ -673,9 +738,9 @@ class Recorder:
 
         config = copy.deepcopy(self.config)
         if self.case.auto_eos:
-            trace = Generation(self.model, self.probe, config, draws, self.margins).run(prompt)
+            trace = Generation(self.model, self.probe, config, draws, self.margins, self.case.pins).run(prompt)
             config.eos_token_id = [*eos_token_ids(config), self._choose_eos(trace["gen.raw_blocks"])]
-        generation = Generation(self.model, self.probe, config, draws, self.margins)
+        generation = Generation(self.model, self.probe, config, draws, self.margins, self.case.pins)
         return generation, generation.run(prompt)
 
     @staticmethod
@@ -699,7 +764,12 @@ class Recorder:
         with perturbed(self.model, self.seed):
             moved = forwards.compute(static)
             replay = Generation(
-                self.model, self.probe, generation.config, lambda block: RecordedDraws(trace, block), None
+                self.model,
+                self.probe,
+                generation.config,
+                lambda block: RecordedDraws(trace, block),
+                None,
+                self.case.pins,
             ).run(static["prompt"])
         for row, block in enumerate(trace["gen.block"]):
             for name in ("block", "canvas_in", "argmax", "sampled", "accept", "stop"):
@@ -752,7 +822,7 @@ class Recorder:
             },
             "blocks": len(trace["gen.steps"]),
             "steps": len(trace["gen.step"]),
-        }
+        } | ({"pins": [sorted(pins.items()) for pins in self.case.pins]} if self.case.pins else {})
 
     def save_checkpoint(self, directory: Path) -> None:
         self.model.generation_config = self.config

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use llama_diffusion::Token;
+use llama_diffusion::diffusion::Template;
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
@@ -20,6 +21,9 @@ pub struct Meta {
     pub blocks: usize,
     pub steps: usize,
     pub margins: Margins,
+    /// For each canvas from the first one on, the positions that hold a token at every step.
+    #[serde(default)]
+    pub pins: Vec<Vec<(usize, Token)>>,
 }
 
 #[derive(Deserialize)]
@@ -77,8 +81,24 @@ impl Case {
             .filter(|dir| dir.join("golden.json").is_file())
             .collect();
         dirs.sort();
-        assert!(dirs.len() >= 9, "the repository's cases are missing");
+        assert!(dirs.len() >= 10, "the repository's cases are missing");
         dirs.into_iter().map(Self::open).collect()
+    }
+
+    /// What is known about its canvases; nothing, if it has no pins.
+    pub fn templates(&self) -> Vec<Template> {
+        let template = |pins: &Vec<(usize, Token)>| {
+            let mut template = Template::new();
+            let last = pins.iter().map(|(position, _)| *position).max();
+            for position in 0..last.map_or(0, |last| last + 1) {
+                match pins.iter().find(|(pinned, _)| *pinned == position) {
+                    Some((_, token)) => template.fixed(&[*token]),
+                    None => template.free(),
+                };
+            }
+            template
+        };
+        self.meta.pins.iter().map(template).collect()
     }
 
     pub fn name(&self) -> String {

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use llama_diffusion::diffusion::{
-    CanvasStatus, Denoiser, DiffusionParams, EndTokens, Event, RecordedBlock, RecordedNoise,
-    RecordedStep, Template,
+    AcceptanceRule, CanvasStatus, Denoiser, DiffusionParams, EndTokens, Event, RecordedBlock,
+    RecordedNoise, RecordedStep, Template,
 };
 use llama_diffusion::gguf::TensorType;
 use llama_diffusion::gguf::{self, Gguf};
@@ -34,7 +34,7 @@ pub struct Run {
     pub f16_weights: bool,
     /// Our kernels between logits and draw and for gelu, or ggml's operations.
     pub own_kernels: bool,
-    /// What is known about every canvas.
+    /// What is known about every canvas of a case without pins.
     pub template: Option<Template>,
     /// Maximum relative error of logits without and with self-conditioning, and of K and V.
     pub limits: [f64; 3],
@@ -246,7 +246,11 @@ pub fn generation(case: &Case, model: &Arc<Model>, run: &Run) -> Replay {
         confidence_threshold: g.confidence_threshold,
         max_tokens: None,
         max_canvases: Some(g.max_new_tokens.div_ceil(canvas)),
-        templates: vec![run.template.clone().unwrap_or_default(); meta.blocks],
+        templates: match meta.pins.is_empty() {
+            true => vec![run.template.clone().unwrap_or_default(); meta.blocks],
+            false => case.templates(),
+        },
+        acceptance: AcceptanceRule::Reference,
         ..DiffusionParams::default()
     };
     let end = EndTokens {
