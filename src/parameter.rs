@@ -120,7 +120,7 @@ parameters! {
     Prompt = "prompt",
     /// Tokens of any other text.
     Tokens = "tokens",
-    /// The canvas of a step, and what belongs to its positions.
+    /// The canvas: its length, and what belongs to its positions.
     Canvas = "canvas",
     /// What a step draws.
     Draws = "draws",

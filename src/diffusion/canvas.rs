@@ -3,6 +3,7 @@
 
 use super::Token;
 use super::acceptance::{accept_by_entropy, accept_within_bound};
+use super::canvas_length::check_canvas_length;
 use super::convergence::{StabilityTracker, mean_entropy};
 use super::event::{CanvasStatus, Draft, FinishedCanvas};
 use super::params::{AcceptanceRule, DiffusionParams};
@@ -278,21 +279,21 @@ impl Recipe for DiffusionParams {
             languages: self.constraint.is_some(),
             ..DrawFeatures::default()
         })?;
-        for template in &self.templates {
-            template.check(limits.canvas, limits.vocab)?;
-        }
-        match limits.canvas {
-            Some(_) => Ok(()),
-            None => Err(Error::parameter(
+        let trained = limits.canvas.ok_or_else(|| {
+            Error::parameter(
                 Parameter::Recipe,
                 "this model starts from mask tokens: use the parameters of masked diffusion",
-            )),
-        }
+            )
+        })?;
+        let canvas = self.canvas.unwrap_or(trained);
+        check_canvas_length(canvas, trained)?;
+        let mut templates = self.templates.iter();
+        templates.try_for_each(|template| template.check(Some(canvas), limits.vocab))
     }
 
     fn canvas_len(&self, _: usize, limits: &Limits) -> Result<usize> {
         // Checked above: there is one.
-        Ok(limits.canvas.unwrap_or(1))
+        Ok(self.canvas.or(limits.canvas).unwrap_or(1))
     }
 
     fn check_budget(&self, budget: usize) -> Result<()> {

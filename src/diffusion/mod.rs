@@ -10,7 +10,7 @@
 //!             ▲
 //! event ◀─── run ◀─┬─ canvas ─▶ acceptance, renoise, convergence, temperature, template
 //!             ▲    └─ masked ─▶ transfer, template
-//!        generation ◀─ scheduler
+//!        generation ◀─ scheduler        canvas ─▶ canvas_length
 //! ```
 //!
 //! Two kinds of diffusion run in one loop: `canvas` starts from random tokens and draws all of them
@@ -19,6 +19,7 @@
 
 pub mod acceptance;
 pub mod canvas;
+pub mod canvas_length;
 pub mod convergence;
 pub mod draw;
 pub mod event;
@@ -35,6 +36,7 @@ pub mod template;
 pub mod transfer;
 
 pub use canvas::CanvasRun;
+pub use canvas_length::{CANVAS_UNIT, check_canvas_length, shortest_canvas};
 pub use event::{
     CancelFlag, CanvasStatus, Draft, Event, FinishReason, FinishedCanvas, NewCanvas, OwnedDraft,
     OwnedEvent, OwnedNewCanvas, PromptProgress,

@@ -50,6 +50,11 @@ pub struct DiffusionParams {
     /// Maximum number of canvases. `None` is as many as [`max_tokens`](Self::max_tokens) needs.
     /// Default `None`.
     pub max_canvases: Option<usize>,
+    /// Tokens of a canvas: the length that the model was trained with, or a multiple of
+    /// [`CANVAS_UNIT`](super::CANVAS_UNIT) below it. Shorter canvases take less time, and are less
+    /// often right where the model was not trained with them. `None` is the trained length. Default
+    /// `None`.
+    pub canvas: Option<usize>,
     /// Key of the randomness, see [`CounterNoise`](super::CounterNoise). Default 0.
     pub seed: u64,
     /// What is known about the canvases, from the first one on. Later ones are free. Default none.
@@ -73,6 +78,7 @@ impl Default for DiffusionParams {
             confidence_threshold: 0.005,
             max_tokens: Some(256),
             max_canvases: None,
+            canvas: None,
             seed: 0,
             templates: Vec::new(),
             acceptance: AcceptanceRule::Auto,

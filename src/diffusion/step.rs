@@ -307,7 +307,8 @@ impl DrawFeatures {
 /// What a denoiser can do, stated before the first step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Tokens of a canvas, for a model with one canvas length; `None` is any length.
+    /// Tokens of a canvas in training, the default and the maximum, see
+    /// [`check_canvas_length`](super::check_canvas_length). `None` is any length.
     pub canvas: Option<usize>,
     /// Positions for the prefix and the canvas after it.
     pub context: usize,

@@ -25,7 +25,7 @@ pub struct BatchMember<'a, 'io> {
 /// from this many canvases of 256 tokens.
 const MAX_CAPACITY: usize = 256;
 
-/// Denoises the canvases of several sequences in one forward pass. Prefixes, steps and
+/// Denoises the canvases of several sequences in one forward pass. Prefixes, lengths, steps and
 /// temperatures may differ; each sequence draws what it would draw alone.
 ///
 /// The graph is kept while the same sequences come in the same order and it has the keys that their

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::Model;
 use super::counters::Counters;
-use super::graph::{self, Kernels, KeyCounts, Network, NodeChoice};
+use super::graph::{self, Extent, Kernels, KeyCounts, Network, NodeChoice};
 use super::memory::Usage;
 use super::pass::{ADVICE, Pass, allocate_inputs, keys, serves};
 use super::profile::Part;
 use super::sequence::Sequence;
-use crate::diffusion::{Draws, StepInput};
+use crate::diffusion::{Draws, StepInput, Token};
 use crate::error::{Error, Result};
 use crate::ggml::backend::Backend;
 use crate::ggml::buffer::Allocation;
@@ -25,23 +25,23 @@ pub(super) struct Share<'a, 'io> {
     pub(super) draws: &'a mut Draws,
 }
 
-/// What a pass was built for: the sequences whose tensors are in its graph, and their keys.
+/// What a pass was built for: the sequences whose tensors are in its graph, and their extents.
 #[derive(PartialEq, Eq)]
 struct Shape {
     sequences: Vec<u64>,
-    keys: Vec<KeyCounts>,
+    extents: Vec<Extent>,
 }
 
 impl Shape {
     /// The keys that the pass has for a sequence.
     fn keys_of(&self, sequence: u64) -> Option<KeyCounts> {
         let index = self.sequences.iter().position(|id| *id == sequence)?;
-        Some(self.keys[index])
+        Some(self.extents[index].keys)
     }
 }
 
-/// Runs denoising steps; the graph is reused while the sequences stay the same and it has the keys
-/// that they need.
+/// Runs denoising steps; the graph is reused while the sequences and the lengths of their canvases
+/// stay the same and it has the keys that they need.
 pub(super) struct Decoder {
     executor: Executor,
     /// The kernel that draws after the graph, if there is one.
@@ -131,28 +131,28 @@ impl Decoder {
         let Some((_, pass)) = &self.pass else {
             return Err(Error::Ggml("the denoising graph was not built".into()));
         };
-        for (i, member) in members.iter_mut().enumerate() {
+        let firsts = pass.inputs.sequences.iter().map(|inputs| inputs.first);
+        let firsts: Vec<usize> = firsts.collect();
+        for (member, first) in members.iter_mut().zip(&firsts) {
             member.sequence.begin_step(&member.input)?;
-            let canvas = member.input.canvas;
-            pass.inputs.tokens.write(i * size_of_val(canvas), canvas)?;
+            let offset = first * size_of::<Token>();
+            pass.inputs.tokens.write(offset, member.input.canvas)?;
         }
         self.executor.compute()?;
         if let (Some(kernel), Some(logits)) = (self.cuda_draw, &pass.logits) {
             let head = members[0].sequence.model.placement.output();
             self.executor.then(Part::Draw.label(), head, |backend| {
-                members.iter().enumerate().try_for_each(|(i, member)| {
+                members.iter().zip(&firsts).try_for_each(|(member, first)| {
                     let state = &member.sequence.state;
-                    let first = i * member.input.canvas.len();
                     let (uniforms, scalars) = (&state.uniforms, &state.scalars);
-                    kernel.queue(backend, &state.draws, logits, first, uniforms, scalars)
+                    kernel.queue(backend, &state.draws, logits, *first, uniforms, scalars)
                 })
             })?;
         }
         let Some(logits) = &pass.logits else {
             return Err(Error::Ggml("the denoising graph has no logits".into()));
         };
-        for (i, member) in members.iter_mut().enumerate() {
-            let first = i * member.input.canvas.len();
+        for (member, first) in members.iter_mut().zip(firsts) {
             let (input, draws) = (&member.input, &mut *member.draws);
             member
                 .sequence
@@ -167,18 +167,19 @@ impl Decoder {
     /// canvases are uploaded.
     fn prepare(&mut self, members: &[Share<'_, '_>]) -> Result<()> {
         let model = Arc::clone(&members[0].sequence.model);
-        let canvas = model.hparams().canvas_length;
         let built = self.pass.as_ref().map(|(built, _)| built);
-        let keys_for = |member: &Share<'_, '_>| {
-            let needed = keys(&model, self.choice, &member.sequence.cache, canvas);
-            built
+        let extent = |member: &Share<'_, '_>| {
+            let tokens = member.sequence.state.len;
+            let needed = keys(&model, self.choice, &member.sequence.cache, tokens);
+            let keys = built
                 .and_then(|built| built.keys_of(member.sequence.id))
                 .filter(|built| serves(&model, self.choice, *built, needed))
-                .unwrap_or(needed)
+                .unwrap_or(needed);
+            Extent { tokens, keys }
         };
         let shape = Shape {
             sequences: members.iter().map(|m| m.sequence.id).collect(),
-            keys: members.iter().map(keys_for).collect(),
+            extents: members.iter().map(extent).collect(),
         };
         if self.pass.as_ref().is_none_or(|(built, _)| *built != shape) {
             self.unload();
@@ -192,8 +193,8 @@ impl Decoder {
             let sequence = &*member.sequence;
             if self.canvases[i] != sequence.canvas_id {
                 let prefix = sequence.cache.tokens().len();
-                pass.upload_positions(i, &sequence.cache, canvas, |layout, keys| {
-                    layout.canvas(prefix, canvas, keys)
+                pass.upload_positions(i, &sequence.cache, |layout, keys| {
+                    layout.canvas(prefix, sequence.state.len, keys)
                 })?;
                 self.canvases[i] = sequence.canvas_id;
             }
@@ -208,8 +209,8 @@ impl Decoder {
         members: &[Share<'_, '_>],
     ) -> Result<(Shape, Pass)> {
         let hparams = model.hparams();
-        let (canvas, mut usage) = (hparams.canvas_length, Usage::default());
-        let inputs = allocate_inputs(model, canvas, &shape.keys, Allocation::Real, &mut usage)?;
+        let mut usage = Usage::default();
+        let inputs = allocate_inputs(model, &shape.extents, Allocation::Real, &mut usage)?;
         let caches: Vec<_> = members.iter().map(|m| &m.sequence.cache).collect();
         let states: Vec<_> = members.iter().map(|m| &m.sequence.state).collect();
         let describe = |graph: &Graph| {

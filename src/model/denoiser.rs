@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::Model;
 use super::counters::Counters;
 use super::decoder::{Decoder, Share};
-use super::graph::{self, Kernels, KeyCounts, Network, NodeChoice};
+use super::graph::{self, Extent, Kernels, Network, NodeChoice};
 use super::kv_cache::CacheSnapshot;
 use super::kv_type::{KvType, SLOT_UNIT};
 use super::measure;
@@ -15,7 +15,9 @@ use super::params::{DenoiserParams, FlashAttention};
 use super::pass::{ADVICE, Pass, allocate_inputs, keys};
 use super::profile::Profile;
 use super::sequence::{Sequence, allocate_cache};
-use crate::diffusion::{Denoiser, DrawFeatures, Draws, Limits, StepInput, Token};
+use crate::diffusion::{
+    Denoiser, DrawFeatures, Draws, Limits, StepInput, Token, check_canvas_length,
+};
 use crate::error::{Error, Result};
 use crate::ggml::backend::Backend;
 use crate::ggml::buffer::Allocation;
@@ -33,8 +35,7 @@ use crate::parameter::Parameter;
 /// The shape of an encoder pass.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct EncodeShape {
-    tokens: usize,
-    keys: KeyCounts,
+    extent: Extent,
     logits: bool,
 }
 
@@ -245,8 +246,8 @@ impl SequenceDenoiser {
         let logits = self.decoder.logits().ok_or_else(|| {
             Error::parameter(Parameter::Logits, "no denoising step was computed yet")
         })?;
-        let hparams = self.model().hparams();
-        let mut raw = vec![0.0; hparams.vocab_size * hparams.canvas_length];
+        let [vocab, positions, ..] = logits.ne();
+        let mut raw = vec![0.0; vocab * positions];
         logits.read(0, &mut raw)?;
         Ok(self.soft_cap(raw))
     }
@@ -355,8 +356,10 @@ impl SequenceDenoiser {
         for (i, chunk) in tokens.chunks(self.batch).enumerate() {
             let model = Arc::clone(self.model());
             let shape = EncodeShape {
-                tokens: chunk.len(),
-                keys: keys(&model, self.choice, &self.sequence.cache, chunk.len()),
+                extent: Extent {
+                    tokens: chunk.len(),
+                    keys: keys(&model, self.choice, &self.sequence.cache, chunk.len()),
+                },
                 logits: logits && i + 1 == passes,
             };
             let kept = self.encode_pass.take().filter(|(built, _)| *built == shape);
@@ -370,7 +373,7 @@ impl SequenceDenoiser {
             };
             let cache = &mut self.sequence.cache;
             let start = cache.tokens().len();
-            pass.upload_positions(0, cache, chunk.len(), |layout, keys| {
+            pass.upload_positions(0, cache, |layout, keys| {
                 layout.causal(start, chunk.len(), keys)
             })?;
             pass.inputs.tokens.write(0, chunk)?;
@@ -388,8 +391,8 @@ impl SequenceDenoiser {
     }
 
     fn build_encoder(&mut self, model: &Model, shape: EncodeShape) -> Result<Pass> {
-        let (tokens, mut usage) = (shape.tokens, Usage::default());
-        let inputs = allocate_inputs(model, tokens, &[shape.keys], Allocation::Real, &mut usage)?;
+        let mut usage = Usage::default();
+        let inputs = allocate_inputs(model, &[shape.extent], Allocation::Real, &mut usage)?;
         let describe = |graph: &Graph| {
             let network = Network {
                 graph,
@@ -522,14 +525,8 @@ impl Denoiser for SequenceDenoiser {
     }
 
     fn begin_canvas(&mut self, len: usize) -> Result<()> {
-        let trained = self.model().hparams().canvas_length;
-        if len != trained {
-            return Err(Error::parameter(
-                Parameter::Canvas,
-                format!("has {len} tokens, but this model's canvases have {trained}"),
-            ));
-        }
-        self.sequence.begin_canvas()
+        check_canvas_length(len, self.model().hparams().canvas_length)?;
+        self.sequence.begin_canvas(len)
     }
 
     fn step(&mut self, input: &StepInput<'_>, draws: &mut Draws) -> Result<()> {

@@ -1,7 +1,7 @@
 //! What a sequence needs at the full context, computed without allocating it.
 
 use super::Model;
-use super::graph::{self, Network, NodeChoice};
+use super::graph::{self, Extent, Network, NodeChoice};
 use super::memory::Usage;
 use super::params::DenoiserParams;
 use super::pass::{allocate_inputs, keys_up_to};
@@ -31,7 +31,8 @@ pub(super) fn sequence(
 
     let keys = keys_up_to(model, choice, &cache, params.context);
     for (tokens, is_prefill) in [(params.pass(), true), (hparams.canvas_length, false)] {
-        let inputs = allocate_inputs(model, tokens, &[keys], Allocation::Measured, &mut usage)?;
+        let extent = Extent { tokens, keys };
+        let inputs = allocate_inputs(model, &[extent], Allocation::Measured, &mut usage)?;
         let describe = |graph: &Graph| {
             let network = Network {
                 graph,

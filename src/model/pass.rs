@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::Model;
-use super::graph::{CacheInputs, KeyCounts, NodeChoice, PassInputs};
+use super::graph::{CacheInputs, Extent, KeyCounts, NodeChoice, PassInputs};
 use super::hparams::LayerKind;
 use super::kv_cache::KvCache;
 use super::kv_type::SLOT_UNIT;
@@ -27,16 +27,15 @@ pub(super) struct Pass {
     pub(super) usage: Usage,
 }
 
-/// Allocates the inputs of a pass over `tokens` tokens of each sequence; `usage` counts them.
+/// Allocates the inputs of a pass; `usage` counts them.
 pub(super) fn allocate_inputs(
     model: &Model,
-    tokens: usize,
-    keys: &[KeyCounts],
+    extents: &[Extent],
     allocation: Allocation,
     usage: &mut Usage,
 ) -> Result<PassInputs> {
-    let context = Context::new(PassInputs::tensors(keys.len()))?;
-    let inputs = PassInputs::new(&context, tokens, keys)?;
+    let context = Context::new(PassInputs::tensors(extents.len()))?;
+    let inputs = PassInputs::new(&context, extents)?;
     let memory = model.placement.devices()[0].buffer_type();
     let buffer = context.place(allocation, memory, "the inputs of a pass", ADVICE)?;
     usage.add(memory, Purpose::Compute, buffer.size());
@@ -100,23 +99,21 @@ pub(super) fn serves(
 }
 
 impl Pass {
-    /// Writes the positions of the next `tokens` tokens of a sequence and what they see; `mask`
-    /// makes the mask of a layout over this number of keys. This stays the same for all steps of a
-    /// canvas.
+    /// Writes the positions of the next tokens of a sequence and what they see; `mask` makes the
+    /// mask of a layout over this number of keys. This stays the same for all steps of a canvas.
     pub(super) fn upload_positions(
         &self,
         sequence: usize,
         cache: &KvCache,
-        tokens: usize,
         mask: impl Fn(KeyLayout, usize) -> Vec<u16>,
     ) -> Result<()> {
         let start = cache.tokens().len();
-        let range = start..start + tokens;
+        let inputs = &self.inputs.sequences[sequence];
+        let range = start..start + inputs.tokens;
         let positions: Vec<i32> = range.clone().map(|p| p as i32).collect();
         self.inputs
             .positions
-            .write(sequence * tokens * size_of::<i32>(), &positions)?;
-        let inputs = &self.inputs.sequences[sequence];
+            .write(inputs.first * size_of::<i32>(), &positions)?;
         for (kind, inputs) in [
             (LayerKind::Full, &inputs.full),
             (LayerKind::Sliding, &inputs.sliding),

@@ -35,7 +35,10 @@ enum Canvas {
 pub(super) struct Sequence {
     pub(super) model: Arc<Model>,
     pub(super) cache: KvCache,
+    /// Of the latest canvas.
     pub(super) state: CanvasState,
+    /// The memory of `state`, for a canvas of the trained length.
+    trained: CanvasState,
     /// Distinguishes this sequence's tensors from those of all others.
     pub(super) id: u64,
     /// Distinguishes the canvas from all others, of any sequence.
@@ -44,6 +47,8 @@ pub(super) struct Sequence {
     dense_softener: Executor,
     /// Where our CPU kernels run.
     sparse_softener: Option<Executor>,
+    /// Positions of the canvas that the softeners are loaded for; 0 is none.
+    softened: usize,
     sparse_allowed: bool,
     /// Whether the mixture of the latest draws is cheaper as a sparse one, and the maximum
     /// probability that it drops then.
@@ -127,38 +132,49 @@ impl Sequence {
         let state = allocate_state(model, Allocation::Real, &mut usage)?;
         state.soft.zero()?;
         state.draws.zero()?;
-        let softener = |mixture| -> Result<Executor> {
-            let mut softener = Executor::new(backends, SOFTENER_NODES, "self-conditioning")?;
-            let describe = |graph: &Graph| {
-                graph::soften(graph, model.hparams(), &model.weights, &state, mixture)
-            };
-            softener.load(describe, ADVICE)?;
-            Ok(softener)
-        };
-        let dense_softener = softener(Mixture::Dense)?;
-        let sparse_softener = mixtures(choice.kernels)
-            .contains(&Mixture::Sparse)
-            .then(|| softener(Mixture::Sparse))
-            .transpose()?;
-        Ok(Self {
+        let softener = || Executor::new(backends, SOFTENER_NODES, "self-conditioning");
+        let has_sparse = mixtures(choice.kernels).contains(&Mixture::Sparse);
+        let mut sequence = Self {
             model: Arc::clone(model),
             cache,
+            trained: state.clone(),
             state,
             id: new_id(),
             canvas_id: new_id(),
             canvas: Canvas::None,
-            counters: SequenceCounters {
-                graphs_built: 1 + usize::from(sparse_softener.is_some()),
-                ..SequenceCounters::default()
-            },
-            dense_softener,
-            sparse_softener,
+            counters: SequenceCounters::default(),
+            dense_softener: softener()?,
+            sparse_softener: has_sparse.then(softener).transpose()?,
+            softened: 0,
             sparse_allowed: true,
             peaked: false,
             dropped: 0.0,
             restriction: Restriction::default(),
             usage,
-        })
+        };
+        sequence.load_softeners()?;
+        Ok(sequence)
+    }
+
+    /// Builds the graphs of the embedding mixtures for the length of the canvas, unless they are
+    /// built.
+    fn load_softeners(&mut self) -> Result<()> {
+        let (model, state) = (&self.model, &self.state);
+        if self.softened == state.len {
+            return Ok(());
+        }
+        self.softened = 0;
+        let dense = Some((&mut self.dense_softener, Mixture::Dense));
+        let sparse = self.sparse_softener.as_mut().map(|s| (s, Mixture::Sparse));
+        for (softener, mixture) in dense.into_iter().chain(sparse) {
+            let describe = |graph: &Graph| {
+                graph::soften(graph, model.hparams(), &model.weights, state, mixture)
+            };
+            softener.load(describe, ADVICE)?;
+            self.counters.graphs_built += 1;
+        }
+        self.softened = state.len;
+        Ok(())
     }
 
     /// The executor of the embedding mixtures, to measure its times.
@@ -191,9 +207,9 @@ impl Sequence {
         self.canvas = Canvas::None;
     }
 
-    pub(super) fn begin_canvas(&mut self) -> Result<()> {
+    /// Begins a canvas of `canvas` tokens, not more than the trained length.
+    pub(super) fn begin_canvas(&mut self, canvas: usize) -> Result<()> {
         let (prompt, context) = (self.cache.tokens().len(), self.cache.context());
-        let canvas = self.model.hparams().canvas_length;
         self.canvas = Canvas::None;
         if prompt + canvas > context {
             return Err(Error::ContextFull {
@@ -203,6 +219,16 @@ impl Sequence {
             });
         }
         self.cache.scratch(canvas)?;
+        if self.state.len != canvas {
+            self.state = match canvas == self.trained.len {
+                true => self.trained.clone(),
+                false => {
+                    let context = Context::new(CanvasState::TENSORS)?;
+                    self.trained.shortened(&context, canvas)?
+                }
+            };
+        }
+        self.load_softeners()?;
         self.state.soft.zero()?;
         self.restriction.begin_canvas();
         self.canvas_id = new_id();
@@ -217,7 +243,7 @@ impl Sequence {
     /// Rejects a step without a canvas, or with values that do not fit it.
     pub(super) fn check_step(&self, input: &StepInput<'_>, draws: &Draws) -> Result<()> {
         self.check_tokens(input.canvas)?;
-        let n = self.model.hparams().canvas_length;
+        let n = self.state.len;
         let DrawRule::Inverse { uniforms, .. } = input.rule else {
             return Err(unsupported("draws by the inverse CDF alone"));
         };
@@ -317,9 +343,9 @@ impl Sequence {
         output: &mut Draws,
     ) -> Result<()> {
         let (hparams, draws) = (self.model.hparams(), &self.state.draws);
-        let n = hparams.canvas_length;
+        let n = self.state.len;
         let mut planes = vec![0.0_f32; DRAW_PLANES * n];
-        draws.read(CanvasState::plane(hparams, DrawPlane::Argmax), &mut planes)?;
+        draws.read(self.state.plane(DrawPlane::Argmax), &mut planes)?;
         let step = ComputedStep {
             input,
             logits,

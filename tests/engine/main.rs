@@ -2,6 +2,7 @@
 
 mod bad_files;
 mod batch;
+mod canvas_length;
 mod chat_prompt;
 mod constraints;
 mod draws;

@@ -47,17 +47,20 @@ impl<'a> Builder<'a> {
         self.ctx().label(part.label());
     }
 
-    /// The columns `[n, T / sequences]` of one sequence in `x [n, T]`.
+    /// The columns of one sequence in `x [n, T]`.
     pub(super) fn of_sequence(&self, x: &Tensor, sequence: usize) -> Result<Tensor> {
-        let sequences = self.inputs.sequences.len();
-        if sequences == 1 {
+        if self.inputs.sequences.len() == 1 {
             return Ok(x.clone());
         }
-        let ([n, all, ..], stride) = (x.ne(), x.nb());
-        let tokens = all / sequences;
-        let first = sequence * tokens * stride[1];
-        self.ctx()
-            .view(x, [n, tokens, 1], [stride[1], tokens * stride[1]], first)
+        let ([n, ..], stride) = (x.ne(), x.nb()[1]);
+        let extent = &self.inputs.sequences[sequence];
+        let shape = [n, extent.tokens, 1];
+        self.ctx().view(
+            x,
+            shape,
+            [stride, extent.tokens * stride],
+            extent.first * stride,
+        )
     }
 
     /// `rms(x) * weight`.

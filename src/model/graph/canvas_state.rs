@@ -8,6 +8,7 @@ use crate::ggml::tensor::Tensor;
 use crate::gguf::TensorType;
 
 /// What a canvas carries from step to step, on the device of the output head.
+#[derive(Clone)]
 pub(crate) struct CanvasState {
     /// F32 `[d, canvas]`: the soft embeddings that condition the next step.
     pub(crate) soft: Tensor,
@@ -18,12 +19,16 @@ pub(crate) struct CanvasState {
     pub(crate) uniforms: Tensor,
     /// F32 `[2]`: temperature and soft cap.
     pub(crate) scalars: Tensor,
+    /// Positions of the canvas.
+    pub(crate) len: usize,
+    vocab: usize,
 }
 
 impl CanvasState {
     /// How many tensors [`CanvasState::new`] makes.
     pub(crate) const TENSORS: usize = 4;
 
+    /// For a canvas of the length that the model was trained with.
     pub(crate) fn new(context: &Context, hparams: &Hparams) -> Result<Self> {
         let canvas = hparams.canvas_length;
         let draws = (hparams.vocab_size + DRAW_PLANES) * canvas;
@@ -32,12 +37,31 @@ impl CanvasState {
             draws: context.tensor(TensorType::F32, &[draws], "draws")?,
             uniforms: context.tensor(TensorType::F32, &[canvas], "uniforms")?,
             scalars: context.tensor(TensorType::F32, &[2], "scalars")?,
+            len: canvas,
+            vocab: hparams.vocab_size,
+        })
+    }
+
+    /// The same memory for a canvas of `len` positions, not more than this one has.
+    pub(crate) fn shortened(&self, context: &Context, len: usize) -> Result<Self> {
+        let first = |tensor: &Tensor, count: usize| {
+            let bytes = 4 * count;
+            context.view(tensor, [count, 1, 1], [bytes, bytes], 0)
+        };
+        let d = self.soft.ne()[0];
+        Ok(Self {
+            soft: context.view(&self.soft, [d, len, 1], [4 * d, 4 * d * len], 0)?,
+            draws: first(&self.draws, (self.vocab + DRAW_PLANES) * len)?,
+            uniforms: first(&self.uniforms, len)?,
+            scalars: self.scalars.clone(),
+            len,
+            vocab: self.vocab,
         })
     }
 
     /// The unnormalised probabilities, `[vocab, canvas]`.
-    pub(super) fn weights(&self, context: &Context, hparams: &Hparams) -> Result<Tensor> {
-        let (vocab, canvas) = (hparams.vocab_size, hparams.canvas_length);
+    pub(super) fn weights(&self, context: &Context) -> Result<Tensor> {
+        let (vocab, canvas) = (self.vocab, self.len);
         context.view(
             &self.draws,
             [vocab, canvas, 1],
@@ -47,8 +71,8 @@ impl CanvasState {
     }
 
     /// First byte of a plane of draws.
-    pub(crate) fn plane(hparams: &Hparams, plane: DrawPlane) -> usize {
-        4 * hparams.canvas_length * (hparams.vocab_size + plane as usize)
+    pub(crate) fn plane(&self, plane: DrawPlane) -> usize {
+        4 * self.len * (self.vocab + plane as usize)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::gguf::TensorType;
 pub(super) fn draw_by_ops(build: Builder<'_>, state: &CanvasState, logits: &Tensor) -> Result<()> {
     let ctx = build.ctx();
     let hp = build.hparams;
-    let (vocab, canvas) = (hp.vocab_size, hp.canvas_length);
+    let (vocab, canvas) = (hp.vocab_size, state.len);
     let cap = hp.logit_softcap;
     let temperature = ctx.view(&state.scalars, [1, 1, 1], [4, 4], 0)?;
     let capped = ctx.scale(&ctx.tanh(&ctx.scale(logits, 1.0 / cap)?)?, cap)?;
@@ -26,7 +26,7 @@ pub(super) fn draw_by_ops(build: Builder<'_>, state: &CanvasState, logits: &Tens
             &state.draws,
             [canvas, 1, 1],
             [4 * canvas; 2],
-            CanvasState::plane(hp, plane),
+            state.plane(plane),
         )?;
         build.graph.add(&ctx.copy(value, &at)?);
         Ok(())
@@ -59,9 +59,7 @@ pub(super) fn draw_by_ops(build: Builder<'_>, state: &CanvasState, logits: &Tens
     store(&probability_of(ctx, &p, &drawn)?, DrawPlane::Probability)?;
     store(&margin(ctx, &p, &z, &argmax)?, DrawPlane::Margin)?;
     let weights = ctx.scale(&p, WEIGHT_SCALE)?;
-    build
-        .graph
-        .add(&ctx.copy(&weights, &state.weights(ctx, hp)?)?);
+    build.graph.add(&ctx.copy(&weights, &state.weights(ctx)?)?);
     // The sum of the weights of a row is WEIGHT_SCALE.
     let constant = |value| ctx.scale_bias(&state.uniforms, 0.0, value);
     store(&constant(1.0 / WEIGHT_SCALE)?, DrawPlane::Scale)?;

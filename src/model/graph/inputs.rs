@@ -19,7 +19,7 @@ pub(crate) struct CacheInputs {
 /// The inputs of a pass. The tensors have memory of their own on the model's first device, so that
 /// the host uploads nothing again while their contents stay the same. (For layers on other devices
 /// ggml's scheduler copies them from there in every pass.) T is the number of tokens of all
-/// sequences, T / sequences for each.
+/// sequences.
 pub(crate) struct PassInputs {
     /// I32 `[T]`.
     pub(crate) tokens: Tensor,
@@ -29,8 +29,18 @@ pub(crate) struct PassInputs {
     pub(crate) sequences: Vec<SequenceInputs>,
 }
 
+/// What a sequence takes of a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Extent {
+    pub(crate) tokens: usize,
+    pub(crate) keys: KeyCounts,
+}
+
 /// The inputs of a pass for one sequence.
 pub(crate) struct SequenceInputs {
+    /// Its first token among those of the pass.
+    pub(crate) first: usize,
+    pub(crate) tokens: usize,
     pub(crate) full: CacheInputs,
     pub(crate) sliding: CacheInputs,
 }
@@ -43,26 +53,30 @@ pub(crate) struct KeyCounts {
 }
 
 impl PassInputs {
-    /// Inputs for `tokens` tokens of each sequence.
-    pub(crate) fn new(context: &Context, tokens: usize, sequences: &[KeyCounts]) -> Result<Self> {
-        let cache = |keys: usize, rows: &str, mask: &str| -> Result<CacheInputs> {
+    /// Inputs for this extent of each sequence.
+    pub(crate) fn new(context: &Context, extents: &[Extent]) -> Result<Self> {
+        let cache = |tokens: usize, keys: usize, rows: &str, mask: &str| -> Result<CacheInputs> {
             Ok(CacheInputs {
                 rows: context.tensor(TensorType::I64, &[tokens], rows)?,
                 mask: context.tensor(TensorType::F16, &[keys, tokens], mask)?,
                 keys,
             })
         };
-        let all = tokens * sequences.len();
-        let sequence = |keys: &KeyCounts| -> Result<SequenceInputs> {
+        let all = extents.iter().map(|extent| extent.tokens).sum();
+        let mut end = 0;
+        let sequence = |Extent { tokens, keys }: &Extent| -> Result<SequenceInputs> {
+            end += tokens;
             Ok(SequenceInputs {
-                full: cache(keys.full, "rows_full", "mask_full")?,
-                sliding: cache(keys.sliding, "rows_sliding", "mask_sliding")?,
+                first: end - tokens,
+                tokens: *tokens,
+                full: cache(*tokens, keys.full, "rows_full", "mask_full")?,
+                sliding: cache(*tokens, keys.sliding, "rows_sliding", "mask_sliding")?,
             })
         };
         Ok(Self {
             tokens: context.tensor(TensorType::I32, &[all], "tokens")?,
             positions: context.tensor(TensorType::I32, &[all], "positions")?,
-            sequences: sequences.iter().map(sequence).collect::<Result<_>>()?,
+            sequences: extents.iter().map(sequence).collect::<Result<_>>()?,
         })
     }
 

@@ -17,6 +17,6 @@ mod soften;
 
 pub(super) use builder::{Kernels, NodeChoice};
 pub(super) use canvas_state::{CanvasState, DrawPlane};
-pub(super) use inputs::{CacheInputs, KeyCounts, PassInputs};
+pub(super) use inputs::{CacheInputs, Extent, KeyCounts, PassInputs};
 pub(super) use network::{Network, capacity};
 pub(super) use soften::{Mixture, soften};

@@ -28,17 +28,17 @@ pub(crate) fn soften(
 ) -> Result<()> {
     let ctx = graph.context();
     ctx.label(Part::Embedding.label());
-    let p = state.weights(ctx, hparams)?;
+    let p = state.weights(ctx)?;
     let product = match mixture {
         Mixture::Dense => ctx.mul_mat(&weights.derived.embd_transposed, &p)?,
         Mixture::Sparse => ctx.sparse_mixture(&weights.table.token_embd, &p)?,
     };
-    let canvas = hparams.canvas_length;
+    let canvas = state.len;
     let scale = ctx.view(
         &state.draws,
         [1, canvas, 1],
         [4, 4 * canvas],
-        CanvasState::plane(hparams, DrawPlane::Scale),
+        state.plane(DrawPlane::Scale),
     )?;
     let soft = ctx.scale(&ctx.mul(&product, &scale)?, hparams.embedding_scale)?;
     graph.add(&ctx.copy(&soft, &state.soft)?);

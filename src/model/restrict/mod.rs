@@ -79,7 +79,7 @@ impl Restriction {
             }
         }
         let scale = DrawPlane::Scale as usize * n;
-        let at = CanvasState::plane(step.hparams, DrawPlane::Scale);
+        let at = step.state.plane(DrawPlane::Scale);
         step.state.draws.write(at, &planes[scale..scale + n])
     }
 }
