@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use super::Token;
+use super::corrections::{CorrectionCounter, Corrections};
 use super::event::{CancelFlag, CanvasStatus, Event, FinishReason, FinishedCanvas, PromptProgress};
 use super::random::NoiseSource;
 use super::run::{Blank, EndTokens, Recipe, Run};
@@ -34,6 +35,8 @@ pub struct Generation {
     pub canvases: Vec<FinishedCanvas>,
     /// Denoising steps, including those of a canvas that was cancelled.
     pub steps: u64,
+    /// Accepted tokens that later steps replaced.
+    pub corrections: Corrections,
     /// Why it ended.
     pub finish: FinishReason,
     /// Where the time went.
@@ -97,6 +100,8 @@ pub struct Generator {
     max_canvases: Option<usize>,
     run: Option<Box<dyn Run>>,
     stage: Stage,
+    /// Finds the corrections of the result.
+    corrections: CorrectionCounter,
     /// The result so far. Its reason to end is `Cancelled` until another one is known.
     generation: Generation,
 }
@@ -153,10 +158,12 @@ impl Generator {
                 true => Stage::Prefilling,
                 false => Stage::Beginning,
             },
+            corrections: CorrectionCounter::default(),
             generation: Generation {
                 tokens: Vec::new(),
                 canvases: Vec::new(),
                 steps: 0,
+                corrections: Corrections::default(),
                 finish: FinishReason::Cancelled,
                 timing: Timing::default(),
             },
@@ -273,6 +280,7 @@ impl Generator {
         run.end_step(noise)?;
         self.generation.timing.denoise += start.elapsed();
         self.generation.steps += 1;
+        self.corrections.observe(&run.draft());
         if on_event(Event::Draft(run.draft())).is_break() {
             self.stage = Stage::Done;
         } else if run.status() != CanvasStatus::Running {
@@ -290,7 +298,10 @@ impl Generator {
 
     /// The answer so far.
     pub fn finish(self) -> Generation {
-        self.generation
+        Generation {
+            corrections: self.corrections.finish(),
+            ..self.generation
+        }
     }
 
     /// Takes the finished canvas, and decides whether the answer continues after it.

@@ -11,6 +11,7 @@
 //! event ◀─── run ◀─┬─ canvas ─▶ acceptance, renoise, convergence, temperature, template
 //!             ▲    └─ masked ─▶ transfer, template
 //!        generation ◀─ scheduler        canvas ─▶ canvas_length
+//!             └─▶ corrections ─▶ event
 //! ```
 //!
 //! Two kinds of diffusion run in one loop: `canvas` starts from random tokens and draws all of them
@@ -21,6 +22,7 @@ pub mod acceptance;
 pub mod canvas;
 pub mod canvas_length;
 pub mod convergence;
+pub mod corrections;
 pub mod draw;
 pub mod event;
 pub mod generation;
@@ -37,6 +39,7 @@ pub mod transfer;
 
 pub use canvas::CanvasRun;
 pub use canvas_length::{CANVAS_UNIT, check_canvas_length, shortest_canvas};
+pub use corrections::{Correction, CorrectionCounter, Corrections};
 pub use event::{
     CancelFlag, CanvasStatus, Draft, Event, FinishReason, FinishedCanvas, NewCanvas, OwnedDraft,
     OwnedEvent, OwnedNewCanvas, PromptProgress,

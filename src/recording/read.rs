@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 
 use super::{FORMAT, Line};
 use crate::chat::thinking::{Channel, Splitter};
-use crate::diffusion::{Draft, FinishedCanvas, NewCanvas, OwnedDraft, OwnedNewCanvas, Token};
+use crate::diffusion::{
+    CorrectionCounter, Corrections, Draft, FinishedCanvas, NewCanvas, OwnedDraft, OwnedNewCanvas,
+    Token,
+};
 use crate::error::{Error, Result};
 
 /// What a [`Recorder`](super::Recorder) wrote.
@@ -28,6 +31,17 @@ pub struct Answer {
     pub canvases: Vec<Canvas>,
     /// Whether it begins inside a thought.
     is_thought: bool,
+}
+
+impl Answer {
+    /// Accepted tokens that later steps replaced.
+    pub fn corrections(&self) -> Corrections {
+        let mut counter = CorrectionCounter::default();
+        for draft in self.canvases.iter().flat_map(Canvas::drafts) {
+            counter.observe(&draft);
+        }
+        counter.finish()
+    }
 }
 
 /// A canvas and its drafts.

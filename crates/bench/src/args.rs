@@ -110,6 +110,11 @@ pub struct Args {
     #[arg(long)]
     pub no_warmup: bool,
 
+    /// After each test, answer its prompt once without timing, and report how many accepted tokens later
+    /// steps replaced (JSON and CSV)
+    #[arg(long)]
+    pub diffusion_stats: bool,
+
     /// Time by part of a step and of a prefill, next to the minimum that memory and arithmetic of
     /// this machine allow
     #[arg(long, conflicts_with = "parallel")]

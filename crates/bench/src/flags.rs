@@ -25,6 +25,7 @@ const LIVE: &[Group] = &[(
         "-fa --flash-attn [on|off|auto] LLAMA_ARG_FLASH_ATTN",
         "-r --repetitions N",
         "--no-warmup",
+        "--diffusion-stats",
         "--profile",
         "--compare-upstream",
         "--delay SECONDS",

@@ -45,6 +45,10 @@ pub struct TestRow {
     pub captures_dropped: Option<usize>,
     /// Bytes copied between host and device in each step.
     pub step_bytes: Option<usize>,
+    /// Accepted tokens of an answer that later steps replaced.
+    pub corrections: Option<usize>,
+    /// The positions where they did.
+    pub corrected_positions: Option<usize>,
 }
 
 /// Time of one part of a pass.

@@ -1,17 +1,23 @@
 //! The measurements.
 
 use std::hint::black_box;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use llama_diffusion::diffusion::{Allowed, Denoiser as _, DrawRule, Draws, Filter, StepInput};
+use llama_diffusion::diffusion::{
+    Allowed, Corrections, CounterNoise, Denoiser as _, DrawRule, Draws, Filter, Generator,
+    StepInput, generate,
+};
 use llama_diffusion::internal::measure::device_rates;
 use llama_diffusion::model::profile::{Part, Profile};
 use llama_diffusion::model::{
     BatchMember, CanvasBatch, Counters, DenoiserParams, SequenceDenoiser,
 };
-use llama_diffusion::{Device, Error, Model, Result, Token};
+use llama_diffusion::{
+    CancelFlag, Device, DiffusionParams, EndTokens, Error, Model, Result, Token,
+};
 
 use crate::args::Args;
 use crate::cost::Cost;
@@ -193,6 +199,31 @@ impl Runner {
         })
     }
 
+    /// What an answer to a prompt corrects, with the sampler that the tool has by default.
+    fn corrections(
+        &mut self,
+        prompt: &[Token],
+        canvases: usize,
+        steps: usize,
+    ) -> Result<Corrections> {
+        let denoiser = &mut self.sequences[0];
+        denoiser.truncate(0)?;
+        let params = DiffusionParams {
+            max_steps: u32::try_from(steps).unwrap_or(u32::MAX),
+            max_tokens: None,
+            max_canvases: Some(canvases),
+            ..DiffusionParams::default()
+        };
+        let limits = denoiser.limits();
+        let noise = CounterNoise::new(params.seed, limits.vocab)?;
+        let end = EndTokens::default();
+        let generator = Generator::new(Box::new(params), prompt, 0, &end, limits)?;
+        let on_event = &mut |_: llama_diffusion::Event<'_>| ControlFlow::Continue(());
+        let cancel = CancelFlag::default();
+        let generation = generate(generator, denoiser, &noise, &cancel, on_event)?;
+        Ok(generation.corrections)
+    }
+
     /// The time of a model that computes nothing would be meaningless.
     fn check_logits(&self, canvases: usize, steps: usize) -> Result<()> {
         let entropies = self.drawn.iter().flat_map(|drawn| drawn.entropy.iter());
@@ -263,7 +294,14 @@ impl Bench<'_> {
             return Ok(());
         }
         let all = runner.counters();
+        // An answer needs a prompt.
+        let corrections = match self.args.diffusion_stats && prompt > 0 {
+            true => Some(runner.corrections(&tokens, canvases, self.args.steps)?),
+            false => None,
+        };
         report.tests.push(TestRow {
+            corrections: corrections.as_ref().map(Corrections::total),
+            corrected_positions: corrections.map(|corrections| corrections.positions),
             graphs_built: Some(all.graphs_built - warm.graphs_built),
             graphs_captured: Some(all.graphs_captured),
             captures_dropped: Some(all.captures_dropped),

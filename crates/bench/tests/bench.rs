@@ -67,6 +67,24 @@ fn every_length_is_measured() {
 }
 
 #[test]
+fn corrections_are_counted_on_request_for_answers_to_a_prompt() {
+    let args = ["-p", "0,20", "--canvases", "2", "--diffusion-stats"];
+    let report = json(&args);
+    let tests = report["tests"].as_array().unwrap();
+    let keys = ["corrections", "corrected_positions"];
+    for key in keys {
+        // Without a prompt, and for encoding alone, there is no answer.
+        assert!(tests[0][key].is_null() && tests[1][key].is_null());
+    }
+    let [corrections, positions] = keys.map(|key| number(&tests[2], key));
+    // At least one position per correction, at most one correction per step and position.
+    assert!(positions > 0.0 && positions <= corrections, "{positions}");
+    assert!(corrections <= 3.0 * positions, "{corrections}");
+    let without = json(&args[..4]);
+    assert!(without["tests"][2]["corrections"].is_null());
+}
+
+#[test]
 fn the_parts_of_a_step_make_the_whole() {
     let report = json(&["-p", "20", "--profile"]);
     let parts = report["parts"].as_array().unwrap();

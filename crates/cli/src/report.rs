@@ -121,7 +121,7 @@ fn rate(tokens: usize, time: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use llama_diffusion::Generation;
-    use llama_diffusion::diffusion::{FinishedCanvas, Timing};
+    use llama_diffusion::diffusion::{Corrections, FinishedCanvas, Timing};
 
     use super::*;
 
@@ -131,6 +131,7 @@ mod tests {
                 tokens: vec![7; 20],
                 canvases,
                 steps,
+                corrections: Corrections::default(),
                 finish: FinishReason::EndOfText,
                 timing: Timing {
                     prefill: Duration::from_micros(22_950),
