@@ -74,6 +74,11 @@
 #define DIFFUSION_DEVICE_DESCRIPTION_SIZE 256
 
 /**
+ * Entries of `corrections_by_step` of `diffusion_result`.
+ */
+#define DIFFUSION_CORRECTION_STEPS 64
+
+/**
  * What a function returns.
  */
 enum diffusion_status
@@ -755,7 +760,43 @@ typedef struct diffusion_params {
      * Reserved; 0.
      */
     int32_t reserved;
+    /**
+     * Tokens of a canvas: `diffusion_model_canvas_length`, or a multiple of 16 below it; shorter
+     * canvases take less time, and are less often right. 0 is `diffusion_model_canvas_length`. Not
+     * for masked models. Default 0.
+     */
+    size_t canvas;
 } diffusion_params;
+
+/**
+ * An accepted token that a later step replaced.
+ */
+typedef struct diffusion_correction {
+    /**
+     * Index of the canvas in the answer, from 0.
+     */
+    uint32_t block;
+    /**
+     * Index of the step in the canvas, from 0.
+     */
+    uint32_t step;
+    /**
+     * Position in the canvas, from 0.
+     */
+    uint32_t canvas_position;
+    /**
+     * The token that was accepted.
+     */
+    int32_t from;
+    /**
+     * The token that replaced it.
+     */
+    int32_t to;
+    /**
+     * Reserved.
+     */
+    int32_t reserved;
+} diffusion_correction;
 
 /**
  * The statistics of a generation.
@@ -801,6 +842,25 @@ typedef struct diffusion_result {
      * Reserved.
      */
     int32_t reserved;
+    /**
+     * Number of positions that were corrected: a step accepted a token, and a later one accepted
+     * another, or the finished canvas has another. 0 for masked models, which keep what they have
+     * unmasked.
+     */
+    size_t corrected_positions;
+    /**
+     * Number of corrections. A position can be corrected several times.
+     */
+    size_t corrections;
+    /**
+     * Corrections by the index of their step in its canvas, from 0; the last entry counts those of
+     * all later steps, too.
+     */
+    uint32_t corrections_by_step[DIFFUSION_CORRECTION_STEPS];
+    /**
+     * The last correction; zeros if there is none.
+     */
+    struct diffusion_correction last_correction;
 } diffusion_result;
 
 #ifdef __cplusplus

@@ -151,11 +151,11 @@ static void struct_sizes(void) {
                  diffusion_generate_text(context, "a", 1, &params, &text, NULL, &error)));
     memset(&result, 7, sizeof result);
     result_before = result;
-    WRONG_SIZES(diffusion_result, sizeof(diffusion_result),
+    WRONG_SIZES(diffusion_result, offsetof(diffusion_result, corrected_positions),
                 (result.struct_size = wrong,
                  diffusion_generate(context, tokens, 1, NULL, tokens, CAPACITY, &count, &result,
                                     &error)));
-    WRONG_SIZES(diffusion_result, sizeof(diffusion_result),
+    WRONG_SIZES(diffusion_result, offsetof(diffusion_result, corrected_positions),
                 (result.struct_size = wrong,
                  diffusion_generate_text(context, "a", 1, NULL, &text, &result, &error)));
     result_before.struct_size = result.struct_size;

@@ -98,7 +98,44 @@ typedef struct stream {
     float first_entropy, last_entropy;
     diffusion_progress progress; /* of the latest draft */
     int32_t ended;               /* of the latest canvas */
+    size_t length;               /* of a canvas, if it is not the model's */
+    int32_t held[CAPACITY];      /* what was accepted last at each position, -1 for nothing */
+    bool corrected[CAPACITY];
+    size_t corrected_positions, corrections;
+    uint32_t by_step[DIFFUSION_CORRECTION_STEPS];
+    diffusion_correction last_correction;
 } stream;
+
+static void hold(stream *seen, const diffusion_draft *draft, size_t position, int32_t token) {
+    const int32_t before = seen->held[position];
+    seen->held[position] = token;
+    if (before < 0 || before == token)
+        return;
+    seen->corrections++;
+    seen->corrected_positions += !seen->corrected[position];
+    seen->corrected[position] = true;
+    seen->by_step[draft->step]++;
+    seen->last_correction.block = draft->block;
+    seen->last_correction.step = draft->step;
+    seen->last_correction.canvas_position = (uint32_t)position;
+    seen->last_correction.from = before;
+    seen->last_correction.to = token;
+}
+
+static void count_corrections(stream *seen, const diffusion_draft *draft) {
+    size_t i;
+    CHECK(draft->length <= CAPACITY && draft->step < DIFFUSION_CORRECTION_STEPS);
+    for (i = 0; i < draft->length && draft->step == 0; i++) {
+        seen->held[i] = -1;
+        seen->corrected[i] = false;
+    }
+    for (i = 0; i < draft->length; i++)
+        if (draft->accepted[i])
+            hold(seen, draft, i, draft->canvas[i]);
+    for (i = 0; i < draft->length && draft->progress != DIFFUSION_PROGRESS_RUNNING; i++)
+        if (seen->held[i] >= 0)
+            hold(seen, draft, i, draft->argmax[i]);
+}
 
 static bool on_step(const diffusion_draft *draft, void *user_data) {
     stream *seen = user_data;
@@ -106,7 +143,9 @@ static bool on_step(const diffusion_draft *draft, void *user_data) {
     char text[4096];
     size_t size = 0, i;
     CHECK(draft->struct_size == sizeof *draft);
-    CHECK(draft->length == diffusion_model_canvas_length(seen->model));
+    CHECK(draft->length ==
+          (seen->length > 0 ? seen->length : diffusion_model_canvas_length(seen->model)));
+    count_corrections(seen, draft);
     CHECK(draft->block == seen->canvases && draft->step < draft->max_steps);
     /* A draft that says that its canvas is done is the last one of it. */
     CHECK(draft->step == 0 || seen->progress == DIFFUSION_PROGRESS_RUNNING);
@@ -222,6 +261,73 @@ static void thoughts_apart(const diffusion_model *model) {
     }
 }
 
+/* Counted by the library and from the drafts. */
+static void corrections(diffusion_model *model) {
+    const token_list prompt = chat(
+        model,
+        "[{\"role\": \"user\", \"content\": \"Tell a story about Grace and a white owl.\"}]");
+    diffusion_context *context = new_context(model);
+    diffusion_params params = default_params(model);
+    diffusion_result result;
+    stream seen;
+    size_t corrected = 0;
+
+    /* Much of what is hardly known is accepted at once, and corrected. */
+    params.entropy_bound = 100.0f;
+    params.t_max = 2.0f;
+    params.on_step = on_step;
+    params.on_canvas = on_canvas;
+    params.user_data = &seen;
+    for (params.seed = 0; params.seed < 4; params.seed++) {
+        memset(&seen, 0, sizeof seen);
+        seen.model = model;
+        generate(context, &prompt, &params, &result);
+        CHECK(result.corrected_positions == seen.corrected_positions);
+        CHECK(result.corrections == seen.corrections);
+        CHECK(memcmp(result.corrections_by_step, seen.by_step, sizeof seen.by_step) == 0);
+        CHECK(memcmp(&result.last_correction, &seen.last_correction,
+                     sizeof seen.last_correction) == 0);
+        corrected += seen.corrections;
+    }
+    CHECK(corrected > 0);
+    diffusion_context_free(context);
+}
+
+/* The demo was trained with canvases of 32 tokens. */
+static void short_canvas(diffusion_model *model) {
+    const token_list prompt = norway(model);
+    diffusion_context *context = new_context(model);
+    diffusion_params params = default_params(model);
+    diffusion_result result;
+    token_list answer, expected;
+    stream seen;
+    size_t count = 0;
+
+    CHECK(params.canvas == 0);
+    expected = generate(context, &prompt, &params, &result);
+    params.canvas = 32;
+    answer = generate(context, &prompt, &params, &result);
+    CHECK(same(&answer, &expected));
+
+    memset(&seen, 0, sizeof seen);
+    seen.model = model;
+    seen.length = 16;
+    params.canvas = 16;
+    params.on_step = on_step;
+    params.on_canvas = on_canvas;
+    params.user_data = &seen;
+    answer = generate(context, &prompt, &params, &result);
+    CHECK(seen.steps > 0 && same(&answer, &seen.answer));
+
+    params.canvas = 48;
+    FAILS(diffusion_generate(context, prompt.items, prompt.count, &params, answer.items, CAPACITY,
+                             &count, NULL, &error),
+          DIFFUSION_STATUS_INVALID_ARGUMENT,
+          "canvas: has 48 tokens, but this model was trained with canvases of 32: use 32, or a "
+          "multiple of 16 below it");
+    diffusion_context_free(context);
+}
+
 static void limits(diffusion_model *model) {
     const token_list prompt = chat(
         model,
@@ -291,6 +397,8 @@ int main(int argc, char **argv) {
     text(model);
     answers(model);
     thoughts_apart(model);
+    corrections(model);
+    short_canvas(model);
     limits(model);
     /* The second holder still has it when the first has let go. */
     CHECK(diffusion_model_retain(model) == model);

@@ -11,7 +11,8 @@ use super::context::diffusion_context;
 use super::error::{diffusion_error, diffusion_status};
 use super::model::diffusion_model;
 use llama_diffusion::diffusion::{
-    Algorithm, CanvasStatus, Draft, Filter, FinishedCanvas, Limits, Recipe, TransferSchedule,
+    Algorithm, CanvasStatus, Correction, Draft, Filter, FinishedCanvas, Limits, Recipe,
+    TransferSchedule,
 };
 use llama_diffusion::{
     Answer, AnswerLength, AnyModel, DiffusionParams, Event, FinishReason, MaskedParams,
@@ -219,6 +220,10 @@ pub struct diffusion_params {
     pub gumbel_noise: i32,
     /// Reserved; 0.
     pub reserved: i32,
+    /// Tokens of a canvas: `diffusion_model_canvas_length`, or a multiple of 16 below it; shorter
+    /// canvases take less time, and are less often right. 0 is `diffusion_model_canvas_length`. Not
+    /// for masked models. Default 0.
+    pub canvas: usize,
 }
 
 /// Epsilon of the schedule of Dream.
@@ -263,6 +268,7 @@ impl diffusion_params {
             block_length: 0,
             gumbel_noise: 0,
             reserved: 0,
+            canvas: 0,
         })
     }
 
@@ -316,6 +322,7 @@ impl diffusion_params {
             confidence_threshold: self.confidence_threshold,
             max_tokens: limit(self.max_tokens),
             max_canvases: limit(self.max_canvases),
+            canvas: limit(self.canvas),
             seed: self.seed,
             ..DiffusionParams::default()
         };
@@ -372,6 +379,42 @@ pub unsafe extern "C" fn diffusion_params_init(
     })
 }
 
+/// An accepted token that a later step replaced.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct diffusion_correction {
+    /// Index of the canvas in the answer, from 0.
+    pub block: u32,
+    /// Index of the step in the canvas, from 0.
+    pub step: u32,
+    /// Position in the canvas, from 0.
+    pub canvas_position: u32,
+    /// The token that was accepted.
+    pub from: i32,
+    /// The token that replaced it.
+    pub to: i32,
+    /// Reserved.
+    pub reserved: i32,
+}
+
+impl diffusion_correction {
+    fn new(correction: Correction) -> Self {
+        Self {
+            block: correction.block,
+            step: correction.step,
+            canvas_position: saturated(correction.position),
+            from: correction.from,
+            to: correction.to,
+            reserved: 0,
+        }
+    }
+}
+
+/// A count as C has it.
+fn saturated(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
 /// The statistics of a generation.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -396,7 +439,21 @@ pub struct diffusion_result {
     pub finish: i32,
     /// Reserved.
     pub reserved: i32,
+    /// Number of positions that were corrected: a step accepted a token, and a later one accepted
+    /// another, or the finished canvas has another. 0 for masked models, which keep what they have
+    /// unmasked.
+    pub corrected_positions: usize,
+    /// Number of corrections. A position can be corrected several times.
+    pub corrections: usize,
+    /// Corrections by the index of their step in its canvas, from 0; the last entry counts those of
+    /// all later steps, too.
+    pub corrections_by_step: [u32; DIFFUSION_CORRECTION_STEPS],
+    /// The last correction; zeros if there is none.
+    pub last_correction: diffusion_correction,
 }
+
+/// Entries of `corrections_by_step` of `diffusion_result`.
+pub const DIFFUSION_CORRECTION_STEPS: usize = 64;
 
 // SAFETY: numbers in C's layout, the size first.
 unsafe impl Versioned for diffusion_result {
@@ -435,6 +492,12 @@ impl Finished {
                 return Err(Failure::new(diffusion_status::Cancelled, message));
             }
         };
+        let corrections = &generation.corrections;
+        let mut by_step = [0; DIFFUSION_CORRECTION_STEPS];
+        for (step, count) in corrections.by_step.iter().enumerate() {
+            let entry: &mut u32 = &mut by_step[step.min(DIFFUSION_CORRECTION_STEPS - 1)];
+            *entry = entry.saturating_add(saturated(*count));
+        }
         let result = diffusion_result {
             struct_size: 0,
             tokens: generation.tokens.len(),
@@ -446,6 +509,13 @@ impl Finished {
             commit_seconds: generation.timing.commit.as_secs_f64(),
             finish: finish as i32,
             reserved: 0,
+            corrected_positions: corrections.positions,
+            corrections: corrections.total(),
+            corrections_by_step: by_step,
+            last_correction: corrections
+                .last
+                .map(diffusion_correction::new)
+                .unwrap_or_default(),
         };
         Ok(Self {
             tokens: generation.tokens,

@@ -7,6 +7,7 @@ use llama_diffusion::diffusion::{CounterNoise, Recipe, Stage};
 use llama_diffusion::recording::Recorder;
 use llama_diffusion::{Answer, CancelFlag, Event, FinishReason, Result, Session, TextModel, Token};
 
+use crate::corrections::CorrectionLine;
 use crate::engine::{Run, canvas_len};
 use crate::prompt::Setting;
 use crate::prompt_cache::PromptCache;
@@ -139,6 +140,10 @@ impl<'a> Answerer<'a> {
                 text: &text,
                 caches: model.mask().is_none(),
             });
+        }
+        if self.run.shows_corrections {
+            let piece = |token| piece(token);
+            say(CorrectionLine::new(&generation.corrections, &piece)?);
         }
         if let Some(cache) = &self.cache {
             cache.answered(&mut self.session, &tokens, generation)?;

@@ -149,6 +149,10 @@ pub struct ReplayArgs {
     #[command(flatten)]
     pub pace: PaceArgs,
 
+    /// Write after each answer how many accepted tokens later steps replaced
+    #[arg(long = "diffusion-stats")]
+    pub corrections: bool,
+
     /// Write an animated picture instead, for a web page or a README
     #[arg(long, value_name = "OUT.svg")]
     pub svg: Option<PathBuf>,
@@ -250,11 +254,16 @@ impl Args {
         !chat.single_turn && (chat.conversation || (stdin_is_terminal && !one))
     }
 
-    /// How an answer is generated, where `model` is what its file recommends.
+    /// How an answer is generated, where `model` is what its file recommends and the length of its
+    /// canvases.
     ///
     /// # Errors
     /// Parameters that cannot work.
-    pub fn diffusion(&self, model: &SamplerOverrides, seed: u64) -> Result<DiffusionParams> {
+    pub fn diffusion(
+        &self,
+        model: (&SamplerOverrides, usize),
+        seed: u64,
+    ) -> Result<DiffusionParams> {
         self.diffusion.params(model, self.common.predict, seed)
     }
 

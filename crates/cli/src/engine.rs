@@ -21,6 +21,8 @@ pub struct Run {
     pub show: Show,
     /// Whether each answer is followed by what it took.
     pub shows_summary: bool,
+    /// Whether a line about its corrections follows, too.
+    pub shows_corrections: bool,
     /// The file of the recording.
     pub record: Option<PathBuf>,
 }
@@ -50,7 +52,10 @@ impl Run {
             tracing::warn!("{warning}");
         }
         let family = match model {
-            AnyModel::Canvas(model) => Family::Canvas(args.diffusion(&model.overrides(), 0)?),
+            AnyModel::Canvas(model) => {
+                let trained = model.hparams().canvas_length;
+                Family::Canvas(args.diffusion((&model.overrides(), trained), 0)?)
+            }
             AnyModel::Masked(_) => Family::Masked {
                 params: args.masked(0)?,
                 algorithm: args.masked.algorithm(),
@@ -66,6 +71,7 @@ impl Run {
             reports_memory: args.output.verbose,
             show: args.show(),
             shows_summary: args.output.shows_summary(),
+            shows_corrections: args.output.corrections,
             record: args.output.record.clone(),
         })
     }
@@ -141,8 +147,8 @@ impl Run {
 /// Tokens of a canvas of this answer.
 pub fn canvas_len(model: &AnyModel, answer: &Answer) -> usize {
     let first = answer.generation.canvases.first();
-    model
-        .canvas_length()
-        .or(first.map(|canvas| canvas.tokens.len()))
+    first
+        .map(|canvas| canvas.tokens.len())
+        .or(model.canvas_length())
         .unwrap_or(0)
 }

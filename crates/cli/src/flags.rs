@@ -60,6 +60,7 @@ const LIVE: &[Group] = &[
             "--diffusion-visual-progress",
             "--diffusion-visual-interval N",
             "--diffusion-visual-delay MS",
+            "--diffusion-stats",
             "--record FILE",
             "-co --color --log-colors [on|off|auto] LLAMA_ARG_LOG_COLORS LLAMA_LOG_COLORS",
             "-v --verbose --log-verbose",
@@ -76,6 +77,7 @@ const LIVE: &[Group] = &[
         ForCanvas(CANVAS),
         &[
             "--diffusion-blocks N",
+            "--canvas N|auto",
             "--diffusion-eb-max-steps N",
             "--diffusion-eb-t-min T",
             "--diffusion-eb-t-max T",

@@ -3,6 +3,7 @@
 mod answer;
 mod args;
 mod chat;
+mod corrections;
 mod cross_entropy;
 mod demo;
 mod ending;

@@ -6,6 +6,7 @@ use std::path::Path;
 use llama_diffusion::{CancelFlag, Error, Event, Result};
 
 use crate::args::{PaceArgs, ReplayArgs};
+use crate::corrections::CorrectionLine;
 use crate::input;
 use crate::svg;
 use crate::view::{Show, View};
@@ -31,7 +32,7 @@ pub fn run(options: &ReplayArgs, show: Show, cancel: &CancelFlag) -> Result<()> 
                 pace: options.pace.clone(),
                 ..show
             };
-            play(&recording, &show, cancel)?;
+            play(&recording, &show, options.corrections, cancel)?;
         }
     }
     recording.check_end()
@@ -60,7 +61,12 @@ fn draw(recording: &Recording, pace: &PaceArgs, path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn play(recording: &Recording, show: &Show, cancel: &CancelFlag) -> Result<()> {
+fn play(
+    recording: &Recording,
+    show: &Show,
+    shows_corrections: bool,
+    cancel: &CancelFlag,
+) -> Result<()> {
     let piece = |token| recording.piece(token);
     for answer in &recording.answers {
         let mut view = View::new(show, &piece, recording.splitter(answer), cancel);
@@ -76,6 +82,9 @@ fn play(recording: &Recording, show: &Show, cancel: &CancelFlag) -> Result<()> {
             }
         }
         view.finish()?;
+        if shows_corrections {
+            say(CorrectionLine::new(&answer.corrections(), &piece)?);
+        }
     }
     Ok(())
 }

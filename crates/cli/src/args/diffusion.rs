@@ -1,8 +1,9 @@
 //! Flags of the sampler.
 
+use llama_diffusion::diffusion::{check_canvas_length, shortest_canvas};
 use llama_diffusion::{DiffusionParams, Error, Result, SamplerOverrides};
 
-use super::values::{ABOVE_0, Limit};
+use super::values::{ABOVE_0, CanvasLength, Limit, parse_canvas_length};
 use llama_diffusion_flags::numbers::{real, whole};
 
 /// Flags of the sampler: each overrides what the model file recommends.
@@ -12,6 +13,12 @@ pub struct DiffusionArgs {
     /// Most canvases
     #[arg(long = "diffusion-blocks", value_name = "N", value_parser = whole(1..=usize::MAX))]
     blocks: Option<usize>,
+
+    /// Tokens of a canvas, 16 or a multiple of it up to the length that the model was trained with,
+    /// which is the default; auto is the shortest that holds the -n tokens. Steps are shorter, and answers
+    /// less often right
+    #[arg(long = "canvas", value_name = "N|auto", value_parser = parse_canvas_length)]
+    canvas: Option<CanvasLength>,
 
     /// Most denoising steps per canvas; --diffusion-eb-max-steps goes before it. For a masked model,
     /// the steps of the whole answer (default 128)
@@ -45,13 +52,13 @@ pub struct DiffusionArgs {
 
 impl DiffusionArgs {
     /// How an answer of at most `predict` tokens, if the user chose a limit, is generated, where
-    /// `model` is what its file recommends.
+    /// `model` is what its file recommends, and `trained` the length of its canvases.
     ///
     /// # Errors
     /// Parameters that cannot work.
     pub fn params(
         &self,
-        model: &SamplerOverrides,
+        (model, trained): (&SamplerOverrides, usize),
         predict: Option<Limit>,
         seed: u64,
     ) -> Result<DiffusionParams> {
@@ -73,10 +80,16 @@ impl DiffusionArgs {
         let params = DiffusionParams {
             max_tokens,
             max_canvases: self.blocks,
+            canvas: match self.canvas {
+                Some(CanvasLength::Tokens(len)) => Some(len),
+                Some(CanvasLength::Auto) => max_tokens.map(|n| shortest_canvas(n, trained)),
+                None => None,
+            },
             seed,
             ..resolved
         };
         params.validate()?;
+        check_canvas_length(params.canvas.unwrap_or(trained), trained)?;
         Ok(params)
     }
 }

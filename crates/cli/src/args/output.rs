@@ -53,6 +53,11 @@ pub struct OutputArgs {
     #[command(flatten)]
     pub pace: PaceArgs,
 
+    /// Write after each answer how many accepted tokens later steps replaced, in which steps, and the last
+    /// of them
+    #[arg(long = "diffusion-stats")]
+    pub corrections: bool,
+
     /// Write every draft with its entropies to a file, for `llama-diffusion-cli replay FILE`
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,

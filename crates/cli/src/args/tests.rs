@@ -53,7 +53,7 @@ fn llama_cpp_s_spelling() {
     for line in [["-n", "5"], ["--predict", "5"], ["--n-predict", "5"]] {
         let params = parse(&line)
             .unwrap()
-            .diffusion(&SamplerOverrides::default(), 0)
+            .diffusion((&SamplerOverrides::default(), 256), 0)
             .unwrap();
         assert_eq!(params.max_tokens, Some(5));
     }
@@ -146,7 +146,13 @@ fn a_flag_goes_before_the_model_and_the_general_one_behind_the_special_one() {
         t_max: Some(0.9),
         ..SamplerOverrides::default()
     };
-    let steps = |line: &[&str]| parse(line).unwrap().diffusion(&model, 3).unwrap().max_steps;
+    let steps = |line: &[&str]| {
+        parse(line)
+            .unwrap()
+            .diffusion((&model, 256), 3)
+            .unwrap()
+            .max_steps
+    };
     assert_eq!(steps(&[]), 7);
     assert_eq!(steps(&["--diffusion-steps", "9"]), 9);
     assert_eq!(
@@ -155,7 +161,7 @@ fn a_flag_goes_before_the_model_and_the_general_one_behind_the_special_one() {
     );
     let error = parse(&["--diffusion-eb-t-min", "1"])
         .unwrap()
-        .diffusion(&model, 3);
+        .diffusion((&model, 256), 3);
     assert!(
         error
             .unwrap_err()
@@ -169,7 +175,7 @@ fn limits_of_the_answer() {
     let limits = |line: &[&str]| {
         let params = parse(line)
             .unwrap()
-            .diffusion(&SamplerOverrides::default(), 0)
+            .diffusion((&SamplerOverrides::default(), 256), 0)
             .unwrap();
         (params.max_tokens, params.max_canvases)
     };
@@ -285,7 +291,9 @@ fn upstream_s_command_lines() {
     ];
     for (line, expected) in lines {
         let args = parse(&line.split_whitespace().collect::<Vec<_>>()).unwrap();
-        let params = args.diffusion(&SamplerOverrides::default(), 0).unwrap();
+        let params = args
+            .diffusion((&SamplerOverrides::default(), 256), 0)
+            .unwrap();
         assert_eq!(args.warnings, [""; 0], "{line}");
         let model = args.placement.model().unwrap().unwrap();
         let warnings: Vec<&str> = args
@@ -325,7 +333,8 @@ fn upstream_s_command_lines() {
     assert!(args.output.progress);
     assert_eq!(args.output.pace.interval, 4);
     assert_eq!(
-        args.diffusion(&SamplerOverrides::default(), 7).unwrap(),
+        args.diffusion((&SamplerOverrides::default(), 256), 7)
+            .unwrap(),
         DiffusionParams {
             max_steps: 32,
             t_min: 0.3,
@@ -418,7 +427,7 @@ fn every_flag_is_known() {
         --diffusion-steps 3|--diffusion-visual|--diffusion-eps 0.1|--diffusion-algorithm 4|\
         --diffusion-alg-temp 1|--diffusion-block-length 8|--diffusion-cfg-scale 0|\
         --diffusion-add-gumbel-noise 1|--diffusion-blocks 2|--diffusion-visual-progress|\
-        --diffusion-visual-interval 2|--diffusion-visual-delay 5|--diffusion-eb off|--diffusion-eb-t-min 0|\
+        --canvas 32|--canvas auto|--diffusion-stats|--diffusion-visual-interval 2|--diffusion-visual-delay 5|--diffusion-eb off|--diffusion-eb-t-min 0|\
         --diffusion-eb-t-max 1|--diffusion-eb-entropy-bound 1|--diffusion-eb-stability 1|\
         --diffusion-eb-confidence 1|--diffusion-eb-max-steps 9|--diffusion-kv-cache off|\
         --diffusion-gpu-sampling off|--diffusion-gpu-sample-reduce off";

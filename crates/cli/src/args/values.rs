@@ -33,6 +33,23 @@ pub fn parse_limit(text: &str) -> Result<Limit, String> {
     }
 }
 
+/// Tokens of a canvas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CanvasLength {
+    Tokens(usize),
+    /// The shortest that holds the answer.
+    Auto,
+}
+
+pub fn parse_canvas_length(text: &str) -> Result<CanvasLength, String> {
+    match text {
+        "auto" => Ok(CanvasLength::Auto),
+        _ => whole(1..=usize::MAX)(text)
+            .map(CanvasLength::Tokens)
+            .map_err(|range| format!("{range}, or auto for the shortest that holds -n tokens")),
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 pub struct Seed(pub Option<u64>);
 

@@ -4,6 +4,7 @@
 mod common;
 
 mod answers;
+mod canvas;
 mod chat;
 mod chat_pty;
 mod cross_entropy;

@@ -194,12 +194,15 @@ fn what_cannot_work_is_named() {
 fn flags_of_canvas_models_are_warned_of() {
     let models = Models::new();
     let line = "-p the -s 1 -n 4 --diffusion-steps 2 --diffusion-eps 0.1 --diffusion-eb-t-max 0.9 \
-                -ctk q8_0 --diffusion-blocks 2";
+                -ctk q8_0 --diffusion-blocks 2 --canvas 16 --diffusion-stats";
     let (_, stderr) = models.answer(MaskedFamily::Dream, line);
+    // What is unmasked stays.
+    assert!(stderr.contains("\ncorrections: none\n"), "{stderr}");
     for flag in [
         "--diffusion-eb-t-max",
         "--cache-type-k",
         "--diffusion-blocks",
+        "--canvas",
     ] {
         assert!(
             stderr.contains(&format!("{flag} has no effect: ")),

@@ -207,7 +207,7 @@ fn a_lowest_temperature_above_the_model_s_highest_is_named() {
         ..SamplerOverrides::default()
     };
     let args = parse(&["--diffusion-eb-t-min", "0.75"]).unwrap();
-    let error = args.diffusion(&model, 0).unwrap_err().to_string();
+    let error = args.diffusion((&model, 256), 0).unwrap_err().to_string();
     assert!(
         error.starts_with("--diffusion-eb-t-min: is 0.75, "),
         "{error}"
@@ -219,5 +219,5 @@ fn a_lowest_temperature_above_the_model_s_highest_is_named() {
         "--diffusion-eb-t-max",
         "0.75",
     ];
-    assert!(parse(&both).unwrap().diffusion(&model, 0).is_ok());
+    assert!(parse(&both).unwrap().diffusion((&model, 256), 0).is_ok());
 }
