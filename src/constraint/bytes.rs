@@ -1,7 +1,7 @@
 //! Regular languages as minimized deterministic automata over bytes.
 
 use regex_automata::nfa::thompson::{Compiler, Config, NFA, WhichCaptures};
-use regex_syntax::ast::{self, Ast, Visitor};
+use regex_syntax::ast::{self, Ast, ClassSetItem, Visitor};
 use regex_syntax::hir::{Hir, Look};
 
 use super::determinize::{Determinized, determinize};
@@ -200,7 +200,7 @@ fn parse(pattern: &str, limits: &Limits) -> Result<Hir> {
     };
     let ast = ast::parse::Parser::new().parse(pattern);
     let ast = ast.map_err(|error| unparsable(&error))?;
-    // A class of two letters, such as `\w`, takes kilobytes.
+    // The ranges of characters of a class such as `\w` take kilobytes.
     let counter = ClassCounter {
         count: 0,
         limit: limits.character_classes,
@@ -220,7 +220,7 @@ impl ClassCounter {
         self.count += usize::from(is_class);
         if self.count > self.limit {
             return Err(ConstraintError::TooLarge {
-                what: "classes of characters",
+                what: "classes of characters such as `\\w`",
                 limit: self.limit,
             });
         }
@@ -237,17 +237,13 @@ impl Visitor for ClassCounter {
     }
 
     fn visit_pre(&mut self, ast: &Ast) -> Result<()> {
-        self.add(matches!(
-            ast,
-            Ast::ClassUnicode(_) | Ast::ClassPerl(_) | Ast::ClassBracketed(_)
-        ))
+        self.add(matches!(ast, Ast::ClassUnicode(_) | Ast::ClassPerl(_)))
     }
 
-    fn visit_class_set_item_pre(&mut self, item: &ast::ClassSetItem) -> Result<()> {
-        use ast::ClassSetItem::{Ascii, Bracketed, Perl, Unicode};
+    fn visit_class_set_item_pre(&mut self, item: &ClassSetItem) -> Result<()> {
         self.add(matches!(
             item,
-            Ascii(_) | Bracketed(_) | Perl(_) | Unicode(_)
+            ClassSetItem::Perl(_) | ClassSetItem::Unicode(_)
         ))
     }
 }

@@ -111,7 +111,7 @@ impl ConstraintError {
 pub struct Limits {
     /// Bytes of a regular expression.
     pub pattern_bytes: usize,
-    /// Classes of characters in a regular expression, such as `\w` and `[a-z]`.
+    /// Classes of characters in a regular expression that have names, such as `\w` and `\pL`.
     pub character_classes: usize,
     /// Bytes of the nondeterministic automaton.
     pub nfa_bytes: usize,

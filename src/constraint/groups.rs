@@ -19,7 +19,7 @@ pub(super) struct GroupTables {
 /// Positions that are summed together, in the lanes of vector registers.
 const BLOCK: usize = 8;
 /// Below this logarithm a weight needs a scale of its own.
-const SCALED_BELOW: f32 = -177.0;
+const SCALED_BELOW: f32 = -346.0;
 
 impl GroupTables {
     /// Sums and maxima of `groups` at all positions.

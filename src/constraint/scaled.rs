@@ -2,18 +2,18 @@
 
 use std::f64::consts::LN_2;
 
-/// A number that is not negative: `value` · 2^(512 · `scale`).
+/// A number that is not negative: `value` · 2^(1000 · `scale`).
 ///
 /// Logarithms would hold the same range, but each sum of them costs an exponential.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Scaled {
-    /// In [2^-256, 2^256), or 0.
+    /// In [2^-500, 2^500), or 0: so that products and their sums stay finite.
     pub value: f64,
     pub scale: i32,
 }
 
-const BITS: i32 = 512;
-/// 2^512 and what bounds a normal value.
+const BITS: i32 = 1000;
+/// 2^1000 and what bounds a normal value.
 const UNIT: f64 = f64::from_bits((1023 + BITS as u64) << 52);
 const HIGH: f64 = f64::from_bits((1023 + BITS as u64 / 2) << 52);
 const LOW: f64 = 1.0 / HIGH;
@@ -115,14 +115,20 @@ impl Sum {
             value: a.value * b.value,
             scale: a.scale + b.scale,
         };
-        // Almost always: states of one position are of similar size.
-        if product.scale == self.0.scale {
+        // Almost always one of the first three: products are at least 2^-1000 and sums are less than 2^1020, so
+        // three scales apart the smaller one is less than the rounding of the other.
+        let distance = product.scale - self.0.scale;
+        if distance == 0 {
             self.0.value += product.value;
+        } else if distance < -2 {
+        } else if distance > 2 {
+            self.0 = product;
         } else {
             self.merge(product);
         }
     }
 
+    #[cold]
     #[inline(never)]
     fn merge(&mut self, term: Scaled) {
         let (sum, term) = (self.0.normal(), term.normal());
@@ -134,7 +140,7 @@ impl Sum {
         let part = match large.scale - small.scale {
             0 => small.value,
             1 => small.value / UNIT,
-            _ => 0.0, // less than 2^-512 of the other
+            _ => 0.0,
         };
         self.0 = Scaled {
             value: large.value + part,
