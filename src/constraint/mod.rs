@@ -14,12 +14,13 @@
 //!   ▲                        ▲
 //! classes ◀─── pairs ◀── automaton ─▶ edges
 //!                            ▲
-//!                        language ◀─ passes ◀─ lattice
-//!                                      └▶ groups ─▶ tables, scaled
+//!                        language ◀─ trellis ◀─ best, sums ◀─ lattice
+//!                                                    └▶ groups ─▶ tables, scaled ─▶ number
 //! shared ─▶ automaton                  rows ─▶ tables
 //! ```
 
 pub mod automaton;
+mod best;
 pub mod bytes;
 mod classes;
 mod determinize;
@@ -30,16 +31,18 @@ mod groups;
 pub mod language;
 pub mod lattice;
 mod minimize;
+mod number;
 mod pairs;
-mod passes;
 pub mod rows;
 mod scaffold;
 mod scaled;
 pub mod schema;
 mod shared;
+mod sums;
 pub mod tables;
 #[cfg(test)]
 mod tests;
+mod trellis;
 pub mod vocabulary;
 
 pub use automaton::{State, TokenAutomaton};
