@@ -133,7 +133,7 @@ impl Default for Limits {
             pattern_bytes: 1 << 18,
             character_classes: 4096,
             nfa_bytes: 32 << 20,
-            determinize_steps: 30_000_000,
+            determinize_steps: 100_000_000,
             byte_transitions: 4_000_000,
             states: 20_000,
             token_transitions: 8_000_000,
