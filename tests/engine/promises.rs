@@ -503,7 +503,7 @@ fn a_step_needs_a_canvas_after_the_cached_tokens() {
     assert!(denoiser.keys_values(9, 0).is_err());
     for len in [15, 17] {
         let error = denoiser.begin_canvas(len).unwrap_err().to_string();
-        assert!(error.contains("canvases have 16"), "{error}");
+        assert!(error.contains("canvases of 16"), "{error}");
     }
     denoiser.begin_canvas(16).unwrap();
     denoiser.truncate(20).unwrap();
