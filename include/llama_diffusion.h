@@ -766,6 +766,20 @@ typedef struct diffusion_params {
      * for masked models. Default 0.
      */
     size_t canvas;
+    /**
+     * This field and those below are for canvas models. Tokens of a finished canvas whose
+     * log-probability, in nats, is below this are denoised again with their neighbours, which takes a
+     * step to check the canvas and at most two repairs of 8 steps; 0 repairs nothing. Default 0.
+     */
+    float min_logprob;
+    /**
+     * Called with the scores of each canvas, which take a step; may be NULL, as `on_step`.
+     */
+    diffusion_scores_callback on_scores;
+    /**
+     * Number of the most likely tokens of each position that `on_scores` receives. Default 0.
+     */
+    size_t top_logprobs;
 } diffusion_params;
 
 /**

@@ -13,7 +13,7 @@
 //!
 //! ```text
 //! gguf ─▶ model::file ─▶ model::hparams ─▶ model::tensors ─▶ model::weights
-//! conversation ─▶ text_model ─▶ chat, llama::vocab ─▶ tokens
+//! conversation, text_edit ─▶ text_model ─▶ chat, llama::vocab ─▶ tokens
 //!      └▶ session ─▶ diffusion::generation ─▶ run ─▶ canvas ─▶ acceptance, temperature, random
 //!            │                                  └▶ masked ─▶ transfer, draw, random
 //!            └▶ diffusion::step ◀─ model::denoiser, model::batch ─▶ model::graph ─▶ ggml
@@ -49,6 +49,7 @@ mod synthetic;
 mod sys;
 mod temporary;
 mod text;
+mod text_edit;
 mod text_model;
 mod token;
 
@@ -71,6 +72,7 @@ pub use model::{
 pub use parameter::Parameter;
 pub use session::{Answer, Events, FinishedMember, MemberId, Session, SessionBatch, Snapshot};
 pub use text::Utf8Stream;
+pub use text_edit::edit_message;
 pub use text_model::TextModel;
 
 /// Opens a GGUF file of any supported model with the defaults: on the devices of this machine, with

@@ -40,10 +40,19 @@ parameters! {
     EntropyBound = "entropy_bound",
     /// Mean entropy below which a stable canvas is finished.
     ConfidenceThreshold = "confidence_threshold",
+    /// Log-probability below which a token of a finished canvas is doubted.
+    MinLogprob = "min_logprob",
     /// Maximum number of tokens in an answer.
     MaxTokens = "max_tokens",
     /// Maximum number of canvases in an answer.
     MaxCanvases = "max_canvases",
+
+    /// Tokens that the causal encoder writes before the first canvas.
+    Ahead = "count",
+    /// Share of the positions that are noise when an edit begins.
+    Strength = "strength",
+    /// Lines of a text that an edit leaves alone.
+    Protected = "protected",
 
     // How a masked model answers.
     /// The positions to denoise.

@@ -9,9 +9,11 @@ use super::event::{CanvasStatus, Draft, FinishedCanvas};
 use super::params::{AcceptanceRule, DiffusionParams};
 use super::random::NoiseSource;
 use super::renoise::renoise;
+use super::repair::Repair;
 use super::run::{
     Blank, Continued, EndTokens, Recipe, Run, Written, check_constraint, check_finite,
 };
+use super::score::Scoring;
 use super::step::{Allowed, DrawFeatures, DrawRule, Draws, Filter, Limits, Steering, StepInput};
 use super::temperature::TemperatureSchedule;
 use super::template::{Slot, Template};
@@ -32,7 +34,7 @@ pub struct CanvasRun {
     schedule: TemperatureSchedule,
     stability: StabilityTracker,
     block: u32,
-    /// Steps that are complete.
+    /// Steps of the schedule that are complete, or were left out.
     steps: u32,
     canvas: Vec<Token>,
     template: Template,
@@ -69,12 +71,29 @@ impl CanvasRun {
         noise: &dyn NoiseSource,
     ) -> Result<Self> {
         let template = params.templates.get(block as usize).cloned();
-        let template = template.unwrap_or_default();
+        Self::with_template(
+            params,
+            template.unwrap_or_default(),
+            block,
+            canvas_len,
+            noise,
+        )
+    }
+
+    /// The same with a template of its own.
+    pub(super) fn with_template(
+        params: &DiffusionParams,
+        template: Template,
+        block: u32,
+        canvas_len: usize,
+        noise: &dyn NoiseSource,
+    ) -> Result<Self> {
         let mut canvas = vec![0; canvas_len];
         noise.initial_canvas(block, &mut canvas)?;
         template.fill(&mut canvas);
         let free: Vec<bool> = (0..canvas_len).map(|p| !template.is_fixed(p)).collect();
         let mut draws = Draws::new(canvas_len, 0);
+        draws.argmax.copy_from_slice(&canvas);
         for (position, slot) in template.slots().iter().enumerate() {
             if let Slot::Fixed(token) = slot {
                 draws.fix(position, *token);
@@ -87,7 +106,7 @@ impl CanvasRun {
             schedule: TemperatureSchedule::new(params),
             stability: StabilityTracker::new(params.stability_threshold),
             block,
-            steps: 0,
+            steps: template.first_step(),
             bounded: match params.acceptance {
                 AcceptanceRule::Auto => template.fixes_any(),
                 AcceptanceRule::Reference => false,
@@ -101,10 +120,13 @@ impl CanvasRun {
             noise: vec![0; canvas_len],
             mean_entropy: 0.0,
             stable: false,
-            status: match free.contains(&true) {
-                true => CanvasStatus::Running,
+            status: if !free.contains(&true) {
                 // No step would change it.
-                false => CanvasStatus::Converged,
+                CanvasStatus::Converged
+            } else if template.first_step() < params.max_steps {
+                CanvasStatus::Running
+            } else {
+                CanvasStatus::OutOfSteps
             },
             free,
             template,
@@ -144,7 +166,7 @@ impl CanvasRun {
         }
         FinishedCanvas {
             block: self.block,
-            steps: self.steps,
+            steps: self.steps - self.template.first_step(),
             converged: self.status == CanvasStatus::Converged,
             answer: tokens[..written.text].to_vec(),
             generated,
@@ -255,7 +277,7 @@ impl Run for CanvasRun {
         let before_end = &tokens[..first_end.unwrap_or(tokens.len())];
         FinishedCanvas {
             block: self.block,
-            steps: self.steps,
+            steps: self.steps - self.template.first_step(),
             converged: self.status == CanvasStatus::Converged,
             answer: before_end.iter().copied().filter(|t| !is_pad(t)).collect(),
             generated: tokens.iter().filter(|t| !is_pad(t)).count(),
@@ -277,6 +299,7 @@ impl Recipe for DiffusionParams {
                 AcceptanceRule::Bounded => true,
             },
             languages: self.constraint.is_some(),
+            scores: self.scoring.is_some(),
             ..DrawFeatures::default()
         })?;
         let trained = limits.canvas.ok_or_else(|| {
@@ -287,8 +310,15 @@ impl Recipe for DiffusionParams {
         })?;
         let canvas = self.canvas.unwrap_or(trained);
         check_canvas_length(canvas, trained)?;
-        let mut templates = self.templates.iter();
-        templates.try_for_each(|template| template.check(Some(canvas), limits.vocab))
+        for template in &self.templates {
+            template.check(Some(canvas), limits.vocab)?;
+            let (first, max) = (template.first_step(), self.max_steps);
+            if first > max {
+                let problem = format!("it begins at step {first}, but a canvas has {max}");
+                return Err(Error::parameter(Parameter::Template, problem));
+            }
+        }
+        Ok(())
     }
 
     fn canvas_len(&self, _: usize, limits: &Limits) -> Result<usize> {
@@ -327,6 +357,23 @@ impl Recipe for DiffusionParams {
             run.constraint = Some(Continued::new(constraint, canvas)?);
         }
         Ok(Box::new(run))
+    }
+
+    fn scoring(&self) -> Option<Scoring> {
+        self.scoring
+    }
+
+    fn repair(
+        &self,
+        canvas: &FinishedCanvas,
+        doubted: &[bool],
+        round: u32,
+        noise: &dyn NoiseSource,
+    ) -> Result<Option<Box<dyn Run>>> {
+        let known = self.templates.get(canvas.block as usize).cloned();
+        let known = known.unwrap_or_default();
+        let repair = Repair::new(self, &known, canvas, doubted, round, noise)?;
+        Ok(repair.map(|repair| Box::new(repair) as Box<dyn Run>))
     }
 }
 

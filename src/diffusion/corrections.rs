@@ -41,6 +41,21 @@ impl Corrections {
         self.by_step.iter().sum()
     }
 
+    /// Adds those of what follows, whose first canvas is number `block`.
+    pub(crate) fn append(&mut self, next: Self, block: u32) {
+        self.positions += next.positions;
+        let len = self.by_step.len().max(next.by_step.len());
+        self.by_step.resize(len, 0);
+        for (sum, count) in self.by_step.iter_mut().zip(next.by_step) {
+            *sum += count;
+        }
+        let renumbered = |last: Correction| Correction {
+            block: block + last.block,
+            ..last
+        };
+        self.last = next.last.map(renumbered).or(self.last);
+    }
+
     fn add(&mut self, correction: Correction) {
         let step = correction.step as usize;
         if self.by_step.len() <= step {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::{Deserialize, Serialize};
 
 use super::Token;
+use super::score::TokenScore;
 
 /// Whether a canvas needs another step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +97,23 @@ pub struct PromptProgress {
     pub total: usize,
 }
 
+/// A canvas whose steps are done, with what the model says about it. Slices have one entry per canvas
+/// position.
+#[derive(Debug, Clone, Copy)]
+pub struct ScoredCanvas<'a> {
+    /// Index of the canvas in the answer, from 0.
+    pub block: u32,
+    /// Repairs that it has had.
+    pub round: u32,
+    /// The canvas.
+    pub tokens: &'a [Token],
+    /// The score of each token.
+    pub scores: &'a [TokenScore],
+    /// The tokens that are doubted: if there are any and another round is left, drafts of a repair
+    /// follow.
+    pub doubted: &'a [bool],
+}
+
 /// What a generation reports while it runs.
 #[derive(Debug, Clone, Copy)]
 pub enum Event<'a> {
@@ -105,6 +123,8 @@ pub enum Event<'a> {
     CanvasBegun(NewCanvas<'a>),
     /// A denoising step is complete.
     Draft(Draft<'a>),
+    /// A finished canvas is scored, before its repair or its end.
+    Scored(ScoredCanvas<'a>),
     /// A canvas is finished; [`answer`](FinishedCanvas::answer) holds the tokens to show.
     CanvasDone(&'a FinishedCanvas),
 }
@@ -184,6 +204,33 @@ impl From<NewCanvas<'_>> for OwnedNewCanvas {
     }
 }
 
+/// An owned [`ScoredCanvas`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OwnedScoredCanvas {
+    /// Index of the canvas in the answer, from 0.
+    pub block: u32,
+    /// Repairs that it has had.
+    pub round: u32,
+    /// The canvas.
+    pub tokens: Vec<Token>,
+    /// The score of each token.
+    pub scores: Vec<TokenScore>,
+    /// The tokens that are doubted.
+    pub doubted: Vec<bool>,
+}
+
+impl From<ScoredCanvas<'_>> for OwnedScoredCanvas {
+    fn from(canvas: ScoredCanvas<'_>) -> Self {
+        Self {
+            block: canvas.block,
+            round: canvas.round,
+            tokens: canvas.tokens.to_vec(),
+            scores: canvas.scores.to_vec(),
+            doubted: canvas.doubted.to_vec(),
+        }
+    }
+}
+
 /// An owned [`Event`], to be kept, sent or stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -194,6 +241,8 @@ pub enum OwnedEvent {
     CanvasBegun(OwnedNewCanvas),
     /// [`Event::Draft`].
     Draft(OwnedDraft),
+    /// [`Event::Scored`].
+    Scored(OwnedScoredCanvas),
     /// [`Event::CanvasDone`].
     CanvasDone(FinishedCanvas),
 }
@@ -224,6 +273,7 @@ impl From<Event<'_>> for OwnedEvent {
             Event::PromptEncoded(progress) => Self::PromptEncoded(progress),
             Event::CanvasBegun(canvas) => Self::CanvasBegun(canvas.into()),
             Event::Draft(draft) => Self::Draft(draft.into()),
+            Event::Scored(canvas) => Self::Scored(canvas.into()),
             Event::CanvasDone(canvas) => Self::CanvasDone(canvas.clone()),
         }
     }

@@ -7,9 +7,12 @@ use std::time::{Duration, Instant};
 
 use super::Token;
 use super::corrections::{CorrectionCounter, Corrections};
-use super::event::{CancelFlag, CanvasStatus, Event, FinishReason, FinishedCanvas, PromptProgress};
+use super::event::{
+    CancelFlag, CanvasStatus, Event, FinishReason, FinishedCanvas, PromptProgress, ScoredCanvas,
+};
 use super::random::NoiseSource;
 use super::run::{Blank, EndTokens, Recipe, Run};
+use super::score::{Scoring, TokenScore, total_logprob};
 use super::step::{Draws, Limits, StepInput};
 use crate::error::{Error, Result};
 use crate::parameter::Parameter;
@@ -33,7 +36,9 @@ pub struct Generation {
     pub tokens: Vec<Token>,
     /// The finished canvases in order. All but the last one are committed to the prefix.
     pub canvases: Vec<FinishedCanvas>,
-    /// Denoising steps, including those of a canvas that was cancelled.
+    /// The score of each of `tokens`, if the canvases are scored.
+    pub scores: Vec<TokenScore>,
+    /// Denoising steps, including those of a canvas that was cancelled, of scores and of repairs.
     pub steps: u64,
     /// Accepted tokens that later steps replaced.
     pub corrections: Corrections,
@@ -44,6 +49,19 @@ pub struct Generation {
 }
 
 impl Generation {
+    /// Nothing yet. Its reason to end is [`FinishReason::Cancelled`] until another one is known.
+    pub(crate) fn empty() -> Self {
+        Self {
+            tokens: Vec::new(),
+            canvases: Vec::new(),
+            scores: Vec::new(),
+            steps: 0,
+            corrections: Corrections::default(),
+            finish: FinishReason::Cancelled,
+            timing: Timing::default(),
+        }
+    }
+
     /// Generated tokens per denoising step, as the reference counts: end tokens are generated,
     /// padding is not. 0 if no step ran.
     pub fn tokens_per_forward(&self) -> f64 {
@@ -64,6 +82,9 @@ pub enum Next<'a> {
     Begin(usize),
     /// Denoise. Then [`Generator::stepped`].
     Step(StepInput<'a>, &'a mut Draws),
+    /// Score a finished canvas, with this number of the most likely tokens at each position. Then
+    /// [`Generator::scored`].
+    Score(&'a [Token], usize),
     /// Append a finished canvas to the prefix. Then [`Generator::committed`].
     Commit(&'a [Token]),
     /// Nothing: take the result with [`Generator::finish`].
@@ -79,6 +100,8 @@ pub enum Stage {
     Beginning,
     /// A canvas is being denoised.
     Denoising,
+    /// A canvas whose steps are done is about to be scored.
+    Scoring,
     /// A finished canvas is about to be committed.
     Committing,
     /// The answer is complete, or cancelled.
@@ -99,6 +122,8 @@ pub struct Generator {
     canvas_len: usize,
     max_canvases: Option<usize>,
     run: Option<Box<dyn Run>>,
+    /// The canvas that is scored, or repaired by the run.
+    check: Option<Check>,
     stage: Stage,
     /// Finds the corrections of the result.
     corrections: CorrectionCounter,
@@ -122,6 +147,40 @@ pub(crate) fn check_prompt(prompt: &[Token], canvas: usize, limits: &Limits) -> 
         });
     }
     Ok(())
+}
+
+/// A canvas whose steps are done, and its scores.
+struct Check {
+    canvas: FinishedCanvas,
+    /// Of the canvas; empty before the first.
+    scores: Vec<TokenScore>,
+    /// What a repair made of the canvas.
+    repaired: Option<FinishedCanvas>,
+    /// Repairs so far.
+    round: u32,
+}
+
+impl Check {
+    /// The canvas to score.
+    fn candidate(&self) -> &FinishedCanvas {
+        self.repaired.as_ref().unwrap_or(&self.canvas)
+    }
+
+    /// Takes the scores of the candidate. A repair that makes the canvas less likely is dropped:
+    /// returns whether it was.
+    fn take(&mut self, scores: Vec<TokenScore>) -> bool {
+        let steps = self.candidate().steps + 1;
+        let converged = self.canvas.converged;
+        let repaired = self.repaired.take();
+        let is_worse = repaired.is_some() && total_logprob(&scores) <= total_logprob(&self.scores);
+        if !is_worse {
+            self.scores = scores;
+            self.canvas = repaired.unwrap_or_else(|| self.canvas.clone());
+        }
+        self.canvas.steps = steps;
+        self.canvas.converged = converged;
+        is_worse
+    }
 }
 
 type Handler<'a> = dyn FnMut(Event<'_>) -> ControlFlow<()> + 'a;
@@ -154,19 +213,13 @@ impl Generator {
             prefix: prompt.len(),
             canvas_len,
             run: None,
+            check: None,
             stage: match reused < prompt.len() {
                 true => Stage::Prefilling,
                 false => Stage::Beginning,
             },
             corrections: CorrectionCounter::default(),
-            generation: Generation {
-                tokens: Vec::new(),
-                canvases: Vec::new(),
-                steps: 0,
-                corrections: Corrections::default(),
-                finish: FinishReason::Cancelled,
-                timing: Timing::default(),
-            },
+            generation: Generation::empty(),
         };
         this.recipe.check_budget(this.budget())?;
         Ok(this)
@@ -210,6 +263,10 @@ impl Generator {
                 let (input, draws) = run.begin_step(noise)?;
                 Next::Step(input, draws)
             }
+            (Stage::Scoring, _) => match (&self.check, self.recipe.scoring()) {
+                (Some(check), Some(scoring)) => Next::Score(&check.candidate().tokens, scoring.top),
+                _ => Next::Done(self.generation.finish),
+            },
             (Stage::Committing, _) => match self.generation.canvases.last() {
                 Some(canvas) => Next::Commit(&canvas.tokens),
                 None => Next::Done(self.generation.finish),
@@ -244,6 +301,11 @@ impl Generator {
     /// # Errors
     /// The errors of `noise`.
     pub fn begun(&mut self, noise: &dyn NoiseSource, on_event: &mut Handler<'_>) -> Result<()> {
+        if self.run.is_some() {
+            // A repair has its canvas already.
+            self.stage = Stage::Denoising;
+            return Ok(());
+        }
         // Does not exceed the 2³² canvases of a source of noise: a context has fewer positions.
         let block = self.generation.canvases.len() as u32;
         let blank = Blank {
@@ -289,6 +351,61 @@ impl Generator {
         Ok(())
     }
 
+    /// The canvas is scored, in the time since `start`: it is repaired, or done.
+    ///
+    /// # Errors
+    /// The scores are not finite, or `noise` fails.
+    pub fn scored(
+        &mut self,
+        scores: Vec<TokenScore>,
+        noise: &dyn NoiseSource,
+        start: Instant,
+        on_event: &mut Handler<'_>,
+    ) -> Result<()> {
+        let (Some(mut check), Some(scoring)) = (self.check.take(), self.recipe.scoring()) else {
+            return Ok(());
+        };
+        let is_finite = |score: &TokenScore| score.logprob.is_finite() && score.entropy.is_finite();
+        if let Some(position) = scores.iter().position(|score| !is_finite(score)) {
+            let (block, step) = (check.canvas.block, check.candidate().steps);
+            return Err(Error::NotFinite {
+                block,
+                step,
+                position,
+            });
+        }
+        self.generation.timing.denoise += start.elapsed();
+        self.generation.steps += 1;
+        let was_worse = check.take(scores);
+        let end = end_of(&check.canvas.tokens, &self.end);
+        let doubted = scoring.doubted(&check.scores, end);
+        let event = ScoredCanvas {
+            block: check.canvas.block,
+            round: check.round,
+            tokens: &check.canvas.tokens,
+            scores: &check.scores,
+            doubted: &doubted,
+        };
+        if on_event(Event::Scored(event)).is_break() {
+            self.stage = Stage::Done;
+            return Ok(());
+        }
+        if !was_worse && check.round < Scoring::ROUNDS && doubted.contains(&true) {
+            check.round += 1;
+            self.run = self
+                .recipe
+                .repair(&check.canvas, &doubted, check.round, noise)?;
+        }
+        match self.run {
+            Some(_) => {
+                self.check = Some(check);
+                self.stage = Stage::Beginning;
+            }
+            None => self.conclude(check.canvas, check.scores, on_event),
+        }
+        Ok(())
+    }
+
     /// The canvas is in the prefix, in the time since `start`.
     pub fn committed(&mut self, start: Instant) {
         self.generation.timing.commit += start.elapsed();
@@ -304,12 +421,35 @@ impl Generator {
         }
     }
 
-    /// Takes the finished canvas, and decides whether the answer continues after it.
+    /// Takes the canvas whose steps are done.
     fn end_canvas(&mut self, on_event: &mut Handler<'_>) {
         let Some(mut run) = self.run.take() else {
             return;
         };
-        let mut canvas = run.finish(&self.end);
+        let canvas = run.finish(&self.end);
+        if let Some(check) = &mut self.check {
+            check.repaired = Some(canvas);
+            self.stage = Stage::Scoring;
+        } else if self.recipe.scoring().is_some() {
+            self.check = Some(Check {
+                canvas,
+                scores: Vec::new(),
+                repaired: None,
+                round: 0,
+            });
+            self.stage = Stage::Scoring;
+        } else {
+            self.conclude(canvas, Vec::new(), on_event);
+        }
+    }
+
+    /// Takes a finished canvas, and decides whether the answer continues after it.
+    fn conclude(
+        &mut self,
+        mut canvas: FinishedCanvas,
+        scores: Vec<TokenScore>,
+        on_event: &mut Handler<'_>,
+    ) {
         tracing::debug!(
             block = canvas.block,
             steps = canvas.steps,
@@ -322,6 +462,9 @@ impl Generator {
         let cut = canvas.answer.len() > room;
         canvas.answer.truncate(room);
         generation.tokens.extend_from_slice(&canvas.answer);
+        // The answer is what is not padding, up to the end token.
+        let shown = scores.into_iter().filter(|s| Some(s.token) != self.end.pad);
+        generation.scores.extend(shown.take(canvas.answer.len()));
         let flow = on_event(Event::CanvasDone(&canvas));
         let ended = canvas.ended || canvas.generated == 0;
         generation.canvases.push(canvas);
@@ -351,4 +494,10 @@ impl Generator {
             self.cancel();
         }
     }
+}
+
+/// The position after the first end token, from where a canvas is padding.
+fn end_of(tokens: &[Token], end: &EndTokens) -> usize {
+    let first = tokens.iter().position(|token| end.is_end(*token));
+    first.map_or(tokens.len(), |position| position + 1)
 }

@@ -153,6 +153,7 @@ impl Recipe for MaskedParams {
             guidance: self.guidance > 0.0,
             averages: false,
             languages: self.constraint.is_some(),
+            scores: false,
         })?;
         if self.gumbel_noise && self.constraint.is_some() {
             return Err(Error::parameter(

@@ -6,12 +6,13 @@
 //! traces work. Imports point one way:
 //!
 //! ```text
-//! random ◀─ step ◀─ draw
+//! random, score ◀─ step ◀─ draw
 //!             ▲
-//! event ◀─── run ◀─┬─ canvas ─▶ acceptance, renoise, convergence, temperature, template
+//! event ◀─── run ◀─┬─ canvas ─▶ acceptance, renoise, convergence, temperature, template, repair
 //!             ▲    └─ masked ─▶ transfer, template
 //!        generation ◀─ scheduler        canvas ─▶ canvas_length
 //!             └─▶ corrections ─▶ event
+//!        generation ◀─ scheduler          edit ─▶ params, template, event
 //! ```
 //!
 //! Two kinds of diffusion run in one loop: `canvas` starts from random tokens and draws all of them
@@ -24,14 +25,17 @@ pub mod canvas_length;
 pub mod convergence;
 pub mod corrections;
 pub mod draw;
+pub mod edit;
 pub mod event;
 pub mod generation;
 pub mod masked;
 pub mod params;
 pub mod random;
 pub mod renoise;
+mod repair;
 pub mod run;
 pub mod scheduler;
+pub mod score;
 pub mod step;
 pub mod temperature;
 pub mod template;
@@ -40,9 +44,10 @@ pub mod transfer;
 pub use canvas::CanvasRun;
 pub use canvas_length::{CANVAS_UNIT, check_canvas_length, shortest_canvas};
 pub use corrections::{Correction, CorrectionCounter, Corrections};
+pub use edit::Original;
 pub use event::{
     CancelFlag, CanvasStatus, Draft, Event, FinishReason, FinishedCanvas, NewCanvas, OwnedDraft,
-    OwnedEvent, OwnedNewCanvas, PromptProgress,
+    OwnedEvent, OwnedNewCanvas, OwnedScoredCanvas, PromptProgress, ScoredCanvas,
 };
 pub use generation::{Generation, Generator, Next, Stage, Timing};
 pub use masked::{AnswerLength, MaskedParams};
@@ -50,6 +55,7 @@ pub use params::{AcceptanceRule, DiffusionParams, SamplerOverrides};
 pub use random::{CounterNoise, NoiseSource, RecordedBlock, RecordedNoise, RecordedStep};
 pub use run::{Blank, EndTokens, Recipe, Run};
 pub use scheduler::{advance, generate};
+pub use score::{Scoring, TokenScore};
 pub use step::{
     Allowed, ConstrainAt, Denoiser, DrawFeatures, DrawRule, Draws, Filter, Limits, Steering,
     StepInput, TokenSet, VocabularyNoise,

@@ -1,5 +1,6 @@
 //! The parameters of a generation, with the reference's defaults.
 
+use super::score::Scoring;
 use super::step::ConstrainAt;
 use super::template::Template;
 use crate::constraint::Constraint;
@@ -65,6 +66,9 @@ pub struct DiffusionParams {
     pub constraint: Option<Constraint>,
     /// What the constraint changes before the end of a canvas. Default [`ConstrainAt::Step`].
     pub constrain_at: ConstrainAt,
+    /// How finished canvases are scored, and repaired where the model doubts them. Default `None`:
+    /// not at all.
+    pub scoring: Option<Scoring>,
 }
 
 impl Default for DiffusionParams {
@@ -84,6 +88,7 @@ impl Default for DiffusionParams {
             acceptance: AcceptanceRule::Auto,
             constraint: None,
             constrain_at: ConstrainAt::Step,
+            scoring: None,
         }
     }
 }
@@ -202,7 +207,12 @@ impl DiffusionParams {
                 return Err(out_of_range(name, 0, "must be at least 1"));
             }
         }
-        Ok(())
+        let scoring = self.scoring.unwrap_or_default();
+        if scoring.min_logprob.is_some() && self.constraint.is_some() {
+            let problem = "canvases that follow a `constraint` are not repaired: omit one of them";
+            return Err(Error::parameter(Parameter::MinLogprob, problem));
+        }
+        scoring.validate()
     }
 
     /// Maximum number of canvases of `canvas_len` tokens in this generation: what

@@ -7,6 +7,7 @@
 use super::Token;
 use super::event::{CanvasStatus, Draft, FinishedCanvas, NewCanvas};
 use super::random::NoiseSource;
+use super::score::Scoring;
 use super::step::{Draws, Limits, StepInput};
 use crate::constraint::{CanvasLanguage, Constraint, ConstraintError, State};
 use crate::error::{Error, Result};
@@ -97,6 +98,27 @@ pub trait Recipe: Send {
         canvas: &Blank<'_>,
         noise: &dyn NoiseSource,
     ) -> Result<Box<dyn Run>>;
+
+    /// How finished canvases are scored; `None`, the default, is not at all.
+    fn scoring(&self) -> Option<Scoring> {
+        None
+    }
+
+    /// Repair number `round`, from 1, of a canvas of which the positions in `doubted` may be wrong.
+    /// `None`, the default, if there is none.
+    ///
+    /// # Errors
+    /// The errors of `noise`.
+    fn repair(
+        &self,
+        canvas: &FinishedCanvas,
+        doubted: &[bool],
+        round: u32,
+        noise: &dyn NoiseSource,
+    ) -> Result<Option<Box<dyn Run>>> {
+        let _ = (canvas, doubted, round, noise);
+        Ok(None)
+    }
 }
 
 /// What a new canvas needs to know.

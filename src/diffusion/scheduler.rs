@@ -56,6 +56,10 @@ pub fn advance(
             denoiser.step(&input, draws)?;
             generator.stepped(noise, start, on_event)?;
         }
+        Next::Score(canvas, top) => {
+            let scores = denoiser.score(canvas, top)?;
+            generator.scored(scores, noise, start, on_event)?;
+        }
         Next::Commit(canvas) => {
             denoiser.prefill(canvas)?;
             generator.committed(start);
@@ -420,6 +424,7 @@ mod tests {
                     (canvas.block, "new", canvas.max_steps)
                 }
                 Event::Draft(draft) => (draft.block, "draft", draft.step),
+                Event::Scored(_) => panic!("nobody asked for scores"),
                 Event::CanvasDone(canvas) => (canvas.block, "done", canvas.steps),
             });
             ControlFlow::Continue(())

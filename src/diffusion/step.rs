@@ -7,6 +7,7 @@
 
 use super::Token;
 use super::random::NoiseSource;
+use super::score::TokenScore;
 use crate::constraint::CanvasLanguage;
 use crate::error::{Error, Result};
 use crate::parameter::Parameter;
@@ -263,6 +264,8 @@ pub struct DrawFeatures {
     pub averages: bool,
     /// A [`language`](StepInput::language).
     pub languages: bool,
+    /// [`Denoiser::score`].
+    pub scores: bool,
 }
 
 impl DrawFeatures {
@@ -292,6 +295,11 @@ impl DrawFeatures {
             (self.guidance, needed.guidance, "runs without guidance"),
             (self.averages, needed.averages, "does not average its steps"),
             (self.languages, needed.languages, "runs without constraints"),
+            (
+                self.scores,
+                needed.scores,
+                "does not score finished canvases",
+            ),
         ];
         let missing = features.iter().find(|(has, needs, _)| *needs && !has);
         match missing {
@@ -349,6 +357,21 @@ pub trait Denoiser {
     /// The input is beyond the [`limits`](Self::limits) or does not fit the canvas, or the device
     /// fails.
     fn step(&mut self, input: &StepInput<'_>, draws: &mut Draws) -> Result<()>;
+
+    /// How likely each token of a finished canvas is: by the first step of a new canvas that begins
+    /// with these tokens, at temperature 1. Each score lists the `top` most likely tokens.
+    ///
+    /// # Errors
+    /// The model cannot, which is the default; those of [`begin_canvas`](Self::begin_canvas) and
+    /// [`step`](Self::step).
+    fn score(&mut self, canvas: &[Token], top: usize) -> Result<Vec<TokenScore>> {
+        let _ = (canvas, top);
+        let needed = DrawFeatures {
+            scores: true,
+            ..DrawFeatures::default()
+        };
+        DrawFeatures::default().check(&needed).map(|()| Vec::new())
+    }
 }
 
 #[cfg(test)]
@@ -385,6 +408,7 @@ mod tests {
             guidance: true,
             averages: true,
             languages: true,
+            scores: true,
         };
         let none = DrawFeatures::default();
         all.check(&all).unwrap();
@@ -402,5 +426,6 @@ mod tests {
         assert!(with(|f| f.guidance = true).contains("guidance"));
         assert!(with(|f| f.averages = true).contains("average"));
         assert!(with(|f| f.languages = true).contains("constraints"));
+        assert!(with(|f| f.scores = true).contains("score"));
     }
 }

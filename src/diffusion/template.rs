@@ -26,6 +26,8 @@ pub struct Template {
     sets: Vec<TokenSet>,
     /// What the canvas begins with instead of noise.
     initial: Vec<Option<Token>>,
+    /// The step that it begins at.
+    first_step: u32,
 }
 
 impl Template {
@@ -59,6 +61,19 @@ impl Template {
     pub fn begin_with(&mut self, tokens: Vec<Option<Token>>) -> &mut Self {
         self.initial = tokens;
         self
+    }
+
+    /// Sets the step of the schedule at which the canvas begins: the closer what it
+    /// [begins with](Self::begin_with) is to a finished text, the later. At the maximum number of steps it takes none, and is
+    /// finished as it begins. 0 is the first step, which is the default.
+    pub fn begin_at(&mut self, step: u32) -> &mut Self {
+        self.first_step = step;
+        self
+    }
+
+    /// The step at which the canvas begins.
+    pub fn first_step(&self) -> u32 {
+        self.first_step
     }
 
     /// The positions.

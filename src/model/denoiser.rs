@@ -14,9 +14,11 @@ use super::memory::{MemoryReport, Usage};
 use super::params::{DenoiserParams, FlashAttention};
 use super::pass::{ADVICE, Pass, allocate_inputs, keys};
 use super::profile::Profile;
+use super::score;
 use super::sequence::{Sequence, allocate_cache};
 use crate::diffusion::{
-    Denoiser, DrawFeatures, Draws, Limits, StepInput, Token, check_canvas_length,
+    Allowed, Denoiser, DrawFeatures, DrawRule, Draws, Filter, Limits, StepInput, Token, TokenScore,
+    check_canvas_length,
 };
 use crate::error::{Error, Result};
 use crate::ggml::backend::Backend;
@@ -268,10 +270,7 @@ impl SequenceDenoiser {
             ));
         }
         row.resize(vocab, 0.0);
-        logits.read(4 * vocab * position, row)?;
-        let cap = self.model().hparams().logit_softcap;
-        row.iter_mut().for_each(|x| *x = (*x / cap).tanh() * cap);
-        Ok(())
+        score::read_capped(logits, position, self.model().hparams().logit_softcap, row)
     }
 
     /// Measures what `run` computes, by part of the model. This makes it a little slower: whenever
@@ -511,6 +510,7 @@ impl Denoiser for SequenceDenoiser {
                 allowed_sets: true,
                 averages: true,
                 languages: true,
+                scores: true,
                 ..DrawFeatures::default()
             },
         }
@@ -537,5 +537,27 @@ impl Denoiser for SequenceDenoiser {
         }];
         let stepped = self.decoder.step(members);
         stepped.map_err(|error| self.whole.explain(error))
+    }
+
+    fn score(&mut self, canvas: &[Token], top: usize) -> Result<Vec<TokenScore>> {
+        self.begin_canvas(canvas.len())?;
+        let len = canvas.len();
+        let input = StepInput {
+            canvas,
+            free: &vec![true; len],
+            allowed: Allowed::All,
+            filter: Filter::NONE,
+            rule: DrawRule::Inverse {
+                temperature: 1.0,
+                uniforms: &vec![0.0; len],
+            },
+            guidance: 0.0,
+            average: 0.0,
+            language: None,
+        };
+        self.step(&input, &mut Draws::new(len, 0))?;
+        let missing = || Error::parameter(Parameter::Logits, "no denoising step was computed yet");
+        let logits = self.decoder.logits().ok_or_else(missing)?;
+        score::of_canvas(logits, self.model().hparams(), (canvas, top), self.threads)
     }
 }

@@ -23,6 +23,7 @@ mod placement;
 mod placing;
 pub mod profile;
 mod restrict;
+mod score;
 mod sequence;
 pub(crate) mod tensors;
 mod weights;

@@ -62,7 +62,7 @@ impl Recorder {
         piece: &dyn Fn(Token) -> Result<Vec<u8>>,
     ) -> Result<()> {
         let (line, used) = match event {
-            Event::PromptEncoded(_) => return Ok(()),
+            Event::PromptEncoded(_) | Event::Scored(_) => return Ok(()),
             Event::CanvasBegun(canvas) => (Line::Begin(canvas.into()), canvas.tokens.to_vec()),
             Event::Draft(draft) => (
                 Line::Draft(draft.into()),

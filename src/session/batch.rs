@@ -230,6 +230,8 @@ impl SessionBatch {
         if self.shared.is_none() {
             self.advance_each(on_event, |stage| stage == Stage::Denoising);
         }
+        // A score is a pass of its session alone.
+        self.advance_each(on_event, |stage| stage == Stage::Scoring);
         self.advance_each(on_event, |stage| stage == Stage::Committing);
         self.end_cancelled();
         self.collect();

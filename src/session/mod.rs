@@ -1,7 +1,11 @@
 //! A session: one sequence with its KV cache, on a shared model.
 
+mod ahead;
 mod batch;
+mod check;
+mod edit;
 mod events;
+mod parts;
 mod snapshot;
 
 use std::ops::ControlFlow;

@@ -10,8 +10,9 @@ use super::border::{
 use super::context::diffusion_context;
 use super::error::{diffusion_error, diffusion_status};
 use super::model::diffusion_model;
+use super::scores::{Scores, diffusion_scores_callback};
 use llama_diffusion::diffusion::{
-    Algorithm, CanvasStatus, Correction, Draft, Filter, FinishedCanvas, Limits, Recipe,
+    Algorithm, CanvasStatus, Correction, Draft, Filter, FinishedCanvas, Limits, Recipe, Scoring,
     TransferSchedule,
 };
 use llama_diffusion::{
@@ -224,6 +225,14 @@ pub struct diffusion_params {
     /// canvases take less time, and are less often right. 0 is `diffusion_model_canvas_length`. Not
     /// for masked models. Default 0.
     pub canvas: usize,
+    /// This field and those below are for canvas models. Tokens of a finished canvas whose
+    /// log-probability, in nats, is below this are denoised again with their neighbours, which takes a
+    /// step to check the canvas and at most two repairs of 8 steps; 0 repairs nothing. Default 0.
+    pub min_logprob: f32,
+    /// Called with the scores of each canvas, which take a step; may be NULL, as `on_step`.
+    pub on_scores: diffusion_scores_callback,
+    /// Number of the most likely tokens of each position that `on_scores` receives. Default 0.
+    pub top_logprobs: usize,
 }
 
 /// Epsilon of the schedule of Dream.
@@ -269,6 +278,9 @@ impl diffusion_params {
             gumbel_noise: 0,
             reserved: 0,
             canvas: 0,
+            min_logprob: 0.0,
+            on_scores: None,
+            top_logprobs: 0,
         })
     }
 
@@ -324,10 +336,19 @@ impl diffusion_params {
             max_canvases: limit(self.max_canvases),
             canvas: limit(self.canvas),
             seed: self.seed,
+            scoring: self.scoring(),
             ..DiffusionParams::default()
         };
         params.validate()?;
         Ok(params)
+    }
+
+    fn scoring(&self) -> Option<Scoring> {
+        let is_wanted = self.on_scores.is_some() || self.min_logprob != 0.0;
+        is_wanted.then_some(Scoring {
+            min_logprob: (self.min_logprob != 0.0).then_some(self.min_logprob),
+            top: self.top_logprobs,
+        })
     }
 
     /// # Safety
@@ -342,6 +363,13 @@ impl diffusion_params {
                 (Event::CanvasDone(canvas), _, Some(callback)) => {
                     callback(&diffusion_canvas::new(canvas), self.user_data)
                 }
+                (Event::Scored(canvas), ..) => match self.on_scores {
+                    Some(callback) => {
+                        let scores = Scores::new(&canvas);
+                        callback(&scores.view(&canvas), self.user_data)
+                    }
+                    None => true,
+                },
                 _ => true,
             }
         };

@@ -34,6 +34,7 @@ mod log;
 mod model;
 mod names;
 mod reply;
+mod scores;
 mod text;
 
 #[cfg(test)]
@@ -47,4 +48,5 @@ pub use library::*;
 pub use log::*;
 pub use model::*;
 pub use reply::*;
+pub use scores::*;
 pub use text::*;

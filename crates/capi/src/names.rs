@@ -26,7 +26,9 @@ mod tests {
     use super::*;
 
     /// What C cannot set.
-    const WITHOUT: [Parameter; 16] = [
+    const WITHOUT: [Parameter; 18] = [
+        Parameter::Strength,
+        Parameter::Protected,
         Parameter::Template,
         Parameter::Repository,
         Parameter::Metadata,

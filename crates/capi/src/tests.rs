@@ -2,6 +2,7 @@
 //! functions themselves are tested from outside, in `ffi-tests/`.
 
 mod masked;
+mod scores;
 mod thinking;
 
 use std::ffi::CStr;

@@ -9,6 +9,7 @@ use llama_diffusion::{Answer, CancelFlag, Event, FinishReason, Result, Session, 
 
 use crate::corrections::CorrectionLine;
 use crate::engine::{Run, canvas_len};
+use crate::logprobs::Logprobs;
 use crate::prompt::Setting;
 use crate::prompt_cache::PromptCache;
 use crate::report::Report;
@@ -24,6 +25,7 @@ pub struct Answerer<'a> {
     session: Session,
     cache: Option<PromptCache>,
     recorder: Option<Recorder>,
+    logprobs: Option<Logprobs>,
 }
 
 /// An answer as later messages see it.
@@ -37,10 +39,10 @@ pub struct Reply {
 const PLACEHOLDER: &str = "░";
 
 impl<'a> Answerer<'a> {
-    /// Reserves a session and opens the recording.
+    /// Reserves a session, and opens the files that answers are written to.
     ///
     /// # Errors
-    /// As [`TextModel::session`], or the file of the recording cannot be written.
+    /// As [`TextModel::session`], or a file cannot be written.
     pub fn new(
         run: Run,
         model: &'a TextModel,
@@ -57,6 +59,7 @@ impl<'a> Answerer<'a> {
             Some(path) => Some(Recorder::create(path, model.splitter(&[]).channel())?),
             None => None,
         };
+        let logprobs = run.logprobs.as_deref().map(Logprobs::create).transpose()?;
         Ok(Self {
             run,
             model,
@@ -64,6 +67,7 @@ impl<'a> Answerer<'a> {
             session,
             cache,
             recorder,
+            logprobs,
         })
     }
 
@@ -111,14 +115,13 @@ impl<'a> Answerer<'a> {
         };
         let recipe = self.run.recipe(seed);
         let cache = self.cache.as_mut();
-        let result = generate(
-            &mut self.session,
-            cache,
-            &tokens,
-            &*recipe,
-            cancel,
-            on_event,
-        );
+        let session = &mut self.session;
+        let result = match self.run.ahead(seed) {
+            Some((count, params)) => {
+                session.generate_after(count, &tokens, &params, cancel, on_event)
+            }
+            None => generate(session, cache, &tokens, &*recipe, cancel, on_event),
+        };
         shown?;
         // The canvases that were finished before a failure are shown, too.
         view.finish()?;
@@ -128,6 +131,9 @@ impl<'a> Answerer<'a> {
         let answer = result.map_err(|error| self.run.with_flags(error))?;
         let generation = &answer.generation;
         let text = self.model.answer_text(&tokens, &generation.tokens)?;
+        if let Some(logprobs) = &mut self.logprobs {
+            logprobs.write(vocab, &generation.scores)?;
+        }
         let model = self.model.model();
         if self.run.shows_summary {
             say(Report {

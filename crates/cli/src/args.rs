@@ -4,10 +4,12 @@ mod cache;
 mod chat;
 mod common;
 mod diffusion;
+mod edit;
 mod escape;
 mod masked;
 mod output;
 mod placement;
+mod scoring;
 mod values;
 
 use std::ffi::OsString;
@@ -21,6 +23,7 @@ use llama_diffusion::{
 
 pub use cache::{CacheArgs, Saves};
 pub use common::PromptSource;
+pub use edit::EditArgs;
 pub use output::{OutputArgs, PaceArgs};
 
 use crate::cross_entropy::CrossEntropyArgs;
@@ -37,6 +40,7 @@ use llama_diffusion_flags::streams::print;
 use llama_diffusion_flags::table::Parsed;
 use masked::MaskedArgs;
 use placement::PlacementArgs;
+use scoring::ScoringArgs;
 
 /// This version, the source of the llama.cpp inside, and what it was built with.
 fn version() -> String {
@@ -95,6 +99,12 @@ pub struct Args {
 
     #[command(flatten)]
     diffusion: DiffusionArgs,
+
+    #[command(flatten)]
+    pub scoring: ScoringArgs,
+
+    #[command(flatten)]
+    pub edit: EditArgs,
 
     #[command(flatten)]
     pub masked: MaskedArgs,
@@ -207,6 +217,10 @@ impl Args {
                 ));
             }
         }
+        if parsed.is_chosen("top_logprobs") && self.scoring.logprobs.is_none() {
+            self.warnings
+                .push("--top-logprobs has no effect without --logprobs".into());
+        }
         if parsed.is_chosen("main_gpu") && self.placement.devices.split_mode != SplitMode::None {
             self.warnings
                 .push("--main-gpu has no effect without --split-mode none".into());
@@ -264,7 +278,11 @@ impl Args {
         model: (&SamplerOverrides, usize),
         seed: u64,
     ) -> Result<DiffusionParams> {
-        self.diffusion.params(model, self.common.predict, seed)
+        let params = self.diffusion.params(model, self.common.predict, seed)?;
+        Ok(DiffusionParams {
+            scoring: self.scoring.scoring(),
+            ..params
+        })
     }
 
     /// How a session of a canvas model runs.

@@ -25,6 +25,10 @@ pub struct Run {
     pub shows_corrections: bool,
     /// The file of the recording.
     pub record: Option<PathBuf>,
+    /// Tokens that the encoder writes before the first canvas.
+    ahead: usize,
+    /// The file of the log-probabilities.
+    pub logprobs: Option<PathBuf>,
 }
 
 /// Parameters of an answer, but for the seed.
@@ -51,6 +55,15 @@ impl Run {
         for warning in warnings {
             tracing::warn!("{warning}");
         }
+        if let (AnyModel::Masked(_), Some(flag)) = (model, args.scoring.flag()) {
+            return Err(Error::Input {
+                name: flag.into(),
+                problem:
+                    "this is a masked model, which has no encoder and no canvas to score: give a \
+                     canvas model, or omit the flag"
+                        .into(),
+            });
+        }
         let family = match model {
             AnyModel::Canvas(model) => {
                 let trained = model.hparams().canvas_length;
@@ -73,6 +86,8 @@ impl Run {
             shows_summary: args.output.shows_summary(),
             shows_corrections: args.output.corrections,
             record: args.output.record.clone(),
+            ahead: args.scoring.ahead(),
+            logprobs: args.scoring.logprobs.clone(),
         })
     }
 
@@ -99,6 +114,21 @@ impl Run {
                 seed,
                 ..params.clone()
             }),
+        }
+    }
+
+    /// The tokens that the encoder writes before the first canvas, if it does, and the parameters of the
+    /// canvases.
+    pub fn ahead(&self, seed: u64) -> Option<(usize, DiffusionParams)> {
+        match &self.family {
+            Family::Canvas(params) if self.ahead > 0 => Some((
+                self.ahead,
+                DiffusionParams {
+                    seed,
+                    ..params.clone()
+                },
+            )),
+            Family::Canvas(_) | Family::Masked { .. } => None,
         }
     }
 

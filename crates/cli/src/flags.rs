@@ -32,6 +32,15 @@ const LIVE: &[Group] = &[
             "-fa --flash-attn [on|off|auto] LLAMA_ARG_FLASH_ATTN",
             // Diffusion.
             "--diffusion-steps N",
+            "--verify MIN_LOGPROB",
+            "--ar N",
+            "--logprobs FILE",
+            "--top-logprobs N",
+            // Edit.
+            "--edit FILE",
+            "--instruction TEXT",
+            "--strength SHARE",
+            "--protect LINES",
             // Model and devices.
             "-m --model FILE LLAMA_ARG_MODEL",
             "-hf -hfr --hf-repo USER/MODEL[:QUANT] LLAMA_ARG_HF_REPO <--model",

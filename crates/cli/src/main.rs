@@ -6,12 +6,14 @@ mod chat;
 mod corrections;
 mod cross_entropy;
 mod demo;
+mod edit;
 mod ending;
 mod engine;
 mod flags;
 mod inert;
 mod input;
 mod interrupt;
+mod logprobs;
 mod overwrite;
 mod progress;
 mod prompt;
@@ -38,6 +40,7 @@ use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use answer::Answerer;
 use args::{Args, OutputArgs, Subcommand, message};
 use chat::Lines;
+use edit::Edit;
 use ending::{ERROR, Ending};
 use engine::Run;
 use interrupt::Interrupt;
@@ -114,6 +117,13 @@ fn run(args: &mut Args) -> Result<Ending> {
     let interrupt = Interrupt::install();
     if let Some(command) = args.command.take() {
         return run_subcommand(command, args, &interrupt).map(|()| Ending::Done);
+    }
+    if let Some(edit) = Edit::read(&args.edit)? {
+        let mut setting = Setting::read(args)?;
+        let model = load(args, interrupt.flag())?;
+        setting.complete(&model, false)?;
+        let seed = args.common.seed().unwrap_or_else(random_seed);
+        return edit.run(args, &model, &setting, seed, interrupt.flag());
     }
     let chat = args.is_chat(io::stdin().is_terminal());
     // What the user got wrong is said before minutes of loading.

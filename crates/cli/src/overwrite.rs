@@ -45,6 +45,7 @@ fn written(args: &Args) -> Vec<Named> {
     let flags = [
         ("--log-file", output.log_file.as_ref()),
         ("--record", output.record.as_ref()),
+        ("--logprobs", args.scoring.logprobs.as_ref()),
         ("--prompt-cache", args.cache.written()),
     ];
     let mut files: Vec<Named> = flags
@@ -70,6 +71,8 @@ fn read(args: &Args) -> Vec<Named> {
             if let Some(PromptSource::File(path)) = args.common.prompt() {
                 files.push(("the prompt", path));
             }
+            let edited = args.edit.edit.clone();
+            files.extend(edited.map(|path| ("the text to edit", path)));
             let chat = &args.chat;
             for (what, path) in [
                 ("the system prompt", chat.system_prompt_file.as_ref()),

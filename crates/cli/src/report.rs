@@ -44,7 +44,7 @@ impl fmt::Display for Report<'_> {
             self.sampler,
         )?;
         let canvas = self.canvas;
-        let tokens = blocks * canvas;
+        let tokens: usize = generation.canvases.iter().map(|c| c.tokens.len()).sum();
         writeln!(
             f,
             "throughput: {:.1} tok/s ({tokens} tok in {:.2}ms), in-step parallel {:.0} tok/s \
@@ -130,6 +130,7 @@ mod tests {
             generation: Generation {
                 tokens: vec![7; 20],
                 canvases,
+                scores: Vec::new(),
                 steps,
                 corrections: Corrections::default(),
                 finish: FinishReason::EndOfText,

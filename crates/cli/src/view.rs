@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal as _, Stdout, Write};
 use std::mem;
 
 use llama_diffusion::chat::thinking::{Section, Splitter};
-use llama_diffusion::diffusion::{CanvasStatus, Draft, NewCanvas};
+use llama_diffusion::diffusion::{CanvasStatus, Draft, NewCanvas, ScoredCanvas};
 use llama_diffusion::{CancelFlag, Event, Result, Token, Utf8Stream};
 
 pub use draft::{Accepted, Origin, Span, Status, noise, shown};
@@ -20,6 +20,16 @@ use crate::interrupt::pause;
 use draft::{painted, wrap};
 use llama_diffusion_flags::streams::{output_error, print, say, say_part};
 use region::{Region, terminal_size};
+
+/// A line about the tokens that a check doubts.
+fn doubts(canvas: &ScoredCanvas<'_>) -> String {
+    let count = canvas
+        .doubted
+        .iter()
+        .filter(|is_doubted| **is_doubted)
+        .count();
+    format!("canvas {}: {count} tokens doubted", canvas.block + 1)
+}
 
 /// Gives the bytes of a token; control tokens have none.
 pub type PieceOf<'a> = &'a dyn Fn(Token) -> Result<Vec<u8>>;
@@ -119,6 +129,13 @@ impl<'a> View<'a> {
     pub fn show(&mut self, event: Event<'_>) -> Result<()> {
         match event {
             Event::PromptEncoded(_) => Ok(()),
+            Event::Scored(canvas) => {
+                // Otherwise the drafts of a repair show which tokens are free again.
+                if let (Drafts::Lines, true) = (&self.drafts, canvas.doubted.contains(&true)) {
+                    say(doubts(&canvas));
+                }
+                Ok(())
+            }
             Event::CanvasBegun(canvas) => self.show_noise(&canvas),
             Event::Draft(draft) => {
                 let due = (draft.step + 1).is_multiple_of(self.pace.interval);

@@ -171,6 +171,7 @@ impl Denoiser for MaskedDenoiser {
                 guidance: true,
                 averages: false,
                 languages: true,
+                scores: false,
             },
         }
     }

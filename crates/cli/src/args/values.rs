@@ -1,6 +1,6 @@
 //! Kinds of values that flags take, and how they are read.
 
-use std::ops::Bound;
+use std::ops::{Bound, RangeInclusive};
 
 use llama_diffusion::{MetadataOverride, MetadataValue};
 use serde_json::{Map, Value};
@@ -18,6 +18,21 @@ pub fn parse_variables(text: &str) -> Result<Variables, String> {
     serde_json::from_str(text)
         .map(Variables)
         .map_err(|error| format!("this is no JSON object: {error}"))
+}
+
+/// Lines of a text, counted from 1.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lines(pub Vec<RangeInclusive<usize>>);
+
+pub fn parse_lines(text: &str) -> Result<Lines, String> {
+    let number = |text: &str| text.trim().parse().ok().filter(|line: &usize| *line > 0);
+    let range = |part: &str| match part.split_once('-') {
+        Some((first, last)) => Some(number(first)?..=number(last)?).filter(|r| !r.is_empty()),
+        None => number(part).map(|line| line..=line),
+    };
+    let ranges: Option<Vec<_>> = text.split(',').map(range).collect();
+    let wrong = || "give lines counted from 1, such as 2,5-7".to_owned();
+    ranges.map(Lines).ok_or_else(wrong)
 }
 
 /// A number of tokens, or none.

@@ -158,6 +158,13 @@ const NUMBERS: &[(&str, &[&str], &str)] = &[
         "from 0 to 18446744073709551615",
     ),
     ("--log-verbosity", &["0"], "from 0 to 255"),
+    ("--ar", &["4294967296"], "from 1 to 18446744073709551615"),
+    ("--verify", &["0", "-1", "-2"], "number: at most 0.0"),
+    (
+        "--top-logprobs",
+        &["0", "4294967296"],
+        "from 0 to 18446744073709551615",
+    ),
 ];
 
 #[test]
@@ -182,7 +189,18 @@ fn errors_name_the_flag_that_was_given_and_its_range() {
 #[test]
 fn all_flags_with_numbers_are_known() {
     let placeholders = [
-        "N", "T", "F", "P", "NATS", "SEED", "INDEX", "SHARES", "0|1", "MS", "MIB",
+        "N",
+        "T",
+        "F",
+        "P",
+        "NATS",
+        "SEED",
+        "INDEX",
+        "SHARES",
+        "0|1",
+        "MS",
+        "MIB",
+        "MIN_LOGPROB",
     ];
     let command = definition();
     let of_numbers = command.get_arguments().filter(|arg| {

@@ -1,0 +1,44 @@
+//! Flags of an edit.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use llama_diffusion_flags::numbers::real;
+
+use super::values::{Lines, parse_lines};
+
+/// Flags of an edit.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Edit")]
+pub struct EditArgs {
+    /// Edit the text of a file as --instruction says, and print the result: with what has changed in
+    /// colours on a terminal
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "instruction",
+        conflicts_with_all = ["prompt", "file", "conversation", "drafts", "progress", "record"]
+    )]
+    pub edit: Option<PathBuf>,
+
+    /// What to change; the model reads it before the text, with a colon between them
+    #[arg(long, value_name = "TEXT", requires = "edit")]
+    pub instruction: Option<String>,
+
+    /// Share of the text that begins as noise: 0 keeps all that the instruction leaves open, 1 nothing
+    #[arg(long, value_name = "SHARE", default_value = "0.3", requires = "edit", value_parser = real(0.0..=1.0))]
+    pub strength: f32,
+
+    /// Lines that stay byte for byte, such as 2,5-7
+    #[arg(long, value_name = "LINES", requires = "edit", value_parser = parse_lines)]
+    protect: Option<Lines>,
+}
+
+impl EditArgs {
+    /// The lines that stay.
+    pub fn protected(&self) -> Vec<RangeInclusive<usize>> {
+        self.protect
+            .clone()
+            .map_or(Vec::new(), |Lines(lines)| lines)
+    }
+}

@@ -1,0 +1,56 @@
+//! Flags about how likely a finished answer is.
+
+use std::path::PathBuf;
+
+use llama_diffusion::diffusion::Scoring;
+
+use llama_diffusion_flags::numbers::{real, whole};
+
+/// Flags about how likely a finished answer is.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Diffusion")]
+pub struct ScoringArgs {
+    /// Check each finished canvas by one more step, and denoise again the tokens whose log-probability in
+    /// nats is below this, with their neighbours; -1 is a good start
+    #[arg(long, value_name = "MIN_LOGPROB", value_parser = real(..=0.0))]
+    verify: Option<f32>,
+
+    /// Write the first N tokens of an answer one by one with the model's causal encoder, then canvases.
+    /// Refused where the encoder is not trained for that
+    #[arg(long, value_name = "N", value_parser = whole(1..=usize::MAX), conflicts_with_all = ["record", "edit"])]
+    ar: Option<usize>,
+
+    /// Write the log-probability of each token of the answer to a file, one JSON object per line
+    #[arg(long, value_name = "FILE")]
+    pub logprobs: Option<PathBuf>,
+
+    /// With --logprobs, the N most likely tokens at each position too
+    #[arg(long, value_name = "N", default_value = "0", value_parser = whole(0..=usize::MAX))]
+    top_logprobs: usize,
+}
+
+impl ScoringArgs {
+    /// How canvases are scored, if so.
+    pub fn scoring(&self) -> Option<Scoring> {
+        let is_wanted = self.verify.is_some() || self.logprobs.is_some();
+        is_wanted.then_some(Scoring {
+            min_logprob: self.verify,
+            top: match self.logprobs {
+                Some(_) => self.top_logprobs,
+                None => 0,
+            },
+        })
+    }
+
+    /// How many tokens are written before the first canvas.
+    pub fn ahead(&self) -> usize {
+        self.ar.unwrap_or(0)
+    }
+
+    /// The flag that needs a canvas model, if there is one.
+    pub fn flag(&self) -> Option<&'static str> {
+        let verify = self.verify.map(|_| "--verify");
+        let verify = verify.or(self.ar.map(|_| "--ar"));
+        verify.or(self.logprobs.as_ref().map(|_| "--logprobs"))
+    }
+}

@@ -1,0 +1,118 @@
+//! `--edit`: a text, changed as an instruction asks for.
+
+mod diff;
+
+use std::io::{self, IsTerminal as _};
+use std::ops::{ControlFlow, RangeInclusive};
+
+use llama_diffusion::chat::{Message, Role};
+use llama_diffusion::{AnyModel, CancelFlag, Error, Event, Result, TextModel, edit_message};
+use llama_diffusion_flags::streams::{print, say};
+
+use crate::args::{Args, EditArgs};
+use crate::ending::Ending;
+use crate::engine::{Run, canvas_len};
+use crate::input;
+use crate::logprobs::Logprobs;
+use crate::prompt::Setting;
+use crate::report::Report;
+
+/// What is to be edited, and how.
+pub struct Edit {
+    text: String,
+    instruction: String,
+    strength: f32,
+    protected: Vec<RangeInclusive<usize>>,
+}
+
+impl Edit {
+    /// Reads the file that the flags name, if they do.
+    ///
+    /// # Errors
+    /// The file cannot be read, is empty or not UTF-8, or the instruction is empty.
+    pub fn read(args: &EditArgs) -> Result<Option<Self>> {
+        let Some(path) = &args.edit else {
+            return Ok(None);
+        };
+        let text = input::file(path)?;
+        if text.trim().is_empty() {
+            let name = path.display().to_string();
+            return Err(refusal(name, "it is empty: give a text to edit"));
+        }
+        let instruction = args.instruction.as_deref().unwrap_or_default().trim();
+        if instruction.is_empty() {
+            return Err(refusal("--instruction", "it is empty: say what to change"));
+        }
+        Ok(Some(Self {
+            text,
+            instruction: instruction.to_owned(),
+            strength: args.strength,
+            protected: args.protected(),
+        }))
+    }
+
+    /// Edits the text and prints it.
+    ///
+    /// # Errors
+    /// The model is a masked one, the text has no such lines or does not fit, or the device fails.
+    pub fn run(
+        &self,
+        args: &Args,
+        model: &TextModel,
+        setting: &Setting,
+        seed: u64,
+        cancel: &CancelFlag,
+    ) -> Result<Ending> {
+        if let AnyModel::Masked(_) = model.model() {
+            let problem = "this is a masked model, which cannot edit a text: give a canvas model";
+            return Err(refusal("--edit", problem));
+        }
+        let run = Run::settle(args, model.model())?;
+        // An answer does not end with a line end, as a file does.
+        let body = self.text.trim_end_matches(['\r', '\n']);
+        let original = model.original(body, &self.protected, self.strength)?;
+        let mut messages = setting.opening();
+        messages.push(Message::new(
+            Role::User,
+            edit_message(&self.instruction, body),
+        ));
+        let prompt = setting.tokens(model, &messages)?;
+        let trained = model.model().canvas_length().unwrap_or(1);
+        let params = args.diffusion((&model.model().overrides(), trained), seed)?;
+        let logprobs = run.logprobs.as_deref().map(Logprobs::create).transpose()?;
+        let go_on = &mut |_: Event<'_>| ControlFlow::Continue(());
+        let mut session = run.session(model)?;
+        let answer = session.edit(&prompt, &original, &params, cancel, go_on)?;
+        let text = model.answer_text(&prompt, &answer.generation.tokens)?;
+        let edited = format!("{}{}", text.text, &self.text[body.len()..]);
+        print(
+            &match io::stdout().is_terminal() && args.output.has_colors(true) {
+                true => diff::painted(&self.text, &edited),
+                false => edited,
+            },
+        )?;
+        if let Some(mut logprobs) = logprobs {
+            logprobs.write(model.vocab(), &answer.generation.scores)?;
+        }
+        if run.shows_summary {
+            say(Report {
+                answer: &answer,
+                canvas: canvas_len(model.model(), &answer),
+                prompt: prompt.len(),
+                seed,
+                sampler: run.sampler(),
+                limit: "the edited text is too long",
+                text: &text,
+                caches: true,
+            });
+        }
+        Ok(answer.generation.finish.into())
+    }
+}
+
+fn refusal(name: impl Into<String>, problem: &str) -> Error {
+    Error::Input {
+        name: name.into(),
+        problem: problem.into(),
+    }
+}

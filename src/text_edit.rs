@@ -1,0 +1,127 @@
+//! The text side of an edit: lines that stay, and the message that asks for the rest.
+
+use std::ops::RangeInclusive;
+
+use crate::diffusion::edit::Original;
+use crate::error::{Error, Result};
+use crate::parameter::Parameter;
+use crate::text_model::TextModel;
+
+/// The message of the user that asks for an edit: the instruction, a colon and the text.
+pub fn edit_message(instruction: &str, text: &str) -> String {
+    let instruction = instruction.trim_end();
+    let instruction = instruction.strip_suffix(':').unwrap_or(instruction);
+    format!("{instruction}: {text}")
+}
+
+impl TextModel {
+    /// A text to edit with this `strength`, of which the `protected` lines, counted from 1, stay byte for
+    /// byte, with the line ends around them.
+    ///
+    /// # Errors
+    /// The text is empty or has no such line, the strength is out of range, or the vocabulary cannot
+    /// spell the text.
+    pub fn original(
+        &self,
+        text: &str,
+        protected: &[RangeInclusive<usize>],
+        strength: f32,
+    ) -> Result<Original> {
+        let (mut tokens, mut marks) = (Vec::new(), Vec::new());
+        for (piece, is_protected) in pieces(text, protected)? {
+            let piece = self.vocab().tokenize(piece, false, false)?;
+            marks.resize(marks.len() + piece.len(), is_protected);
+            tokens.extend(piece);
+        }
+        if self.vocab().detokenize(&tokens, false)? != text {
+            let problem = "the vocabulary cannot spell the text to edit".into();
+            return Err(Error::Tokenizer(problem));
+        }
+        Original::new(tokens, marks, strength)
+    }
+}
+
+/// A text in pieces of which all lines are protected, or none.
+fn pieces<'t>(text: &'t str, protected: &[RangeInclusive<usize>]) -> Result<Vec<(&'t str, bool)>> {
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    for range in protected {
+        let (first, last) = (*range.start(), *range.end());
+        if first == 0 || last < first || last > lines.len() {
+            let (count, problem) = (lines.len(), format!("{first}-{last}"));
+            return Err(Error::parameter(
+                Parameter::Protected,
+                format!("the text has no lines {problem}: it has 1 to {count}"),
+            ));
+        }
+    }
+    let is_protected = |line: usize| protected.iter().any(|range| range.contains(&(line + 1)));
+    // The byte at which each piece ends. The line end before a protected line is protected as well.
+    let mut pieces: Vec<(&str, bool)> = Vec::new();
+    let (mut start, mut end) = (0, 0);
+    let mut take = |end: usize, marked: bool, start: &mut usize| {
+        if end > *start {
+            pieces.push((&text[*start..end], marked));
+            *start = end;
+        }
+    };
+    for (line, content) in lines.iter().enumerate() {
+        let next_is_protected = line + 1 < lines.len() && is_protected(line + 1);
+        end += content.len();
+        match (is_protected(line), next_is_protected) {
+            (false, true) => take(end - 1, false, &mut start),
+            (true, false) => take(end, true, &mut start),
+            _ => {}
+        }
+    }
+    take(
+        end,
+        lines.last().is_some_and(|_| is_protected(lines.len() - 1)),
+        &mut start,
+    );
+    Ok(pieces)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_has_one_colon() {
+        for instruction in [
+            "Change red to blue",
+            "Change red to blue:",
+            "Change red to blue: ",
+        ] {
+            assert_eq!(edit_message(instruction, "Hi"), "Change red to blue: Hi");
+        }
+    }
+
+    #[test]
+    fn protected_lines_have_the_line_ends_around_them() {
+        let text = "a\nb\nc\nd";
+        let split = |protected: &[RangeInclusive<usize>]| pieces(text, protected).unwrap();
+        assert_eq!(split(&[]), [(text, false)]);
+        assert_eq!(split(&[1..=4]), [(text, true)]);
+        assert_eq!(split(&[1..=1]), [("a\n", true), ("b\nc\nd", false)]);
+        assert_eq!(
+            split(&[2..=2, 4..=4]),
+            [("a", false), ("\nb\n", true), ("c", false), ("\nd", true)]
+        );
+        assert_eq!(
+            split(&[2..=3]),
+            [("a", false), ("\nb\nc\n", true), ("d", false)]
+        );
+        assert_eq!(pieces("", &[]).unwrap(), []);
+        assert_eq!(
+            pieces("\n\nx", &[3..=3]).unwrap(),
+            [("\n", false), ("\nx", true)]
+        );
+        for range in [0..=1, 5..=5, 4..=5, RangeInclusive::new(3, 2)] {
+            let error = pieces(text, &[range]).unwrap_err().to_string();
+            assert!(
+                error.starts_with("protected: the text has no lines "),
+                "{error}"
+            );
+        }
+    }
+}

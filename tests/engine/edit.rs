@@ -1,0 +1,276 @@
+//! Edits: canvases that begin as a text.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
+use llama_diffusion::chat::{Message, Role};
+use llama_diffusion::diffusion::{Original, OwnedEvent};
+use llama_diffusion::gguf::TensorType;
+use llama_diffusion::internal::synthetic::masked::{MaskedFamily, write_masked};
+use llama_diffusion::internal::synthetic::{Geometry, WeightTypes, write_synthetic};
+use llama_diffusion::model::MaskedModel;
+use llama_diffusion::{
+    Answer, CancelFlag, DiffusionParams, EndTokens, Event, Model, SamplerOverrides, Session,
+    SessionParams, TextModel, Token, edit_message,
+};
+use llama_diffusion_testing::placements::on_cpu;
+use llama_diffusion_testing::steps::prompt;
+
+const CANVAS: usize = Geometry::tiny().canvas_length;
+
+static TINY: LazyLock<Arc<Model>> = LazyLock::new(|| {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    let types = WeightTypes::Uniform(TensorType::F32);
+    write_synthetic(&path, &Geometry::tiny(), types, 7).unwrap();
+    Arc::new(Model::load(&path, &on_cpu(), &mut |_| ControlFlow::Continue(())).unwrap())
+});
+
+/// A session in which one token in ten ends an answer.
+fn session() -> Session {
+    let end = EndTokens {
+        ids: (1..33).collect(),
+        pad: Some(0),
+    };
+    let settings = SessionParams {
+        threads: Some(1),
+        ..SessionParams::default()
+    };
+    Session::new(&*TINY, end, &settings).unwrap()
+}
+
+fn params(max_steps: u32, seed: u64) -> DiffusionParams {
+    DiffusionParams {
+        max_steps,
+        seed,
+        ..DiffusionParams::default()
+    }
+}
+
+fn edit(
+    session: &mut Session,
+    original: &Original,
+    params: &DiffusionParams,
+) -> (Answer, Vec<OwnedEvent>) {
+    let mut events = Vec::new();
+    let on_event = &mut |event: Event<'_>| {
+        events.push(event.into());
+        ControlFlow::Continue(())
+    };
+    let cancel = CancelFlag::default();
+    let answer = session.edit(&prompt(9), original, params, &cancel, on_event);
+    (answer.unwrap(), events)
+}
+
+/// Tokens that end no answer.
+fn text(len: usize, seed: usize) -> Vec<Token> {
+    let token = |i: usize| 40 + ((i * 37 + seed * 101) % 270) as Token;
+    (0..len).map(token).collect()
+}
+
+#[test]
+fn protected_tokens_stay_in_order_whatever_the_model_writes() {
+    let mut session = session();
+    for run in 0..1000 {
+        let len = 1 + run * 13 % 50;
+        let tokens = text(len, run);
+        let protected: Vec<bool> = (0..len)
+            .map(|i| (i + run) / (1 + run % 7) % 3 == 0)
+            .collect();
+        let strength = if run % 2 == 0 { 1.0 } else { 0.5 };
+        let original = Original::new(tokens.clone(), protected.clone(), strength).unwrap();
+        let (answer, _) = edit(&mut session, &original, &params(2, run as u64));
+        let mut written = &answer.generation.tokens[..];
+        let mut start = 0;
+        while start < len {
+            let run_of = protected[start..].iter().take_while(|p| **p).count();
+            if run_of == 0 {
+                start += 1;
+                continue;
+            }
+            // Tokens that a canvas ends between are next to each other in the text all the same.
+            let kept = &tokens[start..start + run_of];
+            let at = written.windows(run_of).position(|window| window == kept);
+            let at = at.unwrap_or_else(|| panic!("run {run}: {kept:?} is not in {written:?}"));
+            written = &written[at + run_of..];
+            start += run_of;
+        }
+    }
+}
+
+/// What the first steps of the canvases read.
+fn begun(events: &[OwnedEvent]) -> Vec<Vec<Token>> {
+    let tokens = |event: &OwnedEvent| match event {
+        OwnedEvent::CanvasBegun(canvas) => Some(canvas.tokens.clone()),
+        _ => None,
+    };
+    events.iter().filter_map(tokens).collect()
+}
+
+#[test]
+fn the_strength_is_the_share_of_noise_and_where_the_schedule_begins() {
+    let tokens = text(CANVAS + 4, 3);
+    let mut before = 0;
+    for tenth in 0..=10 {
+        let strength = tenth as f32 / 10.0;
+        let protected = vec![false; tokens.len()];
+        let original = Original::new(tokens.clone(), protected, strength).unwrap();
+        let (_, events) = edit(&mut session(), &original, &params(40, 1));
+        let first = &begun(&events)[0];
+        let replaced: Vec<usize> = (0..CANVAS).filter(|p| first[*p] != tokens[*p]).collect();
+        // Noise may draw the token that was there.
+        let expected = (strength * CANVAS as f32).round() as usize;
+        assert!(replaced.len() <= expected && replaced.len() + 1 >= expected);
+        assert!(
+            replaced.len() >= before,
+            "a greater strength replaces the same and more"
+        );
+        before = replaced.len();
+        let step = events.iter().find_map(|event| match event {
+            OwnedEvent::Draft(draft) => Some(draft.step),
+            _ => None,
+        });
+        // At least 4 steps are left.
+        assert_eq!(step, Some((40 - 4 * tenth).min(36)));
+    }
+}
+
+#[test]
+fn canvases_are_numbered_and_go_on_where_the_text_does() {
+    let tokens = text(3 * CANVAS, 5);
+    // Everything is protected: the text is copied.
+    let original = Original::new(tokens.clone(), vec![true; tokens.len()], 1.0).unwrap();
+    let (answer, events) = edit(&mut session(), &original, &params(5, 1));
+    assert_eq!(answer.generation.tokens[..tokens.len()], tokens);
+    let blocks: Vec<u32> = answer.generation.canvases.iter().map(|c| c.block).collect();
+    assert_eq!(blocks, (0..blocks.len() as u32).collect::<Vec<_>>());
+    let done: Vec<u32> = events
+        .iter()
+        .filter_map(|event| match event {
+            OwnedEvent::CanvasDone(canvas) => Some(canvas.block),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(done, blocks);
+    let tokens_of = |n: usize| &tokens[n * CANVAS..][..CANVAS];
+    assert_eq!(
+        begun(&events)[..3],
+        [0, 1, 2].map(|n| tokens_of(n).to_vec())
+    );
+}
+
+#[test]
+fn what_cannot_be_edited_is_refused() {
+    let refused = |tokens: Vec<Token>, protected: Vec<bool>, strength| {
+        let original = Original::new(tokens, protected, strength);
+        original.unwrap_err().to_string()
+    };
+    for strength in [-0.1, 1.1, f32::NAN] {
+        let error = refused(vec![5], vec![false], strength);
+        assert_eq!(
+            error,
+            format!("strength: is {strength}, but must be from 0 to 1")
+        );
+    }
+    assert!(refused(vec![], vec![], 0.5).starts_with("tokens: there are none"));
+    assert!(refused(vec![5], vec![], 0.5).starts_with("tokens: there are 0 marks for 1"));
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    write_masked(&path, MaskedFamily::Dream, 11, &|_| ()).unwrap();
+    let go_on = &mut |_| ControlFlow::Continue(());
+    let model = Arc::new(MaskedModel::load(&path, &Default::default(), go_on).unwrap());
+    let settings = SessionParams {
+        context: Some(64),
+        ..SessionParams::default()
+    };
+    let mut session = Session::new(&model, EndTokens::default(), &settings).unwrap();
+    let original = Original::new(vec![5], vec![false], 0.5).unwrap();
+    let go_on = &mut |_: Event<'_>| ControlFlow::Continue(());
+    let error = session
+        .edit(
+            &[5],
+            &original,
+            &params(5, 1),
+            &CancelFlag::default(),
+            go_on,
+        )
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("session: its model is of a masked family")
+    );
+}
+
+struct Demo {
+    text: TextModel,
+    session: Session,
+    params: DiffusionParams,
+}
+
+impl Demo {
+    fn new() -> Self {
+        let path = Path::new(llama_diffusion_demo_model::PATH);
+        let go_on = &mut |_| ControlFlow::Continue(());
+        let text = TextModel::load(path, &Default::default(), go_on).unwrap();
+        let settings = SessionParams {
+            threads: Some(1),
+            ..SessionParams::default()
+        };
+        let session = text.session(&settings).unwrap();
+        let overrides = text.model().overrides();
+        let params = DiffusionParams::resolve(&SamplerOverrides::default(), &overrides).unwrap();
+        Self {
+            text,
+            session,
+            params,
+        }
+    }
+
+    /// The edited text, and the steps that it took.
+    fn edit(&mut self, message: &str, original: &Original, seed: u64) -> (String, u64) {
+        let template = self.text.chat_template().unwrap();
+        let messages = [Message::new(Role::User, message)];
+        let prompt = self
+            .text
+            .prompt(template.as_ref(), &messages, Default::default())
+            .unwrap();
+        let params = DiffusionParams {
+            seed,
+            ..self.params.clone()
+        };
+        let go_on = &mut |_: Event<'_>| ControlFlow::Continue(());
+        let cancel = CancelFlag::default();
+        let answer = self
+            .session
+            .edit(&prompt, original, &params, &cancel, go_on);
+        let generation = answer.unwrap().generation;
+        let text = self.text.answer_text(&prompt, &generation.tokens).unwrap();
+        (text.text, generation.steps)
+    }
+}
+
+/// The prompt decides everything: the model follows it whatever is on the canvas.
+#[test]
+fn an_instruction_is_followed_at_every_strength_and_a_low_one_takes_fewer_steps() {
+    let mut demo = Demo::new();
+    let mut steps = Vec::new();
+    for strength in [0.2, 0.6, 1.0] {
+        let (mut right, mut all) = (0, 0);
+        for name in ["Anna", "Felix", "Mia", "Tom"] {
+            for (now, then) in [("sees", "saw"), ("buys", "bought"), ("takes", "took")] {
+                let text = format!("{name} {now} a red fox.");
+                let original = demo.text.original(&text, &[], strength).unwrap();
+                let message = edit_message("Rewrite in the past tense", &text);
+                let (edited, taken) = demo.edit(&message, &original, 5);
+                right += usize::from(edited == format!("{name} {then} a red fox."));
+                all += taken;
+            }
+        }
+        println!("strength {strength}: {right} of 12 right, {all} steps");
+        assert!(right >= 11, "strength {strength}: {right} of 12 are right");
+        steps.push(all);
+    }
+    assert!(steps[0] <= steps[2], "{steps:?}");
+}
