@@ -253,11 +253,10 @@ impl Demo {
 
 /// The prompt decides everything: the model follows it whatever is on the canvas.
 #[test]
-fn an_instruction_is_followed_at_every_strength_and_a_low_one_takes_fewer_steps() {
+fn an_instruction_is_followed_at_every_strength() {
     let mut demo = Demo::new();
-    let mut steps = Vec::new();
-    for strength in [0.2, 0.6, 1.0] {
-        let (mut right, mut all) = (0, 0);
+    for strength in [0.0, 0.2, 0.6, 1.0] {
+        let (mut right, mut steps) = (0, 0);
         for name in ["Anna", "Felix", "Mia", "Tom"] {
             for (now, then) in [("sees", "saw"), ("buys", "bought"), ("takes", "took")] {
                 let text = format!("{name} {now} a red fox.");
@@ -265,12 +264,10 @@ fn an_instruction_is_followed_at_every_strength_and_a_low_one_takes_fewer_steps(
                 let message = edit_message("Rewrite in the past tense", &text);
                 let (edited, taken) = demo.edit(&message, &original, 5);
                 right += usize::from(edited == format!("{name} {then} a red fox."));
-                all += taken;
+                steps += taken;
             }
         }
-        println!("strength {strength}: {right} of 12 right, {all} steps");
+        println!("strength {strength}: {right} of 12 right, {steps} steps");
         assert!(right >= 11, "strength {strength}: {right} of 12 are right");
-        steps.push(all);
     }
-    assert!(steps[0] <= steps[2], "{steps:?}");
 }

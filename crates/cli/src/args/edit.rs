@@ -25,7 +25,7 @@ pub struct EditArgs {
     #[arg(long, value_name = "TEXT", requires = "edit")]
     pub instruction: Option<String>,
 
-    /// Share of the text that begins as noise: 0 keeps all that the instruction leaves open, 1 nothing
+    /// Share of the text that begins as noise: 0 shows the model all of it, 1 nothing
     #[arg(long, value_name = "SHARE", default_value = "0.3", requires = "edit", value_parser = real(0.0..=1.0))]
     pub strength: f32,
 
