@@ -75,6 +75,10 @@ impl TokenAutomaton {
         let mut accepting = Vec::new();
         let first = text.min_tokens[0].unwrap_or_default();
         min_tokens.iter_mut().for_each(|min| *min += first);
+        if scaffold.is_optional() {
+            min_tokens[0] = first;
+            accepting.extend((first == 0).then_some(0));
+        }
         for (number, min) in text.number.iter().zip(&text.min_tokens) {
             if let (Some(number), Some(min)) = (number, min) {
                 min_tokens.push(*min);

@@ -30,7 +30,11 @@ impl Pairs {
         let before = scaffold.states() as u32;
         let mut of_text = PairClasses::new(effects, text, classes);
         while let Some((from, to, set)) = of_text.next_pair() {
-            pairs.push((before + from, before + to, groups.id(set)));
+            let group = groups.id(set);
+            pairs.push((before + from, before + to, group));
+            if from == 0 && scaffold.is_optional() {
+                pairs.push((0, before + to, group));
+            }
             if pairs.len() > limits.pairs {
                 return Err(ConstraintError::TooLarge {
                     what: "pairs of states with a token between them",
@@ -55,7 +59,7 @@ fn of_scaffold(
 ) -> Vec<(u32, u32, u32)> {
     match scaffold {
         Scaffold::None => Vec::new(),
-        Scaffold::Fixed(_) => {
+        Scaffold::Fixed(_) | Scaffold::Optional(_) => {
             let places = classes.places.iter();
             let pair = |(&place, &class)| (place, place + 1, groups.id(&[class]));
             places.map(pair).collect()

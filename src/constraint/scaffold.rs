@@ -14,16 +14,23 @@ pub enum Scaffold {
     None,
     /// These tokens, such as an empty thought.
     Fixed(Vec<Token>),
+    /// These tokens, or nothing.
+    Optional(Vec<Token>),
     /// Any tokens, except for end tokens, up to and including the first of this one.
     Until(Token),
 }
 
 impl Scaffold {
+    /// Whether the text may begin at once, although something may come before it.
+    pub(super) fn is_optional(&self) -> bool {
+        matches!(self, Self::Optional(tokens) if !tokens.is_empty())
+    }
+
     /// Number of states before the text.
     pub(super) fn states(&self) -> usize {
         match self {
             Self::None => 0,
-            Self::Fixed(tokens) => tokens.len(),
+            Self::Fixed(tokens) | Self::Optional(tokens) => tokens.len(),
             Self::Until(_) => 1,
         }
     }
@@ -64,7 +71,7 @@ pub(super) fn roles(
     }
     match scaffold {
         Scaffold::None => {}
-        Scaffold::Fixed(tokens) => {
+        Scaffold::Fixed(tokens) | Scaffold::Optional(tokens) => {
             for (place, &token) in tokens.iter().enumerate() {
                 let token = check(token, "it comes before the text")?;
                 roles.entry(token).or_default().places.push(place as u32);

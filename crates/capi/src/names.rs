@@ -26,9 +26,10 @@ mod tests {
     use super::*;
 
     /// What C cannot set.
-    const WITHOUT: [Parameter; 18] = [
+    const WITHOUT: [Parameter; 19] = [
         Parameter::Strength,
         Parameter::Protected,
+        Parameter::Constraint,
         Parameter::Template,
         Parameter::Repository,
         Parameter::Metadata,

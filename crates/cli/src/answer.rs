@@ -87,6 +87,7 @@ impl<'a> Answerer<'a> {
         cancel: &CancelFlag,
     ) -> Result<Reply> {
         let tokens = self.setting.tokens(self.model, messages)?;
+        let recipe = self.run.recipe(self.model, &tokens, seed)?;
         let vocab = self.model.vocab();
         let placeholder = self.model.model().mask();
         let piece = |token: Token| match Some(token) == placeholder {
@@ -113,7 +114,6 @@ impl<'a> Answerer<'a> {
                 Err(_) => ControlFlow::Break(()),
             }
         };
-        let recipe = self.run.recipe(seed);
         let cache = self.cache.as_mut();
         let session = &mut self.session;
         let result = match self.run.ahead(seed) {

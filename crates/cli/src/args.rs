@@ -3,6 +3,7 @@
 mod cache;
 mod chat;
 mod common;
+mod constraint;
 mod diffusion;
 mod edit;
 mod escape;
@@ -33,6 +34,7 @@ use crate::rpc_server::RpcServerArgs;
 use crate::view::Show;
 use chat::ChatArgs;
 use common::CommonArgs;
+use constraint::ConstraintArgs;
 use diffusion::DiffusionArgs;
 use llama_diffusion_flags::devices::SplitMode;
 use llama_diffusion_flags::names;
@@ -108,6 +110,9 @@ pub struct Args {
 
     #[command(flatten)]
     pub masked: MaskedArgs,
+
+    #[command(flatten)]
+    pub constraint: ConstraintArgs,
 
     #[command(flatten)]
     pub placement: PlacementArgs,
@@ -281,6 +286,7 @@ impl Args {
         let params = self.diffusion.params(model, self.common.predict, seed)?;
         Ok(DiffusionParams {
             scoring: self.scoring.scoring(),
+            constrain_at: self.constraint.at(),
             ..params
         })
     }

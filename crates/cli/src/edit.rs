@@ -67,7 +67,7 @@ impl Edit {
             let problem = "this is a masked model, which cannot edit a text: give a canvas model";
             return Err(refusal("--edit", problem));
         }
-        let run = Run::settle(args, model.model())?;
+        let run = Run::settle(args, model.model(), None)?;
         // An answer does not end with a line end, as a file does.
         let body = self.text.trim_end_matches(['\r', '\n']);
         let original = model.original(body, &self.protected, self.strength)?;

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use llama_diffusion::diffusion::Recipe;
 use llama_diffusion::{
     Answer, AnswerLength, AnyModel, DiffusionParams, Error, MaskedParams, Result, Session,
-    SessionParams, TextModel,
+    SessionParams, TextModel, Token,
 };
 use llama_diffusion_flags::streams::say;
 
 use crate::args::Args;
+use crate::constraint::Language;
 use crate::view::Show;
 
 /// How a run answers.
@@ -18,6 +19,8 @@ pub struct Run {
     session: SessionParams,
     /// Whether the memory of the session is reported.
     reports_memory: bool,
+    /// What answers are constrained to.
+    language: Option<Language>,
     pub show: Show,
     /// Whether each answer is followed by what it took.
     pub shows_summary: bool,
@@ -47,7 +50,7 @@ impl Run {
     ///
     /// # Errors
     /// Flags that cannot work.
-    pub fn settle(args: &Args, model: &AnyModel) -> Result<Self> {
+    pub fn settle(args: &Args, model: &AnyModel, language: Option<Language>) -> Result<Self> {
         let warnings = match model {
             AnyModel::Canvas(_) => &args.canvas_warnings,
             AnyModel::Masked(_) => &args.masked_warnings,
@@ -81,6 +84,7 @@ impl Run {
                 Family::Masked { .. } => args.common.masked_session(),
             },
             family,
+            language,
             reports_memory: args.output.verbose,
             show: args.show(),
             shows_summary: args.output.shows_summary(),
@@ -103,18 +107,31 @@ impl Run {
         Ok(session)
     }
 
-    /// Parameters of an answer.
-    pub fn recipe(&self, seed: u64) -> Box<dyn Recipe> {
-        match &self.family {
+    /// Parameters of an answer to `prompt`.
+    ///
+    /// # Errors
+    /// No tokens of the model can write what the answer is constrained to.
+    pub fn recipe(
+        &self,
+        model: &TextModel,
+        prompt: &[Token],
+        seed: u64,
+    ) -> Result<Box<dyn Recipe>> {
+        let language = self.language.as_ref();
+        let constraint = language.map(|language| language.of(model, prompt));
+        let constraint = constraint.transpose()?;
+        Ok(match &self.family {
             Family::Canvas(params) => Box::new(DiffusionParams {
                 seed,
+                constraint,
                 ..params.clone()
             }),
             Family::Masked { params, .. } => Box::new(MaskedParams {
                 seed,
+                constraint,
                 ..params.clone()
             }),
-        }
+        })
     }
 
     /// The tokens that the encoder writes before the first canvas, if it does, and the parameters of the

@@ -41,6 +41,11 @@ const LIVE: &[Group] = &[
             "--instruction TEXT",
             "--strength SHARE",
             "--protect LINES",
+            // Constraints.
+            "-j --json-schema SCHEMA",
+            "-jf --json-schema-file FILE",
+            "--grammar-regex REGEX",
+            "--json-depth N",
             // Model and devices.
             "-m --model FILE LLAMA_ARG_MODEL",
             "-hf -hfr --hf-repo USER/MODEL[:QUANT] LLAMA_ARG_HF_REPO <--model",
@@ -87,6 +92,7 @@ const LIVE: &[Group] = &[
         &[
             "--diffusion-blocks N",
             "--canvas N|auto",
+            "--constrain-at WHEN",
             "--diffusion-eb-max-steps N",
             "--diffusion-eb-t-min T",
             "--diffusion-eb-t-max T",

@@ -234,14 +234,14 @@ pub const INERT: &[Group] = &[
         &["--image FILE", "--audio FILE", "--video FILE"],
     ),
     (
-        Refused("answers cannot be constrained"),
-        &[
-            "--grammar GRAMMAR",
-            "--grammar-file FNAME",
-            "-j --json-schema SCHEMA",
-            "-jf --json-schema-file FILE",
-            "-l --logit-bias TOKEN",
-        ],
+        Refused(
+            "write what it allows as a regular expression for --grammar-regex, or as a JSON Schema for -j",
+        ),
+        &["--grammar GRAMMAR", "--grammar-file FNAME"],
+    ),
+    (
+        Refused("tokens cannot be made more or less likely"),
+        &["-l --logit-bias TOKEN"],
     ),
     (
         Refused("a model is used as its file has it"),

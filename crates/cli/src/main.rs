@@ -3,6 +3,7 @@
 mod answer;
 mod args;
 mod chat;
+mod constraint;
 mod corrections;
 mod cross_entropy;
 mod demo;
@@ -40,6 +41,7 @@ use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use answer::Answerer;
 use args::{Args, OutputArgs, Subcommand, message};
 use chat::Lines;
+use constraint::Language;
 use edit::Edit;
 use ending::{ERROR, Ending};
 use engine::Run;
@@ -130,9 +132,11 @@ fn run(args: &mut Args) -> Result<Ending> {
     let first = interrupt.while_waiting(|| prompt::first_message(args, chat))?;
     let setting = Setting::read(args)?;
     let cache = PromptCache::read(&args.cache)?;
+    let language = Language::read(args)?;
     let opened = Opened {
         setting,
         cache,
+        language,
         chat,
         first,
     };
@@ -144,6 +148,7 @@ fn run(args: &mut Args) -> Result<Ending> {
 struct Opened {
     setting: Setting,
     cache: Option<PromptCache>,
+    language: Option<Language>,
     chat: bool,
     /// The first message.
     first: Option<String>,
@@ -153,12 +158,14 @@ fn answer(args: &Args, model: &TextModel, opened: Opened, interrupt: &Interrupt)
     let Opened {
         mut setting,
         cache,
+        language,
         chat,
         first,
     } = opened;
     setting.complete(model, chat)?;
     let seed = args.common.seed().unwrap_or_else(random_seed);
-    let mut answerer = Answerer::new(Run::settle(args, model.model())?, model, setting, cache)?;
+    let run = Run::settle(args, model.model(), language)?;
+    let mut answerer = Answerer::new(run, model, setting, cache)?;
     match first {
         Some(text) if !chat => {
             let mut messages = answerer.opening();

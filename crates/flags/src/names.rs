@@ -30,6 +30,7 @@ pub fn flags(parameter: Parameter) -> Option<&'static str> {
         Parameter::AlgorithmTemperature => "--diffusion-alg-temp",
         Parameter::Guidance => "--diffusion-cfg-scale",
         Parameter::TopP => "--top-p",
+        Parameter::Constraint => "-j, -jf, --grammar-regex",
         Parameter::Context => "-c",
         Parameter::Batch => "-b",
         Parameter::Threads => "-t",
@@ -79,7 +80,8 @@ mod tests {
     use super::*;
 
     /// What no flag sets: the arguments of calls.
-    const WITHOUT: [Parameter; 14] = [
+    const WITHOUT: [Parameter; 15] = [
+        Parameter::Template,
         Parameter::BackendDirectory,
         Parameter::Prompt,
         Parameter::Tokens,

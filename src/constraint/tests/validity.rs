@@ -156,6 +156,28 @@ fn scaffolds_come_before_the_text() {
     for invalid in [[9, 8, 5, 3, 8], [5, 5, 3, 8, 8], [8, 8, 8, 8, 8]] {
         assert_eq!(canvases.read(&invalid), None, "{invalid:?}");
     }
+    let optional = build(Scaffold::Optional(vec![5, 0]));
+    assert_eq!(optional.min_tokens(optional.start()), 2);
+    let canvases = CanvasLanguage::new(&optional, optional.start(), 5, 9).unwrap();
+    for (canvas, text) in [
+        ([5, 0, 3, 1, 9], 3),
+        ([3, 8, 1, 1, 1], 1),
+        ([0, 3, 8, 1, 1], 2),
+    ] {
+        let reading = canvases.read(&canvas);
+        assert!(
+            reading.is_some_and(|r| r.ended && r.text == text),
+            "{canvas:?}"
+        );
+    }
+    assert_eq!(canvases.read(&[5, 3, 8, 1, 1]), None);
+    let empty = ByteAutomaton::from_regex("a*", &limits).unwrap();
+    let scaffold = Scaffold::Optional(vec![5]);
+    let vocabulary = tokens.vocabulary();
+    let made = TokenAutomaton::new(&empty, &vocabulary, &scaffold, &tokens.end, &limits);
+    let automaton = made.unwrap();
+    assert!(automaton.accepts(automaton.start()));
+
     for automaton in [fixed, until] {
         for seed in 0..20 {
             let tokens_before = 1 + seed as usize % 6;

@@ -91,6 +91,11 @@ impl ChatArgs {
         own.chain(thinks).collect()
     }
 
+    /// Whether the template is asked for a model that thinks.
+    pub fn asks_to_think(&self) -> bool {
+        self.template_variables().get(THINKING) == Some(&Value::Bool(true))
+    }
+
     /// Whether the model is asked to think, if a flag says so.
     fn thinks(&self) -> Option<bool> {
         match self.reasoning {

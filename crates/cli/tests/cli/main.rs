@@ -7,6 +7,7 @@ mod answers;
 mod canvas;
 mod chat;
 mod chat_pty;
+mod constraints;
 mod cross_entropy;
 mod edit;
 mod files_left;

@@ -33,7 +33,7 @@ fn flags_of_llama_cpp_that_cannot_change_an_answer_are_taken() {
 
 #[test]
 fn flags_that_would_change_an_answer_are_refused_by_name() {
-    for line in "--grammar root::=x|-j {}|--lora a.gguf|--control-vector-layer-range 1 5|\
+    for line in "--grammar root::=x|--lora a.gguf|--control-vector-layer-range 1 5|\
         --rope-scale 2|--yarn-orig-ctx 4096|--image a.png|-r stop|-sp|-l 15+1|-bf prompt.bin|-o a.txt"
         .split('|')
     {

@@ -62,6 +62,11 @@ const NUMBERS: &[(&str, &[&str], &str)] = &[
         &["4294967296"],
         "from 1 to 18446744073709551615",
     ),
+    (
+        "--json-depth",
+        &["4294967296"],
+        "from 1 to 18446744073709551615",
+    ),
     ("--diffusion-steps", &[], "from 1 to 4294967295"),
     ("--rpc-timeout", &[], "from 1 to 86400"),
     ("--diffusion-eb-max-steps", &[], "from 1 to 4294967295"),
