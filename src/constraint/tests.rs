@@ -164,7 +164,8 @@ fn log_probabilities(logits: Logits, positions: usize, tokens: usize, seed: u64)
                 Logits::Equal => 0.0,
                 Logits::Mild => 3.0 * u,
                 Logits::Peaked => 300.0 * u,
-                Logits::Holes if hole => f64::NEG_INFINITY,
+                // One token stays possible, as in any distribution.
+                Logits::Holes if hole && token != fixed.1 => f64::NEG_INFINITY,
                 Logits::Fixed if fixed.0 && token != fixed.1 => f64::NEG_INFINITY,
                 Logits::Holes | Logits::Fixed => 3.0 * u,
             }

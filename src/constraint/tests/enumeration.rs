@@ -307,7 +307,7 @@ fn the_tail_counts_by_its_likeliest_tokens_on_the_best_path() {
     let projection = language
         .project(&tables, &[0.5; 4], &mut Work::default())
         .unwrap();
-    assert_eq!(projection.best, expected[1]); // 0.5 · 0.4² > 0.35 · 0.45²? No: 0.08 > 0.0709
+    assert_eq!(projection.best, expected[1]); // 0.5 · 0.4² is 0.08, above 0.0709, 0.35 · 0.45²
 }
 
 #[test]

@@ -157,7 +157,7 @@ fn scaffolds_come_before_the_text() {
         assert_eq!(canvases.read(&invalid), None, "{invalid:?}");
     }
     let optional = build(Scaffold::Optional(vec![5, 0]));
-    assert_eq!(optional.min_tokens(optional.start()), 2);
+    assert_eq!(optional.min_tokens(optional.start()), 1);
     let canvases = CanvasLanguage::new(&optional, optional.start(), 5, 9).unwrap();
     for (canvas, text) in [
         ([5, 0, 3, 1, 9], 3),
