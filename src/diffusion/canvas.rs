@@ -466,6 +466,31 @@ mod tests {
     }
 
     #[test]
+    fn bounded_acceptance_forces_no_position_and_asks_for_averages() {
+        use AcceptanceRule::{Auto, Bounded, Reference};
+        let mut fixed = Template::new();
+        fixed.free().free().free().fixed(&[7]);
+        for (acceptance, template, is_bounded) in [
+            (Reference, &fixed, false),
+            (Auto, &Template::new(), false),
+            (Auto, &fixed, true),
+            (Bounded, &Template::new(), true),
+        ] {
+            let mut run = new_run(&DiffusionParams {
+                acceptance,
+                templates: vec![template.clone()],
+                ..params()
+            });
+            let average = run.begin_step(&noise()).unwrap().0.average;
+            assert_eq!(average, if is_bounded { 0.9 } else { 0.0 });
+            // Each entropy is above the bound.
+            step(&mut run, [1, 2, 3, 7], [1.0, 2.0, 3.0, 4.0]).unwrap();
+            let fixed = template.is_fixed(3);
+            assert_eq!(run.draft().accepted, [!is_bounded, false, false, fixed]);
+        }
+    }
+
+    #[test]
     fn the_draft_shows_the_step_that_ended() {
         let mut run = new_run(&params());
         step(&mut run, [1, 2, 3, 4], [1.0, 0.25, 0.5, 2.25]).unwrap();
