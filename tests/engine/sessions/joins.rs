@@ -382,3 +382,32 @@ fn a_short_prompt_takes_the_room_of_half_a_canvas() {
         assert_eq!(batch.stage(ids[1]), Some(Stage::Denoising));
     }
 }
+
+#[test]
+fn a_cancelled_prompt_is_read_no_further() {
+    let mut batch = batch(1);
+    let cancel = CancelFlag::default();
+    batch.join(&prompt(1), &params(1), &cancel).unwrap();
+    assert!(batch.step(&mut nobody).unwrap().is_empty());
+    cancel.cancel();
+    assert_eq!(batch.step(&mut nobody).unwrap().len(), 1);
+    assert_eq!(batch.idle(0).unwrap().cached().len(), PASS);
+}
+
+#[test]
+fn a_flag_that_is_set_in_a_step_ends_the_answer_with_it() {
+    let mut batch = batch(1);
+    let cancel = CancelFlag::default();
+    batch.join(&prompt(0), &params(2), &cancel).unwrap();
+    let mut on_event = |_: MemberId, event: Event<'_>| {
+        if let Event::Draft(_) = event {
+            cancel.cancel();
+        }
+        ControlFlow::Continue(())
+    };
+    let mut finished = Vec::new();
+    while !cancel.is_cancelled() {
+        finished = batch.step(&mut on_event).unwrap();
+    }
+    assert_eq!(finished.len(), 1);
+}
