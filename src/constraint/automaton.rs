@@ -43,8 +43,8 @@ impl TokenAutomaton {
     /// end an answer: they are never part of the text.
     ///
     /// # Errors
-    /// [`ConstraintError::EmptyForVocabulary`], [`ConstraintError::NoEndToken`],
-    /// [`ConstraintError::Token`] for a token outside the vocabulary, [`ConstraintError::TooLarge`].
+    /// The language is empty for the vocabulary or too large, there is no end token, or a token is
+    /// outside the vocabulary: see [`ConstraintError`](super::ConstraintError).
     pub fn new(
         language: &ByteAutomaton,
         vocabulary: &Vocabulary,
