@@ -655,6 +655,63 @@ typedef struct diffusion_canvas {
 typedef bool (*diffusion_canvas_callback)(const struct diffusion_canvas *canvas, void *user_data);
 
 /**
+ * How likely the model takes each token of a canvas to be, after the steps of the canvas or of its
+ * repair. Valid only during the callback.
+ */
+typedef struct diffusion_scores {
+    /**
+     * Size of the struct in the library.
+     */
+    size_t struct_size;
+    /**
+     * Tokens of a canvas: entries of each array below, but for the last two.
+     */
+    size_t length;
+    /**
+     * The tokens of the canvas.
+     */
+    const int32_t *tokens;
+    /**
+     * Their log-probabilities at temperature 1, in nats.
+     */
+    const float *logprob;
+    /**
+     * Entropy of the distribution at each position, in nats.
+     */
+    const float *entropy;
+    /**
+     * Which tokens have a log-probability below `min_logprob`.
+     */
+    const bool *doubted;
+    /**
+     * The most likely tokens of each position, `top_count` of them, the most likely one first.
+     */
+    const int32_t *top_tokens;
+    /**
+     * Their log-probabilities, in nats.
+     */
+    const float *top_logprobs;
+    /**
+     * Number of the most likely tokens of a position.
+     */
+    size_t top_count;
+    /**
+     * Index of the canvas in the answer, from 0.
+     */
+    uint32_t block;
+    /**
+     * Number of its repairs so far.
+     */
+    uint32_t round;
+} diffusion_scores;
+
+/**
+ * Called with the scores of each canvas whose steps are done, before a repair or `on_canvas`. Returns
+ * false to cancel.
+ */
+typedef bool (*diffusion_scores_callback)(const struct diffusion_scores *scores, void *user_data);
+
+/**
  * How an answer is generated. Set by `diffusion_params_init`.
  */
 typedef struct diffusion_params {

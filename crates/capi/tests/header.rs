@@ -4,8 +4,8 @@
 use std::path::Path;
 
 /// In the order of the header.
-const SOURCES: [&str; 9] = [
-    "error", "library", "log", "device", "model", "text", "context", "generate", "reply",
+const SOURCES: [&str; 10] = [
+    "error", "library", "log", "device", "model", "text", "context", "scores", "generate", "reply",
 ];
 
 fn generate() -> String {
