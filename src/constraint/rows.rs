@@ -274,7 +274,7 @@ impl RowTable {
         let shown = |class: &usize| {
             self.faint[*class] && self.log_sum[*class] + factors[*class] > most + NEGLIGIBLE.ln()
         };
-        // Their weights are computed anew, and their factor leaves them as they are.
+        // Their weights are computed again, and their factor leaves them as they are.
         let mut gains = gains;
         for class in (0..factors.len()).filter(shown) {
             for &token in classes.members(class as u16) {
