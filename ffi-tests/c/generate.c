@@ -275,10 +275,12 @@ static void corrections(diffusion_model *model) {
     /* Much of what is hardly known is accepted at once, and corrected. */
     params.entropy_bound = 100.0f;
     params.t_max = 2.0f;
+    /* Few steps: this also runs under valgrind. */
+    params.max_canvases = 1;
     params.on_step = on_step;
     params.on_canvas = on_canvas;
     params.user_data = &seen;
-    for (params.seed = 0; params.seed < 4; params.seed++) {
+    for (params.seed = 1; params.seed < 3; params.seed++) {
         memset(&seen, 0, sizeof seen);
         seen.model = model;
         generate(context, &prompt, &params, &result);
