@@ -1,0 +1,3 @@
+//! `llama-diffusion-server`: text diffusion models behind OpenAI-compatible HTTP.
+
+fn main() {}
