@@ -40,7 +40,7 @@ fn answers_obey_random_schemas() {
         check_refusal(&automaton, needed);
         for (index, logits) in ALL_LOGITS.into_iter().enumerate() {
             let canvas = 16 * (1 + random.below(16));
-            let (best, four) = ((seed as usize + index) % 2 == 0, 4 * canvas);
+            let (best, four) = ((seed as usize + index).is_multiple_of(2), 4 * canvas);
             let writer = Writer {
                 automaton: &automaton,
                 tokens: &tokens,
