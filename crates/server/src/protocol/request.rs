@@ -49,7 +49,7 @@ pub struct Request {
     /// Parameters of the sampler.
     pub sampler: Sampler,
     /// What the answer is constrained to.
-    pub language: Option<Language>,
+    pub constraint: Option<Constraint>,
     /// How many of the most likely tokens come with the log-probability of each token; `None` is
     /// without log-probabilities.
     pub logprobs: Option<usize>,
@@ -78,7 +78,7 @@ impl Request {
             stop: Vec::new(),
             seed: None,
             sampler: Sampler::default(),
-            language: None,
+            constraint: None,
             logprobs: None,
             drafts: None,
             thoughts: None,
@@ -199,6 +199,15 @@ pub struct MaskedOverrides {
     pub guidance: Option<f32>,
     /// Whether tokens are drawn by Gumbel noise.
     pub gumbel_noise: Option<bool>,
+}
+
+/// A language that an answer follows, and who asked for it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Constraint {
+    /// Path of the field, for errors.
+    pub field: String,
+    /// The language.
+    pub language: Language,
 }
 
 /// A language that an answer follows.

@@ -1,6 +1,6 @@
 //! Typed reading of JSON bodies: every value knows its path, and every error names it.
 
-use std::fmt::Display;
+use std::fmt::Debug;
 use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
@@ -292,10 +292,10 @@ impl<'a> Object<'a> {
 }
 
 /// A range in words; an end that no type goes beyond is left out.
-fn bounds<T: Display + Bounded + PartialOrd>(low: &T, high: &T) -> String {
+fn bounds<T: Debug + Bounded>(low: &T, high: &T) -> String {
     match high.is_maximum() {
-        true => format!("of {low} or more"),
-        false => format!("from {low} to {high}"),
+        true => format!("of {low:?} or more"),
+        false => format!("from {low:?} to {high:?}"),
     }
 }
 
@@ -378,11 +378,11 @@ mod tests {
         assert_eq!(of(&json!(1)).number(0.0..=1.0), Ok(1.0));
         assert_eq!(
             message(of(&json!(1e300)).number(0.0..=f32::MAX)),
-            "x: is 1e+300, but must be a number of 0 or more"
+            "x: is 1e+300, but must be a number of 0.0 or more"
         );
         assert_eq!(
             message(of(&json!("NaN")).number(0.0..=2.0)),
-            "x: is a string, but must be a number from 0 to 2"
+            "x: is a string, but must be a number from 0.0 to 2.0"
         );
     }
 

@@ -1,0 +1,265 @@
+//! Every field that an endpoint knows, and what becomes of it. All others are ignored.
+
+use super::error::ApiError;
+use super::request::Family;
+use super::value::Object;
+
+/// What becomes of a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// It is honoured, or refused with its reason.
+    Used,
+    /// It is accepted without effect, and listed in the answer's `diffusion.ignored`.
+    Ignored(Shape),
+    /// It would change the answer and is refused, unless it says nothing (null, false, 0 or empty).
+    Refused(&'static str),
+}
+
+/// What a field without effect must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Anything.
+    Any,
+    /// A number.
+    Number,
+    /// A whole number from -1.
+    Count,
+}
+
+/// Fields of one class.
+pub type Group = (Class, &'static [&'static str]);
+
+/// The fields of an endpoint.
+pub type Table = &'static [&'static [Group]];
+
+/// Fields of all endpoints that generate.
+pub const COMMON: &[Group] = &[
+    (
+        Class::Used,
+        &[
+            "model",
+            "stream",
+            "stream_options",
+            "max_tokens",
+            "max_completion_tokens",
+            "n_predict",
+            "stop",
+            "seed",
+            "n",
+            "n_cmpl",
+            "cache_prompt",
+            "id_slot",
+            "return_tokens",
+            "return_progress",
+            "response_fields",
+            "t_max_predict_ms",
+            "json_schema",
+            "diffusion",
+            "diffusing",
+            "sse_ping_interval",
+        ],
+    ),
+    (
+        Class::Ignored(Shape::Number),
+        &[
+            "temperature",
+            "top_p",
+            "min_p",
+            "top_n_sigma",
+            "typical_p",
+            "dynatemp_range",
+            "dynatemp_exponent",
+            "repeat_penalty",
+            "presence_penalty",
+            "frequency_penalty",
+            "dry_multiplier",
+            "dry_base",
+            "xtc_probability",
+            "xtc_threshold",
+            "mirostat_tau",
+            "mirostat_eta",
+        ],
+    ),
+    (
+        Class::Ignored(Shape::Count),
+        &[
+            "top_k",
+            "repeat_last_n",
+            "dry_allowed_length",
+            "dry_penalty_last_n",
+            "mirostat",
+            "min_keep",
+            "n_keep",
+            "n_discard",
+            "n_cache_reuse",
+            "t_max_prompt_ms",
+        ],
+    ),
+    (
+        Class::Ignored(Shape::Any),
+        &[
+            "timings_per_token",
+            "verbose",
+            "samplers",
+            "dry_sequence_breakers",
+            "post_sampling_probs",
+            "backend_sampling",
+            "user",
+            "store",
+            "metadata",
+            "service_tier",
+            "safety_identifier",
+            "prompt_cache_key",
+            "prompt_cache_retention",
+            "prediction",
+            "verbosity",
+        ],
+    ),
+    (
+        Class::Refused("text diffusion draws all tokens together: remove it"),
+        &["logit_bias", "ignore_eos"],
+    ),
+    (
+        Class::Refused("grammars of llama.cpp are not supported: use response_format"),
+        &["grammar", "grammar_lazy", "grammar_triggers"],
+    ),
+    (
+        Class::Refused("adapters are not supported: remove it"),
+        &["lora"],
+    ),
+];
+
+/// Fields of chat requests.
+pub const CHAT: Table = &[
+    COMMON,
+    &[
+        (
+            Class::Used,
+            &[
+                "messages",
+                "tools",
+                "tool_choice",
+                "parallel_tool_calls",
+                "response_format",
+                "logprobs",
+                "top_logprobs",
+                "n_probs",
+                "chat_template_kwargs",
+                "reasoning_effort",
+                "reasoning_format",
+                "thinking_budget_tokens",
+                "add_generation_prompt",
+                "continue_final_message",
+                "modalities",
+            ],
+        ),
+        (
+            Class::Refused("this model reads and writes only text: remove it"),
+            &["audio"],
+        ),
+        (
+            Class::Refused("the server searches nothing: remove it"),
+            &["web_search_options"],
+        ),
+        (
+            Class::Refused("is of an earlier version of the protocol: use tools and tool_choice"),
+            &["functions", "function_call"],
+        ),
+    ],
+];
+
+/// Checks the fields of a body that have no effect or are refused, and returns the names of those
+/// without effect.
+///
+/// # Errors
+/// 400 with the first field that is wrong or refused.
+pub fn check(body: &Object<'_>, table: Table, family: Family) -> Result<Vec<String>, ApiError> {
+    let mut ignored = Vec::new();
+    for (class, names) in table.iter().copied().flatten() {
+        for name in names.iter().copied() {
+            let Some(field) = body.get(name) else {
+                continue;
+            };
+            match class {
+                Class::Used => {}
+                Class::Refused(_) if says_nothing(field.value) => {}
+                Class::Refused(reason) => return Err(field.error(reason)),
+                Class::Ignored(shape) => {
+                    match shape {
+                        Shape::Any => {}
+                        Shape::Number => drop(field.number(f32::MIN..=f32::MAX)?),
+                        Shape::Count => drop(field.integer(-1..=i64::from(u32::MAX))?),
+                    }
+                    if family == Family::Canvas || !MASKED.contains(&name) {
+                        ignored.push(name.to_owned());
+                    }
+                }
+            }
+        }
+    }
+    Ok(ignored)
+}
+
+/// Fields without effect on canvases that masked models honour.
+pub const MASKED: [&str; 3] = ["temperature", "top_k", "top_p"];
+
+/// Whether a value asks for nothing.
+fn says_nothing(value: &serde_json::Value) -> bool {
+    use serde_json::Value;
+    match value {
+        Value::Null => true,
+        Value::Bool(on) => !on,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn checked(body: Value, family: Family) -> Result<Vec<String>, String> {
+        let Value::Object(map) = &body else { panic!() };
+        check(&Object::root(map), CHAT, family).map_err(|error| error.message)
+    }
+
+    #[test]
+    fn what_has_no_effect_is_listed() {
+        let body =
+            json!({"temperature": 0.7, "user": "me", "top_k": null, "nonsense": 1, "model": "x"});
+        assert_eq!(
+            checked(body.clone(), Family::Canvas),
+            Ok(vec!["temperature".into(), "user".into()])
+        );
+        assert_eq!(checked(body, Family::Masked), Ok(vec!["user".into()]));
+    }
+
+    #[test]
+    fn what_would_change_the_answer_is_refused() {
+        let message = |body| checked(body, Family::Canvas).unwrap_err();
+        assert!(message(json!({"logit_bias": {"5": 1}})).starts_with("logit_bias: "));
+        assert!(message(json!({"grammar": "root ::= x"})).contains("use response_format"));
+        assert_eq!(
+            message(json!({"n_discard": -2})),
+            "n_discard: is -2, but must be a whole number of -1 or more"
+        );
+        assert!(message(json!({"temperature": "NaN"})).starts_with("temperature: is a string"));
+        let neutral = json!({"logit_bias": {}, "grammar": "", "lora": [], "ignore_eos": false});
+        assert_eq!(checked(neutral, Family::Canvas), Ok(vec![]));
+    }
+
+    #[test]
+    fn no_field_has_two_classes() {
+        for table in super::super::tables() {
+            let groups = table.1.iter().copied().flatten();
+            let mut names: Vec<_> = groups.flat_map(|(_, names)| names.iter()).collect();
+            let all = names.len();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), all, "{}", table.0);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! A parsed request: the work for the engine, and how its answer is written.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::assemble::{Assembler, Assembly};
+use super::chat_format;
+use super::error::ApiError;
+use super::format::{Choice, Meta, Stream};
+use super::request::Request;
+use super::value::Object;
+
+/// A parsed request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Work {
+    /// For the engine.
+    pub request: Request,
+    /// For what it gives back.
+    pub reply: Reply,
+}
+
+/// How an answer is written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reply {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// What becomes of each answer.
+    pub assembly: Assembly,
+    /// What the client wants to see.
+    pub options: Options,
+}
+
+/// The protocol of an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Protocol {
+    /// OpenAI's chat.
+    Chat,
+}
+
+/// What the client wants to see.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Options {
+    /// Whether it is a stream.
+    pub stream: bool,
+    /// Answers to each input.
+    pub choices: usize,
+    /// Answers in all.
+    pub answers: usize,
+    /// Whether a stream ends with the usage.
+    pub include_usage: bool,
+    /// Whether passes over the prompt are reported.
+    pub progress: bool,
+    /// Whether the ids of tokens are shown.
+    pub tokens: bool,
+    /// Whether log-probabilities are shown.
+    pub logprobs: bool,
+    /// Whether each chunk has the whole text so far, drafts included.
+    pub replaced: bool,
+    /// Time of silence after which a stream sends a comment, if the client chose one; zero is never.
+    pub ping: Option<Duration>,
+    /// Fields without effect.
+    pub ignored: Vec<String>,
+}
+
+impl Options {
+    /// What a body says; `ignored` are its fields without effect.
+    ///
+    /// # Errors
+    /// 400 with the field that is wrong.
+    pub fn read(
+        body: &Object<'_>,
+        request: &Request,
+        ignored: Vec<String>,
+    ) -> Result<Self, ApiError> {
+        let stream = body.object("stream_options")?;
+        let usage = stream
+            .map(|options| options.flag("include_usage"))
+            .transpose()?;
+        let ping = body.get("sse_ping_interval");
+        let ping = ping.map(|field| field.integer(-1..=86_400)).transpose()?;
+        Ok(Self {
+            stream: body.flag("stream")?,
+            choices: request.choices,
+            answers: request.inputs.len() * request.choices,
+            include_usage: usage.unwrap_or(false),
+            progress: body.flag("return_progress")?,
+            tokens: body.flag("return_tokens")?,
+            logprobs: request.logprobs.is_some(),
+            replaced: body.flag("diffusing")?,
+            ping: ping.map(|seconds| Duration::from_secs(seconds.max(0) as u64)),
+            ignored,
+        })
+    }
+}
+
+impl Reply {
+    /// Assembles one answer.
+    pub fn assembler(&self) -> Assembler {
+        Assembler::new(&self.assembly)
+    }
+
+    /// Writes a stream.
+    pub fn stream(&self, meta: Meta) -> Box<dyn Stream> {
+        let options = self.options.clone();
+        match &self.protocol {
+            Protocol::Chat => Box::new(chat_format::ChatStream::new(meta, options)),
+        }
+    }
+
+    /// Writes whole answers.
+    pub fn answer(&self, meta: &Meta, answers: &[Choice]) -> Value {
+        match &self.protocol {
+            Protocol::Chat => chat_format::answer(meta, &self.options, answers),
+        }
+    }
+
+    /// Writes an error before the first event.
+    pub fn error(&self, error: &ApiError) -> Value {
+        match &self.protocol {
+            Protocol::Chat => error.openai(),
+        }
+    }
+}
