@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use super::{ComputedStep, Planes, Positions};
+use super::{ComputedStep, Planes, Positions, with_buffer};
 use crate::constraint::rows::{Classes, Given, Row, RowTable};
 use crate::constraint::{ClassTables, ConstraintError, Work};
 use crate::diffusion::{ConstrainAt, DrawRule, Steering, Token};
@@ -58,8 +58,7 @@ impl ComputedStep<'_> {
         if !self.input.free[position] {
             return Ok(RowTable::certain(classes, self.input.canvas[position]));
         }
-        self.with_row(position, planes, |row| RowTable::new(row, classes))
-            .map(|(table, _)| table)
+        self.with_row(position, planes, |row| Ok(RowTable::new(row, classes)))
     }
 
     fn project(
@@ -70,41 +69,40 @@ impl ComputedStep<'_> {
         classes: &dyn Classes,
         given: &Given<'_>,
     ) -> Result<()> {
-        let (choice, weights) =
-            self.with_row(position, planes, |row| table.project(row, classes, given))?;
-        for (plane, value) in [
-            (DrawPlane::Argmax, choice.argmax as f32),
-            (DrawPlane::Sampled, choice.sampled as f32),
-            (DrawPlane::Entropy, choice.entropy),
-            (DrawPlane::Probability, choice.probability),
-            (DrawPlane::Margin, choice.margin),
-        ] {
-            planes[plane as usize] = value;
-        }
-        self.write_weights(position, &weights, &choice.spread, planes)
+        let before = *planes;
+        self.with_row(position, &before, |row| {
+            let choice = table.project(row, classes, given);
+            for (plane, value) in [
+                (DrawPlane::Argmax, choice.argmax as f32),
+                (DrawPlane::Sampled, choice.sampled as f32),
+                (DrawPlane::Entropy, choice.entropy),
+                (DrawPlane::Probability, choice.probability),
+                (DrawPlane::Margin, choice.margin),
+            ] {
+                planes[plane as usize] = value;
+            }
+            self.write_weights(position, row.weights, &choice.spread, planes)
+        })
     }
 
-    /// Lends the weights of a position, with their exact logarithms, and returns them.
+    /// Lends the weights of a position, with their exact logarithms.
     fn with_row<T>(
         &self,
         position: usize,
         planes: &Planes,
-        work: impl FnOnce(&mut Row<'_>) -> T,
-    ) -> Result<(T, Vec<f32>)> {
-        let mut weights = self.read_weights(position)?;
+        work: impl FnOnce(&mut Row<'_>) -> Result<T>,
+    ) -> Result<T> {
         let first = planes[DrawPlane::Argmax as usize] as Token;
         // Few rows need them.
         let exact = OnceCell::new();
         let load = || -> Result<Vec<f32>> {
+            let mut weights = Vec::new();
+            self.read_weights(position, &mut weights)?;
             if self.input.average > 0.0 {
                 // Averages have no logits of their own.
-                return Ok(self
-                    .read_weights(position)?
-                    .iter()
-                    .map(|w| w.ln())
-                    .collect());
+                return Ok(weights.iter().map(|w| w.ln()).collect());
             }
-            let top = self.read_weights(position)?[first as usize].ln();
+            let top = weights[first as usize].ln();
             let mut scores = self.read_scores(position)?;
             let greatest = scores[first as usize];
             for (token, score) in scores.iter_mut().enumerate() {
@@ -120,12 +118,13 @@ impl ComputedStep<'_> {
             Some(logs) => logs[token as usize],
             None => f32::NAN,
         };
-        let mut row = Row {
-            weights: &mut weights,
-            exact: &log,
-        };
-        let result = work(&mut row);
-        Ok((result, weights))
+        with_buffer(|weights| {
+            self.read_weights(position, weights)?;
+            work(&mut Row {
+                weights,
+                exact: &log,
+            })
+        })
     }
 }
 

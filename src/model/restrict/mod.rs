@@ -4,6 +4,8 @@
 
 mod language;
 
+use std::cell::Cell;
+
 use super::graph::{CanvasState, DrawPlane};
 use super::hparams::Hparams;
 use crate::constraint::Work;
@@ -94,17 +96,19 @@ impl ComputedStep<'_> {
             self.state.draws.write(at, &[WEIGHT_SCALE])?;
             return Ok(certain(token));
         }
-        let mut weights = match self.input.allowed.is_all(position) {
-            true => self.read_weights(position)?,
-            false => self.draw_allowed(position, &mut planes)?,
-        };
-        if self.input.average > 0.0 {
-            let argmax = average(self.input.average, &mut weights, sum);
-            planes[DrawPlane::Argmax as usize] = argmax as f32;
-        }
-        let spread = Spread::of(&mut weights, WEIGHT_SCALE, self.least());
-        self.write_weights(position, &weights, &spread, &mut planes)?;
-        Ok(planes)
+        with_buffer(|weights| {
+            match self.input.allowed.is_all(position) {
+                true => self.read_weights(position, weights)?,
+                false => self.draw_allowed(position, weights, &mut planes)?,
+            }
+            if self.input.average > 0.0 {
+                let argmax = average(self.input.average, weights, sum);
+                planes[DrawPlane::Argmax as usize] = argmax as f32;
+            }
+            let spread = Spread::of(weights, WEIGHT_SCALE, self.least());
+            self.write_weights(position, weights, &spread, &mut planes)?;
+            Ok(planes)
+        })
     }
 
     /// The weight above which a sparse mixture keeps a token.
@@ -116,11 +120,11 @@ impl ComputedStep<'_> {
         4 * self.hparams.vocab_size
     }
 
-    fn read_weights(&self, position: usize) -> Result<Vec<f32>> {
-        let mut weights = vec![0.0; self.hparams.vocab_size];
+    /// Reads the weights of a position.
+    fn read_weights(&self, position: usize, weights: &mut Vec<f32>) -> Result<()> {
+        weights.resize(self.hparams.vocab_size, 0.0);
         let at = self.row_bytes() * position;
-        self.state.draws.read(at, &mut weights)?;
-        Ok(weights)
+        self.state.draws.read(at, weights)
     }
 
     /// Writes the weights of a position, and sets the planes that describe them.
@@ -138,19 +142,20 @@ impl ComputedStep<'_> {
     }
 
     /// The soft-capped logits of a position.
-    fn read_logits(&self, position: usize) -> Result<Vec<f32>> {
-        let mut row = vec![0.0; self.hparams.vocab_size];
+    fn read_logits(&self, position: usize, row: &mut Vec<f32>) -> Result<()> {
+        row.resize(self.hparams.vocab_size, 0.0);
         let at = self.row_bytes() * (self.first + position);
-        self.logits.read(at, &mut row)?;
+        self.logits.read(at, row)?;
         let cap = self.hparams.logit_softcap;
         row.iter_mut().for_each(|x| *x = (*x / cap).tanh() * cap);
-        Ok(row)
+        Ok(())
     }
 
     /// The logits of a position, divided by the temperature.
     fn read_scores(&self, position: usize) -> Result<Vec<f32>> {
         let temperature = self.temperature();
-        let mut row = self.read_logits(position)?;
+        let mut row = Vec::new();
+        self.read_logits(position, &mut row)?;
         row.iter_mut().for_each(|x| *x /= temperature);
         Ok(row)
     }
@@ -165,9 +170,9 @@ impl ComputedStep<'_> {
     }
 
     /// Draws from the tokens that are allowed at a position: the weights of its row.
-    fn draw_allowed(&self, position: usize, planes: &mut Planes) -> Result<Vec<f32>> {
-        let mut row = self.read_logits(position)?;
-        let choice = DrawSampler::default().draw(&mut row, position, self.input)?;
+    fn draw_allowed(&self, position: usize, row: &mut Vec<f32>, planes: &mut Planes) -> Result<()> {
+        self.read_logits(position, row)?;
+        let choice = DrawSampler::default().draw(row, position, self.input)?;
         let (greatest, temperature) = (row[choice.argmax as usize], self.temperature());
         row.iter_mut()
             .for_each(|x| *x = ((*x - greatest) / temperature).exp() * WEIGHT_SCALE);
@@ -180,8 +185,20 @@ impl ComputedStep<'_> {
         ] {
             planes[plane as usize] = value;
         }
-        Ok(row)
+        Ok(())
     }
+}
+
+/// Lends memory for a row of the vocabulary. Each thread keeps its own: to allocate a megabyte for
+/// each row costs more than to compute with it.
+fn with_buffer<T>(work: impl FnOnce(&mut Vec<f32>) -> T) -> T {
+    thread_local! {
+        static ROW: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    }
+    let mut row = ROW.take();
+    let result = work(&mut row);
+    ROW.set(row);
+    result
 }
 
 /// The planes of a position whose token is certain.
