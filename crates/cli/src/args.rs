@@ -4,14 +4,10 @@ mod cache;
 mod chat;
 mod common;
 mod constraint;
-mod diffusion;
 mod edit;
 mod escape;
-mod masked;
 mod output;
-mod placement;
 mod scoring;
-mod values;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -19,13 +15,14 @@ use std::path::PathBuf;
 use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser};
 use clap_complete::Shell;
 use llama_diffusion::{
-    DiffusionParams, Error, MaskedParams, ModelParams, Result, SamplerOverrides, SessionParams,
+    DiffusionParams, Error, MaskedParams, Result, SamplerOverrides, SessionParams,
 };
 
 pub use cache::{CacheArgs, Saves};
 pub use common::PromptSource;
 pub use edit::EditArgs;
-pub use output::{OutputArgs, PaceArgs};
+use output::OutputArgs;
+pub use output::PaceArgs;
 
 use crate::cross_entropy::CrossEntropyArgs;
 use crate::flags::FLAGS;
@@ -35,13 +32,13 @@ use crate::view::Show;
 use chat::ChatArgs;
 use common::CommonArgs;
 use constraint::ConstraintArgs;
-use diffusion::DiffusionArgs;
 use llama_diffusion_flags::devices::SplitMode;
+use llama_diffusion_flags::diffusion::DiffusionArgs;
+use llama_diffusion_flags::masked::MaskedArgs;
 use llama_diffusion_flags::names;
+use llama_diffusion_flags::placement::PlacementArgs;
 use llama_diffusion_flags::streams::print;
 use llama_diffusion_flags::table::Parsed;
-use masked::MaskedArgs;
-use placement::PlacementArgs;
 use scoring::ScoringArgs;
 
 /// This version, the source of the llama.cpp inside, and what it was built with.
@@ -260,9 +257,9 @@ impl Args {
             progress: output.progress,
             pace: output.pace.clone(),
             thoughts: self.chat.show_thinking,
-            colors: output.has_colors(true),
+            colors: output.log.has_colors(true),
             logs_details: output.logs_details(),
-            quiet: output.is_quiet(),
+            quiet: output.log.is_quiet(),
         }
     }
 
@@ -298,16 +295,8 @@ impl Args {
     pub fn session(&self) -> Result<SessionParams> {
         Ok(SessionParams {
             checkpoints: self.cache.ctx_checkpoints,
-            ..self.common.session()?
+            ..self.common.session.canvas()?
         })
-    }
-
-    /// How a canvas model is loaded.
-    ///
-    /// # Errors
-    /// Flags that contradict each other.
-    pub fn model_params(&self) -> Result<ModelParams> {
-        Ok(self.placement.params(self.session()?))
     }
 
     /// How a masked model generates an answer.
@@ -318,7 +307,7 @@ impl Args {
         let common = &self.common;
         self.masked.params(
             common.predict,
-            common.compute.ubatch_size,
+            common.session.compute.ubatch_size,
             self.diffusion.steps,
             seed,
         )

@@ -8,7 +8,7 @@ use llama_diffusion::{Error, Result, TextModel, Thoughts, Token};
 use serde_json::Value;
 
 use crate::args::Args;
-use crate::input;
+use llama_diffusion_flags::input;
 
 /// A language, and what the model writes before its texts.
 pub struct Language {

@@ -10,8 +10,8 @@ use llama_diffusion::{CancelFlag, Error, ModelParams, Result, SessionParams, Tex
 use serde::Deserialize;
 use serde_json::Map;
 
-use crate::input;
 use crate::progress;
+use llama_diffusion_flags::input;
 use llama_diffusion_flags::numbers::whole;
 use llama_diffusion_flags::streams::print;
 

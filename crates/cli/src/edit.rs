@@ -12,10 +12,10 @@ use llama_diffusion_flags::streams::{print, say};
 use crate::args::{Args, EditArgs};
 use crate::ending::Ending;
 use crate::engine::{Run, canvas_len};
-use crate::input;
 use crate::logprobs::Logprobs;
 use crate::prompt::Setting;
 use crate::report::Report;
+use llama_diffusion_flags::input;
 
 /// What is to be edited, and how.
 pub struct Edit {
@@ -86,7 +86,7 @@ impl Edit {
         let text = model.answer_text(&prompt, &answer.generation.tokens)?;
         let edited = format!("{}{}", text.text, &self.text[body.len()..]);
         print(
-            &match io::stdout().is_terminal() && args.output.has_colors(true) {
+            &match io::stdout().is_terminal() && args.output.log.has_colors(true) {
                 true => diff::painted(&self.text, &edited),
                 false => edited,
             },

@@ -77,15 +77,17 @@ impl Run {
                 algorithm: args.masked.algorithm(),
             },
         };
-        args.common.warn_of_long_context(model.context_length());
+        args.common
+            .session
+            .warn_of_long_context(model.context_length());
         Ok(Self {
             session: match family {
                 Family::Canvas(_) => args.session()?,
-                Family::Masked { .. } => args.common.masked_session(),
+                Family::Masked { .. } => args.common.session.masked(),
             },
             family,
             language,
-            reports_memory: args.output.verbose,
+            reports_memory: args.output.log.verbose,
             show: args.show(),
             shows_summary: args.output.shows_summary(),
             shows_corrections: args.output.corrections,

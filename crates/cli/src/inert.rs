@@ -1,53 +1,10 @@
-//! The flags of llama.cpp that do nothing here.
+//! The flags of llama.cpp that do nothing in this tool.
 
-use llama_diffusion_flags::table::Effect::{
-    Given, GivenUnlessOff, None as Without, NoneUnlessOff, Refused,
-};
+use llama_diffusion_flags::table::Effect::{None as Without, Refused};
 use llama_diffusion_flags::table::Group;
 
 /// All of them, by what becomes of them.
 pub const INERT: &[Group] = &[
-    (
-        GivenUnlessOff("canvas models have no other sampler than the entropy-bound one"),
-        &["--diffusion-eb [on|off|auto]"],
-    ),
-    (
-        GivenUnlessOff("keys and values are always cached"),
-        &["--diffusion-kv-cache [on|off|auto]"],
-    ),
-    (
-        GivenUnlessOff("tokens are always drawn on the device that computes the logits"),
-        &["--diffusion-gpu-sampling [on|off|auto]"],
-    ),
-    (
-        GivenUnlessOff("logits are always reduced on the device that computes them"),
-        &["--diffusion-gpu-sample-reduce [on|off|auto]"],
-    ),
-    (
-        Given,
-        &[
-            "--jinja LLAMA_ARG_JINJA",
-            "--no-warmup",
-            "--no-display-prompt",
-            "--offline LLAMA_ARG_OFFLINE",
-            "--no-log-prefix !LLAMA_ARG_LOG_PREFIX",
-            "--no-log-timestamps !LLAMA_ARG_LOG_TIMESTAMPS",
-            "--no-log-jsonl !LLAMA_ARG_LOG_JSONL",
-            "--no-context-shift !LLAMA_ARG_CONTEXT_SHIFT",
-            "--repack LLAMA_ARG_REPACK",
-            "--op-offload",
-            "--no-mmproj --no-mmproj-auto !LLAMA_ARG_MMPROJ_AUTO",
-            "--no-mmproj-offload !LLAMA_ARG_MMPROJ_OFFLOAD",
-            "--no-skip-chat-parsing !LLAMA_ARG_SKIP_CHAT_PARSING",
-            "--no-reasoning-preserve !LLAMA_ARG_REASONING_PRESERVE",
-            "--no-spec-draft-backend-sampling !LLAMA_ARG_SPEC_DRAFT_BACKEND_SAMPLING",
-        ],
-    ),
-    (
-        Without("chat templates are always Jinja"),
-        &["--no-jinja !LLAMA_ARG_JINJA"],
-    ),
-    (Without("there is no warm-up"), &["--warmup"]),
     (
         Without("the prompt is not printed"),
         &["--display-prompt", "--verbose-prompt"],
@@ -57,154 +14,18 @@ pub const INERT: &[Group] = &[
         &["-ptc --print-token-count N"],
     ),
     (
-        Without("log lines have one form"),
-        &[
-            "--log-prefix LLAMA_ARG_LOG_PREFIX",
-            "--log-timestamps LLAMA_ARG_LOG_TIMESTAMPS",
-            "--log-jsonl LLAMA_ARG_LOG_JSONL",
-        ],
-    ),
-    (
         Without("prompts are not logged"),
         &["--log-prompts-dir PATH"],
     ),
     (
-        Without("this tool downloads nothing"),
-        &["-hft --hf-token TOKEN"],
-    ),
-    (
-        Without("this tool does not choose the cores and priorities of its threads"),
-        &[
-            "-C --cpu-mask M",
-            "-Cr --cpu-range LO-HI",
-            "--cpu-strict 0|1",
-            "--prio N",
-            "--poll 0-100",
-            "-Cb --cpu-mask-batch M",
-            "-Crb --cpu-range-batch LO-HI",
-            "--cpu-strict-batch 0|1",
-            "--prio-batch N",
-            "--poll-batch 0|1",
-            "--numa TYPE LLAMA_ARG_NUMA",
-        ],
-    ),
-    (
-        Without("a text is never shifted: what does not fit the context is an error"),
-        &["--keep N", "--context-shift LLAMA_ARG_CONTEXT_SHIFT"],
-    ),
-    (
         Without("the size of the KV cache is that of -c, in one form"),
-        &[
-            "-dt --defrag-thold N LLAMA_ARG_DEFRAG_THOLD",
-            "-cram --cache-ram N LLAMA_ARG_CACHE_RAM",
-        ],
+        &["-cram --cache-ram N LLAMA_ARG_CACHE_RAM"],
     ),
     (
         Without("prompts are answered one after another"),
         &[
             "-np --parallel N LLAMA_ARG_N_PARALLEL",
             "-cb --cont-batching LLAMA_ARG_CONT_BATCHING",
-        ],
-    ),
-    (
-        Without("ggml lays out the weights and chooses where operations run"),
-        &[
-            "--diffusion-cuda-mmq-max-x N",
-            "-nr --no-repack !LLAMA_ARG_REPACK",
-            "--no-host LLAMA_ARG_NO_HOST",
-            "--no-op-offload",
-        ],
-    ),
-    (
-        Without("it is for dense models; -ot keeps any tensor in host memory"),
-        &["-ncffn --n-cpu-ffn N LLAMA_ARG_N_CPU_FFN"],
-    ),
-    (
-        NoneUnlessOff("no tensor is left in the file until its rows are needed"),
-        &["-lzm --lazy-mode [on|off|auto] LLAMA_ARG_LAZY_MODE"],
-    ),
-    (
-        Without("the context is never made smaller to fit: choose it with -c"),
-        &["-fitc --fit-ctx N LLAMA_ARG_FIT_CTX"],
-    ),
-    (
-        Without("no sampler of token-by-token models takes part in denoising"),
-        &[
-            "--samplers SAMPLERS",
-            "--sampler-seq --sampling-seq SEQUENCE",
-            "--ignore-eos",
-            "--min-p N LLAMA_ARG_MIN_P",
-            "--top-nsigma --top-n-sigma N",
-            "--xtc-probability N",
-            "--xtc-threshold N",
-            "--typical --typical-p N",
-            "--repeat-last-n N",
-            "--repeat-penalty N LLAMA_ARG_REPEAT_PENALTY",
-            "--presence-penalty N LLAMA_ARG_PRESENCE_PENALTY",
-            "--frequency-penalty N LLAMA_ARG_FREQUENCY_PENALTY",
-            "--dry-multiplier N",
-            "--dry-base N",
-            "--dry-allowed-length N",
-            "--dry-penalty-last-n N",
-            "--dry-sequence-breaker STRING",
-            "--adaptive-target N",
-            "--adaptive-decay N",
-            "--dynatemp-range N",
-            "--dynatemp-exp N",
-            "--mirostat N",
-            "--mirostat-lr N",
-            "--mirostat-ent N",
-            "-bs --backend-sampling LLAMA_ARG_BACKEND_SAMPLING",
-        ],
-    ),
-    (
-        Without("a canvas is denoised as a whole, without a draft model"),
-        &[
-            "-hfd --hf-repo-draft -hfrd --spec-draft-hf REPO LLAMA_ARG_SPEC_DRAFT_HF_REPO",
-            "-td --threads-draft --spec-draft-threads N",
-            "-tbd --threads-batch-draft --spec-draft-threads-batch N",
-            "-Cd --cpu-mask-draft --spec-draft-cpu-mask M",
-            "-Crd --cpu-range-draft --spec-draft-cpu-range LO-HI",
-            "--cpu-strict-draft --spec-draft-cpu-strict 0|1",
-            "--prio-draft --spec-draft-prio N",
-            "--poll-draft --spec-draft-poll 0|1",
-            "-Crbd --cpu-range-batch-draft --spec-draft-cpu-range-batch LO-HI",
-            "-Cbd --cpu-mask-batch-draft --spec-draft-cpu-mask-batch M",
-            "--cpu-strict-batch-draft --spec-draft-cpu-strict-batch 0|1",
-            "--prio-batch-draft --spec-draft-prio-batch N",
-            "--poll-batch-draft --spec-draft-poll-batch 0|1",
-            "-ctkd --cache-type-k-draft --spec-draft-type-k TYPE LLAMA_ARG_SPEC_DRAFT_CACHE_TYPE_K",
-            "-ctvd --cache-type-v-draft --spec-draft-type-v TYPE LLAMA_ARG_SPEC_DRAFT_CACHE_TYPE_V",
-            "-otd --override-tensor-draft --spec-draft-override-tensor REGEX=MEMORY",
-            "-cmoed --cpu-moe-draft --spec-draft-cpu-moe LLAMA_ARG_SPEC_DRAFT_CPU_MOE",
-            "-ncmoed --n-cpu-moe-draft --spec-draft-ncmoe --spec-draft-n-cpu-moe N LLAMA_ARG_SPEC_DRAFT_N_CPU_MOE",
-            "--spec-draft-n-max N LLAMA_ARG_SPEC_DRAFT_N_MAX",
-            "--spec-draft-n-min N LLAMA_ARG_SPEC_DRAFT_N_MIN",
-            "--spec-synth-len L LLAMA_ARG_SPEC_SYNTH_LEN",
-            "--spec-synth-rates RATES LLAMA_ARG_SPEC_SYNTH_RATES",
-            "--draft-p-split --spec-draft-p-split P LLAMA_ARG_SPEC_DRAFT_P_SPLIT",
-            "--draft-p-min --spec-draft-p-min P LLAMA_ARG_SPEC_DRAFT_P_MIN",
-            "--spec-draft-backend-sampling LLAMA_ARG_SPEC_DRAFT_BACKEND_SAMPLING",
-            "--spec-draft-sampling HOW LLAMA_ARG_SPEC_DRAFT_SAMPLING",
-            "-devd --device-draft --spec-draft-device NAMES",
-            "-ngld --gpu-layers-draft --n-gpu-layers-draft --spec-draft-ngl N LLAMA_ARG_N_GPU_LAYERS_DRAFT",
-            "-md --model-draft --spec-draft-model FNAME LLAMA_ARG_SPEC_DRAFT_MODEL",
-            "--spec-type TYPE LLAMA_ARG_SPEC_TYPE",
-            "--spec-default",
-            "--spec-ngram-mod-n-min N",
-            "--spec-ngram-mod-n-max N",
-            "--spec-ngram-mod-n-match N",
-            "--spec-ngram-simple-size-n N",
-            "--spec-ngram-simple-size-m N",
-            "--spec-ngram-simple-min-hits N",
-            "--spec-ngram-map-k-size-n N",
-            "--spec-ngram-map-k-size-m N",
-            "--spec-ngram-map-k-min-hits N",
-            "--spec-ngram-map-k4v-size-n N",
-            "--spec-ngram-map-k4v-size-m N",
-            "--spec-ngram-map-k4v-min-hits N",
-            "--draft --draft-n --draft-max N LLAMA_ARG_DRAFT_MAX",
-            "--draft-min --draft-n-min N LLAMA_ARG_DRAFT_MIN",
         ],
     ),
     (
@@ -238,36 +59,6 @@ pub const INERT: &[Group] = &[
             "write what it allows as a regular expression for --grammar-regex, or as a JSON Schema for -j",
         ),
         &["--grammar GRAMMAR", "--grammar-file FNAME"],
-    ),
-    (
-        Refused("tokens cannot be made more or less likely"),
-        &["-l --logit-bias TOKEN"],
-    ),
-    (
-        Refused("a model is used as its file has it"),
-        &[
-            "--lora FNAME",
-            "--lora-scaled FNAME:SCALE",
-            "--control-vector FNAME",
-            "--control-vector-scaled FNAME:SCALE",
-            "--control-vector-layer-range START END",
-        ],
-    ),
-    (
-        Refused("positions are those that the model was trained for"),
-        &[
-            "--rope-scaling TYPE LLAMA_ARG_ROPE_SCALING_TYPE",
-            "--rope-scale N LLAMA_ARG_ROPE_SCALE",
-            "--rope-freq-base N LLAMA_ARG_ROPE_FREQ_BASE",
-            "--rope-freq-scale N LLAMA_ARG_ROPE_FREQ_SCALE",
-            "--yarn-orig-ctx N LLAMA_ARG_YARN_ORIG_CTX",
-            "--yarn-ext-factor N LLAMA_ARG_YARN_EXT_FACTOR",
-            "--yarn-attn-factor N LLAMA_ARG_YARN_ATTN_FACTOR",
-            "--yarn-beta-slow N LLAMA_ARG_YARN_BETA_SLOW",
-            "--yarn-beta-fast N LLAMA_ARG_YARN_BETA_FAST",
-            "-gan --grp-attn-n N LLAMA_ARG_GRP_ATTN_N",
-            "-gaw --grp-attn-w N LLAMA_ARG_GRP_ATTN_W",
-        ],
     ),
     (
         Refused("an answer ends where the model ends it, or at -n"),
@@ -311,17 +102,6 @@ pub const INERT: &[Group] = &[
     (
         Refused("the answer goes to the standard output: redirect it"),
         &["-o --output --output-file FNAME"],
-    ),
-    (
-        Refused("give a model file with -m: this tool downloads nothing"),
-        &[
-            "-dr --docker-repo REPO LLAMA_ARG_DOCKER_REPO",
-            "--server-base URL",
-            "--gpt-oss-20b-default",
-            "--gpt-oss-120b-default",
-            "--vision-gemma-4b-default",
-            "--vision-gemma-12b-default",
-        ],
     ),
     (Refused("look with: hf cache ls"), &["-cl --cache-list"]),
 ];

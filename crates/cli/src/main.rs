@@ -6,13 +6,11 @@ mod chat;
 mod constraint;
 mod corrections;
 mod cross_entropy;
-mod demo;
 mod edit;
 mod ending;
 mod engine;
 mod flags;
 mod inert;
-mod input;
 mod interrupt;
 mod logprobs;
 mod overwrite;
@@ -27,26 +25,25 @@ mod svg;
 mod view;
 
 use std::fs::File;
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 use std::sync::Mutex;
 
 use llama_diffusion::chat::{Message, Role};
-use llama_diffusion::model::file::ModelFile;
-use llama_diffusion::model::masked::is_masked;
-use llama_diffusion::{AnyModel, CancelFlag, Error, Result, SessionParams, TextModel};
+use llama_diffusion::{CancelFlag, Error, Result, TextModel};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use answer::Answerer;
-use args::{Args, OutputArgs, Subcommand, message};
+use args::{Args, Subcommand, message};
 use chat::Lines;
 use constraint::Language;
 use edit::Edit;
 use ending::{ERROR, Ending};
 use engine::Run;
 use interrupt::Interrupt;
+use llama_diffusion_flags::log::LogArgs;
 use llama_diffusion_flags::streams::say;
+use llama_diffusion_flags::values::random_seed;
 use prompt::Setting;
 use prompt_cache::PromptCache;
 
@@ -63,7 +60,7 @@ fn main() -> ExitCode {
             return code.into();
         }
     };
-    let ready = overwrite::check(&args).and_then(|()| log(&args.output));
+    let ready = overwrite::check(&args).and_then(|()| log(&args.output.log));
     match ready.and_then(|()| run(&mut args)) {
         Ok(ending) => ending.status().into(),
         Err(Error::Cancelled) => Ending::Interrupted.status().into(),
@@ -74,7 +71,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn log(options: &OutputArgs) -> Result<()> {
+fn log(options: &LogArgs) -> Result<()> {
     let (writer, is_terminal) = match &options.log_file {
         Some(path) => {
             let file = File::create(path).map_err(|source| Error::Io {
@@ -94,7 +91,7 @@ fn log(options: &OutputArgs) -> Result<()> {
     tracing_subscriber::fmt()
         .with_writer(writer)
         .with_ansi(options.has_colors(is_terminal))
-        .with_max_level(options.log_level())
+        .with_max_level(options.level())
         .with_target(options.verbose)
         .log_internal_errors(false) // it would print them where nothing can be written
         .without_time()
@@ -175,7 +172,7 @@ fn answer(args: &Args, model: &TextModel, opened: Opened, interrupt: &Interrupt)
         }
         first => {
             let lines = Lines::open(args.chat.simple_io)?;
-            if lines.is_terminal() && !args.output.is_quiet() {
+            if lines.is_terminal() && !args.output.log.is_quiet() {
                 say("/help lists the commands");
             }
             chat::run(lines, &mut answerer, first, seed, interrupt)
@@ -198,28 +195,8 @@ fn run_subcommand(command: Subcommand, args: &Args, interrupt: &Interrupt) -> Re
 }
 
 fn load(args: &Args, cancel: &CancelFlag) -> Result<TextModel> {
-    let path = args.placement.model()?;
-    args.placement.devices.connect()?;
-    let is_announced = args.placement.is_from_cache() && !args.output.is_quiet();
-    if let Some(path) = path.as_ref().filter(|_| is_announced) {
-        say(format_args!("model: {}", path.display()));
-    }
-    args.placement.devices.warn()?;
-    progress::show("loading", cancel, |progress| match &path {
-        Some(path) => {
-            let file = ModelFile::open(path)?;
-            let params = match is_masked(&file)? {
-                true => args.placement.params(SessionParams::default()),
-                false => args.model_params()?,
-            };
-            TextModel::new(AnyModel::from_file(file, &params, progress)?)
-        }
-        None => demo::load(&args.model_params()?, args.output.is_quiet(), progress),
+    progress::show("loading", cancel, |progress| {
+        let quiet = args.output.log.is_quiet();
+        args.placement.load(&|| args.session(), quiet, progress)
     })
-}
-
-/// A seed from the operating system, by way of the keys that the standard library's hash maps get.
-/// 32 bits are enough to draw from, and short enough to type again.
-fn random_seed() -> u64 {
-    RandomState::new().build_hasher().finish() >> 32
 }

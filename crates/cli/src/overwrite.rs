@@ -43,7 +43,7 @@ pub fn check(args: &Args) -> Result<()> {
 fn written(args: &Args) -> Vec<Named> {
     let output = &args.output;
     let flags = [
-        ("--log-file", output.log_file.as_ref()),
+        ("--log-file", output.log.log_file.as_ref()),
         ("--record", output.record.as_ref()),
         ("--logprobs", args.scoring.logprobs.as_ref()),
         ("--prompt-cache", args.cache.written()),
@@ -76,7 +76,10 @@ fn read(args: &Args) -> Vec<Named> {
             let chat = &args.chat;
             for (what, path) in [
                 ("the system prompt", chat.system_prompt_file.as_ref()),
-                ("the chat template", chat.chat_template_file.as_ref()),
+                (
+                    "the chat template",
+                    chat.template.chat_template_file.as_ref(),
+                ),
                 ("the prompt cache", args.cache.only_read()),
             ] {
                 files.extend(path.cloned().map(|path| (what, path)));

@@ -4,8 +4,9 @@ use llama_diffusion::chat::{ChatTemplate, Message, Role};
 use llama_diffusion::{Error, Result, TextModel, Token};
 use serde_json::{Map, Value};
 
+use llama_diffusion_flags::input;
+
 use crate::args::{Args, PromptSource};
-use crate::input;
 
 /// The first message of the user, if the command line or a pipe has one.
 ///
@@ -42,20 +43,9 @@ impl Setting {
     /// A file that cannot be read, or a template that cannot be parsed.
     pub fn read(args: &Args) -> Result<Self> {
         let chat = &args.chat;
-        let template = match (&chat.chat_template, &chat.chat_template_file) {
-            _ if chat.raw => None,
-            (Some(source), _) if !source.contains('{') => {
-                return Err(error(
-                    "--chat-template",
-                    format!(
-                        "'{source}' is not a Jinja template, and this tool knows no templates by \
-                         name: omit the flag to use the model's own"
-                    ),
-                ));
-            }
-            (Some(source), _) => Some(ChatTemplate::new(source)?),
-            (None, Some(path)) => Some(ChatTemplate::new(&input::file(path)?)?),
-            (None, None) => None,
+        let template = match chat.raw {
+            true => None,
+            false => chat.template.template()?,
         };
         let system = match &chat.system_prompt_file {
             Some(path) => Some(input::without_last_line_end(input::file(path)?)),

@@ -7,10 +7,10 @@ use llama_diffusion::{CancelFlag, Error, Event, Result};
 
 use crate::args::{PaceArgs, ReplayArgs};
 use crate::corrections::CorrectionLine;
-use crate::input;
 use crate::svg;
 use crate::view::{Show, View};
 use llama_diffusion::recording::Recording;
+use llama_diffusion_flags::input;
 use llama_diffusion_flags::streams::say;
 
 /// Maximum bytes of a picture that pages load immediately.

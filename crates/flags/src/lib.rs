@@ -3,11 +3,21 @@
 #![deny(unsafe_code)]
 
 pub mod compute;
+pub mod demo;
 pub mod devices;
+pub mod diffusion;
+pub mod inert;
+pub mod input;
+pub mod log;
+pub mod masked;
 pub mod names;
 pub mod numbers;
+pub mod placement;
+pub mod session;
 pub mod shared;
 pub mod signals;
 pub mod spelling;
 pub mod streams;
 pub mod table;
+pub mod template;
+pub mod values;

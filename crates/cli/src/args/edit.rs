@@ -5,8 +5,6 @@ use std::path::PathBuf;
 
 use llama_diffusion_flags::numbers::real;
 
-use super::values::{Lines, parse_lines};
-
 /// Flags of an edit.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Edit")]
@@ -41,4 +39,19 @@ impl EditArgs {
             .clone()
             .map_or(Vec::new(), |Lines(lines)| lines)
     }
+}
+
+/// Lines of a text, counted from 1.
+#[derive(Clone, Debug, PartialEq)]
+struct Lines(Vec<RangeInclusive<usize>>);
+
+fn parse_lines(text: &str) -> Result<Lines, String> {
+    let number = |text: &str| text.trim().parse().ok().filter(|line: &usize| *line > 0);
+    let range = |part: &str| match part.split_once('-') {
+        Some((first, last)) => Some(number(first)?..=number(last)?).filter(|r| !r.is_empty()),
+        None => number(part).map(|line| line..=line),
+    };
+    let ranges: Option<Vec<_>> = text.split(',').map(range).collect();
+    let wrong = || "give lines counted from 1, such as 2,5-7".to_owned();
+    ranges.map(Lines).ok_or_else(wrong)
 }

@@ -7,9 +7,8 @@ use clap::builder::BoolishValueParser;
 use clap_complete::Shell;
 use tracing::level_filters::LevelFilter;
 
-use llama_diffusion_flags::compute::When;
+use llama_diffusion_flags::log::LogArgs;
 use llama_diffusion_flags::numbers::whole;
-use llama_diffusion_flags::streams::without_colors;
 
 /// Which drafts are shown, and for how long.
 #[derive(Clone, Debug, clap::Args)]
@@ -62,33 +61,8 @@ pub struct OutputArgs {
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
 
-    /// Colours: auto uses them on a terminal, unless NO_COLOR is set
-    #[arg(
-        long,
-        value_name = "WHEN",
-        num_args = 0..=1,
-        require_equals = true,
-        default_value = "auto",
-        default_missing_value = "on"
-    )]
-    pub color: When,
-
-    /// Say more about what happens
-    #[arg(short, long)]
-    pub verbose: bool,
-
-    /// How much is logged: 0 nothing, 1 errors, 2 warnings, 3 information, 4 all
-    #[arg(long, value_name = "N", default_value = "2", value_parser = whole(0..=u8::MAX))]
-    log_verbosity: u8,
-
-    /// Write the log to a file instead of the standard error
-    #[arg(long, value_name = "FILE")]
-    pub log_file: Option<PathBuf>,
-
-    /// Write nothing to the standard error but errors, answers to commands of a chat, and what was asked for
-    /// by another flag; as --log-verbosity 0
-    #[arg(long)]
-    log_disable: bool,
+    #[command(flatten)]
+    pub log: LogArgs,
 
     /// Write time and number of tokens after each answer; this is the default
     #[arg(
@@ -119,41 +93,14 @@ pub struct OutputArgs {
 }
 
 impl OutputArgs {
-    /// How much is logged.
-    pub fn log_level(&self) -> LevelFilter {
-        match self.log_verbosity {
-            _ if self.log_disable => LevelFilter::OFF,
-            _ if self.verbose => LevelFilter::DEBUG,
-            0 => LevelFilter::OFF,
-            1 => LevelFilter::ERROR,
-            2 => LevelFilter::WARN,
-            3 => LevelFilter::INFO,
-            _ => LevelFilter::DEBUG,
-        }
-    }
-
-    /// Whether the standard error is for errors and what is asked for alone.
-    pub fn is_quiet(&self) -> bool {
-        self.log_disable || self.log_verbosity == 0 && !self.verbose
-    }
-
     /// Whether each answer is followed by what it took.
     pub fn shows_summary(&self) -> bool {
-        !self.no_perf && self.perf != Some(false) && !self.is_quiet()
-    }
-
-    /// Whether an output is coloured that is a terminal or not.
-    pub fn has_colors(&self, is_terminal: bool) -> bool {
-        match self.color {
-            When::On => true,
-            When::Off => false,
-            When::Auto => is_terminal && !without_colors(),
-        }
+        !self.no_perf && self.perf != Some(false) && !self.log.is_quiet()
     }
 
     /// Whether log lines may appear on the terminal while an answer is written.
     pub fn logs_details(&self) -> bool {
-        self.log_level() > LevelFilter::WARN && self.log_file.is_none()
+        self.log.level() > LevelFilter::WARN && self.log.log_file.is_none()
     }
 
     /// The shell whose completion is to be printed instead of an answer.

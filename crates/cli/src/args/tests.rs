@@ -5,7 +5,7 @@ mod numbers;
 mod parameters;
 
 use llama_diffusion::diffusion::{Algorithm, Filter, TransferSchedule};
-use llama_diffusion::{AnswerLength, DiffusionParams, FlashAttention};
+use llama_diffusion::{AnswerLength, DiffusionParams, FlashAttention, ModelParams};
 
 use super::*;
 use llama_diffusion_flags::compute::When;
@@ -13,6 +13,10 @@ use llama_diffusion_flags::compute::When;
 fn parse(line: &[&str]) -> Result<Args, clap::Error> {
     let line = ["llama-diffusion-cli"].iter().chain(line);
     Args::parse_from_line(line.map(OsString::from))
+}
+
+fn model_params(args: &Args) -> ModelParams {
+    args.placement.params(args.session().unwrap())
 }
 
 fn prompt(line: &[&str]) -> String {
@@ -45,7 +49,7 @@ fn llama_cpp_s_spelling() {
         "3,1",
         "-nkvo",
     ]);
-    let placement = args.unwrap().model_params().unwrap();
+    let placement = model_params(&args.unwrap());
     assert_eq!(placement.gpu_layers, Some(3));
     assert_eq!(placement.cpu_moe_layers, 2);
     assert_eq!(placement.devices.unwrap(), ["CUDA0", "CPU"]);
@@ -75,7 +79,7 @@ fn shares_of_gpus_and_underscores() {
         "a_b",
     ])
     .unwrap();
-    assert_eq!(args.common.session().unwrap().context, Some(99));
+    assert_eq!(args.common.session.canvas().unwrap().context, Some(99));
     assert_eq!(args.system().unwrap(), "a_b");
 }
 
@@ -96,9 +100,9 @@ fn switches_in_llama_cpp_s_spellings() {
     ] {
         for value in values {
             let args = parse(&["-fa", value, "--color", value, "-n", "4"]).unwrap();
-            let session = args.common.session().unwrap();
+            let session = args.common.session.canvas().unwrap();
             assert_eq!(session.flash_attention, attention, "{value}");
-            assert_eq!(args.output.color, meant, "{value}");
+            assert_eq!(args.output.log.color, meant, "{value}");
         }
     }
     let message = parse(&["-fa", "maybe"]).unwrap_err().to_string();
@@ -191,7 +195,7 @@ fn limits_of_the_answer() {
 
 #[test]
 fn the_smaller_batch_and_the_trained_context() {
-    let session = |line: &[&str]| parse(line).unwrap().common.session();
+    let session = |line: &[&str]| parse(line).unwrap().common.session.canvas();
     assert_eq!(
         session(&["-b", "512", "-ub", "64"]).unwrap().batch,
         Some(64)
@@ -305,8 +309,8 @@ fn upstream_s_command_lines() {
             model.to_str().unwrap(),
             params.max_steps,
             params.max_tokens,
-            args.common.session().unwrap().batch,
-            args.model_params().unwrap().gpu_layers,
+            args.common.session.canvas().unwrap().batch,
+            model_params(&args).gpu_layers,
             args.is_chat(false),
             args.output.drafts,
             &warnings[..],
@@ -329,7 +333,7 @@ fn upstream_s_command_lines() {
     assert_eq!(args.warnings, [""; 0]);
     assert!(args.is_chat(false));
     assert_eq!(args.placement.devices.gpu_layers.0, Some(99));
-    assert_eq!(args.common.session().unwrap().context, Some(4096));
+    assert_eq!(args.common.session.canvas().unwrap().context, Some(4096));
     assert!(args.output.progress);
     assert_eq!(args.output.pace.interval, 4);
     assert_eq!(
@@ -369,7 +373,7 @@ fn flags_of_the_cache_are_in_vain_on_masked_models() {
 #[test]
 fn how_weights_come_into_memory() {
     let loads = |line: &[&str]| {
-        let params = parse(line).unwrap().model_params().unwrap();
+        let params = model_params(&parse(line).unwrap());
         (params.no_mmap, params.lock)
     };
     for (mode, expected) in [
@@ -383,7 +387,7 @@ fn how_weights_come_into_memory() {
         assert_eq!(loads(&["-lm", mode]), expected, "{mode}");
     }
     assert_eq!(loads(&["-lm", "none", "--mlock"]), (true, true));
-    let kv_on_host = |line: &[&str]| parse(line).unwrap().model_params().unwrap().kv_on_host;
+    let kv_on_host = |line: &[&str]| model_params(&parse(line).unwrap()).kv_on_host;
     assert!(kv_on_host(&["-kvo", "-nkvo"]) && !kv_on_host(&["-nkvo", "-kvo"]));
 }
 
@@ -450,10 +454,10 @@ fn every_flag_is_known() {
 fn a_value_that_may_be_left_out_does_not_swallow_the_next_flag() {
     let args = parse(&["-fa", "-p", "x", "--color", "-n", "4"]).unwrap();
     assert_eq!(
-        args.common.session().unwrap().flash_attention,
+        args.common.session.canvas().unwrap().flash_attention,
         FlashAttention::On
     );
-    assert_eq!(args.output.color, When::On);
+    assert_eq!(args.output.log.color, When::On);
     assert_eq!(args.common.prompt(), Some(PromptSource::Text("x".into())));
 }
 
@@ -515,7 +519,7 @@ fn what_llama_cpp_asks_of_loading_and_threads() {
     ])
     .unwrap();
     assert_eq!(args.warnings, [""; 0]);
-    let placement = args.model_params().unwrap();
+    let placement = model_params(&args);
     assert!(placement.lock && placement.check_tensors);
     let value = |key: &str, value| MetadataOverride {
         key: key.into(),
@@ -530,7 +534,7 @@ fn what_llama_cpp_asks_of_loading_and_threads() {
             value("e", MetadataValue::Text("x:y=z".into())),
         ]
     );
-    let session = args.common.session().unwrap();
+    let session = args.common.session.canvas().unwrap();
     assert_eq!(
         (session.threads, session.prefill_threads),
         (Some(3), Some(5))
@@ -551,7 +555,7 @@ fn what_llama_cpp_asks_of_loading_and_threads() {
 #[test]
 fn overrides_of_tensors() {
     let args = parse(&["-ot", "blk\\.1=CPU,exps=CUDA0", "-ot", "a=b=c"]).unwrap();
-    let overrides = args.model_params().unwrap().overrides;
+    let overrides = model_params(&args).overrides;
     let pairs: Vec<(&str, &str)> = overrides
         .iter()
         .map(|o| (o.pattern.as_str(), o.memory.as_str()))

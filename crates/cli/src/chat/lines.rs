@@ -13,7 +13,7 @@ use rustyline::{
     Movement, RepeatCount,
 };
 
-use crate::input;
+use llama_diffusion_flags::input;
 use llama_diffusion_flags::streams::{print, say_part};
 
 /// The prompt for a message.

@@ -3,8 +3,8 @@
 use llama_diffusion::diffusion::{check_canvas_length, shortest_canvas};
 use llama_diffusion::{DiffusionParams, Error, Result, SamplerOverrides};
 
-use super::values::{ABOVE_0, CanvasLength, Limit, parse_canvas_length};
-use llama_diffusion_flags::numbers::{real, whole};
+use crate::numbers::{real, whole};
+use crate::values::{ABOVE_0, CanvasLength, Limit, parse_canvas_length};
 
 /// Flags of the sampler: each overrides what the model file recommends.
 #[derive(Debug, clap::Args)]

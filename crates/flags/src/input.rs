@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use llama_diffusion::{Error, Result};
 
-use llama_diffusion_flags::streams::say;
+use crate::streams::say;
 
 const MARK: &str = "\u{feff}";
 /// Byte order marks of editors and shells on other systems. The longer marks first: one begins with

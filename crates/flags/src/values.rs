@@ -1,11 +1,12 @@
 //! Kinds of values that flags take, and how they are read.
 
-use std::ops::{Bound, RangeInclusive};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::ops::Bound;
 
 use llama_diffusion::{MetadataOverride, MetadataValue};
 use serde_json::{Map, Value};
 
-use llama_diffusion_flags::numbers::whole;
+use crate::numbers::whole;
 
 /// What is above 0.
 pub const ABOVE_0: (Bound<f32>, Bound<f32>) = (Bound::Excluded(0.0), Bound::Unbounded);
@@ -18,21 +19,6 @@ pub fn parse_variables(text: &str) -> Result<Variables, String> {
     serde_json::from_str(text)
         .map(Variables)
         .map_err(|error| format!("this is no JSON object: {error}"))
-}
-
-/// Lines of a text, counted from 1.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Lines(pub Vec<RangeInclusive<usize>>);
-
-pub fn parse_lines(text: &str) -> Result<Lines, String> {
-    let number = |text: &str| text.trim().parse().ok().filter(|line: &usize| *line > 0);
-    let range = |part: &str| match part.split_once('-') {
-        Some((first, last)) => Some(number(first)?..=number(last)?).filter(|r| !r.is_empty()),
-        None => number(part).map(|line| line..=line),
-    };
-    let ranges: Option<Vec<_>> = text.split(',').map(range).collect();
-    let wrong = || "give lines counted from 1, such as 2,5-7".to_owned();
-    ranges.map(Lines).ok_or_else(wrong)
 }
 
 /// A number of tokens, or none.
@@ -65,8 +51,15 @@ pub fn parse_canvas_length(text: &str) -> Result<CanvasLength, String> {
     }
 }
 
+/// A seed, or none.
 #[derive(Clone, Copy, Debug)]
 pub struct Seed(pub Option<u64>);
+
+/// A seed from the operating system, by way of the keys that the standard library's hash maps get.
+/// 32 bits are enough to draw from, and short enough to type again.
+pub fn random_seed() -> u64 {
+    RandomState::new().build_hasher().finish() >> 32
+}
 
 pub fn parse_seed(text: &str) -> Result<Seed, String> {
     match text {

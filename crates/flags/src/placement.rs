@@ -1,13 +1,20 @@
 //! Where the model comes from and where it lies.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
 use clap::builder::BoolishValueParser;
-use llama_diffusion::{Error, MetadataOverride, ModelParams, Result, SessionParams, hub};
+use llama_diffusion::model::file::ModelFile;
+use llama_diffusion::model::masked::is_masked;
+use llama_diffusion::{
+    AnyModel, Error, MetadataOverride, ModelParams, Result, SessionParams, TextModel, hub,
+};
 
-use super::values::parse_metadata;
-use llama_diffusion_flags::devices::DeviceArgs;
+use crate::demo;
+use crate::devices::DeviceArgs;
+use crate::streams::say;
+use crate::values::parse_metadata;
 
 /// Where the model comes from and where it lies.
 #[derive(Debug, clap::Args)]
@@ -113,7 +120,7 @@ impl PlacementArgs {
     }
 
     /// Whether the model was found in the cache, under a name that the user does not know.
-    pub fn is_from_cache(&self) -> bool {
+    fn is_from_cache(&self) -> bool {
         self.model.is_none() && self.hf_repo.is_some()
     }
 
@@ -128,6 +135,36 @@ impl PlacementArgs {
             check_tensors: self.check_tensors,
             metadata: self.override_kv.clone(),
             ..devices
+        }
+    }
+
+    /// Loads the model, or the demo model if none was chosen. For a canvas model, GPUs are to have
+    /// memory for such a `session`, too. What the user may not know is said unless `quiet`.
+    ///
+    /// # Errors
+    /// As [`TextModel::load`], those of `session`, or a device cannot be used.
+    pub fn load(
+        &self,
+        session: &dyn Fn() -> Result<SessionParams>,
+        quiet: bool,
+        progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
+    ) -> Result<TextModel> {
+        let path = self.model()?;
+        self.devices.connect()?;
+        if let Some(path) = path.as_ref().filter(|_| self.is_from_cache() && !quiet) {
+            say(format_args!("model: {}", path.display()));
+        }
+        self.devices.warn()?;
+        match &path {
+            Some(path) => {
+                let file = ModelFile::open(path)?;
+                let params = match is_masked(&file)? {
+                    true => self.params(SessionParams::default()),
+                    false => self.params(session()?),
+                };
+                TextModel::new(AnyModel::from_file(file, &params, progress)?)
+            }
+            None => demo::load(&self.params(session()?), quiet, progress),
         }
     }
 }

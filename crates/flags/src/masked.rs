@@ -4,8 +4,8 @@ use clap::builder::PossibleValuesParser;
 use llama_diffusion::diffusion::{Algorithm, Filter, TransferSchedule};
 use llama_diffusion::{AnswerLength, MaskedParams, Result};
 
-use super::values::{ABOVE_0, Limit};
-use llama_diffusion_flags::numbers::{real, whole};
+use crate::numbers::{real, whole};
+use crate::values::{ABOVE_0, Limit};
 
 /// Denoising steps unless the user says more.
 const DEFAULT_STEPS: u32 = 128;

@@ -22,8 +22,8 @@ pub fn load(
     use llama_diffusion::Error;
     use llama_diffusion::internal::Tracked;
 
+    use crate::streams::say;
     use llama_diffusion_demo_model::MODEL;
-    use llama_diffusion_flags::streams::say;
 
     if !quiet {
         say(

@@ -1,0 +1,70 @@
+//! Flags of the log.
+
+use std::path::PathBuf;
+
+use tracing::level_filters::LevelFilter;
+
+use crate::compute::When;
+use crate::numbers::whole;
+use crate::streams::without_colors;
+
+/// What is logged, and where.
+#[derive(Debug, clap::Args)]
+pub struct LogArgs {
+    /// Colours: auto uses them on a terminal, unless NO_COLOR is set
+    #[arg(
+        long,
+        value_name = "WHEN",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "auto",
+        default_missing_value = "on"
+    )]
+    pub color: When,
+
+    /// Say more about what happens
+    #[arg(short, long)]
+    pub verbose: bool,
+
+    /// How much is logged: 0 nothing, 1 errors, 2 warnings, 3 information, 4 all
+    #[arg(long, value_name = "N", default_value = "2", value_parser = whole(0..=u8::MAX))]
+    log_verbosity: u8,
+
+    /// Write the log to a file instead of the standard error
+    #[arg(long, value_name = "FILE")]
+    pub log_file: Option<PathBuf>,
+
+    /// Write nothing to the standard error but errors, answers to commands of a chat, and what was asked for
+    /// by another flag; as --log-verbosity 0
+    #[arg(long)]
+    log_disable: bool,
+}
+
+impl LogArgs {
+    /// How much is logged.
+    pub fn level(&self) -> LevelFilter {
+        match self.log_verbosity {
+            _ if self.log_disable => LevelFilter::OFF,
+            _ if self.verbose => LevelFilter::DEBUG,
+            0 => LevelFilter::OFF,
+            1 => LevelFilter::ERROR,
+            2 => LevelFilter::WARN,
+            3 => LevelFilter::INFO,
+            _ => LevelFilter::DEBUG,
+        }
+    }
+
+    /// Whether the standard error is for errors and what is asked for alone.
+    pub fn is_quiet(&self) -> bool {
+        self.log_disable || self.log_verbosity == 0 && !self.verbose
+    }
+
+    /// Whether an output is coloured that is a terminal or not.
+    pub fn has_colors(&self, is_terminal: bool) -> bool {
+        match self.color {
+            When::On => true,
+            When::Off => false,
+            When::Auto => is_terminal && !without_colors(),
+        }
+    }
+}

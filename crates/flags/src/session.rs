@@ -1,0 +1,90 @@
+//! Flags of a session: its context, threads, attention and cache.
+
+use llama_diffusion::{Result, SessionParams};
+
+use crate::compute::{ComputeArgs, When};
+use crate::numbers::whole;
+
+/// The size of a session, and how its passes are computed.
+#[derive(Debug, clap::Args)]
+pub struct SessionArgs {
+    /// Tokens that prompt and answer may have together, 0 for what the model was trained for.
+    /// Default: the same, at most 8192
+    #[arg(short, long, value_name = "N", value_parser = whole(0..=usize::MAX))]
+    ctx_size: Option<usize>,
+
+    /// Threads of the CPU; 0 or less is one for each core, fewer for a small model
+    #[arg(
+        short,
+        long,
+        value_name = "N",
+        default_value = "0",
+        hide_default_value = true, value_parser = whole(i32::MIN..=i32::MAX))]
+    threads: i32,
+
+    /// The same for passes over a prompt; 0 or less is as many as -t
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "0",
+        hide_default_value = true, value_parser = whole(i32::MIN..=i32::MAX))]
+    threads_batch: i32,
+
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+
+    /// Fused attention: auto uses it where the devices have it
+    #[arg(
+        long,
+        value_name = "WHEN",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "auto",
+        default_missing_value = "on"
+    )]
+    flash_attn: When,
+}
+
+impl SessionArgs {
+    /// Warns of a context beyond the one that the model was trained for.
+    pub fn warn_of_long_context(&self, trained: usize) {
+        if let Some(size) = self.ctx_size.filter(|size| *size > trained) {
+            tracing::warn!(
+                "-c {size} is more than the {trained} tokens that the model was trained for: \
+                 what stands behind them may make no sense, or be empty"
+            );
+        }
+    }
+
+    /// How a session of a masked model runs: without what concerns the KV cache.
+    pub fn masked(&self) -> SessionParams {
+        SessionParams {
+            context: self.ctx_size,
+            threads: given(self.threads),
+            flash_attention: self.flash_attn.into(),
+            ..SessionParams::default()
+        }
+    }
+
+    /// How a session of a canvas model runs.
+    ///
+    /// # Errors
+    /// Flags that contradict each other.
+    pub fn canvas(&self) -> Result<SessionParams> {
+        Ok(SessionParams {
+            context: self.ctx_size,
+            batch: self.compute.batch(),
+            threads: given(self.threads),
+            prefill_threads: given(self.threads_batch),
+            kv_type: self.compute.kv_type()?,
+            flash_attention: self.flash_attn.into(),
+            swa_full: self.compute.swa_full,
+            ..SessionParams::default()
+        })
+    }
+}
+
+/// A number of threads, unless it is left open by 0 or less.
+fn given(threads: i32) -> Option<usize> {
+    usize::try_from(threads).ok().filter(|n| *n > 0)
+}
