@@ -150,6 +150,11 @@ impl SessionBatch {
         self.shared.as_ref().map_or(0, CanvasBatch::memory)
     }
 
+    /// A session, also while it answers. Its cache may be copied then, too.
+    pub fn session(&self, session: usize) -> Option<&Session> {
+        self.slots.get(session).map(|slot| &slot.session)
+    }
+
     /// Begins an answer on the idle session that holds most of the prompt. The prompt is encoded by
     /// the next [`step`](Self::step)s.
     ///
@@ -162,11 +167,33 @@ impl SessionBatch {
         cancel: &CancelFlag,
     ) -> Result<MemberId> {
         let usable = |slot: &Slot| slot.session.usable_prefix(prompt);
-        let idle = self.slots.iter_mut().filter(|slot| slot.member.is_none());
+        let slots = self.slots.iter().enumerate();
+        let idle = slots.filter(|(_, slot)| slot.member.is_none());
         // The last of equals; a session that holds nothing else loses the least.
-        let best = idle.max_by_key(|slot| (usable(slot), usize::MAX - slot.session.cached().len()));
-        let Some(slot) = best else {
+        let best = idle
+            .max_by_key(|(_, slot)| (usable(slot), usize::MAX - slot.session.cached().len()))
+            .map(|(index, _)| index);
+        let Some(best) = best else {
             let problem = format!("it is full with {} answers", self.slots.len());
+            return Err(Error::parameter(Parameter::Session, problem));
+        };
+        self.join_on(best, prompt, params, cancel)
+    }
+
+    /// Begins an answer on an idle session, by its index.
+    ///
+    /// # Errors
+    /// There is no such session, or it is in use; or the errors of [`Session::begin`].
+    pub fn join_on(
+        &mut self,
+        session: usize,
+        prompt: &[Token],
+        params: &dyn Recipe,
+        cancel: &CancelFlag,
+    ) -> Result<MemberId> {
+        let idle = self.slots.get_mut(session);
+        let Some(slot) = idle.filter(|slot| slot.member.is_none()) else {
+            let problem = format!("number {session} does not exist or is in use");
             return Err(Error::parameter(Parameter::Session, problem));
         };
         let noise = CounterNoise::new(params.seed(), slot.session.model().vocab_size())?;
@@ -505,6 +532,26 @@ mod tests {
         assert_eq!(answer.generation.finish, FinishReason::Cancelled);
         assert!(batch.is_empty());
         assert_eq!(batch.into_sessions().len(), 3);
+    }
+
+    #[test]
+    fn an_answer_joins_the_session_that_it_names() {
+        let model = model();
+        let sessions = (0..2).map(|_| session(&model)).collect();
+        let mut batch = SessionBatch::new(sessions).unwrap();
+        let (params, cancel) = (DiffusionParams::default(), CancelFlag::default());
+        let id = batch.join_on(1, &[5], &params, &cancel).unwrap();
+        for bad in [1, 2] {
+            let error = batch.join_on(bad, &[5], &params, &cancel).unwrap_err();
+            let expected = format!("session: number {bad} does not exist or is in use");
+            assert_eq!(error.to_string(), expected);
+        }
+        batch.step(&mut go_on).unwrap();
+        assert_eq!(batch.session(1).unwrap().cached(), [5]);
+        assert!(batch.session(0).unwrap().cached().is_empty());
+        assert!(batch.session(2).is_none());
+        batch.leave(id).unwrap();
+        assert!(batch.idle(1).is_some());
     }
 
     #[test]
