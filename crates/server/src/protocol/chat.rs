@@ -195,6 +195,7 @@ mod tests {
         let capabilities = Capabilities {
             family: Family::Canvas,
             slots: 4,
+            vocabulary: 100,
             tools: true,
             scores: true,
         };

@@ -168,6 +168,50 @@ pub const CHAT: Table = &[
     ],
 ];
 
+/// Fields of text completions.
+pub const TEXT: Table = &[
+    COMMON,
+    &[
+        (
+            Class::Used,
+            &["prompt", "suffix", "logprobs", "best_of", "response_format"],
+        ),
+        (
+            Class::Refused("the answer does not repeat the prompt: remove it"),
+            &["echo"],
+        ),
+    ],
+];
+
+/// Fields of the fill-in-the-middle endpoint.
+pub const FIM: Table = &[
+    COMMON,
+    &[(Class::Used, &["prompt", "suffix", "response_format"])],
+];
+
+/// Fields of llama-server's own completions.
+pub const NATIVE: Table = &[
+    COMMON,
+    &[(Class::Used, &["prompt", "n_probs", "response_format"])],
+];
+
+/// Fields of gaps for editors.
+pub const INFILL: Table = &[
+    COMMON,
+    &[(
+        Class::Used,
+        &[
+            "input_prefix",
+            "input_suffix",
+            "input_extra",
+            "prompt",
+            "n_indent",
+            "n_probs",
+            "response_format",
+        ],
+    )],
+];
+
 /// Checks the fields of a body that have no effect or are refused, and returns the names of those
 /// without effect.
 ///
@@ -253,7 +297,7 @@ mod tests {
 
     #[test]
     fn no_field_has_two_classes() {
-        for table in super::super::tables() {
+        for table in super::super::TABLES {
             let groups = table.1.iter().copied().flatten();
             let mut names: Vec<_> = groups.flat_map(|(_, names)| names.iter()).collect();
             let all = names.len();

@@ -2,8 +2,9 @@
 //! frameworks, engines or threads.
 //!
 //! ```text
-//! error ─▶ value ─▶ fields, sampling, messages, tools, language ─▶ chat ─▶ request ─▶ (the engine)
-//! (the engine) ─▶ answer ─▶ assemble (stop, tool_calls) ─▶ format ─▶ chat_format
+//! error ─▶ value ─▶ fields, sampling, messages, tools, language, prompt
+//!   ─▶ chat, text, native ─▶ request ─▶ (the engine)
+//! (the engine) ─▶ answer ─▶ assemble (stop, tool_calls) ─▶ format ─▶ *_format
 //! ```
 
 pub mod answer;
@@ -15,17 +16,43 @@ pub mod fields;
 pub mod format;
 pub mod language;
 mod messages;
+pub mod native;
+mod native_format;
+mod prompt;
 pub mod reply;
 pub mod request;
 pub mod sampling;
 pub mod stop;
+pub mod text;
+mod text_format;
+pub mod tokens;
 pub mod tool_calls;
 mod tools;
 pub mod value;
 
-use fields::{CHAT, Table};
+use fields::{CHAT, FIM, INFILL, NATIVE, TEXT, Table};
 
-/// Every endpoint that reads a body, and the fields that it knows.
-pub const fn tables() -> [(&'static str, Table); 1] {
-    [("/v1/chat/completions", CHAT)]
+/// Every endpoint that generates, and the fields that it knows.
+pub const TABLES: [(&str, Table); 5] = [
+    ("/v1/chat/completions", CHAT),
+    ("/v1/completions", TEXT),
+    ("/v1/fim/completions", FIM),
+    ("/completion", NATIVE),
+    ("/infill", INFILL),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::request::{Capabilities, Family};
+
+    /// A canvas model with all that it may have.
+    pub(super) fn capabilities() -> Capabilities {
+        Capabilities {
+            family: Family::Canvas,
+            slots: 4,
+            vocabulary: 1000,
+            tools: true,
+            scores: true,
+        }
+    }
 }

@@ -5,11 +5,13 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::assemble::{Assembler, Assembly};
-use super::chat_format;
 use super::error::ApiError;
 use super::format::{Choice, Meta, Stream};
+use super::native::Echo;
 use super::request::Request;
+use super::text_format::{Also, TextStream};
 use super::value::Object;
+use super::{chat_format, native_format, text_format};
 
 /// A parsed request.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +38,12 @@ pub struct Reply {
 pub enum Protocol {
     /// OpenAI's chat.
     Chat,
+    /// OpenAI's text completions.
+    Text,
+    /// Gaps, as Mistral and Inception have them.
+    Fim,
+    /// llama-server's own completions.
+    Native(Box<Echo>),
 }
 
 /// What the client wants to see.
@@ -105,6 +113,12 @@ impl Reply {
         let options = self.options.clone();
         match &self.protocol {
             Protocol::Chat => Box::new(chat_format::ChatStream::new(meta, options)),
+            Protocol::Text => Box::new(TextStream::new(meta, options, Also::Nothing)),
+            Protocol::Fim => Box::new(TextStream::new(meta, options, Also::Message)),
+            Protocol::Native(echo) => {
+                let echo = echo.as_ref().clone();
+                Box::new(native_format::NativeStream::new(meta, options, echo))
+            }
         }
     }
 
@@ -112,13 +126,16 @@ impl Reply {
     pub fn answer(&self, meta: &Meta, answers: &[Choice]) -> Value {
         match &self.protocol {
             Protocol::Chat => chat_format::answer(meta, &self.options, answers),
+            Protocol::Text => text_format::answer(meta, &self.options, answers, Also::Nothing),
+            Protocol::Fim => text_format::answer(meta, &self.options, answers, Also::Message),
+            Protocol::Native(echo) => native_format::answer(meta, &self.options, echo, answers),
         }
     }
 
     /// Writes an error before the first event.
     pub fn error(&self, error: &ApiError) -> Value {
         match &self.protocol {
-            Protocol::Chat => error.openai(),
+            Protocol::Chat | Protocol::Text | Protocol::Fim | Protocol::Native(_) => error.openai(),
         }
     }
 }

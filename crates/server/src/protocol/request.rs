@@ -14,6 +14,8 @@ pub struct Capabilities {
     pub family: Family,
     /// Number of slots: the maximum of [`Request::choices`].
     pub slots: usize,
+    /// Number of tokens in the vocabulary.
+    pub vocabulary: usize,
     /// Whether the chat template describes tools to the model.
     pub tools: bool,
     /// Whether finished canvases can be scored, for log-probabilities.

@@ -323,6 +323,7 @@ mod tests {
         let capabilities = Capabilities {
             family,
             slots: 4,
+            vocabulary: 100,
             tools: true,
             scores: true,
         };

@@ -204,6 +204,7 @@ mod tests {
         let capabilities = Capabilities {
             family: Family::Canvas,
             slots: 1,
+            vocabulary: 100,
             tools: template,
             scores: true,
         };
