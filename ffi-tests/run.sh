@@ -84,7 +84,7 @@ build_c() {
     local directory=$1 program
     shift
     mkdir -p "$directory"
-    for program in generate errors reuse threads fork cycles tokens broken; do
+    for program in generate canvas errors reuse threads fork cycles tokens broken; do
         cc -std=c99 -O1 -g "${strict[@]}" "$@" "${cflags[@]}" "ffi-tests/c/$program.c" \
             -o "$directory/$program" "${libs[@]}" -pthread
     done
@@ -95,6 +95,8 @@ run_c() {
     local directory=$1 pids=() pid
     shift
     "$@" "$directory/generate" "$demo" "$golden" &
+    pids+=($!)
+    "$@" "$directory/canvas" "$demo" &
     pids+=($!)
     "$@" "$directory/errors" "$demo" "$PWD/Makefile" &
     pids+=($!)

@@ -199,6 +199,31 @@ typedef int32_t diffusion_algorithm;
 #endif // __cplusplus
 
 /**
+ * What a constraint changes before the end of a canvas.
+ */
+enum diffusion_constrain_at
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * All of a step: tokens are drawn from what the constraint allows.
+     */
+    DIFFUSION_CONSTRAIN_AT_STEP = 0,
+    /**
+     * Only the tokens that are committed in the end.
+     */
+    DIFFUSION_CONSTRAIN_AT_COMMIT = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum diffusion_constrain_at diffusion_constrain_at;
+#else
+typedef int32_t diffusion_constrain_at;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
  * What kind of processor a device is.
  */
 enum diffusion_device_type
@@ -382,6 +407,35 @@ enum diffusion_progress
 typedef enum diffusion_progress diffusion_progress;
 #else
 typedef int32_t diffusion_progress;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What a model writes before a constrained answer.
+ */
+enum diffusion_thoughts
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * What it writes in a chat when it does not think: nothing, or an empty thought.
+     */
+    DIFFUSION_THOUGHTS_OFF = 0,
+    /**
+     * A thought.
+     */
+    DIFFUSION_THOUGHTS_ON = 1,
+    /**
+     * Nothing: the prompt is not a chat.
+     */
+    DIFFUSION_THOUGHTS_NONE = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum diffusion_thoughts diffusion_thoughts;
+#else
+typedef int32_t diffusion_thoughts;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -712,6 +766,68 @@ typedef struct diffusion_scores {
 typedef bool (*diffusion_scores_callback)(const struct diffusion_scores *scores, void *user_data);
 
 /**
+ * A set of tokens.
+ */
+typedef struct diffusion_token_set {
+    /**
+     * The tokens, in any order, at least one.
+     */
+    const int32_t *tokens;
+    /**
+     * Number of tokens.
+     */
+    size_t count;
+} diffusion_token_set;
+
+/**
+ * What is known about a canvas before its first step. All of its memory belongs to the caller. Set
+ * unused fields to 0.
+ */
+typedef struct diffusion_template {
+    /**
+     * Set it to `sizeof(diffusion_template)`.
+     */
+    size_t struct_size;
+    /**
+     * Number of positions that the arrays below describe, from the first one on; those after them are
+     * free.
+     */
+    size_t length;
+    /**
+     * For each position the token that it holds: it is never renoised and takes no part in acceptance.
+     * Below 0 is a position that is not fixed. NULL fixes none.
+     */
+    const int32_t *fixed;
+    /**
+     * For each position the index of the set in `sets` that its tokens come from; below 0 is any token.
+     * NULL is any token everywhere. A fixed position has no set.
+     */
+    const int32_t *set_of;
+    /**
+     * For each position the token that it begins with instead of noise; below 0 is noise. NULL is noise
+     * everywhere. Not for masked models, which begin with masks.
+     */
+    const int32_t *initial;
+    /**
+     * The sets that `set_of` names.
+     */
+    const struct diffusion_token_set *sets;
+    /**
+     * Number of sets.
+     */
+    size_t set_count;
+    /**
+     * The step at which the canvas begins: the closer `initial` is to a finished text, the later. At
+     * `max_steps` it takes none.
+     */
+    uint32_t first_step;
+    /**
+     * Reserved; 0.
+     */
+    uint32_t reserved;
+} diffusion_template;
+
+/**
  * How an answer is generated. Set by `diffusion_params_init`.
  */
 typedef struct diffusion_params {
@@ -837,6 +953,44 @@ typedef struct diffusion_params {
      * Number of the most likely tokens of each position that `on_scores` receives. Default 0.
      */
     size_t top_logprobs;
+    /**
+     * The answer is JSON that this JSON Schema allows, by construction; "{}" is any JSON. UTF-8 that
+     * ends at a zero byte. NULL, the default, is no schema. A keyword whose meaning cannot be kept is an
+     * error. Also for masked models, as the five fields below.
+     */
+    const char *json_schema;
+    /**
+     * The answer is a text that this regular expression matches as a whole, in the syntax of Rust's
+     * regex. UTF-8 that ends at a zero byte. NULL, the default, is none; there is one constraint at most.
+     */
+    const char *regex;
+    /**
+     * How deep JSON may be nested where `json_schema` sets no limit, at least 1. Default 4.
+     */
+    size_t json_depth;
+    /**
+     * What a constraint changes, a `diffusion_constrain_at`. Default `STEP`. No effect on a masked model.
+     */
+    int32_t constrain_at;
+    /**
+     * What the model writes before a constrained answer, a `diffusion_thoughts`. Default `OFF`.
+     */
+    int32_t thoughts;
+    /**
+     * What is known about the canvases, from the first one on: pointers to `template_count` templates. A
+     * masked model has one canvas. NULL if there are none, the default.
+     */
+    const struct diffusion_template *const *templates;
+    /**
+     * Number of templates. Default 0.
+     */
+    size_t template_count;
+    /**
+     * Number of tokens that the causal encoder writes one by one before the first canvas, each the most
+     * likely one; 0 is none. An error if the encoder is not trained to predict tokens, and together with
+     * a constraint or with templates. Not for masked models. Default 0.
+     */
+    size_t ahead;
 } diffusion_params;
 
 /**
@@ -933,6 +1087,20 @@ typedef struct diffusion_result {
      */
     struct diffusion_correction last_correction;
 } diffusion_result;
+
+/**
+ * Lines of a text, counted from 1.
+ */
+typedef struct diffusion_lines {
+    /**
+     * The first line.
+     */
+    size_t first;
+    /**
+     * The last line, at least `first`.
+     */
+    size_t last;
+} diffusion_lines;
 
 #ifdef __cplusplus
 extern "C" {
@@ -1271,6 +1439,30 @@ diffusion_status diffusion_generate(struct diffusion_context *context,
                                     struct diffusion_error **error);
 
 /**
+ * Scores a text as an answer to a prompt, and repairs it as `params` ask for: the result is that of
+ * `diffusion_generate`, if the model had written `text`.
+ *
+ * `prompt`, `prompt_length`: tokens, at least one. `text`, `text_length`: tokens, at least one, with the
+ * end token if the text ends. `params`: `on_scores` receives the scores, and `min_logprob` asks for
+ * repairs; one of them must be set. `templates` and `ahead` do not apply. `tokens`, `capacity`, `count`:
+ * receive the text as the checks leave it, without its end token; the capacity must suffice for
+ * `text_length` tokens, rounded up to whole canvases. `result`: receives the statistics; may be NULL.
+ *
+ * Errors: as `diffusion_generate`; `INVALID_ARGUMENT` for masked models, too.
+ */
+diffusion_status diffusion_check(struct diffusion_context *context,
+                                 const int32_t *prompt,
+                                 size_t prompt_length,
+                                 const int32_t *text,
+                                 size_t text_length,
+                                 const struct diffusion_params *params,
+                                 int32_t *tokens,
+                                 size_t capacity,
+                                 size_t *count,
+                                 struct diffusion_result *result,
+                                 struct diffusion_error **error);
+
+/**
  * As `diffusion_generate_reply`, without the thoughts.
  *
  * `text`: receives the answer, as `answer` there.
@@ -1327,6 +1519,32 @@ diffusion_status diffusion_split_answer(const struct diffusion_model *model,
  * Frees a string that this library allocated. NULL is allowed.
  */
 void diffusion_string_free(char *string);
+
+/**
+ * Edits a text: the canvases begin as the text, a share of which is noise. The model reads the
+ * instruction, a colon and the text, in the chat template if it has one.
+ *
+ * `text`, `text_length`: UTF-8, not empty, and its length in bytes; line ends at its end stay.
+ * `instruction`, `instruction_length`: UTF-8, what to change. `strength`: share of the positions that
+ * begin as noise, from 0 to 1; 0 shows the model all of the text, 1 nothing. `line_ranges`, `range_count`:
+ * lines that stay byte for byte. `params`: NULL for the model's defaults; constraints, `templates` and
+ * `ahead` do not apply. `edited`: receives the text in UTF-8, terminated by a zero byte; free it with
+ * `diffusion_string_free`. `result`: receives the statistics; may be NULL.
+ *
+ * Errors: as `diffusion_generate_reply`; `INVALID_ARGUMENT` for masked models, too.
+ */
+diffusion_status diffusion_edit_text(struct diffusion_context *context,
+                                     const char *text,
+                                     size_t text_length,
+                                     const char *instruction,
+                                     size_t instruction_length,
+                                     float strength,
+                                     const struct diffusion_lines *line_ranges,
+                                     size_t range_count,
+                                     const struct diffusion_params *params,
+                                     char **edited,
+                                     struct diffusion_result *result,
+                                     struct diffusion_error **error);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -192,8 +192,82 @@ private:
 };
 
 /*
+ * What is known about a canvas before its first step. Positions are appended one after the other;
+ * those after the last one are free.
+ */
+class Template {
+public:
+    /* Positions that hold any token. */
+    Template &free(std::size_t count = 1) {
+        for (; count > 0; count--)
+            push(-1, -1);
+        return *this;
+    }
+
+    /* Positions that hold these tokens. */
+    Template &fixed(const Tokens &tokens) {
+        for (const std::int32_t token : tokens)
+            push(token, -1);
+        return *this;
+    }
+
+    /* A position that holds one of these tokens. */
+    Template &within(const Tokens &tokens) {
+        push(-1, static_cast<std::int32_t>(sets_.size()));
+        sets_.push_back(tokens);
+        return *this;
+    }
+
+    /* What the positions begin with instead of noise; below 0 is noise. */
+    Template &begin_with(const Tokens &tokens) {
+        initial_ = tokens;
+        return *this;
+    }
+
+    /* The step of the schedule at which the canvas begins. */
+    Template &begin_at(std::uint32_t step) {
+        first_step_ = step;
+        return *this;
+    }
+
+private:
+    friend struct Params;
+
+    void push(std::int32_t token, std::int32_t set) {
+        fixed_.push_back(token);
+        set_of_.push_back(set);
+    }
+
+    /* Valid as long as this object and `sets`, which it fills. */
+    diffusion_template view(std::vector<diffusion_token_set> &sets) {
+        const std::size_t length = fixed_.size() > initial_.size() ? fixed_.size() : initial_.size();
+        fixed_.resize(length, -1);
+        set_of_.resize(length, -1);
+        initial_.resize(length, -1);
+        sets.clear();
+        for (const Tokens &set : sets_)
+            sets.push_back(diffusion_token_set{set.data(), set.size()});
+        diffusion_template view = diffusion_template();
+        view.struct_size = sizeof view;
+        view.length = length;
+        view.fixed = fixed_.data();
+        view.set_of = set_of_.data();
+        view.initial = initial_.data();
+        view.sets = sets.data();
+        view.set_count = sets.size();
+        view.first_step = first_step_;
+        return view;
+    }
+
+    Tokens fixed_, set_of_, initial_;
+    std::vector<Tokens> sets_;
+    std::uint32_t first_step_ = 0;
+};
+
+/*
  * How an answer is generated: the fields of diffusion_params, and callbacks that may throw; the
- * exception leaves Context::generate. `on_step`, `on_canvas` and `user_data` of the base are in use.
+ * exception leaves Context::generate. `on_step`, `on_canvas` and `user_data` of the base are in use,
+ * and those that the members below replace: `json_schema`, `regex`, `templates`, `template_count`.
  */
 struct Params : diffusion_params {
     explicit Params(const Model &model) {
@@ -201,9 +275,40 @@ struct Params : diffusion_params {
         check(diffusion_params_init(model.get(), this, sizeof(diffusion_params), check.out()));
     }
 
+    /* Empty is no constraint. */
+    std::string schema;
+    std::string expression;
+    /* What is known about the canvases, from the first one on. */
+    std::vector<Template> known;
+
     /* Return false to cancel. */
     std::function<bool(const diffusion_draft &)> step;
     std::function<bool(const diffusion_canvas &)> canvas;
+
+private:
+    friend class Context;
+
+    /* What the pointers of a diffusion_params lead to. */
+    struct Views {
+        std::vector<Template> known;
+        std::vector<std::vector<diffusion_token_set>> sets;
+        std::vector<diffusion_template> templates;
+        std::vector<const diffusion_template *> pointers;
+    };
+
+    /* Lets `params` point to `views`, which this fills, and to the strings of this object. */
+    void lend(diffusion_params &params, Views &views) const {
+        params.json_schema = schema.empty() ? nullptr : schema.c_str();
+        params.regex = expression.empty() ? nullptr : expression.c_str();
+        views.known = known;
+        views.sets.resize(known.size());
+        for (std::size_t i = 0; i < known.size(); i++)
+            views.templates.push_back(views.known[i].view(views.sets[i]));
+        for (const diffusion_template &view : views.templates)
+            views.pointers.push_back(&view);
+        params.templates = views.pointers.data();
+        params.template_count = views.pointers.size();
+    }
 };
 
 struct Answer {
@@ -258,6 +363,36 @@ public:
         return answer;
     }
 
+    /* Scores a text as an answer to `prompt`, and repairs it: see diffusion_check. */
+    Answer check(const Tokens &prompt, const Tokens &text, const Params &params) {
+        Bridge bridge(params);
+        Answer answer;
+        answer.result.struct_size = sizeof answer.result;
+        const auto call = [&](std::int32_t *tokens, std::size_t capacity, std::size_t *count,
+                              diffusion_error **error) {
+            return bridge.rethrow(diffusion_check(get(), prompt.data(), prompt.size(), text.data(),
+                                                  text.size(), &bridge.params, tokens, capacity,
+                                                  count, &answer.result, error),
+                                  error);
+        };
+        answer.tokens = detail::fill<Tokens>(call);
+        return answer;
+    }
+
+    /* Edits a text as `instruction` asks for: see diffusion_edit_text. */
+    std::string edit_text(const std::string &text, const std::string &instruction, float strength,
+                          const std::vector<diffusion_lines> &lines, const Params &params) {
+        Bridge bridge(params);
+        detail::Check check;
+        char *edited = nullptr;
+        const diffusion_status status = diffusion_edit_text(
+            get(), text.data(), text.size(), instruction.data(), instruction.size(), strength,
+            lines.data(), lines.size(), &bridge.params, &edited, nullptr, check.out());
+        const detail::Handle<char> own(edited);
+        check(bridge.rethrow(status, check.out()));
+        return edited;
+    }
+
     TextAnswer generate_text(const std::string &prompt, const Params &params) {
         Bridge bridge(params);
         TextAnswer answer;
@@ -278,6 +413,7 @@ private:
     /* Keeps exceptions of callbacks out of the library: they cancel, and are thrown after it returns. */
     struct Bridge {
         explicit Bridge(const Params &own) : params(own), callbacks(own) {
+            own.lend(params, views);
             params.on_step = own.step ? on_step : nullptr;
             params.on_canvas = own.canvas ? on_canvas : nullptr;
             params.user_data = this;
@@ -309,6 +445,7 @@ private:
             return call(&Params::canvas, canvas, user_data);
         }
 
+        Params::Views views;
         diffusion_params params;
         const Params &callbacks;
         std::exception_ptr thrown;

@@ -1,12 +1,15 @@
 //! Constraints for the answers of a model: languages over its vocabulary.
 
+use serde_json::Value;
+
 use crate::chat::thinking::{CHANNEL_NAME, Channel};
-use crate::constraint::{ByteAutomaton, Constraint, Limits, Scaffold, TokenAutomaton};
-use crate::diffusion::Token;
-use crate::error::{Error, Result};
+use crate::constraint::{
+    ByteAutomaton, Constraint, Limits, Scaffold, SchemaOptions, TokenAutomaton, json_schema,
+};
+use crate::diffusion::{Token, refused};
+use crate::error::Result;
 use crate::llama::Vocab;
 use crate::model::AnyModel;
-use crate::parameter::Parameter;
 use crate::text_model::TextModel;
 
 /// What the model writes before an answer.
@@ -26,12 +29,34 @@ impl TextModel {
     /// the syntax of the `regex` crate.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`]: the expression is malformed, it needs too large an automaton, or
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter): the expression is malformed, it needs too large an automaton, or
     /// no tokens of this model can write such a text.
     pub fn regex(&self, pattern: &str, prompt: &[Token], thoughts: Thoughts) -> Result<Constraint> {
         let limits = Limits::default();
         let language = ByteAutomaton::from_regex(pattern, &limits).map_err(refused)?;
         self.constraint(&language, prompt, thoughts)
+    }
+
+    /// Constrains answers to `prompt` to the JSON texts that a JSON Schema allows. What `options` cut is
+    /// logged.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter): the schema is malformed, has a keyword
+    /// whose meaning cannot be kept, or needs too large an automaton, or no tokens of this model can write
+    /// such a text.
+    pub fn json_schema(
+        &self,
+        schema: &Value,
+        options: &SchemaOptions,
+        prompt: &[Token],
+        thoughts: Thoughts,
+    ) -> Result<Constraint> {
+        let language = json_schema(schema, options).map_err(refused)?;
+        for cut in &language.cuts {
+            tracing::warn!("{cut}: a larger depth allows more");
+        }
+        let automaton = language.automaton(&Limits::default()).map_err(refused)?;
+        self.constraint(&automaton, prompt, thoughts)
     }
 
     /// Constrains answers to `prompt` to a language.
@@ -78,8 +103,4 @@ fn empty_thought(channel: Channel, vocab: &Vocab) -> Result<Vec<Token>> {
     tokens.extend(vocab.tokenize(CHANNEL_NAME, false, false)?);
     tokens.push(channel.close());
     Ok(tokens)
-}
-
-fn refused(error: impl std::fmt::Display) -> Error {
-    Error::parameter(Parameter::Constraint, error.to_string())
 }

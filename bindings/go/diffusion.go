@@ -25,14 +25,37 @@ static bool on_canvas(const diffusion_canvas *canvas, void *user_data) {
 }
 
 // The handle is not a pointer, so it must not be in a struct that Go's garbage collector scans.
+static void listen(diffusion_params *params, uintptr_t handle) {
+	params->on_step = on_step;
+	params->on_canvas = on_canvas;
+	params->user_data = (void *)handle;
+}
+
 static diffusion_status generate(diffusion_context *context, const int32_t *prompt, size_t length,
                                  diffusion_params params, uintptr_t handle, int32_t *tokens,
                                  size_t capacity, size_t *count, diffusion_result *result,
                                  diffusion_error **error) {
-	params.on_step = on_step;
-	params.on_canvas = on_canvas;
-	params.user_data = (void *)handle;
+	listen(&params, handle);
 	return diffusion_generate(context, prompt, length, &params, tokens, capacity, count, result, error);
+}
+
+static diffusion_status check_text(diffusion_context *context, const int32_t *prompt, size_t length,
+                                   const int32_t *text, size_t text_length, diffusion_params params,
+                                   uintptr_t handle, int32_t *tokens, size_t capacity, size_t *count,
+                                   diffusion_result *result, diffusion_error **error) {
+	listen(&params, handle);
+	return diffusion_check(context, prompt, length, text, text_length, &params, tokens, capacity, count,
+	                       result, error);
+}
+
+static diffusion_status edit(diffusion_context *context, const char *text, size_t length,
+                             const char *instruction, size_t instruction_length, float strength,
+                             const diffusion_lines *lines, size_t count, diffusion_params params,
+                             uintptr_t handle, char **edited, diffusion_result *result,
+                             diffusion_error **error) {
+	listen(&params, handle);
+	return diffusion_edit_text(context, text, length, instruction, instruction_length, strength, lines,
+	                           count, &params, edited, result, error);
 }
 */
 import "C"
@@ -265,12 +288,41 @@ type Params struct {
 	Seed uint64
 	// MaxTokens of the answer; 0 is the library's default.
 	MaxTokens int
+	// Schema is a JSON Schema that the answer follows; "{}" is any JSON. Regex is an expression that it
+	// matches as a whole. Empty is none; at most one of them is set.
+	Schema, Regex string
+	// Templates are what is known about the canvases, from the first one on.
+	Templates []Template
+	// MinLogprob is the log-probability in nats below which a token of a finished canvas is denoised
+	// again; 0 repairs nothing.
+	MinLogprob float32
+	// Ahead is the number of tokens that the causal encoder writes before the first canvas.
+	Ahead int
 	// OnStep receives each draft, OnCanvas each finished canvas; both may be nil.
 	OnStep   func(Draft)
 	OnCanvas func(Canvas)
 }
 
-// Answer is what Generate returns.
+// Any is a position of a Template that holds any token.
+const Any Token = -1
+
+// Template is what is known about a canvas before its first step. Positions after the ends of the
+// slices are free.
+type Template struct {
+	// Fixed has for each position the token that it holds, or Any.
+	Fixed []Token
+	// Within has sets of tokens for positions that are not fixed.
+	Within map[int][]Token
+	// Initial has for each position the token that it begins with, or Any for noise.
+	Initial []Token
+	// FirstStep of the schedule.
+	FirstStep int
+}
+
+// Lines are lines of a text, counted from 1.
+type Lines struct{ First, Last int }
+
+// Answer is what Generate and Check return.
 type Answer struct {
 	// Tokens of the answer, thoughts included: Model.Split converts them to text.
 	Tokens []Token
@@ -331,22 +383,88 @@ type generation struct {
 
 // Generate answers a prompt until ctx is done. A second call while it runs returns Busy.
 func (c *Context) Generate(ctx context.Context, prompt []Token, params Params) (*Answer, error) {
+	return c.answer(ctx, params, func(raw C.diffusion_params, handle C.uintptr_t, buffer *C.int32_t, capacity C.size_t,
+		count *C.size_t, result *C.diffusion_result, object **C.diffusion_error) C.diffusion_status {
+		return C.generate(c.handle, (*C.int32_t)(first(prompt)), C.size_t(len(prompt)), raw, handle,
+			buffer, capacity, count, result, object)
+	})
+}
+
+// Check repairs a text, which has its end token if it ends, as an answer to prompt: tokens whose
+// log-probability is below MinLogprob of params are denoised again.
+func (c *Context) Check(ctx context.Context, prompt, text []Token, params Params) (*Answer, error) {
+	return c.answer(ctx, params, func(raw C.diffusion_params, handle C.uintptr_t, buffer *C.int32_t, capacity C.size_t,
+		count *C.size_t, result *C.diffusion_result, object **C.diffusion_error) C.diffusion_status {
+		return C.check_text(c.handle, (*C.int32_t)(first(prompt)), C.size_t(len(prompt)), (*C.int32_t)(first(text)),
+			C.size_t(len(text)), raw, handle, buffer, capacity, count, result, object)
+	})
+}
+
+// Edit changes a text as instruction asks for. strength, from 0 to 1, is the share of it that begins as
+// noise; the lines stay byte for byte.
+func (c *Context) Edit(ctx context.Context, text, instruction string, strength float32, lines []Lines, params Params) (edited string, err error) {
+	ownText, ownInstruction := C.CString(text), C.CString(instruction)
+	defer C.free(unsafe.Pointer(ownText))
+	defer C.free(unsafe.Pointer(ownInstruction))
+	ranges := make([]C.diffusion_lines, len(lines))
+	for i, line := range lines {
+		ranges[i] = C.diffusion_lines{first: C.size_t(line.First), last: C.size_t(line.Last)}
+	}
+	err = c.run(ctx, params, func(raw C.diffusion_params, handle C.uintptr_t) error {
+		var out *C.char
+		var object *C.diffusion_error
+		status := C.edit(c.handle, ownText, C.size_t(len(text)), ownInstruction, C.size_t(len(instruction)),
+			C.float(strength), first(ranges), C.size_t(len(ranges)), raw, handle, &out, nil, &object)
+		if err := check(status, object); err != nil {
+			return err
+		}
+		defer C.diffusion_string_free(out)
+		edited = C.GoString(out)
+		return nil
+	})
+	return edited, err
+}
+
+// answer runs a call that writes an answer.
+func (c *Context) answer(ctx context.Context, params Params, call func(raw C.diffusion_params, handle C.uintptr_t,
+	buffer *C.int32_t, capacity C.size_t, count *C.size_t, result *C.diffusion_result, object **C.diffusion_error) C.diffusion_status) (*Answer, error) {
+	var result C.diffusion_result
+	result.struct_size = C.sizeof_diffusion_result
+	var tokens []C.int32_t
+	err := c.run(ctx, params, func(raw C.diffusion_params, handle C.uintptr_t) (err error) {
+		tokens, err = fill(func(buffer *C.int32_t, capacity C.size_t, count *C.size_t, object **C.diffusion_error) C.diffusion_status {
+			return call(raw, handle, buffer, capacity, count, &result, object)
+		})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Answer{
+		Tokens: toTokens(tokens),
+		Reused: int(result.reused),
+		Steps:  int(result.steps),
+		Blocks: int(result.blocks),
+		Ended:  result.finish == C.DIFFUSION_FINISH_END_OF_TEXT,
+	}, nil
+}
+
+// run runs a call that denoises, until ctx is done.
+func (c *Context) run(ctx context.Context, params Params, call func(raw C.diffusion_params, handle C.uintptr_t) error) error {
 	// A rejected call must not start the watcher below, which would cancel the running one.
 	if !c.mutex.TryLock() {
-		return nil, &Error{Status: Busy, Message: "another Generate uses the context"}
+		return &Error{Status: Busy, Message: "another call uses the context"}
 	}
 	defer c.mutex.Unlock()
 	if err := ctx.Err(); err != nil {
-		return nil, &Error{Status: Cancelled, Message: "cancelled before it began", cause: err}
+		return &Error{Status: Cancelled, Message: "cancelled before it began", cause: err}
 	}
 	if c.handle == nil {
-		return nil, ErrClosed
+		return ErrClosed
 	}
-	raw := c.defaults
-	raw.seed = C.uint64_t(params.Seed)
-	if params.MaxTokens > 0 {
-		raw.max_tokens = C.size_t(params.MaxTokens)
-	}
+	var memory arena
+	defer memory.free()
+	raw := memory.params(c.defaults, params)
 
 	// Cancels between two callbacks; a cancellation before the first step is noticed by the callback.
 	finished, watched := make(chan struct{}), make(chan struct{})
@@ -366,12 +484,7 @@ func (c *Context) Generate(ctx context.Context, prompt []Token, params Params) (
 	own := &generation{ctx: ctx, params: params}
 	handle := cgo.NewHandle(own)
 	defer handle.Delete()
-	var result C.diffusion_result
-	result.struct_size = C.sizeof_diffusion_result
-	tokens, err := fill(func(buffer *C.int32_t, capacity C.size_t, count *C.size_t, object **C.diffusion_error) C.diffusion_status {
-		return C.generate(c.handle, (*C.int32_t)(first(prompt)), C.size_t(len(prompt)), raw, C.uintptr_t(handle),
-			buffer, capacity, count, &result, object)
-	})
+	err := call(raw, C.uintptr_t(handle))
 	if own.panicked != nil {
 		panic(own.panicked)
 	}
@@ -379,14 +492,5 @@ func (c *Context) Generate(ctx context.Context, prompt []Token, params Params) (
 	if errors.As(err, &failure) && failure.Status == Cancelled {
 		failure.cause = ctx.Err()
 	}
-	if err != nil {
-		return nil, err
-	}
-	return &Answer{
-		Tokens: toTokens(tokens),
-		Reused: int(result.reused),
-		Steps:  int(result.steps),
-		Blocks: int(result.blocks),
-		Ended:  result.finish == C.DIFFUSION_FINISH_END_OF_TEXT,
-	}, nil
+	return err
 }

@@ -275,3 +275,72 @@ func TestClose(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+func TestConstraintsAndTemplates(t *testing.T) {
+	model, c, prompt := demo(t)
+	ask := func(params Params) (string, error) {
+		answer, err := c.Generate(context.Background(), prompt, params)
+		if err != nil {
+			return "", err
+		}
+		text, _, err := model.Split(prompt, answer.Tokens)
+		return text, err
+	}
+	if text, err := ask(Params{Schema: `{"enum": ["Oslo", "Bern"]}`}); err != nil || text != `"Oslo"` && text != `"Bern"` {
+		t.Errorf("%q, %v", text, err)
+	}
+	if text, err := ask(Params{Regex: "yes|no"}); err != nil || text != "yes" && text != "no" {
+		t.Errorf("%q, %v", text, err)
+	}
+	if _, err := ask(Params{Regex: "("}); !errors.Is(err, InvalidArgument) || !strings.Contains(err.Error(), "regex: ") {
+		t.Errorf("%v", err)
+	}
+	if _, err := ask(Params{Ahead: 1}); !errors.Is(err, InvalidArgument) || !strings.Contains(err.Error(), "ahead: ") {
+		t.Errorf("%v", err)
+	}
+	start, err := model.Tokenize("The capital of Norway is Bern")
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := len(start) - 1
+	drafts := 0
+	text, err := ask(Params{
+		Templates: []Template{{Fixed: start[:last], Within: map[int][]Token{last: {start[last]}}, Initial: start}},
+		OnStep: func(draft Draft) {
+			drafts++
+			if draft.Block == 0 && !reflect.DeepEqual(draft.Argmax[:last+1], start) {
+				t.Errorf("%v", draft.Argmax)
+			}
+		},
+	})
+	if err != nil || drafts == 0 || !strings.HasPrefix(text, "The capital of Norway is Bern") {
+		t.Errorf("%d, %q, %v", drafts, text, err)
+	}
+	if _, err := ask(Params{Templates: []Template{{Fixed: make([]Token, 33)}}}); !errors.Is(err, InvalidArgument) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestCheckAndEdit(t *testing.T) {
+	model, c, prompt := demo(t)
+	wrong, err := model.Tokenize("The capital of Norway is Bern.")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const endOfTurn Token = 6
+	answer, err := c.Check(context.Background(), prompt, append(wrong, endOfTurn), Params{MinLogprob: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err := model.Detokenize(answer.Tokens); err != nil || text != "The capital of Norway is Oslo." {
+		t.Errorf("%q, %v", text, err)
+	}
+	const line = "The cat is red.\n"
+	edited, err := c.Edit(context.Background(), line, "Change red to blue", 0.5, []Lines{{1, 1}}, Params{})
+	if err != nil || !strings.HasPrefix(edited, "The cat is red.") {
+		t.Errorf("%q, %v", edited, err)
+	}
+	if _, err := c.Edit(context.Background(), line, "", 0.5, nil, Params{}); !errors.Is(err, InvalidArgument) {
+		t.Errorf("%v", err)
+	}
+}

@@ -146,6 +146,49 @@ void generation(const std::string &path) {
     CHECK(context.generate(prompt, params).tokens == answer.tokens);
 }
 
+void canvas(const std::string &path) {
+    const Model model(path);
+    Context context(model);
+    const std::string question = "What is the capital of Norway?";
+    Params params(model);
+    params.schema = R"({"enum": ["Oslo", "Bern"]})";
+    const std::string city = context.generate_text(question, params).text;
+    CHECK(city == "\"Oslo\"" || city == "\"Bern\"");
+    params.expression = "yes|no";
+    CHECK(std::string(failure([&] { context.generate_text(question, params); }).what())
+              .find("regex: ") == 0);
+    params.schema.clear();
+    const std::string word = context.generate_text(question, params).text;
+    CHECK(word == "yes" || word == "no");
+
+    Params pinned(model);
+    const Tokens start = model.tokenize("The capital of Norway is Bern");
+    const Tokens fixed(start.begin(), start.end() - 1);
+    pinned.known.resize(1);
+    pinned.known[0].fixed(fixed).within({start.back()}).free().begin_with(start);
+    int drafts = 0;
+    pinned.step = [&](const diffusion_draft &draft) {
+        for (std::size_t i = 0; i < start.size() && draft.block == 0; i++)
+            CHECK(draft.argmax[i] == start[i]);
+        return ++drafts > 0;
+    };
+    CHECK(context.generate_text(question, pinned).text.find("The capital of Norway is Bern") == 0);
+    CHECK(drafts > 0);
+
+    const Tokens prompt = model.apply_chat_template(
+        R"([{"role": "user", "content": "What is the capital of Norway?"}])");
+    Params repair(model);
+    repair.min_logprob = -1.0f;
+    const Tokens wrong = model.tokenize("The capital of Norway is Bern.<turn|>", false, true);
+    CHECK(model.detokenize(context.check(prompt, wrong, repair).tokens) ==
+          "The capital of Norway is Oslo.");
+    const Params defaults(model);
+    CHECK(context.edit_text("The cat is red.\n", "Change red to blue", 0.5f, {{1, 1}}, defaults)
+              .find("The cat is red.") == 0);
+    CHECK(failure([&] { context.edit_text("x", "", 0.5f, {}, defaults); }).status() ==
+          DIFFUSION_STATUS_INVALID_ARGUMENT);
+}
+
 } // namespace
 
 int main(int argc, char **argv) {
@@ -154,4 +197,5 @@ int main(int argc, char **argv) {
     errors(argv[1]);
     ownership(argv[1]);
     generation(argv[1]);
+    canvas(argv[1]);
 }

@@ -4,15 +4,14 @@
 use super::Token;
 use super::acceptance::{accept_by_entropy, accept_within_bound};
 use super::canvas_length::check_canvas_length;
+use super::continued::{Continued, Written, check_constraint};
 use super::convergence::{StabilityTracker, mean_entropy};
 use super::event::{CanvasStatus, Draft, FinishedCanvas};
 use super::params::{AcceptanceRule, DiffusionParams};
 use super::random::NoiseSource;
 use super::renoise::renoise;
 use super::repair::Repair;
-use super::run::{
-    Blank, Continued, EndTokens, Recipe, Run, Written, check_constraint, check_finite,
-};
+use super::run::{Blank, EndTokens, Recipe, Run, check_finite};
 use super::score::Scoring;
 use super::step::{Allowed, DrawFeatures, DrawRule, Draws, Filter, Limits, Steering, StepInput};
 use super::temperature::TemperatureSchedule;

@@ -3,10 +3,11 @@
 //! arXiv:2508.15487).
 
 use super::Token;
+use super::continued::{Continued, check_constraint};
 use super::convergence::mean_entropy;
 use super::event::{CanvasStatus, Draft, FinishedCanvas};
 use super::random::NoiseSource;
-use super::run::{Blank, Continued, EndTokens, Recipe, Run, check_constraint, check_finite};
+use super::run::{Blank, EndTokens, Recipe, Run, check_finite};
 use super::step::{
     Allowed, ConstrainAt, DrawFeatures, DrawRule, Draws, Filter, Limits, Steering, StepInput,
     TokenSet, VocabularyNoise,

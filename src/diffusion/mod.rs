@@ -9,7 +9,8 @@
 //! random, score ◀─ step ◀─ draw
 //!             ▲
 //! event ◀─── run ◀─┬─ canvas ─▶ acceptance, renoise, convergence, temperature, template, repair
-//!             ▲    └─ masked ─▶ transfer, template
+//!             ▲    ├─ masked ─▶ transfer, template
+//!             │    └─ continued ◀─ canvas, masked
 //!        generation ◀─ scheduler        canvas ─▶ canvas_length
 //!             └─▶ corrections ─▶ event
 //!        generation ◀─ scheduler          edit ─▶ params, template, event
@@ -22,6 +23,7 @@
 pub mod acceptance;
 pub mod canvas;
 pub mod canvas_length;
+mod continued;
 pub mod convergence;
 pub mod corrections;
 pub mod draw;
@@ -43,6 +45,7 @@ pub mod transfer;
 
 pub use canvas::CanvasRun;
 pub use canvas_length::{CANVAS_UNIT, check_canvas_length, shortest_canvas};
+pub(crate) use continued::refused;
 pub use corrections::{Correction, CorrectionCounter, Corrections};
 pub use edit::Original;
 pub use event::{

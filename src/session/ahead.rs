@@ -26,7 +26,8 @@ impl Session {
     /// The tokens are reported as a finished canvas without steps.
     ///
     /// # Errors
-    /// As [`generate`](Self::generate); the model is of a masked family; or its encoder is not trained to
+    /// As [`generate`](Self::generate); `params` have a constraint or templates; the model is of a masked
+    /// family; or its encoder is not trained to
     /// predict tokens: then it predicts the end of the prompt hardly better than chance.
     pub fn generate_after(
         &mut self,
@@ -37,6 +38,10 @@ impl Session {
         on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Answer> {
         params.validate()?;
+        if params.constraint.is_some() || !params.templates.is_empty() {
+            let problem = "the encoder follows neither constraints nor templates: omit them";
+            return Err(Error::parameter(Parameter::Ahead, problem));
+        }
         let count = params.max_tokens.map_or(count, |max| count.min(max));
         if count == 0 {
             return self.generate(prompt, params, cancel, on_event);

@@ -461,6 +461,18 @@ fn an_encoder_that_is_not_trained_writes_nothing_ahead() {
         error.starts_with("count: the prompt is too short"),
         "{error}"
     );
+    let mut template = Template::new();
+    template.free();
+    let known = DiffusionParams {
+        templates: vec![template],
+        ..params.clone()
+    };
+    let error = session.generate_after(3, &prompt(40), &known, &cancel, go_on);
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.starts_with("count: the encoder follows neither"),
+        "{error}"
+    );
     // Nothing to write is nothing to check.
     let plain = session.generate(&prompt(9), &params, &cancel, go_on);
     let none = session.generate_after(0, &prompt(9), &params, &cancel, go_on);

@@ -24,8 +24,11 @@
 )]
 
 mod border;
+mod constraint;
 mod context;
 mod device;
+mod draft;
+mod edit;
 mod error;
 mod fault;
 mod generate;
@@ -33,20 +36,29 @@ mod library;
 mod log;
 mod model;
 mod names;
+mod params;
 mod reply;
+mod result;
 mod scores;
+mod template;
 mod text;
 
 #[cfg(test)]
 mod tests;
 
+pub use constraint::*;
 pub use context::*;
 pub use device::*;
+pub use draft::*;
+pub use edit::*;
 pub use error::*;
 pub use generate::*;
 pub use library::*;
 pub use log::*;
 pub use model::*;
+pub use params::*;
 pub use reply::*;
+pub use result::*;
 pub use scores::*;
+pub use template::*;
 pub use text::*;

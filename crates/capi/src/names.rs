@@ -17,6 +17,9 @@ pub(super) fn field(parameter: Parameter) -> &'static str {
         Parameter::RpcTimeout => "timeout_ms",
         Parameter::BackendDirectory => "directory",
         Parameter::Recipe => "params",
+        Parameter::Template => "templates",
+        Parameter::Ahead => "ahead",
+        Parameter::Protected => "line_ranges",
         same => same.name(),
     }
 }
@@ -26,11 +29,8 @@ mod tests {
     use super::*;
 
     /// What C cannot set.
-    const WITHOUT: [Parameter; 19] = [
-        Parameter::Strength,
-        Parameter::Protected,
+    const WITHOUT: [Parameter; 16] = [
         Parameter::Constraint,
-        Parameter::Template,
         Parameter::Repository,
         Parameter::Metadata,
         Parameter::TensorTypes,

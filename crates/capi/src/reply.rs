@@ -6,8 +6,9 @@ use std::ptr::{NonNull, null_mut};
 use super::border::{Result, guard, output, read, reference, release, slice, text};
 use super::context::diffusion_context;
 use super::error::{c_text, diffusion_error, diffusion_status};
-use super::generate::{diffusion_params, diffusion_result, optional_result};
 use super::model::diffusion_model;
+use super::params::diffusion_params;
+use super::result::{diffusion_result, optional_result};
 use llama_diffusion::chat::thinking::AnswerText;
 use llama_diffusion::chat::{Message, Role};
 use llama_diffusion::{TextModel, Token};
@@ -27,7 +28,7 @@ unsafe fn write(reply: &AnswerText, answer: NonNull<*mut c_char>, thoughts: *mut
 }
 
 /// The tokens of a prompt that is the user's only message.
-fn single_turn(model: &TextModel, prompt: &str) -> Result<Vec<Token>> {
+pub(super) fn single_turn(model: &TextModel, prompt: &str) -> Result<Vec<Token>> {
     Ok(match model.chat_template()? {
         Some(template) => {
             let message = Message::new(Role::User, prompt);
@@ -54,11 +55,11 @@ unsafe fn generate_reply(
         let answer = output(answer, name)?;
         let result = optional_result(result)?;
         let callbacks = read(params, diffusion_params::of_model(&context.model)?)?;
-        let recipe = callbacks.recipe(&context.model.model)?;
         let mut session = context.lock()?;
         context.cancel.reset();
         let model = context.model.text()?;
         let prompt = single_turn(model, prompt)?;
+        let recipe = callbacks.recipe(&context.model, &prompt)?;
         let finished = context.generate(&mut session, &prompt, &callbacks, &*recipe)?;
         let reply = model.answer_text(&prompt, &finished.tokens)?;
         write(&reply, answer, thoughts);

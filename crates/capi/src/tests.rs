@@ -1,6 +1,7 @@
 //! What C programs cannot show: older and newer callers, panics, and every kind of error. The
 //! functions themselves are tested from outside, in `ffi-tests/`.
 
+mod canvas;
 mod masked;
 mod scores;
 mod thinking;
@@ -88,6 +89,7 @@ fn the_first_versions_stay() {
     assert_eq!(diffusion_params::FIRST_SIZE, 80);
     assert_eq!(diffusion_result::FIRST_SIZE, 72);
     assert_eq!(diffusion_device::FIRST_SIZE, 352);
+    assert_eq!(diffusion_template::FIRST_SIZE, 64);
 }
 
 #[test]

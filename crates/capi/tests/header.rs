@@ -4,8 +4,23 @@
 use std::path::Path;
 
 /// In the order of the header.
-const SOURCES: [&str; 10] = [
-    "error", "library", "log", "device", "model", "text", "context", "scores", "generate", "reply",
+const SOURCES: [&str; 16] = [
+    "error",
+    "library",
+    "log",
+    "device",
+    "model",
+    "text",
+    "context",
+    "draft",
+    "scores",
+    "template",
+    "constraint",
+    "params",
+    "result",
+    "generate",
+    "reply",
+    "edit",
 ];
 
 fn generate() -> String {

@@ -1,12 +1,11 @@
 //! Draws of a masked canvas from the distribution given a language.
 
 use crate::constraint::rows::{Classes, Given, Row, RowTable};
-use crate::constraint::{ClassTables, ConstraintError, Work};
+use crate::constraint::{ClassTables, Work};
 use crate::diffusion::draw::{Choice, DrawSampler};
-use crate::diffusion::{DrawRule, Draws, Filter, Steering, StepInput, Token};
-use crate::error::{Error, Result};
+use crate::diffusion::{DrawRule, Draws, Filter, Steering, StepInput, Token, refused};
+use crate::error::Result;
 use crate::parallel;
-use crate::parameter::Parameter;
 
 /// How much less likely tokens are, in nats, that a filter leaves out: only a text that the language
 /// forces has them.
@@ -41,8 +40,8 @@ pub(super) fn draw(
     let tables = ClassTables::from_rows(classes.count(), canvas.iter());
     let projection = steering
         .language
-        .project(&tables, &uniforms, &mut Work::default());
-    let projection = projection.map_err(failed)?;
+        .project(&tables, &uniforms, &mut Work::default())
+        .map_err(refused)?;
     let is_free = |(position, _): &(usize, &mut [f32])| input.free[*position];
     let free: Vec<_> = rows.into_iter().filter(is_free).collect();
     let choices = parallel::map(free, threads, |(position, logits)| {
@@ -108,8 +107,4 @@ fn with_row<T>(logits: &[f32], work: impl FnOnce(&mut Row<'_>) -> T) -> (T, Vec<
     };
     let result = work(&mut row);
     (result, weights)
-}
-
-fn failed(error: ConstraintError) -> Error {
-    Error::parameter(Parameter::Constraint, error.to_string())
 }

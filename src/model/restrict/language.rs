@@ -2,15 +2,15 @@
 
 use std::cell::OnceCell;
 
-use super::{ComputedStep, Planes, Positions, with_buffer};
+use super::{ComputedStep, Planes, Positions, put, with_buffer};
 use crate::constraint::rows::{Classes, Given, Row, RowTable};
-use crate::constraint::{ClassTables, ConstraintError, Work};
-use crate::diffusion::{ConstrainAt, DrawRule, Steering, Token};
-use crate::error::{Error, Result};
+use crate::constraint::{ClassTables, Work};
+use crate::diffusion::draw::Choice;
+use crate::diffusion::{ConstrainAt, DrawRule, Steering, Token, refused};
+use crate::error::Result;
 use crate::ggml::kernels::WEIGHT_SCALE;
 use crate::model::graph::DrawPlane;
 use crate::parallel;
-use crate::parameter::Parameter;
 
 impl ComputedStep<'_> {
     /// Replaces the planes of all positions by what they are given the language.
@@ -28,7 +28,10 @@ impl ComputedStep<'_> {
         let rows: Vec<RowTable> = rows.into_iter().collect::<Result<_>>()?;
         let tables = ClassTables::from_rows(classes.count(), rows.iter());
         if steering.at == ConstrainAt::Commit {
-            let best = steering.language.best_path(&tables, work).map_err(failed)?;
+            let best = steering
+                .language
+                .best_path(&tables, work)
+                .map_err(refused)?;
             for (((_, planes), table), class) in positions.iter_mut().zip(&rows).zip(best) {
                 planes[DrawPlane::Argmax as usize] = table.best_of(class) as f32;
             }
@@ -43,7 +46,7 @@ impl ComputedStep<'_> {
             }
         };
         let projection = steering.language.project(&tables, uniforms, work);
-        let projection = projection.map_err(failed)?;
+        let projection = projection.map_err(refused)?;
         let items = positions.iter_mut().zip(&rows);
         let items: Vec<_> = items.filter(|((p, _), _)| self.input.free[*p]).collect();
         let done = parallel::map(items, self.threads, |((position, planes), table)| {
@@ -72,15 +75,14 @@ impl ComputedStep<'_> {
         let before = *planes;
         self.with_row(position, &before, |row| {
             let choice = table.project(row, classes, given);
-            for (plane, value) in [
-                (DrawPlane::Argmax, choice.argmax as f32),
-                (DrawPlane::Sampled, choice.sampled as f32),
-                (DrawPlane::Entropy, choice.entropy),
-                (DrawPlane::Probability, choice.probability),
-                (DrawPlane::Margin, choice.margin),
-            ] {
-                planes[plane as usize] = value;
-            }
+            let drawn = Choice {
+                argmax: choice.argmax,
+                sampled: choice.sampled,
+                entropy: choice.entropy,
+                probability: choice.probability,
+                margin: choice.margin,
+            };
+            put(&drawn, planes);
             self.write_weights(position, row.weights, &choice.spread, planes)
         })
     }
@@ -126,8 +128,4 @@ impl ComputedStep<'_> {
             })
         })
     }
-}
-
-fn failed(error: ConstraintError) -> Error {
-    Error::parameter(Parameter::Constraint, error.to_string())
 }

@@ -10,7 +10,7 @@ use super::graph::{CanvasState, DrawPlane};
 use super::hparams::Hparams;
 use crate::constraint::Work;
 use crate::constraint::rows::Spread;
-use crate::diffusion::draw::DrawSampler;
+use crate::diffusion::draw::{Choice, DrawSampler};
 use crate::diffusion::{DrawRule, StepInput, Token};
 use crate::error::Result;
 use crate::ggml::kernels::{DRAW_PLANES, WEIGHT_SCALE, keep_above};
@@ -176,15 +176,7 @@ impl ComputedStep<'_> {
         let (greatest, temperature) = (row[choice.argmax as usize], self.temperature());
         row.iter_mut()
             .for_each(|x| *x = ((*x - greatest) / temperature).exp() * WEIGHT_SCALE);
-        for (plane, value) in [
-            (DrawPlane::Argmax, choice.argmax as f32),
-            (DrawPlane::Sampled, choice.sampled as f32),
-            (DrawPlane::Entropy, choice.entropy),
-            (DrawPlane::Probability, choice.probability),
-            (DrawPlane::Margin, choice.margin),
-        ] {
-            planes[plane as usize] = value;
-        }
+        put(&choice, planes);
         Ok(())
     }
 }
@@ -201,19 +193,32 @@ fn with_buffer<T>(work: impl FnOnce(&mut Vec<f32>) -> T) -> T {
     result
 }
 
-/// The planes of a position whose token is certain.
-fn certain(token: Token) -> Planes {
-    let mut planes = Planes::default();
+/// Sets the planes of a position to what was drawn there.
+fn put(choice: &Choice, planes: &mut Planes) {
     for (plane, value) in [
-        (DrawPlane::Argmax, token as f32),
-        (DrawPlane::Sampled, token as f32),
-        (DrawPlane::Scale, 1.0 / WEIGHT_SCALE),
-        (DrawPlane::Kept, 1.0),
-        (DrawPlane::Probability, 1.0),
-        (DrawPlane::Margin, 1.0),
+        (DrawPlane::Argmax, choice.argmax as f32),
+        (DrawPlane::Sampled, choice.sampled as f32),
+        (DrawPlane::Entropy, choice.entropy),
+        (DrawPlane::Probability, choice.probability),
+        (DrawPlane::Margin, choice.margin),
     ] {
         planes[plane as usize] = value;
     }
+}
+
+/// The planes of a position whose token is certain.
+fn certain(token: Token) -> Planes {
+    let mut planes = Planes::default();
+    let choice = Choice {
+        argmax: token,
+        sampled: token,
+        entropy: 0.0,
+        probability: 1.0,
+        margin: 1.0,
+    };
+    put(&choice, &mut planes);
+    planes[DrawPlane::Scale as usize] = 1.0 / WEIGHT_SCALE;
+    planes[DrawPlane::Kept as usize] = 1.0;
     planes
 }
 

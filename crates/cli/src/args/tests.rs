@@ -27,6 +27,15 @@ fn prompt(line: &[&str]) -> String {
 }
 
 #[test]
+fn the_encoder_does_not_follow_constraints() {
+    for constraint in ["-j", "-jf", "--grammar-regex"] {
+        let line = ["tool", "--ar", "3", constraint, "x"];
+        let error = Args::parse_from_line(line.map(Into::into)).unwrap_err();
+        assert!(error.to_string().contains("cannot be used with"), "{error}");
+    }
+}
+
+#[test]
 fn the_definition_is_sound() {
     definition().debug_assert();
 }

@@ -1,0 +1,85 @@
+//! The constraint of an answer from canvas to canvas.
+
+use super::Token;
+use super::run::Blank;
+use crate::constraint::{CanvasLanguage, Constraint, ConstraintError, State};
+use crate::error::{Error, Result};
+use crate::parameter::Parameter;
+
+/// The error of a constraint that cannot be honoured.
+pub(crate) fn refused(error: ConstraintError) -> Error {
+    Error::parameter(Parameter::Constraint, error.to_string())
+}
+
+/// The most likely answer of a canvas: how many of its tokens are text, and whether nothing follows
+/// them.
+pub(super) struct Written {
+    pub(super) text: usize,
+    /// Whether there is an end token after the text.
+    pub(super) has_end: bool,
+    /// Whether the answer is complete.
+    pub(super) is_complete: bool,
+}
+
+/// An answer's constraint at the beginning of a canvas.
+#[derive(Debug, Clone)]
+pub(super) struct Continued {
+    constraint: Constraint,
+    state: State,
+    budget: usize,
+}
+
+impl Continued {
+    /// The constraint after the answer so far.
+    ///
+    /// # Errors
+    /// The answer is not the beginning of any text of the language.
+    pub(super) fn new(constraint: &Constraint, blank: &Blank<'_>) -> Result<Self> {
+        let automaton = constraint.automaton();
+        let mut tokens = blank.answer.iter();
+        let state = tokens.try_fold(automaton.start(), |state, token| {
+            automaton.next(state, *token)
+        });
+        let problem = "the answer so far does not follow it";
+        Ok(Self {
+            constraint: constraint.clone(),
+            state: state.ok_or_else(|| Error::parameter(Parameter::Constraint, problem))?,
+            budget: blank.budget,
+        })
+    }
+
+    /// The language of a canvas of `len` tokens.
+    ///
+    /// # Errors
+    /// The budget is too small.
+    pub(super) fn language(&self, len: usize) -> Result<CanvasLanguage<'_>> {
+        let automaton = self.constraint.automaton();
+        CanvasLanguage::new(automaton, self.state, len, self.budget).map_err(refused)
+    }
+
+    /// Reads a canvas of the language.
+    pub(super) fn read(&self, canvas: &[Token]) -> Option<Written> {
+        let reading = self.language(canvas.len()).ok()?.read(canvas)?;
+        let automaton = self.constraint.automaton();
+        let is_last = automaton.is_complete(reading.state) || reading.text == self.budget;
+        Some(Written {
+            text: reading.text,
+            has_end: reading.ended,
+            is_complete: reading.ended || (automaton.accepts(reading.state) && is_last),
+        })
+    }
+}
+
+/// Checks that an answer of at most `budget` tokens can follow a constraint.
+pub(super) fn check_constraint(constraint: Option<&Constraint>, budget: usize) -> Result<()> {
+    let Some(constraint) = constraint else {
+        return Ok(());
+    };
+    let needed = constraint
+        .automaton()
+        .min_tokens(constraint.automaton().start());
+    match needed > budget {
+        true => Err(refused(ConstraintError::Budget { needed, budget })),
+        false => Ok(()),
+    }
+}
