@@ -44,7 +44,7 @@ pub fn read(body: &Map<String, Value>, capabilities: &Capabilities) -> Result<Wo
     let reply = Reply {
         protocol: Protocol::Chat,
         assembly,
-        options: Options::read(&body, &request, ignored)?,
+        options: Options::read(&body, &request, &Protocol::Chat, ignored)?,
     };
     Ok(Work { request, reply })
 }
@@ -84,10 +84,19 @@ pub fn conversation(body: &Object<'_>, tools: &Tools) -> Result<(Chat, Option<bo
     Ok((chat, thoughts))
 }
 
+/// How much the model thinks, and whether it does.
+pub const EFFORTS: [(&str, bool); 7] = [
+    ("none", false),
+    ("minimal", true),
+    ("low", true),
+    ("medium", true),
+    ("high", true),
+    ("xhigh", true),
+    ("max", true),
+];
+
 fn effort(body: &Object<'_>, variables: &mut Map<String, Value>) -> Result<Option<bool>, ApiError> {
-    let efforts = ["minimal", "low", "medium", "high", "xhigh", "max"].map(|name| (name, true));
-    let efforts = [&[("none", false)], &efforts[..]].concat();
-    let effort = body.choice("reasoning_effort", &efforts)?;
+    let effort = body.choice("reasoning_effort", &EFFORTS)?;
     if effort == Some(true) {
         let name = body.string("reasoning_effort")?;
         variables.insert("reasoning_effort".into(), name.into());
@@ -119,6 +128,18 @@ fn continues(body: &Object<'_>, messages: &[Message]) -> Result<bool, ApiError> 
             "calls have no results yet: add them as tool messages",
         )),
         _ => Ok(continues),
+    }
+}
+
+/// A conversation of other protocols: the assistant's message at the end is continued.
+pub fn continued(mut messages: Vec<Message>, variables: Map<String, Value>) -> Chat {
+    let is_open =
+        |last: &mut Message| last.role == Role::Assistant && !last.extra.contains_key("tool_calls");
+    let prefix = messages.pop_if(is_open).map(|last| last.content);
+    Chat {
+        messages,
+        variables,
+        prefix: prefix.unwrap_or_default(),
     }
 }
 

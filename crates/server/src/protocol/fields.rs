@@ -168,6 +168,71 @@ pub const CHAT: Table = &[
     ],
 ];
 
+/// Fields of Responses.
+pub const RESPONSES: Table = &[
+    COMMON,
+    &[
+        (
+            Class::Used,
+            &[
+                "input",
+                "instructions",
+                "tools",
+                "tool_choice",
+                "parallel_tool_calls",
+                "max_output_tokens",
+                "reasoning",
+                "text",
+                "include",
+                "top_logprobs",
+            ],
+        ),
+        (
+            Class::Ignored(Shape::Any),
+            &["max_tool_calls", "truncation"],
+        ),
+        (
+            Class::Refused("the server keeps no responses: send the whole conversation as input"),
+            &["previous_response_id", "conversation"],
+        ),
+        (
+            Class::Refused("the server keeps no responses: wait for the answer, or stream it"),
+            &["background"],
+        ),
+        (
+            Class::Refused("the server keeps no prompts: send the text as input"),
+            &["prompt"],
+        ),
+    ],
+];
+
+/// Fields of Anthropic's messages.
+pub const ANTHROPIC: Table = &[
+    COMMON,
+    &[
+        (
+            Class::Used,
+            &[
+                "messages",
+                "system",
+                "stop_sequences",
+                "tools",
+                "tool_choice",
+                "thinking",
+            ],
+        ),
+        (Class::Ignored(Shape::Any), &["inference_geo"]),
+        (
+            Class::Refused("the server runs no tools: remove it"),
+            &["mcp_servers", "container"],
+        ),
+        (
+            Class::Refused("is not supported here: use response_format of /v1/chat/completions"),
+            &["output_config", "output_format"],
+        ),
+    ],
+];
+
 /// Fields of text completions.
 pub const TEXT: Table = &[
     COMMON,

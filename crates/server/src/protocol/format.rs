@@ -130,6 +130,25 @@ impl Choice {
         }
         choice
     }
+
+    /// The whole answer as deltas: thoughts, text, calls.
+    pub fn deltas(&self) -> Vec<Delta> {
+        let mut deltas = Vec::new();
+        if !self.thoughts.is_empty() {
+            deltas.push(Delta::Thought(self.thoughts.clone()));
+        }
+        if !self.text.is_empty() {
+            let (text, tokens) = (self.text.clone(), self.tokens.clone());
+            deltas.push(Delta::Text { text, tokens });
+        }
+        let calls = self.calls.iter().cloned().enumerate();
+        deltas.extend(calls.map(|(index, (name, arguments))| Delta::Call {
+            index,
+            name,
+            arguments,
+        }));
+        deltas
+    }
 }
 
 /// The sum of the answers' tokens. `choices` answers share a prompt.

@@ -3,11 +3,13 @@
 //!
 //! ```text
 //! error ─▶ value ─▶ fields, sampling, messages, tools, language, prompt
-//!   ─▶ chat, text, native ─▶ request ─▶ (the engine)
+//!   ─▶ chat, text, native, responses, anthropic ─▶ request ─▶ (the engine)
 //! (the engine) ─▶ answer ─▶ assemble (stop, tool_calls) ─▶ format ─▶ *_format
 //! ```
 
 pub mod answer;
+pub mod anthropic;
+mod anthropic_format;
 pub mod assemble;
 pub mod chat;
 mod chat_format;
@@ -21,6 +23,8 @@ mod native_format;
 mod prompt;
 pub mod reply;
 pub mod request;
+pub mod responses;
+mod responses_format;
 pub mod sampling;
 pub mod stop;
 pub mod text;
@@ -30,15 +34,17 @@ pub mod tool_calls;
 mod tools;
 pub mod value;
 
-use fields::{CHAT, FIM, INFILL, NATIVE, TEXT, Table};
+use fields::{ANTHROPIC, CHAT, FIM, INFILL, NATIVE, RESPONSES, TEXT, Table};
 
 /// Every endpoint that generates, and the fields that it knows.
-pub const TABLES: [(&str, Table); 5] = [
+pub const TABLES: [(&str, Table); 7] = [
     ("/v1/chat/completions", CHAT),
     ("/v1/completions", TEXT),
     ("/v1/fim/completions", FIM),
     ("/completion", NATIVE),
     ("/infill", INFILL),
+    ("/v1/responses", RESPONSES),
+    ("/v1/messages", ANTHROPIC),
 ];
 
 #[cfg(test)]

@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::anthropic_format::AnthropicStream;
 use super::assemble::{Assembler, Assembly};
 use super::error::ApiError;
 use super::format::{Choice, Meta, Stream};
 use super::native::Echo;
 use super::request::Request;
+use super::responses_format::ResponsesStream;
 use super::text_format::{Also, TextStream};
 use super::value::Object;
-use super::{chat_format, native_format, text_format};
+use super::{anthropic_format, chat_format, native_format, responses_format, text_format};
 
 /// A parsed request.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +46,10 @@ pub enum Protocol {
     Fim,
     /// llama-server's own completions.
     Native(Box<Echo>),
+    /// OpenAI's Responses, with what an answer repeats.
+    Responses(Box<Map<String, Value>>),
+    /// Anthropic's messages.
+    Anthropic,
 }
 
 /// What the client wants to see.
@@ -79,8 +85,18 @@ impl Options {
     pub fn read(
         body: &Object<'_>,
         request: &Request,
+        protocol: &Protocol,
         ignored: Vec<String>,
     ) -> Result<Self, ApiError> {
+        let is_single = matches!(protocol, Protocol::Responses(_) | Protocol::Anthropic);
+        if let Some(n) = body
+            .any(&["n", "n_cmpl"])
+            .filter(|_| is_single && request.choices > 1)
+        {
+            return Err(
+                n.error("an answer of this protocol is a single one: send several requests")
+            );
+        }
         let stream = body.object("stream_options")?;
         let usage = stream
             .map(|options| options.flag("include_usage"))
@@ -119,6 +135,11 @@ impl Reply {
                 let echo = echo.as_ref().clone();
                 Box::new(native_format::NativeStream::new(meta, options, echo))
             }
+            Protocol::Responses(echo) => {
+                let echo = echo.as_ref().clone();
+                Box::new(ResponsesStream::new(meta, options, echo))
+            }
+            Protocol::Anthropic => Box::new(AnthropicStream::new(meta)),
         }
     }
 
@@ -129,13 +150,18 @@ impl Reply {
             Protocol::Text => text_format::answer(meta, &self.options, answers, Also::Nothing),
             Protocol::Fim => text_format::answer(meta, &self.options, answers, Also::Message),
             Protocol::Native(echo) => native_format::answer(meta, &self.options, echo, answers),
+            Protocol::Responses(echo) => {
+                responses_format::answer(meta, &self.options, echo, answers)
+            }
+            Protocol::Anthropic => anthropic_format::answer(meta, &self.options, answers),
         }
     }
 
     /// Writes an error before the first event.
     pub fn error(&self, error: &ApiError) -> Value {
         match &self.protocol {
-            Protocol::Chat | Protocol::Text | Protocol::Fim | Protocol::Native(_) => error.openai(),
+            Protocol::Anthropic => error.anthropic(),
+            _ => error.openai(),
         }
     }
 }

@@ -75,7 +75,7 @@ pub fn work(
         thoughts: ThoughtFormat::Inline,
         ..Assembly::default()
     };
-    let options = Options::read(body, &request, ignored)?;
+    let options = Options::read(body, &request, &protocol, ignored)?;
     Ok(Work {
         request,
         reply: Reply {

@@ -1,0 +1,326 @@
+//! Anthropic's messages as chats.
+
+use llama_diffusion::chat::{Message, Role};
+use serde_json::{Map, Value};
+
+use super::assemble::Assembly;
+use super::chat::{constrain, continued};
+use super::error::ApiError;
+use super::fields::{self, ANTHROPIC};
+use super::messages::{called, text};
+use super::reply::{Options, Protocol, Reply, Work};
+use super::request::{Capabilities, Chat, Input, Request, TokenLimit};
+use super::responses::add_call;
+use super::sampling;
+use super::tools::{Choice, Function, Tools, resolve};
+use super::value::Object;
+
+/// Reads a request to `/v1/messages`.
+///
+/// # Errors
+/// 400 with the field that is wrong or not supported.
+pub fn read(body: &Map<String, Value>, capabilities: &Capabilities) -> Result<Work, ApiError> {
+    let body = Object::root(body);
+    let limit = body.require("max_tokens")?.count(1..=u32::MAX)?;
+    let ignored = fields::check(&body, ANTHROPIC, capabilities.family)?;
+    let tools = tools(&body, capabilities)?;
+    let mut request = Request::new(vec![Input::Chat(conversation(&body, &tools)?)]);
+    sampling::read(&mut request, &body, capabilities)?;
+    request.tokens = TokenLimit::Tokens(limit);
+    if let Some(stop) = body.get("stop_sequences") {
+        request.stop = sampling::texts(&stop)?;
+    }
+    think(&mut request, &body)?;
+    constrain(&mut request, None, &tools)?;
+    let assembly = Assembly {
+        stop: request.stop.clone(),
+        calls: tools.calls,
+        ..Assembly::default()
+    };
+    let options = Options::read(&body, &request, &Protocol::Anthropic, ignored)?;
+    Ok(Work {
+        request,
+        reply: Reply {
+            protocol: Protocol::Anthropic,
+            assembly,
+            options,
+        },
+    })
+}
+
+/// Reads a request to `/v1/messages/count_tokens`.
+///
+/// # Errors
+/// 400 with the field that is wrong.
+pub fn read_count(
+    body: &Map<String, Value>,
+    capabilities: &Capabilities,
+) -> Result<Chat, ApiError> {
+    let body = Object::root(body);
+    let tools = tools(&body, capabilities)?;
+    conversation(&body, &tools)
+}
+
+fn conversation(body: &Object<'_>, tools: &Tools) -> Result<Chat, ApiError> {
+    let mut messages = Vec::new();
+    if let Some(system) = body.get("system") {
+        messages.push(Message::new(Role::System, text(&system)?));
+    }
+    let list = body.require("messages")?;
+    let given = list.list()?;
+    if given.is_empty() {
+        return Err(list.error("is empty: give at least one message"));
+    }
+    for message in given {
+        take(&message.object()?, &mut messages)?;
+    }
+    let mut variables = Map::new();
+    if !tools.declared.is_empty() {
+        variables.insert("tools".into(), tools.declared.clone().into());
+    }
+    Ok(continued(messages, variables))
+}
+
+/// Adds a message: its tool results first, each as a message of its own.
+fn take(message: &Object<'_>, messages: &mut Vec<Message>) -> Result<(), ApiError> {
+    let roles = [
+        ("user", Role::User),
+        ("assistant", Role::Assistant),
+        ("system", Role::System),
+    ];
+    let role = message.require("role")?.choice(&roles)?;
+    let content = message.require("content")?;
+    if let Value::String(text) = content.value {
+        messages.push(Message::new(role, text.as_str()));
+        return Ok(());
+    }
+    let (mut texts, mut calls) = (String::new(), Vec::new());
+    let blocks = content.list()?;
+    let mut results = false;
+    for block in &blocks {
+        let object = block.object()?;
+        let kind = object.require("type")?;
+        match (kind.string()?, role) {
+            ("text", _) => texts += object.require("text")?.string()?,
+            // Thoughts of earlier turns are not shown to the model again.
+            ("thinking" | "redacted_thinking", Role::Assistant) => {}
+            ("tool_use", Role::Assistant) => calls.push(tool_use(&object)?),
+            ("tool_result", Role::User) => {
+                messages.push(tool_result(&object)?);
+                results = true;
+            }
+            (other, _) => {
+                return Err(kind.error(format!(
+                    "is \"{other}\", which a message of this role cannot have here: this model reads text, \
+                     tool calls and their results"
+                )));
+            }
+        }
+    }
+    let is_empty = texts.is_empty() && calls.is_empty();
+    if !(results && is_empty) {
+        messages.push(Message::new(role, texts));
+    }
+    calls.into_iter().for_each(|call| add_call(messages, call));
+    Ok(())
+}
+
+fn tool_use(block: &Object<'_>) -> Result<Value, ApiError> {
+    let name = block.require("name")?.string()?;
+    let input = block.object("input")?.map(|input| input.members().clone());
+    Ok(called(block.string("id")?, name, input.unwrap_or_default()))
+}
+
+fn tool_result(block: &Object<'_>) -> Result<Message, ApiError> {
+    let id = block.require("tool_use_id")?.string()?;
+    let content = block
+        .get("content")
+        .map(|content| text(&content))
+        .transpose()?;
+    let mut content = content.unwrap_or_default();
+    if block.flag("is_error")? {
+        content.insert_str(0, "Error: ");
+    }
+    let mut message = Message::new(Role::Tool, content);
+    message.extra.insert("tool_call_id".into(), id.into());
+    Ok(message)
+}
+
+fn tools(body: &Object<'_>, capabilities: &Capabilities) -> Result<Tools, ApiError> {
+    let mut functions = Vec::new();
+    for tool in body.list("tools")? {
+        let tool = tool.object()?;
+        // Anthropic's own tools have types of their own.
+        tool.choice("type", &[("custom", ())])?;
+        tool.require("input_schema")?;
+        functions.push(Function::read(&tool, "input_schema")?);
+    }
+    let Some(choice) = body.object("tool_choice")? else {
+        return resolve(&functions, Choice::Auto, true, capabilities);
+    };
+    let parallel = !choice.flag("disable_parallel_tool_use")?;
+    let kind = choice.require("type")?;
+    let choice = match kind.choice(&[("auto", 0), ("any", 1), ("tool", 2), ("none", 3)])? {
+        0 => Choice::Auto,
+        1 => Choice::Required,
+        2 => Choice::Named(choice.require("name")?.string()?.to_owned()),
+        _ => Choice::None,
+    };
+    resolve(&functions, choice, parallel, capabilities)
+}
+
+fn think(request: &mut Request, body: &Object<'_>) -> Result<(), ApiError> {
+    let Some(thinking) = body.object("thinking")? else {
+        return Ok(());
+    };
+    let kinds = [("enabled", true), ("adaptive", true), ("disabled", false)];
+    request.thoughts = Some(thinking.require("type")?.choice(&kinds)?);
+    request.thought_budget = thinking.count("budget_tokens", 1..=u32::MAX)?;
+    Ok(())
+}
+
+/// The answer of `count_tokens`.
+pub fn counted(tokens: usize) -> Value {
+    serde_json::json!({ "input_tokens": tokens })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::assemble::Calls;
+    use super::super::tests::capabilities;
+    use super::*;
+    use serde_json::json;
+
+    fn work(mut body: Value) -> Result<Work, ApiError> {
+        for (name, value) in [
+            ("max_tokens", json!(9)),
+            ("messages", json!([{"role": "user", "content": "Hi"}])),
+        ] {
+            if body.get(name).is_none() {
+                body[name] = value;
+            }
+        }
+        let Value::Object(map) = &body else { panic!() };
+        read(map, &capabilities())
+    }
+
+    fn chat(body: Value) -> Chat {
+        match work(body).unwrap().request.inputs.pop() {
+            Some(Input::Chat(chat)) => chat,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn blocks_become_messages() {
+        let chat = chat(json!({
+            "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
+            "messages": [
+                {"role": "user", "content": "Weather?"},
+                {"role": "assistant", "content": [
+                    {"type": "thinking", "thinking": "hm", "signature": ""},
+                    {"type": "text", "text": "Let me see."},
+                    {"type": "tool_use", "id": "t1", "name": "f", "input": {"a": 1}},
+                ]},
+                {"role": "user", "content": [
+                    {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "sun"}]},
+                    {"type": "text", "text": "And?"},
+                ]},
+                {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t2", "content": "no", "is_error": true}]},
+            ],
+        }));
+        let found: Vec<_> = chat
+            .messages
+            .iter()
+            .map(|message| (message.role, message.content.as_str()))
+            .collect();
+        let expected = [
+            (Role::System, "Be brief."),
+            (Role::User, "Weather?"),
+            (Role::Assistant, "Let me see."),
+            (Role::Tool, "sun"),
+            (Role::User, "And?"),
+            (Role::Tool, "Error: no"),
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(
+            chat.messages[2].extra["tool_calls"][0]["function"]["arguments"],
+            json!({"a": 1})
+        );
+    }
+
+    #[test]
+    fn an_assistant_message_at_the_end_is_continued() {
+        let messages =
+            json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Sure:"}]);
+        let chat = chat(json!({ "messages": messages }));
+        assert_eq!((chat.messages.len(), chat.prefix.as_str()), (1, "Sure:"));
+    }
+
+    #[test]
+    fn fields_of_its_own() {
+        let tools = json!([{"name": "f", "input_schema": {"type": "object"}}]);
+        let work = work(json!({
+            "stop_sequences": ["x"], "thinking": {"type": "enabled", "budget_tokens": 1024}, "tools": tools,
+            "tool_choice": {"type": "auto", "disable_parallel_tool_use": true}, "top_k": 5,
+        }))
+        .unwrap();
+        assert_eq!(
+            (work.request.stop.as_slice(), work.request.thoughts),
+            (&["x".to_owned()][..], Some(true))
+        );
+        assert_eq!(work.request.thought_budget, Some(1024));
+        assert_eq!(work.reply.assembly.calls, Calls::Marked { parallel: false });
+        assert_eq!(work.reply.options.ignored, ["top_k"]);
+        let body = json!({"messages": [{"role": "user", "content": "Hi"}], "tools": tools});
+        let Value::Object(map) = &body else { panic!() };
+        assert_eq!(
+            read_count(map, &capabilities()).unwrap().variables["tools"][0]["function"]["name"],
+            "f"
+        );
+    }
+
+    #[test]
+    fn wrong_fields_are_named() {
+        let message = |block| json!({"messages": [{"role": "user", "content": [block]}]});
+        for (body, param) in [
+            (json!({"max_tokens": 0}), "max_tokens"),
+            (json!({"messages": []}), "messages"),
+            (
+                json!({"messages": [{"role": "tool", "content": "a"}]}),
+                "messages[0].role",
+            ),
+            (
+                message(json!({"type": "image"})),
+                "messages[0].content[0].type",
+            ),
+            (
+                message(json!({"type": "tool_use", "name": "f"})),
+                "messages[0].content[0].type",
+            ),
+            (
+                message(json!({"type": "tool_result"})),
+                "messages[0].content[0].tool_use_id",
+            ),
+            (json!({"system": 5}), "system"),
+            (json!({"tools": [{"name": "f"}]}), "tools[0].input_schema"),
+            (
+                json!({"tools": [{"type": "web_search_20250305", "name": "w"}]}),
+                "tools[0].type",
+            ),
+            (json!({"tool_choice": {"type": "tool"}}), "tool_choice.name"),
+            (json!({"thinking": {"type": "much"}}), "thinking.type"),
+            (json!({"stop_sequences": "x"}), "stop_sequences"),
+            (json!({"mcp_servers": [{}]}), "mcp_servers"),
+            (json!({"n": 2}), "n"),
+        ] {
+            assert_eq!(
+                work(body.clone()).unwrap_err().param.as_deref(),
+                Some(param),
+                "{body}"
+            );
+        }
+        let error = read(&Map::new(), &capabilities()).unwrap_err();
+        assert_eq!(error.param.as_deref(), Some("max_tokens"));
+    }
+}

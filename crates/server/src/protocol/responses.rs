@@ -1,0 +1,320 @@
+//! OpenAI's Responses as chats.
+
+use llama_diffusion::chat::{Message, Role};
+use serde_json::{Map, Value, json};
+
+use super::assemble::Assembly;
+use super::chat::{EFFORTS, constrain, continued};
+use super::error::ApiError;
+use super::fields::{self, RESPONSES};
+use super::reply::{Options, Protocol, Reply, Work};
+use super::request::{Capabilities, Chat, Input, Request, TokenLimit};
+use super::sampling::{self, MAX_LOGPROBS};
+use super::tools::{Choice, Function, Tools, chat_choice, resolve};
+use super::value::{Field, Object};
+use super::{language, messages};
+
+/// Reads a request to `/v1/responses`.
+///
+/// # Errors
+/// 400 with the field that is wrong or not supported.
+pub fn read(body: &Map<String, Value>, capabilities: &Capabilities) -> Result<Work, ApiError> {
+    let body = Object::root(body);
+    let ignored = fields::check(&body, RESPONSES, capabilities.family)?;
+    let tools = tools(&body, capabilities)?;
+    let (chat, thoughts) = conversation(&body, &tools)?;
+    let mut request = Request::new(vec![Input::Chat(chat)]);
+    sampling::read(&mut request, &body, capabilities)?;
+    request.thoughts = thoughts;
+    if let Some(limit) = body.get("max_output_tokens") {
+        request.tokens = TokenLimit::Tokens(limit.count(1..=u32::MAX)?);
+    }
+    request.logprobs = logprobs(&body, capabilities)?;
+    constrain(&mut request, format(&body)?, &tools)?;
+    let assembly = Assembly {
+        stop: request.stop.clone(),
+        calls: tools.calls,
+        ..Assembly::default()
+    };
+    let protocol = Protocol::Responses(Box::new(echo(&body)));
+    let options = Options::read(&body, &request, &protocol, ignored)?;
+    Ok(Work {
+        request,
+        reply: Reply {
+            protocol,
+            assembly,
+            options,
+        },
+    })
+}
+
+/// The conversation of a request, as `/v1/responses/input_tokens` needs it too, and whether the model
+/// thinks, if the request says so.
+fn conversation(body: &Object<'_>, tools: &Tools) -> Result<(Chat, Option<bool>), ApiError> {
+    let mut messages = Vec::new();
+    if let Some(instructions) = body.string("instructions")? {
+        messages.push(Message::new(Role::System, instructions));
+    }
+    let input = body.require("input")?;
+    match input.value {
+        Value::String(text) => messages.push(Message::new(Role::User, text.as_str())),
+        _ => {
+            for item in input.list()? {
+                take(&item, &mut messages)?;
+            }
+        }
+    }
+    if messages.is_empty() {
+        return Err(input.error("is empty: give at least one item"));
+    }
+    let mut variables = Map::new();
+    let reasoning = body.object("reasoning")?;
+    let effort = reasoning
+        .map(|reasoning| reasoning.choice("effort", &EFFORTS))
+        .transpose()?;
+    if !tools.declared.is_empty() {
+        variables.insert("tools".into(), tools.declared.clone().into());
+    }
+    Ok((continued(messages, variables), effort.flatten()))
+}
+
+/// Adds an item of the input to the messages.
+fn take(item: &Field<'_>, messages: &mut Vec<Message>) -> Result<(), ApiError> {
+    let object = item.object()?;
+    let kind = object.get("type");
+    match kind.as_ref().map(Field::string).transpose()? {
+        None | Some("message") => messages.push(message(&object)?),
+        Some("function_call") => {
+            let name = object.require("name")?.string()?;
+            let arguments = messages::arguments_object(&object.require("arguments")?)?;
+            let call = messages::called(object.string("call_id")?, name, arguments);
+            add_call(messages, call);
+        }
+        Some("function_call_output") => {
+            let mut message = Message::new(Role::Tool, messages::text(&object.require("output")?)?);
+            let id = object.require("call_id")?.string()?;
+            message.extra.insert("tool_call_id".into(), id.into());
+            messages.push(message);
+        }
+        // Thoughts of earlier turns are not shown to the model again.
+        Some("reasoning") => {}
+        Some(other) => {
+            let problem = format!(
+                "is \"{other}\", but must be \"message\", \"function_call\", \
+                 \"function_call_output\" or \"reasoning\""
+            );
+            return Err(object.error("type", problem));
+        }
+    }
+    Ok(())
+}
+
+fn message(object: &Object<'_>) -> Result<Message, ApiError> {
+    let roles = [
+        ("system", Role::System),
+        ("developer", Role::Developer),
+        ("user", Role::User),
+        ("assistant", Role::Assistant),
+    ];
+    let role = object.require("role")?.choice(&roles)?;
+    Ok(Message::new(
+        role,
+        messages::text(&object.require("content")?)?,
+    ))
+}
+
+/// Adds a call to the assistant's message that is last, or to a new one.
+pub(super) fn add_call(messages: &mut Vec<Message>, call: Value) {
+    if messages
+        .last()
+        .is_none_or(|last| last.role != Role::Assistant)
+    {
+        messages.push(Message::new(Role::Assistant, ""));
+    }
+    if let Some(last) = messages.last_mut() {
+        let calls = last.extra.entry("tool_calls").or_insert_with(|| json!([]));
+        if let Value::Array(calls) = calls {
+            calls.push(call);
+        }
+    }
+}
+
+fn tools(body: &Object<'_>, capabilities: &Capabilities) -> Result<Tools, ApiError> {
+    let mut functions = Vec::new();
+    for tool in body.list("tools")? {
+        let tool = tool.object()?;
+        tool.require("type")?.choice(&[("function", ())])?;
+        functions.push(Function::read(&tool, "parameters")?);
+    }
+    let choice = body
+        .get("tool_choice")
+        .map(|field| chat_choice(&field))
+        .transpose()?;
+    let parallel = body.boolean("parallel_tool_calls")?.unwrap_or(true);
+    resolve(
+        &functions,
+        choice.unwrap_or(Choice::Auto),
+        parallel,
+        capabilities,
+    )
+}
+
+fn format(body: &Object<'_>) -> Result<Option<super::request::Constraint>, ApiError> {
+    let Some(text) = body.object("text")? else {
+        return Ok(None);
+    };
+    match text.object("format")? {
+        Some(format) => language::response_format(&format),
+        None => Ok(None),
+    }
+}
+
+/// Log-probabilities, if `include` asks for them.
+fn logprobs(body: &Object<'_>, capabilities: &Capabilities) -> Result<Option<usize>, ApiError> {
+    let top = body.count("top_logprobs", 0..=MAX_LOGPROBS)?;
+    for include in body.list("include")? {
+        if include.string()? == "message.output_text.logprobs" {
+            return match capabilities.scores {
+                true => Ok(Some(top.unwrap_or(0))),
+                false => Err(include.error("this model has no log-probabilities: remove it")),
+            };
+        }
+    }
+    Ok(None)
+}
+
+/// What a response repeats of its request.
+fn echo(body: &Object<'_>) -> Map<String, Value> {
+    let fields = [
+        ("instructions", Value::Null),
+        ("max_output_tokens", Value::Null),
+        ("metadata", json!({})),
+        ("parallel_tool_calls", true.into()),
+        ("previous_response_id", Value::Null),
+        ("reasoning", json!({"effort": null, "summary": null})),
+        ("store", false.into()),
+        ("temperature", 1.0.into()),
+        ("text", json!({"format": {"type": "text"}})),
+        ("tool_choice", "auto".into()),
+        ("tools", json!([])),
+        ("top_p", 1.0.into()),
+        ("truncation", "disabled".into()),
+    ];
+    let echoed = fields.map(|(name, default)| {
+        let given = body.get(name).map(|field| field.value.clone());
+        (name.to_owned(), given.unwrap_or(default))
+    });
+    echoed.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::assemble::Calls;
+    use super::super::request::Language;
+    use super::super::tests::capabilities;
+    use super::*;
+
+    fn work(mut body: Value) -> Result<Work, ApiError> {
+        if body.get("input").is_none() {
+            body["input"] = "Hi".into();
+        }
+        let Value::Object(map) = &body else { panic!() };
+        read(map, &capabilities())
+    }
+
+    fn chat(body: Value) -> Chat {
+        match work(body).unwrap().request.inputs.pop() {
+            Some(Input::Chat(chat)) => chat,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn items_become_messages() {
+        let chat = chat(json!({"instructions": "Be brief.", "input": [
+            {"role": "user", "content": [{"type": "input_text", "text": "Weather?"}]},
+            {"type": "reasoning", "summary": []},
+            {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Hm."}]},
+            {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{\"a\":1}"},
+            {"type": "function_call", "call_id": "c2", "name": "g", "arguments": ""},
+            {"type": "function_call_output", "call_id": "c1", "output": "sun"},
+        ]}));
+        let roles: Vec<_> = chat.messages.iter().map(|message| message.role).collect();
+        assert_eq!(
+            roles,
+            [Role::System, Role::User, Role::Assistant, Role::Tool]
+        );
+        assert_eq!(
+            chat.messages[2].extra["tool_calls"][0]["function"]["arguments"],
+            json!({"a": 1})
+        );
+        assert_eq!(chat.messages[2].extra["tool_calls"][1]["id"], "c2");
+        assert_eq!(chat.messages[3].extra["tool_call_id"], "c1");
+    }
+
+    #[test]
+    fn fields_of_its_own() {
+        let format =
+            json!({"format": {"type": "json_schema", "name": "n", "schema": {"type": "integer"}}});
+        let body = json!({"max_output_tokens": 9, "reasoning": {"effort": "low"}, "text": format, "metadata": {"a": "b"}});
+        let work = work(body).unwrap();
+        assert_eq!(work.request.tokens, TokenLimit::Tokens(9));
+        assert_eq!(work.request.thoughts, Some(true));
+        let constraint = work.request.constraint.unwrap();
+        assert_eq!(
+            constraint.language,
+            Language::JsonSchema(json!({"type": "integer"}))
+        );
+        let Protocol::Responses(echo) = work.reply.protocol else {
+            panic!()
+        };
+        assert_eq!(echo["metadata"], json!({"a": "b"}));
+        let tools = json!([{"type": "function", "name": "f", "parameters": {"type": "object"}}]);
+        let forced = json!({"tools": tools, "tool_choice": {"type": "function", "name": "f"}});
+        let forced = super::tests::work(forced).unwrap().reply.assembly.calls;
+        assert_eq!(forced, Calls::Arguments("f".into()));
+    }
+
+    #[test]
+    fn wrong_fields_are_named() {
+        for (body, param) in [
+            (json!({"input": 5}), "input"),
+            (json!({"input": []}), "input"),
+            (
+                json!({"input": [{"role": "tool", "content": "a"}]}),
+                "input[0].role",
+            ),
+            (
+                json!({"input": [{"type": "item_reference", "id": "x"}]}),
+                "input[0].type",
+            ),
+            (
+                json!({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}),
+                "input[0].content[0].type",
+            ),
+            (
+                json!({"input": [{"type": "function_call", "name": "f", "arguments": "x"}]}),
+                "input[0].arguments",
+            ),
+            (
+                json!({"previous_response_id": "resp_1"}),
+                "previous_response_id",
+            ),
+            (json!({"background": true}), "background"),
+            (json!({"tools": [{"type": "web_search"}]}), "tools[0].type"),
+            (
+                json!({"text": {"format": {"type": "xml"}}}),
+                "text.format.type",
+            ),
+            (json!({"max_output_tokens": 0}), "max_output_tokens"),
+            (json!({"reasoning": {"effort": "much"}}), "reasoning.effort"),
+            (json!({"n": 2}), "n"),
+        ] {
+            assert_eq!(
+                work(body.clone()).unwrap_err().param.as_deref(),
+                Some(param),
+                "{body}"
+            );
+        }
+    }
+}
