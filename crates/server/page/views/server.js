@@ -1,0 +1,136 @@
+/** The server at work: its slots, its queue, and figures of its steps. */
+
+import { rounded } from "../core/frames.js";
+import { buckets, mean, parseMetrics, total } from "../core/metrics.js";
+import { h, setText } from "../ui/dom.js";
+
+/** @typedef {import("../app.js").App} App */
+/** @typedef {import("../core/metrics.js").Sample} Sample */
+
+/** How often it is asked, in milliseconds. */
+const INTERVAL = 1000;
+
+/** @param {App} app @returns {import("../app.js").View} */
+export function serverView(app) {
+  const slots = h("ul", { class: "slots" });
+  const figures = h("dl", { class: "facts" });
+  const histogram = h("div", { class: "histograms" });
+  const message = h("p", { class: "status" });
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
+  let isShown = false;
+  let busy = false;
+
+  async function refresh() {
+    if (busy) return;
+    busy = true;
+    const [found, metrics] = await Promise.allSettled([app.server.json("slots"), app.server.text("metrics")]);
+    busy = false;
+    if (!isShown) return;
+    const problems = [found, metrics].flatMap((result) => (result.status === "rejected" ? [result.reason.message] : []));
+    setText(message, [...new Set(problems)].join(" "));
+    if (found.status === "fulfilled") slots.replaceChildren(...found.value.map(slot));
+    if (metrics.status === "fulfilled") showMetrics(parseMetrics(metrics.value));
+    clearTimeout(timer);
+    timer = setTimeout(refresh, INTERVAL);
+  }
+
+  /** @param {Sample[]} samples */
+  function showMetrics(samples) {
+    const queries = total(samples, "llama_diffusion_prefix_cache_queries_total");
+    const hits = total(samples, "llama_diffusion_prefix_cache_hits_total");
+    const rows = [
+      ["At work", whole(total(samples, "llamacpp:requests_processing"))],
+      ["Waiting", whole(total(samples, "llamacpp:requests_deferred"))],
+      ["Prompt tokens read", whole(total(samples, "llamacpp:prompt_tokens_total"))],
+      ["Answer tokens", whole(total(samples, "llamacpp:tokens_predicted_total"))],
+      ["Prompt tokens per second", figure(total(samples, "llamacpp:prompt_tokens_seconds"))],
+      ["Answer tokens per second", figure(total(samples, "llamacpp:predicted_tokens_seconds"))],
+      ["Tokens per step", figure(mean(samples, "llama_diffusion_tokens_per_step"))],
+      ["Steps per canvas", figure(mean(samples, "llama_diffusion_steps_per_canvas"))],
+      ["Time of a step", milliseconds(mean(samples, "llama_diffusion_step_seconds"))],
+      ["Prompt tokens found in the cache", queries ? `${Math.round((100 * (hits ?? 0)) / queries)} %` : "–"],
+    ];
+    figures.replaceChildren(...rows.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+    histogram.replaceChildren(
+      bars("Steps per canvas", buckets(samples, "llama_diffusion_steps_per_canvas")),
+      bars("Canvases per step", buckets(samples, "llama_diffusion_canvases_per_step")),
+    );
+  }
+
+  return {
+    element: h(
+      "div",
+      { class: "view server" },
+      h("h1", {}, "Server"),
+      message,
+      h("section", { class: "panel", "aria-label": "Slots" }, h("h2", {}, "Slots"), slots),
+      h("section", { class: "panel", "aria-label": "Figures" }, h("h2", {}, "Figures"), figures, histogram),
+    ),
+    enter() {
+      isShown = true;
+      void refresh();
+    },
+    leave() {
+      isShown = false;
+      clearTimeout(timer);
+    },
+  };
+}
+
+/** @param {Record<string, any>} slot */
+function slot({ id, is_processing, n_ctx, diffusion = {} }) {
+  const { block, step, max_steps, mean_entropy } = diffusion ?? {};
+  const at = [
+    block == null ? "" : `canvas ${block + 1}`,
+    step == null ? "" : `step ${step + 1}`,
+    mean_entropy == null ? "" : `entropy ${rounded(mean_entropy)}`,
+  ].filter(Boolean);
+  const work = is_processing ? at.join(", ") || "reading a prompt" : "free";
+  return h(
+    "li",
+    { class: is_processing ? "busy" : null },
+    h("strong", {}, `Slot ${id}`),
+    h("span", {}, work),
+    max_steps && is_processing
+      ? h("progress", { max: max_steps, value: (step ?? 0) + 1, "aria-label": `Steps of slot ${id}` })
+      : null,
+    h("small", {}, `${n_ctx ?? "?"} positions`),
+  );
+}
+
+/** @param {string} title @param {{ below: string, count: number }[]} counts */
+function bars(title, counts) {
+  const highest = Math.max(...counts.map(({ count }) => count), 1);
+  if (!counts.some(({ count }) => count)) return "";
+  return h(
+    "figure",
+    { class: "plot bars" },
+    h("figcaption", {}, title),
+    h(
+      "ul",
+      {},
+      ...counts.map(({ below, count }) => {
+        const bar = h("span", { class: "bar" });
+        bar.style.setProperty("--share", String(count / highest));
+        const label = below === "+Inf" ? "more" : `≤ ${below}`;
+        return h("li", {}, h("span", {}, label), bar, h("span", {}, String(count)));
+      }),
+    ),
+  );
+}
+
+/** @param {number | null} value */
+function whole(value) {
+  return value === null ? "–" : value.toLocaleString("en");
+}
+
+/** @param {number | null} value */
+function figure(value) {
+  return value === null ? "–" : rounded(value);
+}
+
+/** @param {number | null} seconds */
+function milliseconds(seconds) {
+  return seconds === null ? "–" : `${rounded(seconds * 1000)} ms`;
+}

@@ -1,0 +1,142 @@
+/** An answer that was asked for: the running text, its replay, and what can be done with it. */
+
+import { write } from "../core/file.js";
+import { describe, frameAt, frameCount, rounded } from "../core/frames.js";
+import { Run } from "../core/run.js";
+import { answerText } from "../core/thoughts.js";
+import { announce } from "../ui/announce.js";
+import { AnswerView } from "../ui/answer.js";
+import { button, download, h, setText } from "../ui/dom.js";
+import { notice } from "../ui/notice.js";
+import { painter } from "../ui/paint.js";
+import { Player } from "../ui/player.js";
+
+/** @typedef {import("../core/run.js").Job} Job */
+/** @typedef {import("../app.js").App} App */
+
+/**
+ * @typedef {object} TaskOptions
+ * @property {(seed: number) => void} again Asks for the answer again.
+ * @property {(run: Run) => void} [onEnd]
+ * @property {boolean} [noReplay] Whether another player shows its pictures.
+ * @property {{ before?: string, after?: string }} [given] Text around the answer.
+ */
+
+export class Task {
+  #view;
+  #status = h("p", { class: "status" });
+  #actions = h("div", { class: "actions", hidden: true });
+  #problem = h("div", {});
+  /** Canvases that a screen reader was told of. */
+  #announced = 0;
+
+  /** @param {App} app @param {Job} job @param {TaskOptions} options */
+  constructor(app, job, options) {
+    this.app = app;
+    this.options = options;
+    this.#view = new AnswerView(options.given);
+    this.run = new Run(app.server, job);
+    this.player = new Player(
+      (index) => this.showPicture(index),
+      (index) => (this.run.answer ? describe(this.run.answer, frameAt(this.run.answer, index)) : "waiting"),
+    );
+    this.player.element.hidden = true;
+    this.element = h(
+      "div",
+      { class: "task" },
+      this.#view.element,
+      options.noReplay ? null : this.player.element,
+      this.#status,
+      this.#problem,
+      this.#actions,
+    );
+    this.repaint = painter(() => this.#paint());
+    this.run.onChange = () => this.repaint(this.run.state !== "running");
+  }
+
+  get isRunning() {
+    return this.run.state === "running";
+  }
+
+  /** Computes the answer. */
+  async start() {
+    this.element.classList.add("running");
+    setText(this.#status, "Reading the prompt…");
+    await this.run.start();
+    this.#finish();
+  }
+
+  /**
+   * @param {number} index
+   * @param {(block: number, tokens: Int32Array) => Uint8Array | undefined} [marks]
+   */
+  showPicture(index, marks) {
+    const { answer, recording } = this.run;
+    if (answer) this.#view.show(recording, answer, index, { running: this.isRunning, marks });
+  }
+
+  #paint() {
+    const { answer, recording, text } = this.run;
+    if (!answer?.canvases.length) return this.#view.showText(text);
+    this.player.element.hidden = false;
+    this.player.setCount(frameCount(answer));
+    if (this.isRunning) setText(this.#status, describe(answer, frameAt(answer, frameCount(answer) - 1)));
+    const done = answer.canvases.filter((canvas) => canvas.done).length;
+    if (done > this.#announced) {
+      this.#announced = done;
+      this.#sayNew(answerText(recording, answer));
+    }
+  }
+
+  #said = "";
+
+  /** @param {string} text */
+  #sayNew(text) {
+    announce(text.slice(this.#said.length));
+    this.#said = text;
+  }
+
+  #finish() {
+    const { error, recording, answer, state } = this.run;
+    this.element.classList.remove("running");
+    setText(this.#status, figures(this.run));
+    if (state === "stopped") announce("Stopped.");
+    if (error) this.#problem.replaceChildren(notice(error, this.app.server, () => this.options.again(this.run.seed)));
+    const text = () => this.run.text || (answer ? answerText(recording, answer) : "");
+    const copy = button("Copy", async () => {
+      await navigator.clipboard.writeText(text());
+      announce("Copied.");
+    });
+    this.#actions.replaceChildren(
+      text() ? copy : "",
+      button("Next seed", () => this.options.again(this.run.seed + 1), { title: "Answer again with the next seed" }),
+      answer ? button("Save recording", () => download("recording.jsonl", "application/jsonl", write(recording))) : "",
+      answer ? button("Open in the lab", () => this.app.inspect(recording, answer)) : "",
+    );
+    this.#actions.hidden = false;
+    this.options.onEnd?.(this.run);
+  }
+}
+
+/** The figures of an answer. @param {Run} run */
+function figures(run) {
+  const { answer, seed, state } = run;
+  const canvases = answer?.canvases ?? [];
+  const steps = canvases.reduce((sum, canvas) => sum + canvas.drafts.length, 0);
+  const end = /** @type {Record<string, number | undefined>} */ (answer?.end ?? {});
+  const time = (end.prefill_ms ?? 0) + (end.denoise_ms ?? 0) + (end.commit_ms ?? 0);
+  const parts = [
+    state === "stopped" ? "stopped" : "",
+    canvases.length ? counted(canvases.length, "canvas", "canvases") : "",
+    steps ? counted(Number(end.steps ?? steps), "step", "steps") : "",
+    end.tokens_per_step ? `${rounded(end.tokens_per_step)} tokens per step` : "",
+    time ? `${Math.round(time)} ms` : "",
+    `seed ${seed}`,
+  ];
+  return parts.filter(Boolean).join(" · ");
+}
+
+/** @param {number} count @param {string} one @param {string} many */
+function counted(count, one, many) {
+  return `${count} ${count === 1 ? one : many}`;
+}
