@@ -7,6 +7,7 @@
 # make install                install the C library to PREFIX (/usr/local) under DESTDIR; also with CUDA=1 or VULKAN=1
 # make header                 write include/llama_diffusion.h from crates/capi
 # make ffi-test               run the tests of the C library, in C, C++ and Go
+# make page-test              test the server's page in Chromium; needs Node 20
 # make help                   print this list
 #
 # run and test install missing build tools. Everything is built in one profile, so llama.cpp is compiled once.
@@ -30,7 +31,7 @@ target_dir := $(or $(CARGO_TARGET_DIR),target)$(addprefix /,$(subst $() ,-,$(str
 build_flags := $(cargo_flags) --target-dir $(call quote,$(target_dir)) $(addprefix --features ,$(backends))
 docs_rs_flags := --locked --target-dir target/docs-rs
 
-.PHONY: run test tools header install ffi-test help
+.PHONY: run test tools header install ffi-test page-test help
 
 run: tools
 	cargo run $(build_flags) --bin llama-diffusion-cli -- $(visual_flags) -p "$$PROMPT"
@@ -110,3 +111,6 @@ install:
 
 ffi-test:
 	ffi-tests/run.sh
+
+page-test:
+	crates/server/tests/page/run.sh

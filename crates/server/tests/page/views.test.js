@@ -1,0 +1,71 @@
+/** Editing, infill, schemas, and the server's own view. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { ask, until, withPage } from "./fixture.js";
+
+test("views whose route the server does not have are not shown", () =>
+  withPage({ hash: "#edit", server: { routes: [] } }, async (page) => {
+    await page.locator("#server-status", { hasText: "demo" }).waitFor();
+    const links = await page.locator("#menu a").allTextContents();
+    assert.deepEqual(links, ["Chat", "Canvas lab", "Compare", "Recordings", "Server"]);
+    await page.getByRole("textbox", { name: "Ask something" }).waitFor();
+  }));
+
+test("an edit changes the selected lines, and is accepted or rejected", () =>
+  withPage({ hash: "#edit" }, async (page, mock) => {
+    const text = page.getByRole("textbox", { name: /^Text\./ });
+    await text.fill("one\ntwo\nthree\nfour");
+    await text.evaluate((/** @type {HTMLTextAreaElement} */ area) => area.setSelectionRange(5, 9));
+    await page.getByRole("slider", { name: "Strength" }).fill("0.8");
+    const field = page.getByRole("textbox", { name: "What to change" });
+    await field.fill("Tell more");
+    await field.press("Enter");
+    await page.getByRole("button", { name: "Reject" }).click();
+    assert.equal(await text.inputValue(), "one\ntwo\nthree\nfour");
+    const { path, body } = mock.requests[0];
+    assert.equal(path, "/diffusion/edit");
+    assert.deepEqual(body.protected, [[1, 1], [4, 4]]);
+    assert.deepEqual([body.text, body.instruction, body.strength], ["one\ntwo\nthree\nfour", "Tell more", 0.8]);
+    await field.press("Enter");
+    await page.getByRole("button", { name: "Accept" }).click();
+    assert.match(await text.inputValue(), /^One Sunday, Grace/);
+  }));
+
+test("a gap is filled between its two sides", () =>
+  withPage({ hash: "#infill" }, async (page, mock) => {
+    const code = page.getByRole("textbox", { name: /^Text with one gap/ });
+    await code.fill("no gap");
+    await page.getByRole("button", { name: "Fill" }).click();
+    await page.getByText("Mark one gap with ▢.").waitFor();
+    await code.fill("a ▢ b");
+    await page.getByRole("button", { name: "Fill" }).click();
+    await page.getByRole("button", { name: "Save recording" }).waitFor();
+    assert.match((await page.locator(".answer-text").textContent()) ?? "", /^a One Sunday.* b$/s);
+    assert.deepEqual([mock.requests[0].body.input_prefix, mock.requests[0].body.input_suffix], ["a ", " b"]);
+  }));
+
+test("an answer follows the schema", () =>
+  withPage({ hash: "#schema" }, async (page, mock) => {
+    const schema = page.getByRole("textbox", { name: "Schema" });
+    await schema.fill("{");
+    await page.getByText(/^The schema is not valid/).waitFor();
+    await schema.fill('{"type":"object"}');
+    await page.getByText("The schema is valid JSON.").waitFor();
+    await page.getByRole("button", { name: "Answer" }).click();
+    await page.getByText("The answer is complete JSON.").waitFor();
+    assert.deepEqual(mock.requests[0].body.response_format.json_schema.schema, { type: "object" });
+  }));
+
+test("the server's slots and figures are shown while it works", () =>
+  withPage({}, async (page) => {
+    await ask(page, "slow");
+    await page.locator(".answer .t").first().waitFor();
+    await page.getByRole("link", { name: "Server" }).click();
+    await page.getByText("canvas 1, step 8, entropy 0.31").waitFor();
+    await until(async () => (await page.locator(".server .facts").textContent())?.includes("At work1"));
+    await page.getByText("7.5", { exact: true }).waitFor();
+    await page.getByText("91 %").waitFor();
+    assert.deepEqual(await page.locator(".bars li > :last-child").allTextContents(), ["5", "12", "5", "2"]);
+  }));
