@@ -16,6 +16,8 @@ mod chat_format;
 pub mod error;
 pub mod fields;
 pub mod format;
+#[cfg(test)]
+mod hostile;
 pub mod language;
 mod messages;
 pub mod native;
