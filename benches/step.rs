@@ -96,7 +96,7 @@ fn masks(criterion: &mut Criterion) {
     for (name, window, slots) in [("full", None, 8448), ("sliding", Some(1024), 1280)] {
         let layout = KeyLayout { slots, window };
         group.bench_function(BenchmarkId::new(name, "host/f16"), |bencher| {
-            bencher.iter(|| black_box(layout.canvas(PREFIX, CANVAS, slots)));
+            bencher.iter(|| black_box(layout.canvases(PREFIX, CANVAS, 1, slots)));
         });
     }
 }

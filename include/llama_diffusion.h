@@ -1546,6 +1546,32 @@ diffusion_status diffusion_edit_text(struct diffusion_context *context,
                                      struct diffusion_result *result,
                                      struct diffusion_error **error);
 
+/**
+ * Fills a form as the answer to a prompt: what stands in each blank, with probabilities.
+ *
+ * `prompt`, `prompt_length`: tokens, at least one. `form`, `form_length`: JSON in UTF-8 and its length in
+ * bytes, such as {"form": "{\"label\": \"▢\", \"reason\": \"▢▢▢\"}", "blanks": [{"name": "label", "choices":
+ * ["yes", "no"]}, {"name": "reason"}], "steps": 1, "samples": 4, "seed": 0, "canvas": 32}. Each ▢ (U+25A2) of
+ * `form` is an unknown token, and several in a row are one blank; a blank with choices is a single ▢. All
+ * other fields may be omitted. `thoughts`: a `diffusion_thoughts` other than `ON`. `answer`: receives JSON
+ * in UTF-8, terminated by a zero byte; free it with `diffusion_string_free`. It has the whole `text`; for
+ * each of its `blanks` `name`, `text`, `choice` (its index), `logprob`, `probability` and `entropy` (in nats)
+ * among what may stand there, `allowed_mass` (the probability of all that may stand there), `standard_error` of
+ * the probability over the samples, and the same for each of `choices`; and `canvas`, `rows`, `passes`,
+ * `prompt_tokens` and `reused_tokens`.
+ *
+ * Errors: as `diffusion_generate_reply`; `INVALID_ARGUMENT` for malformed JSON, unknown fields, a form that
+ * is longer than a canvas, and masked models.
+ */
+diffusion_status diffusion_fill(struct diffusion_context *context,
+                                const int32_t *prompt,
+                                size_t prompt_length,
+                                const char *form,
+                                size_t form_length,
+                                int32_t thoughts,
+                                char **answer,
+                                struct diffusion_error **error);
+
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus

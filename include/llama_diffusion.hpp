@@ -393,6 +393,19 @@ public:
         return edited;
     }
 
+    /* Fills a form; `form` and the result are JSON: see diffusion_fill. */
+    std::string fill(const Tokens &prompt, const std::string &form,
+                     diffusion_thoughts thoughts = DIFFUSION_THOUGHTS_OFF) {
+        detail::Check check;
+        char *answer = nullptr;
+        const diffusion_status status =
+            diffusion_fill(get(), prompt.data(), prompt.size(), form.data(), form.size(), thoughts,
+                           &answer, check.out());
+        const detail::Handle<char> own(answer);
+        check(status);
+        return answer;
+    }
+
     TextAnswer generate_text(const std::string &prompt, const Params &params) {
         Bridge bridge(params);
         TextAnswer answer;

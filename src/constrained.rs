@@ -79,7 +79,7 @@ impl TextModel {
     }
 
     /// What comes before the text of an answer to `prompt`.
-    fn scaffold(&self, prompt: &[Token], thoughts: Thoughts) -> Result<Scaffold> {
+    pub(crate) fn scaffold(&self, prompt: &[Token], thoughts: Thoughts) -> Result<Scaffold> {
         let Some(channel) = self.splitter(prompt).channel() else {
             return Ok(Scaffold::None);
         };

@@ -161,7 +161,7 @@ pub enum Error {
     /// The chat template cannot be parsed, or rejected the messages.
     #[error("chat template: {0}")]
     ChatTemplate(String),
-    /// Loading was cancelled by the progress callback.
+    /// Loading was cancelled by the progress callback, or a form by its flag.
     #[error("cancelled")]
     Cancelled,
 }

@@ -13,7 +13,7 @@
 //!
 //! ```text
 //! gguf ─▶ model::file ─▶ model::hparams ─▶ model::tensors ─▶ model::weights
-//! conversation, text_edit ─▶ text_model ─▶ chat, llama::vocab ─▶ tokens
+//! conversation, text_edit, text_form ─▶ text_model ─▶ chat, llama::vocab ─▶ tokens
 //!      └▶ session ─▶ diffusion::generation ─▶ run ─▶ canvas ─▶ acceptance, temperature, random
 //!            │                                  └▶ masked ─▶ transfer, draw, random
 //!            └▶ diffusion::step ◀─ model::denoiser, model::batch ─▶ model::graph ─▶ ggml
@@ -31,6 +31,7 @@ pub mod constraint;
 mod conversation;
 pub mod diffusion;
 mod error;
+pub mod form;
 #[allow(unsafe_code, reason = "ggml is C")]
 mod ggml;
 pub mod gguf;
@@ -50,6 +51,7 @@ mod sys;
 mod temporary;
 mod text;
 mod text_edit;
+mod text_form;
 mod text_model;
 mod token;
 
@@ -70,9 +72,13 @@ pub use model::{
     MaskedModel, MemoryReport, Model, ModelParams, SessionParams, TensorOverride,
 };
 pub use parameter::Parameter;
-pub use session::{Answer, Events, FinishedMember, MemberId, Session, SessionBatch, Snapshot};
+pub use session::{
+    Answer, CanvasRow, Events, FinishedMember, MemberId, OnLogits, RowsReport, Session,
+    SessionBatch, Snapshot,
+};
 pub use text::Utf8Stream;
 pub use text_edit::edit_message;
+pub use text_form::{BLANK, BlankAnswer, BlankRequest, ChoiceAnswer, FormAnswer, FormRequest};
 pub use text_model::TextModel;
 
 /// Opens a GGUF file of any supported model with the defaults: on the devices of this machine, with

@@ -54,6 +54,10 @@ parameters! {
     /// Lines of a text that an edit leaves alone.
     Protected = "protected",
 
+    // How a form is filled.
+    /// A text with blanks, and what may stand in them.
+    Form = "form",
+
     // How a masked model answers.
     /// The positions to denoise.
     Length = "length",

@@ -425,6 +425,25 @@ func (c *Context) Edit(ctx context.Context, text, instruction string, strength f
 	return edited, err
 }
 
+// Fill fills a form as the answer to prompt. Form and answer are JSON: llama_diffusion.h describes both.
+func (c *Context) Fill(ctx context.Context, prompt []Token, form string) (answer string, err error) {
+	own := C.CString(form)
+	defer C.free(unsafe.Pointer(own))
+	err = c.run(ctx, Params{}, func(C.diffusion_params, C.uintptr_t) error {
+		var out *C.char
+		var object *C.diffusion_error
+		status := C.diffusion_fill(c.handle, (*C.int32_t)(first(prompt)), C.size_t(len(prompt)), own,
+			C.size_t(len(form)), C.DIFFUSION_THOUGHTS_OFF, &out, &object)
+		if err := check(status, object); err != nil {
+			return err
+		}
+		defer C.diffusion_string_free(out)
+		answer = C.GoString(out)
+		return nil
+	})
+	return answer, err
+}
+
 // answer runs a call that writes an answer.
 func (c *Context) answer(ctx context.Context, params Params, call func(raw C.diffusion_params, handle C.uintptr_t,
 	buffer *C.int32_t, capacity C.size_t, count *C.size_t, result *C.diffusion_result, object **C.diffusion_error) C.diffusion_status) (*Answer, error) {

@@ -344,3 +344,15 @@ func TestCheckAndEdit(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+func TestFill(t *testing.T) {
+	_, c, prompt := demo(t)
+	const form = `{"form": "The capital of Norway is ▢.", "blanks": [{"name": "city", "choices": ["Bern", "Oslo"]}]}`
+	answer, err := c.Fill(context.Background(), prompt, form)
+	if err != nil || !strings.Contains(answer, `"text":"The capital of Norway is Oslo."`) {
+		t.Errorf("%q, %v", answer, err)
+	}
+	if _, err := c.Fill(context.Background(), prompt, "{}"); !errors.Is(err, InvalidArgument) {
+		t.Errorf("%v", err)
+	}
+}

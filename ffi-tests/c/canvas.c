@@ -155,6 +155,38 @@ static void finished_texts(const diffusion_model *model, diffusion_context *cont
     CHECK(edited == NULL);
 }
 
+static void forms(const diffusion_model *model, diffusion_context *context) {
+    static const char form[] =
+        "{\"form\": \"The capital of Norway is \xe2\x96\xa2.\", \"samples\": 2, \"blanks\": [{\"name\": "
+        "\"city\", \"choices\": [\"Bern\", \"Oslo\", \"Mexico City\"]}]}";
+    static const char *bad[] = {
+        "",
+        "{\"form\": 1}",
+        "{\"form\": \"x\"}",
+        "{\"form\": \"\xe2\x96\xa2\", \"unknown\": 1}",
+        "{\"form\": \"\xe2\x96\xa2\", \"samples\": 0}",
+    };
+    const token_list prompt = norway(model);
+    char *answer = NULL;
+    size_t index;
+    CALL(diffusion_fill(context, prompt.items, prompt.count, form, strlen(form),
+                        DIFFUSION_THOUGHTS_OFF, &answer, &error));
+    CHECK(strstr(answer, "\"text\":\"The capital of Norway is Oslo.\"") != NULL);
+    CHECK(strstr(answer, "\"choice\":1") != NULL && strstr(answer, "\"allowed_mass\":") != NULL);
+    diffusion_string_free(answer);
+    answer = NULL;
+    for (index = 0; index < sizeof bad / sizeof *bad; index++)
+        FAILS(diffusion_fill(context, prompt.items, prompt.count, bad[index], strlen(bad[index]),
+                             DIFFUSION_THOUGHTS_OFF, &answer, &error),
+              DIFFUSION_STATUS_INVALID_ARGUMENT, "form: ");
+    FAILS(diffusion_fill(context, prompt.items, prompt.count, form, strlen(form),
+                         DIFFUSION_THOUGHTS_ON, &answer, &error),
+          DIFFUSION_STATUS_INVALID_ARGUMENT, "form: ");
+    FAILS(diffusion_fill(context, NULL, 0, form, strlen(form), DIFFUSION_THOUGHTS_OFF, &answer, &error),
+          DIFFUSION_STATUS_INVALID_ARGUMENT, "prompt: ");
+    CHECK(answer == NULL);
+}
+
 int main(int argc, char **argv) {
     diffusion_model *model;
     diffusion_context *context;
@@ -164,6 +196,7 @@ int main(int argc, char **argv) {
     constraints(model, context);
     templates(model, context);
     finished_texts(model, context);
+    forms(model, context);
     diffusion_context_free(context);
     diffusion_model_free(model);
     return 0;

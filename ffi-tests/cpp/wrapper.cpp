@@ -182,6 +182,11 @@ void canvas(const std::string &path) {
     const Tokens wrong = model.tokenize("The capital of Norway is Bern.<turn|>", false, true);
     CHECK(model.detokenize(context.check(prompt, wrong, repair).tokens) ==
           "The capital of Norway is Oslo.");
+    const std::string form =
+        R"({"form": "The capital of Norway is ▢.", "blanks": [{"name": "city", "choices": ["Bern", "Oslo"]}]})";
+    CHECK(context.fill(prompt, form).find(R"("text":"The capital of Norway is Oslo.")") !=
+          std::string::npos);
+    CHECK(std::string(failure([&] { context.fill(prompt, "{}"); }).what()).find("form: ") == 0);
     const Params defaults(model);
     CHECK(context.edit_text("The cat is red.\n", "Change red to blue", 0.5f, {{1, 1}}, defaults)
               .find("The cat is red.") == 0);

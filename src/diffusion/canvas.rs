@@ -80,7 +80,7 @@ impl CanvasRun {
     }
 
     /// The same with a template of its own.
-    pub(super) fn with_template(
+    pub(crate) fn with_template(
         params: &DiffusionParams,
         template: Template,
         block: u32,

@@ -226,6 +226,19 @@ impl Draws {
         self.margin[position] = 1.0;
     }
 
+    /// Copies the draws at the `free` positions of a canvas that begins at position `first` of another
+    /// one.
+    pub(crate) fn copy_free(&mut self, from: &Self, first: usize, free: &[bool]) {
+        for position in (0..free.len()).filter(|position| free[*position]) {
+            let other = first + position;
+            self.argmax[position] = from.argmax[other];
+            self.sampled[position] = from.sampled[other];
+            self.entropy[position] = from.entropy[other];
+            self.probability[position] = from.probability[other];
+            self.margin[position] = from.margin[other];
+        }
+    }
+
     /// Rejects buffers whose lengths are not `len`.
     pub(crate) fn check(&self, len: usize) -> Result<()> {
         let lengths = [

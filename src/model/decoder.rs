@@ -193,8 +193,9 @@ impl Decoder {
             let sequence = &*member.sequence;
             if self.canvases[i] != sequence.canvas_id {
                 let prefix = sequence.cache.tokens().len();
-                pass.upload_positions(i, &sequence.cache, |layout, keys| {
-                    layout.canvas(prefix, sequence.state.len, keys)
+                let (len, all) = (sequence.canvas_len, sequence.state.len);
+                pass.upload_positions(i, &sequence.cache, len, |layout, keys| {
+                    layout.canvases(prefix, len, all / len, keys)
                 })?;
                 self.canvases[i] = sequence.canvas_id;
             }

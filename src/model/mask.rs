@@ -67,14 +67,20 @@ impl KeyLayout {
         mask
     }
 
-    /// The decoder's mask, F16 `[keys, canvas]`, for a canvas after `prefix` tokens: every position
-    /// sees the whole canvas and, of the prefix, what the canvas's first position sees (everything,
-    /// or the last `window - 1` tokens). The window does not move along the canvas.
-    pub fn canvas(&self, prefix: usize, canvas: usize, keys: usize) -> Vec<u16> {
-        let end = prefix + canvas;
-        let mut row = vec![HIDDEN; keys];
-        self.show(self.first_seen(prefix)..end, end, &mut row);
-        row.repeat(canvas)
+    /// The decoder's mask, F16 `[keys, canvas * count]`, for `count` canvases that all follow `prefix`
+    /// tokens and lie one after the other in the cache. Every position sees the whole of its own canvas,
+    /// none of the others, and, of the prefix, what the first position after it sees (everything, or
+    /// the last `window - 1` tokens). The window does not move along a canvas.
+    pub fn canvases(&self, prefix: usize, canvas: usize, count: usize, keys: usize) -> Vec<u16> {
+        let end = prefix + canvas * count;
+        let mut mask = Vec::with_capacity(keys * canvas * count);
+        for start in (prefix..end).step_by(canvas) {
+            let mut row = vec![HIDDEN; keys];
+            self.show(self.first_seen(prefix)..prefix, end, &mut row);
+            self.show(start..start + canvas, end, &mut row);
+            mask.extend(row.repeat(canvas));
+        }
+        mask
     }
 }
 
@@ -117,7 +123,7 @@ mod tests {
                 (0..=7 + query).collect::<Vec<_>>()
             );
         }
-        let mask = layout.canvas(7, 3, keys);
+        let mask = layout.canvases(7, 3, 1, keys);
         for query in 0..3 {
             assert_eq!(
                 visible(&layout, &mask, keys, 10, query),
@@ -137,7 +143,8 @@ mod tests {
             let end = start + 4;
             let keys = layout.used(end, 4);
             let causal = layout.causal(start, 4, keys);
-            let canvas = layout.canvas(start, 4, keys);
+            let canvas = layout.canvases(start, 4, 1, keys);
+            let halves = layout.canvases(start, 2, 2, keys);
             for query in 0..4 {
                 let i: usize = start + query;
                 let own = visible(&layout, &causal, keys, end, query);
@@ -148,6 +155,10 @@ mod tests {
                 );
                 let all = visible(&layout, &canvas, keys, end, query);
                 assert_eq!(all, (start.saturating_sub(4)..end).collect::<Vec<_>>());
+                let half = visible(&layout, &halves, keys, end, query);
+                let own = start + query / 2 * 2;
+                let expected = (start.saturating_sub(4)..start).chain(own..own + 2);
+                assert_eq!(half, expected.collect::<Vec<_>>());
             }
         }
     }

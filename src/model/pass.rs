@@ -100,17 +100,20 @@ pub(super) fn serves(
 
 impl Pass {
     /// Writes the positions of the next tokens of a sequence and what they see; `mask` makes the
-    /// mask of a layout over this number of keys. This stays the same for all steps of a canvas.
+    /// mask of a layout over this number of keys. After each `run` tokens the positions begin again.
+    /// This stays the same for all steps of a canvas.
     pub(super) fn upload_positions(
         &self,
         sequence: usize,
         cache: &KvCache,
+        run: usize,
         mask: impl Fn(KeyLayout, usize) -> Vec<u16>,
     ) -> Result<()> {
         let start = cache.tokens().len();
         let inputs = &self.inputs.sequences[sequence];
         let range = start..start + inputs.tokens;
-        let positions: Vec<i32> = range.clone().map(|p| p as i32).collect();
+        let position = |index: usize| (start + index % run) as i32;
+        let positions: Vec<i32> = (0..inputs.tokens).map(position).collect();
         self.inputs
             .positions
             .write(inputs.first * size_of::<i32>(), &positions)?;

@@ -44,6 +44,8 @@ pub(super) struct Sequence {
     /// Distinguishes the canvas from all others, of any sequence.
     pub(super) canvas_id: u64,
     canvas: Canvas,
+    /// Tokens of each of the canvases that `state` holds, one after the other.
+    pub(super) canvas_len: usize,
     dense_softener: Executor,
     /// Where our CPU kernels run.
     sparse_softener: Option<Executor>,
@@ -142,6 +144,7 @@ impl Sequence {
             id: new_id(),
             canvas_id: new_id(),
             canvas: Canvas::None,
+            canvas_len: 0,
             counters: SequenceCounters::default(),
             dense_softener: softener()?,
             sparse_softener: has_sparse.then(softener).transpose()?,
@@ -207,8 +210,10 @@ impl Sequence {
         self.canvas = Canvas::None;
     }
 
-    /// Begins a canvas of `canvas` tokens, not more than the trained length.
-    pub(super) fn begin_canvas(&mut self, canvas: usize) -> Result<()> {
+    /// Begins `count` canvases of `len` tokens after the cached ones, together not more than the trained
+    /// length. They do not see each other, and are one canvas otherwise.
+    pub(super) fn begin_canvases(&mut self, len: usize, count: usize) -> Result<()> {
+        let canvas = len * count;
         let (prompt, context) = (self.cache.tokens().len(), self.cache.context());
         self.canvas = Canvas::None;
         if prompt + canvas > context {
@@ -232,6 +237,7 @@ impl Sequence {
         self.state.soft.zero()?;
         self.restriction.begin_canvas();
         self.canvas_id = new_id();
+        self.canvas_len = len;
         self.canvas = Canvas::Begun;
         Ok(())
     }

@@ -5,7 +5,9 @@ mod batch;
 mod check;
 mod edit;
 mod events;
+mod fill;
 mod parts;
+mod rows;
 mod snapshot;
 
 use std::ops::ControlFlow;
@@ -25,6 +27,7 @@ use crate::parameter::Parameter;
 
 pub use batch::{FinishedMember, MemberId, SessionBatch};
 pub use events::Events;
+pub use rows::{CanvasRow, OnLogits, RowsReport};
 pub use snapshot::Snapshot;
 
 /// Operations of a denoising step that are worth a thread: some 10 ms of work. Threads synchronize

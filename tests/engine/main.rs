@@ -7,6 +7,7 @@ mod chat_prompt;
 mod constraints;
 mod draws;
 mod edit;
+mod forms;
 mod golden;
 mod loading;
 mod masked;

@@ -6,6 +6,7 @@ mod common;
 mod constraint;
 mod edit;
 mod escape;
+mod form;
 mod output;
 mod scoring;
 
@@ -32,6 +33,7 @@ use crate::view::Show;
 use chat::ChatArgs;
 use common::CommonArgs;
 use constraint::ConstraintArgs;
+use form::FormArgs;
 use llama_diffusion_flags::devices::SplitMode;
 use llama_diffusion_flags::diffusion::DiffusionArgs;
 use llama_diffusion_flags::masked::MaskedArgs;
@@ -104,6 +106,9 @@ pub struct Args {
 
     #[command(flatten)]
     pub edit: EditArgs,
+
+    #[command(flatten)]
+    pub form: FormArgs,
 
     #[command(flatten)]
     pub masked: MaskedArgs,

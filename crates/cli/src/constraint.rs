@@ -38,11 +38,7 @@ impl Language {
         };
         Ok(Some(Self {
             automaton,
-            thoughts: match args.chat.raw {
-                true => Thoughts::None,
-                false if args.chat.asks_to_think() => Thoughts::On,
-                false => Thoughts::Off,
-            },
+            thoughts: args.chat.thoughts(),
         }))
     }
 

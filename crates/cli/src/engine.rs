@@ -11,6 +11,7 @@ use llama_diffusion_flags::streams::say;
 
 use crate::args::Args;
 use crate::constraint::Language;
+use crate::form::Known;
 use crate::view::Show;
 
 /// How a run answers.
@@ -21,6 +22,8 @@ pub struct Run {
     reports_memory: bool,
     /// What answers are constrained to.
     language: Option<Language>,
+    /// What answers begin with.
+    known: Option<Known>,
     pub show: Show,
     /// Whether each answer is followed by what it took.
     pub shows_summary: bool,
@@ -87,6 +90,7 @@ impl Run {
             },
             family,
             language,
+            known: None,
             reports_memory: args.output.log.verbose,
             show: args.show(),
             shows_summary: args.output.shows_summary(),
@@ -95,6 +99,11 @@ impl Run {
             ahead: args.scoring.ahead(),
             logprobs: args.scoring.logprobs.clone(),
         })
+    }
+
+    /// The same with a text that its answers begin with.
+    pub fn beginning_with(self, known: Option<Known>) -> Self {
+        Self { known, ..self }
     }
 
     /// Reserves the memory of a session.
@@ -122,15 +131,19 @@ impl Run {
         let language = self.language.as_ref();
         let constraint = language.map(|language| language.of(model, prompt));
         let constraint = constraint.transpose()?;
+        let known = self.known.as_ref();
+        let template = known.map(|known| known.of(model, prompt)).transpose()?;
         Ok(match &self.family {
             Family::Canvas(params) => Box::new(DiffusionParams {
                 seed,
                 constraint,
+                templates: template.into_iter().collect(),
                 ..params.clone()
             }),
             Family::Masked { params, .. } => Box::new(MaskedParams {
                 seed,
                 constraint,
+                template: template.unwrap_or_default(),
                 ..params.clone()
             }),
         })

@@ -10,6 +10,7 @@ mod edit;
 mod ending;
 mod engine;
 mod flags;
+mod form;
 mod inert;
 mod interrupt;
 mod logprobs;
@@ -40,6 +41,7 @@ use constraint::Language;
 use edit::Edit;
 use ending::{ERROR, Ending};
 use engine::Run;
+use form::{FilledIn, Known};
 use interrupt::Interrupt;
 use llama_diffusion_flags::log::LogArgs;
 use llama_diffusion_flags::streams::say;
@@ -124,16 +126,24 @@ fn run(args: &mut Args) -> Result<Ending> {
         let seed = args.common.seed().unwrap_or_else(random_seed);
         return edit.run(args, &model, &setting, seed, interrupt.flag());
     }
+    if let Some(form) = interrupt.while_waiting(|| FilledIn::read(args))? {
+        let mut setting = Setting::read(args)?;
+        let model = load(args, interrupt.flag())?;
+        setting.complete(&model, false)?;
+        return form.run(&model, &setting, &args.session()?, interrupt.flag());
+    }
     let chat = args.is_chat(io::stdin().is_terminal());
     // What the user got wrong is said before minutes of loading.
     let first = interrupt.while_waiting(|| prompt::first_message(args, chat))?;
     let setting = Setting::read(args)?;
     let cache = PromptCache::read(&args.cache)?;
     let language = Language::read(args)?;
+    let known = Known::read(args)?;
     let opened = Opened {
         setting,
         cache,
         language,
+        known,
         chat,
         first,
     };
@@ -146,6 +156,7 @@ struct Opened {
     setting: Setting,
     cache: Option<PromptCache>,
     language: Option<Language>,
+    known: Option<Known>,
     chat: bool,
     /// The first message.
     first: Option<String>,
@@ -156,12 +167,13 @@ fn answer(args: &Args, model: &TextModel, opened: Opened, interrupt: &Interrupt)
         mut setting,
         cache,
         language,
+        known,
         chat,
         first,
     } = opened;
     setting.complete(model, chat)?;
     let seed = args.common.seed().unwrap_or_else(random_seed);
-    let run = Run::settle(args, model.model(), language)?;
+    let run = Run::settle(args, model.model(), language)?.beginning_with(known);
     let mut answerer = Answerer::new(run, model, setting, cache)?;
     match first {
         Some(text) if !chat => {

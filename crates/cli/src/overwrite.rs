@@ -73,6 +73,10 @@ fn read(args: &Args) -> Vec<Named> {
             }
             let edited = args.edit.edit.clone();
             files.extend(edited.map(|path| ("the text to edit", path)));
+            let form = args.form.form.clone();
+            files.extend(form.map(|path| ("the form", path)));
+            let known = args.form.template.clone();
+            files.extend(known.map(|path| ("the template", path)));
             let chat = &args.chat;
             for (what, path) in [
                 ("the system prompt", chat.system_prompt_file.as_ref()),

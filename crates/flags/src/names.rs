@@ -15,6 +15,7 @@ pub fn flags(parameter: Parameter) -> Option<&'static str> {
         Parameter::ConfidenceThreshold => "--diffusion-eb-confidence",
         Parameter::MinLogprob => "--verify",
         Parameter::Ahead => "--ar",
+        Parameter::Form => "--form",
         Parameter::Strength => "--strength",
         Parameter::Protected => "--protect",
         Parameter::MaxTokens | Parameter::AnswerTokens => "-n",

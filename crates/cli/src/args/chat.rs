@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use llama_diffusion::Thoughts;
 use llama_diffusion_flags::template::{THINKING, TemplateArgs};
 use serde_json::{Map, Value};
 
@@ -53,6 +54,15 @@ impl ChatArgs {
     /// A line for each variable of the user that the tool sets itself.
     pub fn variable_warnings(&self) -> Vec<String> {
         self.template.warnings(self.thinks())
+    }
+
+    /// What the model writes before a text that is known or constrained.
+    pub fn thoughts(&self) -> Thoughts {
+        match self.raw {
+            true => Thoughts::None,
+            false if self.asks_to_think() => Thoughts::On,
+            false => Thoughts::Off,
+        }
     }
 
     /// Whether the template is asked for a model that thinks.

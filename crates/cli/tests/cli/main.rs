@@ -11,6 +11,7 @@ mod constraints;
 mod cross_entropy;
 mod edit;
 mod files_left;
+mod forms;
 mod llama_cpp_flags;
 mod masked;
 mod prompt_cache;

@@ -1,0 +1,24 @@
+//! Flags of texts that are known in part.
+
+use std::path::PathBuf;
+
+/// Flags of texts that are known in part.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Forms")]
+pub struct FormArgs {
+    /// Fill a form, which is a JSON file with a text and its blanks, as the answer to the prompt, and
+    /// print what stands in each blank as JSON, with probabilities
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = [
+            "conversation", "drafts", "progress", "record", "edit", "known_text", "ar", "verify", "logprobs",
+            "json_schema", "json_schema_file", "grammar_regex",
+        ]
+    )]
+    pub form: Option<PathBuf>,
+
+    /// Begin the answer with the text of a file; each ▢ in it is a token that is not known
+    #[arg(id = "known_text", long = "template", value_name = "FILE", conflicts_with_all = ["edit", "ar"])]
+    pub template: Option<PathBuf>,
+}

@@ -1,0 +1,152 @@
+//! `--form` and `--template`.
+#![cfg(feature = "demo-model")]
+
+use std::fs;
+use std::process::Output;
+
+use llama_diffusion::internal::synthetic::masked::{MaskedFamily, write_masked};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::common::{self, text};
+
+const QUESTION: [&str; 4] = ["-t", "1", "-p", "What is the capital of Norway?"];
+
+/// Runs the tool with a file for a flag.
+fn with_file(flag: &str, contents: &str, args: &[&str]) -> Output {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("known.txt");
+    fs::write(&path, contents).unwrap();
+    let mut command = common::tool();
+    command.args(QUESTION).args(args).arg(flag).arg(&path);
+    command.output().unwrap()
+}
+
+fn filled(form: &Value) -> Value {
+    let output = with_file("--form", &form.to_string(), &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    serde_json::from_str(text(&output.stdout)).unwrap()
+}
+
+#[test]
+fn a_choice_is_the_one_that_the_model_knows() {
+    // Of one token, of several, and of different numbers of them.
+    for others in [
+        &["Bern", "Paris"][..],
+        &["Mexico City", "Rome", "the largest town of all"],
+    ] {
+        let mut choices = others.to_vec();
+        choices.push("Oslo");
+        let form = json!({
+            "form": "The capital of Norway is ▢.",
+            "blanks": [{"name": "city", "choices": choices}],
+            "samples": 3,
+        });
+        let answer = filled(&form);
+        assert_eq!(answer["text"], "The capital of Norway is Oslo.");
+        let blank = &answer["blanks"][0];
+        assert_eq!(
+            (&blank["name"], &blank["text"]),
+            (&json!("city"), &json!("Oslo"))
+        );
+        assert_eq!(blank["choice"], others.len());
+        let number = |name: &str| blank[name].as_f64().unwrap();
+        assert!(
+            number("probability") > 0.9 && number("allowed_mass") > 0.5,
+            "{blank}"
+        );
+        assert!((number("logprob").exp() - number("probability")).abs() < 1e-9);
+        let all = blank["choices"].as_array().unwrap();
+        let total: f64 = all.iter().map(|c| c["probability"].as_f64().unwrap()).sum();
+        assert!((total - 1.0).abs() < 1e-9);
+    }
+}
+
+#[test]
+fn blanks_without_choices_are_tokens() {
+    let form = json!({"form": "The capital of Norway is ▢.", "samples": 1, "steps": 2});
+    let answer = filled(&form);
+    assert_eq!(answer["text"], "The capital of Norway is Oslo.");
+    let blank = &answer["blanks"][0];
+    assert_eq!(
+        (&blank["name"], &blank["text"]),
+        (&json!("1"), &json!("Oslo"))
+    );
+    assert_eq!(
+        (&blank["choice"], &blank["standard_error"]),
+        (&Value::Null, &Value::Null)
+    );
+}
+
+#[test]
+fn what_is_no_form_is_named() {
+    for (form, expected) in [
+        ("", "known.txt: EOF"),
+        (
+            r#"{"form": "a ▢", "fields": []}"#,
+            "known.txt: unknown field `fields`",
+        ),
+        (r#"{"form": "a"}"#, "--form: it has no blank"),
+        (
+            r#"{"form": "▢▢", "blanks": [{"name": "x", "choices": ["a"]}]}"#,
+            "--form: blank 'x' has choices: write it as a single",
+        ),
+        (
+            r#"{"form": "▢ ▢", "blanks": [{"name": "x"}, {"name": "x"}]}"#,
+            "--form: two blanks are called 'x'",
+        ),
+        (
+            r#"{"form": "▢", "blanks": [{"name": "x", "choices": []}]}"#,
+            "--form: blank 'x': it has no choices",
+        ),
+        (
+            r#"{"form": "▢", "blanks": [{"name": "x", "choices": ["a", ""]}]}"#,
+            "--form: blank 'x': choice 1 is empty",
+        ),
+        (
+            r#"{"form": "▢", "blanks": [{"name": "x"}, {"name": "y"}]}"#,
+            "--form: 2 blanks are described, but its text has 1",
+        ),
+        (
+            r#"{"form": "▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢"}"#,
+            "--form: it has up to ",
+        ),
+        (r#"{"form": "▢", "canvas": 20}"#, "--canvas: has 20 tokens"),
+        (r#"{"form": "▢", "samples": 0}"#, "--form: samples is 0"),
+    ] {
+        let output = with_file("--form", form, &[]);
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        assert!(
+            message.contains(expected),
+            "{message}\ninstead of {expected}"
+        );
+        assert_eq!(text(&output.stdout), "");
+    }
+}
+
+#[test]
+fn a_masked_model_fills_no_form() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("masked.gguf");
+    write_masked(&path, MaskedFamily::Dream, 7, &|_| ()).unwrap();
+    let model = path.to_str().unwrap();
+    let output = with_file("--form", r#"{"form": "▢"}"#, &["-m", model, "--raw"]);
+    assert_eq!(output.status.code(), Some(1));
+    let message = text(&output.stderr);
+    assert!(
+        message.contains("--form: this is a masked model"),
+        "{message}"
+    );
+}
+
+#[test]
+fn an_answer_begins_with_a_template() {
+    let output = with_file("--template", "The city of Norway is ▢.\n", &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let answer = text(&output.stdout);
+    assert!(answer.starts_with("The city of Norway is "), "{answer}");
+    let output = with_file("--template", "", &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("known.txt: it is empty"));
+}

@@ -1,0 +1,16 @@
+//! Forms: a text with blanks, which a canvas fills in one or few steps. How the text lies on a canvas,
+//! and the arithmetic of its answers; nothing here knows a model or ggml.
+//!
+//! ```text
+//! blank ◀─ layout ─▶ tally ─▶ answer
+//! ```
+
+mod answer;
+mod blank;
+mod layout;
+mod tally;
+
+pub use answer::{FilledBlank, FilledForm, ScoredChoice};
+pub use blank::{Blank, BlankKind, Form, FormParams, Piece};
+pub(crate) use layout::{Frame, Judged, Layout, Width};
+pub(crate) use tally::{FreeTally, LengthTally, RowLogits, log_sum};

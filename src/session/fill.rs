@@ -1,0 +1,292 @@
+//! Fills a form: its canvases are rows that share the cache of the prompt, and their logits decide what
+//! stands in the blanks.
+
+use super::Session;
+use super::rows::CanvasRow;
+use crate::diffusion::{AcceptanceRule, CancelFlag, DiffusionParams, Token};
+use crate::error::{Error, Result};
+use crate::form::{
+    Blank, BlankKind, FilledBlank, FilledForm, Form, FormParams, Frame, FreeTally, Judged, Layout,
+    LengthTally, RowLogits, Width, log_sum,
+};
+use crate::parameter::Parameter;
+
+impl Session {
+    /// Fills a form as the answer to `prompt`; `before` has what the model may write before its answer,
+    /// such as an empty thought. Of several the model decides: the first known tokens of the form are left
+    /// out, and what it expects at their positions counts. None is nothing.
+    ///
+    /// A blank whose choices all have the same number of tokens, or which has none, is read from
+    /// [`FormParams::samples`] canvases after their last step. A choice of several tokens counts with the
+    /// product of their probabilities. Where choices differ in length, each length has canvases of its
+    /// own, read after one step: up to 8 known tokens after the blank are left out of them, and what the
+    /// model makes of their positions counts too. Such blanks are filled first, in order, and the other
+    /// blanks see what they are filled with.
+    ///
+    /// # Errors
+    /// Parameters out of range, a form that is longer than a canvas or has a token outside the
+    /// vocabulary; as [`denoise_rows`](Self::denoise_rows).
+    pub fn fill(
+        &mut self,
+        prompt: &[Token],
+        before: &[Vec<Token>],
+        form: &Form,
+        params: &FormParams,
+        cancel: &CancelFlag,
+    ) -> Result<FilledForm> {
+        params.validate()?;
+        let trained = self.limits().canvas.ok_or_else(|| {
+            let problem =
+                "its model is of a masked family, which cannot fill a form: use a canvas model";
+            Error::parameter(Parameter::Session, problem)
+        })?;
+        form.check_tokens(self.limits().vocab)?;
+        let longest = before.iter().max_by_key(|tokens| tokens.len());
+        let longest = longest.cloned().unwrap_or_default();
+        let frame = Frame::new(form, &longest, &self.end, params.canvas, trained)?;
+        let widths = form.blanks().map(|blank| Width::Open(blank.longest()));
+        Filling {
+            prompt,
+            form,
+            params,
+            cancel,
+            widths: widths.collect(),
+            answers: vec![None; form.blanks().count()],
+            report: FilledForm {
+                tokens: Vec::new(),
+                blanks: Vec::new(),
+                canvas: frame.canvas,
+                rows: 0,
+                passes: 0,
+                reused: 0,
+            },
+            frame,
+            session: self,
+        }
+        .run(before)
+    }
+}
+
+/// A form that is being filled.
+struct Filling<'a> {
+    session: &'a mut Session,
+    prompt: &'a [Token],
+    form: &'a Form,
+    params: &'a FormParams,
+    cancel: &'a CancelFlag,
+    frame: Frame,
+    /// What the canvases have in each blank, and what it is filled with.
+    widths: Vec<Width>,
+    answers: Vec<Option<FilledBlank>>,
+    report: FilledForm,
+}
+
+/// A blank that is read from canvases of one layout.
+enum Tally {
+    Choices(LengthTally),
+    Free(FreeTally),
+}
+
+impl Filling<'_> {
+    fn run(mut self, before: &[Vec<Token>]) -> Result<FilledForm> {
+        let form = self.form;
+        if before.len() > 1 {
+            self.frame.before = self.choose(before)?;
+        }
+        for (index, blank) in form.blanks().enumerate() {
+            if let BlankKind::Choices(choices) = &blank.kind
+                && blank.lengths().len() > 1
+            {
+                let answer = self.judge(index, blank, choices)?;
+                self.widths[index] = Width::Known(answer.tokens.clone());
+                self.answers[index] = Some(answer);
+            }
+        }
+        self.read_open()?;
+        let blanks: Vec<FilledBlank> = self.answers.into_iter().flatten().collect();
+        let tokens: Vec<&[Token]> = blanks.iter().map(|blank| &blank.tokens[..]).collect();
+        Ok(FilledForm {
+            tokens: form.filled(&tokens),
+            blanks,
+            ..self.report
+        })
+    }
+
+    /// What the model would write before the text, of these.
+    fn choose(&mut self, before: &[Vec<Token>]) -> Result<Vec<Token>> {
+        let samples = self.params.samples;
+        let layouts: Vec<Layout> = before
+            .iter()
+            .map(|tokens| {
+                let frame = Frame {
+                    before: tokens.clone(),
+                    ..self.frame.clone()
+                };
+                Layout::new(self.form, &frame, &self.widths, Judged::Before, false)
+            })
+            .collect();
+        let rows: Vec<CanvasRow> = layouts
+            .iter()
+            .flat_map(|layout| self.judged_rows(layout, &[]))
+            .collect();
+        let mut scores = vec![vec![0.0; samples]; before.len()];
+        let ends = self.frame.end.ids.clone();
+        self.denoise(&rows, 1, &mut |row, position, logits| {
+            let (which, sample) = (row / samples, row % samples);
+            if let Some(held_out) = layouts[which].held_out_at(position) {
+                scores[which][sample] += held_out.logprob(logits, &ends);
+            }
+        })?;
+        let mut best = 0;
+        for (index, score) in scores.iter().enumerate() {
+            if log_sum(score.iter().copied()) > log_sum(scores[best].iter().copied()) {
+                best = index;
+            }
+        }
+        Ok(before[best].clone())
+    }
+
+    /// A canvas of each sample, of which what is left out is read, and more.
+    fn judged_rows(&self, layout: &Layout, more: &[usize]) -> Vec<CanvasRow> {
+        let held_out = layout.held_out.iter().map(|(position, _)| *position);
+        let read: Vec<usize> = more.iter().copied().chain(held_out).collect();
+        let row = |sample: usize| CanvasRow {
+            template: layout.template.clone(),
+            noise: sample as u32,
+            read: read.clone(),
+        };
+        (0..self.params.samples).map(row).collect()
+    }
+
+    /// Fills a blank whose choices differ in length.
+    fn judge(
+        &mut self,
+        index: usize,
+        blank: &Blank,
+        choices: &[Vec<Token>],
+    ) -> Result<FilledBlank> {
+        let (lengths, samples) = (blank.lengths(), self.params.samples);
+        let layouts: Vec<Layout> = lengths
+            .iter()
+            .map(|length| {
+                let mut widths = self.widths.clone();
+                widths[index] = Width::Open(*length);
+                Layout::new(self.form, &self.frame, &widths, Judged::Blank(index), false)
+            })
+            .collect();
+        let mut rows = Vec::new();
+        for (layout, length) in layouts.iter().zip(&lengths) {
+            let start = layout.starts[index];
+            let own: Vec<usize> = (start..start + length).collect();
+            rows.extend(self.judged_rows(layout, &own));
+        }
+        let mut tally = LengthTally::new(choices, lengths.clone(), samples);
+        let ends = self.frame.end.ids.clone();
+        self.denoise(&rows, 1, &mut |row, position, logits| {
+            let (which, sample) = (row / samples, row % samples);
+            let (layout, length) = (&layouts[which], lengths[which]);
+            match layout.held_out_at(position) {
+                Some(held_out) => {
+                    tally.take_held_out(sample, length, held_out.logprob(logits, &ends));
+                }
+                None => tally.take(sample, length, position - layout.starts[index], logits),
+            }
+        })?;
+        Ok(tally.answer(&blank.name))
+    }
+
+    /// Fills the other blanks, all from the same canvases.
+    fn read_open(&mut self) -> Result<()> {
+        let (steps, samples) = (self.params.steps, self.params.samples);
+        let layout = Layout::new(
+            self.form,
+            &self.frame,
+            &self.widths,
+            Judged::Nothing,
+            steps > 1,
+        );
+        let mut tallies: Vec<(usize, Tally)> = Vec::new();
+        // For each position that is read, the blank and the index in it.
+        let mut read: Vec<(usize, usize, usize)> = Vec::new();
+        for (index, blank) in self.form.blanks().enumerate() {
+            if self.answers[index].is_some() {
+                continue;
+            }
+            let start = layout.starts[index];
+            let positions = (0..blank.longest()).map(|i| (start + i, tallies.len(), i));
+            read.extend(positions);
+            let tally = match &blank.kind {
+                BlankKind::Choices(choices) => {
+                    Tally::Choices(LengthTally::new(choices, blank.lengths(), samples))
+                }
+                BlankKind::Free(sets) => Tally::Free(FreeTally::new(sets, samples)),
+            };
+            tallies.push((index, tally));
+        }
+        if tallies.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<CanvasRow> = (0..samples)
+            .map(|sample| CanvasRow {
+                template: layout.template.clone(),
+                noise: sample as u32,
+                read: read.iter().map(|(position, ..)| *position).collect(),
+            })
+            .collect();
+        self.denoise(&rows, steps, &mut |sample, position, logits| {
+            let found = read.iter().find(|(p, ..)| *p == position);
+            let Some((_, tally, index)) = found.copied() else {
+                return;
+            };
+            match &mut tallies[tally].1 {
+                Tally::Choices(tally) => {
+                    tally.take(sample, tally.only_length(), index, logits);
+                }
+                Tally::Free(tally) => tally.take(index, logits),
+            }
+        })?;
+        let names: Vec<&str> = self.form.blanks().map(|blank| &blank.name[..]).collect();
+        for (index, tally) in tallies {
+            self.answers[index] = Some(match tally {
+                Tally::Choices(tally) => tally.answer(names[index]),
+                Tally::Free(tally) => tally.answer(names[index]),
+            });
+        }
+        Ok(())
+    }
+
+    /// Denoises rows and reads their distributions.
+    fn denoise(
+        &mut self,
+        rows: &[CanvasRow],
+        steps: u32,
+        on_row: &mut dyn FnMut(usize, usize, &RowLogits<'_>),
+    ) -> Result<()> {
+        let params = DiffusionParams {
+            max_steps: steps,
+            canvas: Some(self.frame.canvas),
+            seed: self.params.seed,
+            acceptance: AcceptanceRule::Bounded,
+            ..DiffusionParams::default()
+        };
+        let (prompt, cancel) = (self.prompt, self.cancel);
+        let on_logits = &mut |row: usize, position: usize, logits: &[f32]| {
+            let distribution = RowLogits::new(logits).ok_or(Error::NotFinite {
+                block: rows[row].noise,
+                step: steps - 1,
+                position,
+            })?;
+            on_row(row, position, &distribution);
+            Ok(())
+        };
+        let report = self
+            .session
+            .denoise_rows(prompt, rows, &params, cancel, on_logits)?;
+        if self.report.rows == 0 {
+            self.report.reused = report.reused;
+        }
+        self.report.rows += rows.len();
+        self.report.passes += report.passes;
+        Ok(())
+    }
+}

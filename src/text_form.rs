@@ -1,0 +1,526 @@
+//! The text side of a form: a text with blanks, the choices for them, and what stands there in the end.
+
+use serde::{Deserialize, Serialize};
+
+use crate::constrained::Thoughts;
+use crate::constraint::Scaffold;
+use crate::diffusion::{CancelFlag, Template, Token, TokenSet};
+use crate::error::{Error, Result};
+use crate::form::{Blank, BlankKind, FilledBlank, Form, FormParams, Piece};
+use crate::parameter::Parameter;
+use crate::session::Session;
+use crate::text_model::TextModel;
+
+/// Stands for one unknown token in a text.
+pub const BLANK: char = '▢';
+
+/// A form to fill, as JSON has it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FormRequest {
+    /// The text. Each ▢ (U+25A2) is an unknown token, and several in a row are one blank; a blank with
+    /// choices is a single ▢.
+    pub form: String,
+    /// The blanks, in order. Those that are not listed have no choices, and their numbers, from 1, as
+    /// names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blanks: Vec<BlankRequest>,
+    /// As [`FormParams::steps`].
+    #[serde(default = "default_steps")]
+    pub steps: u32,
+    /// As [`FormParams::samples`].
+    #[serde(default = "default_samples")]
+    pub samples: usize,
+    /// As [`FormParams::seed`].
+    #[serde(default)]
+    pub seed: u64,
+    /// As [`FormParams::canvas`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canvas: Option<usize>,
+}
+
+fn default_steps() -> u32 {
+    FormParams::default().steps
+}
+
+fn default_samples() -> usize {
+    FormParams::default().samples
+}
+
+/// A blank of a form.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BlankRequest {
+    /// What errors and the answer call it.
+    pub name: String,
+    /// The texts that may stand there; without them it is as many tokens as the text has ▢ there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choices: Option<Vec<String>>,
+}
+
+/// A filled form, as JSON has it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FormAnswer {
+    /// The whole text.
+    pub text: String,
+    /// Its blanks, in order.
+    pub blanks: Vec<BlankAnswer>,
+    /// Tokens of a canvas.
+    pub canvas: usize,
+    /// Number of canvases that were denoised.
+    pub rows: usize,
+    /// Number of forward passes over canvases.
+    pub passes: usize,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Tokens of the prompt that were already in the cache.
+    pub reused_tokens: usize,
+}
+
+/// A filled blank: see [`FilledBlank`] for the numbers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BlankAnswer {
+    /// The blank.
+    pub name: String,
+    /// What stands there.
+    pub text: String,
+    /// The index of the choice; `None` for a blank without choices.
+    pub choice: Option<usize>,
+    /// In nats.
+    pub logprob: f64,
+    /// Among what may stand there.
+    pub probability: f64,
+    /// In nats.
+    pub entropy: f64,
+    /// The probability of all that may stand there, before it was restricted to that.
+    pub allowed_mass: f64,
+    /// Of the probability; `None` for a single sample.
+    pub standard_error: Option<f64>,
+    /// Each choice, in the order of the request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub choices: Vec<ChoiceAnswer>,
+}
+
+/// A choice of a filled blank.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChoiceAnswer {
+    /// The choice.
+    pub text: String,
+    /// In nats.
+    pub logprob: f64,
+    /// Among the choices.
+    pub probability: f64,
+    /// Of the probability; `None` for a single sample.
+    pub standard_error: Option<f64>,
+}
+
+impl FormRequest {
+    /// Reads it from JSON.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`]: it is malformed, or has a field that does not exist.
+    pub fn from_json(json: &str) -> Result<Self> {
+        serde_json::from_str(json).map_err(|error| refusal(error.to_string()))
+    }
+
+    fn params(&self) -> FormParams {
+        FormParams {
+            steps: self.steps,
+            samples: self.samples,
+            canvas: self.canvas,
+            seed: self.seed,
+        }
+    }
+}
+
+/// A blank in a text, and the text before it.
+struct Gap {
+    before: String,
+    /// Tokens, if it has no choices.
+    tokens: usize,
+    name: String,
+    choices: Option<Vec<String>>,
+    /// Whether the space before it is part of its first token.
+    takes_space: bool,
+}
+
+/// A form with the texts of its blanks.
+struct TextForm {
+    form: Form,
+    gaps: Vec<Gap>,
+}
+
+impl TextModel {
+    /// Fills a form as the answer to `prompt`: see [`Session::fill`]. The session must be of this model.
+    ///
+    /// The tokens on either side of a choice are those that the whole text has with it, so that a token
+    /// may be partly known text and partly a choice. A space before a blank without choices begins its
+    /// first token.
+    ///
+    /// # Errors
+    /// The prompt has begun a thought; the text has no blank, more blanks are described than it has, a
+    /// blank with choices is several ▢, or the vocabulary cannot spell it; as [`Form::new`] and
+    /// [`Session::fill`].
+    pub fn fill(
+        &self,
+        session: &mut Session,
+        prompt: &[Token],
+        request: &FormRequest,
+        thoughts: Thoughts,
+        cancel: &CancelFlag,
+    ) -> Result<FormAnswer> {
+        let TextForm { form, gaps } = self.form(request)?;
+        let mut before = vec![self.before_text(prompt, thoughts)?];
+        if !before[0].is_empty() {
+            // Not every model writes it.
+            before.push(Vec::new());
+        }
+        let filled = session.fill(prompt, &before, &form, &request.params(), cancel)?;
+        let blanks = filled.blanks.iter().zip(&gaps);
+        let blanks: Result<Vec<_>> = blanks.map(|(blank, gap)| self.answer(blank, gap)).collect();
+        Ok(FormAnswer {
+            text: self.vocab().detokenize(&filled.tokens, false)?,
+            blanks: blanks?,
+            canvas: filled.canvas,
+            rows: filled.rows,
+            passes: filled.passes,
+            prompt_tokens: prompt.len(),
+            reused_tokens: filled.reused,
+        })
+    }
+
+    /// The template of a canvas that begins with this text, in which each ▢ is an unknown token.
+    ///
+    /// # Errors
+    /// The prompt has begun a thought, or the vocabulary cannot spell the text.
+    pub fn template(&self, text: &str, prompt: &[Token], thoughts: Thoughts) -> Result<Template> {
+        let mut template = Template::new();
+        template.fixed(&self.before_text(prompt, thoughts)?);
+        let (gaps, rest) = gaps(text, &[])?;
+        for piece in self.pieces(&gaps, &rest)? {
+            match piece {
+                Piece::Text(tokens) => {
+                    template.fixed(&tokens);
+                }
+                Piece::Blank(Blank { kind, .. }) => {
+                    if let BlankKind::Free(sets) = kind {
+                        for set in sets.into_iter().flatten() {
+                            template.within(set);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(template)
+    }
+
+    /// What the model writes before a text that is known.
+    fn before_text(&self, prompt: &[Token], thoughts: Thoughts) -> Result<Vec<Token>> {
+        match self.scaffold(prompt, thoughts)? {
+            Scaffold::None => Ok(Vec::new()),
+            Scaffold::Fixed(tokens) | Scaffold::Optional(tokens) => Ok(tokens),
+            Scaffold::Until(_) => {
+                let problem =
+                    "a known text cannot follow a thought of unknown length: turn thinking off";
+                Err(Error::parameter(Parameter::Form, problem))
+            }
+        }
+    }
+
+    fn form(&self, request: &FormRequest) -> Result<TextForm> {
+        let (mut gaps, rest) = gaps(&request.form, &request.blanks)?;
+        let pieces = self.pieces(&gaps, &rest)?;
+        let form = Form::new(pieces)?;
+        for (gap, blank) in gaps.iter_mut().zip(form.blanks()) {
+            gap.takes_space = gap.choices.is_none()
+                && gap.before.ends_with(' ')
+                && self.starts_with_space(&blank.kind)?;
+        }
+        Ok(TextForm { form, gaps })
+    }
+
+    fn starts_with_space(&self, kind: &BlankKind) -> Result<bool> {
+        match kind {
+            BlankKind::Free(sets) => match sets.first() {
+                Some(Some(set)) => match set.iter().next() {
+                    Some(token) => Ok(self.vocab().piece(token, false)?.starts_with(b" ")),
+                    None => Ok(false),
+                },
+                _ => Ok(false),
+            },
+            BlankKind::Choices(_) => Ok(false),
+        }
+    }
+
+    fn answer(&self, blank: &FilledBlank, gap: &Gap) -> Result<BlankAnswer> {
+        let text = match (&gap.choices, blank.choice) {
+            (Some(choices), Some(index)) => choices[index].clone(),
+            _ => {
+                let text = self.vocab().detokenize(&blank.tokens, false)?;
+                match gap.takes_space {
+                    true => text.strip_prefix(' ').map_or(text.clone(), str::to_owned),
+                    false => text,
+                }
+            }
+        };
+        let texts = gap.choices.iter().flatten();
+        Ok(BlankAnswer {
+            name: blank.name.clone(),
+            text,
+            choice: blank.choice,
+            logprob: blank.logprob,
+            probability: blank.probability,
+            entropy: blank.entropy,
+            allowed_mass: blank.allowed_mass,
+            standard_error: blank.standard_error,
+            choices: texts
+                .zip(&blank.choices)
+                .map(|(text, choice)| ChoiceAnswer {
+                    text: text.clone(),
+                    logprob: choice.logprob,
+                    probability: choice.probability,
+                    standard_error: choice.standard_error,
+                })
+                .collect(),
+        })
+    }
+
+    /// The pieces of a form.
+    fn pieces(&self, gaps: &[Gap], rest: &str) -> Result<Vec<Piece>> {
+        let (any, spaced) = self.text_sets()?;
+        let has_spaced = spaced.iter().next().is_some();
+        // The known texts, without the spaces that blanks take.
+        let takes_space =
+            |gap: &Gap| has_spaced && gap.choices.is_none() && gap.before.ends_with(' ');
+        let mut texts: Vec<&str> = Vec::new();
+        for gap in gaps {
+            let cut = usize::from(takes_space(gap));
+            texts.push(&gap.before[..gap.before.len() - cut]);
+        }
+        texts.push(rest);
+        let known = texts.iter().map(|text| self.spell(text));
+        let known: Vec<Vec<Token>> = known.collect::<Result<_>>()?;
+        let choices = self.spelled_choices(gaps, &texts, &known)?;
+        let mut pieces = Vec::new();
+        let mut taken = 0;
+        for (index, (gap, choices)) in gaps.iter().zip(choices).enumerate() {
+            let (kept, after, kind) = match choices {
+                Some(Spelled {
+                    before,
+                    after,
+                    choices,
+                }) => (before, after, BlankKind::Choices(choices)),
+                None => {
+                    let mut sets = vec![Some(any.clone()); gap.tokens];
+                    if takes_space(gap) {
+                        sets[0] = Some(spaced.clone());
+                    }
+                    (known[index].len(), 0, BlankKind::Free(sets))
+                }
+            };
+            pieces.push(Piece::Text(known[index][taken..kept].to_vec()));
+            pieces.push(Piece::Blank(Blank {
+                name: gap.name.clone(),
+                kind,
+            }));
+            taken = after;
+        }
+        pieces.push(Piece::Text(known[gaps.len()][taken..].to_vec()));
+        Ok(pieces)
+    }
+
+    /// The tokens of the choices of each gap that has some.
+    fn spelled_choices(
+        &self,
+        gaps: &[Gap],
+        texts: &[&str],
+        known: &[Vec<Token>],
+    ) -> Result<Vec<Option<Spelled>>> {
+        let mut all = Vec::new();
+        for (index, gap) in gaps.iter().enumerate() {
+            let sides = (&known[index][..], &known[index + 1][..]);
+            all.push(match &gap.choices {
+                Some(choices) => {
+                    let around = (texts[index], texts[index + 1]);
+                    Some(self.spell_choices(&gap.name, choices, around, sides)?)
+                }
+                None => None,
+            });
+        }
+        // Two blanks may not both take a part of the text between them.
+        let collides = all.windows(2).zip(&known[1..]).any(|(pair, between)| {
+            let taken = pair[0].as_ref().map_or(0, |left| left.after);
+            let kept = pair[1].as_ref().map_or(between.len(), |right| right.before);
+            taken > kept
+        });
+        if !collides {
+            return Ok(all);
+        }
+        let alone = |(index, gap): (usize, &Gap)| match &gap.choices {
+            Some(choices) => {
+                let tokens = choices.iter().map(|choice| self.spell(choice));
+                Ok(Some(Spelled {
+                    before: known[index].len(),
+                    after: 0,
+                    choices: tokens.collect::<Result<_>>()?,
+                }))
+            }
+            None => Ok(None),
+        };
+        gaps.iter().enumerate().map(alone).collect()
+    }
+
+    /// The tokens of choices between two texts.
+    fn spell_choices(
+        &self,
+        name: &str,
+        choices: &[String],
+        (left, right): (&str, &str),
+        (before, after): (&[Token], &[Token]),
+    ) -> Result<Spelled> {
+        let mut whole = Vec::new();
+        for (index, choice) in choices.iter().enumerate() {
+            if choice.is_empty() {
+                let problem = format!("blank '{name}': choice {index} is empty: give a text");
+                return Err(refusal(problem));
+            }
+            whole.push(self.spell(&format!("{left}{choice}{right}"))?);
+        }
+        let common = |a: &[Token], b: &[Token]| a.iter().zip(b).take_while(|(a, b)| a == b).count();
+        let from_left = whole.iter().map(|tokens| common(tokens, before));
+        let kept = from_left.min().unwrap_or(before.len());
+        let from_right = whole.iter().map(|tokens| {
+            let ends = tokens.iter().rev().zip(after.iter().rev());
+            let same = ends.take_while(|(a, b)| a == b).count();
+            same.min(tokens.len().saturating_sub(kept))
+        });
+        let same = from_right.min().unwrap_or(after.len());
+        Ok(Spelled {
+            before: kept,
+            after: after.len() - same,
+            choices: whole
+                .into_iter()
+                .map(|tokens| tokens[kept..tokens.len() - same].to_vec())
+                .collect(),
+        })
+    }
+
+    /// The tokens of a text, which spell it byte for byte.
+    fn spell(&self, text: &str) -> Result<Vec<Token>> {
+        let tokens = self.vocab().tokenize(text, false, false)?;
+        match self.vocab().detokenize(&tokens, false)? == text {
+            true => Ok(tokens),
+            false => Err(Error::Tokenizer(format!(
+                "the vocabulary cannot spell '{text}'"
+            ))),
+        }
+    }
+
+    /// The tokens of texts, and those of them that begin with a space.
+    fn text_sets(&self) -> Result<(TokenSet, TokenSet)> {
+        let (mut any, mut spaced) = (Vec::new(), Vec::new());
+        for token in 0..self.vocab().len() as Token {
+            if !self.vocab().is_text(token)? {
+                continue;
+            }
+            any.push(token);
+            if self.vocab().piece(token, false)?.starts_with(b" ") {
+                spaced.push(token);
+            }
+        }
+        Ok((any.into_iter().collect(), spaced.into_iter().collect()))
+    }
+}
+
+/// Choices as tokens, with what they take of the known texts around them.
+struct Spelled {
+    /// Tokens that stay of the text before.
+    before: usize,
+    /// Tokens that are taken from the text after.
+    after: usize,
+    choices: Vec<Vec<Token>>,
+}
+
+/// The blanks of a text, and what follows the last one.
+fn gaps(text: &str, blanks: &[BlankRequest]) -> Result<(Vec<Gap>, String)> {
+    let mut gaps: Vec<Gap> = Vec::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(BLANK) {
+        let trimmed = after.trim_start_matches(BLANK);
+        let tokens = 1 + (after.len() - trimmed.len()) / BLANK.len_utf8();
+        let request = blanks.get(gaps.len());
+        let name = request.map_or_else(|| (gaps.len() + 1).to_string(), |blank| blank.name.clone());
+        let choices = request.and_then(|blank| blank.choices.clone());
+        if choices.is_some() && tokens > 1 {
+            let problem = format!("blank '{name}' has choices: write it as a single {BLANK}");
+            return Err(refusal(problem));
+        }
+        gaps.push(Gap {
+            before: before.to_owned(),
+            tokens,
+            name,
+            choices,
+            takes_space: false,
+        });
+        rest = trimmed;
+    }
+    if blanks.len() > gaps.len() {
+        let (described, count) = (blanks.len(), gaps.len());
+        let problem =
+            format!("{described} blanks are described, but its text has {count} ({BLANK})");
+        return Err(refusal(problem));
+    }
+    Ok((gaps, rest.to_owned()))
+}
+
+fn refusal(problem: String) -> Error {
+    Error::parameter(Parameter::Form, problem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blanks_are_runs_of_the_mark() {
+        let blank = |name: &str, choices: Option<&[&str]>| BlankRequest {
+            name: name.into(),
+            choices: choices.map(|all| all.iter().map(|text| (*text).to_owned()).collect()),
+        };
+        let (found, rest) = gaps("a ▢b▢▢▢ c", &[blank("x", Some(&["1", "2"]))]).unwrap();
+        let shown: Vec<_> = found
+            .iter()
+            .map(|gap| (&gap.before[..], gap.tokens, &gap.name[..]))
+            .collect();
+        assert_eq!(shown, [("a ", 1, "x"), ("b", 3, "2")]);
+        assert_eq!(rest, " c");
+        assert_eq!(found[0].choices.as_ref().unwrap().len(), 2);
+        let problem = |text, blanks: &[BlankRequest]| gaps(text, blanks).err().unwrap().to_string();
+        assert_eq!(
+            problem("▢▢", &[blank("x", Some(&["1"]))]),
+            "form: blank 'x' has choices: write it as a single ▢"
+        );
+        assert_eq!(
+            problem("a", &[blank("x", None)]),
+            "form: 1 blanks are described, but its text has 0 (▢)"
+        );
+    }
+
+    #[test]
+    fn a_request_is_json_with_defaults_and_without_unknown_fields() {
+        let request =
+            FormRequest::from_json(r#"{"form": "▢", "blanks": [{"name": "a"}]}"#).unwrap();
+        assert_eq!(request.params(), FormParams::default());
+        assert_eq!(request.blanks[0].choices, None);
+        for bad in [
+            "{}",
+            r#"{"form": 5}"#,
+            r#"{"form": "▢", "step": 1}"#,
+            r#"{"form": "▢", "blanks": [{"name": "a", "choice": []}]}"#,
+            r#"{"form": "▢", "samples": -1}"#,
+        ] {
+            let error = FormRequest::from_json(bad).unwrap_err().to_string();
+            assert!(error.starts_with("form: "), "{error}");
+        }
+    }
+}

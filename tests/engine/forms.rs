@@ -1,0 +1,489 @@
+//! Forms, against a host computation from full logits.
+
+use std::ops::ControlFlow;
+use std::sync::{Arc, LazyLock};
+
+use llama_diffusion::diffusion::{
+    AcceptanceRule, Allowed, CounterNoise, Denoiser, DrawRule, Draws, Filter, NoiseSource,
+    OwnedDraft, StepInput, Template,
+};
+use llama_diffusion::form::{Blank, BlankKind, Form, FormParams, Piece};
+use llama_diffusion::gguf::TensorType;
+use llama_diffusion::internal::synthetic::masked::{MaskedFamily, write_masked};
+use llama_diffusion::internal::synthetic::{Geometry, WeightTypes, write_synthetic};
+use llama_diffusion::model::MaskedModel;
+use llama_diffusion::{
+    CancelFlag, CanvasRow, DiffusionParams, EndTokens, Event, KvType, Model, Session,
+    SessionParams, Token,
+};
+use llama_diffusion_testing::placements::on_cpu;
+use llama_diffusion_testing::steps::prompt;
+
+const TRAINED: usize = 64;
+const SEED: u64 = 5;
+const PAD: Token = 0;
+const END: [Token; 2] = [1, 6];
+
+static MODEL: LazyLock<Arc<Model>> = LazyLock::new(|| {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    let geometry = Geometry {
+        canvas_length: TRAINED,
+        ..Geometry::tiny()
+    };
+    let types = WeightTypes::Uniform(TensorType::F32);
+    write_synthetic(&path, &geometry, types, 7).unwrap();
+    let go_on = &mut |_| ControlFlow::Continue(());
+    Arc::new(Model::load(&path, &on_cpu(), go_on).unwrap())
+});
+
+fn end() -> EndTokens {
+    EndTokens {
+        ids: END.to_vec(),
+        pad: Some(PAD),
+    }
+}
+
+fn session() -> Session {
+    let params = SessionParams {
+        threads: Some(1),
+        kv_type: KvType::F32,
+        ..SessionParams::default()
+    };
+    Session::new(&*MODEL, end(), &params).unwrap()
+}
+
+fn text(tokens: &[Token]) -> Piece {
+    Piece::Text(tokens.to_vec())
+}
+
+fn choices(name: &str, choices: &[&[Token]]) -> Piece {
+    Piece::Blank(Blank {
+        name: name.into(),
+        kind: BlankKind::Choices(choices.iter().map(|choice| choice.to_vec()).collect()),
+    })
+}
+
+fn free(name: &str, tokens: usize) -> Piece {
+    Piece::Blank(Blank {
+        name: name.into(),
+        kind: BlankKind::Free(vec![None; tokens]),
+    })
+}
+
+fn params(samples: usize) -> FormParams {
+    FormParams {
+        samples,
+        seed: SEED,
+        ..FormParams::default()
+    }
+}
+
+/// The log-probabilities `[canvas][vocab]` of one step over a canvas with these tokens; `None` is the
+/// noise of a sample.
+fn log_probabilities(session: &mut Session, known: &[Option<Token>], sample: u32) -> Vec<Vec<f64>> {
+    let vocab = session.limits().vocab;
+    let noise = CounterNoise::new(SEED, vocab).unwrap();
+    let mut canvas = vec![0; known.len()];
+    noise.initial_canvas(sample, &mut canvas).unwrap();
+    for (token, known) in canvas.iter_mut().zip(known) {
+        *token = known.unwrap_or(*token);
+    }
+    session.prefill(&prompt(9)).unwrap();
+    let denoiser = session.canvas_denoiser().unwrap();
+    denoiser.begin_canvas(known.len()).unwrap();
+    let input = StepInput {
+        canvas: &canvas,
+        free: &vec![true; known.len()],
+        allowed: Allowed::All,
+        filter: Filter::NONE,
+        rule: DrawRule::Inverse {
+            temperature: 1.0,
+            uniforms: &vec![0.0; known.len()],
+        },
+        guidance: 0.0,
+        average: 0.0,
+        language: None,
+    };
+    denoiser
+        .step(&input, &mut Draws::new(known.len(), 0))
+        .unwrap();
+    let logits = denoiser.logits().unwrap();
+    let row = |row: &[f32]| -> Vec<f64> {
+        let total: f64 = row.iter().map(|x| f64::from(*x).exp()).sum();
+        row.iter().map(|x| f64::from(*x) - total.ln()).collect()
+    };
+    logits.chunks_exact(vocab).map(row).collect()
+}
+
+fn close(found: f64, expected: f64, what: &str) {
+    assert!(
+        (found - expected).abs() < 1e-5,
+        "{what}: {found}, not {expected}"
+    );
+}
+
+/// Known tokens, an end token if there is only one way, and padding.
+fn closed(tokens: &[Option<Token>], canvas: usize) -> Vec<Option<Token>> {
+    let mut all = tokens.to_vec();
+    all.push(None);
+    all.resize(canvas, Some(PAD));
+    all
+}
+
+#[test]
+fn answers_equal_a_host_computation_from_full_logits() {
+    const SAMPLES: usize = 6;
+    let one: [&[Token]; 3] = [&[20], &[21], &[22]];
+    let two: [&[Token]; 3] = [&[30, 31], &[32, 33], &[30, 33]];
+    let form = Form::new(vec![
+        text(&[10, 11]),
+        choices("one", &one),
+        text(&[12]),
+        choices("two", &two),
+        free("free", 2),
+    ]);
+    let mut session = session();
+    let cancel = CancelFlag::default();
+    let filled = session
+        .fill(
+            &prompt(9),
+            &[vec![9]],
+            &form.unwrap(),
+            &params(SAMPLES),
+            &cancel,
+        )
+        .unwrap();
+    // Four canvases of 16 in a pass.
+    assert_eq!(
+        (filled.canvas, filled.rows, filled.passes),
+        (16, SAMPLES, 2)
+    );
+
+    let known = [9, 10, 11, -1, 12, -1, -1, -1, -1];
+    let known = known.map(|token: Token| (token >= 0).then_some(token));
+    let rows: Vec<_> = (0..SAMPLES as u32)
+        .map(|sample| log_probabilities(&mut session, &closed(&known, 16), sample))
+        .collect();
+    let mean = |score: &dyn Fn(&Vec<Vec<f64>>) -> f64| {
+        rows.iter().map(|row| score(row).exp()).sum::<f64>() / SAMPLES as f64
+    };
+    for (blank, start, all) in [(0, 3, &one[..]), (1, 5, &two[..])] {
+        let score = |row: &Vec<Vec<f64>>, choice: &[Token]| -> f64 {
+            let at = |(i, token): (usize, &Token)| row[start + i][*token as usize];
+            choice.iter().enumerate().map(at).sum()
+        };
+        let means: Vec<f64> = all.iter().map(|c| mean(&|row| score(row, c))).collect();
+        let mass: f64 = means.iter().sum();
+        let found = &filled.blanks[blank];
+        close(found.allowed_mass, mass, "mass");
+        let best = (0..3)
+            .max_by(|a, b| means[*a].total_cmp(&means[*b]))
+            .unwrap();
+        assert_eq!((found.choice, &found.tokens[..]), (Some(best), all[best]));
+        let mut entropy = 0.0;
+        for (index, choice) in all.iter().enumerate() {
+            let p = means[index] / mass;
+            close(found.choices[index].probability, p, "probability");
+            close(found.choices[index].logprob, p.ln(), "logprob");
+            entropy -= p * p.ln();
+            let of_samples = rows.iter().map(|row| {
+                let total: f64 = all.iter().map(|c| score(row, c).exp()).sum();
+                score(row, choice).exp() / total
+            });
+            let of_samples: Vec<f64> = of_samples.collect();
+            let center = of_samples.iter().sum::<f64>() / SAMPLES as f64;
+            let squares: f64 = of_samples.iter().map(|p| (p - center).powi(2)).sum();
+            let n = SAMPLES as f64;
+            let error = (squares / (n - 1.0) / n).sqrt();
+            close(found.choices[index].standard_error.unwrap(), error, "error");
+        }
+        close(found.entropy, entropy, "entropy");
+    }
+    let found = &filled.blanks[2];
+    let mut logprob = 0.0;
+    for (i, token) in found.tokens.iter().enumerate() {
+        let means = (0..session.limits().vocab).map(|t| mean(&|row| row[7 + i][t]));
+        let means: Vec<f64> = means.collect();
+        let best = (0..means.len()).max_by(|a, b| means[*a].total_cmp(&means[*b]));
+        assert_eq!(*token as usize, best.unwrap());
+        logprob += means[best.unwrap()].ln();
+    }
+    close(found.logprob, logprob, "logprob of free tokens");
+    let whole: Vec<Token> = [
+        &[10, 11][..],
+        &filled.blanks[0].tokens,
+        &[12],
+        &filled.blanks[1].tokens,
+        &found.tokens,
+    ]
+    .concat();
+    assert_eq!(filled.tokens, whole);
+}
+
+/// Brute force: a canvas for each length, and every choice scored on that of its own.
+#[test]
+fn choices_of_different_lengths_are_ranked_as_by_brute_force() {
+    const SAMPLES: usize = 3;
+    let all: [&[Token]; 4] = [&[20], &[21, 22, 23], &[24, 25], &[26]];
+    let after = [40, 41];
+    let form = |order: &[usize]| {
+        let ordered: Vec<&[Token]> = order.iter().map(|index| all[*index]).collect();
+        let pieces = vec![
+            text(&[10]),
+            choices("a", &ordered),
+            text(&after),
+            free("b", 1),
+        ];
+        Form::new(pieces).unwrap()
+    };
+    let mut session = session();
+    let cancel = CancelFlag::default();
+    let params = params(SAMPLES);
+    let filled = session
+        .fill(&prompt(9), &[], &form(&[0, 1, 2, 3]), &params, &cancel)
+        .unwrap();
+    // Three lengths, then the other blank.
+    assert_eq!(filled.rows, 4 * SAMPLES);
+
+    let mut scores = [0.0; 4];
+    let mut of_lengths = 0.0;
+    for length in 1..=3 {
+        let mut known = vec![Some(10)];
+        // The blank, the text after it that is left out, and the other blank.
+        known.resize(1 + length + after.len() + 1, None);
+        for sample in 0..SAMPLES as u32 {
+            let row = log_probabilities(&mut session, &closed(&known, 16), sample);
+            let at = |start: usize, tokens: &[Token]| -> f64 {
+                let each = tokens.iter().enumerate();
+                each.map(|(i, token)| row[start + i][*token as usize]).sum()
+            };
+            let left_out = at(1 + length, &after);
+            of_lengths += left_out.exp();
+            for (score, choice) in scores.iter_mut().zip(&all) {
+                if choice.len() == length {
+                    *score += (at(1, choice) + left_out).exp();
+                }
+            }
+        }
+    }
+    let total: f64 = scores.iter().sum();
+    let blank = &filled.blanks[0];
+    for (choice, score) in blank.choices.iter().zip(scores) {
+        close(choice.probability, score / total, "probability");
+    }
+    close(blank.allowed_mass, total / of_lengths, "mass");
+    let best = (0..4)
+        .max_by(|a, b| scores[*a].total_cmp(&scores[*b]))
+        .unwrap();
+    assert_eq!((blank.choice, &blank.tokens[..]), (Some(best), all[best]));
+    // The order of the choices changes nothing.
+    let other = session
+        .fill(&prompt(9), &[], &form(&[2, 0, 3, 1]), &params, &cancel)
+        .unwrap();
+    assert_eq!(other.tokens, filled.tokens);
+    for (index, original) in [2, 0, 3, 1].into_iter().enumerate() {
+        let (found, expected) = (&other.blanks[0].choices[index], &blank.choices[original]);
+        close(found.probability, expected.probability, "reordered");
+    }
+}
+
+/// What comes before the text is the candidate that the model expects, by brute force.
+#[test]
+fn the_model_decides_what_comes_before_the_text() {
+    const SAMPLES: usize = 3;
+    let text_tokens = [10, 11];
+    let form = Form::new(vec![text(&text_tokens), choices("a", &[&[20], &[21]])]).unwrap();
+    let mut session = session();
+    for candidates in [
+        [vec![9, 8], vec![]],
+        [vec![], vec![30]],
+        [vec![31, 32, 33], vec![9]],
+    ] {
+        let mut scores = Vec::new();
+        for before in &candidates {
+            // Before, text, the blank and an end token are all left out.
+            let known = vec![None; before.len() + 3];
+            let mut score = 0.0;
+            for sample in 0..SAMPLES as u32 {
+                let row = log_probabilities(&mut session, &closed(&known, 16), sample);
+                let expected = before.iter().chain(&text_tokens).enumerate();
+                let of_text: f64 = expected.map(|(i, token)| row[i][*token as usize]).sum();
+                let ends = END.map(|token| row[before.len() + 3][token as usize].exp());
+                score += (of_text + ends.iter().sum::<f64>().ln()).exp();
+            }
+            scores.push(score);
+        }
+        let best = usize::from(scores[1] > scores[0]);
+        let cancel = CancelFlag::default();
+        let params = FormParams {
+            // One length for all, whatever comes before.
+            canvas: Some(16),
+            ..params(SAMPLES)
+        };
+        let mut fill = |before: &[Vec<Token>]| {
+            session
+                .fill(&prompt(9), before, &form, &params, &cancel)
+                .unwrap()
+        };
+        let (chosen, alone) = (fill(&candidates), fill(&candidates[best..=best]));
+        assert_eq!(chosen.rows, alone.rows + 2 * SAMPLES);
+        assert_eq!(chosen.blanks, alone.blanks, "{candidates:?}");
+    }
+}
+
+/// Rows of several steps, with fixed positions and a set.
+fn row(noise: u32) -> CanvasRow {
+    let mut template = Template::new();
+    template
+        .fixed(&[10, 11])
+        .free()
+        .within([20, 21, 22].into_iter().collect());
+    template.free().fixed(&[12 + noise as Token]);
+    CanvasRow {
+        template,
+        noise,
+        read: vec![2, 3, 4],
+    }
+}
+
+fn row_params() -> DiffusionParams {
+    DiffusionParams {
+        max_steps: 4,
+        canvas: Some(16),
+        seed: SEED,
+        confidence_threshold: 0.0,
+        acceptance: AcceptanceRule::Reference,
+        max_canvases: Some(1),
+        max_tokens: None,
+        ..DiffusionParams::default()
+    }
+}
+
+/// The logits that are read of each row.
+fn read(session: &mut Session, rows: &[CanvasRow]) -> Vec<Vec<Vec<f32>>> {
+    let mut all = vec![Vec::new(); rows.len()];
+    let on_logits = &mut |row: usize, _, logits: &[f32]| {
+        all[row].push(logits.to_vec());
+        Ok(())
+    };
+    let (params, cancel) = (row_params(), CancelFlag::default());
+    session
+        .denoise_rows(&prompt(9), rows, &params, &cancel, on_logits)
+        .unwrap();
+    all
+}
+
+#[test]
+fn rows_do_not_change_each_other_and_are_canvases_of_an_answer() {
+    let mut session = session();
+    let together = read(&mut session, &[row(0), row(1), row(2), row(3)]);
+    // At the same place, whatever the others hold, to the bit.
+    let first = read(&mut session, &[row(0), row(5), row(6), row(7)]);
+    assert!(first[0] == together[0]);
+    let third = read(&mut session, &[row(6), row(5), row(2), row(7), row(8)]);
+    assert!(third[2] == together[2]);
+    // Elsewhere keys have another order, which four steps of self-conditioning amplify.
+    for (index, logits) in together.iter().enumerate() {
+        let alone = read(&mut session, &[row(index as u32)]).remove(0);
+        for (a, b) in logits.iter().flatten().zip(alone.iter().flatten()) {
+            assert!((a - b).abs() < 2e-3, "row {index}: {a} {b}");
+        }
+    }
+    // An answer whose first canvas has the template draws the same.
+    let params = DiffusionParams {
+        templates: vec![row(0).template],
+        ..row_params()
+    };
+    let mut last: Option<OwnedDraft> = None;
+    let on_event = &mut |event: Event<'_>| {
+        if let Event::Draft(draft) = event {
+            assert_eq!(
+                [draft.canvas[0], draft.canvas[1], draft.canvas[5]],
+                [10, 11, 12]
+            );
+            last = Some(draft.into());
+        }
+        ControlFlow::Continue(())
+    };
+    session
+        .generate(&prompt(9), &params, &CancelFlag::default(), on_event)
+        .unwrap();
+    let last = last.unwrap();
+    let argmax = |logits: &[f32], tokens: &mut dyn Iterator<Item = usize>| {
+        tokens
+            .max_by(|a, b| logits[*a].total_cmp(&logits[*b]))
+            .unwrap() as Token
+    };
+    let vocab = session.limits().vocab;
+    let found = [
+        argmax(&together[0][0], &mut (0..vocab)),
+        argmax(&together[0][1], &mut (20..23)),
+        argmax(&together[0][2], &mut (0..vocab)),
+    ];
+    assert_eq!(found, last.argmax[2..5]);
+}
+
+#[test]
+fn what_cannot_work_is_named() {
+    let mut session = session();
+    let long = Form::new(vec![text(&[10; 64]), free("a", 1)]).unwrap();
+    let unknown = Form::new(vec![choices("a", &[&[20], &[1 << 20]])]).unwrap();
+    let fine = Form::new(vec![choices("a", &[&[20], &[21]])]).unwrap();
+    let mut problem = |form: &Form, params: FormParams| {
+        let cancel = CancelFlag::default();
+        let filled = session.fill(&prompt(9), &[], form, &params, &cancel);
+        filled.map(drop).map_err(|error| error.to_string())
+    };
+    assert_eq!(problem(&fine, params(1)), Ok(()));
+    let with_canvas = |canvas| FormParams {
+        canvas: Some(canvas),
+        ..params(1)
+    };
+    for (form, params, expected) in [
+        (
+            &long,
+            params(1),
+            "form: it has up to 65 tokens, but a canvas has 64",
+        ),
+        (
+            &unknown,
+            params(1),
+            "form: blank 'a': 1048576 is not a token",
+        ),
+        (&fine, params(0), "form: samples is 0"),
+        (&fine, with_canvas(20), "canvas: has 20 tokens"),
+        (&fine, with_canvas(128), "canvas: has 128 tokens"),
+        (
+            &fine,
+            FormParams {
+                steps: 0,
+                ..params(1)
+            },
+            "form: steps is 0",
+        ),
+    ] {
+        let error = problem(form, params).unwrap_err();
+        assert!(error.starts_with(expected), "{error}");
+    }
+    let cancel = CancelFlag::default();
+    cancel.cancel();
+    let cancelled = session.fill(&prompt(9), &[], &fine, &params(1), &cancel);
+    assert_eq!(cancelled.unwrap_err().to_string(), "cancelled");
+    let empty = session.fill(&[], &[], &fine, &params(1), &CancelFlag::default());
+    assert!(
+        empty
+            .unwrap_err()
+            .to_string()
+            .starts_with("prompt: it is empty")
+    );
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("masked.gguf");
+    write_masked(&path, MaskedFamily::Dream, 7, &|_| ()).unwrap();
+    let masked = MaskedModel::load(&path, &on_cpu(), &mut |_| ControlFlow::Continue(())).unwrap();
+    let mut masked = Session::new(&Arc::new(masked), end(), &SessionParams::default()).unwrap();
+    let error = masked.fill(&prompt(9), &[], &fine, &params(1), &CancelFlag::default());
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("which cannot fill a form"), "{error}");
+}
