@@ -51,9 +51,7 @@ pub const COMMON: &[Group] = &[
             "id_slot",
             "return_tokens",
             "return_progress",
-            "response_fields",
             "t_max_predict_ms",
-            "json_schema",
             "diffusion",
             "diffusing",
             "sse_ping_interval",
@@ -140,6 +138,7 @@ pub const CHAT: Table = &[
                 "tools",
                 "tool_choice",
                 "parallel_tool_calls",
+                "json_schema",
                 "response_format",
                 "logprobs",
                 "top_logprobs",
@@ -196,6 +195,10 @@ pub const RESPONSES: Table = &[
             &["previous_response_id", "conversation"],
         ),
         (
+            Class::Refused("has another name here: use text.format"),
+            &["json_schema", "response_format"],
+        ),
+        (
             Class::Refused("the server keeps no responses: wait for the answer, or stream it"),
             &["background"],
         ),
@@ -228,7 +231,12 @@ pub const ANTHROPIC: Table = &[
         ),
         (
             Class::Refused("is not supported here: use response_format of /v1/chat/completions"),
-            &["output_config", "output_format"],
+            &[
+                "output_config",
+                "output_format",
+                "json_schema",
+                "response_format",
+            ],
         ),
     ],
 ];
@@ -239,7 +247,14 @@ pub const TEXT: Table = &[
     &[
         (
             Class::Used,
-            &["prompt", "suffix", "logprobs", "best_of", "response_format"],
+            &[
+                "prompt",
+                "suffix",
+                "logprobs",
+                "best_of",
+                "json_schema",
+                "response_format",
+            ],
         ),
         (
             Class::Refused("the answer does not repeat the prompt: remove it"),
@@ -251,13 +266,25 @@ pub const TEXT: Table = &[
 /// Fields of the fill-in-the-middle endpoint.
 pub const FIM: Table = &[
     COMMON,
-    &[(Class::Used, &["prompt", "suffix", "response_format"])],
+    &[(
+        Class::Used,
+        &["prompt", "suffix", "json_schema", "response_format"],
+    )],
 ];
 
 /// Fields of llama-server's own completions.
 pub const NATIVE: Table = &[
     COMMON,
-    &[(Class::Used, &["prompt", "n_probs", "response_format"])],
+    &[(
+        Class::Used,
+        &[
+            "prompt",
+            "n_probs",
+            "response_fields",
+            "json_schema",
+            "response_format",
+        ],
+    )],
 ];
 
 /// Fields of gaps for editors.
@@ -272,6 +299,8 @@ pub const INFILL: Table = &[
             "prompt",
             "n_indent",
             "n_probs",
+            "response_fields",
+            "json_schema",
             "response_format",
         ],
     )],

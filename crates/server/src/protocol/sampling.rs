@@ -64,28 +64,31 @@ fn milliseconds(count: usize) -> Duration {
 }
 
 fn choices(body: &Object<'_>, capabilities: &Capabilities) -> Result<usize, ApiError> {
-    let Some(field) = body.any(&["n", "n_cmpl"]) else {
-        return Ok(1);
-    };
-    let count = field.count(1..=u32::MAX)?;
-    match count <= capabilities.slots {
-        true => Ok(count),
-        false => Err(field.error(format!(
-            "is {count}, but the server has {} slots: ask for fewer answers, or start it with a larger \
-             --parallel",
-            capabilities.slots
-        ))),
+    let mut chosen = None;
+    for field in ["n", "n_cmpl"].iter().filter_map(|name| body.get(name)) {
+        let count = field.count(1..=u32::MAX)?;
+        if count > capabilities.slots {
+            return Err(field.error(format!(
+                "is {count}, but the server has {} slots: ask for fewer answers, or start it with a larger \
+                 --parallel",
+                capabilities.slots
+            )));
+        }
+        chosen.get_or_insert(count);
     }
+    Ok(chosen.unwrap_or(1))
 }
 
 fn token_limit(body: &Object<'_>) -> Result<TokenLimit, ApiError> {
-    let Some(field) = body.any(&["max_completion_tokens", "max_tokens", "n_predict"]) else {
-        return Ok(TokenLimit::Default);
-    };
-    Ok(match field.integer(-1..=i64::from(u32::MAX))? {
-        -1 => TokenLimit::Unlimited,
-        count => TokenLimit::Tokens(count as usize),
-    })
+    let mut chosen = None;
+    let names = ["max_completion_tokens", "max_tokens", "n_predict"];
+    for field in names.iter().filter_map(|name| body.get(name)) {
+        chosen.get_or_insert(match field.integer(-1..=i64::from(u32::MAX))? {
+            -1 => TokenLimit::Unlimited,
+            count => TokenLimit::Tokens(count as usize),
+        });
+    }
+    Ok(chosen.unwrap_or_default())
 }
 
 /// Stop strings: one, or a list.
@@ -365,6 +368,10 @@ mod tests {
         let time = canvas(json!({"t_max_predict_ms": 250})).time;
         assert_eq!(time, Some(Duration::from_millis(250)));
         assert_eq!(problem(json!({"max_tokens": -2})).0, "max_tokens");
+        assert_eq!(
+            problem(json!({"max_tokens": 5, "n_predict": "x"})).0,
+            "n_predict"
+        );
         assert_eq!(problem(json!({"n_predict": i64::MIN})).0, "n_predict");
         assert_eq!(
             problem(json!({"t_max_predict_ms": -1})).0,
