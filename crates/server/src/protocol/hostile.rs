@@ -12,10 +12,10 @@ use super::request::{Capabilities, Family};
 use super::tests::capabilities;
 use super::{TABLES, anthropic, chat, native, responses, sampling, text as completion, tokens};
 
-type Read = fn(&Map<String, Value>, &Capabilities) -> Result<Work, ApiError>;
+pub(super) type Read = fn(&Map<String, Value>, &Capabilities) -> Result<Work, ApiError>;
 
 /// The endpoints in the order of the tables, each with the least that it needs.
-fn endpoints() -> [(Read, Value); 7] {
+pub(super) fn endpoints() -> [(Read, Value); 7] {
     let messages = json!([{"role": "user", "content": "Hi"}]);
     [
         (chat::read, json!({ "messages": messages })),

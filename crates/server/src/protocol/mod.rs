@@ -22,6 +22,7 @@ pub mod language;
 mod messages;
 pub mod native;
 mod native_format;
+pub mod openapi;
 mod prompt;
 pub mod reply;
 pub mod request;
