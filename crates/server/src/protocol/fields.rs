@@ -389,6 +389,49 @@ mod tests {
         assert_eq!(checked(neutral, Family::Canvas), Ok(vec![]));
     }
 
+    /// The fields of a group of tables, as the documentation lists them.
+    fn listed(groups: &[Group]) -> String {
+        let mut text = String::from("| fields | what becomes of them |\n|---|---|\n");
+        for (class, names) in groups {
+            let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+            let class = match class {
+                Class::Used => "used".to_owned(),
+                Class::Ignored(_) => "no effect".to_owned(),
+                Class::Refused(reason) => format!("refused: {reason}"),
+            };
+            text += &format!("| {} | {class} |\n", names.join(", "));
+        }
+        text
+    }
+
+    #[test]
+    fn the_documentation_lists_every_field() {
+        let mut expected = format!("\n### All endpoints that generate\n\n{}", listed(COMMON));
+        for (path, table) in super::super::TABLES {
+            expected += &format!("\n### {path}\n\n{}", listed(&table[1..].concat()));
+        }
+        let families = ["all models", "canvas models", "masked models"];
+        expected += "\n### The object `diffusion`\n\n| fields | for |\n|---|---|\n";
+        for (names, models) in super::super::sampling::DIFFUSION.iter().zip(families) {
+            let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+            expected += &format!("| {} | {models} |\n", names.join(", "));
+        }
+        expected += "\n";
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/server-requests.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let (before, rest) = text.split_once("fields.rs -->\n").unwrap();
+        let (found, after) = rest.split_once("<!-- end of fields -->").unwrap();
+        if std::env::var_os("LLAMA_DIFFUSION_WRITE_DOCS").is_some() {
+            let text = format!("{before}fields.rs -->\n{expected}<!-- end of fields -->{after}");
+            std::fs::write(path, text).unwrap();
+            return;
+        }
+        assert_eq!(
+            found, expected,
+            "set LLAMA_DIFFUSION_WRITE_DOCS=1 to write them"
+        );
+    }
+
     #[test]
     fn no_field_has_two_classes() {
         for table in super::super::TABLES {
