@@ -46,14 +46,22 @@ const app = {
 const lab = labView(app);
 const recordings = recordingsView(app);
 
-/** Each view with its name in the menu, and the server's route that it needs, if not every server has it. */
+/** Whether the server has a route. @param {string} route */
+const has = (route) => () => Array.isArray(props.routes) && props.routes.includes(route);
+/** Masked models have no constraints. */
+const followsSchemas = () => props.family === "canvas";
+
+/**
+ * Each view with its name in the menu, and whether the server has what it needs, if not every server has it.
+ * @type {{ name: string, label: string, view: () => View, works?: () => boolean }[]}
+ */
 const views = [
   { name: "chat", label: "Chat", view: () => chatView(app) },
   { name: "lab", label: "Canvas lab", view: () => lab },
   { name: "compare", label: "Compare", view: () => compareView(app) },
-  { name: "edit", label: "Edit", view: () => editView(app), route: "/diffusion/edit" },
-  { name: "infill", label: "Infill", view: () => infillView(app), route: "/infill" },
-  { name: "schema", label: "JSON Schema", view: () => schemaView(app), route: "response_format" },
+  { name: "edit", label: "Edit", view: () => editView(app), works: has("/diffusion/edit") },
+  { name: "infill", label: "Infill", view: () => infillView(app), works: has("/infill") },
+  { name: "schema", label: "JSON Schema", view: () => schemaView(app), works: followsSchemas },
   { name: "recordings", label: "Recordings", view: () => recordings },
   { name: "server", label: "Server", view: () => serverView(app) },
 ];
@@ -65,10 +73,9 @@ let props = {};
 /** @type {View | null} */
 let shown = null;
 
-/** Whether a view has what it needs. @param {{ name: string, route?: string }} view */
-function isThere({ name, route }) {
-  if (app.isFile) return name === "recordings";
-  return !route || (Array.isArray(props.routes) && props.routes.includes(route));
+/** Whether a view has what it needs. @param {(typeof views)[number]} view */
+function isThere({ name, works }) {
+  return app.isFile ? name === "recordings" : !works || works();
 }
 
 /** @param {string} name */
@@ -168,7 +175,7 @@ if (inside) {
   if (text) void recordings.open("This recording", text);
 } else {
   const wanted = app.place.view || "chat";
-  // Whether the server has the other views' routes is not known yet.
-  if (views.some(({ name, route }) => name === wanted && !route)) open(wanted);
+  // Whether the other views work is not known yet.
+  if (views.some(({ name, works }) => name === wanted && !works)) open(wanted);
   void learnProps().then(() => shown ?? open(wanted));
 }

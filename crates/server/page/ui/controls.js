@@ -64,7 +64,9 @@ export class Controls {
   /** @param {Record<string, unknown>} props The server's `diffusion` properties. */
   setDefaults(props) {
     for (const { name, initial } of PARAMETERS) {
-      this.#defaults[name] = typeof props[name] === "number" ? Number(props[name]) : initial;
+      const value = props[name];
+      // The server computes with 32 bits, of which JSON has more digits than the sliders.
+      this.#defaults[name] = typeof value === "number" ? Number(value.toPrecision(6)) : initial;
     }
     this.#refresh();
   }

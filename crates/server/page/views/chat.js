@@ -11,7 +11,11 @@ import { Task } from "./task.js";
 /** @typedef {import("../app.js").App} App */
 /** @typedef {{ role: "user" | "assistant", content: string }} Message */
 
-const EXAMPLES = ["What is the capital of Norway?", "Tell a story about Grace and a white owl.", "How tall is a bus?"];
+const EXAMPLES = [
+  "Tell a story about Grace and a white owl.",
+  "What is the capital of Norway?",
+  "Anna from Lima is 42 years old. Write that as JSON.",
+];
 const STORE = "chat";
 
 /** @param {App} app @returns {import("../app.js").View} */

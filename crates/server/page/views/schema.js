@@ -11,10 +11,10 @@ const SAMPLE = {
   type: "object",
   properties: {
     name: { type: "string", maxLength: 20 },
+    city: { type: "string", maxLength: 20 },
     age: { type: "integer", minimum: 0, maximum: 120 },
-    likes: { type: "array", items: { enum: ["owls", "cats", "mice"] }, maxItems: 3 },
   },
-  required: ["name", "age", "likes"],
+  required: ["name", "city", "age"],
   additionalProperties: false,
 };
 
@@ -29,7 +29,7 @@ export function schemaView(app) {
   /** @type {Task | null} */
   let task = null;
   const composer = new Composer("Prompt", "Answer", { send: (prompt) => ask(prompt), stop: () => task?.run.stop() });
-  composer.field.value = "Describe a person who likes animals.";
+  composer.field.value = "Anna from Lima is 42 years old. Write that as JSON.";
 
   /** The schema, if the text is one. @returns {object | null} */
   function schema() {

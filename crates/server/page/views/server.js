@@ -101,8 +101,10 @@ function slot({ id, is_processing, n_ctx, diffusion = {} }) {
 
 /** @param {string} title @param {{ below: string, count: number }[]} counts */
 function bars(title, counts) {
-  const highest = Math.max(...counts.map(({ count }) => count), 1);
-  if (!counts.some(({ count }) => count)) return "";
+  const last = counts.findLastIndex(({ count }) => count);
+  if (last < 0) return "";
+  const used = counts.slice(counts.findIndex(({ count }) => count), last + 1);
+  const highest = Math.max(...used.map(({ count }) => count));
   return h(
     "figure",
     { class: "plot bars" },
@@ -110,7 +112,7 @@ function bars(title, counts) {
     h(
       "ul",
       {},
-      ...counts.map(({ below, count }) => {
+      ...used.map(({ below, count }) => {
         const bar = h("span", { class: "bar" });
         bar.style.setProperty("--share", String(count / highest));
         const label = below === "+Inf" ? "more" : `≤ ${below}`;

@@ -25,7 +25,7 @@ async function findings(page) {
 
 /** Each view in the state with the most to show. @type {Record<string, (page: Page) => Promise<unknown>>} */
 const VIEWS = {
-  welcome: async (page) => page.getByText("How tall is a bus?").waitFor(),
+  welcome: async (page) => page.getByRole("button", { name: "What is the capital of Norway?" }).waitFor(),
   chat: async (page) => {
     await ask(page, "think");
     await answered(page);

@@ -46,7 +46,7 @@ function scriptOf(prompt, seed) {
 }
 
 /** @param {{ key?: string, routes?: string[], port?: number }} [options] */
-export async function startMock({ key = "", routes = ["/infill", "/diffusion/edit", "response_format"], port: wanted = 0 } = {}) {
+export async function startMock({ key = "", routes = ["/infill", "/diffusion/edit"], port: wanted = 0 } = {}) {
   const mock = {
     url: "",
     /** Answers that are being computed. */
@@ -122,7 +122,11 @@ async function stream({ lines, delay = 0, dropAfter = Infinity }, isChat, body, 
     if (body.diffusion?.drafts === "full") send({}, line);
     if (line.event === "canvas") send({ content: textOf(pieces, line.answer) }, null);
     if (line.event !== "draft") continue;
-    if (++drafts > dropAfter) return response.destroy();
+    if (++drafts >= dropAfter) {
+      // What was written may arrive.
+      setTimeout(() => response.destroy(), 200);
+      return;
+    }
     await new Promise((resolve) => (delay ? setTimeout(resolve, delay) : setImmediate(resolve)));
   }
   send({}, null, "stop");
@@ -164,7 +168,7 @@ function props(routes) {
     total_slots: 2,
     model_path: "/models/demo-q8_0.gguf",
     model_alias: "demo",
-    diffusion: { family: "diffusion-gemma", canvas_length: 256, max_steps: 48, t_min: 0.4, t_max: 0.8, entropy_bound: 0.1, stability_threshold: 1, confidence_threshold: 0.005, routes },
+    diffusion: { family: "canvas", canvas_length: 256, max_steps: 48, t_min: 0.4, t_max: 0.8, entropy_bound: 0.1, stability_threshold: 1, confidence_threshold: 0.005, routes },
   };
 }
 

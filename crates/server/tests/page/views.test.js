@@ -9,7 +9,7 @@ test("views whose route the server does not have are not shown", () =>
   withPage({ hash: "#edit", server: { routes: [] } }, async (page) => {
     await page.locator("#server-status", { hasText: "demo" }).waitFor();
     const links = await page.locator("#menu a").allTextContents();
-    assert.deepEqual(links, ["Chat", "Canvas lab", "Compare", "Recordings", "Server"]);
+    assert.deepEqual(links, ["Chat", "Canvas lab", "Compare", "JSON Schema", "Recordings", "Server"]);
     await page.getByRole("textbox", { name: "Ask something" }).waitFor();
   }));
 

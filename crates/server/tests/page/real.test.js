@@ -1,0 +1,127 @@
+/** The main cases against the server itself, with the demo model. */
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { readFile } from "node:fs/promises";
+import { after, before, test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+import { launch } from "./browser.js";
+import { answered, ask, slider, until } from "./fixture.js";
+
+const PROGRAM = process.env.LLAMA_DIFFUSION_SERVER;
+const PAGE = fileURLToPath(new URL("../../page/", import.meta.url));
+const options = { skip: PROGRAM ? false : "LLAMA_DIFFUSION_SERVER does not name the server" };
+
+/** @type {import("node:child_process").ChildProcess} */
+let server;
+/** @type {import("playwright-core").Browser} */
+let browser;
+let url = "";
+
+before(async () => {
+  if (!PROGRAM) return;
+  server = spawn(PROGRAM, ["--port", "0", "--metrics"], { stdio: ["ignore", "pipe", "pipe"] });
+  const log = new Promise((resolve, reject) => {
+    let text = "";
+    const read = (/** @type {Buffer} */ part) => {
+      text += part;
+      const found = /listening on (http:\/\/[\w.:]+)/.exec(text);
+      if (found) resolve(`${found[1]}/`);
+    };
+    server.stdout?.on("data", read);
+    server.stderr?.on("data", read);
+    server.on("exit", (status) => reject(new Error(`the server ended with status ${status}: ${text}`)));
+  });
+  url = String(await log);
+  await until(async () => (await fetch(`${url}health`)).ok, 60_000);
+  browser = await launch();
+});
+
+after(async () => {
+  await browser?.close();
+  server?.kill();
+});
+
+/** @param {string} hash @param {(page: import("playwright-core").Page) => Promise<void>} run */
+async function withServer(hash, run) {
+  const page = await browser.newPage();
+  /** @type {string[]} */
+  const problems = [];
+  page.on("pageerror", (error) => problems.push(error.message));
+  // A server with --no-ui: its routes serve the page of the checkout.
+  if (!(await fetch(url)).ok) await page.route(isPage, async (route) => {
+    const path = new URL(route.request().url()).pathname.slice(1) || "index.html";
+    const type = path.endsWith(".js") ? "text/javascript" : path.endsWith(".css") ? "text/css" : path.endsWith(".svg") ? "image/svg+xml" : "text/html";
+    await route.fulfill({ contentType: type, body: await readFile(PAGE + path, "utf8") });
+  });
+  try {
+    await page.goto(url + hash);
+    await run(page);
+    assert.deepEqual(problems, []);
+  } finally {
+    await page.close();
+  }
+}
+
+/** @param {URL} address */
+function isPage({ pathname }) {
+  return pathname === "/" || /\.(js|css|svg|html)$/.test(pathname);
+}
+
+async function busySlots() {
+  const slots = await (await fetch(`${url}slots`)).json();
+  return slots.filter((/** @type {any} */ slot) => slot.is_processing).length;
+}
+
+test("an answer appears, and its steps can be seen again", options, () =>
+  withServer("", async (page) => {
+    await ask(page, "What is the capital of Norway?");
+    await answered(page);
+    assert.match((await page.locator(".answer-text").textContent()) ?? "", /Oslo/);
+    await slider(page).fill("0");
+    assert.match((await slider(page).getAttribute("aria-valuetext")) ?? "", /before step 1 of 48/);
+    const seed = /seed (\d+)/.exec((await page.locator(".task > .status").textContent()) ?? "")?.[1];
+    assert.ok(page.url().includes(`seed=${seed}`), page.url());
+  }));
+
+test("the address repeats a run token for token", options, async () => {
+  const place = "#lab?prompt=Tell+a+story+about+Grace+and+a+white+owl.&seed=2&entropy_bound=0.0001&confidence_threshold=0.00005";
+  const run = async () => {
+    let canvas = "";
+    await withServer(place, async (page) => {
+      await page.getByRole("button", { name: "Denoise" }).click();
+      await answered(page);
+      await slider(page).fill("5");
+      canvas = (await page.locator(".board .canvas").textContent()) ?? "";
+    });
+    return canvas;
+  };
+  const first = await run();
+  assert.ok(first.length > 32, first);
+  assert.equal(await run(), first);
+});
+
+test("stop frees the slot", options, () =>
+  withServer("#chat?max_steps=5000&confidence_threshold=0", async (page) => {
+    await ask(page, "Tell a story about Grace and a white owl.");
+    await page.locator(".answer .t").first().waitFor();
+    await until(async () => (await busySlots()) === 1);
+    await page.getByRole("button", { name: "Stop" }).click();
+    await until(async () => (await busySlots()) === 0, 2000);
+  }));
+
+test("an answer follows a schema", options, () =>
+  withServer("#schema", async (page) => {
+    await page.getByRole("button", { name: "Answer" }).click();
+    await page.getByRole("button", { name: "Answer" }).click();
+    await page.getByText("The answer is complete JSON.").waitFor();
+    const answer = JSON.parse((await page.locator(".answer-text .t:not(.thought)").allTextContents()).join(""));
+    assert.deepEqual(Object.keys(answer), ["name", "city", "age"]);
+  }));
+
+test("the slots and figures are shown", options, () =>
+  withServer("#server", async (page) => {
+    await page.getByText("Slot 0").waitFor();
+    await page.getByText("Steps per canvas").first().waitFor();
+  }));
