@@ -125,6 +125,18 @@ pub const COMMON: &[Group] = &[
         Class::Refused("adapters are not supported: remove it"),
         &["lora"],
     ),
+    (
+        Class::Refused("is vLLM's and not supported: use the object diffusion, or remove it"),
+        &[
+            "diffusion_seed_canvas",
+            "diffusion_pinned",
+            "diffusion_max_steps",
+            "diffusion_read_only",
+            "diffusion_constrained",
+            "diffusion_canvas_length",
+            "logprob_token_ids",
+        ],
+    ),
 ];
 
 /// Fields of chat requests.
@@ -385,6 +397,7 @@ mod tests {
             "n_discard: is -2, but must be a whole number of -1 or more"
         );
         assert!(message(json!({"temperature": "NaN"})).starts_with("temperature: is a string"));
+        assert!(message(json!({"diffusion_max_steps": 4})).contains("use the object diffusion"));
         let neutral = json!({"logit_bias": {}, "grammar": "", "lora": [], "ignore_eos": false});
         assert_eq!(checked(neutral, Family::Canvas), Ok(vec![]));
     }
