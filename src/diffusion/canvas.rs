@@ -132,6 +132,11 @@ impl CanvasRun {
         })
     }
 
+    /// The same canvas in the language of a constraint.
+    pub(super) fn following(self, constraint: Option<Continued>) -> Self {
+        Self { constraint, ..self }
+    }
+
     /// Decides which of the tokens drawn are kept; fixed ones are. Returns the mean entropy of the
     /// others.
     fn accept(&mut self) -> f32 {
@@ -286,6 +291,16 @@ impl Run for CanvasRun {
     }
 }
 
+impl DiffusionParams {
+    /// The constraint of a canvas, if there is one.
+    fn continued(&self, blank: &Blank<'_>) -> Result<Option<Continued>> {
+        let constraint = self.constraint.as_ref();
+        constraint
+            .map(|constraint| Continued::new(constraint, blank))
+            .transpose()
+    }
+}
+
 impl Recipe for DiffusionParams {
     fn validate(&self, limits: &Limits) -> Result<()> {
         self.validate()?;
@@ -351,11 +366,8 @@ impl Recipe for DiffusionParams {
         canvas: &Blank<'_>,
         noise: &dyn NoiseSource,
     ) -> Result<Box<dyn Run>> {
-        let mut run = CanvasRun::new(self, block, canvas.len, noise)?;
-        if let Some(constraint) = &self.constraint {
-            run.constraint = Some(Continued::new(constraint, canvas)?);
-        }
-        Ok(Box::new(run))
+        let run = CanvasRun::new(self, block, canvas.len, noise)?;
+        Ok(Box::new(run.following(self.continued(canvas)?)))
     }
 
     fn scoring(&self) -> Option<Scoring> {
@@ -367,12 +379,17 @@ impl Recipe for DiffusionParams {
         canvas: &FinishedCanvas,
         doubted: &[bool],
         round: u32,
+        blank: &Blank<'_>,
         noise: &dyn NoiseSource,
     ) -> Result<Option<Box<dyn Run>>> {
         let known = self.templates.get(canvas.block as usize).cloned();
         let known = known.unwrap_or_default();
         let repair = Repair::new(self, &known, canvas, doubted, round, noise)?;
-        Ok(repair.map(|repair| Box::new(repair) as Box<dyn Run>))
+        let Some(repair) = repair else {
+            return Ok(None);
+        };
+        let repair = repair.following(self.continued(blank)?);
+        Ok(Some(Box::new(repair)))
     }
 }
 

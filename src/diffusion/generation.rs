@@ -296,6 +296,17 @@ impl Generator {
         }
     }
 
+    /// What the canvas begins from that the answer so far leads to.
+    fn blank(&self) -> Blank<'_> {
+        Blank {
+            len: self.canvas_len,
+            limits: &self.limits,
+            end: &self.end,
+            answer: &self.generation.tokens,
+            budget: self.budget(),
+        }
+    }
+
     /// A canvas has begun.
     ///
     /// # Errors
@@ -308,14 +319,8 @@ impl Generator {
         }
         // Does not exceed the 2³² canvases of a source of noise: a context has fewer positions.
         let block = self.generation.canvases.len() as u32;
-        let blank = Blank {
-            len: self.canvas_len,
-            limits: &self.limits,
-            end: &self.end,
-            answer: &self.generation.tokens,
-            budget: self.budget(),
-        };
-        let run = self.run.insert(self.recipe.begin(block, &blank, noise)?);
+        let run = self.recipe.begin(block, &self.blank(), noise)?;
+        let run = self.run.insert(run);
         self.stage = Stage::Denoising;
         if on_event(Event::CanvasBegun(run.new_canvas())).is_break() {
             self.stage = Stage::Done;
@@ -392,9 +397,11 @@ impl Generator {
         }
         if !was_worse && check.round < Scoring::ROUNDS && doubted.contains(&true) {
             check.round += 1;
-            self.run = self
+            let (canvas, blank) = (&check.canvas, self.blank());
+            let repair = self
                 .recipe
-                .repair(&check.canvas, &doubted, check.round, noise)?;
+                .repair(canvas, &doubted, check.round, &blank, noise)?;
+            self.run = repair;
         }
         match self.run {
             Some(_) => {

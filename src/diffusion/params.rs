@@ -207,12 +207,7 @@ impl DiffusionParams {
                 return Err(out_of_range(name, 0, "must be at least 1"));
             }
         }
-        let scoring = self.scoring.unwrap_or_default();
-        if scoring.min_logprob.is_some() && self.constraint.is_some() {
-            let problem = "canvases that follow a `constraint` are not repaired: omit one of them";
-            return Err(Error::parameter(Parameter::MinLogprob, problem));
-        }
-        scoring.validate()
+        self.scoring.unwrap_or_default().validate()
     }
 
     /// Maximum number of canvases of `canvas_len` tokens in this generation: what

@@ -1,6 +1,7 @@
 //! The repair of a finished canvas: what a check doubts is denoised again, and the rest is fixed.
 
 use super::canvas::CanvasRun;
+use super::continued::Continued;
 use super::event::{CanvasStatus, Draft, FinishedCanvas};
 use super::params::{AcceptanceRule, DiffusionParams};
 use super::random::NoiseSource;
@@ -55,6 +56,16 @@ impl Repair {
             block: canvas.block,
             steps: canvas.steps,
         }))
+    }
+}
+
+impl Repair {
+    /// The same repair in the language of a constraint.
+    pub(super) fn following(self, constraint: Option<Continued>) -> Self {
+        Self {
+            run: self.run.following(constraint),
+            ..self
+        }
     }
 }
 

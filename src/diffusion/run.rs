@@ -102,8 +102,8 @@ pub trait Recipe: Send {
         None
     }
 
-    /// Repair number `round`, from 1, of a canvas of which the positions in `doubted` may be wrong.
-    /// `None`, the default, if there is none.
+    /// Repair number `round`, from 1, of a canvas of which the positions in `doubted` may be wrong, and
+    /// which began as `blank`. `None`, the default, if there is none.
     ///
     /// # Errors
     /// The errors of `noise`.
@@ -112,9 +112,10 @@ pub trait Recipe: Send {
         canvas: &FinishedCanvas,
         doubted: &[bool],
         round: u32,
+        blank: &Blank<'_>,
         noise: &dyn NoiseSource,
     ) -> Result<Option<Box<dyn Run>>> {
-        let _ = (canvas, doubted, round, noise);
+        let _ = (canvas, doubted, round, blank, noise);
         Ok(None)
     }
 }

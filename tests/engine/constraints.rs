@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use llama_diffusion::constraint::rows::{Given, Row, RowTable};
 use llama_diffusion::constraint::{CanvasLanguage, ClassTables, Constraint, Work};
 use llama_diffusion::diffusion::{
-    Allowed, ConstrainAt, Denoiser, DrawRule, Draws, Filter, Steering, StepInput, Template,
+    Allowed, ConstrainAt, Denoiser, DrawRule, Draws, Filter, Scoring, Steering, StepInput, Template,
 };
 use llama_diffusion::internal::synthetic::masked::{MaskedFamily, write_masked};
 use llama_diffusion::{
@@ -54,6 +54,42 @@ fn text(generation: &Generation) -> String {
 }
 
 const QUESTION: &str = "What is the capital of Norway?";
+
+/// Repairs stay in the language, over several canvases and whatever is doubted.
+#[test]
+fn repairs_of_constrained_canvases_follow_the_constraint() {
+    for pattern in [
+        "The capital of Norway is (Bern|Oslo)\\.",
+        r#"\{"name": "[A-Za-z ]{1,40}", "year": [0-9]{1,4}\}"#,
+        "[^a-z]{3,60}",
+    ] {
+        let expected = Regex::new(&format!("^(?:{pattern})$")).unwrap();
+        for (seed, min_logprob) in [(0, -1e-30), (1, -1e-30), (2, -1.0), (3, -3.0)] {
+            let params = DiffusionParams {
+                constraint: Some(constraint(pattern)),
+                canvas: Some(16),
+                scoring: Some(Scoring {
+                    min_logprob: Some(min_logprob),
+                    top: 0,
+                }),
+                seed,
+                ..DiffusionParams::default()
+            };
+            let mut rounds = 0;
+            let on_event = &mut |event: Event<'_>| {
+                if let Event::Scored(canvas) = event {
+                    rounds += canvas.round;
+                }
+                ControlFlow::Continue(())
+            };
+            let prompt = chat(QUESTION);
+            let answer = session().generate(&prompt, &params, &CancelFlag::default(), on_event);
+            let text = text(&answer.unwrap().generation);
+            assert!(expected.is_match(&text), "{pattern}: {text:?}");
+            assert!(rounds > 0 || min_logprob < -0.5, "nothing was repaired");
+        }
+    }
+}
 
 #[test]
 fn answers_match_whatever_the_model_wants() {
