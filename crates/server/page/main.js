@@ -106,8 +106,11 @@ function showMenu() {
 
 function markMenu() {
   for (const link of menu.querySelectorAll("a")) {
-    if (link.dataset.view === app.place.view) link.setAttribute("aria-current", "page");
+    const isShown = link.dataset.view === app.place.view;
+    if (isShown) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
+    // The menu of a narrow window scrolls.
+    if (isShown) link.scrollIntoView({ block: "nearest", inline: "nearest" });
   }
 }
 
