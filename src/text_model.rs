@@ -83,8 +83,17 @@ impl TextModel {
     /// # Errors
     /// The template cannot be parsed.
     pub fn chat_template(&self) -> Result<Option<ChatTemplate>> {
-        let source: Option<&str> = self.model.file().metadata().get(CHAT_TEMPLATE)?;
-        source.map(ChatTemplate::new).transpose()
+        self.chat_template_source()?
+            .map(ChatTemplate::new)
+            .transpose()
+    }
+
+    /// The source of the chat template of the file, if it has one.
+    ///
+    /// # Errors
+    /// The metadata is not text.
+    pub fn chat_template_source(&self) -> Result<Option<&str>> {
+        self.model.file().metadata().get(CHAT_TEMPLATE)
     }
 
     /// The tokens of a conversation up to the opening of the model's next turn. `variables` go to

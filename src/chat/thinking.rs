@@ -10,7 +10,7 @@ use crate::llama::Vocab;
 const MARKS: [(&str, &str); 2] = [("<|channel>", "<channel|>"), ("<think>", "</think>")];
 
 /// Gemma 4 writes the name of the channel before the thought.
-pub(crate) const CHANNEL_NAME: &str = "thought\n";
+pub const CHANNEL_NAME: &str = "thought\n";
 
 /// The tokens that begin and end a thought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
