@@ -1,5 +1,33 @@
 //! The parts of `llama-diffusion-server` that can be used and tested without a socket.
+//!
+//! ```text
+//! run ─▶ listen ─▶ routes ─▶ access ─▶ page, generate, info ─▶ protocol ─▶ served ─▶ prompts and recipes
+//!  └▶ load ─▶ engine: thread ─▶ scheduler ─▶ batch        │
+//!                                   └▶ updates ─▶ answers ─▶ read ─▶ protocol ─▶ a body, or sse
+//! ```
 
 #![forbid(unsafe_code)]
 
+mod access;
+mod admission;
+mod answers;
+pub mod args;
+mod body;
+mod config;
+mod drafts;
+mod engine;
+mod flags;
+mod generate;
+mod info;
+mod listen;
+mod load;
+mod metrics;
+mod page;
 pub mod protocol;
+mod read;
+mod reply;
+mod routes;
+pub mod run;
+mod served;
+mod sse;
+mod state;

@@ -1,0 +1,224 @@
+//! Who may use the server: keys, and the pages of browsers.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{Request, State as Shared};
+use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::middleware::Next;
+use axum::response::Response;
+use sha2::{Digest as _, Sha256};
+use subtle::{Choice, ConstantTimeEq as _};
+
+use crate::args::Origins;
+use crate::page;
+use crate::protocol::error::{ApiError, ErrorKind};
+use crate::reply::error_response;
+use crate::state::State;
+
+/// Paths that need no key.
+const PUBLIC: [&str; 4] = ["/health", "/v1/health", "/models", "/v1/models"];
+
+/// Who may use the server.
+pub struct Access {
+    /// Hashes of the keys; without any, everybody may.
+    keys: Vec<[u8; 32]>,
+    origins: Origins,
+    /// Whether only this machine reaches the server, so that other names in `Host` are a page's trick.
+    is_local: bool,
+}
+
+/// The number of the key that a request has: whose request it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Owner(pub u64);
+
+impl Access {
+    /// Access by these keys, for pages of these origins.
+    pub fn new(keys: &[String], origins: Origins, is_local: bool) -> Self {
+        let hash = |key: &String| Sha256::digest(key.as_bytes()).into();
+        Self {
+            keys: keys.iter().map(hash).collect(),
+            origins,
+            is_local,
+        }
+    }
+
+    /// Whose request it is, if it has one of the keys. Every key is compared, in constant time.
+    fn owner(&self, headers: &HeaderMap) -> Option<Owner> {
+        if self.keys.is_empty() {
+            return Some(Owner::default());
+        }
+        let given: [u8; 32] = Sha256::digest(given_key(headers)).into();
+        let mut found = Choice::from(0);
+        let mut owner = 0;
+        for (number, key) in (0_u64..).zip(&self.keys) {
+            let is_it = key.ct_eq(&given);
+            owner |= number * u64::from(is_it.unwrap_u8());
+            found |= is_it;
+        }
+        bool::from(found).then_some(Owner(owner))
+    }
+
+    /// Whether pages of an origin may use the server.
+    pub fn allows(&self, origin: &HeaderValue) -> bool {
+        match (&self.origins, origin.to_str()) {
+            (Origins::All, _) => true,
+            (_, Err(_)) => false,
+            (Origins::Some { origins, localhost }, Ok(origin)) => {
+                let host = origin.split_once("://").map(|(_, host)| host);
+                origins.iter().any(|allowed| allowed == origin)
+                    || (*localhost && host.is_some_and(is_loopback))
+            }
+        }
+    }
+
+    /// Whether a request came by a name of this machine.
+    fn is_host_known(&self, headers: &HeaderMap) -> bool {
+        // With keys a page that does not know one gets nothing anyway.
+        if !self.is_local || !self.keys.is_empty() {
+            return true;
+        }
+        let host = headers.get(HOST).map(HeaderValue::to_str);
+        match host {
+            None => true, // no browser omits it
+            Some(host) => host.is_ok_and(is_loopback),
+        }
+    }
+}
+
+/// The key of a request, by any of the headers that clients use.
+fn given_key(headers: &HeaderMap) -> &[u8] {
+    let header = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
+    match headers.get(AUTHORIZATION).map(HeaderValue::as_bytes) {
+        Some(value) => value.strip_prefix(b"Bearer ").unwrap_or(value),
+        None => header("x-api-key").unwrap_or_default(),
+    }
+}
+
+/// Whether a host, with or without a port, is this machine.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    };
+    let is_address = name
+        .parse()
+        .is_ok_and(|address: IpAddr| address.is_loopback());
+    is_address || name == "localhost" || name.ends_with(".localhost")
+}
+
+/// Lets a request through, or answers 401 or 403.
+pub async fn check(
+    Shared(state): Shared<Arc<State>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let access = &state.access;
+    let refuse = |kind, message: &str| error_response(&ApiError::new(kind, message));
+    if !access.is_host_known(request.headers()) {
+        let message = "the name in the header Host is not one of this machine: use localhost, or start the server with --api-key";
+        return refuse(ErrorKind::Permission, message);
+    }
+    let origin = request.headers().get(ORIGIN);
+    if origin.is_some_and(|origin| !access.allows(origin)) {
+        let message = "pages of this origin may not use the server: start it with --cors-origins";
+        return refuse(ErrorKind::Permission, message);
+    }
+    let path = request.uri().path();
+    let is_public = request.method() != Method::POST && is_public(path);
+    match access.owner(request.headers()) {
+        Some(owner) => {
+            request.extensions_mut().insert(owner);
+            next.run(request).await
+        }
+        None if is_public => next.run(request).await,
+        None => refuse(ErrorKind::Authentication, "the API key is missing or wrong"),
+    }
+}
+
+fn is_public(path: &str) -> bool {
+    PUBLIC.contains(&path) || path.starts_with("/v1/models/") || page::file(path).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn access(keys: &[&str], origins: &[&str]) -> Access {
+        let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
+        let origins = Origins::Some {
+            localhost: origins.contains(&"localhost"),
+            origins: origins.iter().map(ToString::to_string).collect(),
+        };
+        Access::new(&keys, origins, true)
+    }
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let pairs = pairs.iter();
+        pairs
+            .map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    #[test]
+    fn keys_come_by_any_header() {
+        let access = access(&["one", "two"], &[]);
+        let owner = |pairs: &[_]| access.owner(&headers(pairs)).map(|Owner(number)| number);
+        assert_eq!(owner(&[("authorization", "Bearer one")]), Some(0));
+        assert_eq!(owner(&[("authorization", "two")]), Some(1));
+        assert_eq!(owner(&[("x-api-key", "two")]), Some(1));
+        for wrong in ["", "Bearer ", "Bearer on", "Bearer one ", "Basic one"] {
+            assert_eq!(owner(&[("authorization", wrong)]), None, "{wrong}");
+        }
+        assert_eq!(owner(&[]), None);
+    }
+
+    #[test]
+    fn names_of_this_machine() {
+        for host in [
+            "localhost",
+            "localhost:8080",
+            "127.0.0.1:80",
+            "[::1]:80",
+            "[::1]",
+            "a.localhost",
+        ] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in [
+            "localhost.evil.org",
+            "evil.org:80",
+            "10.0.0.1",
+            "[::2]:80",
+            "",
+            "127.0.0.1.evil.org",
+        ] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn origins() {
+        let local = access(&[], &["localhost", "https://a.org"]);
+        let allows = |origin| local.allows(&HeaderValue::from_static(origin));
+        assert!(allows("http://localhost:3000") && allows("https://a.org"));
+        for foreign in [
+            "https://b.org",
+            "null",
+            "https://a.org.evil",
+            "http://localhost.evil.org",
+        ] {
+            assert!(!allows(foreign), "{foreign}");
+        }
+        assert!(!access(&[], &[]).allows(&HeaderValue::from_static("http://localhost")));
+    }
+
+    #[test]
+    fn foreign_names_are_refused_where_no_key_is_needed() {
+        let foreign = headers(&[("host", "evil.org")]);
+        assert!(!access(&[], &[]).is_host_known(&foreign));
+        assert!(access(&["k"], &[]).is_host_known(&foreign));
+        assert!(access(&[], &[]).is_host_known(&headers(&[])));
+    }
+}

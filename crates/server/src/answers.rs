@@ -1,0 +1,310 @@
+//! The answers to one request while the engine computes them: from updates to what formats show.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use llama_diffusion::CancelFlag;
+use llama_diffusion::diffusion::{FinishedCanvas, TokenScore};
+use serde_json::Value;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::drafts::{DraftSlot, Payloads};
+use crate::engine::job::{Ended, Failure, Update};
+use crate::metrics::Metrics;
+use crate::protocol::answer::{Canvas, End, Timings, Usage};
+use crate::protocol::assemble::{Assembler, Delta};
+use crate::protocol::error::{ApiError, ErrorKind};
+use crate::protocol::format::{Finished, Progress};
+use crate::read::Reader;
+
+/// What happens next in one of the answers.
+pub enum Happening {
+    /// A pass over the prompt.
+    Progress(Progress),
+    /// A payload of the extension `diffusion`.
+    Payload(Value),
+    /// More of the answer.
+    Deltas(Vec<Delta>),
+    /// It is complete.
+    Finished(Box<Finished>),
+}
+
+/// Cancels the jobs of a request when nobody waits for them any more.
+pub struct Guard {
+    flags: Vec<CancelFlag>,
+    left: usize,
+    metrics: Arc<Metrics>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        for flag in &self.flags {
+            flag.cancel();
+        }
+        if self.left > 0 {
+            self.metrics.cancelled();
+        }
+    }
+}
+
+/// The answers to a request.
+pub struct Answers {
+    answers: Vec<Answer>,
+    updates: UnboundedReceiver<(usize, Update)>,
+    drafts: Option<Arc<DraftSlot>>,
+    /// Before which no draft is sent.
+    pause: Option<tokio::time::Instant>,
+    ready: VecDeque<(usize, Happening)>,
+    wishes: Wishes,
+    started: Instant,
+    guard: Guard,
+}
+
+/// What the client wants to see, and where it wants to stop.
+#[derive(Clone, Copy, Debug)]
+pub struct Wishes {
+    /// Whether passes over the prompt are reported.
+    pub progress: bool,
+    /// Maximum number of tokens in the thoughts of an answer.
+    pub thought_budget: Option<usize>,
+}
+
+/// One of them.
+pub struct Answer {
+    /// Reads its tokens.
+    pub reader: Reader,
+    /// Finds stop strings and calls.
+    pub assembler: Assembler,
+    /// Writes drafts, if the client wants them.
+    pub payloads: Option<Payloads>,
+    /// Tokens of its prompt.
+    pub prompt: usize,
+    /// Its seed.
+    pub seed: u64,
+    /// Ends its job.
+    pub cancel: CancelFlag,
+}
+
+impl Answers {
+    /// Answers whose updates come from a channel.
+    pub fn new(
+        answers: Vec<Answer>,
+        updates: UnboundedReceiver<(usize, Update)>,
+        drafts: Option<Arc<DraftSlot>>,
+        wishes: Wishes,
+        metrics: &Arc<Metrics>,
+    ) -> Self {
+        let flags: Vec<_> = answers.iter().map(|answer| answer.cancel.clone()).collect();
+        let mut ready = VecDeque::new();
+        for (index, answer) in answers.iter().enumerate() {
+            if let Some(payloads) = &answer.payloads {
+                let start = payloads.start(answer.reader.splitter(), answer.seed);
+                ready.extend(
+                    start
+                        .into_iter()
+                        .map(|line| (index, Happening::Payload(line))),
+                );
+            }
+        }
+        Self {
+            guard: Guard {
+                left: flags.len(),
+                flags,
+                metrics: Arc::clone(metrics),
+            },
+            answers,
+            updates,
+            drafts,
+            pause: None,
+            ready,
+            wishes,
+            started: Instant::now(),
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.answers.len()
+    }
+
+    /// What happens next, with the number of the answer; `None` after the last one is complete.
+    /// Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// The engine failed, or refused the request.
+    pub async fn next(&mut self) -> Result<Option<(usize, Happening)>, ApiError> {
+        loop {
+            if let Some(happening) = self.ready.pop_front() {
+                return Ok(Some(happening));
+            }
+            if self.guard.left == 0 {
+                return Ok(None);
+            }
+            let draft = next_draft(self.drafts.as_deref(), self.pause);
+            tokio::select! {
+                biased;
+                update = self.updates.recv() => match update {
+                    Some((index, update)) => self.take(index, update)?,
+                    None => return Err(engine_ended()),
+                },
+                index = draft => {
+                    let interval = self.drafts.as_ref().map(|drafts| drafts.wanted().min_interval);
+                    self.pause = interval.map(|interval| tokio::time::Instant::now() + interval);
+                    self.show_drafts(index)?;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, index: usize, update: Update) -> Result<(), ApiError> {
+        let prompt = self.answers[index].prompt;
+        match update {
+            Update::Begun { reused } => self.progress(index, prompt, reused, reused),
+            Update::Encoded(progress) => {
+                self.progress(index, progress.total, progress.reused, progress.encoded);
+            }
+            Update::Canvas { canvas, scores } => self.canvas(index, &canvas, &scores)?,
+            Update::Ended(ended) => self.end(index, &ended),
+            Update::Failed(failure) => {
+                self.guard.left -= 1;
+                return Err(error_of(failure));
+            }
+        }
+        Ok(())
+    }
+
+    fn progress(&mut self, index: usize, total: usize, cached: usize, processed: usize) {
+        if !self.wishes.progress {
+            return;
+        }
+        let progress = Progress {
+            total,
+            cached,
+            processed,
+            time: self.started.elapsed(),
+        };
+        self.ready.push_back((index, Happening::Progress(progress)));
+    }
+
+    fn show_drafts(&mut self, index: usize) -> Result<(), ApiError> {
+        let answer = &mut self.answers[index];
+        let (Some(drafts), Some(payloads)) = (&self.drafts, &mut answer.payloads) else {
+            return Ok(());
+        };
+        for shown in drafts.take(index) {
+            let lines = payloads.show(&shown, answer.reader.splitter());
+            let lines = lines.map_err(|error| internal(&error))?;
+            self.guard.metrics.draft_sent();
+            self.ready.extend(
+                lines
+                    .into_iter()
+                    .map(|line| (index, Happening::Payload(line))),
+            );
+        }
+        Ok(())
+    }
+
+    fn canvas(
+        &mut self,
+        index: usize,
+        canvas: &FinishedCanvas,
+        scores: &[TokenScore],
+    ) -> Result<(), ApiError> {
+        self.show_drafts(index)?;
+        let answer = &mut self.answers[index];
+        if let Some(payloads) = &mut answer.payloads {
+            let lines = payloads.canvas(canvas).map_err(|error| internal(&error))?;
+            self.ready.extend(
+                lines
+                    .into_iter()
+                    .map(|line| (index, Happening::Payload(line))),
+            );
+        }
+        let read = answer.reader.read(&canvas.answer, scores);
+        let read = read.map_err(|error| internal(&error))?;
+        self.push(index, read);
+        let answer = &self.answers[index];
+        let thinks_too_long = self
+            .wishes
+            .thought_budget
+            .is_some_and(|budget| answer.reader.is_thinking() && answer.reader.thoughts() > budget);
+        if answer.assembler.is_done() || thinks_too_long {
+            answer.cancel.cancel();
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, index: usize, canvas: Canvas) {
+        let deltas = self.answers[index].assembler.push(canvas);
+        if !deltas.is_empty() {
+            self.ready.push_back((index, Happening::Deltas(deltas)));
+        }
+    }
+
+    fn end(&mut self, index: usize, ended: &Ended) {
+        self.guard.left -= 1;
+        let rest = self.answers[index].reader.finish();
+        self.push(index, rest);
+        let answer = &mut self.answers[index];
+        let (deltas, finish) = answer.assembler.finish(ended.reason);
+        if !deltas.is_empty() {
+            self.ready.push_back((index, Happening::Deltas(deltas)));
+        }
+        let end = End {
+            reason: ended.reason,
+            usage: Usage {
+                prompt: answer.prompt,
+                cached: ended.reused,
+                completion: ended.completion,
+                reasoning: answer.reader.thoughts(),
+            },
+            timings: Timings {
+                prompt: ended.statistics.prefill,
+                predicted: ended.predicted,
+            },
+            statistics: ended.statistics,
+            slot: ended.slot,
+            seed: answer.seed,
+        };
+        let finished = Box::new(Finished { finish, end });
+        self.ready.push_back((index, Happening::Finished(finished)));
+    }
+}
+
+/// Waits for a draft after a pause; for ever if nobody wants one.
+async fn next_draft(drafts: Option<&DraftSlot>, pause: Option<tokio::time::Instant>) -> usize {
+    let Some(drafts) = drafts else {
+        return std::future::pending().await;
+    };
+    if let Some(pause) = pause {
+        tokio::time::sleep_until(pause).await;
+    }
+    drafts.any().await
+}
+
+fn error_of(failure: Failure) -> ApiError {
+    match failure {
+        Failure::Refused(problem) => ApiError::new(ErrorKind::InvalidRequest, problem),
+        Failure::Engine(problem) => ApiError::new(ErrorKind::Server, problem),
+        Failure::Draining => {
+            let message = "the server is about to end";
+            ApiError::new(ErrorKind::Unavailable, message).retry_after(5)
+        }
+    }
+}
+
+fn engine_ended() -> ApiError {
+    ApiError::new(ErrorKind::Server, "the engine has ended")
+}
+
+fn internal(error: &llama_diffusion::Error) -> ApiError {
+    ApiError::new(ErrorKind::Server, error.to_string())
+}
+
+/// Time that a client may wait before it tries again, in seconds: when a place is likely to be free.
+pub fn retry_after(waiting: usize, slots: usize, each: f64) -> u32 {
+    const RANGE: (f64, f64) = (1.0, 30.0);
+    let estimate = each * waiting as f64 / slots.max(1) as f64;
+    estimate.clamp(RANGE.0, RANGE.1).ceil() as u32
+}

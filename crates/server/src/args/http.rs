@@ -1,0 +1,216 @@
+//! Flags of the listener and of who may use it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::BoolishValueParser;
+use llama_diffusion::Result;
+use llama_diffusion_flags::input;
+use llama_diffusion_flags::numbers::whole;
+
+/// The listener and its limits.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Server")]
+pub struct HttpArgs {
+    /// Address to listen on; a path that ends in .sock is a Unix socket
+    #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
+    pub host: String,
+
+    /// Port to listen on; 0 is any that is free
+    #[arg(long, value_name = "PORT", default_value = "8080", value_parser = whole(0..=u16::MAX))]
+    pub port: u16,
+
+    /// Let several servers listen on the same port
+    #[arg(long, value_parser = BoolishValueParser::new())]
+    pub reuse_port: bool,
+
+    /// Names of the model, separated by commas; the first one in the alphabet is its id. Default: the
+    /// name of the file
+    #[arg(short, long, value_name = "NAMES", value_delimiter = ',')]
+    alias: Vec<String>,
+
+    /// Tags of the model, separated by commas: they are listed with it, and mean nothing here
+    #[arg(long, value_name = "TAGS", value_delimiter = ',')]
+    pub tags: Vec<String>,
+
+    /// Keys that requests must have one of, separated by commas
+    #[arg(
+        long,
+        value_name = "KEYS",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    api_key: Vec<String>,
+
+    /// File with such keys, one a line; lines that begin with # are comments
+    #[arg(long, value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
+
+    /// Path that all paths begin with
+    #[arg(
+        long,
+        value_name = "PREFIX",
+        default_value = "",
+        hide_default_value = true
+    )]
+    api_prefix: String,
+
+    /// Origins of web pages that may use the server, separated by commas; localhost is every port of
+    /// this machine, * is any
+    #[arg(
+        long,
+        value_name = "ORIGINS",
+        value_delimiter = ',',
+        default_value = "localhost"
+    )]
+    cors_origins: Vec<String>,
+
+    /// Show what the slots do at /slots, which is the default
+    #[arg(long, overrides_with = "no_slots")]
+    #[allow(dead_code, reason = "only overrides its opposite")]
+    slots: bool,
+
+    /// Do not show it
+    #[arg(long, overrides_with = "slots", value_parser = BoolishValueParser::new())]
+    no_slots: bool,
+
+    /// Show counters for Prometheus at /metrics
+    #[arg(long, value_parser = BoolishValueParser::new())]
+    pub metrics: bool,
+
+    /// Serve no page at /
+    #[arg(long, value_parser = BoolishValueParser::new())]
+    no_ui: bool,
+
+    /// Seconds for which a client may read nothing of its answer before it is cancelled
+    #[arg(long, value_name = "N", default_value = "60", value_parser = whole(1..=86_400_u64))]
+    timeout: u64,
+
+    /// Seconds between the comments that keep a silent stream open, -1 for none
+    #[arg(long, value_name = "N", default_value = "30", value_parser = whole(-1..=86_400_i64))]
+    sse_ping_interval: i64,
+
+    /// Threads for HTTP; -1 is 2
+    #[arg(long, value_name = "N", default_value = "-1", value_parser = whole(-1..=1024))]
+    threads_http: i32,
+
+    /// MiB that the body of a request may have
+    #[arg(long, value_name = "MIB", default_value = "16", value_parser = whole(1..=1024_usize))]
+    max_body: usize,
+
+    /// Connections at once
+    #[arg(long, value_name = "N", default_value = "1024", value_parser = whole(1..=1_000_000_usize))]
+    pub max_connections: usize,
+
+    /// Seconds that answers in progress get when the server is asked to end
+    #[arg(long, value_name = "N", default_value = "3", value_parser = whole(0..=86_400_u64))]
+    drain_timeout: u64,
+}
+
+/// The origins of web pages that may use the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origins {
+    /// Any.
+    All,
+    /// These, and pages of this machine if `localhost`.
+    Some {
+        /// Such as `https://example.org`.
+        origins: Vec<String>,
+        /// Whether pages of this machine may use it.
+        localhost: bool,
+    },
+}
+
+impl HttpArgs {
+    /// The names of the model in the order of the alphabet.
+    pub fn aliases(&self) -> Vec<String> {
+        let names = self.alias.iter().map(|name| name.trim().to_owned());
+        let mut names: Vec<String> = names.filter(|name| !name.is_empty()).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// The keys, of the flag and of the file.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn keys(&self) -> Result<Vec<String>> {
+        let mut keys = self.api_key.clone();
+        if let Some(path) = &self.api_key_file {
+            let text = input::file(path)?;
+            let lines = text.lines().map(str::trim);
+            keys.extend(
+                lines
+                    .filter(|line| !line.starts_with('#'))
+                    .map(str::to_owned),
+            );
+        }
+        keys.retain(|key| !key.is_empty());
+        Ok(keys)
+    }
+
+    /// The path that all paths begin with: empty, or with a slash before it and none after it.
+    pub fn prefix(&self) -> String {
+        match self.api_prefix.trim_matches('/') {
+            "" => String::new(),
+            prefix => format!("/{prefix}"),
+        }
+    }
+
+    /// Which web pages may use the server.
+    pub fn origins(&self) -> Origins {
+        let given = self.cors_origins.iter().map(|origin| origin.trim());
+        match given.clone().any(|origin| origin == "*") {
+            true => Origins::All,
+            false => Origins::Some {
+                localhost: given.clone().any(|origin| origin == "localhost"),
+                origins: given
+                    .filter(|origin| !origin.is_empty() && *origin != "localhost")
+                    .map(|origin| origin.trim_end_matches('/').to_owned())
+                    .collect(),
+            },
+        }
+    }
+
+    /// Whether the slots are shown.
+    pub fn has_slots(&self) -> bool {
+        !self.no_slots
+    }
+
+    /// Whether there is a page at `/`.
+    pub fn has_page(&self) -> bool {
+        !self.no_ui
+    }
+
+    /// How long a client may read nothing.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+
+    /// After which silence a stream has a comment.
+    pub fn ping(&self) -> Option<Duration> {
+        let seconds = u64::try_from(self.sse_ping_interval).ok();
+        seconds
+            .filter(|seconds| *seconds > 0)
+            .map(Duration::from_secs)
+    }
+
+    /// Threads for HTTP.
+    pub fn threads(&self) -> usize {
+        usize::try_from(self.threads_http)
+            .ok()
+            .filter(|threads| *threads > 0)
+            .unwrap_or(2)
+    }
+
+    /// Bytes of a body.
+    pub fn max_body(&self) -> usize {
+        self.max_body << 20
+    }
+
+    /// How long answers may go on when the server ends.
+    pub fn drain_timeout(&self) -> Duration {
+        Duration::from_secs(self.drain_timeout)
+    }
+}

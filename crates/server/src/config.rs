@@ -1,0 +1,26 @@
+//! The settings of HTTP, as the flags have them.
+
+use std::time::Duration;
+
+/// The settings of HTTP.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Path that all paths begin with.
+    pub prefix: String,
+    /// Whether `/slots` works.
+    pub slots: bool,
+    /// Whether there is a page.
+    pub page: bool,
+    /// Whether `/metrics` works.
+    pub metrics: bool,
+    /// Tags of the model.
+    pub tags: Vec<String>,
+    /// Bytes of a body.
+    pub max_body: usize,
+    /// How long a client may send or read nothing.
+    pub timeout: Duration,
+    /// After which silence a stream has a comment.
+    pub ping: Option<Duration>,
+    /// Whether prompts are cached unless a request says more.
+    pub caches_prompts: bool,
+}

@@ -1,0 +1,165 @@
+//! A job for the engine, and what the engine reports about it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use llama_diffusion::diffusion::{FinishedCanvas, PromptProgress, Recipe, TokenScore};
+use llama_diffusion::{CancelFlag, Event, Token};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::admission::Ticket;
+use crate::drafts::DraftSlot;
+use crate::protocol::answer::{EndReason, Statistics};
+
+/// An answer to compute.
+pub struct Job {
+    /// Unique number, for logs and `/slots`.
+    pub id: u64,
+    /// The prompt, at least one token.
+    pub prompt: Vec<Token>,
+    /// How the answer is generated.
+    pub recipe: Box<dyn Recipe>,
+    /// Ends the job wherever it is: queued, prefilling or denoising.
+    pub cancel: CancelFlag,
+    /// Where updates go.
+    pub outlet: Outlet,
+    /// The slot that the client prefers.
+    pub slot: Option<usize>,
+    /// Whether the beginning of the prompt may come from a cache.
+    pub reuses: bool,
+    /// Whether the prompt is encoded and nothing else happens.
+    pub encodes_only: bool,
+    /// Time for the answer after the prompt is encoded.
+    pub time: Option<Duration>,
+    /// Which jobs it waits beside.
+    pub class: Class,
+    /// Whose job it is: jobs of different owners take turns.
+    pub owner: u64,
+    /// The other answers to the same prompt.
+    pub group: Group,
+    /// When it was submitted.
+    pub submitted: Instant,
+    /// Its place among the requests that the server takes at once.
+    pub _ticket: Ticket,
+}
+
+/// Jobs of one class take turns with those of the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Somebody waits for it while typing.
+    Editor,
+    /// All others.
+    Other,
+}
+
+/// Answers to the same prompt: one of them encodes it, the others wait and copy it.
+#[derive(Clone, Default)]
+pub struct Group {
+    is_encoded: Arc<AtomicBool>,
+    follows: bool,
+}
+
+impl Group {
+    /// The group of an answer that copies the prompt.
+    pub fn follower(&self) -> Self {
+        Self {
+            is_encoded: Arc::clone(&self.is_encoded),
+            follows: true,
+        }
+    }
+
+    /// Whether a job may begin.
+    pub fn may_begin(&self) -> bool {
+        !self.follows || self.is_encoded.load(Ordering::Relaxed)
+    }
+
+    /// The prompt is encoded, or never will be: the others need not wait any more.
+    pub fn release(&self) {
+        if !self.follows {
+            self.is_encoded.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        self.group.release();
+    }
+}
+
+/// What happens to a job.
+#[derive(Debug)]
+pub enum Update {
+    /// It has a slot. So many tokens of its prompt were cached.
+    Begun {
+        /// Cached tokens of the prompt.
+        reused: usize,
+    },
+    /// A pass over a part of the prompt is complete.
+    Encoded(PromptProgress),
+    /// A canvas is finished, or the time is up and this is its draft.
+    Canvas {
+        /// The canvas.
+        canvas: FinishedCanvas,
+        /// The scores of its answer, if the recipe asks for them.
+        scores: Vec<TokenScore>,
+    },
+    /// It is complete.
+    Ended(Ended),
+    /// It failed.
+    Failed(Failure),
+}
+
+/// The end of a job.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// Why.
+    pub reason: EndReason,
+    /// Tokens of the prompt that were cached.
+    pub reused: usize,
+    /// Tokens of the answer, including its end token.
+    pub completion: usize,
+    /// What it took.
+    pub statistics: Statistics,
+    /// From the encoded prompt to the end.
+    pub predicted: Duration,
+    /// The slot.
+    pub slot: usize,
+}
+
+/// Why a job has no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The prompt or the parameters cannot work.
+    Refused(String),
+    /// The engine failed.
+    Engine(String),
+    /// The server is about to end.
+    Draining,
+}
+
+/// Where the updates of a job go. Several jobs of a request may share the channel.
+#[derive(Clone)]
+pub struct Outlet {
+    /// The number of the answer in its request.
+    pub index: usize,
+    /// The channel. It holds at most an update for each pass and each canvas.
+    pub updates: UnboundedSender<(usize, Update)>,
+    /// Where drafts go, if somebody asked for them.
+    pub drafts: Option<Arc<DraftSlot>>,
+}
+
+impl Outlet {
+    /// Sends an update. If nobody receives it, the job is cancelled anyway.
+    pub fn send(&self, update: Update) {
+        let _ = self.updates.send((self.index, update));
+    }
+
+    /// Publishes what a viewer of drafts wants to see.
+    pub fn show(&self, event: &Event<'_>) {
+        if let Some(drafts) = &self.drafts {
+            drafts.publish(self.index, event);
+        }
+    }
+}

@@ -1,0 +1,549 @@
+//! Which job runs on which slot, and what its client receives.
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use llama_diffusion::diffusion::{
+    CanvasStatus, Draft, FinishReason, FinishedCanvas, PromptProgress, Stage, TokenScore,
+};
+use llama_diffusion::{Answer, EndTokens, Error, Event};
+
+use super::board::{Board, SlotView};
+use super::job::{Ended, Failure, Job, Update};
+use super::library::Library;
+use super::queue::Queue;
+use super::{Engine, Saved as _};
+use crate::metrics::Metrics;
+use crate::protocol::answer::{EndReason, Statistics};
+
+/// Steps that may fail in a row before the engine counts as broken.
+const FAILURES: u32 = 3;
+/// Copying a cache saves time from this number of tokens on: about a pass over a short prompt.
+const WORTH_A_COPY: usize = 64;
+
+/// The engine failed too often: the process had better end, so that a supervisor starts it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Broken;
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{FAILURES} steps failed in a row")
+    }
+}
+
+/// The time, which tests invent.
+pub type Clock = Box<dyn Fn() -> Instant + Send>;
+
+/// Distributes jobs to the slots of an engine.
+pub struct Scheduler<E: Engine> {
+    engine: E,
+    queue: Queue,
+    /// By slot.
+    running: Vec<Option<Running>>,
+    /// By slot: when it was used last, as a count of jobs.
+    used: Vec<u64>,
+    begun: u64,
+    library: Library<E::Saved>,
+    clock: Clock,
+    board: Arc<Board>,
+    metrics: Arc<Metrics>,
+    failures: u32,
+    end: EndTokens,
+}
+
+/// What an event needs to know about its step.
+struct Step<'a> {
+    /// When it began.
+    now: Instant,
+    end: &'a EndTokens,
+    metrics: &'a Metrics,
+}
+
+/// A job on a slot.
+struct Running {
+    job: Job,
+    slot: usize,
+    /// When it left the queue.
+    begun: Instant,
+    /// When its prompt was encoded.
+    encoded: Option<Instant>,
+    reused: usize,
+    /// Scores of the canvas that is about to be done.
+    scores: Vec<TokenScore>,
+    /// Finished tokens of the answer.
+    written: usize,
+    canvases: usize,
+    is_out_of_time: bool,
+    /// Steps that it took part in, and the canvases in all of them together.
+    steps: u64,
+    shared: u64,
+    /// Whether the present step denoises its canvas.
+    is_stepped: bool,
+    view: SlotView,
+}
+
+impl<E: Engine> Scheduler<E> {
+    /// A scheduler without jobs, which keeps `library` bytes of caches on the host.
+    pub fn new(
+        engine: E,
+        library: usize,
+        clock: Clock,
+        board: Arc<Board>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let slots = engine.slots();
+        board.write(|shown| shown.slots = vec![SlotView::default(); slots]);
+        Self {
+            end: engine.end_tokens().clone(),
+            engine,
+            queue: Queue::default(),
+            running: (0..slots).map(|_| None).collect(),
+            used: vec![0; slots],
+            begun: 0,
+            library: Library::new(library),
+            clock,
+            board,
+            metrics,
+            failures: 0,
+        }
+    }
+
+    /// The engine.
+    #[cfg(test)]
+    pub(super) fn engine(&self) -> &E {
+        &self.engine
+    }
+
+    /// Takes a job.
+    pub fn submit(&mut self, job: Job) {
+        self.queue.push(job);
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_idle(&self) -> bool {
+        self.queue.len() == 0 && self.running.iter().all(Option::is_none)
+    }
+
+    /// Refuses all jobs that wait.
+    pub fn refuse_queue(&mut self) {
+        for job in self.queue.drain() {
+            job.outlet.send(Update::Failed(Failure::Draining));
+        }
+    }
+
+    /// Ends all answers at the next step, with what they have.
+    pub fn stop_running(&mut self) {
+        for running in self.running.iter().flatten() {
+            running.job.cancel.cancel();
+        }
+    }
+
+    /// Forgets what an idle slot has cached. Returns how many tokens that were; `None` if it is in use.
+    pub fn erase(&mut self, slot: usize) -> Option<usize> {
+        let is_idle = self.running.get(slot)?.is_none();
+        let cached = is_idle.then(|| self.engine.cached(slot))?;
+        self.engine.clear(slot).ok()?;
+        Some(cached)
+    }
+
+    /// Gives slots to jobs that wait, and advances all answers by a step.
+    ///
+    /// # Errors
+    /// Too many steps failed in a row. All clients have been told.
+    pub fn tick(&mut self) -> Result<(), Broken> {
+        let gone = self.queue.drop_cancelled();
+        self.metrics.cancelled_in_queue(gone);
+        self.admit();
+        let now = (self.clock)();
+        let running = &mut self.running;
+        let step = Step {
+            now,
+            end: &self.end,
+            metrics: &self.metrics,
+        };
+        let stepped = match running.iter().any(Option::is_some) {
+            true => self.engine.step(&mut |slot, event| {
+                let running = running.get_mut(slot).and_then(Option::as_mut);
+                let flow = running.map(|running| running.take(&event, &step));
+                flow.unwrap_or(ControlFlow::Break(()))
+            }),
+            false => Ok(Vec::new()),
+        };
+        let outcome = match stepped {
+            Ok(finished) => {
+                self.count_step(now);
+                self.failures = 0;
+                for (slot, answer) in finished {
+                    self.end(slot, answer);
+                }
+                Ok(())
+            }
+            Err(error) => self.fail_step(&error),
+        };
+        self.show();
+        outcome
+    }
+
+    /// Counts the canvases that shared the step that began at `start`.
+    fn count_step(&mut self, start: Instant) {
+        let running = self.running.iter_mut().flatten();
+        let shared: Vec<&mut Running> = running.filter(|running| running.is_stepped).collect();
+        let canvases = shared.len();
+        if canvases > 0 {
+            let time = (self.clock)().saturating_duration_since(start);
+            self.metrics.stepped(canvases, time);
+        }
+        for running in shared {
+            running.is_stepped = false;
+            running.steps += 1;
+            running.shared += canvases as u64;
+        }
+    }
+
+    fn admit(&mut self) {
+        while self.running.iter().any(Option::is_none) {
+            let Some(job) = self.queue.pop() else {
+                return;
+            };
+            self.begin(job);
+        }
+    }
+
+    fn begin(&mut self, job: Job) {
+        let Some(slot) = self.choose(&job) else {
+            return self.queue.push(job); // cannot be: a slot is free
+        };
+        let now = (self.clock)();
+        let reused = match self.prepare(slot, &job) {
+            Ok(reused) => reused,
+            Err(error) => {
+                let failure = Failure::Engine(error.to_string());
+                return job.outlet.send(Update::Failed(failure));
+            }
+        };
+        let begun = self
+            .engine
+            .begin(slot, &job.prompt, job.recipe.as_ref(), &job.cancel);
+        if let Err(error) = begun {
+            let failure = match error {
+                Error::InvalidParameter { .. } | Error::ContextFull { .. } => {
+                    Failure::Refused(error.to_string())
+                }
+                _ => Failure::Engine(error.to_string()),
+            };
+            return job.outlet.send(Update::Failed(failure));
+        }
+        self.begun += 1;
+        self.used[slot] = self.begun;
+        self.metrics.begun(
+            job.prompt.len(),
+            reused,
+            now.saturating_duration_since(job.submitted),
+        );
+        job.outlet.send(Update::Begun { reused });
+        let mut running = Running::new(job, slot, reused, now);
+        if self.engine.stage(slot) != Some(Stage::Prefilling) {
+            running.encoded(now);
+        }
+        if running.job.encodes_only && running.encoded.is_some() {
+            self.engine.remove(slot);
+            return running.finish(None, now, &self.metrics);
+        }
+        self.running[slot] = Some(running);
+    }
+
+    /// The free slot for a job: the one that it asks for; else the one that has most of its prompt;
+    /// of equals the one that loses least; of these the one that was used longest ago.
+    fn choose(&self, job: &Job) -> Option<usize> {
+        let is_free = |slot: &usize| self.running.get(*slot).is_some_and(Option::is_none);
+        if let Some(slot) = job.slot.filter(is_free) {
+            return Some(slot);
+        }
+        let free = (0..self.running.len()).filter(is_free);
+        free.max_by_key(|&slot| {
+            let usable = match job.reuses {
+                true => self.engine.usable_prefix(slot, &job.prompt),
+                false => 0,
+            };
+            let lost = self.engine.cached(slot) - usable;
+            (usable, usize::MAX - lost, u64::MAX - self.used[slot])
+        })
+    }
+
+    /// Brings as much of a prompt as possible into the cache of a slot, from wherever it is, and keeps
+    /// what the slot would lose. Returns how many tokens need not be encoded.
+    fn prepare(&mut self, slot: usize, job: &Job) -> llama_diffusion::Result<usize> {
+        if !job.reuses {
+            self.keep(slot, 0)?;
+            self.engine.clear(slot)?;
+            return Ok(0);
+        }
+        let prompt = &job.prompt;
+        let own = self.engine.usable_prefix(slot, prompt);
+        self.keep(slot, own)?;
+        let worth = own + WORTH_A_COPY;
+        let others = (0..self.running.len()).filter(|other| *other != slot);
+        let other = others
+            .map(|other| (self.engine.usable_prefix(other, prompt), other))
+            .max()
+            .filter(|(usable, _)| *usable >= worth);
+        let saved = self.library.longest(prompt);
+        let saved = saved.filter(|(_, usable)| *usable >= worth);
+        match (other, saved) {
+            (Some((usable, other)), saved) if saved.is_none_or(|(_, saved)| saved <= usable) => {
+                let copy = self.engine.save(other)?;
+                self.engine.restore(slot, &copy)?;
+            }
+            (_, Some((index, _))) => {
+                if let Some(copy) = self.library.get(index) {
+                    self.engine.restore(slot, copy)?;
+                }
+            }
+            _ => {}
+        }
+        Ok(self.engine.usable_prefix(slot, prompt))
+    }
+
+    /// Puts what a slot has cached into the library if most of it would be lost.
+    fn keep(&mut self, slot: usize, usable: usize) -> llama_diffusion::Result<()> {
+        let lost = self.engine.cached(slot) - usable;
+        if self.library.is_open() && lost >= WORTH_A_COPY && lost > usable {
+            let copy = self.engine.save(slot)?;
+            tracing::debug!(slot, tokens = copy.tokens().len(), "cache kept on the host");
+            self.library.put(copy);
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, slot: usize, answer: llama_diffusion::Result<Answer>) {
+        let Some(running) = self.running[slot].take() else {
+            return;
+        };
+        // The client may look at the slots as soon as it has its answer.
+        self.board.write(|shown| {
+            let view = shown.slots.get_mut(slot);
+            view.into_iter().for_each(|view| view.is_busy = false);
+        });
+        let now = (self.clock)();
+        match answer {
+            Ok(answer) => running.finish(Some(&answer), now, &self.metrics),
+            Err(error) => running.fail(&error),
+        }
+    }
+
+    /// Tells the clients of a failed step. Prompts that are being encoded go on.
+    fn fail_step(&mut self, error: &Error) -> Result<(), Broken> {
+        tracing::error!("a step failed: {error}");
+        for slot in 0..self.running.len() {
+            if self.engine.stage(slot) == Some(Stage::Prefilling) {
+                continue;
+            }
+            if let Some(running) = self.running[slot].take() {
+                self.engine.remove(slot);
+                // A device that fails again is noticed by the next step.
+                let _ = self.engine.clear(slot);
+                running.fail(error);
+            }
+        }
+        self.failures += 1;
+        match self.failures >= FAILURES {
+            true => {
+                for running in self.running.iter_mut().filter_map(Option::take) {
+                    running.fail(error);
+                }
+                for job in self.queue.drain() {
+                    let failure = Failure::Engine(error.to_string());
+                    job.outlet.send(Update::Failed(failure));
+                }
+                Err(Broken)
+            }
+            false => Ok(()),
+        }
+    }
+
+    fn show(&self) {
+        self.board.write(|shown| {
+            for (view, running) in shown.slots.iter_mut().zip(&self.running) {
+                match running {
+                    Some(running) => view.clone_from(&running.view),
+                    None => view.is_busy = false,
+                }
+            }
+            shown.queued = self.queue.len();
+            shown.library = self.library.bytes();
+        });
+    }
+}
+
+impl Running {
+    fn new(job: Job, slot: usize, reused: usize, now: Instant) -> Self {
+        let view = SlotView {
+            job: Some(job.id),
+            is_busy: true,
+            prompt: job.prompt.len(),
+            encoded: reused,
+            limit: job.recipe.max_tokens(),
+            ..SlotView::default()
+        };
+        Self {
+            job,
+            slot,
+            begun: now,
+            encoded: None,
+            reused,
+            scores: Vec::new(),
+            written: 0,
+            canvases: 0,
+            is_out_of_time: false,
+            steps: 0,
+            shared: 0,
+            is_stepped: false,
+            view,
+        }
+    }
+
+    /// Its prompt is in the cache.
+    fn encoded(&mut self, now: Instant) {
+        self.encoded.get_or_insert(now);
+        self.job.group.release();
+    }
+
+    /// Takes an event of a step.
+    fn take(&mut self, event: &Event<'_>, step: &Step<'_>) -> ControlFlow<()> {
+        self.job.outlet.show(event);
+        match event {
+            Event::PromptEncoded(progress) => self.take_progress(*progress, step.now),
+            Event::CanvasBegun(canvas) => {
+                self.encoded(step.now);
+                (self.view.block, self.view.step) = (canvas.block, 0);
+                self.view.max_steps = canvas.max_steps;
+                ControlFlow::Continue(())
+            }
+            Event::Draft(draft) => self.take_draft(draft, step),
+            Event::Scored(scored) => {
+                self.scores = scored.scores.to_vec();
+                ControlFlow::Continue(())
+            }
+            Event::CanvasDone(canvas) => {
+                if self.canvases == 0 {
+                    step.metrics.first_canvas(self.total_time(step.now));
+                }
+                step.metrics.canvas_done(canvas.steps);
+                self.take_canvas((*canvas).clone());
+                ControlFlow::Continue(())
+            }
+        }
+    }
+
+    fn take_progress(&mut self, progress: PromptProgress, now: Instant) -> ControlFlow<()> {
+        self.view.encoded = progress.encoded;
+        self.job.outlet.send(Update::Encoded(progress));
+        if progress.encoded < progress.total {
+            return ControlFlow::Continue(());
+        }
+        self.encoded(now);
+        match self.job.encodes_only {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+
+    fn take_draft(&mut self, draft: &Draft<'_>, step: &Step<'_>) -> ControlFlow<()> {
+        self.is_stepped = true;
+        self.view.step = draft.step;
+        self.view.mean_entropy = draft.mean_entropy;
+        let since = self
+            .encoded
+            .map(|encoded| step.now.saturating_duration_since(encoded));
+        let is_over = self
+            .job
+            .time
+            .zip(since)
+            .is_some_and(|(time, since)| since >= time);
+        if !is_over || draft.status != CanvasStatus::Running {
+            return ControlFlow::Continue(());
+        }
+        self.is_out_of_time = true;
+        self.take_canvas(self.cut(draft, step.end));
+        ControlFlow::Break(())
+    }
+
+    /// A draft as if it were finished.
+    fn cut(&self, draft: &Draft<'_>, end: &EndTokens) -> FinishedCanvas {
+        let tokens = draft.argmax.to_vec();
+        let limit = self.job.recipe.max_tokens().unwrap_or(usize::MAX);
+        let text = tokens.iter().position(|token| end.is_end(*token));
+        let text = text.unwrap_or(tokens.len());
+        FinishedCanvas {
+            block: draft.block,
+            steps: draft.step + 1,
+            converged: false,
+            answer: tokens[..text.min(limit - self.written)].to_vec(),
+            generated: text,
+            ended: text < tokens.len(),
+            tokens,
+        }
+    }
+
+    fn take_canvas(&mut self, canvas: FinishedCanvas) {
+        self.written += canvas.answer.len();
+        self.view.written = self.written;
+        self.canvases += 1;
+        let mut scores = std::mem::take(&mut self.scores);
+        scores.truncate(canvas.answer.len());
+        self.job.outlet.send(Update::Canvas { canvas, scores });
+    }
+
+    fn finish(self, answer: Option<&Answer>, now: Instant, metrics: &Metrics) {
+        let generation = answer.map(|answer| &answer.generation);
+        let finish = generation.map(|generation| generation.finish);
+        let reason = match finish {
+            Some(FinishReason::EndOfText) => EndReason::EndOfText,
+            _ if self.job.encodes_only => EndReason::Length,
+            Some(FinishReason::Cancelled) if self.is_out_of_time => EndReason::Time,
+            Some(FinishReason::Cancelled) => EndReason::Stopped,
+            Some(FinishReason::Length | FinishReason::ContextFull) | None => EndReason::Length,
+        };
+        let last = generation.and_then(|generation| generation.canvases.last());
+        let has_end =
+            last.is_some_and(|canvas| canvas.ended && canvas.generated > canvas.answer.len());
+        let completion = match reason {
+            EndReason::EndOfText => self.written + usize::from(has_end),
+            _ => self.written,
+        };
+        let encoded = self.encoded.unwrap_or(now);
+        let timing = generation
+            .map(|generation| generation.timing)
+            .unwrap_or_default();
+        let ended = Ended {
+            reason,
+            reused: self.reused,
+            completion,
+            statistics: Statistics {
+                canvases: self.canvases,
+                steps: generation.map_or(0, |generation| generation.steps),
+                tokens_per_step: generation.map_or(0.0, |g| g.tokens_per_forward()),
+                prefill: timing.prefill,
+                denoise: timing.denoise,
+                commit: timing.commit,
+                queue: self.begun.saturating_duration_since(self.job.submitted),
+                batch_mean: self.shared as f64 / self.steps.max(1) as f64,
+            },
+            predicted: now.saturating_duration_since(encoded),
+            slot: self.slot,
+        };
+        metrics.ended(&ended, self.total_time(now));
+        self.job.outlet.send(Update::Ended(ended));
+    }
+
+    fn total_time(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.job.submitted)
+    }
+
+    fn fail(self, error: &Error) {
+        let failure = Failure::Engine(error.to_string());
+        self.job.outlet.send(Update::Failed(failure));
+    }
+}

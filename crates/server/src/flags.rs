@@ -1,0 +1,170 @@
+//! One record for each flag of the server. clap's definitions of those that work are in `args`.
+
+use llama_diffusion_flags::inert::INERT;
+use llama_diffusion_flags::shared::{ANSWER, CACHE, SHARED};
+use llama_diffusion_flags::table::Effect::{ForCanvas, Given, None as Without, Refused, Works};
+use llama_diffusion_flags::table::{Flags, Group};
+
+/// All of them.
+pub const FLAGS: Flags = Flags(&[LIVE, ANSWER, SHARED, INERT, OWN_INERT]);
+
+const LIVE: &[Group] = &[
+    (
+        Works,
+        &[
+            "--host HOST LLAMA_ARG_HOST",
+            "--port PORT LLAMA_ARG_PORT",
+            "--reuse-port LLAMA_ARG_REUSE_PORT",
+            "-a --alias NAMES LLAMA_ARG_ALIAS",
+            "--tags TAGS LLAMA_ARG_TAGS",
+            "--api-key KEYS LLAMA_API_KEY",
+            "--api-key-file FILE LLAMA_ARG_API_KEY_FILE",
+            "--api-prefix PREFIX LLAMA_ARG_API_PREFIX",
+            "--cors-origins ORIGINS LLAMA_ARG_CORS_ORIGINS",
+            "--slots",
+            "--no-slots LLAMA_ARG_NO_ENDPOINT_SLOTS",
+            "--metrics LLAMA_ARG_ENDPOINT_METRICS",
+            "--no-ui --no-webui LLAMA_ARG_NO_UI LLAMA_ARG_NO_WEBUI",
+            "-to --timeout N LLAMA_ARG_TIMEOUT",
+            "--sse-ping-interval N LLAMA_ARG_SSE_PING_INTERVAL",
+            "--threads-http N LLAMA_ARG_THREADS_HTTP",
+            "--max-body MIB",
+            "--max-connections N",
+            "--drain-timeout N",
+            "-np --parallel N LLAMA_ARG_N_PARALLEL",
+            "--queue N",
+            "--cache-prompt",
+            "--no-cache-prompt LLAMA_ARG_NO_CACHE_PROMPT",
+            "-n --predict --n-predict N LLAMA_ARG_N_PREDICT",
+            "-s --seed SEED",
+            "--chat-template JINJA LLAMA_ARG_CHAT_TEMPLATE",
+            "--chat-template-file FILE LLAMA_ARG_CHAT_TEMPLATE_FILE <--chat-template",
+            "--chat-template-kwargs JSON LLAMA_ARG_CHAT_TEMPLATE_KWARGS",
+        ],
+    ),
+    (
+        ForCanvas(CACHE),
+        &[
+            "-cram --cache-ram MIB LLAMA_ARG_CACHE_RAM",
+            "-ctxcp --ctx-checkpoints --swa-checkpoints N LLAMA_ARG_CTX_CHECKPOINTS",
+        ],
+    ),
+];
+
+/// Those of llama-server that do nothing here.
+const OWN_INERT: &[Group] = &[
+    (
+        Given,
+        &[
+            "-cb --cont-batching LLAMA_ARG_CONT_BATCHING",
+            "--cache-idle-slots LLAMA_ARG_CACHE_IDLE_SLOTS",
+            "--ui --webui LLAMA_ARG_UI LLAMA_ARG_WEBUI",
+            "--skip-chat-parsing LLAMA_ARG_SKIP_CHAT_PARSING",
+        ],
+    ),
+    (
+        Without("an answer never waits for the end of another one, if there is a slot"),
+        &["-nocb --no-cont-batching !LLAMA_ARG_CONT_BATCHING"],
+    ),
+    (
+        Without("a slot is chosen by the tokens of the prompt that it can reuse"),
+        &[
+            "-sps --slot-prompt-similarity N",
+            "--no-cache-idle-slots !LLAMA_ARG_CACHE_IDLE_SLOTS",
+        ],
+    ),
+    (
+        Without("cached keys cannot be moved to other positions"),
+        &["--cache-reuse N LLAMA_ARG_CACHE_REUSE"],
+    ),
+    (
+        Without("the model stays loaded"),
+        &["--sleep-idle-seconds N"],
+    ),
+    (
+        Without("properties are not changed while the server runs"),
+        &["--props LLAMA_ARG_ENDPOINT_PROPS"],
+    ),
+    (
+        Without("methods and headers of other origins are those of this server's endpoints"),
+        &[
+            "--cors-methods METHODS LLAMA_ARG_CORS_METHODS",
+            "--cors-headers HEADERS LLAMA_ARG_CORS_HEADERS",
+            "--cors-credentials LLAMA_ARG_CORS_CREDENTIALS",
+            "--no-cors-credentials !LLAMA_ARG_CORS_CREDENTIALS",
+        ],
+    ),
+    (
+        Without("thoughts are always reasoning_content"),
+        &["--reasoning-format FORMAT LLAMA_ARG_THINK"],
+    ),
+    (
+        Refused("a request has thought_budget, and -rea off asks the model not to think"),
+        &[
+            "--reasoning-budget N LLAMA_ARG_THINK_BUDGET",
+            "--reasoning-budget-message MESSAGE LLAMA_ARG_THINK_BUDGET_MESSAGE",
+            "--reasoning-effort LEVEL LLAMA_ARG_REASONING_EFFORT",
+            "--reasoning-preserve LLAMA_ARG_REASONING_PRESERVE",
+        ],
+    ),
+    (
+        Refused("this server speaks HTTP: put a proxy before it"),
+        &[
+            "--ssl-key-file FNAME LLAMA_ARG_SSL_KEY_FILE",
+            "--ssl-cert-file FNAME LLAMA_ARG_SSL_CERT_FILE",
+        ],
+    ),
+    (
+        Refused("the page is part of the program"),
+        &["--path PATH LLAMA_ARG_STATIC_PATH"],
+    ),
+    (
+        Refused("caches of slots stay in memory, see --cache-ram"),
+        &["--slot-save-path PATH"],
+    ),
+    (
+        Refused("a diffusion model generates text only"),
+        &[
+            "--embedding --embeddings LLAMA_ARG_EMBEDDINGS",
+            "--rerank --reranking LLAMA_ARG_RERANKING",
+            "--pooling TYPE LLAMA_ARG_POOLING",
+        ],
+    ),
+    (
+        Refused("one model is served, that of -m"),
+        &[
+            "--models-dir PATH LLAMA_ARG_MODELS_DIR",
+            "--models-preset PATH LLAMA_ARG_MODELS_PRESET",
+            "--models-max N LLAMA_ARG_MODELS_MAX",
+            "--models-autoload LLAMA_ARG_MODELS_AUTOLOAD",
+        ],
+    ),
+    (
+        Refused("the server runs no tools"),
+        &["--tools TOOLS LLAMA_ARG_TOOLS", "--mcp-config FILE"],
+    ),
+    (
+        Refused("images are not read"),
+        &[
+            "-mm --mmproj FILE LLAMA_ARG_MMPROJ",
+            "-mmu --mmproj-url URL LLAMA_ARG_MMPROJ_URL",
+        ],
+    ),
+    (
+        Refused("a request has response_format or json_schema"),
+        &[
+            "--grammar GRAMMAR",
+            "--grammar-file FNAME",
+            "-j --json-schema SCHEMA",
+            "-jf --json-schema-file FILE",
+        ],
+    ),
+    (
+        Refused("a request has the texts that end its answer"),
+        &["-r --reverse-prompt PROMPT"],
+    ),
+    (
+        Refused("special tokens are not part of an answer"),
+        &["-sp --special"],
+    ),
+];

@@ -1,0 +1,275 @@
+//! The endpoints that generate: from a body to jobs, and from their updates to a body or a stream.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use axum::body::Body;
+use axum::http::HeaderValue;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::{IntoResponse as _, Response};
+use llama_diffusion::diffusion::Recipe;
+use llama_diffusion::{CancelFlag, Token};
+use llama_diffusion_flags::values::random_seed;
+use serde_json::{Map, Value};
+use tokio::sync::mpsc::unbounded_channel;
+
+use crate::access::Owner;
+use crate::admission::Ticket;
+use crate::answers::{Answer, Answers, Happening, Wishes, retry_after};
+use crate::body::read_body;
+use crate::drafts::{DraftSlot, Payloads};
+use crate::engine::job::{Class, Group, Job, Outlet};
+use crate::protocol::assemble::{Delta, Finish};
+use crate::protocol::error::{ApiError, ErrorKind};
+use crate::protocol::format::{Choice, Finished, Meta};
+use crate::protocol::reply::{Reply, Work};
+use crate::protocol::request::{Capabilities, TokenLimit};
+use crate::protocol::value;
+use crate::read::Reader;
+use crate::reply::{error_with, json};
+use crate::served::Served;
+use crate::sse;
+use crate::state::{Ready, State};
+
+/// Builds of the server: it begins with `b`, as those of llama-server.
+pub const FINGERPRINT: &str = concat!("b1-", env!("CARGO_PKG_VERSION"));
+
+/// Reads the body of an endpoint.
+type Read = fn(&Map<String, Value>, &Capabilities) -> Result<Work, ApiError>;
+
+/// An endpoint that generates.
+#[derive(Clone, Copy)]
+pub struct Endpoint {
+    /// Its name in `/metrics`.
+    pub name: &'static str,
+    /// Reads its bodies.
+    pub read: Read,
+    /// Writes an error before its protocol is known.
+    pub error: fn(&ApiError) -> Value,
+    /// Which jobs its jobs wait beside.
+    pub class: Class,
+}
+
+/// An answer that has been asked for: its prompt, how it is generated, and its seed.
+struct Asked {
+    prompt: Vec<Token>,
+    recipe: Box<dyn Recipe>,
+    seed: u64,
+}
+
+/// Answers a request.
+pub async fn respond(state: Arc<State>, endpoint: Endpoint, owner: Owner, body: Body) -> Response {
+    let error = |error: ApiError| {
+        state.metrics.answered(endpoint.name, "error");
+        error_with(&error, &(endpoint.error)(&error))
+    };
+    let (reply, answers) = match begin(&state, endpoint, owner, body).await {
+        Ok(begun) => begun,
+        Err(refused) => return error(refused),
+    };
+    let meta = match state.ready() {
+        Ok(ready) => meta(&ready.served),
+        Err(refused) => return error(refused),
+    };
+    if reply.options.stream {
+        let writer = reply.stream(meta);
+        let ping = match reply.options.ping {
+            None => state.config.ping,
+            Some(ping) => Some(ping).filter(|ping| !ping.is_zero()),
+        };
+        let body = sse::body(answers, writer, ping, Arc::clone(&state), endpoint.name);
+        let headers = [
+            (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+            (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+        ];
+        return (headers, body).into_response();
+    }
+    match collect(answers).await {
+        Ok(choices) => {
+            for choice in &choices {
+                let finish = finish_name(&choice.finished);
+                state.metrics.answered(endpoint.name, finish);
+            }
+            json(&reply.answer(&meta, &choices))
+        }
+        Err(failed) => {
+            state.metrics.answered(endpoint.name, "error");
+            error_with(&failed, &reply.error(&failed))
+        }
+    }
+}
+
+/// Reads a request, takes places for its answers and hands them to the engine.
+async fn begin(
+    state: &Arc<State>,
+    endpoint: Endpoint,
+    owner: Owner,
+    body: Body,
+) -> Result<(Reply, Answers), ApiError> {
+    let ready = state.ready()?;
+    // Before any work is done for the request.
+    let ticket = ready.admission.take().ok_or_else(|| full(state, ready))?;
+    let body = read_body(body, state.config.max_body).await?;
+    let served = Arc::clone(&ready.served);
+    let caches = state.config.caches_prompts;
+    let prepared =
+        tokio::task::spawn_blocking(move || prepare(&served, endpoint.read, &body, caches));
+    let (work, asked) = prepared.await.map_err(|_| panicked())??;
+    let tickets = ready.admission.extend(ticket, asked.len());
+    let tickets = tickets.ok_or_else(|| full(state, ready))?;
+    let answers = submit(state, ready, &work, asked, tickets, (endpoint.class, owner));
+    Ok((work.reply, answers))
+}
+
+fn panicked() -> ApiError {
+    ApiError::new(ErrorKind::Server, "the request could not be read")
+}
+
+fn full(state: &State, ready: &Ready) -> ApiError {
+    state.metrics.rejected("queue");
+    let taken = ready.admission.taken();
+    let each = state.metrics.mean_request_seconds();
+    let seconds = retry_after(taken, ready.served.slots, each);
+    ApiError::new(ErrorKind::Unavailable, "the queue is full: try again later").retry_after(seconds)
+}
+
+/// Parses a body, and makes prompts and recipes of it. It may take long.
+fn prepare(
+    served: &Served,
+    read: Read,
+    body: &[u8],
+    caches: bool,
+) -> Result<(Work, Vec<Asked>), ApiError> {
+    let map = value::body(body)?;
+    let mut work = read(&map, &served.capabilities())?;
+    if !caches && !map.contains_key("cache_prompt") {
+        work.request.cache_prompt = false;
+    }
+    let request = &work.request;
+    let first = request.seed.or(served.seed).unwrap_or_else(random_seed);
+    let mut asked = Vec::new();
+    for input in &request.inputs {
+        let prompt = served.prompt(input, request.thoughts)?;
+        let first_recipe = served.recipe(request, input, &prompt, first)?;
+        for choice in 0..request.choices {
+            let seed = first.wrapping_add(choice as u64);
+            let recipe = match choice {
+                0 => first_recipe.boxed(),
+                _ => served.recipe(request, input, &prompt, seed)?,
+            };
+            asked.push(Asked {
+                prompt: prompt.clone(),
+                recipe,
+                seed,
+            });
+        }
+    }
+    Ok((work, asked))
+}
+
+fn submit(
+    state: &Arc<State>,
+    ready: &Ready,
+    work: &Work,
+    asked: Vec<Asked>,
+    tickets: Vec<Ticket>,
+    (class, Owner(owner)): (Class, Owner),
+) -> Answers {
+    let request = &work.request;
+    let (sender, updates) = unbounded_channel();
+    let drafts = request.drafts.map(|wanted| {
+        let metrics = Arc::clone(&state.metrics);
+        Arc::new(DraftSlot::new(wanted, asked.len(), metrics))
+    });
+    let mut leader = Group::default();
+    let mut answers = Vec::new();
+    for (index, (asked, ticket)) in asked.into_iter().zip(tickets).enumerate() {
+        let group = match index % request.choices {
+            0 => {
+                leader = Group::default();
+                leader.clone()
+            }
+            _ => leader.follower(),
+        };
+        let cancel = CancelFlag::default();
+        answers.push(Answer {
+            reader: Reader::new(&ready.served, &asked.prompt, request.tool_marks),
+            assembler: work.reply.assembler(),
+            payloads: request
+                .drafts
+                .map(|drafts| Payloads::new(&ready.served, drafts.level)),
+            prompt: asked.prompt.len(),
+            seed: asked.seed,
+            cancel: cancel.clone(),
+        });
+        state.engine.submit(Job {
+            id: state.next_job(),
+            prompt: asked.prompt,
+            recipe: asked.recipe,
+            cancel,
+            outlet: Outlet {
+                index,
+                updates: sender.clone(),
+                drafts: drafts.clone(),
+            },
+            slot: request.slot,
+            reuses: request.cache_prompt,
+            encodes_only: request.tokens == TokenLimit::Tokens(0),
+            time: request.time,
+            class,
+            owner,
+            group,
+            submitted: Instant::now(),
+            _ticket: ticket,
+        });
+    }
+    let wishes = Wishes {
+        progress: work.reply.options.progress,
+        thought_budget: request.thought_budget,
+    };
+    Answers::new(answers, updates, drafts, wishes, &state.metrics)
+}
+
+/// Waits for all answers.
+async fn collect(mut answers: Answers) -> Result<Vec<Choice>, ApiError> {
+    let mut parts: Vec<(Vec<Delta>, Option<Finished>)> = Vec::new();
+    parts.resize_with(answers.len(), Default::default);
+    while let Some((index, happening)) = answers.next().await? {
+        let (deltas, finished) = &mut parts[index];
+        match happening {
+            Happening::Deltas(more) => deltas.extend(more),
+            Happening::Finished(end) => *finished = Some(*end),
+            Happening::Progress(_) | Happening::Payload(_) => {}
+        }
+    }
+    let choices = parts
+        .into_iter()
+        .filter_map(|(deltas, finished)| Some(Choice::new(deltas, finished?)));
+    Ok(choices.collect())
+}
+
+/// How an answer ended, for `/metrics`.
+pub fn finish_name(finished: &Finished) -> &'static str {
+    match finished.finish {
+        Finish::EndOfText | Finish::StopString(_) => "stop",
+        Finish::ToolCalls => "tool_calls",
+        Finish::Length => "length",
+    }
+}
+
+fn meta(served: &Served) -> Meta {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    Meta {
+        id: random_id(),
+        created: now.map_or(0, |now| now.as_secs()),
+        model: served.names.first().cloned().unwrap_or_default(),
+        fingerprint: FINGERPRINT.into(),
+    }
+}
+
+/// 128 random bits.
+fn random_id() -> String {
+    use std::hash::{BuildHasher as _, RandomState};
+    let half = |salt: u64| RandomState::new().hash_one(salt);
+    format!("{:016x}{:016x}", half(0), half(1))
+}

@@ -1,0 +1,329 @@
+//! What the server is and does: properties, slots, models, tokens.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use llama_diffusion::{AnyModel, Token};
+use serde_json::{Map, Value, json};
+
+use crate::body::read_body;
+use crate::engine::board::SlotView;
+use crate::generate::FINGERPRINT;
+use crate::protocol::error::{ApiError, ErrorKind};
+use crate::protocol::request::{Capabilities, Family, Input, Request};
+use crate::protocol::tokens::{self, Tokenize};
+use crate::protocol::{anthropic, chat, responses, value};
+use crate::routes::GENERATING;
+use crate::served::{Defaults, Served, refused};
+use crate::state::State;
+
+/// `/health`.
+///
+/// # Errors
+/// 503 while nothing is answered.
+pub fn health(state: &State) -> Result<Value, ApiError> {
+    state.ready()?;
+    Ok(json!({"status": "ok"}))
+}
+
+/// `/props`.
+///
+/// # Errors
+/// 503 while nothing is answered.
+pub fn props(state: &State) -> Result<Value, ApiError> {
+    let served = &state.ready()?.served;
+    let template = served.template.as_ref();
+    let reads = |name: &str| template.is_some_and(|template| template.template.reads(name));
+    let text = |token: Option<Token>| {
+        let text = token.map(|token| served.model.vocab().detokenize(&[token], true));
+        text.and_then(Result::ok).unwrap_or_default()
+    };
+    let vocab = served.model.vocab();
+    Ok(json!({
+        "default_generation_settings": {
+            "n_ctx": served.context,
+            "params": {"seed": served.seed.map_or(json!(-1), Value::from), "n_predict": max_tokens(served)},
+        },
+        "total_slots": served.slots,
+        "model_alias": served.names.first(),
+        "model_path": model_path(served),
+        "modalities": {"vision": false, "audio": false, "video": false},
+        "endpoint_slots": state.config.slots,
+        "endpoint_props": false,
+        "endpoint_metrics": state.config.metrics,
+        "chat_template": template.map(|template| template.source.as_str()).unwrap_or_default(),
+        "chat_template_caps": {
+            "supports_tools": reads("tools"),
+            "supports_thinking": reads("enable_thinking"),
+        },
+        "bos_token": text(vocab.bos()),
+        "eos_token": text(vocab.eos()),
+        "build_info": FINGERPRINT,
+        "is_sleeping": false,
+        "diffusion": diffusion(served),
+    }))
+}
+
+fn max_tokens(served: &Served) -> Value {
+    let max = match &served.defaults {
+        Defaults::Canvas(params) => params.max_tokens,
+        Defaults::Masked(params) => Some(params.length.given()),
+    };
+    max.map_or(json!(-1), Value::from)
+}
+
+/// What is special about the model, and which endpoints work on it.
+fn diffusion(served: &Served) -> Value {
+    let routes = GENERATING.map(|(path, _)| path);
+    let mut properties = match &served.defaults {
+        Defaults::Canvas(params) => json!({
+            "family": "canvas",
+            "canvas_length": served.model.model().canvas_length(),
+            "max_steps": params.max_steps,
+            "t_min": params.t_min,
+            "t_max": params.t_max,
+            "entropy_bound": params.entropy_bound,
+            "stability_threshold": params.stability_threshold,
+            "confidence_threshold": params.confidence_threshold,
+        }),
+        Defaults::Masked(params) => json!({
+            "family": "masked",
+            "temperature": params.temperature,
+            "top_k": params.filter.top_k,
+            "top_p": params.filter.top_p,
+        }),
+    };
+    properties["routes"] = json!(routes.as_slice());
+    properties
+}
+
+fn model_path(served: &Served) -> String {
+    let path = served.path.as_ref();
+    path.map_or_else(|| "demo.gguf".into(), |path| path.display().to_string())
+}
+
+/// `/slots`. `needs_free` asks for an error if no slot is free.
+///
+/// # Errors
+/// 501: it is turned off. 503: nothing is answered, or no slot is free.
+pub fn slots(state: &State, needs_free: bool) -> Result<Value, ApiError> {
+    if !state.config.slots {
+        return Err(turned_off("the server was started with --no-slots"));
+    }
+    let served = &state.ready()?.served;
+    let shown = state.board.read();
+    if needs_free && shown.slots.iter().all(|slot| slot.is_busy) {
+        return Err(ApiError::new(ErrorKind::Unavailable, "no slot is free").retry_after(1));
+    }
+    let slots = shown.slots.iter().enumerate();
+    Ok(slots.map(|(id, view)| slot(id, view, served)).collect())
+}
+
+fn slot(id: usize, view: &SlotView, served: &Served) -> Value {
+    let remaining = view.limit.map(|limit| limit.saturating_sub(view.written));
+    let is_denoising = view.is_busy && view.encoded >= view.prompt;
+    json!({
+        "id": id,
+        "id_task": view.job.map_or(json!(-1), Value::from),
+        "n_ctx": served.context,
+        "speculative": false,
+        "is_processing": view.is_busy,
+        "n_prompt_tokens": view.prompt,
+        "n_prompt_tokens_processed": view.encoded,
+        "next_token": {
+            "has_next_token": view.is_busy,
+            "n_remain": remaining.map_or(json!(-1), Value::from),
+            "n_decoded": view.written,
+        },
+        "diffusion": is_denoising.then(|| json!({
+            "block": view.block,
+            "step": view.step,
+            "max_steps": view.max_steps,
+            "mean_entropy": view.mean_entropy,
+        })),
+    })
+}
+
+/// `/metrics`.
+///
+/// # Errors
+/// 501: it is turned off. 503: nothing is answered.
+pub fn metrics(state: &State) -> Result<String, ApiError> {
+    if !state.config.metrics {
+        return Err(turned_off("start the server with --metrics"));
+    }
+    let served = &state.ready()?.served;
+    let text = state.metrics.text(&state.board.read(), served.kv_bytes);
+    text.map_err(|error| ApiError::new(ErrorKind::Server, error.to_string()))
+}
+
+fn turned_off(how: &str) -> ApiError {
+    let message = format!("this endpoint is turned off: {how}");
+    ApiError::new(ErrorKind::NotSupported, message)
+}
+
+/// `/v1/models`.
+///
+/// # Errors
+/// 503 while nothing is answered.
+pub fn models(state: &State) -> Result<Value, ApiError> {
+    let served = &state.ready()?.served;
+    let entry = model_entry(state, served);
+    Ok(json!({
+        "object": "list",
+        "data": [entry],
+        "models": [{
+            "name": served.names.first(),
+            "model": served.names.first(),
+            "type": "model",
+            "capabilities": ["completion"],
+            "details": {"format": "gguf", "family": family(served)},
+        }],
+    }))
+}
+
+/// `/v1/models/{id}`.
+///
+/// # Errors
+/// 404: there is no such model. 503: nothing is answered.
+pub fn model(state: &State, id: &str) -> Result<Value, ApiError> {
+    let served = &state.ready()?.served;
+    match served.names.iter().any(|name| name == id) {
+        true => Ok(model_entry(state, served)),
+        false => {
+            let message =
+                format!("there is no model '{id}': /v1/models lists the one that is served");
+            Err(ApiError::new(ErrorKind::NotFound, message))
+        }
+    }
+}
+
+fn model_entry(state: &State, served: &Served) -> Value {
+    let model = served.model.model();
+    let tensors = || model.file().tensors().map(|(_, tensor)| tensor);
+    let parameters: usize = tensors()
+        .map(|t| t.info.shape.iter().product::<usize>())
+        .sum();
+    let size: usize = tensors().map(|tensor| tensor.data.len()).sum();
+    let width = match model {
+        AnyModel::Canvas(model) => Some(model.hparams().d),
+        AnyModel::Masked(_) => None,
+    };
+    json!({
+        "id": served.names.first(),
+        "aliases": served.names,
+        "tags": state.config.tags,
+        "object": "model",
+        "created": state.started,
+        "owned_by": "llama-diffusion",
+        "meta": {
+            "vocab_type": 2,
+            "n_vocab": served.model.vocab().len(),
+            "n_ctx": served.context,
+            "n_ctx_train": model.context_length(),
+            "n_embd": width,
+            "n_params": parameters,
+            "size": size,
+        },
+        "architecture": {"input_modalities": ["text"], "output_modalities": ["text"]},
+    })
+}
+
+fn family(served: &Served) -> &'static str {
+    match served.family() {
+        Family::Canvas => "canvas",
+        Family::Masked => "masked",
+    }
+}
+
+/// What is computed from a body.
+pub type Compute = fn(&Served, &Map<String, Value>, &Capabilities) -> Result<Value, ApiError>;
+
+/// Reads a body and computes its answer on a thread for such work.
+///
+/// # Errors
+/// Those of the body and of `compute`.
+pub async fn compute(state: &Arc<State>, body: Body, compute: Compute) -> Result<Value, ApiError> {
+    let served = Arc::clone(&state.ready()?.served);
+    let body = read_body(body, state.config.max_body).await?;
+    let work = tokio::task::spawn_blocking(move || {
+        let map = value::body(&body)?;
+        compute(&served, &map, &served.capabilities())
+    });
+    let failed = |_| ApiError::new(ErrorKind::Server, "the request could not be read");
+    work.await.map_err(failed)?
+}
+
+/// `/tokenize`.
+pub fn tokenize(
+    served: &Served,
+    body: &Map<String, Value>,
+    capabilities: &Capabilities,
+) -> Result<Value, ApiError> {
+    let request = Tokenize::read(body, capabilities)?;
+    let tokens = served.tokens(&request.content, request.add_special, request.parse_special)?;
+    let piece = |token: Token| {
+        let bytes = served.model.vocab().piece(token, true);
+        Ok((token, bytes.map_err(|error| refused(&error))?))
+    };
+    let tokens: Result<Vec<_>, ApiError> = tokens.into_iter().map(piece).collect();
+    Ok(request.answer(&tokens?))
+}
+
+/// `/detokenize`.
+pub fn detokenize(
+    served: &Served,
+    body: &Map<String, Value>,
+    capabilities: &Capabilities,
+) -> Result<Value, ApiError> {
+    let tokens = tokens::detokenize(body, capabilities)?;
+    let text = served.model.vocab().detokenize(&tokens, true);
+    Ok(json!({"content": text.map_err(|error| refused(&error))?}))
+}
+
+/// `/apply-template`.
+pub fn apply_template(
+    served: &Served,
+    body: &Map<String, Value>,
+    capabilities: &Capabilities,
+) -> Result<Value, ApiError> {
+    let (chat, thoughts, opens) = tokens::apply_template(body, capabilities)?;
+    Ok(json!({"prompt": served.render(&chat, thoughts, opens)?}))
+}
+
+/// The number of tokens of a conversation.
+pub fn count_chat(
+    served: &Served,
+    body: &Map<String, Value>,
+    capabilities: &Capabilities,
+) -> Result<Value, ApiError> {
+    count(served, &chat::read(body, capabilities)?.request)
+}
+
+/// The number of tokens of a request to `/v1/responses`.
+pub fn count_responses(
+    served: &Served,
+    body: &Map<String, Value>,
+    capabilities: &Capabilities,
+) -> Result<Value, ApiError> {
+    count(served, &responses::read(body, capabilities)?.request)
+}
+
+fn count(served: &Served, request: &Request) -> Result<Value, ApiError> {
+    let count = request.inputs.iter().map(|input| match input {
+        Input::Chat(chat) => Ok(served.chat(chat, request.thoughts)?.len()),
+        other => Ok(served.prompt(other, None)?.len()),
+    });
+    let count: Result<usize, ApiError> = count.sum();
+    Ok(tokens::input_tokens(count?))
+}
+
+/// The number of tokens of a request to `/v1/messages`.
+pub fn count_messages(
+    served: &Served,
+    body: &Map<String, Value>,
+    capabilities: &Capabilities,
+) -> Result<Value, ApiError> {
+    let chat = anthropic::read_count(body, capabilities)?;
+    Ok(anthropic::counted(served.chat(&chat, None)?.len()))
+}

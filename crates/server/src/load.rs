@@ -1,0 +1,95 @@
+//! From the flags to a model with its sessions.
+
+use std::ops::ControlFlow;
+
+use llama_diffusion::chat::ChatTemplate;
+use llama_diffusion::{AnyModel, Result, Session, SessionParams, TextModel};
+
+use crate::args::Args;
+use crate::engine::batch::BatchEngine;
+use crate::served::{Defaults, Served, Template, shares_steps};
+
+/// Loads the model, and reserves the memory of all slots.
+///
+/// # Errors
+/// The model or the flags cannot be used, or there is not enough memory.
+pub fn load(args: &Args) -> Result<(Served, BatchEngine)> {
+    let go_on = &mut |_| ControlFlow::Continue(());
+    let slots = |shares| args.slots.count(shares);
+    let session = || args.canvas_session(slots(true));
+    let model = args.placement.load(&session, false, go_on)?;
+    let shares = shares_steps(model.model());
+    let (slots, warnings) = match shares {
+        true => (slots(true), &args.canvas_warnings),
+        false => (slots(false), &args.masked_warnings),
+    };
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    if !shares && args.slots.parallel().is_some_and(|slots| slots > 1) {
+        tracing::warn!("-np has no effect: a masked model answers one prompt at a time");
+    }
+    args.session
+        .warn_of_long_context(model.model().context_length());
+    let params = match shares {
+        true => session()?,
+        false => args.session.masked(),
+    };
+    let sessions = sessions(&model, &params, slots)?;
+    let served = served(args, model, &sessions)?;
+    Ok((served, BatchEngine::new(sessions)?))
+}
+
+fn sessions(model: &TextModel, params: &SessionParams, slots: usize) -> Result<Vec<Session>> {
+    (0..slots).map(|_| model.session(params)).collect()
+}
+
+fn served(args: &Args, model: TextModel, sessions: &[Session]) -> Result<Served> {
+    let reports = sessions.iter().filter_map(Session::memory_report);
+    let caches = reports.flat_map(|report| report.devices);
+    let kv_bytes = caches.map(|device| device.kv_cache).sum();
+    let context = sessions
+        .first()
+        .map_or(0, |session| session.limits().context);
+    let defaults = match model.model() {
+        AnyModel::Canvas(canvas) => {
+            let trained = canvas.hparams().canvas_length;
+            Defaults::Canvas(args.canvas((&canvas.overrides(), trained))?)
+        }
+        AnyModel::Masked(_) => Defaults::Masked(args.masked()?),
+    };
+    let path = args.placement.model()?;
+    let mut names = args.http.aliases();
+    if names.is_empty() {
+        let stem = path.as_ref().and_then(|path| path.file_name());
+        let name = stem.map_or_else(|| "demo".into(), |name| name.to_string_lossy().into_owned());
+        names.push(name);
+    }
+    Ok(Served {
+        template: template(args, &model)?,
+        model,
+        names,
+        path,
+        defaults,
+        seed: args.seed.0,
+        slots: sessions.len(),
+        context,
+        kv_bytes,
+    })
+}
+
+fn template(args: &Args, model: &TextModel) -> Result<Option<Template>> {
+    let source: Option<String> = match args.template.source()? {
+        Some(source) => Some(source),
+        None => model.chat_template_source()?.map(str::to_owned),
+    };
+    let Some(source) = source else {
+        tracing::warn!("the model has no chat template: chats are refused");
+        return Ok(None);
+    };
+    Ok(Some(Template {
+        template: ChatTemplate::new(&source)?,
+        source,
+        variables: args.template.variables(args.template.thinks()),
+    }))
+}

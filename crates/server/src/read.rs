@@ -1,0 +1,159 @@
+//! From the tokens of an answer to texts: thoughts, answer, and characters that canvases divide.
+
+use std::sync::Arc;
+
+use llama_diffusion::chat::thinking::{CHANNEL_NAME, Section, Splitter};
+use llama_diffusion::diffusion::TokenScore;
+use llama_diffusion::{Result, Token, Utf8Stream};
+
+use crate::protocol::answer::{AnswerToken, Canvas, Channel, Score, Span};
+use crate::served::Served;
+
+/// Reads the tokens of one answer.
+pub struct Reader {
+    served: Arc<Served>,
+    splitter: Splitter,
+    /// Bytes of a character that is not complete.
+    text: Utf8Stream,
+    channel: Channel,
+    /// The beginning of a thought, as long as it may be the name of the channel.
+    name: Option<String>,
+    /// Whether control tokens are spelled out.
+    marks: bool,
+    thoughts: usize,
+}
+
+impl Reader {
+    /// For an answer to a prompt. `marks` spells out control tokens.
+    pub fn new(served: &Arc<Served>, prompt: &[Token], marks: bool) -> Self {
+        let splitter = served.model.splitter(prompt);
+        let thinks = splitter.is_thinking();
+        Self {
+            served: Arc::clone(served),
+            splitter,
+            text: Utf8Stream::new(),
+            channel: if thinks {
+                Channel::Thought
+            } else {
+                Channel::Answer
+            },
+            name: thinks.then(String::new),
+            marks,
+            thoughts: 0,
+        }
+    }
+
+    /// Tokens of thoughts so far.
+    pub fn thoughts(&self) -> usize {
+        self.thoughts
+    }
+
+    /// Whether the next token belongs to a thought.
+    pub fn is_thinking(&self) -> bool {
+        self.splitter.is_thinking()
+    }
+
+    /// Where thoughts are separated from the answer.
+    pub fn splitter(&self) -> &Splitter {
+        &self.splitter
+    }
+
+    /// The text of the next tokens, with their scores, if there are any.
+    ///
+    /// # Errors
+    /// A token is not in the vocabulary.
+    pub fn read(&mut self, tokens: &[Token], scores: &[TokenScore]) -> Result<Canvas> {
+        let mut spans = Vec::new();
+        for (position, &token) in tokens.iter().enumerate() {
+            let channel = match self.splitter.push(token) {
+                Section::Mark => {
+                    self.turn(self.channel, &mut spans);
+                    self.name = self.splitter.is_thinking().then(String::new);
+                    continue;
+                }
+                Section::Thought => Channel::Thought,
+                Section::Answer => Channel::Answer,
+            };
+            if channel != self.channel {
+                self.turn(channel, &mut spans);
+            }
+            self.thoughts += usize::from(channel == Channel::Thought);
+            let bytes = self.served.model.vocab().piece(token, self.marks)?;
+            let text = self.text.push(&bytes);
+            let text = self.without_name(text);
+            let token = AnswerToken {
+                id: token,
+                bytes,
+                score: scores
+                    .get(position)
+                    .map(|score| self.score(score))
+                    .transpose()?,
+            };
+            append(&mut spans, channel, &text, Some(token));
+        }
+        Ok(Canvas { spans })
+    }
+
+    /// What was held back, at the end of the answer.
+    pub fn finish(&mut self) -> Canvas {
+        let mut spans = Vec::new();
+        self.turn(self.channel, &mut spans);
+        Canvas { spans }
+    }
+
+    /// Ends a run of text.
+    fn turn(&mut self, channel: Channel, spans: &mut Vec<Span>) {
+        let mut rest = self.name.take().unwrap_or_default();
+        rest += &self.text.finish();
+        if !rest.is_empty() {
+            append(spans, self.channel, &rest, None);
+        }
+        self.channel = channel;
+    }
+
+    /// Removes the name of the channel from the beginning of a thought.
+    fn without_name(&mut self, text: String) -> String {
+        let Some(mut begun) = self
+            .name
+            .take()
+            .filter(|_| self.channel == Channel::Thought)
+        else {
+            return text;
+        };
+        begun += &text;
+        if let Some(thought) = begun.strip_prefix(CHANNEL_NAME) {
+            return thought.to_owned();
+        }
+        if CHANNEL_NAME.starts_with(&begun) {
+            self.name = Some(begun);
+            return String::new();
+        }
+        begun
+    }
+
+    fn score(&self, score: &TokenScore) -> Result<Score> {
+        let piece = |token| self.served.model.vocab().piece(token, true);
+        let top = score
+            .top
+            .iter()
+            .map(|&(token, logprob)| Ok((token, piece(token)?, logprob)));
+        Ok(Score {
+            logprob: score.logprob,
+            top: top.collect::<Result<_>>()?,
+        })
+    }
+}
+
+fn append(spans: &mut Vec<Span>, channel: Channel, text: &str, token: Option<AnswerToken>) {
+    match spans.last_mut() {
+        Some(last) if last.channel == channel => {
+            last.text += text;
+            last.tokens.extend(token);
+        }
+        _ => spans.push(Span {
+            channel,
+            text: text.to_owned(),
+            tokens: token.into_iter().collect(),
+        }),
+    }
+}

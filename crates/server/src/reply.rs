@@ -1,0 +1,45 @@
+//! Answers to HTTP requests.
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use serde_json::Value;
+
+use crate::protocol::error::ApiError;
+
+/// A JSON body.
+pub fn json(value: &Value) -> Response {
+    with_status(StatusCode::OK, value)
+}
+
+fn with_status(status: StatusCode, value: &Value) -> Response {
+    let kind = HeaderValue::from_static("application/json; charset=utf-8");
+    (status, [(CONTENT_TYPE, kind)], value.to_string()).into_response()
+}
+
+/// A text of some kind.
+pub fn text(kind: &'static str, text: impl Into<Body>) -> Response {
+    (
+        [(CONTENT_TYPE, HeaderValue::from_static(kind))],
+        text.into(),
+    )
+        .into_response()
+}
+
+/// An error, in the form of OpenAI's endpoints.
+pub fn error_response(error: &ApiError) -> Response {
+    error_with(error, &error.openai())
+}
+
+/// An error with its body.
+pub fn error_with(error: &ApiError, body: &Value) -> Response {
+    let status = StatusCode::from_u16(error.status());
+    let mut response = with_status(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), body);
+    if let Some(seconds) = error.retry_after {
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}

@@ -1,0 +1,267 @@
+//! Which path does what.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Extension, Path, Query, State as Shared};
+use axum::http::{HeaderName, HeaderValue, Method, Request};
+use axum::middleware::from_fn_with_state;
+use axum::response::Response;
+use axum::routing::{get, post};
+use serde::Deserialize;
+use serde_json::{Value, json as object};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
+use tower_http::set_header::SetResponseHeaderLayer;
+
+use crate::access::{self, Owner};
+use crate::engine::job::Class;
+use crate::generate::{Endpoint, respond};
+use crate::info::{self, Compute};
+use crate::page;
+use crate::protocol::error::{ApiError, ErrorKind};
+use crate::protocol::{anthropic, chat, native, responses, text};
+use crate::reply::{error_response, json, text as plain};
+use crate::state::State;
+
+type Result<T> = std::result::Result<T, ApiError>;
+
+const fn endpoint(
+    name: &'static str,
+    read: fn(
+        &serde_json::Map<String, Value>,
+        &crate::protocol::request::Capabilities,
+    ) -> Result<crate::protocol::reply::Work>,
+    class: Class,
+) -> Endpoint {
+    Endpoint {
+        name,
+        read,
+        error: ApiError::openai,
+        class,
+    }
+}
+
+const CHAT: Endpoint = endpoint("chat", chat::read, Class::Other);
+const TEXT: Endpoint = endpoint("completions", text::read, Class::Other);
+const NATIVE: Endpoint = endpoint("completion", native::read, Class::Other);
+const INFILL: Endpoint = endpoint("infill", native::read_infill, Class::Editor);
+const RESPONSES: Endpoint = endpoint("responses", responses::read, Class::Other);
+const MESSAGES: Endpoint = Endpoint {
+    error: ApiError::anthropic,
+    ..endpoint("messages", anthropic::read, Class::Other)
+};
+const FIM: Endpoint = endpoint("fim", text::read_fim, Class::Editor);
+
+/// The paths that generate. Those that this version of the engine cannot answer are not among them.
+pub const GENERATING: [(&str, Endpoint); 8] = [
+    ("/v1/chat/completions", CHAT),
+    ("/chat/completions", CHAT),
+    ("/v1/completions", TEXT),
+    ("/v1/responses", RESPONSES),
+    ("/responses", RESPONSES),
+    ("/v1/messages", MESSAGES),
+    ("/completion", NATIVE),
+    ("/completions", NATIVE),
+];
+
+/// Those that answer 501 until gaps can be filled.
+const GAPS: [(&str, Endpoint); 2] = [("/infill", INFILL), ("/v1/fim/completions", FIM)];
+
+/// The paths that compute something of a body on the spot.
+const COMPUTING: [(&str, Compute); 8] = [
+    ("/tokenize", info::tokenize),
+    ("/detokenize", info::detokenize),
+    ("/apply-template", info::apply_template),
+    ("/chat/completions/input_tokens", info::count_chat),
+    ("/v1/chat/completions/input_tokens", info::count_chat),
+    ("/responses/input_tokens", info::count_responses),
+    ("/v1/responses/input_tokens", info::count_responses),
+    ("/v1/messages/count_tokens", info::count_messages),
+];
+
+/// Paths of llama-server that make no sense for a diffusion model.
+const ABSENT: [&str; 8] = [
+    "/embedding",
+    "/embeddings",
+    "/v1/embeddings",
+    "/rerank",
+    "/reranking",
+    "/v1/rerank",
+    "/v1/reranking",
+    "/lora-adapters",
+];
+
+/// All routes.
+pub fn router(state: &Arc<State>) -> Router {
+    let mut router = Router::new()
+        .route("/health", get(health))
+        .route("/v1/health", get(health))
+        .route("/props", get(props))
+        .route("/slots", get(slots))
+        .route("/slots/{id}", post(slot_action))
+        .route("/metrics", get(metrics))
+        .route("/models", get(models))
+        .route("/v1/models", get(models))
+        .route("/v1/models/{id}", get(model));
+    for (path, compute) in COMPUTING {
+        let handler = move |Shared(state): Shared<Arc<State>>, body: Body| async move {
+            answer(info::compute(&state, body, compute).await)
+        };
+        router = router.route(path, post(handler));
+    }
+    for path in ABSENT {
+        router = router.route(path, get(absent).post(absent));
+    }
+    for (path, endpoint) in GENERATING.into_iter().chain(GAPS) {
+        let handler = move |Shared(state): Shared<Arc<State>>,
+                            Extension(owner): Extension<Owner>,
+                            body: Body| respond(state, endpoint, owner, body);
+        router = router.route(path, post(handler));
+    }
+    let router = router
+        .fallback(other)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(Arc::clone(state), access::check))
+        .with_state(Arc::clone(state));
+    let router = match state.config.prefix.as_str() {
+        "" => router,
+        prefix => Router::new().nest(prefix, router).fallback(not_found),
+    };
+    router
+        .layer(cors(state))
+        .layer(CatchPanicLayer::custom(|_| {
+            error_response(&ApiError::new(ErrorKind::Server, "the request failed"))
+        }))
+        .layer(SetResponseHeaderLayer::if_not_present(
+            HeaderName::from_static("x-content-type-options"),
+            HeaderValue::from_static("nosniff"),
+        ))
+}
+
+fn cors(state: &Arc<State>) -> CorsLayer {
+    let allowed = Arc::clone(state);
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::predicate(move |origin, _| {
+            allowed.access.allows(origin)
+        }))
+        .allow_methods([Method::GET, Method::POST, Method::DELETE, Method::OPTIONS])
+        .allow_headers(AllowHeaders::mirror_request())
+        .allow_credentials(true)
+}
+
+fn answer(result: Result<Value>) -> Response {
+    match result {
+        Ok(value) => json(&value),
+        Err(error) => error_response(&error),
+    }
+}
+
+async fn health(Shared(state): Shared<Arc<State>>) -> Response {
+    answer(info::health(&state))
+}
+
+async fn props(Shared(state): Shared<Arc<State>>) -> Response {
+    answer(info::props(&state))
+}
+
+#[derive(Deserialize)]
+struct SlotsQuery {
+    fail_on_no_slot: Option<String>,
+}
+
+async fn slots(
+    Shared(state): Shared<Arc<State>>,
+    query: std::result::Result<Query<SlotsQuery>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    let needs_free = query.is_ok_and(|Query(query)| {
+        query
+            .fail_on_no_slot
+            .is_some_and(|value| value != "0" && value != "false")
+    });
+    answer(info::slots(&state, needs_free))
+}
+
+#[derive(Deserialize)]
+struct Action {
+    #[serde(default)]
+    action: String,
+}
+
+async fn slot_action(
+    Shared(state): Shared<Arc<State>>,
+    Path(id): Path<String>,
+    query: std::result::Result<Query<Action>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    let action = query.map(|Query(query)| query.action).unwrap_or_default();
+    answer(erase(&state, &id, &action).await)
+}
+
+async fn erase(state: &State, id: &str, action: &str) -> Result<Value> {
+    let slots = state.ready()?.served.slots;
+    let wrong = |message: String| ApiError::new(ErrorKind::InvalidRequest, message);
+    let slot = id.parse().ok().filter(|slot: &usize| *slot < slots);
+    let slot = slot.ok_or_else(|| wrong(format!("slot '{id}': give 0 to {}", slots - 1)))?;
+    match action {
+        "erase" => match state.engine.erase(slot).await {
+            Some(erased) => Ok(object!({"id_slot": slot, "n_erased": erased})),
+            None => {
+                let message = format!("slot {slot} is in use");
+                Err(ApiError::new(ErrorKind::Unavailable, message).retry_after(1))
+            }
+        },
+        "save" | "restore" => {
+            let message = "slots are not saved to files: --cache-ram keeps earlier prompts";
+            Err(ApiError::new(ErrorKind::NotSupported, message))
+        }
+        other => Err(wrong(format!("action '{other}': give erase"))),
+    }
+}
+
+async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
+    match info::metrics(&state) {
+        Ok(text) => {
+            let mut response = plain("text/plain; version=0.0.4", text);
+            let started = HeaderValue::from(state.started);
+            let name = HeaderName::from_static("process-start-time-unix");
+            response.headers_mut().insert(name, started);
+            response
+        }
+        Err(error) => error_response(&error),
+    }
+}
+
+async fn models(Shared(state): Shared<Arc<State>>) -> Response {
+    answer(info::models(&state))
+}
+
+async fn model(Shared(state): Shared<Arc<State>>, Path(id): Path<String>) -> Response {
+    answer(info::model(&state, &id))
+}
+
+async fn absent() -> Response {
+    let message = "a text diffusion model has no such endpoint";
+    error_response(&ApiError::new(ErrorKind::NotSupported, message))
+}
+
+/// A file of the page, or nothing.
+async fn other(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
+    let path = request.uri().path();
+    let is_read = request.method() == Method::GET && state.config.page;
+    let file = is_read.then(|| page::file(path)).flatten();
+    match file {
+        Some(file) => page::respond(path, file, request.headers()),
+        None => not_found().await,
+    }
+}
+
+async fn not_found() -> Response {
+    error_response(&ApiError::new(ErrorKind::NotFound, "File Not Found"))
+}
+
+async fn wrong_method(request: Request<Body>) -> Response {
+    let method = request.method();
+    let message = format!("this path has other methods than {method}, see the header Allow");
+    error_response(&ApiError::new(ErrorKind::MethodNotAllowed, message))
+}

@@ -1,0 +1,139 @@
+//! Answers that come piece by piece.
+
+use std::io::Read as _;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::process::{QUESTION, Server, chat, endless};
+
+fn delta(event: &Value) -> &Value {
+    &event["choices"][0]["delta"]
+}
+
+#[test]
+fn a_stream_is_the_answer_in_pieces() {
+    let server = Server::start("");
+    let story = chat("Tell a story about Grace and a white owl.");
+    let whole = server.ask("/v1/chat/completions", &story);
+    let mut body = story;
+    body["stream_options"] = json!({"include_usage": true});
+    let events = server.stream("/v1/chat/completions", &body);
+    assert_eq!(
+        *delta(&events[0]),
+        json!({"role": "assistant", "content": null})
+    );
+    let texts = events
+        .iter()
+        .filter_map(|event| delta(event)["content"].as_str());
+    let texts: Vec<&str> = texts.collect();
+    assert_eq!(texts.concat(), whole["choices"][0]["message"]["content"]);
+    assert!(texts.iter().all(|text| !text.is_empty()));
+    let [.., end, usage] = &events[..] else {
+        panic!("{events:?}")
+    };
+    assert_eq!(end["choices"][0]["finish_reason"], "stop");
+    assert_eq!(*delta(end), json!({}));
+    assert_eq!(usage["choices"], json!([]));
+    assert_eq!(
+        usage["usage"]["total_tokens"],
+        whole["usage"]["total_tokens"]
+    );
+    let id = &events[0]["id"];
+    assert!(events.iter().all(|event| event["id"] == *id));
+    // The raw text ends as OpenAI's does.
+    body["stream"] = true.into();
+    let raw = server.post("/v1/chat/completions", &body).send().unwrap();
+    assert!(raw.text().unwrap().ends_with("data: [DONE]\n\n"));
+}
+
+#[test]
+fn progress_of_the_prompt() {
+    let server = Server::start("");
+    let mut body = chat(QUESTION);
+    body["return_progress"] = true.into();
+    let events = server.stream("/v1/chat/completions", &body);
+    let progress: Vec<&Value> = events
+        .iter()
+        .filter_map(|e| e.get("prompt_progress"))
+        .collect();
+    assert_eq!(progress[0]["processed"], 0);
+    let last = progress.last().unwrap();
+    assert_eq!(last["processed"], last["total"]);
+}
+
+#[test]
+fn drafts_come_with_empty_deltas() {
+    let server = Server::start("");
+    for level in ["text", "tokens", "full"] {
+        let mut body = chat(QUESTION);
+        let plain = server.stream("/v1/chat/completions", &body);
+        assert!(
+            plain
+                .iter()
+                .all(|event| event["diffusion"]["event"] != "draft")
+        );
+        body["diffusion"] = json!({"drafts": level, "min_interval_ms": 0});
+        let events = server.stream("/v1/chat/completions", &body);
+        let drafts = events
+            .iter()
+            .filter(|event| event["diffusion"]["event"] == "draft");
+        let drafts: Vec<&Value> = drafts.collect();
+        assert!(!drafts.is_empty(), "{level}");
+        for draft in &drafts {
+            assert_eq!(*delta(draft), json!({}));
+            assert_eq!(draft["diffusion"].get("text").is_some(), level == "text");
+            assert_eq!(draft["diffusion"].get("canvas").is_some(), level == "full");
+        }
+        let names = events
+            .iter()
+            .filter_map(|event| event["diffusion"]["event"].as_str());
+        let names: Vec<&str> = names.collect();
+        assert_eq!(names.first(), Some(&"start"));
+        assert!(names.contains(&"canvas"));
+        let text = |events: &[Value]| -> String {
+            events
+                .iter()
+                .filter_map(|event| delta(event)["content"].as_str())
+                .collect()
+        };
+        assert_eq!(text(&events), text(&plain), "{level}");
+    }
+}
+
+#[test]
+fn a_client_that_hangs_up_frees_its_slot() {
+    let server = Server::start("--metrics");
+    for stream in [true, false] {
+        let mut body = endless();
+        body["stream"] = stream.into();
+        let request = server.post("/v1/chat/completions", &body);
+        match stream {
+            true => {
+                let mut response = request.send().unwrap();
+                let mut first = [0; 16];
+                response.read_exact(&mut first).unwrap();
+            }
+            false => {
+                let error = request.timeout(Duration::from_millis(300)).send();
+                assert!(error.unwrap_err().is_timeout());
+            }
+        }
+        let waited = server.wait_until_idle();
+        assert!(waited < Duration::from_secs(2), "{waited:?}");
+    }
+    let metrics = server.get("/metrics").send().unwrap().text().unwrap();
+    assert!(
+        metrics.contains("llama_diffusion_cancelled_total{while=\"running\"} 2"),
+        "{metrics}"
+    );
+}
+
+#[test]
+fn an_answer_may_have_a_time_limit() {
+    let server = Server::start("");
+    let mut body = endless();
+    body["t_max_predict_ms"] = 100.into();
+    let answer = server.ask("/v1/chat/completions", &body);
+    assert_eq!(answer["choices"][0]["finish_reason"], "length");
+}
