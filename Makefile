@@ -3,6 +3,8 @@
 # make run VISUAL=1           watch a story come out of noise, slowed down
 # make run CUDA=1             run on an NVIDIA GPU
 # make run VULKAN=1           run on a GPU of any vendor with Vulkan
+# make serve                  serve the demo model at http://127.0.0.1:8080
+# make serve FLAGS="-m …"     serve another model; also with CUDA=1 or VULKAN=1
 # make test                   run all tests
 # make install                install the C library to PREFIX (/usr/local) under DESTDIR; also with CUDA=1 or VULKAN=1
 # make header                 write include/llama_diffusion.h from crates/capi
@@ -10,7 +12,7 @@
 # make page-test              test the server's page in Chromium; needs Node 20
 # make help                   print this list
 #
-# run and test install missing build tools. Everything is built in one profile, so llama.cpp is compiled once.
+# run, serve and test install missing build tools. Everything is built in one profile, so llama.cpp is compiled once.
 
 visual := $(filter-out 0,$(VISUAL))
 # A story takes several canvases.
@@ -31,10 +33,13 @@ target_dir := $(or $(CARGO_TARGET_DIR),target)$(addprefix /,$(subst $() ,-,$(str
 build_flags := $(cargo_flags) --target-dir $(call quote,$(target_dir)) $(addprefix --features ,$(backends))
 docs_rs_flags := --locked --target-dir target/docs-rs
 
-.PHONY: run test tools header install ffi-test page-test help
+.PHONY: run serve test tools header install ffi-test page-test help
 
 run: tools
 	cargo run $(build_flags) --bin llama-diffusion-cli -- $(visual_flags) -p "$$PROMPT"
+
+serve: tools
+	cargo run $(build_flags) --bin llama-diffusion-server -- $(FLAGS)
 
 test: tools
 	@tools/install_build_tools.sh test
