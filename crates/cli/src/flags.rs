@@ -31,6 +31,9 @@ const LIVE: &[Group] = &[
             "--instruction TEXT",
             "--strength SHARE",
             "--protect LINES",
+            // Forms.
+            "--form FILE",
+            "--template FILE",
             // Constraints.
             "-j --json-schema SCHEMA",
             "-jf --json-schema-file FILE",
