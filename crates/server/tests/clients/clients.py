@@ -1,0 +1,159 @@
+"""Clients in Python, used as their documentation shows. SERVER_URL is a server with the demo model."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import anthropic
+import litellm
+import openai
+import pytest
+from langchain_openai import ChatOpenAI
+from pydantic_ai import Agent
+from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.providers.openai import OpenAIProvider
+
+URL = os.environ["SERVER_URL"]
+QUESTION = "What is the capital of Norway?"
+ANSWER = "The capital of Norway is Oslo."
+MESSAGES = [{"role": "user", "content": QUESTION}]
+DRAFTS = {"diffusion": {"drafts": "tokens", "min_interval_ms": 0}}
+
+
+@pytest.fixture
+def client():
+    return openai.OpenAI(base_url=f"{URL}/v1", api_key="none")
+
+
+def test_openai_chat(client):
+    answer = client.chat.completions.create(model="demo", messages=MESSAGES)
+    assert answer.choices[0].message.content == ANSWER
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+
+
+@pytest.mark.parametrize("extra", [{}, DRAFTS], ids=["plain", "drafts"])
+def test_openai_stream_as_the_tutorials_read_it(client, extra):
+    stream = client.chat.completions.create(
+        model="demo", messages=MESSAGES, stream=True, extra_body=extra
+    )
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == ANSWER
+
+
+def test_openai_drafts_are_what_the_extension_says(client):
+    stream = client.chat.completions.create(
+        model="demo", messages=MESSAGES, stream=True, extra_body=DRAFTS
+    )
+    events = [chunk.model_extra["diffusion"]["event"] for chunk in stream if "diffusion" in chunk.model_extra]
+    assert events[0] == "start" and events[-1] == "end"
+    assert "draft" in events and "canvas" in events
+
+
+def test_openai_stream_helper_with_usage(client):
+    with client.chat.completions.stream(
+        model="demo", messages=MESSAGES, stream_options={"include_usage": True}, extra_body=DRAFTS
+    ) as stream:
+        for _ in stream:
+            pass
+        answer = stream.get_final_completion()
+    assert answer.choices[0].message.content == ANSWER
+    assert answer.usage.completion_tokens > 0
+
+
+def test_openai_seed_and_choices(client):
+    story = [{"role": "user", "content": "Tell a story about Grace and a white owl."}]
+    texts = [
+        client.chat.completions.create(model="demo", messages=story, seed=7).choices[0].message.content
+        for _ in range(2)
+    ]
+    assert texts[0] == texts[1]
+
+
+def test_openai_log_probabilities(client):
+    answer = client.chat.completions.create(
+        model="demo", messages=MESSAGES, logprobs=True, top_logprobs=2
+    )
+    content = answer.choices[0].logprobs.content
+    assert "".join(token.token for token in content).startswith(ANSWER)
+    assert all(token.logprob <= 0 and len(token.top_logprobs) == 2 for token in content)
+
+
+def test_openai_json_schema(client):
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "maximum": 99}},
+        "required": ["name", "age"],
+        "additionalProperties": False,
+    }
+    answer = client.chat.completions.create(
+        model="demo",
+        messages=MESSAGES,
+        response_format={"type": "json_schema", "json_schema": {"name": "person", "schema": schema}},
+    )
+    value = json.loads(answer.choices[0].message.content)
+    assert set(value) == {"name", "age"} and isinstance(value["age"], int)
+
+
+def test_openai_old_completions(client):
+    answer = client.completions.create(model="demo", prompt="The capital of", max_tokens=8)
+    assert answer.usage.completion_tokens <= 8
+
+
+def test_openai_responses(client):
+    answer = client.responses.create(model="demo", input=QUESTION)
+    assert answer.output_text == ANSWER
+    with client.responses.stream(model="demo", input=QUESTION) as stream:
+        types = [event.type for event in stream]
+    assert types[0] == "response.created" and types[-1] == "response.completed"
+
+
+def test_openai_errors_have_their_classes(client):
+    with pytest.raises(openai.BadRequestError) as error:
+        client.chat.completions.create(model="demo", messages=MESSAGES, logit_bias={"5": 1})
+    assert error.value.param == "logit_bias"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("another")
+
+
+def test_anthropic():
+    client = anthropic.Anthropic(base_url=URL, api_key="none")
+    message = client.messages.create(model="demo", max_tokens=64, messages=MESSAGES)
+    assert message.content[0].text == ANSWER
+    assert message.stop_reason == "end_turn"
+    with client.messages.stream(model="demo", max_tokens=64, messages=MESSAGES) as stream:
+        assert "".join(stream.text_stream) == ANSWER
+    assert client.messages.count_tokens(model="demo", messages=MESSAGES).input_tokens > 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_litellm(stream):
+    answer = litellm.completion(
+        model="openai/demo", api_base=f"{URL}/v1", api_key="none", messages=MESSAGES, stream=stream
+    )
+    if stream:
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in answer) == ANSWER
+    else:
+        assert answer.choices[0].message.content == ANSWER
+
+
+def test_langchain():
+    model = ChatOpenAI(base_url=f"{URL}/v1", api_key="none", model="demo")
+    assert model.invoke(QUESTION).content == ANSWER
+    assert "".join(chunk.content for chunk in model.stream(QUESTION)) == ANSWER
+
+
+def test_pydantic_ai():
+    provider = OpenAIProvider(base_url=f"{URL}/v1", api_key="none")
+    agent = Agent(OpenAIChatModel("demo", provider=provider))
+    assert agent.run_sync(QUESTION).output == ANSWER
+
+
+def test_llm(tmp_path):
+    models = [{"model_id": "demo", "model_name": "demo", "api_base": f"{URL}/v1"}]
+    (tmp_path / "extra-openai-models.yaml").write_text(json.dumps(models))
+    environment = {**os.environ, "LLM_USER_PATH": str(tmp_path), "OPENAI_API_KEY": "none"}
+    command = [Path(sys.executable).parent / "llm", "-m", "demo", QUESTION]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ANSWER
