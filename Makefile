@@ -10,6 +10,7 @@
 # make header                 write include/llama_diffusion.h from crates/capi
 # make ffi-test               run the tests of the C library, in C, C++ and Go
 # make page-test              test the server's page in Chromium; needs Node 20
+# make client-test            test the server with openai, anthropic and others; needs Node 20 and Python 3.11
 # make help                   print this list
 #
 # run, serve and test install missing build tools. Everything is built in one profile, so llama.cpp is compiled once.
@@ -33,7 +34,7 @@ target_dir := $(or $(CARGO_TARGET_DIR),target)$(addprefix /,$(subst $() ,-,$(str
 build_flags := $(cargo_flags) --target-dir $(call quote,$(target_dir)) $(addprefix --features ,$(backends))
 docs_rs_flags := --locked --target-dir target/docs-rs
 
-.PHONY: run serve test tools header install ffi-test page-test help
+.PHONY: run serve test tools header install ffi-test page-test client-test help
 
 run: tools
 	cargo run $(build_flags) --bin llama-diffusion-cli -- $(visual_flags) -p "$$PROMPT"
@@ -119,3 +120,7 @@ ffi-test:
 
 page-test:
 	crates/server/tests/page/run.sh
+
+client-test: tools
+	cargo build $(build_flags) -p llama-diffusion-server
+	LLAMA_DIFFUSION_SERVER=$(call quote,$(abspath $(target_dir))/release/llama-diffusion-server) crates/server/tests/clients/run.sh

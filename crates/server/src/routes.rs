@@ -21,6 +21,7 @@ use crate::generate::{Endpoint, respond};
 use crate::info::{self, Compute};
 use crate::page;
 use crate::protocol::error::{ApiError, ErrorKind};
+use crate::protocol::openapi::OPENAPI;
 use crate::protocol::{anthropic, chat, native, responses, text};
 use crate::reply::{error_response, json, text as plain};
 use crate::state::State;
@@ -104,7 +105,8 @@ pub fn router(state: &Arc<State>) -> Router {
         .route("/metrics", get(metrics))
         .route("/models", get(models))
         .route("/v1/models", get(models))
-        .route("/v1/models/{id}", get(model));
+        .route("/v1/models/{id}", get(model))
+        .route("/openapi.json", get(openapi));
     for (path, compute) in COMPUTING {
         let handler = move |Shared(state): Shared<Arc<State>>, body: Body| async move {
             answer(info::compute(&state, body, compute).await)
@@ -238,6 +240,10 @@ async fn models(Shared(state): Shared<Arc<State>>) -> Response {
 
 async fn model(Shared(state): Shared<Arc<State>>, Path(id): Path<String>) -> Response {
     answer(info::model(&state, &id))
+}
+
+async fn openapi() -> Response {
+    plain("application/json", OPENAPI.to_owned())
 }
 
 async fn absent() -> Response {

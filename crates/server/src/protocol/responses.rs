@@ -55,17 +55,20 @@ fn conversation(body: &Object<'_>, tools: &Tools) -> Result<(Chat, Option<bool>)
     if let Some(instructions) = body.string("instructions")? {
         messages.push(Message::new(Role::System, instructions));
     }
-    let input = body.require("input")?;
-    match input.value {
-        Value::String(text) => messages.push(Message::new(Role::User, text.as_str())),
-        _ => {
-            for item in input.list()? {
-                take(&item, &mut messages)?;
+    match body.get("input") {
+        // The field is optional: a request may consist of instructions, or of nothing.
+        None => messages.push(Message::new(Role::User, "")),
+        Some(input) => match input.value {
+            Value::String(text) => messages.push(Message::new(Role::User, text.as_str())),
+            _ => {
+                for item in input.list()? {
+                    take(&item, &mut messages)?;
+                }
+                if messages.is_empty() {
+                    return Err(input.error("is empty: give at least one item"));
+                }
             }
-        }
-    }
-    if messages.is_empty() {
-        return Err(input.error("is empty: give at least one item"));
+        },
     }
     let mut variables = Map::new();
     let reasoning = body.object("reasoning")?;
