@@ -52,6 +52,7 @@ test: tools
 	DOCS_RS=1 cargo clippy --lib --bins --no-default-features --features cuda,rpc,vulkan $(docs_rs_flags) -- -D warnings
 	DOCS_RS=1 cargo clippy --lib --bins --features cuda,dynamic-backends,portable $(docs_rs_flags) -- -D warnings
 	ffi-tests/run.sh
+	$(MAKE) client-test
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile

@@ -8,7 +8,7 @@ import { RECORDED, linesOf, scripted, textOf } from "./drafts.js";
 
 const PAGE = fileURLToPath(new URL("../../page/", import.meta.url));
 const TYPES = { html: "text/html; charset=utf-8", js: "text/javascript", css: "text/css", svg: "image/svg+xml" };
-const POLICY = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
+const POLICY = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
 /** Pieces that a page which parses them would run. */
 export const HOSTILE = [
