@@ -4,7 +4,7 @@ use super::bytes::ByteAutomaton;
 use super::classes::{Classes, TextStates};
 use super::edges::{Edge, Edges};
 use super::effects::{Effects, NONE};
-use super::error::{Limits, Result};
+use super::error::{ConstraintError, Limits, Result};
 use super::pairs::Pairs;
 use super::scaffold::{Scaffold, roles};
 use super::vocabulary::Vocabulary;
@@ -44,8 +44,34 @@ impl TokenAutomaton {
     ///
     /// # Errors
     /// The language is empty for the vocabulary or too large, there is no end token, or a token is
-    /// outside the vocabulary: see [`ConstraintError`](super::ConstraintError).
+    /// outside the vocabulary: see [`ConstraintError`].
     pub fn new(
+        language: &ByteAutomaton,
+        vocabulary: &Vocabulary,
+        scaffold: &Scaffold,
+        end: &[Token],
+        limits: &Limits,
+    ) -> Result<Self> {
+        if end.is_empty() {
+            return Err(ConstraintError::NoEndToken);
+        }
+        Self::with_end(language, vocabulary, scaffold, end, limits)
+    }
+
+    /// The texts of `language` in the tokens of `vocabulary`, which no token ends: they have to fill the positions
+    /// that they are given.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), but that there is no end token.
+    pub fn filling(
+        language: &ByteAutomaton,
+        vocabulary: &Vocabulary,
+        limits: &Limits,
+    ) -> Result<Self> {
+        Self::with_end(language, vocabulary, &Scaffold::None, &[], limits)
+    }
+
+    fn with_end(
         language: &ByteAutomaton,
         vocabulary: &Vocabulary,
         scaffold: &Scaffold,

@@ -60,7 +60,8 @@ impl<'a> CanvasLanguage<'a> {
         self.start
     }
 
-    pub(super) fn len(&self) -> usize {
+    /// Number of its tokens.
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 

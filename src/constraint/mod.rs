@@ -9,7 +9,7 @@
 //! ```text
 //! bytes ─▶ determinize, minimize
 //!   ▲          ▲
-//!   ├─────── schema
+//!   ├─ gap ─ schema
 //! effects ─▶ vocabulary ◀─ scaffold
 //!   ▲                        ▲
 //! classes ◀─── pairs ◀── automaton ─▶ edges
@@ -27,6 +27,7 @@ mod determinize;
 mod edges;
 mod effects;
 pub mod error;
+mod gap;
 mod groups;
 pub mod language;
 pub mod lattice;

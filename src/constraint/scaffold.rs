@@ -53,9 +53,6 @@ pub(super) fn roles(
     scaffold: &Scaffold,
     end: &[Token],
 ) -> Result<BTreeMap<Token, Role>> {
-    if end.is_empty() {
-        return Err(ConstraintError::NoEndToken);
-    }
     let mut roles: BTreeMap<Token, Role> = BTreeMap::new();
     let check = |token: Token, purpose| {
         let known = usize::try_from(token).is_ok_and(|t| t < vocabulary.size());
