@@ -62,6 +62,7 @@ fn step(criterion: &mut Criterion) {
                     guidance: 0.0,
                     average: 0.0,
                     language: None,
+                    targets: &[],
                 };
                 denoiser.step(&input, &mut draws).unwrap();
             });

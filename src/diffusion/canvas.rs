@@ -211,6 +211,7 @@ impl Run for CanvasRun {
             guidance: 0.0,
             average: if self.bounded { AVERAGE } else { 0.0 },
             language,
+            targets: &[],
         };
         Ok((input, &mut self.draws))
     }

@@ -27,6 +27,8 @@ pub(super) struct Continued {
     constraint: Constraint,
     state: State,
     budget: usize,
+    /// The constraint is about the first positions of the canvas, as many as these.
+    span: Option<usize>,
 }
 
 impl Continued {
@@ -45,7 +47,23 @@ impl Continued {
             constraint: constraint.clone(),
             state: state.ok_or_else(|| Error::parameter(Parameter::Constraint, problem))?,
             budget: blank.budget,
+            span: None,
         })
+    }
+
+    /// The same for the first `span` positions of the canvas, which hold text alone: it can be completed by
+    /// `budget` tokens from the first of them on.
+    pub(super) fn within(self, span: usize, budget: usize) -> Self {
+        Self {
+            budget,
+            span: Some(span),
+            ..self
+        }
+    }
+
+    /// Minimum number of tokens that complete the text.
+    pub(super) fn min_tokens(&self) -> usize {
+        self.constraint.automaton().min_tokens(self.state)
     }
 
     /// The language of a canvas of `len` tokens.
@@ -54,6 +72,7 @@ impl Continued {
     /// The budget is too small.
     pub(super) fn language(&self, len: usize) -> Result<CanvasLanguage<'_>> {
         let automaton = self.constraint.automaton();
+        let len = self.span.unwrap_or(len);
         CanvasLanguage::new(automaton, self.state, len, self.budget).map_err(refused)
     }
 

@@ -313,7 +313,7 @@ impl Generator {
     /// The errors of `noise`.
     pub fn begun(&mut self, noise: &dyn NoiseSource, on_event: &mut Handler<'_>) -> Result<()> {
         if self.run.is_some() {
-            // A repair has its canvas already.
+            // A repair has its canvas already, and so has a run that begins again.
             self.stage = Stage::Denoising;
             return Ok(());
         }
@@ -352,6 +352,8 @@ impl Generator {
             self.stage = Stage::Done;
         } else if run.status() != CanvasStatus::Running {
             self.end_canvas(on_event);
+        } else if run.begins_again() {
+            self.stage = Stage::Beginning;
         }
         Ok(())
     }

@@ -429,6 +429,7 @@ impl Run for MaskedRun {
             guidance: self.params.guidance,
             average: 0.0,
             language,
+            targets: &[],
         };
         Ok((input, &mut self.draws))
     }

@@ -35,6 +35,12 @@ pub trait Run: Send {
     /// Whether the canvas needs another step.
     fn status(&self) -> CanvasStatus;
 
+    /// Whether the next step is the first of a canvas to the model, without self-conditioning, although
+    /// this one has had steps. By default it is not.
+    fn begins_again(&self) -> bool {
+        false
+    }
+
     /// The canvas as the latest [`end_step`](Self::end_step) left it. Before the first step it is
     /// the canvas of [`new_canvas`](Self::new_canvas), and the fields that steps write have no
     /// meaning.

@@ -34,9 +34,11 @@ pub struct StepInput<'a> {
     /// they were plus 1 − `average` times those of this step, normalized. What is drawn, and the
     /// entropies, are those of this step. 0 is this step alone.
     pub average: f32,
-    /// The language that the canvas belongs to. Its most likely canvas of the language takes the
-    /// place of the most likely tokens.
+    /// The language that the canvas belongs to, or its first positions, as many as the language has. The
+    /// most likely text of the language takes the place of the most likely tokens there.
     pub language: Option<Steering<'a>>,
+    /// Tokens at positions, whose log-probabilities are wanted: whatever is drawn there.
+    pub targets: &'a [(usize, Token)],
 }
 
 /// A language, and what it changes.
@@ -189,8 +191,8 @@ pub struct VocabularyNoise<'a> {
     pub step: u32,
 }
 
-/// What one denoising step writes, one entry per canvas position. All of it is computed from the
-/// logits of the tokens that take part, divided by the temperature.
+/// What one denoising step writes, one entry per canvas position but for the targets. All of it is
+/// computed from the logits of the tokens that take part, divided by the temperature.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Draws {
     /// The most likely token; of equally likely ones the lowest id.
@@ -203,6 +205,9 @@ pub struct Draws {
     pub probability: Vec<f32>,
     /// Probability of the most likely token, less that of the second.
     pub margin: Vec<f32>,
+    /// Of each [target](StepInput::targets) of the step, its log-probability in nats among all tokens
+    /// at temperature 1.
+    pub target_logprobs: Vec<f32>,
 }
 
 impl Draws {
@@ -214,6 +219,7 @@ impl Draws {
             entropy: vec![0.0; len],
             probability: vec![0.0; len],
             margin: vec![0.0; len],
+            target_logprobs: Vec::new(),
         }
     }
 
@@ -277,7 +283,7 @@ pub struct DrawFeatures {
     pub averages: bool,
     /// A [`language`](StepInput::language).
     pub languages: bool,
-    /// [`Denoiser::score`].
+    /// [`Denoiser::score`], and [`targets`](StepInput::targets).
     pub scores: bool,
 }
 

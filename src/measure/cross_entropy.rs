@@ -139,6 +139,7 @@ fn predict(denoiser: &mut SequenceDenoiser, canvas: &[Token]) -> Result<Vec<f32>
         guidance: 0.0,
         average: 0.0,
         language: None,
+        targets: &[],
     };
     denoiser.step(&input, &mut Draws::new(n, 0))?;
     denoiser.logits()

@@ -571,6 +571,7 @@ impl Denoiser for SequenceDenoiser {
             guidance: 0.0,
             average: 0.0,
             language: None,
+            targets: &[],
         };
         self.step(&input, &mut Draws::new(len, 0))?;
         let missing = || Error::parameter(Parameter::Logits, "no denoising step was computed yet");

@@ -9,6 +9,7 @@ use super::memory::{Purpose, Usage};
 use super::params::DenoiserParams;
 use super::pass::ADVICE;
 use super::restrict::{ComputedStep, Restriction};
+use super::score;
 use super::{Model, check_tokens};
 use crate::diffusion::{Allowed, DrawRule, Draws, Filter, StepInput, Token};
 use crate::error::{Error, Result};
@@ -273,6 +274,7 @@ impl Sequence {
             ));
         }
         self.check_allowed(input)?;
+        self.check_targets(input)?;
         if input.guidance != 0.0 {
             return Err(unsupported("runs without guidance"));
         }
@@ -306,6 +308,22 @@ impl Sequence {
         problem.map_or(Ok(()), |problem| {
             Err(Error::parameter(Parameter::Canvas, problem))
         })
+    }
+
+    /// Rejects targets at no position of the canvas, and tokens of no vocabulary.
+    fn check_targets(&self, input: &StepInput<'_>) -> Result<()> {
+        let (canvas, vocab) = (input.canvas.len(), self.model.hparams().vocab_size);
+        let is_known = |token: Token| usize::try_from(token).is_ok_and(|t| t < vocab);
+        let mut targets = input.targets.iter();
+        match targets.find(|(position, token)| *position >= canvas || !is_known(*token)) {
+            Some((position, token)) => Err(Error::parameter(
+                Parameter::Canvas,
+                format!(
+                    "token {token} at position {position} is not one of {vocab} at one of {canvas}"
+                ),
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Prepares the state for a step that was [checked](Self::check_step). Until
@@ -361,6 +379,8 @@ impl Sequence {
             threads,
         };
         self.restriction.apply(&step, &mut planes)?;
+        output.target_logprobs =
+            score::of_targets((logits, first), hparams, input.targets, threads)?;
         let plane = |plane: DrawPlane| &planes[plane as usize * n..][..n];
         for (from, values) in [
             (DrawPlane::Entropy, &mut output.entropy),

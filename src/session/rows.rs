@@ -214,6 +214,7 @@ impl Joined {
             guidance: 0.0,
             average: self.average,
             language: None,
+            targets: &[],
         }
     }
 }

@@ -227,6 +227,7 @@ fn steps_are_projected_as_the_host_projects_their_logits() {
                     language,
                     at: ConstrainAt::Step,
                 }),
+                targets: &[],
             };
             let mut draws = Draws::new(n, 0);
             denoiser.step(&input, &mut draws).unwrap();

@@ -52,6 +52,7 @@ fn check(model: &Arc<Model>, temperature: f32, edge: f64, worst: &mut Worst) {
             guidance: 0.0,
             average: 0.0,
             language: None,
+            targets: &[],
         };
         let mut logits = denoiser.logits().unwrap();
         for (position, row) in logits.chunks_exact_mut(GEOMETRY.vocab_size).enumerate() {

@@ -104,6 +104,7 @@ fn log_probabilities(session: &mut Session, known: &[Option<Token>], sample: u32
         guidance: 0.0,
         average: 0.0,
         language: None,
+        targets: &[],
     };
     denoiser
         .step(&input, &mut Draws::new(known.len(), 0))

@@ -488,6 +488,7 @@ fn a_step_needs_a_canvas_after_the_cached_tokens() {
             guidance: 0.0,
             average: 0.0,
             language: None,
+            targets: &[],
         };
         let drawn = denoiser.step(&input, &mut Draws::new(n, 0));
         drawn.map_err(|e| e.to_string())

@@ -234,6 +234,7 @@ impl Steps {
             guidance: 0.0,
             average,
             language: None,
+            targets: &[],
         };
         let mut draws = Draws::new(CANVAS, -7);
         self.denoiser().step(&input, &mut draws).unwrap();

@@ -100,6 +100,7 @@ fn step_input<'a>(canvas: &'a [Token], free: &'a [bool], uniforms: &'a [f32]) ->
         guidance: 0.0,
         average: 0.0,
         language: None,
+        targets: &[],
     }
 }
 

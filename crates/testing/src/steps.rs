@@ -56,6 +56,7 @@ pub fn step_over(
         guidance: 0.0,
         average: 0.0,
         language: None,
+        targets: &[],
     };
     denoiser.step(&input, &mut draws)?;
     Ok(draws)

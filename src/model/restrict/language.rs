@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use super::{ComputedStep, Planes, Positions, put, with_buffer};
+use super::{ComputedStep, Planes, put, with_buffer};
 use crate::constraint::rows::{Classes, Given, Row, RowTable};
 use crate::constraint::{ClassTables, Work};
 use crate::diffusion::draw::Choice;
@@ -13,16 +13,17 @@ use crate::model::graph::DrawPlane;
 use crate::parallel;
 
 impl ComputedStep<'_> {
-    /// Replaces the planes of all positions by what they are given the language.
+    /// Replaces the planes of the language's positions, the first of the canvas, by what they are given
+    /// the language.
     pub(super) fn follow(
         &self,
         steering: &Steering<'_>,
-        positions: &mut Positions,
+        positions: &mut [(usize, Planes)],
         work: &mut Work,
     ) -> Result<()> {
         let automaton = steering.language.automaton();
         let classes: &(dyn Classes + Sync) = automaton;
-        let rows = parallel::map(&*positions, self.threads, |(position, planes)| {
+        let rows = parallel::map(positions.iter(), self.threads, |(position, planes)| {
             self.table(*position, planes, classes)
         });
         let rows: Vec<RowTable> = rows.into_iter().collect::<Result<_>>()?;
@@ -39,10 +40,10 @@ impl ComputedStep<'_> {
         }
         let zeros;
         let uniforms = match self.input.rule {
-            DrawRule::Inverse { uniforms, .. } => uniforms,
+            DrawRule::Inverse { uniforms, .. } => &uniforms[..positions.len()],
             DrawRule::Greedy | DrawRule::Gumbel { .. } => {
                 zeros = vec![0.0; positions.len()];
-                &zeros
+                &zeros[..]
             }
         };
         let projection = steering.language.project(&tables, uniforms, work);

@@ -55,7 +55,8 @@ impl Restriction {
         let input = step.input;
         let n = input.canvas.len();
         let changes = |p: usize| !input.free[p] || !input.allowed.is_all(p) || input.average > 0.0;
-        let takes_part = |p: usize| changes(p) || input.language.is_some();
+        let steered = input.language.map_or(0, |steering| steering.language.len());
+        let takes_part = |p: usize| changes(p) || p < steered;
         if !(0..n).any(takes_part) {
             return Ok(());
         }
@@ -73,7 +74,7 @@ impl Restriction {
         });
         let mut positions: Positions = rows.into_iter().collect::<Result<_>>()?;
         if let Some(steering) = &input.language {
-            step.follow(steering, &mut positions, &mut self.work)?;
+            step.follow(steering, &mut positions[..steered], &mut self.work)?;
         }
         for (p, row) in positions {
             for (plane, value) in row.into_iter().enumerate() {
