@@ -49,6 +49,8 @@ parameters! {
 
     /// Tokens that the causal encoder writes before the first canvas.
     Ahead = "count",
+    /// Tokens of a gap.
+    GapLength = "gap_length",
     /// Share of the positions that are noise when an edit begins.
     Strength = "strength",
     /// Lines of a text that an edit leaves alone.

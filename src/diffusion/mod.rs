@@ -14,6 +14,7 @@
 //!        generation ◀─ scheduler        canvas ─▶ canvas_length
 //!             └─▶ corrections ─▶ event
 //!        generation ◀─ scheduler          edit ─▶ params, template, event
+//!                                       infill ─▶ canvas, run
 //! ```
 //!
 //! Two kinds of diffusion run in one loop: `canvas` starts from random tokens and draws all of them
@@ -30,6 +31,7 @@ pub mod draw;
 pub mod edit;
 pub mod event;
 pub mod generation;
+pub mod infill;
 pub mod masked;
 pub mod params;
 pub mod random;
@@ -53,6 +55,7 @@ pub use event::{
     OwnedEvent, OwnedNewCanvas, OwnedScoredCanvas, PromptProgress, ScoredCanvas,
 };
 pub use generation::{Generation, Generator, Next, Stage, Timing};
+pub use infill::{Gap, GapReport, Infill, LengthScore};
 pub use masked::{AnswerLength, MaskedParams};
 pub use params::{AcceptanceRule, DiffusionParams, SamplerOverrides};
 pub use random::{CounterNoise, NoiseSource, RecordedBlock, RecordedNoise, RecordedStep};

@@ -29,7 +29,8 @@ mod tests {
     use super::*;
 
     /// What C cannot set.
-    const WITHOUT: [Parameter; 16] = [
+    const WITHOUT: [Parameter; 17] = [
+        Parameter::GapLength,
         Parameter::Constraint,
         Parameter::Repository,
         Parameter::Metadata,

@@ -16,6 +16,7 @@ pub fn flags(parameter: Parameter) -> Option<&'static str> {
         Parameter::MinLogprob => "--verify",
         Parameter::Ahead => "--ar",
         Parameter::Form => "--form",
+        Parameter::GapLength => "--infill-tokens",
         Parameter::Strength => "--strength",
         Parameter::Protected => "--protect",
         Parameter::MaxTokens | Parameter::AnswerTokens => "-n",
