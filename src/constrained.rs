@@ -98,7 +98,7 @@ impl TextModel {
 }
 
 /// The tokens of a thought without content.
-fn empty_thought(channel: Channel, vocab: &Vocab) -> Result<Vec<Token>> {
+pub(crate) fn empty_thought(channel: Channel, vocab: &Vocab) -> Result<Vec<Token>> {
     let mut tokens = vec![channel.open()];
     tokens.extend(vocab.tokenize(CHANNEL_NAME, false, false)?);
     tokens.push(channel.close());

@@ -13,7 +13,7 @@
 //!
 //! ```text
 //! gguf ─▶ model::file ─▶ model::hparams ─▶ model::tensors ─▶ model::weights
-//! conversation, text_edit, text_form ─▶ text_model ─▶ chat, llama::vocab ─▶ tokens
+//! conversation, text_edit, text_form, text_infill ─▶ text_model ─▶ chat, llama::vocab ─▶ tokens
 //!      └▶ session ─▶ diffusion::generation ─▶ run ─▶ canvas ─▶ acceptance, temperature, random
 //!            │                                  └▶ masked ─▶ transfer, draw, random
 //!            └▶ diffusion::step ◀─ model::denoiser, model::batch ─▶ model::graph ─▶ ggml
@@ -37,6 +37,7 @@ mod ggml;
 pub mod gguf;
 mod host_memory;
 pub mod hub;
+mod infill;
 #[allow(unsafe_code, reason = "libllama is C")]
 mod llama;
 mod measure;
@@ -52,6 +53,7 @@ mod temporary;
 mod text;
 mod text_edit;
 mod text_form;
+mod text_infill;
 mod text_model;
 mod token;
 
@@ -66,6 +68,7 @@ pub use ggml::device::{Device, DeviceKind};
 pub use ggml::plugins::load_backends;
 pub use ggml::remote::RPC_TIMEOUT;
 pub use gguf::{MetadataOverride, MetadataValue};
+pub use infill::{GapTokens, InfillAnswer, InfillExtra, InfillRequest, InfillStop, InfillTimings};
 pub use llama::Vocab;
 pub use model::{
     AnyModel, DEFAULT_CHECKPOINTS, DEFAULT_CONTEXT, DeviceMemory, Fit, FlashAttention, KvType,
@@ -79,6 +82,7 @@ pub use session::{
 pub use text::Utf8Stream;
 pub use text_edit::edit_message;
 pub use text_form::{BLANK, BlankAnswer, BlankRequest, ChoiceAnswer, FormAnswer, FormRequest};
+pub use text_infill::{GapPrompt, TextGap};
 pub use text_model::TextModel;
 
 /// Opens a GGUF file of any supported model with the defaults: on the devices of this machine, with

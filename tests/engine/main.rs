@@ -9,6 +9,7 @@ mod draws;
 mod edit;
 mod forms;
 mod golden;
+mod infill;
 mod loading;
 mod masked;
 mod promises;

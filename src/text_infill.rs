@@ -1,0 +1,368 @@
+//! The text side of a gap: the prompt, and which tokens of the texts around it are on the canvas.
+
+use std::ops::ControlFlow;
+
+use serde_json::{Map, Value};
+
+use crate::chat::{ChatTemplate, Message, Role};
+use crate::constrained::empty_thought;
+use crate::constraint::{ByteAutomaton, Constraint, Limits, TokenAutomaton};
+use crate::diffusion::{
+    CANVAS_UNIT, CancelFlag, DiffusionParams, Event, FinishReason, Gap, Infill, Token,
+};
+use crate::error::{Error, Result};
+use crate::infill::{InfillAnswer, InfillExtra, InfillRequest, InfillStop, InfillTimings};
+use crate::parameter::Parameter;
+use crate::session::{Answer, Session};
+use crate::text_model::TextModel;
+
+/// Marks the gap in a message of the user.
+const MARK: &str = "____";
+
+/// Opens a message of the user with a gap.
+const INSTRUCTION: &str = "Fill in the gap:";
+
+/// Maximum number of tokens of what comes before the gap that the model's turn begins with; the message has
+/// all of it.
+const TURN: usize = 512;
+
+/// Maximum number of tokens on each side of a gap that its language spells: the shortest canvas has room for
+/// them, a gap, and tokens that its length is found by.
+const EDGE: usize = CANVAS_UNIT / 4;
+
+/// How the texts around a gap are put to a model.
+#[derive(Debug, Clone)]
+pub enum GapPrompt<'a> {
+    /// As a message of the user, with a mark at the gap. The model's turn begins with what comes before.
+    Chat {
+        /// The template.
+        template: &'a ChatTemplate,
+        /// The messages before.
+        opening: Vec<Message>,
+        /// Variables of the template.
+        variables: Map<String, Value>,
+    },
+    /// What comes before, as it is. What comes after is on the canvas, as far as it fits.
+    Document,
+}
+
+/// A gap in a text, ready for a model.
+#[derive(Debug, Clone)]
+pub struct TextGap {
+    prompt: Vec<Token>,
+    gap: Gap,
+    /// Bytes of the language before the gap and after it.
+    before: usize,
+    after: usize,
+}
+
+impl TextGap {
+    /// The prompt.
+    pub fn prompt(&self) -> &[Token] {
+        &self.prompt
+    }
+
+    /// The answer to a request for no tokens.
+    fn unfilled(&self, seed: u64, reused: usize) -> InfillAnswer {
+        InfillAnswer {
+            content: String::new(),
+            tokens_predicted: 0,
+            stop: InfillStop::Limit,
+            seed,
+            timings: InfillTimings {
+                cache_n: reused,
+                prompt_n: self.prompt.len() - reused,
+                ..InfillTimings::default()
+            },
+            lengths: Vec::new(),
+        }
+    }
+
+    /// The parameters of answer number `index`: those of `request`, otherwise `params`.
+    pub fn recipe(&self, request: &InfillRequest, params: &DiffusionParams, index: u32) -> Infill {
+        let seed = u64::try_from(request.seed).unwrap_or(params.seed);
+        let params = DiffusionParams {
+            max_tokens: request.limit(),
+            seed: seed.wrapping_add(index.into()),
+            ..params.clone()
+        };
+        let length = request.infill_tokens.given();
+        Infill::new(params, self.gap.clone(), length).within(request.time())
+    }
+}
+
+impl TextModel {
+    /// Fills the gap of a request: as many answers as it asks for, or one without text if the gap may have
+    /// no tokens, which only reads the prompt.
+    ///
+    /// `on_event` receives the events of all answers, and may stop them, as `cancel` may from another
+    /// thread.
+    ///
+    /// # Errors
+    /// The request is out of range, the model is of a masked family, the texts do not fit the context or the
+    /// canvas, or the device fails.
+    pub fn infill(
+        &self,
+        session: &mut Session,
+        request: &InfillRequest,
+        prompt: &GapPrompt<'_>,
+        params: &DiffusionParams,
+        cancel: &CancelFlag,
+        on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> Result<Vec<InfillAnswer>> {
+        request.check()?;
+        let gap = self.text_gap(request, prompt)?;
+        if request.limit() == Some(0) {
+            let reused = session.prefill(gap.prompt())?;
+            return Ok(vec![gap.unfilled(params.seed, reused)]);
+        }
+        let answer = |index| {
+            let recipe = gap.recipe(request, params, index);
+            let answer = session.generate(gap.prompt(), &recipe, cancel, on_event)?;
+            self.gap_text(&gap, request, &recipe, &answer)
+        };
+        (0..request.n_cmpl).map(answer).collect()
+    }
+
+    /// Prepares the gap of a request: for several answers at once, or a batch.
+    ///
+    /// # Errors
+    /// The model is of a masked family, the vocabulary cannot spell the texts, or the template rejects them.
+    pub fn text_gap(&self, request: &InfillRequest, prompt: &GapPrompt<'_>) -> Result<TextGap> {
+        if self.model().mask().is_some() {
+            let problem =
+                "this model is of a masked family, which cannot fill gaps: use a canvas model";
+            return Err(Error::parameter(Parameter::Recipe, problem));
+        }
+        let before = request.before();
+        let (mut tokens, begin) = match prompt {
+            GapPrompt::Chat {
+                template,
+                opening,
+                variables,
+            } => {
+                let text = message(&request.input_extra, &before, &request.input_suffix);
+                let messages = [&opening[..], &[Message::new(Role::User, text)]].concat();
+                let mut tokens = self.chat_prompt(template, &messages, variables.clone())?;
+                tokens.extend(self.thought(template, &tokens)?);
+                (tokens, self.last_lines(&before)?)
+            }
+            GapPrompt::Document => {
+                let extra = extra_text(&request.input_extra);
+                (self.vocab().tokenize(&extra, true, false)?, 0)
+            }
+        };
+        let end = self.gap_end(prompt)?;
+        let before = self.spelled(&before[begin..])?;
+        let after = self.spelled(&request.input_suffix)?;
+        let tail = before.edge(|from_edge| before.pieces.len() - 1 - from_edge);
+        let head = after.edge(|from_edge| from_edge);
+        tokens.extend(&before.tokens[..before.tokens.len() - tail]);
+        let tail_bytes = before.pieces[before.pieces.len() - tail..].concat();
+        let head_bytes = after.pieces[..head].concat();
+        let limits = Limits::default();
+        let language = ByteAutomaton::around_gap(&tail_bytes, &head_bytes, &limits);
+        let vocabulary = self.constraint_vocabulary()?;
+        let automaton = language.and_then(|l| TokenAutomaton::filling(&l, vocabulary, &limits));
+        let automaton =
+            automaton.map_err(|e| Error::parameter(Parameter::Constraint, e.to_string()))?;
+        let rest = after.tokens[head..].to_vec();
+        Ok(TextGap {
+            prompt: tokens,
+            gap: Gap::new(Constraint::new(automaton), tail + head, rest, end),
+            before: tail_bytes.len(),
+            after: head_bytes.len(),
+        })
+    }
+
+    /// The answer to a request, by what `recipe` has generated.
+    ///
+    /// # Errors
+    /// A token is not in the vocabulary.
+    pub fn gap_text(
+        &self,
+        gap: &TextGap,
+        request: &InfillRequest,
+        recipe: &Infill,
+        answer: &Answer,
+    ) -> Result<InfillAnswer> {
+        let generation = &answer.generation;
+        let report = recipe.report();
+        let is_closed = gap.gap.is_closed_by(&generation.tokens);
+        let pieces = generation
+            .tokens
+            .iter()
+            .map(|t| self.vocab().piece(*t, false));
+        let mut bytes = pieces.collect::<Result<Vec<_>>>()?.concat();
+        if is_closed {
+            bytes.truncate(bytes.len() - gap.after);
+        }
+        bytes.drain(..gap.before.min(bytes.len()));
+        let mut content = whole_characters(bytes);
+        let stop = match generation.finish {
+            FinishReason::Cancelled => InfillStop::Cancelled,
+            _ if report.timed_out => InfillStop::Time,
+            _ if report.doubtful || !is_closed => InfillStop::Limit,
+            _ => InfillStop::Complete,
+        };
+        if stop == InfillStop::Time {
+            content.truncate(
+                content
+                    .rfind('\n')
+                    .map_or(content.len(), |line_end| line_end + 1),
+            );
+        }
+        let tokens = generation.tokens.len().saturating_sub(gap.gap.around());
+        let timing = generation.timing;
+        let milliseconds = |time: std::time::Duration| 1e3 * time.as_secs_f64();
+        Ok(InfillAnswer {
+            content,
+            tokens_predicted: tokens,
+            stop,
+            seed: recipe.params().seed,
+            timings: InfillTimings {
+                cache_n: answer.reused,
+                prompt_n: gap.prompt.len() - answer.reused,
+                prompt_ms: milliseconds(timing.prefill),
+                predicted_n: tokens,
+                predicted_ms: milliseconds(timing.denoise + timing.commit),
+                steps: generation.steps,
+            },
+            lengths: match request.infill_lengths {
+                true => report.lengths,
+                false => Vec::new(),
+            },
+        })
+    }
+
+    /// An empty thought, for a model whose template can ask for thoughts.
+    fn thought(&self, template: &ChatTemplate, prompt: &[Token]) -> Result<Vec<Token>> {
+        let splitter = self.splitter(prompt);
+        if splitter.is_thinking() {
+            let problem =
+                "it asks for thoughts, before which a gap cannot be filled: switch them off";
+            return Err(Error::ChatTemplate(problem.into()));
+        }
+        match splitter.channel() {
+            Some(channel)
+                if template.reads("enable_thinking") && prompt.last() != Some(&channel.close()) =>
+            {
+                empty_thought(channel, self.vocab())
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// The token that ends a text.
+    fn gap_end(&self, prompt: &GapPrompt<'_>) -> Result<Option<Token>> {
+        let end = self.end_tokens()?;
+        let found = match prompt {
+            GapPrompt::Chat {
+                template,
+                variables,
+                ..
+            } => {
+                let turn = |role| Message::new(role, "a");
+                let question = [turn(Role::User)];
+                let both = [turn(Role::User), turn(Role::Assistant)];
+                let asked = self.chat_prompt(template, &question, variables.clone())?;
+                let answered = self.chat_prompt(template, &both, variables.clone())?;
+                let same = asked
+                    .iter()
+                    .zip(&answered)
+                    .take_while(|(a, b)| a == b)
+                    .count();
+                answered[same..]
+                    .iter()
+                    .copied()
+                    .find(|token| end.is_end(*token))
+            }
+            GapPrompt::Document => self.vocab().eos().filter(|token| end.is_end(*token)),
+        };
+        Ok(found.or(end.ids.first().copied()))
+    }
+
+    /// Where the last lines of a text begin: those that the model's turn begins with.
+    fn last_lines(&self, text: &str) -> Result<usize> {
+        let spelled = self.spelled(text)?;
+        let Some(dropped) = spelled.pieces.len().checked_sub(TURN) else {
+            return Ok(0);
+        };
+        let from: usize = spelled.pieces[..dropped].iter().map(Vec::len).sum();
+        // A line that is longer begins within, at a character.
+        let line_end = text.as_bytes()[from..]
+            .iter()
+            .position(|byte| *byte == b'\n');
+        let mut begin = line_end.map_or(from, |line_end| from + line_end + 1);
+        while !text.is_char_boundary(begin) {
+            begin += 1;
+        }
+        Ok(begin)
+    }
+
+    /// The tokens of a text, with the bytes of each.
+    fn spelled(&self, text: &str) -> Result<Spelled> {
+        let tokens = self.vocab().tokenize(text, false, false)?;
+        let pieces = tokens.iter().map(|token| self.vocab().piece(*token, false));
+        let pieces = pieces.collect::<Result<Vec<_>>>()?;
+        if pieces.concat() != text.as_bytes() {
+            let problem = "the vocabulary cannot spell the text around the gap".into();
+            return Err(Error::Tokenizer(problem));
+        }
+        Ok(Spelled { tokens, pieces })
+    }
+}
+
+/// A text in tokens.
+struct Spelled {
+    tokens: Vec<Token>,
+    /// The bytes of each.
+    pieces: Vec<Vec<u8>>,
+}
+
+impl Spelled {
+    /// How many tokens at an edge belong to the language of a gap: the one that touches the gap, and those
+    /// that continue its word, as another token may hold it together with text of the gap. `at` counts from
+    /// the edge.
+    fn edge(&self, at: impl Fn(usize) -> usize) -> usize {
+        let count = self.pieces.len().min(EDGE);
+        let continues = |next: &usize| {
+            let (a, b) = (at(*next - 1), at(*next));
+            let (first, second) = (&self.pieces[a.min(b)], &self.pieces[a.max(b)]);
+            first.last().is_some_and(is_of_word) && second.first().is_some_and(is_of_word)
+        };
+        match count {
+            0 => 0,
+            count => 1 + (1..count).take_while(continues).count(),
+        }
+    }
+}
+
+/// Whether a byte is part of a word; those of characters beyond ASCII are, so that none is split.
+fn is_of_word(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || *byte == b'_' || !byte.is_ascii()
+}
+
+/// The message of the user that asks for a gap to be filled.
+fn message(extra: &[InfillExtra], before: &str, after: &str) -> String {
+    format!("{}{INSTRUCTION}\n{before}{MARK}{after}", extra_text(extra))
+}
+
+/// Other texts, each after its name.
+fn extra_text(extra: &[InfillExtra]) -> String {
+    let text = |extra: &InfillExtra| match extra.filename.is_empty() {
+        true => format!("{}\n\n", extra.text),
+        false => format!("{}:\n{}\n\n", extra.filename, extra.text),
+    };
+    extra.iter().map(text).collect()
+}
+
+/// Text up to the last whole character.
+fn whole_characters(mut bytes: Vec<u8>) -> String {
+    let valid = match std::str::from_utf8(&bytes) {
+        Ok(text) => text.len(),
+        Err(error) => error.valid_up_to(),
+    };
+    bytes.truncate(valid);
+    String::from_utf8_lossy(&bytes).into_owned()
+}

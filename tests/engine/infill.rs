@@ -1,0 +1,307 @@
+//! Gaps in texts: what surrounds them comes back byte for byte, whatever a model writes.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
+use llama_diffusion::chat::ChatTemplate;
+use llama_diffusion::diffusion::OwnedDraft;
+use llama_diffusion::gguf::TensorType;
+use llama_diffusion::internal::synthetic::masked::{MaskedFamily, write_masked};
+use llama_diffusion::internal::synthetic::{Geometry, WeightTypes, write_synthetic};
+use llama_diffusion::{
+    CancelFlag, DiffusionParams, Event, GapPrompt, GapTokens, InfillAnswer, InfillRequest,
+    InfillStop, Result, Session, SessionBatch, SessionParams, TextModel, Token,
+};
+use llama_diffusion_testing::placements::on_cpu;
+
+const CANVAS: usize = Geometry::tiny().canvas_length;
+
+static TINY: LazyLock<TextModel> = LazyLock::new(|| {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    let types = WeightTypes::Uniform(TensorType::F32);
+    write_synthetic(&path, &Geometry::tiny(), types, 7).unwrap();
+    load(&path)
+});
+
+fn load(path: &Path) -> TextModel {
+    TextModel::load(path, &on_cpu(), &mut |_| ControlFlow::Continue(())).unwrap()
+}
+
+fn session() -> Session {
+    let settings = SessionParams {
+        threads: Some(1),
+        ..SessionParams::default()
+    };
+    TINY.session(&settings).unwrap()
+}
+
+fn request(before: &str, after: &str, tokens: GapTokens) -> InfillRequest {
+    InfillRequest {
+        input_prefix: before.to_owned(),
+        input_suffix: after.to_owned(),
+        infill_tokens: tokens,
+        seed: 5,
+        ..InfillRequest::default()
+    }
+}
+
+fn params(max_steps: u32) -> DiffusionParams {
+    DiffusionParams {
+        max_steps,
+        ..DiffusionParams::default()
+    }
+}
+
+fn infill(
+    session: &mut Session,
+    request: &InfillRequest,
+    max_steps: u32,
+) -> Result<Vec<InfillAnswer>> {
+    let go_on = &mut |_: Event<'_>| ControlFlow::Continue(());
+    let cancel = CancelFlag::default();
+    let params = params(max_steps);
+    TINY.infill(
+        session,
+        request,
+        &GapPrompt::Document,
+        &params,
+        &cancel,
+        go_on,
+    )
+}
+
+/// Texts with what may stand at the edges of a gap.
+fn texts() -> Vec<String> {
+    let pieces = [
+        "the", " ", "\t", "\r\n", "\n\n", "é", "🦙", "in", "a", "  ", "\"", "\\", "thin", "ß",
+        "日本", ".", "0", "<turn|>", "e\u{301}", "\0", "____",
+    ];
+    let text = |number: usize| {
+        let piece = |i: usize| pieces[(number * 7 + i * i * 5 + i) % pieces.len()];
+        (0..6).map(piece).collect()
+    };
+    (0..50).map(text).collect()
+}
+
+fn bytes(tokens: &[Token]) -> Vec<u8> {
+    let piece = |token: &Token| TINY.vocab().piece(*token, false).unwrap();
+    tokens.iter().flat_map(piece).collect()
+}
+
+#[test]
+fn whatever_is_cut_comes_back_byte_for_byte() {
+    let mut session = session();
+    let mut cuts = 0;
+    for text in texts() {
+        for (cut, _) in text.char_indices().chain([(text.len(), '\0')]) {
+            let (before, after) = text.split_at(cut);
+            let tokens = match cuts % 60 {
+                0 => GapTokens::Auto,
+                other => GapTokens::Given(other % 4),
+            };
+            let request = request(before, after, tokens);
+            let gap = TINY.text_gap(&request, &GapPrompt::Document).unwrap();
+            let recipe = gap.recipe(&request, &params(2), cuts as u32);
+            let mut last = None;
+            let on_event = &mut |event: Event<'_>| {
+                if let Event::Draft(draft) = event {
+                    last = Some(OwnedDraft::from(draft));
+                }
+                ControlFlow::Continue(())
+            };
+            let cancel = CancelFlag::default();
+            let answer = session
+                .generate(gap.prompt(), &recipe, &cancel, on_event)
+                .unwrap();
+            let filled = TINY.gap_text(&gap, &request, &recipe, &answer).unwrap();
+            let whole = format!("{before}{}{after}", filled.content);
+            // The prompt begins with a token of its own, and the canvas ends with one and padding.
+            let prompt = bytes(&gap.prompt()[1..]);
+            let canvases = &answer.generation.canvases;
+            let written: Vec<Token> = canvases.iter().flat_map(|c| c.tokens.clone()).collect();
+            let end = TINY.end_tokens().unwrap();
+            let text_end = written.iter().position(|token| end.is_end(*token));
+            let shown = [prompt, bytes(&written[..text_end.unwrap_or(written.len())])].concat();
+            match text_end {
+                Some(_) => assert_eq!(shown, whole.as_bytes(), "{text:?} at {cut}"),
+                None => assert!(whole.as_bytes().starts_with(&shown), "{text:?} at {cut}"),
+            }
+            assert_eq!(last.unwrap().argmax, canvases.last().unwrap().tokens);
+            cuts += 1;
+        }
+    }
+    assert!(cuts > 500);
+}
+
+#[test]
+fn an_answer_is_the_same_alone_and_in_a_batch() {
+    let requests: Vec<InfillRequest> = ["the ", "in\r\n", "é"]
+        .iter()
+        .map(|before| request(before, "\tthe end", GapTokens::Auto))
+        .collect();
+    let alone: Vec<InfillAnswer> = requests
+        .iter()
+        .flat_map(|request| infill(&mut session(), request, 6).unwrap())
+        .collect();
+    let mut batch = SessionBatch::new((0..3).map(|_| session()).collect()).unwrap();
+    let mut members = Vec::new();
+    for request in &requests {
+        let gap = TINY.text_gap(request, &GapPrompt::Document).unwrap();
+        let recipe = gap.recipe(request, &params(6), 0);
+        let id = batch.join(gap.prompt(), &recipe, &CancelFlag::default());
+        members.push((id.unwrap(), gap, recipe));
+    }
+    let go_on = &mut |_, _: Event<'_>| ControlFlow::Continue(());
+    let mut done = 0;
+    while done < 3 {
+        for finished in batch.step(go_on).unwrap() {
+            let index = members
+                .iter()
+                .position(|(id, ..)| *id == finished.id)
+                .unwrap();
+            let (_, gap, recipe) = &members[index];
+            let answer = finished.answer.unwrap();
+            let filled = TINY
+                .gap_text(gap, &requests[index], recipe, &answer)
+                .unwrap();
+            assert_eq!(filled.content, alone[index].content);
+            assert_eq!(filled.timings.steps, alone[index].timings.steps);
+            done += 1;
+        }
+    }
+}
+
+#[test]
+fn several_answers_have_seeds_of_their_own() {
+    let mut several = request("the", "in", GapTokens::Given(5));
+    several.n_cmpl = 3;
+    let answers = infill(&mut session(), &several, 3).unwrap();
+    let seeds: Vec<u64> = answers.iter().map(|answer| answer.seed).collect();
+    assert_eq!(seeds, [5, 6, 7]);
+    for answer in &answers {
+        let mut single = request("the", "in", GapTokens::Given(5));
+        single.seed = answer.seed as i64;
+        let alone = infill(&mut session(), &single, 3).unwrap();
+        assert_eq!(alone[0].content, answer.content);
+        assert_eq!(
+            (answer.stop, answer.tokens_predicted),
+            (InfillStop::Complete, 5)
+        );
+    }
+    assert_ne!(answers[0].content, answers[1].content);
+}
+
+#[test]
+fn lengths_are_listed_on_request_and_limits_named() {
+    let mut asked = request("the", "in", GapTokens::Auto);
+    asked.infill_lengths = true;
+    asked.n_predict = 4;
+    let answer = &infill(&mut session(), &asked, 3).unwrap()[0];
+    assert!((1..=8).contains(&answer.lengths.len()), "{answer:?}");
+    assert!(answer.lengths.is_sorted_by(|a, b| a.logprob >= b.logprob));
+    // The scores are those of a random model: no length fits.
+    assert_eq!(answer.stop, InfillStop::Limit);
+    assert!(answer.tokens_predicted <= 4);
+    asked.infill_lengths = false;
+    assert_eq!(infill(&mut session(), &asked, 3).unwrap()[0].lengths, []);
+}
+
+#[test]
+fn no_tokens_only_read_the_prompt() {
+    let mut session = session();
+    let mut nothing = request("the end", "in", GapTokens::Auto);
+    nothing.n_predict = 0;
+    let answer = &infill(&mut session, &nothing, 3).unwrap()[0];
+    assert_eq!((answer.content.as_str(), answer.timings.steps), ("", 0));
+    nothing.n_predict = 4;
+    let answer = &infill(&mut session, &nothing, 3).unwrap()[0];
+    assert_eq!(answer.timings.prompt_n, 0, "the prompt was cached");
+}
+
+#[test]
+fn the_time_cuts_at_a_line() {
+    let mut timed = request("the", "in", GapTokens::Given(CANVAS - 8));
+    timed.t_max_predict_ms = 1;
+    let mut seen = Vec::new();
+    for seed in 0..20 {
+        timed.seed = seed;
+        let go_on = &mut |event: Event<'_>| {
+            if let Event::Draft(_) = event {
+                std::thread::sleep(std::time::Duration::from_millis(2));
+            }
+            ControlFlow::Continue(())
+        };
+        let prompt = &GapPrompt::Document;
+        let cancel = CancelFlag::default();
+        let answers = TINY.infill(&mut session(), &timed, prompt, &params(50), &cancel, go_on);
+        let answer = answers.unwrap().remove(0);
+        assert_eq!(answer.stop, InfillStop::Time);
+        assert!(answer.timings.steps <= 2);
+        seen.push(answer.content);
+    }
+    let cut = seen.iter().filter(|content| content.contains('\n'));
+    assert!(cut.clone().count() > 0, "{seen:?}");
+    assert!(cut.clone().all(|content| content.ends_with('\n')));
+}
+
+#[test]
+fn a_chat_shows_the_gap_and_begins_the_turn_with_what_comes_before() {
+    let template = TINY.chat_template().unwrap().unwrap();
+    let chat = |template| GapPrompt::Chat {
+        template,
+        opening: Vec::new(),
+        variables: Default::default(),
+    };
+    let request = request("in the ", "the end", GapTokens::Auto);
+    let gap = TINY.text_gap(&request, &chat(&template)).unwrap();
+    let text = TINY.vocab().detokenize(gap.prompt(), true).unwrap();
+    let expected =
+        "<bos><|turn>user\nFill in the gap:\nin the ____the end<turn|>\n<|turn>model\nin the";
+    assert_eq!(text, expected);
+    // A model that can think does not.
+    let source = "{% if enable_thinking %}<|think|>{% endif %}<|turn>user\n\
+        {{ messages[0].content }}<turn|>\n{{ '<|turn>model\n' }}";
+    let thinker = ChatTemplate::new(source).unwrap();
+    let gap = TINY.text_gap(&request, &chat(&thinker)).unwrap();
+    let text = TINY.vocab().detokenize(gap.prompt(), true).unwrap();
+    assert!(
+        text.ends_with("<|turn>model\n<|channel>thought\n<channel|>in the"),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_cannot_be_filled_is_refused() {
+    let refused =
+        |request: &InfillRequest| infill(&mut session(), request, 3).unwrap_err().to_string();
+    let mut wrong = request("a", "b", GapTokens::Given(9));
+    wrong.n_predict = 8;
+    assert!(
+        refused(&wrong).starts_with("gap_length: is 9"),
+        "{}",
+        refused(&wrong)
+    );
+    let long = request("a", "b", GapTokens::Given(1_000_000));
+    let mut long = long;
+    long.n_predict = -1;
+    assert!(
+        refused(&long).starts_with("gap_length: is 1000000"),
+        "{}",
+        refused(&long)
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    write_masked(&path, MaskedFamily::Dream, 11, &|_| ()).unwrap();
+    let masked = Arc::new(load(&path));
+    let request = request("a", "b", GapTokens::Auto);
+    let error = masked
+        .text_gap(&request, &GapPrompt::Document)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("masked family, which cannot fill gaps"),
+        "{error}"
+    );
+}
