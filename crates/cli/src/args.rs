@@ -7,6 +7,7 @@ mod constraint;
 mod edit;
 mod escape;
 mod form;
+mod infill;
 mod output;
 mod scoring;
 
@@ -22,6 +23,7 @@ use llama_diffusion::{
 pub use cache::{CacheArgs, Saves};
 pub use common::PromptSource;
 pub use edit::EditArgs;
+pub use infill::InfillArgs;
 use output::OutputArgs;
 pub use output::PaceArgs;
 
@@ -109,6 +111,9 @@ pub struct Args {
 
     #[command(flatten)]
     pub form: FormArgs,
+
+    #[command(flatten)]
+    pub infill: InfillArgs,
 
     #[command(flatten)]
     pub masked: MaskedArgs,

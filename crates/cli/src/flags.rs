@@ -34,6 +34,11 @@ const LIVE: &[Group] = &[
             // Forms.
             "--form FILE",
             "--template FILE",
+            // Infill.
+            "--infill-prefix FILE",
+            "--infill-suffix FILE",
+            "--infill-tokens N|auto",
+            "--infill-json",
             // Constraints.
             "-j --json-schema SCHEMA",
             "-jf --json-schema-file FILE",

@@ -12,6 +12,7 @@ mod engine;
 mod flags;
 mod form;
 mod inert;
+mod infill;
 mod interrupt;
 mod logprobs;
 mod overwrite;
@@ -42,6 +43,7 @@ use edit::Edit;
 use ending::{ERROR, Ending};
 use engine::Run;
 use form::{FilledIn, Known};
+use infill::Gaps;
 use interrupt::Interrupt;
 use llama_diffusion_flags::log::LogArgs;
 use llama_diffusion_flags::streams::say;
@@ -131,6 +133,13 @@ fn run(args: &mut Args) -> Result<Ending> {
         let model = load(args, interrupt.flag())?;
         setting.complete(&model, false)?;
         return form.run(&model, &setting, &args.session()?, interrupt.flag());
+    }
+    if let Some(gaps) = Gaps::read(&args.infill)? {
+        let mut setting = Setting::read(args)?;
+        let model = load(args, interrupt.flag())?;
+        setting.complete(&model, false)?;
+        let seed = args.common.seed().unwrap_or_else(random_seed);
+        return gaps.run(args, &model, &setting, seed, &interrupt);
     }
     let chat = args.is_chat(io::stdin().is_terminal());
     // What the user got wrong is said before minutes of loading.

@@ -77,7 +77,7 @@ fn read(args: &Args) -> Vec<Named> {
             files.extend(form.map(|path| ("the form", path)));
             let known = args.form.template.clone();
             files.extend(known.map(|path| ("the template", path)));
-            let chat = &args.chat;
+            let (chat, infill) = (&args.chat, &args.infill);
             for (what, path) in [
                 ("the system prompt", chat.system_prompt_file.as_ref()),
                 (
@@ -85,6 +85,8 @@ fn read(args: &Args) -> Vec<Named> {
                     chat.template.chat_template_file.as_ref(),
                 ),
                 ("the prompt cache", args.cache.only_read()),
+                ("the text before the gap", infill.infill_prefix.as_ref()),
+                ("the text after the gap", infill.infill_suffix.as_ref()),
             ] {
                 files.extend(path.cloned().map(|path| (what, path)));
             }

@@ -1,7 +1,7 @@
 //! The user's prompt: the text of flags, files and the standard input, put into the chat template.
 
 use llama_diffusion::chat::{ChatTemplate, Message, Role};
-use llama_diffusion::{Error, Result, TextModel, Token};
+use llama_diffusion::{Error, GapPrompt, Result, TextModel, Token};
 use serde_json::{Map, Value};
 
 use llama_diffusion_flags::input;
@@ -104,6 +104,18 @@ impl Setting {
         system
             .map(|text| Message::new(Role::System, text))
             .collect()
+    }
+
+    /// How the texts around a gap are put to this model.
+    pub fn gap_prompt(&self) -> GapPrompt<'_> {
+        match &self.template {
+            Some(template) => GapPrompt::Chat {
+                template,
+                opening: self.opening(),
+                variables: self.variables.clone(),
+            },
+            None => GapPrompt::Document,
+        }
     }
 
     /// The tokens of a conversation for this model.

@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Token;
 use super::canvas_length::check_canvas_length;
+use super::continued::check_constraint;
 use super::params::DiffusionParams;
 use super::random::NoiseSource;
-use super::continued::check_constraint;
 use super::run::{Blank, EndTokens, Recipe, Run};
 use super::step::{DrawFeatures, Limits};
 use super::template::Template;

@@ -12,6 +12,7 @@ mod cross_entropy;
 mod edit;
 mod files_left;
 mod forms;
+mod infill;
 mod llama_cpp_flags;
 mod masked;
 mod prompt_cache;

@@ -1,0 +1,208 @@
+//! `--infill-prefix`, `--infill-suffix`, `--infill-json`: gaps in texts.
+
+use std::io::{self, BufRead as _};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use llama_diffusion::{
+    AnyModel, CancelFlag, DiffusionParams, Error, Event, InfillAnswer, InfillRequest, InfillStop,
+    Result, Session, TextModel,
+};
+use llama_diffusion_flags::input;
+use llama_diffusion_flags::streams::{print, say};
+use serde_json::{Value, json};
+
+use crate::args::{Args, InfillArgs, message};
+use crate::ending::Ending;
+use crate::engine::Run;
+use crate::interrupt::Interrupt;
+use crate::prompt::Setting;
+
+/// The gaps of a run.
+pub enum Gaps {
+    /// One, whose texts are in files.
+    One(Box<InfillRequest>),
+    /// Those that the standard input asks for.
+    Lines,
+}
+
+impl Gaps {
+    /// Reads the files that the flags name, if they ask for gaps.
+    ///
+    /// # Errors
+    /// A file cannot be read or is not UTF-8.
+    pub fn read(args: &InfillArgs) -> Result<Option<Self>> {
+        if args.infill_json {
+            return Ok(Some(Self::Lines));
+        }
+        if args.infill_prefix.is_none() && args.infill_suffix.is_none() {
+            return Ok(None);
+        }
+        let text = |path: &Option<PathBuf>| path.as_deref().map_or(Ok(String::new()), input::file);
+        Ok(Some(Self::One(Box::new(InfillRequest {
+            input_prefix: text(&args.infill_prefix)?,
+            input_suffix: text(&args.infill_suffix)?,
+            infill_tokens: args.infill_tokens,
+            ..InfillRequest::default()
+        }))))
+    }
+
+    /// Fills the gaps.
+    ///
+    /// # Errors
+    /// The model is a masked one, a flag cannot work, or the only gap cannot be filled.
+    pub fn run(
+        self,
+        args: &Args,
+        model: &TextModel,
+        setting: &Setting,
+        seed: u64,
+        interrupt: &Interrupt,
+    ) -> Result<Ending> {
+        let flag = args.infill.flag();
+        if let AnyModel::Masked(_) = model.model() {
+            let problem = "this is a masked model, which cannot fill gaps: give a canvas model";
+            return Err(refusal(flag, problem));
+        }
+        if let Some(other) = args.scoring.flag() {
+            return Err(refusal(
+                other,
+                &format!("{flag} does not score what it writes: omit it"),
+            ));
+        }
+        let run = Run::settle(args, model.model(), None)?;
+        let trained = model.model().canvas_length().unwrap_or(1);
+        let mut filler = Filler {
+            model,
+            setting,
+            params: args.diffusion((&model.model().overrides(), trained), seed)?,
+            session: run.session(model)?,
+        };
+        match self {
+            Self::One(mut request) => {
+                let limit = filler
+                    .params
+                    .max_tokens
+                    .and_then(|max| i64::try_from(max).ok());
+                request.n_predict = limit.unwrap_or(-1);
+                let answers = filler.fill(&request, interrupt.flag())?;
+                let mut stop = InfillStop::Complete;
+                for answer in &answers {
+                    print(&answer.content)?;
+                    stop = answer.stop;
+                    if run.shows_summary {
+                        say(Summary(answer));
+                    }
+                }
+                Ok(match stop {
+                    InfillStop::Cancelled => Ending::Interrupted,
+                    InfillStop::Complete | InfillStop::Limit | InfillStop::Time => Ending::Done,
+                })
+            }
+            Self::Lines => filler.answer_lines(interrupt),
+        }
+    }
+}
+
+impl InfillArgs {
+    /// The flag that asks for gaps.
+    fn flag(&self) -> &'static str {
+        match (&self.infill_prefix, &self.infill_suffix) {
+            (Some(_), _) => "--infill-prefix",
+            (None, Some(_)) => "--infill-suffix",
+            (None, None) => "--infill-json",
+        }
+    }
+}
+
+struct Filler<'a> {
+    model: &'a TextModel,
+    setting: &'a Setting,
+    params: DiffusionParams,
+    session: Session,
+}
+
+impl Filler<'_> {
+    fn fill(&mut self, request: &InfillRequest, cancel: &CancelFlag) -> Result<Vec<InfillAnswer>> {
+        let go_on = &mut |_: Event<'_>| ControlFlow::Continue(());
+        let prompt = self.setting.gap_prompt();
+        let session = &mut self.session;
+        self.model
+            .infill(session, request, &prompt, &self.params, cancel, go_on)
+    }
+
+    /// Answers the lines of the standard input. A request that fails is answered by its error.
+    fn answer_lines(&mut self, interrupt: &Interrupt) -> Result<Ending> {
+        let mut ending = Ending::Done;
+        loop {
+            let mut line = Vec::new();
+            let count = interrupt
+                .while_waiting(|| io::stdin().lock().read_until(b'\n', &mut line))
+                .map_err(|source| Error::Io {
+                    path: PathBuf::from("standard input"),
+                    source,
+                })?;
+            if count == 0 {
+                return Ok(ending);
+            }
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            let answer = input::text(line, "request")
+                .and_then(|line| InfillRequest::from_json(&line))
+                .and_then(|request| self.fill(&request, interrupt.flag()).map(|a| (request, a)));
+            let answer = match answer {
+                Ok((request, mut answers)) => match (request.n_cmpl, answers.pop()) {
+                    (1, Some(answer)) => json!(answer),
+                    (_, last) => json!(answers.into_iter().chain(last).collect::<Vec<_>>()),
+                },
+                Err(error) => {
+                    ending = Ending::Failed;
+                    failure(&error)
+                }
+            };
+            print(&format!("{answer}\n"))?;
+            if interrupt.flag().is_cancelled() {
+                return Ok(Ending::Interrupted);
+            }
+        }
+    }
+}
+
+/// The answer to a request that failed.
+fn failure(error: &Error) -> Value {
+    json!({ "error": { "message": message(error) } })
+}
+
+/// What a gap took, in a line.
+struct Summary<'a>(&'a InfillAnswer);
+
+impl std::fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (answer, timings) = (self.0, &self.0.timings);
+        let end = match answer.stop {
+            InfillStop::Complete => "",
+            InfillStop::Limit => ", cut: the gap may be longer",
+            InfillStop::Time => ", cut: the time was up",
+            InfillStop::Cancelled => ", interrupted",
+        };
+        write!(
+            f,
+            "gap of {} tokens in {} steps; prompt of {} tokens ({} cached) in {:.0} ms, steps in {:.0} ms; seed {}{end}",
+            answer.tokens_predicted,
+            timings.steps,
+            timings.prompt_n + timings.cache_n,
+            timings.cache_n,
+            timings.prompt_ms,
+            timings.predicted_ms,
+            answer.seed
+        )
+    }
+}
+
+fn refusal(name: &str, problem: &str) -> Error {
+    Error::Input {
+        name: name.into(),
+        problem: problem.into(),
+    }
+}
