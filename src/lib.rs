@@ -82,7 +82,7 @@ pub use session::{
 pub use text::Utf8Stream;
 pub use text_edit::edit_message;
 pub use text_form::{BLANK, BlankAnswer, BlankRequest, ChoiceAnswer, FormAnswer, FormRequest};
-pub use text_infill::{GapPrompt, TextGap};
+pub use text_infill::{GapContent, GapPrompt, TextGap};
 pub use text_model::TextModel;
 
 /// Opens a GGUF file of any supported model with the defaults: on the devices of this machine, with

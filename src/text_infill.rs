@@ -46,6 +46,17 @@ pub enum GapPrompt<'a> {
     Document,
 }
 
+/// What an answer puts into a gap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GapContent {
+    /// The text.
+    pub text: String,
+    /// About how many tokens it has: those at the edges may be shared with the texts around.
+    pub tokens: usize,
+    /// Whether the answer reaches what comes after the gap.
+    pub is_closed: bool,
+}
+
 /// A gap in a text, ready for a model.
 #[derive(Debug, Clone)]
 pub struct TextGap {
@@ -188,31 +199,17 @@ impl TextModel {
     ) -> Result<InfillAnswer> {
         let generation = &answer.generation;
         let report = recipe.report();
-        let is_closed = gap.gap.is_closed_by(&generation.tokens);
-        let pieces = generation
-            .tokens
-            .iter()
-            .map(|t| self.vocab().piece(*t, false));
-        let mut bytes = pieces.collect::<Result<Vec<_>>>()?.concat();
-        if is_closed {
-            bytes.truncate(bytes.len() - gap.after);
-        }
-        bytes.drain(..gap.before.min(bytes.len()));
-        let mut content = whole_characters(bytes);
+        let GapContent {
+            text: content,
+            tokens,
+            is_closed,
+        } = self.gap_content(gap, recipe, &generation.tokens)?;
         let stop = match generation.finish {
             FinishReason::Cancelled => InfillStop::Cancelled,
             _ if report.timed_out => InfillStop::Time,
             _ if report.doubtful || !is_closed => InfillStop::Limit,
             _ => InfillStop::Complete,
         };
-        if stop == InfillStop::Time {
-            content.truncate(
-                content
-                    .rfind('\n')
-                    .map_or(content.len(), |line_end| line_end + 1),
-            );
-        }
-        let tokens = generation.tokens.len().saturating_sub(gap.gap.around());
         let timing = generation.timing;
         let milliseconds = |time: std::time::Duration| 1e3 * time.as_secs_f64();
         Ok(InfillAnswer {
@@ -232,6 +229,35 @@ impl TextModel {
                 true => report.lengths,
                 false => Vec::new(),
             },
+        })
+    }
+
+    /// What the `tokens` of an answer that `recipe` has generated put into the gap. If the time was up, it
+    /// ends after its last whole line.
+    ///
+    /// # Errors
+    /// A token is not in the vocabulary.
+    pub fn gap_content(
+        &self,
+        gap: &TextGap,
+        recipe: &Infill,
+        tokens: &[Token],
+    ) -> Result<GapContent> {
+        let is_closed = gap.gap.is_closed_by(tokens);
+        let pieces = tokens.iter().map(|t| self.vocab().piece(*t, false));
+        let mut bytes = pieces.collect::<Result<Vec<_>>>()?.concat();
+        if is_closed {
+            bytes.truncate(bytes.len() - gap.after);
+        }
+        bytes.drain(..gap.before.min(bytes.len()));
+        let mut text = whole_characters(bytes);
+        if recipe.report().timed_out {
+            text.truncate(text.rfind('\n').map_or(text.len(), |line_end| line_end + 1));
+        }
+        Ok(GapContent {
+            text,
+            tokens: tokens.len().saturating_sub(gap.gap.around()),
+            is_closed,
         })
     }
 

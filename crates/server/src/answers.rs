@@ -165,7 +165,7 @@ impl Answers {
                 self.progress(index, progress.total, progress.reused, progress.encoded);
             }
             Update::Canvas { canvas, scores } => self.canvas(index, &canvas, &scores)?,
-            Update::Ended(ended) => self.end(index, &ended),
+            Update::Ended(ended) => self.end(index, &ended)?,
             Update::Failed(failure) => {
                 self.guard.left -= 1;
                 return Err(error_of(failure));
@@ -242,17 +242,18 @@ impl Answers {
         }
     }
 
-    fn end(&mut self, index: usize, ended: &Ended) {
+    fn end(&mut self, index: usize, ended: &Ended) -> Result<(), ApiError> {
         self.guard.left -= 1;
         let rest = self.answers[index].reader.finish();
-        self.push(index, rest);
+        self.push(index, rest.map_err(|error| internal(&error))?);
         let answer = &mut self.answers[index];
-        let (deltas, finish) = answer.assembler.finish(ended.reason);
+        let reason = answer.reader.reason(ended.reason);
+        let (deltas, finish) = answer.assembler.finish(reason);
         if !deltas.is_empty() {
             self.ready.push_back((index, Happening::Deltas(deltas)));
         }
         let end = End {
-            reason: ended.reason,
+            reason,
             usage: Usage {
                 prompt: answer.prompt,
                 cached: ended.reused,
@@ -269,6 +270,7 @@ impl Answers {
         };
         let finished = Box::new(Finished { finish, end });
         self.ready.push_back((index, Happening::Finished(finished)));
+        Ok(())
     }
 }
 

@@ -27,7 +27,7 @@ use crate::protocol::request::{Capabilities, TokenLimit};
 use crate::protocol::value;
 use crate::read::Reader;
 use crate::reply::{error_with, json};
-use crate::served::Served;
+use crate::served::{Filling, Served};
 use crate::sse;
 use crate::state::{Ready, State};
 
@@ -50,11 +50,12 @@ pub struct Endpoint {
     pub class: Class,
 }
 
-/// An answer that has been asked for: its prompt, how it is generated, and its seed.
+/// An answer that has been asked for: its prompt, how it is generated, its seed, and the gap that it fills.
 struct Asked {
     prompt: Vec<Token>,
     recipe: Box<dyn Recipe>,
     seed: u64,
+    filling: Option<Filling>,
 }
 
 /// Answers a request.
@@ -150,17 +151,18 @@ fn prepare(
     let mut asked = Vec::new();
     for input in &request.inputs {
         let prompt = served.prompt(input, request.thoughts)?;
-        let first_recipe = served.recipe(request, input, &prompt, first)?;
         for choice in 0..request.choices {
             let seed = first.wrapping_add(choice as u64);
-            let recipe = match choice {
-                0 => first_recipe.boxed(),
-                _ => served.recipe(request, input, &prompt, seed)?,
+            let filling = served.filling(request, &prompt, seed)?;
+            let recipe = match &filling {
+                Some(filling) => filling.recipe.boxed(),
+                None => served.recipe(request, input, &prompt.tokens, seed)?,
             };
             asked.push(Asked {
-                prompt: prompt.clone(),
+                prompt: prompt.tokens.clone(),
                 recipe,
                 seed,
+                filling,
             });
         }
     }
@@ -193,7 +195,10 @@ fn submit(
         };
         let cancel = CancelFlag::default();
         answers.push(Answer {
-            reader: Reader::new(&ready.served, &asked.prompt, request.tool_marks),
+            reader: match &asked.filling {
+                Some(filling) => Reader::of_gap(&ready.served, &asked.prompt, filling),
+                None => Reader::new(&ready.served, &asked.prompt, request.tool_marks),
+            },
             assembler: work.reply.assembler(),
             payloads: request
                 .drafts
@@ -215,7 +220,8 @@ fn submit(
             slot: request.slot,
             reuses: request.cache_prompt,
             encodes_only: request.tokens == TokenLimit::Tokens(0),
-            time: request.time,
+            // A gap has its own clock: at least one step fills it.
+            time: request.time.filter(|_| asked.filling.is_none()),
             class,
             owner,
             group,

@@ -312,7 +312,7 @@ pub fn count_responses(
 fn count(served: &Served, request: &Request) -> Result<Value, ApiError> {
     let count = request.inputs.iter().map(|input| match input {
         Input::Chat(chat) => Ok(served.chat(chat, request.thoughts)?.len()),
-        other => Ok(served.prompt(other, None)?.len()),
+        other => Ok(served.prompt(other, None)?.tokens.len()),
     });
     let count: Result<usize, ApiError> = count.sum();
     Ok(tokens::input_tokens(count?))

@@ -6,8 +6,8 @@ use llama_diffusion::chat::thinking::{CHANNEL_NAME, Section, Splitter};
 use llama_diffusion::diffusion::TokenScore;
 use llama_diffusion::{Result, Token, Utf8Stream};
 
-use crate::protocol::answer::{AnswerToken, Canvas, Channel, Score, Span};
-use crate::served::Served;
+use crate::protocol::answer::{AnswerToken, Canvas, Channel, EndReason, Score, Span};
+use crate::served::{Filling, Served};
 
 /// Reads the tokens of one answer.
 pub struct Reader {
@@ -21,6 +21,15 @@ pub struct Reader {
     /// Whether control tokens are spelled out.
     marks: bool,
     thoughts: usize,
+    /// The gap that the answer fills, if that is what it does.
+    gap: Option<GapReader>,
+}
+
+/// Reads the answer that fills a gap: where it ends is known at its end.
+struct GapReader {
+    filling: Filling,
+    tokens: Vec<Token>,
+    is_closed: bool,
 }
 
 impl Reader {
@@ -40,6 +49,32 @@ impl Reader {
             name: thinks.then(String::new),
             marks,
             thoughts: 0,
+            gap: None,
+        }
+    }
+
+    /// For an answer that fills a gap.
+    pub fn of_gap(served: &Arc<Served>, prompt: &[Token], filling: &Filling) -> Self {
+        let gap = GapReader {
+            filling: filling.clone(),
+            tokens: Vec::new(),
+            is_closed: false,
+        };
+        Self {
+            gap: Some(gap),
+            ..Self::new(served, prompt, false)
+        }
+    }
+
+    /// Why the answer ended, by what the engine says.
+    pub fn reason(&self, reason: EndReason) -> EndReason {
+        match &self.gap {
+            Some(gap) if reason != EndReason::Stopped => match gap.filling.recipe.report() {
+                report if report.timed_out => EndReason::Time,
+                report if report.doubtful || !gap.is_closed => EndReason::Length,
+                _ => EndReason::EndOfText,
+            },
+            _ => reason,
         }
     }
 
@@ -63,6 +98,10 @@ impl Reader {
     /// # Errors
     /// A token is not in the vocabulary.
     pub fn read(&mut self, tokens: &[Token], scores: &[TokenScore]) -> Result<Canvas> {
+        if let Some(gap) = &mut self.gap {
+            gap.tokens.extend_from_slice(tokens);
+            return Ok(Canvas::default());
+        }
         let mut spans = Vec::new();
         for (position, &token) in tokens.iter().enumerate() {
             let channel = match self.splitter.push(token) {
@@ -95,10 +134,24 @@ impl Reader {
     }
 
     /// What was held back, at the end of the answer.
-    pub fn finish(&mut self) -> Canvas {
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn finish(&mut self) -> Result<Canvas> {
         let mut spans = Vec::new();
-        self.turn(self.channel, &mut spans);
-        Canvas { spans }
+        match &mut self.gap {
+            None => self.turn(self.channel, &mut spans),
+            Some(gap) => {
+                let Filling {
+                    gap: around,
+                    recipe,
+                } = &gap.filling;
+                let content = self.served.model.gap_content(around, recipe, &gap.tokens)?;
+                gap.is_closed = content.is_closed;
+                append(&mut spans, Channel::Answer, &content.text, None);
+            }
+        }
+        Ok(Canvas { spans })
     }
 
     /// Ends a run of text.

@@ -55,8 +55,8 @@ const MESSAGES: Endpoint = Endpoint {
 };
 const FIM: Endpoint = endpoint("fim", text::read_fim, Class::Editor);
 
-/// The paths that generate. Those that this version of the engine cannot answer are not among them.
-pub const GENERATING: [(&str, Endpoint); 8] = [
+/// The paths that generate.
+pub const GENERATING: [(&str, Endpoint); 10] = [
     ("/v1/chat/completions", CHAT),
     ("/chat/completions", CHAT),
     ("/v1/completions", TEXT),
@@ -65,10 +65,9 @@ pub const GENERATING: [(&str, Endpoint); 8] = [
     ("/v1/messages", MESSAGES),
     ("/completion", NATIVE),
     ("/completions", NATIVE),
+    ("/infill", INFILL),
+    ("/v1/fim/completions", FIM),
 ];
-
-/// Those that answer 501 until gaps can be filled.
-const GAPS: [(&str, Endpoint); 2] = [("/infill", INFILL), ("/v1/fim/completions", FIM)];
 
 /// The paths that compute something of a body on the spot.
 const COMPUTING: [(&str, Compute); 8] = [
@@ -116,7 +115,7 @@ pub fn router(state: &Arc<State>) -> Router {
     for path in ABSENT {
         router = router.route(path, get(absent).post(absent));
     }
-    for (path, endpoint) in GENERATING.into_iter().chain(GAPS) {
+    for (path, endpoint) in GENERATING {
         let handler = move |Shared(state): Shared<Arc<State>>,
                             Extension(owner): Extension<Owner>,
                             body: Body| respond(state, endpoint, owner, body);

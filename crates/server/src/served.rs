@@ -3,17 +3,17 @@
 use std::path::PathBuf;
 
 use llama_diffusion::chat::{ChatTemplate, RenderOptions};
-use llama_diffusion::diffusion::{Recipe, Scoring, TransferSchedule};
+use llama_diffusion::diffusion::{Infill, Recipe, Scoring, TransferSchedule};
 use llama_diffusion::{
-    AnswerLength, AnyModel, DiffusionParams, Error, MaskedParams, SamplerOverrides, TextModel,
-    Thoughts, Token,
+    AnswerLength, AnyModel, DiffusionParams, Error, GapPrompt, InfillExtra, InfillRequest,
+    MaskedParams, SamplerOverrides, TextGap, TextModel, Thoughts, Token,
 };
 use llama_diffusion_flags::template::THINKING;
 use serde_json::{Map, Value};
 
 use crate::protocol::error::{ApiError, ErrorKind};
 use crate::protocol::request::{
-    Capabilities, Chat, Family, Input, MaskedOverrides, Piece, Request, Sampler, TokenLimit,
+    self, Capabilities, Chat, Family, Input, MaskedOverrides, Piece, Request, Sampler, TokenLimit,
 };
 use crate::protocol::sampling::field_of;
 
@@ -57,6 +57,24 @@ pub enum Defaults {
     Masked(MaskedParams),
 }
 
+/// What is to be answered, as the engine reads it.
+#[derive(Clone)]
+pub struct Prompt {
+    /// Its tokens, at least one.
+    pub tokens: Vec<Token>,
+    /// The gap that the answer fills, if that is what it does.
+    gap: Option<TextGap>,
+}
+
+/// The gap that an answer fills.
+#[derive(Clone)]
+pub struct Filling {
+    /// The gap.
+    pub gap: TextGap,
+    /// How it is filled.
+    pub recipe: Infill,
+}
+
 impl Template {
     /// The variables of a conversation.
     fn variables_for(&self, chat: &Chat, thoughts: Option<bool>) -> Map<String, Value> {
@@ -90,31 +108,92 @@ impl Served {
         }
     }
 
-    /// The tokens of what is to be answered. They leave room for a canvas.
+    /// The prompt of what is to be answered. It leaves room for a canvas.
     ///
     /// # Errors
-    /// 400: the template rejects the conversation, or the prompt is empty or too long. 501: there is no
-    /// template, or gaps cannot be filled.
-    pub fn prompt(&self, input: &Input, thoughts: Option<bool>) -> Result<Vec<Token>, ApiError> {
-        let prompt = match input {
-            Input::Chat(chat) => self.chat(chat, thoughts)?,
-            Input::Prompt(pieces) => self.tokens(pieces, true, true)?,
-            Input::Infill(_) => {
-                let reason = "this version of the engine does not fill gaps between texts";
-                return Err(ApiError::new(ErrorKind::NotSupported, reason));
+    /// 400: the template rejects the conversation, the prompt is empty or too long, or the model cannot fill
+    /// gaps. 501: there is no template.
+    pub fn prompt(&self, input: &Input, thoughts: Option<bool>) -> Result<Prompt, ApiError> {
+        let (tokens, gap) = match input {
+            Input::Chat(chat) => (self.chat(chat, thoughts)?, None),
+            Input::Prompt(pieces) => (self.tokens(pieces, true, true)?, None),
+            Input::Infill(texts) => {
+                let gap = self.gap(texts)?;
+                (gap.prompt().to_vec(), Some(gap))
             }
         };
-        if prompt.is_empty() {
+        if tokens.is_empty() {
             return Err(ApiError::field(
                 "prompt",
                 "it is empty: give at least one token",
             ));
         }
         let canvas = self.model.model().canvas_length().unwrap_or(1);
-        match prompt.len() + canvas > self.context {
-            true => Err(ApiError::context_size(prompt.len(), self.context)),
-            false => Ok(prompt),
+        match tokens.len() + canvas > self.context {
+            true => Err(ApiError::context_size(tokens.len(), self.context)),
+            false => Ok(Prompt { tokens, gap }),
         }
+    }
+
+    /// The gap between two texts.
+    fn gap(&self, texts: &request::Infill) -> Result<TextGap, ApiError> {
+        let prompt = match &self.template {
+            None => GapPrompt::Document,
+            Some(template) => {
+                let mut variables = template.variables.clone();
+                variables.insert(THINKING.into(), false.into());
+                GapPrompt::Chat {
+                    template: &template.template,
+                    opening: Vec::new(),
+                    variables,
+                }
+            }
+        };
+        let extra = texts.extra.iter().map(|extra| InfillExtra {
+            filename: extra.file.clone().unwrap_or_default(),
+            text: extra.text.clone(),
+        });
+        let request = InfillRequest {
+            input_prefix: texts.prefix.clone(),
+            input_suffix: texts.suffix.clone(),
+            input_extra: extra.collect(),
+            ..InfillRequest::default()
+        };
+        let gap = self.model.text_gap(&request, &prompt);
+        gap.map_err(|error| rejected(&error))
+    }
+
+    /// How the gap of a prompt is filled, if it has one.
+    ///
+    /// # Errors
+    /// 400 with the parameter that cannot work.
+    pub fn filling(
+        &self,
+        request: &Request,
+        prompt: &Prompt,
+        seed: u64,
+    ) -> Result<Option<Filling>, ApiError> {
+        let (Some(gap), Defaults::Canvas(defaults)) = (&prompt.gap, &self.defaults) else {
+            return Ok(None);
+        };
+        let constraint = request.constraint.as_ref();
+        if let Some(constraint) = constraint {
+            let problem = "a gap follows the texts around it alone: remove it";
+            return Err(ApiError::field(&constraint.field, problem));
+        }
+        let params = DiffusionParams {
+            seed,
+            ..canvas_params(defaults, request)
+        };
+        let wanted = InfillRequest {
+            n_predict: params.max_tokens.map_or(-1, |tokens| tokens as i64),
+            ..InfillRequest::default()
+        };
+        let recipe = gap.recipe(&wanted, &params, 0).within(request.time);
+        Ok(Some(Filling {
+            gap: gap.clone(),
+            recipe,
+        }))
     }
 
     /// The tokens of a conversation, and of what its answer begins with.

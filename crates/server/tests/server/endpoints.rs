@@ -84,10 +84,11 @@ fn errors_are_json_whatever_is_wrong() {
         ("/v1/chat/completions", json!({}), 400),
         ("/v1/chat/completions", json!({"messages": "x"}), 400),
         ("/v1/embeddings", json!({"input": "x"}), 501),
+        ("/infill", json!({"input_prefix": "a"}), 400),
         (
             "/infill",
-            json!({"input_prefix": "a", "input_suffix": "b"}),
-            501,
+            json!({"input_prefix": "a", "input_suffix": "b", "n_probs": 2}),
+            400,
         ),
         ("/slots/0?action=save", json!({"filename": "x"}), 501),
         ("/slots/9?action=erase", json!({}), 400),

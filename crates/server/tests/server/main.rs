@@ -3,6 +3,7 @@
 mod access;
 mod chat;
 mod endpoints;
+mod gaps;
 mod process;
 mod shutdown;
 mod streams;

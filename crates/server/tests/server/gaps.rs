@@ -1,0 +1,124 @@
+//! `/infill` and its relatives.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::process::Server;
+
+/// What llama.vim sends.
+fn editor(n_predict: u32) -> Value {
+    json!({
+        "id_slot": 0, "input_prefix": "fn one() -> u32 {\n", "input_suffix": "\n}\n",
+        "input_extra": [{"text": "fn two() -> u32 {\n    2\n}\n", "time": 0, "filename": "two.rs"}],
+        "prompt": "    ", "n_predict": n_predict, "n_indent": 4, "stop": [], "top_k": 40, "top_p": 0.99,
+        "samplers": ["top_k", "top_p", "infill"], "stream": false, "cache_prompt": true,
+        "t_max_prompt_ms": 500, "t_max_predict_ms": 60_000, "seed": 3,
+        "response_fields": [
+            "content", "timings/prompt_n", "timings/prompt_ms", "timings/prompt_per_token_ms",
+            "timings/prompt_per_second", "timings/predicted_n", "timings/predicted_ms",
+            "timings/predicted_per_token_ms", "timings/predicted_per_second", "truncated", "tokens_cached",
+        ],
+    })
+}
+
+#[test]
+fn an_editor_gets_what_it_reads() {
+    let server = Server::start("");
+    let text = server
+        .post("/infill", &editor(12))
+        .send()
+        .unwrap()
+        .text()
+        .unwrap();
+    assert!(
+        text.starts_with('{') && text.contains("\"content\":\""),
+        "{text}"
+    );
+    let answer: Value = serde_json::from_str(&text).unwrap();
+    assert!(
+        answer["timings/predicted_n"].as_u64().unwrap() <= 12,
+        "{answer}"
+    );
+    assert_eq!(answer["truncated"], json!(false));
+    let again = server.ask("/infill", &editor(12));
+    assert_eq!(again["content"], answer["content"], "the seed is the same");
+    assert!(again["tokens_cached"].as_u64() > Some(0));
+}
+
+#[test]
+fn a_warm_up_only_reads() {
+    let server = Server::start("");
+    let mut warm = editor(0);
+    warm["response_fields"] = json!([""]);
+    assert_eq!(server.ask("/infill", &warm), json!({}));
+    let mut body = editor(8);
+    body["response_fields"] = json!(["timings"]);
+    let answer = server.ask("/infill", &body);
+    assert!(answer["timings"]["cache_n"].as_u64() > Some(0), "{answer}");
+}
+
+#[test]
+fn several_answers_have_seeds_that_follow() {
+    let server = Server::start("-np 2 -c 2048");
+    let body = json!({"input_prefix": "The capital of Norway is ", "input_suffix": ".\n", "n_cmpl": 2,
+        "n_predict": 6, "seed": 5});
+    let answers = server.ask("/infill", &body);
+    let seeds: Vec<_> = answers
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|a| &a["diffusion"]["seed"])
+        .collect();
+    assert_eq!(seeds, [5, 6]);
+    for answer in answers.as_array().unwrap() {
+        let alone = json!({"input_prefix": "The capital of Norway is ", "input_suffix": ".\n",
+            "n_predict": 6, "seed": answer["diffusion"]["seed"]});
+        assert_eq!(server.ask("/infill", &alone)["content"], answer["content"]);
+    }
+}
+
+#[test]
+fn the_time_limit_gives_the_draft() {
+    let server = Server::start("");
+    let body =
+        json!({"input_prefix": "a", "input_suffix": "b", "n_predict": 500, "t_max_predict_ms": 1});
+    let start = Instant::now();
+    let answer = server.ask("/infill", &body);
+    assert_eq!(answer["stop_type"], "limit");
+    assert!(start.elapsed().as_secs() < 20);
+}
+
+#[test]
+fn other_protocols_ask_for_the_same() {
+    let server = Server::start("");
+    let texts = ("The capital of Norway is ", ".\n");
+    let own = server.ask(
+        "/infill",
+        &json!({"input_prefix": texts.0, "input_suffix": texts.1,
+        "n_predict": 6, "seed": 1}),
+    );
+    let body = json!({"prompt": texts.0, "suffix": texts.1, "max_tokens": 6, "seed": 1});
+    for path in ["/v1/completions", "/v1/fim/completions"] {
+        let answer = server.ask(path, &body);
+        assert_eq!(answer["choices"][0]["text"], own["content"], "{path}");
+    }
+    let marked = format!(
+        "<|fim_prefix|>{}<|fim_suffix|>{}<|fim_middle|>",
+        texts.0, texts.1
+    );
+    let answer = server.ask(
+        "/completion",
+        &json!({"prompt": marked, "n_predict": 6, "seed": 1}),
+    );
+    assert_eq!(answer["content"], own["content"]);
+}
+
+#[test]
+fn a_stream_ends_with_the_content() {
+    let server = Server::start("");
+    let whole = server.ask("/infill", &editor(8));
+    let parts = server.stream("/infill", &editor(8));
+    let contents = parts.iter().filter_map(|part| part["content"].as_str());
+    assert_eq!(json!(contents.collect::<String>()), whole["content"]);
+}
