@@ -270,7 +270,8 @@ impl Stream for ResponsesStream {
         response["incomplete_details"] = details;
         response["usage"] = json!({
             "input_tokens": usage.prompt,
-            "input_tokens_details": {"cached_tokens": usage.cached},
+            // Writing to the cache costs nothing; clients require the field.
+            "input_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": 0},
             "output_tokens": usage.completion,
             "output_tokens_details": {"reasoning_tokens": usage.reasoning},
             "total_tokens": usage.prompt + usage.completion,
