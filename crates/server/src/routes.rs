@@ -23,10 +23,13 @@ use crate::page;
 use crate::protocol::error::{ApiError, ErrorKind};
 use crate::protocol::openapi::OPENAPI;
 use crate::protocol::{anthropic, chat, native, responses, text};
-use crate::reply::{error_response, json, text as plain};
+use crate::reply::{error_response, error_with, json, text as plain};
 use crate::state::State;
 
 type Result<T> = std::result::Result<T, ApiError>;
+
+/// Writes an error in the form of a protocol.
+type WriteError = fn(&ApiError) -> Value;
 
 const fn endpoint(
     name: &'static str,
@@ -70,15 +73,35 @@ pub const GENERATING: [(&str, Endpoint); 10] = [
 ];
 
 /// The paths that compute something of a body on the spot.
-const COMPUTING: [(&str, Compute); 8] = [
-    ("/tokenize", info::tokenize),
-    ("/detokenize", info::detokenize),
-    ("/apply-template", info::apply_template),
-    ("/chat/completions/input_tokens", info::count_chat),
-    ("/v1/chat/completions/input_tokens", info::count_chat),
-    ("/responses/input_tokens", info::count_responses),
-    ("/v1/responses/input_tokens", info::count_responses),
-    ("/v1/messages/count_tokens", info::count_messages),
+const COMPUTING: [(&str, Compute, WriteError); 8] = [
+    ("/tokenize", info::tokenize, ApiError::openai),
+    ("/detokenize", info::detokenize, ApiError::openai),
+    ("/apply-template", info::apply_template, ApiError::openai),
+    (
+        "/chat/completions/input_tokens",
+        info::count_chat,
+        ApiError::openai,
+    ),
+    (
+        "/v1/chat/completions/input_tokens",
+        info::count_chat,
+        ApiError::openai,
+    ),
+    (
+        "/responses/input_tokens",
+        info::count_responses,
+        ApiError::openai,
+    ),
+    (
+        "/v1/responses/input_tokens",
+        info::count_responses,
+        ApiError::openai,
+    ),
+    (
+        "/v1/messages/count_tokens",
+        info::count_messages,
+        ApiError::anthropic,
+    ),
 ];
 
 /// Paths of llama-server that make no sense for a diffusion model.
@@ -106,9 +129,12 @@ pub fn router(state: &Arc<State>) -> Router {
         .route("/v1/models", get(models))
         .route("/v1/models/{id}", get(model))
         .route("/openapi.json", get(openapi));
-    for (path, compute) in COMPUTING {
+    for (path, compute, write) in COMPUTING {
         let handler = move |Shared(state): Shared<Arc<State>>, body: Body| async move {
-            answer(info::compute(&state, body, compute).await)
+            match info::compute(&state, body, compute).await {
+                Ok(value) => json(&value),
+                Err(error) => error_with(&error, &write(&error)),
+            }
         };
         router = router.route(path, post(handler));
     }

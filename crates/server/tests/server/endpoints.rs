@@ -95,6 +95,10 @@ fn errors_are_json_whatever_is_wrong() {
     ] {
         assert_eq!(server.refused(path, &body).0, status, "{path} {body}");
     }
+    let anthropic = server.post("/v1/messages/count_tokens", &json!({"messages": 1}));
+    let error: serde_json::Value = anthropic.send().unwrap().json().unwrap();
+    assert_eq!(error["type"], "error", "{error}");
+    assert_eq!(error["error"]["type"], "invalid_request_error");
     let text = server
         .client
         .post(format!("{}/completion", server.base))
