@@ -99,7 +99,7 @@ impl Blank {
         }
     }
 
-    /// The most tokens that it may have.
+    /// The maximum number of tokens that it may have.
     pub(crate) fn longest(&self) -> usize {
         self.lengths().last().copied().unwrap_or(0)
     }
@@ -198,7 +198,7 @@ impl Form {
         })
     }
 
-    /// The most tokens that it may have.
+    /// The maximum number of tokens that it may have.
     pub fn longest(&self) -> usize {
         let tokens = self.pieces.iter().map(|piece| match piece {
             Piece::Text(tokens) => tokens.len(),
