@@ -34,6 +34,9 @@ target_dir := $(or $(CARGO_TARGET_DIR),target)$(addprefix /,$(subst $() ,-,$(str
 build_flags := $(cargo_flags) --target-dir $(call quote,$(target_dir)) $(addprefix --features ,$(backends))
 docs_rs_flags := --locked --target-dir target/docs-rs
 
+client_tests := LLAMA_DIFFUSION_SERVER=$(call quote,$(abspath $(target_dir))/release/llama-diffusion-server) \
+	crates/server/tests/clients/run.sh
+
 .PHONY: run serve test tools header install ffi-test page-test client-test help
 
 run: tools
@@ -52,7 +55,7 @@ test: tools
 	DOCS_RS=1 cargo clippy --lib --bins --no-default-features --features cuda,rpc,vulkan $(docs_rs_flags) -- -D warnings
 	DOCS_RS=1 cargo clippy --lib --bins --features cuda,dynamic-backends,portable $(docs_rs_flags) -- -D warnings
 	ffi-tests/run.sh
-	$(MAKE) client-test
+	$(client_tests) # with the server that `cargo test` has built
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -124,4 +127,4 @@ page-test:
 
 client-test: tools
 	cargo build $(build_flags) -p llama-diffusion-server
-	LLAMA_DIFFUSION_SERVER=$(call quote,$(abspath $(target_dir))/release/llama-diffusion-server) crates/server/tests/clients/run.sh
+	$(client_tests)
