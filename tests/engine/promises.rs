@@ -16,9 +16,10 @@ use llama_diffusion::{
 };
 use llama_diffusion_testing::model_file::Editable;
 use llama_diffusion_testing::replay::relative_error;
+use llama_diffusion_testing::shared_dir::shared_dir;
 use llama_diffusion_testing::steps::{first_logits, prompt, step, step_at, step_with};
 
-static DIR: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
+static DIR: LazyLock<tempfile::TempDir> = LazyLock::new(shared_dir);
 
 fn file(name: &str, geometry: &Geometry, ty: TensorType) -> PathBuf {
     let path = DIR.path().join(name);

@@ -16,6 +16,7 @@ use llama_diffusion::{
     CancelFlag, DeviceMemory, DiffusionParams, EndTokens, Error, Fit, MaskedModel, MemoryReport,
     Model, ModelParams, Result, Session, SessionParams, TensorOverride, Token,
 };
+use llama_diffusion_testing::shared_dir::shared_dir;
 
 /// Two GPUs, for one test at a time.
 struct Machine {
@@ -54,7 +55,7 @@ const GEOMETRY: Geometry = Geometry {
     ..Geometry::tiny()
 };
 
-static DIR: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
+static DIR: LazyLock<tempfile::TempDir> = LazyLock::new(shared_dir);
 
 static FILE: LazyLock<PathBuf> = LazyLock::new(|| {
     let path = DIR.path().join("model.gguf");

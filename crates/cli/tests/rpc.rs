@@ -20,10 +20,11 @@ use llama_diffusion::{
     AnswerLength, CancelFlag, Device, DiffusionParams, EndTokens, Error, Event, MaskedParams,
     Model, ModelParams, Result, Session, SessionParams, TensorOverride, Token,
 };
+use llama_diffusion_testing::shared_dir::shared_dir;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-static DIR: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
+static DIR: LazyLock<tempfile::TempDir> = LazyLock::new(shared_dir);
 
 fn file(name: &str, ty: TensorType) -> PathBuf {
     let path = DIR.path().join(name);

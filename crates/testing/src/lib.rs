@@ -6,5 +6,6 @@ pub mod placements;
 #[cfg(target_os = "linux")]
 pub mod process;
 pub mod replay;
+pub mod shared_dir;
 pub mod steps;
 pub mod thinker;
