@@ -11,23 +11,15 @@ that are right to the letter, and tokens per decoder forward.
 import argparse
 import json
 import random
-import re
-import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 import tasks
 import tokenizer as tk
+from tool import Answer, Tool
 
 PROMPTS = 200
 ROOM = 256  # tokens of the longest answer, the engine's default
 EASY = ("facts", "days", "lists", "json", "code")
-
-
-@dataclass(frozen=True)
-class Answer:
-    text: str
-    tokens_per_forward: float
 
 
 def held_back(count=PROMPTS, seed=2026):
@@ -59,16 +51,6 @@ def answers(model, tokenizer, draws, seed=0):
             ids = ids[: ids.index(tk.END_TURN)] if tk.END_TURN in ids else ids
             found[i] = Answer(tokenizer.decode(ids, skip_special_tokens=True), speed)
     return found
-
-
-def engine_answer(cli, model, messages, seed):
-    """The answer of the command-line tool."""
-    command = [cli, "-m", model, "--raw", "--no-escape", "-p", tk.render(messages), "-s", str(seed), "-t", "1"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    speed = re.search(r"([\d.]+) tok per forward", done.stderr)
-    if done.returncode != 0 or speed is None:
-        raise SystemExit(f"{cli} failed on {messages[-1][1]!r}:\n{done.stderr}")
-    return Answer(done.stdout.removesuffix("\n"), float(speed[1]))
 
 
 def report(names, right, found):
@@ -115,10 +97,11 @@ def with_transformers(args):
 def with_engine(args):
     lines = [json.loads(line) for line in args.prompts.read_text().splitlines()]
     names, right, found = [], [], []
+    tool = Tool(args.cli, args.model)
     for seed in args.seeds:
         for line in lines:
             messages = [(message["role"], message["content"]) for message in line["messages"]]
-            answer = engine_answer(args.cli, args.model, messages, seed)
+            answer = tool.answer(messages, seed)
             names.append(line["task"])
             right.append(answer.text == line["answer"])
             found.append(answer)

@@ -19,12 +19,6 @@ SPANS = 0.12  # the share of canvases of which only some spans are free
 MISTAKES = 0.4  # the share of canvases that show words of the right kind in wrong places
 HELD_OUT = 8  # tokens after a gap that an engine frees to score the gap's length
 LOSS_MEMORY = 0.98
-KINDS = (
-    words.NAMES, words.COLORS, words.ANIMALS, words.PLACES, words.THINGS, words.FRUIT, words.DAYS, words.MONTHS,
-    list(words.COUNTRIES), words.CITIES, sorted({language for _, _, language in words.COUNTRIES.values()}),
-    list(words.VERBS.values()), list(words.ACTIONS.values()), list(words.VERBS), list(words.ACTIONS),
-    [str(number) for number in range(100)],
-)
 
 
 class Row(NamedTuple):
@@ -44,7 +38,7 @@ class Rows:
     def __init__(self, tokenizer, r):
         self.tokenizer, self.r = tokenizer, r
         self.mates = {}
-        for kind in KINDS:
+        for kind in words.KINDS:
             for start in ("", " "):
                 ids = [tokenizer.encode(start + word, add_special_tokens=False).ids for word in kind]
                 known = [one for one, in (i for i in ids if len(i) == 1)]

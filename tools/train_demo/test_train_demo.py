@@ -20,6 +20,7 @@ import optimizer
 import rows
 import tasks
 import tokenizer as tk
+import tool
 import train
 import words
 
@@ -409,21 +410,60 @@ class TestEvaluation(unittest.TestCase):
         self.assertTrue(all(tasks.is_held(d.key) for d in draws))
         self.assertEqual({d.task for d in draws}, {task.__name__ for task in tasks.QUESTIONS})
 
-    def test_gaps_and_what_fixes_them(self):
-        torch.manual_seed(4)
-        tokenizer = tk.train(count=2000)
-        runner = evaluate_canvas.Runner(network.build(), tokenizer)
-        for draw, prefix, gap, rest in evaluate_canvas.gaps(runner, random.Random(12), 5):
-            prompt = tk.prompt_ids(tokenizer, draw.messages)
-            self.assertEqual(prefix[: len(prompt)], prompt)
-            text = tokenizer.decode(prefix[len(prompt) :] + gap + rest, skip_special_tokens=True)
-            self.assertEqual(text, draw.answer)
-            canvas = evaluate_canvas.padded(gap + rest)
-            free = torch.arange(network.CANVAS) < len(gap)
-            with torch.no_grad():
-                got = runner.fill(prefix, canvas, free)
-            self.assertTrue(torch.equal(got[len(gap) :], canvas[len(gap) :]))
-            self.assertNotEqual(got[: len(gap)].tolist(), gap)
+    def test_gaps_are_held_back_and_decided_by_what_follows(self):
+        gaps = list(evaluate_canvas.gaps(random.Random(12), 200))
+        self.assertEqual(len(gaps), 200)
+        sizes = [len(re.findall(r"\w+|[^\w\s]", gap)) for _, gap, _ in gaps]
+        self.assertLessEqual(set(range(1, 20)), set(sizes))
+        shown = {draw.messages[0][1] for draw in (tasks.draw(random.Random(i), "infill") for i in range(5000))}
+        for before, gap, after in gaps:
+            self.assertTrue(gap and after)
+            self.assertNotIn(f"{canvas_tasks.FILL}\n{before}{canvas_tasks.GAP}{after}", shown)
+
+    def test_a_layout_is_followed_in_its_order_and_types(self):
+        layout = dict(name="string", age="integer")
+        self.assertTrue(evaluate_canvas.follows('{"name": "Mia", "age": 4}', layout))
+        turned, short, number, true = (
+            '{"age": 4, "name": "Mia"}', '{"name": "Mia"}', '{"name": 4, "age": 4}', '{"name": "Mia", "age": true}',
+        )
+        for text in (turned, short, number, true, "[", "4"):
+            self.assertFalse(evaluate_canvas.follows(text, layout), text)
+        self.assertEqual(evaluate_canvas.json_schema(layout)["required"], ["name", "age"])
+
+    def test_calibration(self):
+        self.assertAlmostEqual(evaluate_canvas.calibration_error([(0.95, 1), (0.93, 0.88)]), 0)
+        self.assertAlmostEqual(evaluate_canvas.calibration_error([(1.0, 0), (1.0, 1)]), 0.5)
+        self.assertAlmostEqual(evaluate_canvas.calibration_error([(0.05, 0.15), (0.95, 0.85)]), 0.1)
+
+    def test_a_mistake_is_one_word_of_the_same_kind(self):
+        r = random.Random(13)
+        seen = 0
+        for _ in range(300):
+            text = tasks.draw(r, r.choice(tasks.QUESTIONS).__name__).answer
+            if (wrong := evaluate_canvas.mistaken(r, text)) is None:
+                continue
+            seen += 1
+            other, (start, end), word = wrong
+            self.assertEqual(other[:start] + word + other[end:], text)
+            self.assertTrue(any({word, other[start:end]} <= set(kind) for kind in words.KINDS))
+            self.assertNotEqual(other, text)
+        self.assertGreater(seen, 150)
+
+    def test_the_tool_s_summary_is_read(self):
+        log = (
+            "total time: 46.99ms, time per step: 23.49ms (2 steps over 1 blocks, entropy-bound)\n"
+            "answer: 7 tok (ended by the model), 149.0 tok/s, 4.0 tok per forward; prefill: 16 tok in 7.78ms\n"
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "tool"
+            path.write_text(f"#!/bin/sh\necho 'Oslo.'\ncat >&2 <<'END'\n{log}END\n[ $7 != --fail ]\n")
+            path.chmod(0o755)
+            fake = tool.Tool(str(path), Path("model.gguf"))
+            answer = fake.answer((("user", "Hi"),), 1)
+            self.assertEqual(answer, tool.Answer("Oslo.", 4.0, 2))
+            self.assertEqual(fake.edit("Change", "Lima.", 0.5, 1), ("Oslo.\n", 2))
+            with self.assertRaisesRegex(SystemExit, "exit status 1"):
+                fake.run("-s", "1", "--fail")
 
 
 if __name__ == "__main__":

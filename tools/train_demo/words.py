@@ -53,6 +53,12 @@ UNKNOWN = "I do not know that. I am a very small model, and I know only a few co
 HELP = "I am a small diffusion model. Ask me for a capital, a list, JSON, code or a story."
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 MONTHS = "January February March April May June July August September October November December".split()
+KINDS = (  # words of which one can stand where another does
+    NAMES, COLORS, ANIMALS, PLACES, THINGS, FRUIT, DAYS, MONTHS,
+    list(COUNTRIES), CITIES, sorted({language for _, _, language in COUNTRIES.values()}),
+    list(VERBS.values()), list(ACTIONS.values()), list(VERBS), list(ACTIONS),
+    [str(number) for number in range(100)],
+)
 
 
 def plural(noun):
