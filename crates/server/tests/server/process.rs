@@ -2,6 +2,8 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
@@ -11,11 +13,13 @@ use serde_json::{Value, json};
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A server on the demo model. It ends with this value.
+/// A server on the demo model. It ends with this value, and a test that fails shows its log.
 pub struct Server {
     pub child: Child,
     pub base: String,
     pub client: Client,
+    log: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Server {
@@ -38,23 +42,29 @@ impl Server {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut said = String::new();
         let base = loop {
-            let mut line = String::new();
-            assert!(log.read_line(&mut line).unwrap() > 0, "it ended: {said}");
-            if let Some((_, address)) = line.split_once("listening on ") {
+            let line = lines.next().unwrap_or_else(|| panic!("it ended: {said}"));
+            said = said + &line.unwrap() + "\n";
+            if let Some((_, address)) = said.split_once("listening on ") {
                 break address.trim().to_owned();
             }
-            said += &line;
         };
-        // Nobody reads the rest, but it must not fill the pipe.
-        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        let log = Arc::new(Mutex::new(said));
+        let rest = Arc::clone(&log);
+        let reader = std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                *rest.lock().unwrap() += &format!("{line}\n");
+            }
+        });
         let client = Client::builder().timeout(PATIENCE).build().unwrap();
         Self {
             child,
             base,
             client,
+            log,
+            reader: Some(reader),
         }
     }
 
@@ -136,8 +146,14 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        let ended = self.child.try_wait();
         let _ = self.child.kill(); // it may have ended
         let _ = self.child.wait();
+        let _ = self.reader.take().map(JoinHandle::join);
+        if std::thread::panicking() {
+            let log = self.log.lock().unwrap();
+            eprintln!("the server at {} ({ended:?}):\n{log}", self.base);
+        }
     }
 }
 
