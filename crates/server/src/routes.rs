@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, Path, Query, State as Shared};
 use axum::http::{HeaderName, HeaderValue, Method, Request};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn_with_state, map_request};
 use axum::response::Response;
 use axum::routing::{get, post};
 use serde::Deserialize;
@@ -19,6 +19,7 @@ use crate::access::{self, Owner};
 use crate::engine::job::Class;
 use crate::generate::{Endpoint, respond};
 use crate::info::{self, Compute};
+use crate::linger::linger;
 use crate::page;
 use crate::protocol::error::{ApiError, ErrorKind};
 use crate::protocol::openapi::OPENAPI;
@@ -165,6 +166,7 @@ pub fn router(state: &Arc<State>) -> Router {
             HeaderName::from_static("x-content-type-options"),
             HeaderValue::from_static("nosniff"),
         ))
+        .layer(map_request(async |request: Request<Body>| linger(request)))
 }
 
 fn cors(state: &Arc<State>) -> CorsLayer {

@@ -2,6 +2,7 @@
 
 mod access;
 mod chat;
+mod early;
 mod endpoints;
 mod gaps;
 mod process;
