@@ -9,7 +9,7 @@ use llama_diffusion::internal::synthetic::{Geometry, WeightTypes};
 use llama_diffusion::{Error, ModelParams, Result, SessionParams, hub};
 
 use crate::flags::FLAGS;
-use crate::lists::{self, Numbers, numbers_from};
+use crate::lists::{self, Numbers, numbers};
 use llama_diffusion_flags::compute::{ComputeArgs, When};
 use llama_diffusion_flags::devices::DeviceArgs;
 use llama_diffusion_flags::names;
@@ -18,8 +18,8 @@ use llama_diffusion_flags::streams::say;
 
 /// Measures how fast a DiffusionGemma model encodes prompts and denoises canvases.
 ///
-/// Every combination of -m, -p, -n, -t and -fa is one test: a prompt of this number of tokens is
-/// encoded (pp), then canvases are denoised after it (dn), each in exactly --steps steps.
+/// Every combination of -m, -p, -n, -t, -fa and --parallel is one test: a prompt of this number of
+/// tokens is encoded (pp), then canvases are denoised after it (dn), each in exactly --steps steps.
 /// --synthetic needs no file: the weights are generated.
 ///
 /// Flags may be spelled as for llama-bench, with a single dash (-ngl, -fa). Lists are separated by
@@ -52,7 +52,7 @@ pub struct Args {
         value_name = "N,…",
         value_delimiter = ',',
         default_value = "512",
-        value_parser = numbers_from(0)
+        value_parser = numbers(0..=usize::MAX)
     )]
     n_prompt: Vec<Numbers>,
 
@@ -64,7 +64,7 @@ pub struct Args {
         value_name = "N,…",
         value_delimiter = ',',
         conflicts_with = "canvases",
-        value_parser = numbers_from(0)
+        value_parser = numbers(0..=usize::MAX)
     )]
     n_gen: Vec<Numbers>,
 
@@ -77,8 +77,14 @@ pub struct Args {
     pub steps: usize,
 
     /// Sequences that are denoised together
-    #[arg(long, value_name = "N", default_value = "1", value_parser = whole(1_usize..=256))]
-    pub parallel: usize,
+    #[arg(
+        long,
+        value_name = "N,…",
+        value_delimiter = ',',
+        default_value = "1",
+        value_parser = numbers(1..=256)
+    )]
+    parallel: Vec<Numbers>,
 
     /// Threads of the CPU. Default: one for each core
     #[arg(
@@ -86,7 +92,7 @@ pub struct Args {
         long,
         value_name = "N,…",
         value_delimiter = ',',
-        value_parser = numbers_from(1)
+        value_parser = numbers(1..=usize::MAX)
     )]
     threads: Vec<Numbers>,
 
@@ -274,6 +280,11 @@ impl Args {
                 tokens.map(|count| count.div_ceil(length)).collect()
             }
         }
+    }
+
+    /// Numbers of sequences.
+    pub fn parallel(&self) -> Vec<usize> {
+        lists::all(&self.parallel)
     }
 
     /// Numbers of threads.

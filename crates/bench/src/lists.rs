@@ -1,5 +1,7 @@
 //! Lists of numbers, as llama-bench takes them: `512`, `0-3`, `0-512+128` and `64-512*2`.
 
+use std::ops::RangeInclusive;
+
 /// Numbers of one entry of a list.
 #[derive(Clone, Debug)]
 pub struct Numbers(Vec<usize>);
@@ -7,17 +9,17 @@ pub struct Numbers(Vec<usize>);
 /// More than anybody measures; a typing error must not fill the memory.
 const LONGEST: usize = 1000;
 
-/// A parser of entries whose numbers are `low` or more.
-pub fn numbers_from(low: usize) -> impl Fn(&str) -> Result<Numbers, String> + Clone {
+/// A parser of entries whose numbers are in a range.
+pub fn numbers(range: RangeInclusive<usize>) -> impl Fn(&str) -> Result<Numbers, String> + Clone {
     move |text| {
+        let (low, high) = (range.start(), range.end());
         let wanted = || {
             format!(
-                "give whole numbers from {low} to {}, or a range of at most {LONGEST} of them, \
-                 such as {low}-8, {low}-8+2 or 1-8*2",
-                usize::MAX
+                "give whole numbers from {low} to {high}, or a range of at most {LONGEST} of them, \
+                 such as {low}-8, {low}-8+2 or 1-8*2"
             )
         };
-        let numbers = read(text).filter(|numbers| numbers.iter().all(|number| *number >= low));
+        let numbers = read(text).filter(|all| all.iter().all(|number| range.contains(number)));
         numbers.map(Numbers).ok_or_else(wanted)
     }
 }
@@ -81,6 +83,9 @@ mod tests {
         ] {
             assert_eq!(read(text), None, "{text}");
         }
-        assert!(numbers_from(1)("0-3").unwrap_err().contains("from 1 to"));
+        let positive = numbers(1..=256);
+        for text in ["0-3", "255-257"] {
+            assert!(positive(text).unwrap_err().contains("from 1 to 256"));
+        }
     }
 }

@@ -96,11 +96,14 @@ fn measure(args: &Args, source: &Source, report: &mut Report) -> Result<()> {
         model: Arc::new(model),
     };
     let settings = args.threads().into_iter().flat_map(|threads| {
-        let with = move |&flash_attn| Setting {
-            threads,
-            flash_attn,
-        };
-        args.flash_attn.iter().map(with)
+        args.flash_attn.iter().flat_map(move |&flash_attn| {
+            let with = move |parallel| Setting {
+                threads,
+                flash_attn,
+                parallel,
+            };
+            args.parallel().into_iter().map(with)
+        })
     });
     let answers = args.answers(bench.model.hparams().canvas_length);
     for setting in settings {

@@ -51,6 +51,8 @@ pub struct Bench<'a> {
 pub struct Setting {
     pub threads: usize,
     pub flash_attn: When,
+    /// Sequences that are denoised together.
+    pub parallel: usize,
 }
 
 /// What one test does.
@@ -118,7 +120,7 @@ impl Runner {
             swa_full: bench.args.compute.swa_full,
             checkpoints: 0,
         };
-        let count = bench.args.parallel;
+        let count = setting.parallel;
         let mut sequences: Vec<_> = (0..count)
             .map(|_| SequenceDenoiser::new(&bench.model, &params))
             .collect::<Result<_>>()?;
@@ -347,7 +349,7 @@ impl Bench<'_> {
             n_gpu_layers: (self.args.devices.gpu_layers.0).filter(|layers| *layers < usize::MAX),
             type_kv: format!("{:?}", self.args.compute.cache_type_k).to_lowercase(),
             flash_attn: format!("{:?}", setting.flash_attn).to_lowercase(),
-            parallel: self.args.parallel,
+            parallel: setting.parallel,
             test,
             avg_ts: speed.mean,
             stddev_ts: speed.stddev,
@@ -366,7 +368,7 @@ impl Bench<'_> {
     }
 
     fn prefill_row(&self, setting: Setting, prompt: usize, samples: &[Sample]) -> TestRow {
-        let count = (prompt * self.args.parallel) as f64;
+        let count = (prompt * setting.parallel) as f64;
         let speeds: Vec<f64> = samples.iter().map(|s| count / s.prefill * 1e3).collect();
         let times: Vec<f64> = samples.iter().map(|s| s.prefill).collect();
         TestRow {
@@ -383,7 +385,7 @@ impl Bench<'_> {
         } = work;
         let steps = self.args.steps;
         let canvas = self.model.hparams().canvas_length;
-        let blocks = (canvases * self.args.parallel) as f64;
+        let blocks = (canvases * setting.parallel) as f64;
         let work = |s: &Sample| s.steps.iter().sum::<f64>() + s.commits;
         let speeds: Vec<f64> = samples
             .iter()

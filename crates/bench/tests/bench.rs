@@ -262,6 +262,10 @@ fn lists_and_ranges_are_those_of_llama_bench() {
             "tiny:q8_0 2 dn16x3 @ 0"
         ]
     );
+    let report = json(&["-p", "0", "--parallel", "1-2"]);
+    let tests = report["tests"].as_array().unwrap();
+    let together: Vec<&Value> = tests.iter().map(|row| &row["parallel"]).collect();
+    assert_eq!(together, [1, 2]);
 }
 
 #[test]
