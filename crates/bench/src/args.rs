@@ -4,12 +4,14 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use clap::error::ErrorKind;
 use clap::{ArgAction, Command, CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
 use llama_diffusion::internal::synthetic::{Geometry, WeightTypes};
 use llama_diffusion::{Error, ModelParams, Result, SessionParams, hub};
 
 use crate::flags::FLAGS;
 use crate::lists::{self, Numbers, numbers};
+use crate::server::args::{ServerArgs, WITH_SERVER};
 use llama_diffusion_flags::compute::{ComputeArgs, When};
 use llama_diffusion_flags::devices::DeviceArgs;
 use llama_diffusion_flags::names;
@@ -20,7 +22,8 @@ use llama_diffusion_flags::streams::say;
 ///
 /// Every combination of -m, -p, -n, -t, -fa and --parallel is one test: a prompt of this number of
 /// tokens is encoded (pp), then canvases are denoised after it (dn), each in exactly --steps steps.
-/// --synthetic needs no file: the weights are generated.
+/// --synthetic needs no file: the weights are generated. --server measures a running server: every
+/// combination of -n, --drafts and --parallel is one test.
 ///
 /// Flags may be spelled as for llama-bench, with a single dash (-ngl, -fa). Lists are separated by
 /// commas, or the flag is given again; 1-4, 0-512+128 and 64-512*2 are ranges of numbers. Other
@@ -57,7 +60,7 @@ pub struct Args {
     n_prompt: Vec<Numbers>,
 
     /// Tokens of the answer: as many canvases as hold them; 0 only encodes the prompt. Default: one
-    /// canvas
+    /// canvas. With --server the maximum number of tokens in an answer, by default without limit
     #[arg(
         short = 'n',
         long,
@@ -72,11 +75,11 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = whole(1..=usize::MAX))]
     canvases: Option<usize>,
 
-    /// Denoising steps of each canvas
+    /// Denoising steps of each canvas. With --server by default as many as the model needs
     #[arg(long, value_name = "N", default_value = "8", value_parser = whole(1..=usize::MAX))]
     pub steps: usize,
 
-    /// Sequences that are denoised together
+    /// Sequences that are denoised together; with --server, streams at once
     #[arg(
         long,
         value_name = "N,…",
@@ -159,6 +162,13 @@ pub struct Args {
     #[arg(skip)]
     pub warnings: Vec<String>,
 
+    /// --steps, if it was given.
+    #[arg(skip)]
+    pub chosen_steps: Option<usize>,
+
+    #[command(flatten, next_help_heading = "Server")]
+    pub server: ServerArgs,
+
     #[command(flatten, next_help_heading = "Computation")]
     pub compute: ComputeArgs,
 
@@ -236,7 +246,22 @@ impl Args {
     pub fn parse_from_line(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let parsed = FLAGS.parse(definition(), line)?;
         let mut args = Self::from_arg_matches(&parsed.matches)?;
-        let chosen = |id| parsed.is_chosen(id);
+        let chosen = |id: &str| parsed.is_chosen(id);
+        if args.server.server.is_some() {
+            // The model is the server's, and so is the machine.
+            let flags = Self::command();
+            let other = flags.get_arguments().find(|flag| {
+                let id = flag.get_id().as_str();
+                chosen(id) && !WITH_SERVER.contains(&id)
+            });
+            if let Some(name) = other.and_then(clap::Arg::get_long) {
+                let problem = format!(
+                    "--{name} cannot be used with --server: give it to the server, or remove it"
+                );
+                return Err(definition().error(ErrorKind::ArgumentConflict, problem));
+            }
+        }
+        args.chosen_steps = chosen("steps").then_some(args.steps);
         if !chosen("model") && (chosen("synthetic") || chosen("hf_repo")) {
             args.model.clear();
         }
@@ -282,7 +307,15 @@ impl Args {
         }
     }
 
-    /// Numbers of sequences.
+    /// Maximum numbers of tokens in an answer of a server.
+    pub fn tokens(&self) -> Vec<Option<usize>> {
+        match self.n_gen.is_empty() {
+            true => vec![None],
+            false => lists::all(&self.n_gen).into_iter().map(Some).collect(),
+        }
+    }
+
+    /// Numbers of sequences, or of streams.
     pub fn parallel(&self) -> Vec<usize> {
         lists::all(&self.parallel)
     }

@@ -1,4 +1,4 @@
-//! `llama-diffusion-bench`: how fast a DiffusionGemma model is on this machine.
+//! `llama-diffusion-bench`: how fast a DiffusionGemma model is on this machine, or a server of one.
 
 mod args;
 mod cost;
@@ -7,6 +7,7 @@ mod inert;
 mod lists;
 mod output;
 mod run;
+mod server;
 mod stats;
 mod upstream;
 
@@ -75,11 +76,16 @@ fn run(args: &Args) -> Result<()> {
     for warning in &args.warnings {
         tracing::warn!("{warning}");
     }
-    let sources = args.sources()?;
-    args.devices.warn()?;
     let mut report = Report::default();
-    for source in &sources {
-        measure(args, source, &mut report)?;
+    match &args.server.server {
+        Some(url) => server::measure(args, url, &mut report)?,
+        None => {
+            let sources = args.sources()?;
+            args.devices.warn()?;
+            for source in &sources {
+                measure(args, source, &mut report)?;
+            }
+        }
     }
     if let Some(format) = args.output_err {
         say_part(text(&report, format)?);

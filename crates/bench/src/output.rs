@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::args::Format;
+use crate::server::rows::{LatencyRow, LoadRow};
 use llama_diffusion_flags::streams;
 
 /// Speed of prefill (`pp`) or denoising (`dn`).
@@ -112,6 +113,8 @@ pub struct Report {
     pub parts: Vec<PartRow>,
     pub profiles: Vec<ProfileRow>,
     pub comparisons: Vec<ComparisonRow>,
+    pub loads: Vec<LoadRow>,
+    pub latencies: Vec<LatencyRow>,
 }
 
 /// All results, in their output format.
@@ -124,7 +127,8 @@ pub fn text(report: &Report, format: Format) -> Result<String> {
         Format::Json => json_pretty(&mut out, report),
         Format::Jsonl => jsonl(&mut out, report),
         Format::Csv => csv(&mut out, report),
-        Format::Md => markdown(&mut out, report),
+        Format::Md if report.loads.is_empty() => markdown(&mut out, report),
+        Format::Md => markdown_of_server(&mut out, report),
     };
     written.map_err(streams::output_error)?;
     Ok(String::from_utf8_lossy(&out).into_owned())
@@ -166,7 +170,9 @@ fn csv(out: &mut impl Write, report: &Report) -> io::Result<()> {
     table(out, &report.tests, &mut first)?;
     table(out, &report.parts, &mut first)?;
     table(out, &report.profiles, &mut first)?;
-    table(out, &report.comparisons, &mut first)
+    table(out, &report.comparisons, &mut first)?;
+    table(out, &report.loads, &mut first)?;
+    table(out, &report.latencies, &mut first)
 }
 
 fn markdown(out: &mut impl Write, report: &Report) -> io::Result<()> {
@@ -261,7 +267,7 @@ fn markdown(out: &mut impl Write, report: &Report) -> io::Result<()> {
         "operations ms",
         "of",
     ];
-    section(out, &heads, floors.collect())?;
+    section(out, &heads, 0, floors.collect())?;
     let comparisons = report.comparisons.iter().map(|row| {
         vec![
             of_model(&row.model, row.n_prompt.to_string()),
@@ -288,7 +294,72 @@ fn markdown(out: &mut impl Write, report: &Report) -> io::Result<()> {
         "diffusion / tg",
         "growth / arithmetic",
     ];
-    section(out, &heads, comparisons.collect())
+    section(out, &heads, 0, comparisons.collect())
+}
+
+fn markdown_of_server(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    let optional = |value: Option<f64>, decimals: usize| {
+        value.map_or_else(String::new, |value| format!("{value:.decimals$}"))
+    };
+    let length = |tokens: Option<usize>| tokens.map_or_else(String::new, |n| n.to_string());
+    let loads = report.loads.iter().map(|row| {
+        vec![
+            row.model.clone(),
+            row.drafts.clone(),
+            length(row.n_gen),
+            row.n_streams.to_string(),
+            row.n_requests.to_string(),
+            row.n_refused.to_string(),
+            format!("{:.2} ± {:.2}", row.avg_ts, row.stddev_ts),
+            format!("{:.3}", row.ratio),
+            format!("{:.2}", row.answers_per_s),
+            optional(row.canvases_per_step, 2),
+            optional(row.tokens_per_step, 1),
+            optional(row.step_ms, 2),
+            optional(row.engine_share, 3),
+            format!("{:.3}", row.fairness),
+            row.drafts_received.to_string(),
+            row.drafts_dropped
+                .map_or_else(String::new, |n| n.to_string()),
+            row.n_differing.to_string(),
+        ]
+    });
+    let heads = [
+        "model",
+        "drafts",
+        "-n",
+        "streams",
+        "requests",
+        "refused",
+        "t/s",
+        "ratio",
+        "answers/s",
+        "canvases/step",
+        "t/step",
+        "step ms",
+        "engine",
+        "fairness",
+        "drafts got",
+        "dropped",
+        "differing",
+    ];
+    table(out, &heads, 2, loads.collect())?;
+    let latencies = report.latencies.iter().map(|row| {
+        let mut cells = vec![
+            row.what.clone(),
+            row.drafts.clone(),
+            length(row.n_gen),
+            row.n_streams.to_string(),
+            row.count.to_string(),
+        ];
+        let times = [row.p50, row.p95, row.p99, row.max];
+        cells.extend(times.map(|ms| format!("{ms:.2}")));
+        cells
+    });
+    let heads = [
+        "ms", "drafts", "-n", "streams", "count", "p50", "p95", "p99", "max",
+    ];
+    section(out, &heads, 2, latencies.collect())
 }
 
 fn size(bytes: usize) -> String {
@@ -299,12 +370,17 @@ fn size(bytes: usize) -> String {
     }
 }
 
-fn section(out: &mut impl Write, heads: &[&str], rows: Vec<Vec<String>>) -> io::Result<()> {
+fn section(
+    out: &mut impl Write,
+    heads: &[&str],
+    left: usize,
+    rows: Vec<Vec<String>>,
+) -> io::Result<()> {
     if rows.is_empty() {
         return Ok(());
     }
     writeln!(out)?;
-    table(out, heads, 0, rows)
+    table(out, heads, left, rows)
 }
 
 /// A table whose first `left` columns are text, flush left.
