@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::access::Owner;
-use crate::admission::Ticket;
+use crate::admission::{Full, Ticket};
 use crate::answers::{Answer, Answers, Happening, Wishes, retry_after};
 use crate::body::read_body;
 use crate::drafts::{DraftSlot, Payloads};
@@ -109,15 +109,16 @@ async fn begin(
 ) -> Result<(Reply, Answers), ApiError> {
     let ready = state.ready()?;
     // Before any work is done for the request.
-    let ticket = ready.admission.take().ok_or_else(|| full(state, ready))?;
+    let refuse = |limit| full(state, ready, limit);
+    let ticket = ready.admission.take(owner.0).map_err(refuse)?;
     let body = read_body(body, state.config.max_body).await?;
     let served = Arc::clone(&ready.served);
     let caches = state.config.caches_prompts;
     let prepared =
         tokio::task::spawn_blocking(move || prepare(&served, endpoint.read, &body, caches));
     let (work, asked) = prepared.await.map_err(|_| panicked())??;
-    let tickets = ready.admission.extend(ticket, asked.len());
-    let tickets = tickets.ok_or_else(|| full(state, ready))?;
+    let prompts: Vec<usize> = asked.iter().map(|asked| asked.prompt.len()).collect();
+    let tickets = ready.admission.extend(ticket, &prompts).map_err(refuse)?;
     let answers = submit(state, ready, &work, asked, tickets, (endpoint.class, owner));
     Ok((work.reply, answers))
 }
@@ -126,12 +127,23 @@ fn panicked() -> ApiError {
     ApiError::new(ErrorKind::Server, "the request could not be read")
 }
 
-fn full(state: &State, ready: &Ready) -> ApiError {
-    state.metrics.rejected("queue");
+fn full(state: &State, ready: &Ready, limit: Full) -> ApiError {
+    let (name, kind, problem) = match limit {
+        Full::Queue => ("queue", ErrorKind::Unavailable, "the queue is full"),
+        Full::Tokens => {
+            let problem = "too many tokens of prompts wait";
+            ("tokens", ErrorKind::Unavailable, problem)
+        }
+        Full::Owner => {
+            let problem = "too many requests with this API key wait or run";
+            ("key", ErrorKind::RateLimit, problem)
+        }
+    };
+    state.metrics.rejected(name);
     let taken = ready.admission.taken();
     let each = state.metrics.mean_request_seconds();
     let seconds = retry_after(taken, ready.served.slots, each);
-    ApiError::new(ErrorKind::Unavailable, "the queue is full: try again later").retry_after(seconds)
+    ApiError::new(kind, format!("{problem}: try again later")).retry_after(seconds)
 }
 
 /// Parses a body, and makes prompts and recipes of it. It may take long.
@@ -226,7 +238,7 @@ fn submit(
             owner,
             group,
             submitted: Instant::now(),
-            _ticket: ticket,
+            ticket,
         });
     }
     let wishes = Wishes {

@@ -9,7 +9,7 @@ use llama_diffusion::{Error, Result};
 use tokio::sync::oneshot;
 
 use crate::access::Access;
-use crate::admission::Admission;
+use crate::admission::{Admission, Limits};
 use crate::args::Args;
 use crate::config::Config;
 use crate::engine::board::Board;
@@ -140,7 +140,12 @@ fn run_engine(
     );
     state.set_ready(Ready {
         served: Arc::new(served),
-        admission: Admission::new(slots + args.slots.queue(slots)),
+        admission: Admission::new(Limits {
+            slots,
+            queue: args.slots.queue(slots),
+            tokens: args.slots.queue_tokens(),
+            each: args.http.max_per_key(),
+        }),
     });
     thread::run(scheduler, commands).map_err(|broken| Error::Input {
         name: "the engine".into(),

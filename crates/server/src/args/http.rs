@@ -102,6 +102,10 @@ pub struct HttpArgs {
     #[arg(long, value_name = "N", default_value = "1024", value_parser = whole(1..=1_000_000_usize))]
     pub max_connections: usize,
 
+    /// Requests with one API key that wait or run at once; more are refused with 429. Default: any number
+    #[arg(long, value_name = "N", value_parser = whole(1..=1_000_000_usize))]
+    max_per_key: Option<usize>,
+
     /// Seconds that answers in progress get when the server is asked to end
     #[arg(long, value_name = "N", default_value = "3", value_parser = whole(0..=86_400_u64))]
     drain_timeout: u64,
@@ -207,6 +211,23 @@ impl HttpArgs {
     /// Bytes of a body.
     pub fn max_body(&self) -> usize {
         self.max_body << 20
+    }
+
+    fn has_keys(&self) -> bool {
+        !self.api_key.is_empty() || self.api_key_file.is_some()
+    }
+
+    /// Answers for one key at once.
+    pub fn max_per_key(&self) -> usize {
+        self.max_per_key
+            .filter(|_| self.has_keys())
+            .unwrap_or(usize::MAX)
+    }
+
+    /// A flag that has no effect without another one.
+    pub fn warning(&self) -> Option<String> {
+        let idle = self.max_per_key.is_some() && !self.has_keys();
+        idle.then(|| "--max-per-key has no effect without --api-key".into())
     }
 
     /// How long answers may go on when the server ends.

@@ -118,6 +118,7 @@ impl Args {
             let line = "--split-mode: GPUs share the model by layers";
             args.warnings.push(line.into());
         }
+        args.warnings.extend(args.http.warning());
         args.warnings.splice(..0, parsed.warnings);
         args.canvas_warnings = parsed.canvas_warnings;
         args.masked_warnings = parsed.masked_warnings;
@@ -191,6 +192,8 @@ mod tests {
         for (line, warnings) in [
             ("--warmup", 1),
             ("--cache-reuse 256", 1),
+            ("--max-per-key 3", 1),
+            ("--max-per-key 3 --api-key k", 0),
             ("-sps 0.5", 1),
             ("--top-k 40 -b 64", 0),
         ] {

@@ -22,6 +22,11 @@ pub struct SlotArgs {
     #[arg(long, value_name = "N", value_parser = whole(0..=1_000_000_usize))]
     queue: Option<usize>,
 
+    /// Tokens in the prompts that wait for a slot; -1 is any number. A prompt that would wait alone is
+    /// always taken
+    #[arg(long, value_name = "N", default_value = "-1", hide_default_value = true, value_parser = whole(-1..=i64::MAX))]
+    queue_tokens: i64,
+
     /// Reuse the beginning of a prompt that is cached, which is the default
     #[arg(long, overrides_with = "no_cache_prompt")]
     cache_prompt: bool,
@@ -70,6 +75,11 @@ impl SlotArgs {
     pub fn queue(&self, slots: usize) -> usize {
         let (each, least) = QUEUE;
         self.queue.unwrap_or((each * slots).max(least))
+    }
+
+    /// Tokens in the prompts that wait for a slot.
+    pub fn queue_tokens(&self) -> usize {
+        usize::try_from(self.queue_tokens).unwrap_or(usize::MAX)
     }
 
     /// Whether prompts are cached unless a request says more.

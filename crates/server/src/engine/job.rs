@@ -41,7 +41,7 @@ pub struct Job {
     /// When it was submitted.
     pub submitted: Instant,
     /// Its place among the requests that the server takes at once.
-    pub _ticket: Ticket,
+    pub ticket: Ticket,
 }
 
 /// Jobs of one class take turns with those of the other.

@@ -211,7 +211,7 @@ impl<E: Engine> Scheduler<E> {
         }
     }
 
-    fn begin(&mut self, job: Job) {
+    fn begin(&mut self, mut job: Job) {
         let Some(slot) = self.choose(&job) else {
             return self.queue.push(job); // cannot be: a slot is free
         };
@@ -255,6 +255,7 @@ impl<E: Engine> Scheduler<E> {
     }
 
     /// The free slot for a job: the one that it asks for; else the one that has most of its prompt;
+        job.ticket.begin();
     /// of equals the one that loses least; of these the one that was used longest ago.
     fn choose(&self, job: &Job) -> Option<usize> {
         let is_free = |slot: &usize| self.running.get(*slot).is_some_and(Option::is_none);

@@ -13,7 +13,7 @@ use super::job::{Class, Failure, Group, Job, Outlet, Update};
 use super::scheduler::{Broken, Scheduler};
 use super::scripted::{PASS, Scripted};
 use super::thread::{Handle, run};
-use crate::admission::Admission;
+use crate::admission::{Admission, Limits};
 use crate::metrics::Metrics;
 use crate::protocol::answer::EndReason;
 
@@ -40,7 +40,12 @@ impl Bench {
             scheduler: Scheduler::new(engine, library, Box::new(now), board, metrics),
             clock,
             start,
-            admission: Admission::new(usize::MAX),
+            admission: Admission::new(Limits {
+                slots: usize::MAX,
+                queue: 0,
+                tokens: usize::MAX,
+                each: usize::MAX,
+            }),
             next: 0,
         }
     }
@@ -66,7 +71,7 @@ impl Bench {
             owner: 0,
             group: Group::default(),
             submitted: self.start + Duration::from_millis(self.clock.load(Ordering::Relaxed)),
-            _ticket: self.admission.take().unwrap(),
+            ticket: self.admission.take(0).unwrap(),
         };
         (job, receiver)
     }

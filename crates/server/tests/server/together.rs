@@ -4,6 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use reqwest::StatusCode;
+use reqwest::blocking::Response;
 use serde_json::{Value, json};
 
 use crate::process::{Server, chat, endless};
@@ -86,6 +87,52 @@ fn a_full_queue_refuses_at_once() {
         metrics.contains("rejections_total{reason=\"queue\"} 1"),
         "{metrics}"
     );
+}
+
+/// A stream that goes on until it is dropped.
+fn busy(server: &Server, key: &str) -> Response {
+    let mut body = endless();
+    body["stream"] = true.into();
+    let request = server.post("/v1/chat/completions", &body);
+    let response = request.bearer_auth(key).send().unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    response
+}
+
+#[test]
+fn a_key_has_a_share_of_the_server() {
+    let server = Server::start_loading("-np 2 --api-key one,two --max-per-key 1");
+    let ask = |key: &str| {
+        let request = server.post("/v1/chat/completions", &chat("Hi"));
+        request.bearer_auth(key).send().unwrap()
+    };
+    while ask("one").status() != StatusCode::OK {}
+    let running = busy(&server, "one");
+    let refused = ask("one");
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert!(refused.headers().contains_key("retry-after"));
+    let error: Value = refused.json().unwrap();
+    assert_eq!(error["error"]["type"], "rate_limit_error");
+    assert_eq!(ask("two").status(), StatusCode::OK);
+    drop(running);
+    while ask("one").status() != StatusCode::OK {}
+}
+
+#[test]
+fn prompts_that_wait_have_a_number_of_tokens() {
+    let server = Server::start("-np 1 --queue 8 --queue-tokens 1");
+    let running = busy(&server, "");
+    while server.json("/slots")[0]["is_processing"] != true {}
+    let waiting = busy(&server, ""); // although it has more than one token: none waits before it
+    let refused = server.post("/v1/chat/completions", &chat("Hi")).send();
+    let refused = refused.unwrap();
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.headers().contains_key("retry-after"));
+    let error: Value = refused.json().unwrap();
+    assert!(error.to_string().contains("too many tokens"), "{error}");
+    drop((running, waiting));
+    server.wait_until_idle();
+    server.ask("/v1/chat/completions", &chat("Hi"));
 }
 
 /// Long runs of one kind, which tokenizers and templates of others did not survive.
