@@ -22,6 +22,7 @@ mod info;
 mod linger;
 mod listen;
 mod load;
+mod memory;
 mod metrics;
 mod page;
 pub mod protocol;

@@ -7,6 +7,7 @@ use llama_diffusion::{AnyModel, Result, Session, SessionParams, TextModel};
 
 use crate::args::Args;
 use crate::engine::batch::BatchEngine;
+use crate::memory;
 use crate::served::{Defaults, Served, Template, shares_steps};
 
 /// Loads the model, and reserves the memory of all slots.
@@ -35,13 +36,26 @@ pub fn load(args: &Args) -> Result<(Served, BatchEngine)> {
         true => session()?,
         false => args.session.masked(),
     };
-    let sessions = sessions(&model, &params, slots)?;
+    let sessions = sessions(&model, &params, slots, args.slots.cache_ram())?;
     let served = served(args, model, &sessions)?;
     Ok((served, BatchEngine::new(sessions)?))
 }
 
-fn sessions(model: &TextModel, params: &SessionParams, slots: usize) -> Result<Vec<Session>> {
-    (0..slots).map(|_| model.session(params)).collect()
+/// The sessions of all slots. The first one shows what each of them takes.
+fn sessions(
+    model: &TextModel,
+    params: &SessionParams,
+    slots: usize,
+    cache_ram: usize,
+) -> Result<Vec<Session>> {
+    let first = model.session(params)?;
+    if let Some(report) = first.memory_report() {
+        for warning in memory::check(&report, slots, cache_ram)? {
+            tracing::warn!("{warning}");
+        }
+    }
+    let others = (1..slots).map(|_| model.session(params));
+    std::iter::once(Ok(first)).chain(others).collect()
 }
 
 fn served(args: &Args, model: TextModel, sessions: &[Session]) -> Result<Served> {
