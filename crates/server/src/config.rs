@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use crate::slot_files::SlotFiles;
+
 /// The settings of HTTP.
-#[derive(Clone, Debug)]
 pub struct Config {
     /// Path that all paths begin with.
     pub prefix: String,
     /// Whether `/slots` works.
     pub slots: bool,
+    /// Where caches of slots are saved.
+    pub slot_files: Option<SlotFiles>,
     /// Whether there is a page.
     pub page: bool,
     /// Whether `/metrics` works.

@@ -35,6 +35,7 @@ const LIVE: &[Group] = &[
             "-np --parallel N LLAMA_ARG_N_PARALLEL",
             "--queue N",
             "--queue-tokens N",
+            "--slot-save-path DIR",
             "--cache-prompt",
             "--no-cache-prompt LLAMA_ARG_NO_CACHE_PROMPT",
             "-n --predict --n-predict N LLAMA_ARG_N_PREDICT",
@@ -119,10 +120,6 @@ const OWN_INERT: &[Group] = &[
     (
         Refused("the page is part of the program"),
         &["--path PATH LLAMA_ARG_STATIC_PATH"],
-    ),
-    (
-        Refused("caches of slots stay in memory, see --cache-ram"),
-        &["--slot-save-path PATH"],
     ),
     (
         Refused("a diffusion model generates text only"),

@@ -31,5 +31,6 @@ mod reply;
 mod routes;
 pub mod run;
 mod served;
+mod slot_files;
 mod sse;
 mod state;

@@ -25,6 +25,7 @@ use crate::protocol::error::{ApiError, ErrorKind};
 use crate::protocol::openapi::OPENAPI;
 use crate::protocol::{anthropic, chat, native, responses, text};
 use crate::reply::{error_response, error_with, json, text as plain};
+use crate::slot_files;
 use crate::state::State;
 
 type Result<T> = std::result::Result<T, ApiError>;
@@ -222,29 +223,26 @@ async fn slot_action(
     Shared(state): Shared<Arc<State>>,
     Path(id): Path<String>,
     query: std::result::Result<Query<Action>, axum::extract::rejection::QueryRejection>,
+    body: Body,
 ) -> Response {
     let action = query.map(|Query(query)| query.action).unwrap_or_default();
-    answer(erase(&state, &id, &action).await)
+    answer(act(&state, &id, &action, body).await)
 }
 
-async fn erase(state: &State, id: &str, action: &str) -> Result<Value> {
+async fn act(state: &State, id: &str, action: &str, body: Body) -> Result<Value> {
     let slots = state.ready()?.served.slots;
     let wrong = |message: String| ApiError::new(ErrorKind::InvalidRequest, message);
     let slot = id.parse().ok().filter(|slot: &usize| *slot < slots);
     let slot = slot.ok_or_else(|| wrong(format!("slot '{id}': give 0 to {}", slots - 1)))?;
     match action {
         "erase" => match state.engine.erase(slot).await {
-            Some(erased) => Ok(object!({"id_slot": slot, "n_erased": erased})),
-            None => {
-                let message = format!("slot {slot} is in use");
-                Err(ApiError::new(ErrorKind::Unavailable, message).retry_after(1))
-            }
+            Ok(erased) => Ok(object!({"id_slot": slot, "n_erased": erased})),
+            Err(refusal) => Err(slot_files::refused(slot, refusal)),
         },
-        "save" | "restore" => {
-            let message = "slots are not saved to files: --cache-ram keeps earlier prompts";
-            Err(ApiError::new(ErrorKind::NotSupported, message))
-        }
-        other => Err(wrong(format!("action '{other}': give erase"))),
+        "save" | "restore" => slot_files::act(state, slot, action == "save", body).await,
+        other => Err(wrong(format!(
+            "action '{other}': give save, restore or erase"
+        ))),
     }
 }
 

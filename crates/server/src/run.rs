@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum_server::Control;
-use llama_diffusion::{Error, Result};
+use llama_diffusion::{Error, Result, internal};
 use tokio::sync::oneshot;
 
 use crate::access::Access;
@@ -19,6 +19,7 @@ use crate::listen;
 use crate::load::load;
 use crate::metrics::Metrics;
 use crate::routes::router;
+use crate::slot_files::SlotFiles;
 use crate::state::{Phase, Ready, State};
 
 /// Stacks of threads that read what clients send: some tokenizers and templates call themselves for
@@ -45,8 +46,9 @@ pub fn run(args: Args) -> Result<()> {
         .build();
     let runtime = runtime.map_err(|error| failed("the threads for HTTP", &error))?;
     let ended = runtime.block_on(serve(args));
-    // A request that is still being read must not keep the process.
+    // A request that is still being read must not keep the process, nor may a file be left half written.
     runtime.shutdown_background();
+    internal::remove_all();
     ended
 }
 
@@ -71,7 +73,7 @@ async fn serve(args: Args) -> Result<()> {
     })?;
     let (engine, commands) = Handle::new();
     let state = Arc::new(State::new(
-        config(&args),
+        config(&args)?,
         access,
         Arc::new(metrics),
         Arc::new(Board::default()),
@@ -101,10 +103,12 @@ async fn serve(args: Args) -> Result<()> {
     }
 }
 
-fn config(args: &Args) -> Config {
-    Config {
+fn config(args: &Args) -> Result<Config> {
+    let slot_files = args.slots.save_path.clone();
+    Ok(Config {
         prefix: args.http.prefix(),
         slots: args.http.has_slots(),
+        slot_files: slot_files.map(SlotFiles::new).transpose()?,
         page: args.http.has_page(),
         metrics: args.http.metrics,
         tags: args.http.tags.clone(),
@@ -112,7 +116,7 @@ fn config(args: &Args) -> Config {
         timeout: args.http.timeout(),
         ping: args.http.ping(),
         caches_prompts: args.slots.caches_prompts(),
-    }
+    })
 }
 
 /// Loads the model and answers jobs, on a thread of its own.
@@ -165,9 +169,14 @@ async fn end_on_signal(state: Arc<State>, control: Control, drain: Duration) {
     control.graceful_shutdown(Some(drain + LAST_WORDS));
     tokio::select! {
         () = tokio::time::sleep(drain) => state.engine.stop(),
-        _ = signal() => std::process::exit(1),
+        _ = signal() => end_now(),
     }
     let _ = signal().await;
+    end_now();
+}
+
+fn end_now() -> ! {
+    internal::remove_all();
     std::process::exit(1);
 }
 

@@ -202,7 +202,6 @@ mod tests {
         for line in [
             "--embedding",
             "--lora f",
-            "--slot-save-path d",
             "--mmproj f",
             "--path d",
             "--grammar g",

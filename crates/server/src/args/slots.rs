@@ -1,5 +1,7 @@
 //! Flags of the slots and of what they cache.
 
+use std::path::PathBuf;
+
 use clap::builder::BoolishValueParser;
 use llama_diffusion::Device;
 use llama_diffusion_flags::numbers::whole;
@@ -26,6 +28,10 @@ pub struct SlotArgs {
     /// always taken
     #[arg(long, value_name = "N", default_value = "-1", hide_default_value = true, value_parser = whole(-1..=i64::MAX))]
     queue_tokens: i64,
+
+    /// Directory where requests to /slots/ID?action=save write what a slot has cached, to be restored
+    #[arg(long = "slot-save-path", value_name = "DIR")]
+    pub save_path: Option<PathBuf>,
 
     /// Reuse the beginning of a prompt that is cached, which is the default
     #[arg(long, overrides_with = "no_cache_prompt")]

@@ -33,6 +33,17 @@ impl fmt::Display for Broken {
     }
 }
 
+/// Why something is not done with a slot.
+#[derive(Debug)]
+pub enum Refusal {
+    /// It is in use.
+    InUse,
+    /// What is restored does not fit, or the device fails.
+    Failed(Error),
+    /// The engine has ended.
+    Ended,
+}
+
 /// The time, which tests invent.
 pub type Clock = Box<dyn Fn() -> Instant + Send>;
 
@@ -140,12 +151,41 @@ impl<E: Engine> Scheduler<E> {
         }
     }
 
-    /// Forgets what an idle slot has cached. Returns how many tokens that were; `None` if it is in use.
-    pub fn erase(&mut self, slot: usize) -> Option<usize> {
-        let is_idle = self.running.get(slot)?.is_none();
-        let cached = is_idle.then(|| self.engine.cached(slot))?;
-        self.engine.clear(slot).ok()?;
-        Some(cached)
+    fn check_idle(&self, slot: usize) -> Result<(), Refusal> {
+        match self.running.get(slot) {
+            Some(None) => Ok(()),
+            _ => Err(Refusal::InUse),
+        }
+    }
+
+    /// Forgets what an idle slot has cached. Returns how many tokens that were.
+    ///
+    /// # Errors
+    /// The slot is in use, or the device fails.
+    pub fn erase(&mut self, slot: usize) -> Result<usize, Refusal> {
+        self.check_idle(slot)?;
+        let cached = self.engine.cached(slot);
+        self.engine.clear(slot).map_err(Refusal::Failed)?;
+        Ok(cached)
+    }
+
+    /// Copies what an idle slot has cached.
+    ///
+    /// # Errors
+    /// The slot is in use, or the device fails.
+    pub fn save(&self, slot: usize) -> Result<E::Saved, Refusal> {
+        self.check_idle(slot)?;
+        self.engine.save(slot).map_err(Refusal::Failed)
+    }
+
+    /// Replaces what an idle slot has cached.
+    ///
+    /// # Errors
+    /// The slot is in use, what is restored does not fit, or the device fails. The cache is empty in
+    /// the last two cases.
+    pub fn restore(&mut self, slot: usize, saved: &E::Saved) -> Result<(), Refusal> {
+        self.check_idle(slot)?;
+        self.engine.restore(slot, saved).map_err(Refusal::Failed)
     }
 
     /// Gives slots to jobs that wait, and advances all answers by a step.

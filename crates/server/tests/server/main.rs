@@ -7,6 +7,7 @@ mod endpoints;
 mod gaps;
 mod process;
 mod shutdown;
+mod slots;
 mod streams;
 mod together;
 mod types;
