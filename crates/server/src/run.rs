@@ -83,7 +83,7 @@ async fn serve(args: Args) -> Result<()> {
     let router = router(&state);
     let (limit, drain) = (args.http.max_connections, args.http.drain_timeout());
     tokio::spawn(end_on_signal(Arc::clone(&state), control.clone(), drain));
-    let (report, engine_ended) = oneshot::channel();
+    let (report, report_of_engine) = oneshot::channel();
     let of_engine = Arc::clone(&state);
     let engine = std::thread::Builder::new().name("engine".into());
     let spawned = engine.stack_size(STACK).spawn(move || {
@@ -94,12 +94,23 @@ async fn serve(args: Args) -> Result<()> {
     tokio::pin!(serving);
     tokio::select! {
         served = &mut serving => served.map_err(|error| failed("the listener", &error)),
-        Ok(Err(error)) = engine_ended => {
+        Some(error) = failure(report_of_engine) => {
             state.enter(Phase::Failed);
             control.graceful_shutdown(Some(LAST_WORDS));
             let _ = serving.await; // the first error counts
             Err(error)
         }
+    }
+}
+
+/// Why the engine ended before it was asked to, if it did. A panic of its thread drops the report.
+async fn failure(report: oneshot::Receiver<Result<()>>) -> Option<Error> {
+    match report.await {
+        Ok(ended) => ended.err(),
+        Err(_) => Some(Error::Input {
+            name: "the engine".into(),
+            problem: "its thread panicked, which is a bug".into(),
+        }),
     }
 }
 
