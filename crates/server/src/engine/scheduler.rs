@@ -255,6 +255,7 @@ impl<E: Engine> Scheduler<E> {
         let Some(slot) = self.choose(&job) else {
             return self.queue.push(job); // cannot be: a slot is free
         };
+        job.ticket.begin();
         let now = (self.clock)();
         let reused = match self.prepare(slot, &job) {
             Ok(reused) => reused,
@@ -295,7 +296,6 @@ impl<E: Engine> Scheduler<E> {
     }
 
     /// The free slot for a job: the one that it asks for; else the one that has most of its prompt;
-        job.ticket.begin();
     /// of equals the one that loses least; of these the one that was used longest ago.
     fn choose(&self, job: &Job) -> Option<usize> {
         let is_free = |slot: &usize| self.running.get(*slot).is_some_and(Option::is_none);

@@ -23,6 +23,8 @@ pub(super) struct Scripted {
     end: EndTokens,
     /// Steps that fail, by their number from here on.
     failures: VecDeque<bool>,
+    /// Answers that cannot begin, by their number from here on.
+    refusals: VecDeque<bool>,
     /// Tokens that were encoded.
     pub(super) encoded: usize,
 }
@@ -65,6 +67,7 @@ impl Scripted {
             slots: (0..slots).map(|_| Slot::default()).collect(),
             end: EndTokens::default(),
             failures: VecDeque::new(),
+            refusals: VecDeque::new(),
             encoded: 0,
         }
     }
@@ -72,6 +75,14 @@ impl Scripted {
     /// Which of the next steps fail.
     pub(super) fn fail(mut self, steps: impl IntoIterator<Item = bool>) -> Self {
         self.failures = steps.into_iter().collect();
+        self
+    }
+}
+
+impl Scripted {
+    /// Which of the next answers find no memory.
+    pub(super) fn refuse(mut self, answers: impl IntoIterator<Item = bool>) -> Self {
+        self.refusals = answers.into_iter().collect();
         self
     }
 }
@@ -126,6 +137,14 @@ impl Engine for Scripted {
         _: &dyn Recipe,
         cancel: &CancelFlag,
     ) -> Result<()> {
+        if self.refusals.pop_front() == Some(true) {
+            return Err(Error::OutOfMemory {
+                what: "the batch".into(),
+                device: "CUDA0".into(),
+                bytes: 1,
+                advice: "lower the number of slots".into(),
+            });
+        }
         let reused = self.usable_prefix(slot, prompt);
         let slot = &mut self.slots[slot];
         assert!(slot.member.is_none(), "the slot is in use");

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::board::Board;
 use super::job::{Class, Failure, Group, Job, Outlet, Update};
-use super::scheduler::{Broken, Scheduler};
+use super::scheduler::{Broken, Refusal, Scheduler};
 use super::scripted::{PASS, Scripted};
 use super::thread::{Handle, run};
 use crate::admission::{Admission, Limits};
@@ -410,4 +410,36 @@ fn a_million_requests_are_answered() {
         "{ended} ended, {cancelled} cancelled"
     );
     assert!(cancelled > REQUESTS / 20);
+}
+
+#[test]
+fn an_answer_without_memory_fails_alone() {
+    let mut bench = Bench::new(Scripted::new(2).refuse([false, true]), 0);
+    let prompts: [&[Token]; 3] = [&[1, 2, 3], &[4, 5, 2], &[6, 7, 2]];
+    let mut clients = prompts.map(|prompt| bench.submit(prompt));
+    bench.finish();
+    let [first, refused, third] = clients.each_mut().map(received);
+    assert_eq!((first, third), (answer(prompts[0]), answer(prompts[2])));
+    match refused {
+        Got::Failed(Failure::Engine(problem)) => assert!(problem.contains("CUDA0"), "{problem}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn caches_are_saved_and_restored_only_while_a_slot_is_idle() {
+    let mut bench = Bench::new(Scripted::new(2), 0);
+    let mut client = bench.submit(&[1, 2, 3, 4, 5, 1]);
+    bench.tick();
+    let in_use = |refusal| matches!(refusal, Some(Refusal::InUse));
+    let slot = 1; // the last of equals
+    assert!(in_use(bench.scheduler.save(slot).err()));
+    assert!(in_use(bench.scheduler.erase(slot).err()));
+    assert!(in_use(bench.scheduler.save(9).err()));
+    bench.finish();
+    assert_eq!(received(&mut client), answer(&[1, 2, 3, 4, 5, 1]));
+    let saved = bench.scheduler.save(slot).unwrap();
+    assert_eq!(bench.scheduler.erase(slot).unwrap(), 6);
+    bench.scheduler.restore(slot, &saved).unwrap();
+    assert_eq!(bench.scheduler.erase(slot).unwrap(), 6);
 }
