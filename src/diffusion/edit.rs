@@ -2,10 +2,15 @@
 //! begin late in the schedule (SDEdit, Meng et al. 2021, arXiv:2108.01073, for uniform noise).
 
 use super::Token;
+use super::canvas::CanvasRun;
+use super::canvas_length::check_canvas_length;
 use super::event::FinishedCanvas;
-use super::params::DiffusionParams;
+use super::params::{AcceptanceRule, DiffusionParams};
 use super::random::NoiseSource;
-use super::run::EndTokens;
+use super::repair::Repair;
+use super::run::{Blank, EndTokens, Recipe, Run};
+use super::score::Scoring;
+use super::step::{DrawFeatures, Limits};
 use super::template::Template;
 use crate::error::{Error, Result};
 use crate::parameter::Parameter;
@@ -59,12 +64,12 @@ impl Original {
     }
 
     /// Whether nothing is left of the text from a position on.
-    pub(crate) fn ends_at(&self, offset: usize) -> bool {
+    fn ends_at(&self, offset: usize) -> bool {
         offset >= self.tokens.len()
     }
 
     /// Whether a protected token is left.
-    pub(crate) fn protects_after(&self, offset: usize) -> bool {
+    fn protects_after(&self, offset: usize) -> bool {
         self.protected.iter().skip(offset).any(|is| *is)
     }
 
@@ -73,7 +78,7 @@ impl Original {
     ///
     /// # Errors
     /// The errors of `noise`.
-    pub(crate) fn template(
+    fn template(
         &self,
         offset: usize,
         len: usize,
@@ -114,7 +119,7 @@ impl Original {
 
     /// The position from which the text goes on after a canvas that began at `offset`: where the
     /// canvas and the text have most in common. It never leaves a protected token out.
-    pub(crate) fn after(&self, offset: usize, canvas: &FinishedCanvas) -> usize {
+    fn after(&self, offset: usize, canvas: &FinishedCanvas) -> usize {
         let len = canvas.tokens.len();
         let within = (offset + len).min(self.tokens.len());
         let next_protected = (within..self.tokens.len()).find(|p| self.protected[*p]);
@@ -158,14 +163,135 @@ fn best_prefix(edited: &[Token], text: &[Token]) -> usize {
     (0..=text.len()).min_by_key(cost).unwrap_or(0)
 }
 
-impl DiffusionParams {
-    /// The parameters of one canvas of an edit.
-    pub(crate) fn of_canvas(&self, template: Template) -> Self {
-        Self {
-            templates: vec![template],
+/// Parameters of an answer that edits a text.
+///
+/// Its canvases begin as parts of the text: after each, the text goes on from where the canvas has come to,
+/// as an edit may make it longer or shorter. Protected tokens stay in order and unchanged, whatever the model
+/// writes; between those of one canvas, the number of tokens stays.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Edit {
+    params: DiffusionParams,
+    original: Original,
+}
+
+impl Edit {
+    /// For `original`, by `params`, which apply to each canvas, but for their templates and limits: the edited
+    /// text may be twice as long as the text, and two canvases more.
+    pub fn new(params: DiffusionParams, original: Original) -> Self {
+        let params = DiffusionParams {
             max_tokens: None,
-            max_canvases: Some(1),
-            ..self.clone()
+            max_canvases: None,
+            templates: Vec::new(),
+            ..params
+        };
+        Self { params, original }
+    }
+
+    /// The position from which the text goes on after these canvases.
+    fn offset(&self, canvases: &[FinishedCanvas]) -> usize {
+        let after = |offset, canvas| self.original.after(offset, canvas);
+        canvases.iter().fold(0, after)
+    }
+
+    /// What a canvas begins with that was `blank`.
+    fn template(&self, block: u32, blank: &Blank<'_>, noise: &dyn NoiseSource) -> Result<Template> {
+        let offset = self.offset(&blank.canvases[..block as usize]);
+        let max_steps = self.params.max_steps;
+        self.original
+            .template(offset, blank.len, block, max_steps, blank.end, noise)
+    }
+}
+
+impl Recipe for Edit {
+    fn validate(&self, limits: &Limits) -> Result<()> {
+        let Some(trained) = limits.canvas else {
+            return Err(Error::parameter(
+                Parameter::Session,
+                "its model is of a masked family, which cannot edit: use a canvas model",
+            ));
+        };
+        if self.params.constraint.is_some() {
+            let problem = "an edit cannot follow one: omit it";
+            return Err(Error::parameter(Parameter::Constraint, problem));
         }
+        self.params.validate()?;
+        let is_bounded = match self.params.acceptance {
+            AcceptanceRule::Auto => self.original.protects_after(0),
+            AcceptanceRule::Reference => false,
+            AcceptanceRule::Bounded => true,
+        };
+        limits.draws.check(&DrawFeatures {
+            fixed_positions: self.original.protects_after(0),
+            averages: is_bounded,
+            scores: self.params.scoring.is_some(),
+            ..DrawFeatures::default()
+        })?;
+        check_canvas_length(self.params.canvas.unwrap_or(trained), trained)?;
+        let mut text = Template::new();
+        text.fixed(self.original.tokens());
+        text.check(None, limits.vocab)
+    }
+
+    fn canvas_len(&self, prompt: usize, limits: &Limits) -> Result<usize> {
+        self.params.canvas_len(prompt, limits)
+    }
+
+    fn check_budget(&self, _: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn max_tokens(&self) -> Option<usize> {
+        None
+    }
+
+    fn seed(&self) -> u64 {
+        self.params.seed
+    }
+
+    fn boxed(&self) -> Box<dyn Recipe> {
+        Box::new(self.clone())
+    }
+
+    fn canvas_limit(&self, canvas_len: usize) -> Option<usize> {
+        // Each canvas takes up at least half of its part of the text.
+        Some(2 * self.original.tokens().len().div_ceil(canvas_len) + 2)
+    }
+
+    fn begin(
+        &self,
+        block: u32,
+        canvas: &Blank<'_>,
+        noise: &dyn NoiseSource,
+    ) -> Result<Box<dyn Run>> {
+        let template = self.template(block, canvas, noise)?;
+        let run = CanvasRun::with_template(&self.params, template, block, canvas.len, noise)?;
+        Ok(Box::new(run))
+    }
+
+    fn goes_on_after(&self, canvases: &[FinishedCanvas]) -> bool {
+        let is_last = canvases.last().is_some_and(FinishedCanvas::is_last);
+        !is_last || self.original.protects_after(self.offset(canvases))
+    }
+
+    fn committed<'c>(&self, canvas: &'c FinishedCanvas) -> &'c [Token] {
+        // The text may go on after an end.
+        &canvas.answer
+    }
+
+    fn scoring(&self) -> Option<Scoring> {
+        self.params.scoring
+    }
+
+    fn repair(
+        &self,
+        canvas: &FinishedCanvas,
+        doubted: &[bool],
+        round: u32,
+        blank: &Blank<'_>,
+        noise: &dyn NoiseSource,
+    ) -> Result<Option<Box<dyn Run>>> {
+        let known = self.template(canvas.block, blank, noise)?;
+        let repair = Repair::new(&self.params, &known, canvas, doubted, round, noise)?;
+        Ok(repair.map(|repair| Box::new(repair) as Box<dyn Run>))
     }
 }

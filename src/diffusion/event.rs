@@ -86,6 +86,13 @@ pub struct FinishedCanvas {
     pub ended: bool,
 }
 
+impl FinishedCanvas {
+    /// Whether it ends what it is a part of: it says so, or has nothing but padding.
+    pub(super) fn is_last(&self) -> bool {
+        self.ended || self.generated == 0
+    }
+}
+
 /// How much of a prompt is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PromptProgress {

@@ -268,7 +268,7 @@ impl Generator {
                 _ => Next::Done(self.generation.finish),
             },
             (Stage::Committing, _) => match self.generation.canvases.last() {
-                Some(canvas) => Next::Commit(&canvas.tokens),
+                Some(canvas) => Next::Commit(self.recipe.committed(canvas)),
                 None => Next::Done(self.generation.finish),
             },
             (Stage::Denoising | Stage::Done, _) => Next::Done(self.generation.finish),
@@ -303,6 +303,7 @@ impl Generator {
             limits: &self.limits,
             end: &self.end,
             answer: &self.generation.tokens,
+            canvases: &self.generation.canvases,
             budget: self.budget(),
         }
     }
@@ -418,8 +419,14 @@ impl Generator {
     /// The canvas is in the prefix, in the time since `start`.
     pub fn committed(&mut self, start: Instant) {
         self.generation.timing.commit += start.elapsed();
-        self.prefix += self.canvas_len;
+        self.prefix += self.to_commit();
         self.stage = Stage::Beginning;
+    }
+
+    /// Number of tokens of the latest canvas that precede the next one.
+    fn to_commit(&self) -> usize {
+        let latest = self.generation.canvases.last();
+        latest.map_or(0, |canvas| self.recipe.committed(canvas).len())
     }
 
     /// The answer so far.
@@ -475,13 +482,17 @@ impl Generator {
         let shown = scores.into_iter().filter(|s| Some(s.token) != self.end.pad);
         generation.scores.extend(shown.take(canvas.answer.len()));
         let flow = on_event(Event::CanvasDone(&canvas));
-        let ended = canvas.ended || canvas.generated == 0;
         generation.canvases.push(canvas);
 
-        let used = self.prefix.saturating_add(2 * self.canvas_len);
+        let committed = self.to_commit();
+        let generation = &mut self.generation;
+        let used = self
+            .prefix
+            .saturating_add(committed)
+            .saturating_add(self.canvas_len);
         let finish = if cut {
             FinishReason::Length
-        } else if ended {
+        } else if !self.recipe.goes_on_after(&generation.canvases) {
             FinishReason::EndOfText
         } else if Some(generation.canvases.len()) == self.max_canvases {
             FinishReason::Length
@@ -490,7 +501,10 @@ impl Generator {
         } else if flow.is_break() {
             FinishReason::Cancelled
         } else {
-            self.stage = Stage::Committing;
+            self.stage = match committed {
+                0 => Stage::Beginning,
+                _ => Stage::Committing,
+            };
             return;
         };
         generation.finish = finish;

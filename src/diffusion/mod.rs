@@ -13,8 +13,7 @@
 //!             │    └─ continued ◀─ canvas, masked
 //!        generation ◀─ scheduler        canvas ─▶ canvas_length
 //!             └─▶ corrections ─▶ event
-//!        generation ◀─ scheduler          edit ─▶ params, template, event
-//!                                       infill ─▶ canvas, run
+//!                                edit, infill ─▶ canvas, run
 //! ```
 //!
 //! Two kinds of diffusion run in one loop: `canvas` starts from random tokens and draws all of them
@@ -49,7 +48,7 @@ pub use canvas::CanvasRun;
 pub use canvas_length::{CANVAS_UNIT, check_canvas_length, shortest_canvas};
 pub(crate) use continued::refused;
 pub use corrections::{Correction, CorrectionCounter, Corrections};
-pub use edit::Original;
+pub use edit::{Edit, Original};
 pub use event::{
     CancelFlag, CanvasStatus, Draft, Event, FinishReason, FinishedCanvas, NewCanvas, OwnedDraft,
     OwnedEvent, OwnedNewCanvas, OwnedScoredCanvas, PromptProgress, ScoredCanvas,

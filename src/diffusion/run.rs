@@ -103,6 +103,17 @@ pub trait Recipe: Send {
         noise: &dyn NoiseSource,
     ) -> Result<Box<dyn Run>>;
 
+    /// Whether the answer goes on after the last of its `canvases`, if there is room for another one. By
+    /// default it does, unless the canvas ended it.
+    fn goes_on_after(&self, canvases: &[FinishedCanvas]) -> bool {
+        canvases.last().is_some_and(|canvas| !canvas.is_last())
+    }
+
+    /// What of a finished canvas precedes the next one: by default all of it.
+    fn committed<'c>(&self, canvas: &'c FinishedCanvas) -> &'c [Token] {
+        &canvas.tokens
+    }
+
     /// How finished canvases are scored; `None`, the default, is not at all.
     fn scoring(&self) -> Option<Scoring> {
         None
@@ -137,6 +148,8 @@ pub struct Blank<'a> {
     pub end: &'a EndTokens,
     /// The answer so far.
     pub answer: &'a [Token],
+    /// The canvases so far.
+    pub canvases: &'a [FinishedCanvas],
     /// Maximum number of tokens that may be written from here on, in this canvas and those after
     /// it.
     pub budget: usize,

@@ -5,14 +5,14 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use llama_diffusion::chat::{Message, Role};
-use llama_diffusion::diffusion::{Original, OwnedEvent};
+use llama_diffusion::diffusion::{Edit, Original, OwnedEvent};
 use llama_diffusion::gguf::TensorType;
 use llama_diffusion::internal::synthetic::masked::{MaskedFamily, write_masked};
 use llama_diffusion::internal::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::model::MaskedModel;
 use llama_diffusion::{
-    Answer, CancelFlag, DiffusionParams, EndTokens, Event, Model, SamplerOverrides, Session,
-    SessionParams, TextModel, Token, edit_message,
+    Answer, CancelFlag, DiffusionParams, EndTokens, Event, FinishReason, Model, SamplerOverrides,
+    Session, SessionBatch, SessionParams, TextModel, Token, edit_message,
 };
 use llama_diffusion_testing::placements::on_cpu;
 use llama_diffusion_testing::steps::prompt;
@@ -158,6 +158,65 @@ fn canvases_are_numbered_and_go_on_where_the_text_does() {
         begun(&events)[..3],
         [0, 1, 2].map(|n| tokens_of(n).to_vec())
     );
+}
+
+#[test]
+fn an_edit_in_a_batch_is_that_of_its_session_alone() {
+    let len = 2 * CANVAS + 5;
+    let edits: Vec<Edit> = (0..3)
+        .map(|seed| {
+            let protected = (0..len).map(|i| i % (7 + seed) == 0).collect();
+            let original = Original::new(text(len, seed), protected, 0.7).unwrap();
+            Edit::new(params(6, seed as u64), original)
+        })
+        .collect();
+    let cancel = CancelFlag::default();
+    let go_on = &mut |_: Event<'_>| ControlFlow::Continue(());
+    let alone: Vec<Answer> = edits
+        .iter()
+        .map(|edit| {
+            let mut session = session();
+            session.generate(&prompt(9), edit, &cancel, go_on).unwrap()
+        })
+        .collect();
+    let mut batch = SessionBatch::new(vec![session(), session()]).unwrap();
+    let mut waiting: Vec<usize> = vec![2, 1, 0];
+    let mut ids = Vec::new();
+    let mut finished = 0;
+    while finished < edits.len() {
+        while batch.len() < 2 && !waiting.is_empty() {
+            let index = waiting.pop().unwrap();
+            let id = batch.join(&prompt(9), &edits[index], &cancel).unwrap();
+            ids.push((id, index));
+        }
+        for member in batch.step(&mut |_, _| ControlFlow::Continue(())).unwrap() {
+            let (_, index) = ids.iter().find(|(id, _)| *id == member.id).unwrap();
+            let (found, expected) = (member.answer.unwrap().generation, &alone[*index].generation);
+            assert_eq!(found.canvases, expected.canvases, "edit {index}");
+            assert_eq!(found.tokens, expected.tokens);
+            assert_eq!(
+                (found.steps, found.finish),
+                (expected.steps, expected.finish)
+            );
+            finished += 1;
+        }
+    }
+}
+
+#[test]
+fn an_edit_that_is_stopped_ends_after_its_canvas() {
+    let tokens = text(3 * CANVAS, 5);
+    let original = Original::new(tokens, vec![true; 3 * CANVAS], 1.0).unwrap();
+    let edit = Edit::new(params(5, 1), original);
+    let stop = &mut |event: Event<'_>| match event {
+        Event::CanvasDone(_) => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    };
+    let cancel = CancelFlag::default();
+    let answer = session().generate(&prompt(9), &edit, &cancel, stop);
+    let generation = answer.unwrap().generation;
+    assert_eq!(generation.canvases.len(), 1);
+    assert_eq!(generation.finish, FinishReason::Cancelled);
 }
 
 #[test]
