@@ -25,6 +25,7 @@
 #![warn(missing_docs)]
 #![warn(unreachable_pub)]
 
+mod changes;
 pub mod chat;
 mod constrained;
 pub mod constraint;
@@ -57,6 +58,7 @@ mod text_infill;
 mod text_model;
 mod token;
 
+pub use changes::{Change, changes};
 pub use constrained::Thoughts;
 pub use conversation::{Conversation, Reply};
 pub use diffusion::{
@@ -81,7 +83,9 @@ pub use session::{
 };
 pub use text::Utf8Stream;
 pub use text_edit::edit_message;
-pub use text_form::{BLANK, BlankAnswer, BlankRequest, ChoiceAnswer, FormAnswer, FormRequest};
+pub use text_form::{
+    BLANK, BlankAnswer, BlankRequest, ChoiceAnswer, FormAnswer, FormRequest, TextForm,
+};
 pub use text_infill::{GapContent, GapPrompt, TextGap};
 pub use text_model::TextModel;
 

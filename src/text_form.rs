@@ -6,7 +6,7 @@ use crate::constrained::Thoughts;
 use crate::constraint::Scaffold;
 use crate::diffusion::{CancelFlag, Template, Token, TokenSet};
 use crate::error::{Error, Result};
-use crate::form::{Blank, BlankKind, FilledBlank, Form, FormParams, Piece};
+use crate::form::{Blank, BlankKind, FilledBlank, FilledForm, Form, FormParams, Piece};
 use crate::parameter::Parameter;
 use crate::session::Session;
 use crate::text_model::TextModel;
@@ -134,6 +134,7 @@ impl FormRequest {
 }
 
 /// A blank in a text, and the text before it.
+#[derive(Debug, Clone)]
 struct Gap {
     before: String,
     /// Tokens, if it has no choices.
@@ -144,10 +145,30 @@ struct Gap {
     takes_space: bool,
 }
 
-/// A form with the texts of its blanks.
-struct TextForm {
+/// A form with the texts of its blanks, ready for a model.
+#[derive(Debug, Clone)]
+pub struct TextForm {
     form: Form,
     gaps: Vec<Gap>,
+    before: Vec<Vec<Token>>,
+    params: FormParams,
+}
+
+impl TextForm {
+    /// Its tokens.
+    pub fn form(&self) -> &Form {
+        &self.form
+    }
+
+    /// What the model may write before it: see [`Session::fill`].
+    pub fn before(&self) -> &[Vec<Token>] {
+        &self.before
+    }
+
+    /// How it is filled.
+    pub fn params(&self) -> &FormParams {
+        &self.params
+    }
 }
 
 impl TextModel {
@@ -169,14 +190,53 @@ impl TextModel {
         thoughts: Thoughts,
         cancel: &CancelFlag,
     ) -> Result<FormAnswer> {
-        let TextForm { form, gaps } = self.form(request)?;
+        let form = self.text_form(request, prompt, thoughts)?;
+        let filled = session.fill(prompt, &form.before, &form.form, &form.params, cancel)?;
+        self.form_answer(&form, &filled, prompt.len())
+    }
+
+    /// Prepares a form, to be filled by [`Session::fill`] as the answer to `prompt`.
+    ///
+    /// # Errors
+    /// As [`fill`](Self::fill), as far as the session has no part in it.
+    pub fn text_form(
+        &self,
+        request: &FormRequest,
+        prompt: &[Token],
+        thoughts: Thoughts,
+    ) -> Result<TextForm> {
+        let (mut gaps, rest) = gaps(&request.form, &request.blanks)?;
+        let pieces = self.pieces(&gaps, &rest)?;
+        let form = Form::new(pieces)?;
+        for (gap, blank) in gaps.iter_mut().zip(form.blanks()) {
+            gap.takes_space = gap.choices.is_none()
+                && gap.before.ends_with(' ')
+                && self.starts_with_space(&blank.kind)?;
+        }
         let mut before = vec![self.before_text(prompt, thoughts)?];
         if !before[0].is_empty() {
             // Not every model writes it.
             before.push(Vec::new());
         }
-        let filled = session.fill(prompt, &before, &form, &request.params(), cancel)?;
-        let blanks = filled.blanks.iter().zip(&gaps);
+        Ok(TextForm {
+            form,
+            gaps,
+            before,
+            params: request.params(),
+        })
+    }
+
+    /// What a form that is filled after `prompt_tokens` tokens says.
+    ///
+    /// # Errors
+    /// A token is not in the vocabulary.
+    pub fn form_answer(
+        &self,
+        form: &TextForm,
+        filled: &FilledForm,
+        prompt_tokens: usize,
+    ) -> Result<FormAnswer> {
+        let blanks = filled.blanks.iter().zip(&form.gaps);
         let blanks: Result<Vec<_>> = blanks.map(|(blank, gap)| self.answer(blank, gap)).collect();
         Ok(FormAnswer {
             text: self.vocab().detokenize(&filled.tokens, false)?,
@@ -184,7 +244,7 @@ impl TextModel {
             canvas: filled.canvas,
             rows: filled.rows,
             passes: filled.passes,
-            prompt_tokens: prompt.len(),
+            prompt_tokens,
             reused_tokens: filled.reused,
         })
     }
@@ -225,18 +285,6 @@ impl TextModel {
                 Err(Error::parameter(Parameter::Form, problem))
             }
         }
-    }
-
-    fn form(&self, request: &FormRequest) -> Result<TextForm> {
-        let (mut gaps, rest) = gaps(&request.form, &request.blanks)?;
-        let pieces = self.pieces(&gaps, &rest)?;
-        let form = Form::new(pieces)?;
-        for (gap, blank) in gaps.iter_mut().zip(form.blanks()) {
-            gap.takes_space = gap.choices.is_none()
-                && gap.before.ends_with(' ')
-                && self.starts_with_space(&blank.kind)?;
-        }
-        Ok(TextForm { form, gaps })
     }
 
     fn starts_with_space(&self, kind: &BlankKind) -> Result<bool> {

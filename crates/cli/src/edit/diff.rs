@@ -1,6 +1,7 @@
 //! What an edit has changed, word by word.
 
 use crossterm::style::Stylize as _;
+use llama_diffusion::changes;
 
 /// A run of words that both texts have, or one of them.
 #[derive(Debug, PartialEq, Eq)]
@@ -9,9 +10,6 @@ enum Part<'t> {
     Removed(&'t str),
     Added(&'t str),
 }
-
-/// Pairs of words beyond which all that is between the first and the last change is taken as changed.
-const MAX_PAIRS: usize = 1 << 24;
 
 /// The new text for a terminal, with what is removed in red and struck out and what is added in green.
 pub fn painted(old: &str, new: &str) -> String {
@@ -42,64 +40,17 @@ fn words(text: &str) -> Vec<&str> {
 }
 
 fn parts<'t>(old: &'t str, new: &'t str) -> Vec<Part<'t>> {
-    let (a, b) = (words(old), words(new));
-    let first = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
-    let (a, b) = (&a[first..], &b[first..]);
-    let last = a
-        .iter()
-        .rev()
-        .zip(b.iter().rev())
-        .take_while(|(a, b)| a == b)
-        .count();
-    let (a, b) = (&a[..a.len() - last], &b[..b.len() - last]);
-    let mut parts: Vec<Part<'_>> = words(old)[..first]
-        .iter()
-        .map(|word| Part::Same(word))
-        .collect();
-    match a.len().saturating_mul(b.len()) > MAX_PAIRS {
-        true => {
-            parts.extend(a.iter().map(|word| Part::Removed(word)));
-            parts.extend(b.iter().map(|word| Part::Added(word)));
-        }
-        false => common(a, b, &mut parts),
+    let (old, new) = (words(old), words(new));
+    let mut parts = Vec::new();
+    let mut same = 0;
+    for change in changes(&old, &new) {
+        parts.extend(old[same..change.old.start].iter().copied().map(Part::Same));
+        same = change.old.end;
+        parts.extend(old[change.old].iter().copied().map(Part::Removed));
+        parts.extend(new[change.new].iter().copied().map(Part::Added));
     }
-    let tail = words(old);
-    parts.extend(
-        tail[tail.len() - last..]
-            .iter()
-            .map(|word| Part::Same(word)),
-    );
+    parts.extend(old[same..].iter().copied().map(Part::Same));
     parts
-}
-
-/// Appends the parts of two texts by their longest common subsequence.
-fn common<'t>(a: &[&'t str], b: &[&'t str], parts: &mut Vec<Part<'t>>) {
-    let width = b.len() + 1;
-    // The length of that of what follows word i of one and word j of the other.
-    let mut lengths = vec![0_u32; (a.len() + 1) * width];
-    for i in (0..a.len()).rev() {
-        for j in (0..b.len()).rev() {
-            lengths[i * width + j] = match a[i] == b[j] {
-                true => lengths[(i + 1) * width + j + 1] + 1,
-                false => lengths[(i + 1) * width + j].max(lengths[i * width + j + 1]),
-            };
-        }
-    }
-    let (mut i, mut j) = (0, 0);
-    while i < a.len() || j < b.len() {
-        if i < a.len() && j < b.len() && a[i] == b[j] {
-            parts.push(Part::Same(a[i]));
-            (i, j) = (i + 1, j + 1);
-        } else if j == b.len()
-            || i < a.len() && lengths[(i + 1) * width + j] >= lengths[i * width + j + 1]
-        {
-            parts.push(Part::Removed(a[i]));
-            i += 1;
-        } else {
-            parts.push(Part::Added(b[j]));
-            j += 1;
-        }
-    }
 }
 
 #[cfg(test)]
