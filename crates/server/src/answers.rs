@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use llama_diffusion::CancelFlag;
 use llama_diffusion::diffusion::{FinishedCanvas, TokenScore};
+use llama_diffusion::{CancelFlag, FormAnswer};
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -84,6 +84,8 @@ pub struct Answer {
     pub seed: u64,
     /// Ends its job.
     pub cancel: CancelFlag,
+    /// The form, once it is filled.
+    pub form: Option<FormAnswer>,
 }
 
 impl Answers {
@@ -165,6 +167,11 @@ impl Answers {
                 self.progress(index, progress.total, progress.reused, progress.encoded);
             }
             Update::Canvas { canvas, scores } => self.canvas(index, &canvas, &scores)?,
+            Update::Filled(filled) => {
+                let answer = &mut self.answers[index];
+                let form = answer.reader.filled(&filled);
+                answer.form = form.map_err(|error| internal(&error))?;
+            }
             Update::Ended(ended) => self.end(index, &ended)?,
             Update::Failed(failure) => {
                 self.guard.left -= 1;
@@ -268,7 +275,8 @@ impl Answers {
             slot: ended.slot,
             seed: answer.seed,
         };
-        let finished = Box::new(Finished { finish, end });
+        let form = answer.form.take();
+        let finished = Box::new(Finished { finish, end, form });
         self.ready.push_back((index, Happening::Finished(finished)));
         Ok(())
     }

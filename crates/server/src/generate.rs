@@ -8,7 +8,7 @@ use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
 use llama_diffusion::diffusion::Recipe;
-use llama_diffusion::{CancelFlag, Token};
+use llama_diffusion::{CancelFlag, DiffusionParams, TextForm, Token};
 use llama_diffusion_flags::values::random_seed;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc::unbounded_channel;
@@ -18,7 +18,7 @@ use crate::admission::{Full, Ticket};
 use crate::answers::{Answer, Answers, Happening, Wishes, retry_after};
 use crate::body::read_body;
 use crate::drafts::{DraftSlot, Payloads};
-use crate::engine::job::{Class, Group, Job, Outlet};
+use crate::engine::job::{Class, FormTask, Group, Job, Outlet};
 use crate::protocol::assemble::{Delta, Finish};
 use crate::protocol::error::{ApiError, ErrorKind};
 use crate::protocol::format::{Choice, Finished, Meta};
@@ -27,7 +27,7 @@ use crate::protocol::request::{Capabilities, TokenLimit};
 use crate::protocol::value;
 use crate::read::Reader;
 use crate::reply::{error_with, json};
-use crate::served::{Filling, Served};
+use crate::served::{Plan, Served};
 use crate::sse;
 use crate::state::{Ready, State};
 
@@ -50,12 +50,11 @@ pub struct Endpoint {
     pub class: Class,
 }
 
-/// An answer that has been asked for: its prompt, how it is generated, its seed, and the gap that it fills.
+/// An answer that has been asked for: its prompt, how it is made, and its seed.
 struct Asked {
     prompt: Vec<Token>,
-    recipe: Box<dyn Recipe>,
+    plan: Plan,
     seed: u64,
-    filling: Option<Filling>,
 }
 
 /// Answers a request.
@@ -158,23 +157,19 @@ fn prepare(
     if !caches && !map.contains_key("cache_prompt") {
         work.request.cache_prompt = false;
     }
-    let request = &work.request;
+    let request = &mut work.request;
     let first = request.seed.or(served.seed).unwrap_or_else(random_seed);
+    request.seed = Some(first);
+    let request = &work.request;
     let mut asked = Vec::new();
     for input in &request.inputs {
-        let prompt = served.prompt(input, request.thoughts)?;
+        let prompt = served.prompt(input, request)?;
         for choice in 0..request.choices {
             let seed = first.wrapping_add(choice as u64);
-            let filling = served.filling(request, &prompt, seed)?;
-            let recipe = match &filling {
-                Some(filling) => filling.recipe.boxed(),
-                None => served.recipe(request, input, &prompt.tokens, seed)?,
-            };
             asked.push(Asked {
+                plan: served.plan(request, input, &prompt, seed)?,
                 prompt: prompt.tokens.clone(),
-                recipe,
                 seed,
-                filling,
             });
         }
     }
@@ -206,11 +201,21 @@ fn submit(
             _ => leader.follower(),
         };
         let cancel = CancelFlag::default();
+        let (served, prompt) = (&ready.served, &asked.prompt);
+        // A gap has its own clock: at least one step fills it.
+        let time = request.time.filter(|_| !matches!(asked.plan, Plan::Gap(_)));
+        let reader = match &asked.plan {
+            Plan::Gap(filling) => Reader::of_gap(served, prompt, filling),
+            Plan::Form(form) => Reader::of_form(served, prompt, form),
+            Plan::Text(_) => Reader::new(served, prompt, request.tool_marks),
+        };
+        let (recipe, form): (Box<dyn Recipe>, _) = match asked.plan {
+            Plan::Text(recipe) => (recipe, None),
+            Plan::Gap(filling) => (filling.recipe.boxed(), None),
+            Plan::Form(form) => (Box::new(DiffusionParams::default()), Some(task(&form))),
+        };
         answers.push(Answer {
-            reader: match &asked.filling {
-                Some(filling) => Reader::of_gap(&ready.served, &asked.prompt, filling),
-                None => Reader::new(&ready.served, &asked.prompt, request.tool_marks),
-            },
+            reader,
             assembler: work.reply.assembler(),
             payloads: request
                 .drafts
@@ -218,11 +223,12 @@ fn submit(
             prompt: asked.prompt.len(),
             seed: asked.seed,
             cancel: cancel.clone(),
+            form: None,
         });
         state.engine.submit(Job {
             id: state.next_job(),
             prompt: asked.prompt,
-            recipe: asked.recipe,
+            recipe,
             cancel,
             outlet: Outlet {
                 index,
@@ -232,8 +238,8 @@ fn submit(
             slot: request.slot,
             reuses: request.cache_prompt,
             encodes_only: request.tokens == TokenLimit::Tokens(0),
-            // A gap has its own clock: at least one step fills it.
-            time: request.time.filter(|_| asked.filling.is_none()),
+            form,
+            time,
             class,
             owner,
             group,
@@ -246,6 +252,15 @@ fn submit(
         thought_budget: request.thought_budget,
     };
     Answers::new(answers, updates, drafts, wishes, &state.metrics)
+}
+
+/// A form as the engine fills it.
+fn task(form: &TextForm) -> FormTask {
+    FormTask {
+        before: form.before().to_vec(),
+        form: form.form().clone(),
+        params: form.params().clone(),
+    }
 }
 
 /// Waits for all answers.

@@ -13,7 +13,7 @@ use crate::protocol::error::{ApiError, ErrorKind};
 use crate::protocol::request::{Capabilities, Family, Input, Request};
 use crate::protocol::tokens::{self, Tokenize};
 use crate::protocol::{anthropic, chat, responses, value};
-use crate::routes::GENERATING;
+use crate::routes::{GENERATING, OF_CANVASES};
 use crate::served::{Defaults, Served, refused};
 use crate::state::State;
 
@@ -74,7 +74,6 @@ fn max_tokens(served: &Served) -> Value {
 
 /// What is special about the model, and which endpoints work on it.
 fn diffusion(served: &Served) -> Value {
-    let routes = GENERATING.map(|(path, _)| path);
     let mut properties = match &served.defaults {
         Defaults::Canvas(params) => json!({
             "family": "canvas",
@@ -93,7 +92,9 @@ fn diffusion(served: &Served) -> Value {
             "top_p": params.filter.top_p,
         }),
     };
-    properties["routes"] = json!(routes.as_slice());
+    let works = |path: &&str| served.family() == Family::Canvas || !OF_CANVASES.contains(path);
+    let routes = GENERATING.map(|(path, _)| path).into_iter();
+    properties["routes"] = routes.filter(works).collect();
     properties
 }
 
@@ -312,7 +313,7 @@ pub fn count_responses(
 fn count(served: &Served, request: &Request) -> Result<Value, ApiError> {
     let count = request.inputs.iter().map(|input| match input {
         Input::Chat(chat) => Ok(served.chat(chat, request.thoughts)?.len()),
-        other => Ok(served.prompt(other, None)?.tokens.len()),
+        other => Ok(served.prompt(other, request)?.tokens.len()),
     });
     let count: Result<usize, ApiError> = count.sum();
     Ok(tokens::input_tokens(count?))

@@ -1,7 +1,7 @@
 //! The parts of `llama-diffusion-server` that can be used and tested without a socket.
 //!
 //! ```text
-//! run ─▶ listen ─▶ routes ─▶ access ─▶ page, generate, info ─▶ protocol ─▶ served ─▶ prompts and recipes
+//! run ─▶ listen ─▶ routes ─▶ access ─▶ page, generate, info ─▶ protocol ─▶ served ─▶ params: prompts and recipes
 //!  └▶ load ─▶ engine: thread ─▶ scheduler ─▶ batch        │
 //!                                   └▶ updates ─▶ answers ─▶ read ─▶ protocol ─▶ a body, or sse
 //! ```
@@ -25,6 +25,7 @@ mod load;
 mod memory;
 mod metrics;
 mod page;
+mod params;
 pub mod protocol;
 mod read;
 mod reply;

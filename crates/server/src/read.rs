@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use llama_diffusion::chat::thinking::{CHANNEL_NAME, Section, Splitter};
 use llama_diffusion::diffusion::TokenScore;
-use llama_diffusion::{Result, Token, Utf8Stream};
+use llama_diffusion::form::FilledForm;
+use llama_diffusion::{FormAnswer, Result, TextForm, Token, Utf8Stream};
 
 use crate::protocol::answer::{AnswerToken, Canvas, Channel, EndReason, Score, Span};
 use crate::served::{Filling, Served};
@@ -23,6 +24,8 @@ pub struct Reader {
     thoughts: usize,
     /// The gap that the answer fills, if that is what it does.
     gap: Option<GapReader>,
+    /// The form that it fills, and the tokens of its prompt.
+    form: Option<(Arc<TextForm>, usize)>,
 }
 
 /// Reads the answer that fills a gap: where it ends is known at its end.
@@ -50,6 +53,7 @@ impl Reader {
             marks,
             thoughts: 0,
             gap: None,
+            form: None,
         }
     }
 
@@ -64,6 +68,26 @@ impl Reader {
             gap: Some(gap),
             ..Self::new(served, prompt, false)
         }
+    }
+
+    /// For an answer that fills a form.
+    pub fn of_form(served: &Arc<Served>, prompt: &[Token], form: &Arc<TextForm>) -> Self {
+        Self {
+            form: Some((Arc::clone(form), prompt.len())),
+            ..Self::new(served, prompt, false)
+        }
+    }
+
+    /// What a filled form says, if the answer is one.
+    ///
+    /// # Errors
+    /// A token is not in the vocabulary.
+    pub fn filled(&self, filled: &FilledForm) -> Result<Option<FormAnswer>> {
+        let answer = |(form, prompt): &(Arc<TextForm>, usize)| {
+            let model = &self.served.model;
+            model.form_answer(form, filled, *prompt)
+        };
+        self.form.as_ref().map(answer).transpose()
     }
 
     /// Why the answer ended, by what the engine says.

@@ -23,7 +23,7 @@ use crate::linger::linger;
 use crate::page;
 use crate::protocol::error::{ApiError, ErrorKind};
 use crate::protocol::openapi::OPENAPI;
-use crate::protocol::{anthropic, chat, native, responses, text};
+use crate::protocol::{anthropic, chat, edit, form, native, responses, text};
 use crate::reply::{error_response, error_with, json, text as plain};
 use crate::slot_files;
 use crate::state::State;
@@ -59,9 +59,11 @@ const MESSAGES: Endpoint = Endpoint {
     ..endpoint("messages", anthropic::read, Class::Other)
 };
 const FIM: Endpoint = endpoint("fim", text::read_fim, Class::Editor);
+const EDIT: Endpoint = endpoint("edit", edit::read, Class::Other);
+const FILL: Endpoint = endpoint("fill", form::read, Class::Other);
 
 /// The paths that generate.
-pub const GENERATING: [(&str, Endpoint); 10] = [
+pub const GENERATING: [(&str, Endpoint); 12] = [
     ("/v1/chat/completions", CHAT),
     ("/chat/completions", CHAT),
     ("/v1/completions", TEXT),
@@ -72,6 +74,16 @@ pub const GENERATING: [(&str, Endpoint); 10] = [
     ("/completions", NATIVE),
     ("/infill", INFILL),
     ("/v1/fim/completions", FIM),
+    ("/diffusion/edit", EDIT),
+    ("/diffusion/fill", FILL),
+];
+
+/// Those of them that a masked model does not have.
+pub const OF_CANVASES: [&str; 4] = [
+    "/infill",
+    "/v1/fim/completions",
+    "/diffusion/edit",
+    "/diffusion/fill",
 ];
 
 /// The paths that compute something of a body on the spot.

@@ -1,20 +1,20 @@
 //! The model that is served: its names, its limits, and how requests become prompts and recipes.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use llama_diffusion::chat::{ChatTemplate, RenderOptions};
-use llama_diffusion::diffusion::{Infill, Recipe, Scoring, TransferSchedule};
+use llama_diffusion::chat::{ChatTemplate, Message, RenderOptions, Role};
+use llama_diffusion::diffusion::{Edit, Infill, Original, Recipe};
 use llama_diffusion::{
-    AnswerLength, AnyModel, DiffusionParams, Error, GapPrompt, InfillExtra, InfillRequest,
-    MaskedParams, SamplerOverrides, TextGap, TextModel, Thoughts, Token,
+    AnyModel, DiffusionParams, Error, FormRequest, GapPrompt, InfillExtra, InfillRequest,
+    MaskedParams, TextForm, TextGap, TextModel, Thoughts, Token, edit_message,
 };
 use llama_diffusion_flags::template::THINKING;
 use serde_json::{Map, Value};
 
+use crate::params::{canvas_params, masked_params};
 use crate::protocol::error::{ApiError, ErrorKind};
-use crate::protocol::request::{
-    self, Capabilities, Chat, Family, Input, MaskedOverrides, Piece, Request, Sampler, TokenLimit,
-};
+use crate::protocol::request::{self, Capabilities, Chat, Family, Input, Piece, Request};
 use crate::protocol::sampling::field_of;
 
 /// The model that is served.
@@ -62,15 +62,38 @@ pub enum Defaults {
 pub struct Prompt {
     /// Its tokens, at least one.
     pub tokens: Vec<Token>,
-    /// The gap that the answer fills, if that is what it does.
-    gap: Option<TextGap>,
+    /// What follows them.
+    task: Task,
+}
+
+/// What follows a prompt. Several answers share it.
+#[derive(Clone)]
+enum Task {
+    /// Free text.
+    Text,
+    /// What fills a gap.
+    Gap(Arc<TextGap>),
+    /// A text that changes.
+    Edit(Arc<Original>),
+    /// A form.
+    Form(Arc<TextForm>),
+}
+
+/// How an answer is made.
+pub enum Plan {
+    /// By canvases, which are its text.
+    Text(Box<dyn Recipe>),
+    /// By canvases, which fill a gap.
+    Gap(Filling),
+    /// By filling a form.
+    Form(Arc<TextForm>),
 }
 
 /// The gap that an answer fills.
 #[derive(Clone)]
 pub struct Filling {
     /// The gap.
-    pub gap: TextGap,
+    pub gap: Arc<TextGap>,
     /// How it is filled.
     pub recipe: Infill,
 }
@@ -84,6 +107,11 @@ impl Template {
             variables.insert(THINKING.into(), thoughts.into());
         }
         variables
+    }
+
+    /// The variables of a conversation in which the model does not think.
+    fn without_thoughts(&self) -> Map<String, Value> {
+        self.variables_for(&Chat::default(), Some(false))
     }
 }
 
@@ -111,16 +139,19 @@ impl Served {
     /// The prompt of what is to be answered. It leaves room for a canvas.
     ///
     /// # Errors
-    /// 400: the template rejects the conversation, the prompt is empty or too long, or the model cannot fill
-    /// gaps. 501: there is no template.
-    pub fn prompt(&self, input: &Input, thoughts: Option<bool>) -> Result<Prompt, ApiError> {
-        let (tokens, gap) = match input {
-            Input::Chat(chat) => (self.chat(chat, thoughts)?, None),
-            Input::Prompt(pieces) => (self.tokens(pieces, true, true)?, None),
+    /// 400: the template rejects the conversation, the prompt is empty or too long, or the model cannot do
+    /// what is asked of it. 501: there is no template.
+    pub fn prompt(&self, input: &Input, request: &Request) -> Result<Prompt, ApiError> {
+        let thoughts = request.thoughts;
+        let (tokens, task) = match input {
+            Input::Chat(chat) => (self.chat(chat, thoughts)?, Task::Text),
+            Input::Prompt(pieces) => (self.tokens(pieces, true, true)?, Task::Text),
             Input::Infill(texts) => {
                 let gap = self.gap(texts)?;
-                (gap.prompt().to_vec(), Some(gap))
+                (gap.prompt().to_vec(), Task::Gap(Arc::new(gap)))
             }
+            Input::Edit(edit) => self.edit(edit)?,
+            Input::Form(form) => self.form(form, request)?,
         };
         if tokens.is_empty() {
             return Err(ApiError::field(
@@ -131,23 +162,52 @@ impl Served {
         let canvas = self.model.model().canvas_length().unwrap_or(1);
         match tokens.len() + canvas > self.context {
             true => Err(ApiError::context_size(tokens.len(), self.context)),
-            false => Ok(Prompt { tokens, gap }),
+            false => Ok(Prompt { tokens, task }),
         }
+    }
+
+    /// A text and what to change in it.
+    fn edit(&self, edit: &request::Edit) -> Result<(Vec<Token>, Task), ApiError> {
+        let text = edit.body();
+        let original = self.model.original(text, &edit.protected, edit.strength);
+        let original = original.map_err(|error| refused(&error))?;
+        let message = Message::new(Role::User, edit_message(&edit.instruction, text));
+        let template = self.template.as_ref();
+        let tokens = self.model.prompt(
+            template.map(|template| &template.template),
+            &[message],
+            template.map(Template::without_thoughts).unwrap_or_default(),
+        );
+        let tokens = tokens.map_err(|error| rejected(&error))?;
+        Ok((tokens, Task::Edit(Arc::new(original))))
+    }
+
+    /// A form, and what it answers.
+    fn form(
+        &self,
+        form: &request::Form,
+        request: &Request,
+    ) -> Result<(Vec<Token>, Task), ApiError> {
+        let Prompt { tokens, .. } = self.prompt(&form.of, request)?;
+        let thoughts = self.scaffold(&form.of, request.thoughts);
+        let form = FormRequest {
+            seed: request.seed.unwrap_or_default(),
+            ..form.request.clone()
+        };
+        let form = self.model.text_form(&form, &tokens, thoughts);
+        let form = form.map_err(|error| refused(&error))?;
+        Ok((tokens, Task::Form(Arc::new(form))))
     }
 
     /// The gap between two texts.
     fn gap(&self, texts: &request::Infill) -> Result<TextGap, ApiError> {
         let prompt = match &self.template {
             None => GapPrompt::Document,
-            Some(template) => {
-                let mut variables = template.variables.clone();
-                variables.insert(THINKING.into(), false.into());
-                GapPrompt::Chat {
-                    template: &template.template,
-                    opening: Vec::new(),
-                    variables,
-                }
-            }
+            Some(template) => GapPrompt::Chat {
+                template: &template.template,
+                opening: Vec::new(),
+                variables: template.without_thoughts(),
+            },
         };
         let extra = texts.extra.iter().map(|extra| InfillExtra {
             filename: extra.file.clone().unwrap_or_default(),
@@ -163,37 +223,35 @@ impl Served {
         gap.map_err(|error| rejected(&error))
     }
 
-    /// How the gap of a prompt is filled, if it has one.
+    /// How an answer to a prompt is made.
     ///
     /// # Errors
     /// 400 with the parameter that cannot work.
-    pub fn filling(
+    pub fn plan(
         &self,
         request: &Request,
+        input: &Input,
         prompt: &Prompt,
         seed: u64,
-    ) -> Result<Option<Filling>, ApiError> {
-        let (Some(gap), Defaults::Canvas(defaults)) = (&prompt.gap, &self.defaults) else {
-            return Ok(None);
+    ) -> Result<Plan, ApiError> {
+        let Defaults::Canvas(defaults) = &self.defaults else {
+            return self
+                .recipe(request, input, &prompt.tokens, seed)
+                .map(Plan::Text);
         };
-        let constraint = request.constraint.as_ref();
-        if let Some(constraint) = constraint {
-            let problem = "a gap follows the texts around it alone: remove it";
-            return Err(ApiError::field(&constraint.field, problem));
-        }
-        let params = DiffusionParams {
+        let params = || DiffusionParams {
             seed,
             ..canvas_params(defaults, request)
         };
-        let wanted = InfillRequest {
-            n_predict: params.max_tokens.map_or(-1, |tokens| tokens as i64),
-            ..InfillRequest::default()
-        };
-        let recipe = gap.recipe(&wanted, &params, 0).within(request.time);
-        Ok(Some(Filling {
-            gap: gap.clone(),
-            recipe,
-        }))
+        Ok(match &prompt.task {
+            Task::Text => Plan::Text(self.recipe(request, input, &prompt.tokens, seed)?),
+            Task::Gap(gap) => Plan::Gap(filling(gap, request, &params())?),
+            Task::Edit(original) => {
+                let edit = Edit::new(params(), Original::clone(original));
+                Plan::Text(Box::new(edit))
+            }
+            Task::Form(form) => Plan::Form(Arc::clone(form)),
+        })
     }
 
     /// The tokens of a conversation, and of what its answer begins with.
@@ -281,7 +339,7 @@ impl Served {
     ///
     /// # Errors
     /// 400 with the parameter that cannot work.
-    pub fn recipe(
+    fn recipe(
         &self,
         request: &Request,
         input: &Input,
@@ -290,11 +348,7 @@ impl Served {
     ) -> Result<Box<dyn Recipe>, ApiError> {
         let constraint = request.constraint.as_ref();
         let constraint = constraint.map(|constraint| {
-            let thoughts = match (input, self.thinks(input, request.thoughts)) {
-                (Input::Chat(_), true) => Thoughts::On,
-                (Input::Chat(_), false) => Thoughts::Off,
-                _ => Thoughts::None,
-            };
+            let thoughts = self.scaffold(input, request.thoughts);
             let language = constraint.automaton()?;
             let made = self.model.constraint(&language, prompt, thoughts);
             made.map_err(|error| ApiError::field(&constraint.field, error.to_string()))
@@ -322,6 +376,15 @@ impl Served {
         })
     }
 
+    /// What the model writes before its answer.
+    fn scaffold(&self, input: &Input, thoughts: Option<bool>) -> Thoughts {
+        match (input, self.thinks(input, thoughts)) {
+            (Input::Chat(_), true) => Thoughts::On,
+            (Input::Chat(_), false) => Thoughts::Off,
+            _ => Thoughts::None,
+        }
+    }
+
     /// Whether the template is asked for a model that thinks.
     fn thinks(&self, input: &Input, thoughts: Option<bool>) -> bool {
         let Input::Chat(chat) = input else {
@@ -332,6 +395,26 @@ impl Served {
         let variable = variable.or_else(|| own.and_then(|variables| variables.get(THINKING)));
         thoughts.unwrap_or(variable == Some(&Value::Bool(true)))
     }
+}
+
+/// How a gap is filled.
+fn filling(
+    gap: &Arc<TextGap>,
+    request: &Request,
+    params: &DiffusionParams,
+) -> Result<Filling, ApiError> {
+    if let Some(constraint) = &request.constraint {
+        let problem = "a gap follows the texts around it alone: remove it";
+        return Err(ApiError::field(&constraint.field, problem));
+    }
+    let wanted = InfillRequest {
+        n_predict: params.max_tokens.map_or(-1, |tokens| tokens as i64),
+        ..InfillRequest::default()
+    };
+    Ok(Filling {
+        gap: Arc::clone(gap),
+        recipe: gap.recipe(&wanted, params, 0).within(request.time),
+    })
 }
 
 /// An error of a chat template about a conversation.
@@ -353,107 +436,6 @@ pub fn refused(error: &Error) -> ApiError {
         }
         error => ApiError::new(ErrorKind::InvalidRequest, error.message_with(field)),
     }
-}
-
-fn canvas_params(defaults: &DiffusionParams, request: &Request) -> DiffusionParams {
-    let Sampler {
-        canvas,
-        max_canvases,
-        canvas_length,
-        acceptance,
-        constrain_at,
-        min_logprob,
-        masked: _,
-    } = &request.sampler;
-    let SamplerOverrides {
-        max_steps,
-        t_min,
-        t_max,
-        entropy_bound,
-        stability_threshold,
-        confidence_threshold,
-    } = *canvas;
-    let is_scored = request.logprobs.is_some() || min_logprob.is_some();
-    DiffusionParams {
-        max_steps: max_steps.unwrap_or(defaults.max_steps),
-        t_min: t_min.unwrap_or(defaults.t_min),
-        t_max: t_max.unwrap_or(defaults.t_max),
-        entropy_bound: entropy_bound.unwrap_or(defaults.entropy_bound),
-        stability_threshold: stability_threshold.unwrap_or(defaults.stability_threshold),
-        confidence_threshold: confidence_threshold.unwrap_or(defaults.confidence_threshold),
-        max_tokens: match request.tokens {
-            TokenLimit::Default => defaults.max_tokens,
-            TokenLimit::Unlimited => None,
-            TokenLimit::Tokens(count) => Some(count.max(1)),
-        },
-        max_canvases: max_canvases.or(defaults.max_canvases),
-        canvas: canvas_length.or(defaults.canvas),
-        acceptance: acceptance.unwrap_or(defaults.acceptance),
-        constrain_at: constrain_at.unwrap_or(defaults.constrain_at),
-        scoring: is_scored.then(|| Scoring {
-            min_logprob: *min_logprob,
-            top: request.logprobs.unwrap_or(0),
-        }),
-        ..defaults.clone()
-    }
-}
-
-fn masked_params(
-    defaults: &MaskedParams,
-    request: &Request,
-) -> llama_diffusion::Result<MaskedParams> {
-    let MaskedOverrides {
-        steps,
-        eps,
-        block_length,
-        algorithm,
-        algorithm_temperature,
-        temperature,
-        top_k,
-        top_p,
-        guidance,
-        gumbel_noise,
-    } = request.sampler.masked;
-    let length = match request.tokens {
-        TokenLimit::Tokens(count) => AnswerLength::Tokens(count.max(1)),
-        TokenLimit::Default | TokenLimit::Unlimited => defaults.length,
-    };
-    let (own_eps, own_block, own_steps) = match defaults.schedule {
-        TransferSchedule::Timestep { eps, steps } => (eps, 0, steps),
-        TransferSchedule::Blocks {
-            length: block,
-            steps_per_block,
-        } => {
-            let blocks = defaults.length.given() / block.max(1);
-            (
-                0.0,
-                block,
-                steps_per_block.saturating_mul(blocks.max(1) as u32),
-            )
-        }
-    };
-    // Either schedule replaces the other one.
-    let (eps, block) = match (eps, block_length) {
-        (None, None) => (own_eps, own_block),
-        (eps, block) => (eps.unwrap_or(0.0), block.unwrap_or(0)),
-    };
-    let schedule = TransferSchedule::new(eps, block, steps.unwrap_or(own_steps), length.given())?;
-    let params = MaskedParams {
-        length,
-        schedule,
-        algorithm: algorithm.unwrap_or(defaults.algorithm),
-        algorithm_temperature: algorithm_temperature.unwrap_or(defaults.algorithm_temperature),
-        temperature: temperature.unwrap_or(defaults.temperature),
-        filter: llama_diffusion::diffusion::Filter {
-            top_k: top_k.unwrap_or(defaults.filter.top_k),
-            top_p: top_p.unwrap_or(defaults.filter.top_p),
-        },
-        guidance: guidance.unwrap_or(defaults.guidance),
-        gumbel_noise: gumbel_noise.unwrap_or(defaults.gumbel_noise),
-        ..defaults.clone()
-    };
-    params.validate()?;
-    Ok(params)
 }
 
 /// Whether the model is one whose answers share steps.

@@ -3,10 +3,12 @@
 use std::ops::ControlFlow;
 
 use llama_diffusion::diffusion::{Recipe, Stage};
+use llama_diffusion::form::FilledForm;
 use llama_diffusion::{
     Answer, CancelFlag, EndTokens, Error, MemberId, Result, Session, SessionBatch, Snapshot, Token,
 };
 
+use super::job::FormTask;
 use super::{Engine, Handler, Saved};
 
 /// A batch of sessions, each of which is a slot.
@@ -113,6 +115,21 @@ impl Engine for BatchEngine {
         if let Some(member) = self.members[slot].take() {
             self.batch.leave(member);
         }
+    }
+
+    fn fill(
+        &mut self,
+        slot: usize,
+        prompt: &[Token],
+        task: &FormTask,
+        cancel: &CancelFlag,
+    ) -> Result<FilledForm> {
+        let FormTask {
+            before,
+            form,
+            params,
+        } = task;
+        self.idle(slot)?.fill(prompt, before, form, params, cancel)
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use llama_diffusion::diffusion::{FinishedCanvas, PromptProgress, Recipe, TokenScore};
-use llama_diffusion::{CancelFlag, Event, Token};
+use llama_diffusion::form::{FilledForm, Form, FormParams};
+use llama_diffusion::{CancelFlag, Error, Event, Token};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::admission::Ticket;
@@ -30,6 +31,8 @@ pub struct Job {
     pub reuses: bool,
     /// Whether the prompt is encoded and nothing else happens.
     pub encodes_only: bool,
+    /// A form to fill instead of canvases.
+    pub form: Option<FormTask>,
     /// Time for the answer after the prompt is encoded.
     pub time: Option<Duration>,
     /// Which jobs it waits beside.
@@ -42,6 +45,24 @@ pub struct Job {
     pub submitted: Instant,
     /// Its place among the requests that the server takes at once.
     pub ticket: Ticket,
+}
+
+impl Job {
+    /// Whether it has no steps after its prompt is encoded.
+    pub fn stops_after_prompt(&self) -> bool {
+        self.encodes_only || self.form.is_some()
+    }
+}
+
+/// A form to fill: see [`Session::fill`](llama_diffusion::Session::fill).
+#[derive(Clone)]
+pub struct FormTask {
+    /// What the model may write before it.
+    pub before: Vec<Vec<Token>>,
+    /// The form.
+    pub form: Form,
+    /// How it is filled.
+    pub params: FormParams,
 }
 
 /// Jobs of one class take turns with those of the other.
@@ -105,6 +126,8 @@ pub enum Update {
         /// The scores of its answer, if the recipe asks for them.
         scores: Vec<TokenScore>,
     },
+    /// Its form is filled.
+    Filled(FilledForm),
     /// It is complete.
     Ended(Ended),
     /// It failed.
@@ -137,6 +160,20 @@ pub enum Failure {
     Engine(String),
     /// The server is about to end.
     Draining,
+}
+
+impl Failure {
+    /// What an error about this job alone means for its client.
+    pub fn of(error: &Error) -> Self {
+        match error {
+            Error::InvalidParameter { .. } | Error::ContextFull { .. } => {
+                Self::Refused(error.to_string())
+            }
+            // Nobody but a server that drains cancels a job whose client waits.
+            Error::Cancelled => Self::Draining,
+            _ => Self::Engine(error.to_string()),
+        }
+    }
 }
 
 /// Where the updates of a job go. Several jobs of a request may share the channel.

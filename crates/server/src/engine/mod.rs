@@ -1,7 +1,7 @@
 //! The engine: one thread that owns all sessions. Jobs go in, updates come out.
 //!
 //! ```text
-//! job ─▶ thread ─▶ scheduler ─▶ queue ─▶ a slot of the engine ─▶ updates
+//! job ─▶ thread ─▶ scheduler ─▶ queue ─▶ running, on a slot of the engine ─▶ updates
 //!                      └▶ library: caches of earlier prompts on the host
 //! ```
 
@@ -10,6 +10,7 @@ pub mod board;
 pub mod job;
 pub mod library;
 pub mod queue;
+pub mod running;
 pub mod scheduler;
 #[cfg(test)]
 mod scripted;
@@ -20,7 +21,10 @@ pub mod thread;
 use std::ops::ControlFlow;
 
 use llama_diffusion::diffusion::{Recipe, Stage};
+use llama_diffusion::form::FilledForm;
 use llama_diffusion::{Answer, CancelFlag, EndTokens, Event, Result, Token};
+
+use job::FormTask;
 
 /// Receives the events of a step, each with the slot whose answer it is about.
 pub type Handler<'a> = dyn FnMut(usize, Event<'_>) -> ControlFlow<()> + 'a;
@@ -85,6 +89,18 @@ pub trait Engine {
 
     /// Removes an unfinished answer.
     fn remove(&mut self, slot: usize);
+
+    /// Fills a form as the answer to a prompt, on an idle slot that has it cached.
+    ///
+    /// # Errors
+    /// The form does not fit the model, it is cancelled, or the device fails.
+    fn fill(
+        &mut self,
+        slot: usize,
+        prompt: &[Token],
+        form: &FormTask,
+        cancel: &CancelFlag,
+    ) -> Result<FilledForm>;
 }
 
 /// A copy of a cache on the host.

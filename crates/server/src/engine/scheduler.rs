@@ -3,20 +3,18 @@
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use llama_diffusion::diffusion::{
-    CanvasStatus, Draft, FinishReason, FinishedCanvas, PromptProgress, Stage, TokenScore,
-};
-use llama_diffusion::{Answer, EndTokens, Error, Event};
+use llama_diffusion::diffusion::Stage;
+use llama_diffusion::{Answer, EndTokens, Error};
 
 use super::board::{Board, SlotView};
-use super::job::{Ended, Failure, Job, Update};
+use super::job::{Failure, Job, Update};
 use super::library::Library;
 use super::queue::Queue;
+use super::running::{Running, Step};
 use super::{Engine, Saved as _};
 use crate::metrics::Metrics;
-use crate::protocol::answer::{EndReason, Statistics};
 
 /// Steps that may fail in a row before the engine counts as broken.
 const FAILURES: u32 = 3;
@@ -62,37 +60,6 @@ pub struct Scheduler<E: Engine> {
     metrics: Arc<Metrics>,
     failures: u32,
     end: EndTokens,
-}
-
-/// What an event needs to know about its step.
-struct Step<'a> {
-    /// When it began.
-    now: Instant,
-    end: &'a EndTokens,
-    metrics: &'a Metrics,
-}
-
-/// A job on a slot.
-struct Running {
-    job: Job,
-    slot: usize,
-    /// When it left the queue.
-    begun: Instant,
-    /// When its prompt was encoded.
-    encoded: Option<Instant>,
-    reused: usize,
-    /// Scores of the canvas that is about to be done.
-    scores: Vec<TokenScore>,
-    /// Finished tokens of the answer.
-    written: usize,
-    canvases: usize,
-    is_out_of_time: bool,
-    /// Steps that it took part in, and the canvases in all of them together.
-    steps: u64,
-    shared: u64,
-    /// Whether the present step denoises its canvas.
-    is_stepped: bool,
-    view: SlotView,
 }
 
 impl<E: Engine> Scheduler<E> {
@@ -236,9 +203,7 @@ impl<E: Engine> Scheduler<E> {
             self.metrics.stepped(canvases, time);
         }
         for running in shared {
-            running.is_stepped = false;
-            running.steps += 1;
-            running.shared += canvases as u64;
+            running.stepped(canvases);
         }
     }
 
@@ -268,13 +233,7 @@ impl<E: Engine> Scheduler<E> {
             .engine
             .begin(slot, &job.prompt, job.recipe.as_ref(), &job.cancel);
         if let Err(error) = begun {
-            let failure = match error {
-                Error::InvalidParameter { .. } | Error::ContextFull { .. } => {
-                    Failure::Refused(error.to_string())
-                }
-                _ => Failure::Engine(error.to_string()),
-            };
-            return job.outlet.send(Update::Failed(failure));
+            return job.outlet.send(Update::Failed(Failure::of(&error)));
         }
         self.begun += 1;
         self.used[slot] = self.begun;
@@ -288,9 +247,9 @@ impl<E: Engine> Scheduler<E> {
         if self.engine.stage(slot) != Some(Stage::Prefilling) {
             running.encoded(now);
         }
-        if running.job.encodes_only && running.encoded.is_some() {
+        if running.job.stops_after_prompt() && running.is_encoded() {
             self.engine.remove(slot);
-            return running.finish(None, now, &self.metrics);
+            return self.conclude(running, None);
         }
         self.running[slot] = Some(running);
     }
@@ -367,11 +326,25 @@ impl<E: Engine> Scheduler<E> {
             let view = shown.slots.get_mut(slot);
             view.into_iter().for_each(|view| view.is_busy = false);
         });
-        let now = (self.clock)();
         match answer {
-            Ok(answer) => running.finish(Some(&answer), now, &self.metrics),
+            Ok(answer) => self.conclude(running, Some(&answer)),
             Err(error) => running.fail(&error),
         }
+    }
+
+    /// Ends an answer that has no more steps, after its form is filled, if that is what it is.
+    fn conclude(&mut self, mut running: Running, answer: Option<&Answer>) {
+        let (slot, job) = (running.slot, &running.job);
+        if let Some(form) = job.form.as_ref().filter(|_| running.is_encoded()) {
+            let start = (self.clock)();
+            let filled = self.engine.fill(slot, &job.prompt, form, &job.cancel);
+            let time = (self.clock)().saturating_duration_since(start);
+            match filled {
+                Ok(filled) => running.filled(filled, time),
+                Err(error) => return job.outlet.send(Update::Failed(Failure::of(&error))),
+            }
+        }
+        running.finish(answer, (self.clock)(), &self.metrics);
     }
 
     /// Tells the clients of a failed step. Prompts that are being encoded go on.
@@ -415,176 +388,5 @@ impl<E: Engine> Scheduler<E> {
             shown.queued = self.queue.len();
             shown.library = self.library.bytes();
         });
-    }
-}
-
-impl Running {
-    fn new(job: Job, slot: usize, reused: usize, now: Instant) -> Self {
-        let view = SlotView {
-            job: Some(job.id),
-            is_busy: true,
-            prompt: job.prompt.len(),
-            encoded: reused,
-            limit: job.recipe.max_tokens(),
-            ..SlotView::default()
-        };
-        Self {
-            job,
-            slot,
-            begun: now,
-            encoded: None,
-            reused,
-            scores: Vec::new(),
-            written: 0,
-            canvases: 0,
-            is_out_of_time: false,
-            steps: 0,
-            shared: 0,
-            is_stepped: false,
-            view,
-        }
-    }
-
-    /// Its prompt is in the cache.
-    fn encoded(&mut self, now: Instant) {
-        self.encoded.get_or_insert(now);
-        self.job.group.release();
-    }
-
-    /// Takes an event of a step.
-    fn take(&mut self, event: &Event<'_>, step: &Step<'_>) -> ControlFlow<()> {
-        self.job.outlet.show(event);
-        match event {
-            Event::PromptEncoded(progress) => self.take_progress(*progress, step.now),
-            Event::CanvasBegun(canvas) => {
-                self.encoded(step.now);
-                (self.view.block, self.view.step) = (canvas.block, 0);
-                self.view.max_steps = canvas.max_steps;
-                ControlFlow::Continue(())
-            }
-            Event::Draft(draft) => self.take_draft(draft, step),
-            Event::Scored(scored) => {
-                self.scores = scored.scores.to_vec();
-                ControlFlow::Continue(())
-            }
-            Event::CanvasDone(canvas) => {
-                if self.canvases == 0 {
-                    step.metrics.first_canvas(self.total_time(step.now));
-                }
-                step.metrics.canvas_done(canvas.steps);
-                self.take_canvas((*canvas).clone());
-                ControlFlow::Continue(())
-            }
-        }
-    }
-
-    fn take_progress(&mut self, progress: PromptProgress, now: Instant) -> ControlFlow<()> {
-        self.view.encoded = progress.encoded;
-        self.job.outlet.send(Update::Encoded(progress));
-        if progress.encoded < progress.total {
-            return ControlFlow::Continue(());
-        }
-        self.encoded(now);
-        match self.job.encodes_only {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
-    }
-
-    fn take_draft(&mut self, draft: &Draft<'_>, step: &Step<'_>) -> ControlFlow<()> {
-        self.is_stepped = true;
-        self.view.step = draft.step;
-        self.view.mean_entropy = draft.mean_entropy;
-        let since = self
-            .encoded
-            .map(|encoded| step.now.saturating_duration_since(encoded));
-        let is_over = self
-            .job
-            .time
-            .zip(since)
-            .is_some_and(|(time, since)| since >= time);
-        if !is_over || draft.status != CanvasStatus::Running {
-            return ControlFlow::Continue(());
-        }
-        self.is_out_of_time = true;
-        self.take_canvas(self.cut(draft, step.end));
-        ControlFlow::Break(())
-    }
-
-    /// A draft as if it were finished.
-    fn cut(&self, draft: &Draft<'_>, end: &EndTokens) -> FinishedCanvas {
-        let tokens = draft.argmax.to_vec();
-        let limit = self.job.recipe.max_tokens().unwrap_or(usize::MAX);
-        let text = tokens.iter().position(|token| end.is_end(*token));
-        let text = text.unwrap_or(tokens.len());
-        FinishedCanvas {
-            block: draft.block,
-            steps: draft.step + 1,
-            converged: false,
-            answer: tokens[..text.min(limit - self.written)].to_vec(),
-            generated: text,
-            ended: text < tokens.len(),
-            tokens,
-        }
-    }
-
-    fn take_canvas(&mut self, canvas: FinishedCanvas) {
-        self.written += canvas.answer.len();
-        self.view.written = self.written;
-        self.canvases += 1;
-        let mut scores = std::mem::take(&mut self.scores);
-        scores.truncate(canvas.answer.len());
-        self.job.outlet.send(Update::Canvas { canvas, scores });
-    }
-
-    fn finish(self, answer: Option<&Answer>, now: Instant, metrics: &Metrics) {
-        let generation = answer.map(|answer| &answer.generation);
-        let finish = generation.map(|generation| generation.finish);
-        let reason = match finish {
-            Some(FinishReason::EndOfText) => EndReason::EndOfText,
-            _ if self.job.encodes_only => EndReason::Length,
-            Some(FinishReason::Cancelled) if self.is_out_of_time => EndReason::Time,
-            Some(FinishReason::Cancelled) => EndReason::Stopped,
-            Some(FinishReason::Length | FinishReason::ContextFull) | None => EndReason::Length,
-        };
-        let last = generation.and_then(|generation| generation.canvases.last());
-        let has_end =
-            last.is_some_and(|canvas| canvas.ended && canvas.generated > canvas.answer.len());
-        let completion = match reason {
-            EndReason::EndOfText => self.written + usize::from(has_end),
-            _ => self.written,
-        };
-        let encoded = self.encoded.unwrap_or(now);
-        let timing = generation
-            .map(|generation| generation.timing)
-            .unwrap_or_default();
-        let ended = Ended {
-            reason,
-            reused: self.reused,
-            completion,
-            statistics: Statistics {
-                canvases: self.canvases,
-                steps: generation.map_or(0, |generation| generation.steps),
-                tokens_per_step: generation.map_or(0.0, |g| g.tokens_per_forward()),
-                prefill: timing.prefill,
-                denoise: timing.denoise,
-                commit: timing.commit,
-                queue: self.begun.saturating_duration_since(self.job.submitted),
-                batch_mean: self.shared as f64 / self.steps.max(1) as f64,
-            },
-            predicted: now.saturating_duration_since(encoded),
-            slot: self.slot,
-        };
-        metrics.ended(&ended, self.total_time(now));
-        self.job.outlet.send(Update::Ended(ended));
-    }
-
-    fn total_time(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.job.submitted)
-    }
-
-    fn fail(self, error: &Error) {
-        let failure = Failure::Engine(error.to_string());
-        self.job.outlet.send(Update::Failed(failure));
     }
 }

@@ -6,10 +6,12 @@ use std::ops::ControlFlow;
 use llama_diffusion::diffusion::{
     CanvasStatus, Draft, FinishedCanvas, NewCanvas, PromptProgress, Recipe, Stage, Timing,
 };
+use llama_diffusion::form::FilledForm;
 use llama_diffusion::{
     Answer, CancelFlag, EndTokens, Error, Event, FinishReason, Generation, Result, Token,
 };
 
+use super::job::FormTask;
 use super::library::common_prefix;
 use super::{Engine, Handler};
 
@@ -212,6 +214,36 @@ impl Engine for Scripted {
 
     fn remove(&mut self, slot: usize) {
         self.slots[slot].member = None;
+    }
+
+    /// The tokens of the prompt stand in the form, and its seed says how many passes that takes; 0 is an error.
+    fn fill(
+        &mut self,
+        slot: usize,
+        prompt: &[Token],
+        task: &FormTask,
+        cancel: &CancelFlag,
+    ) -> Result<FilledForm> {
+        assert!(self.slots[slot].member.is_none(), "the slot is in use");
+        assert_eq!(self.slots[slot].cached, prompt);
+        if cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        match task.params.seed {
+            0 => Err(Error::ContextFull {
+                prompt: prompt.len(),
+                canvas: PASS,
+                context: PASS,
+            }),
+            passes => Ok(FilledForm {
+                tokens: prompt.to_vec(),
+                blanks: Vec::new(),
+                canvas: PASS,
+                rows: task.params.samples,
+                passes: passes as usize,
+                reused: prompt.len(),
+            }),
+        }
     }
 }
 

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use llama_diffusion::form::{Blank, BlankKind, Form, FormParams, Piece};
 use llama_diffusion::{CancelFlag, DiffusionParams, Token};
 use proptest::prelude::*;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::board::Board;
-use super::job::{Class, Failure, Group, Job, Outlet, Update};
+use super::job::{Class, Failure, FormTask, Group, Job, Outlet, Update};
 use super::scheduler::{Broken, Refusal, Scheduler};
 use super::scripted::{PASS, Scripted};
 use super::thread::{Handle, run};
@@ -66,6 +67,7 @@ impl Bench {
             slot: None,
             reuses: true,
             encodes_only: false,
+            form: None,
             time: None,
             class: Class::Other,
             owner: 0,
@@ -115,10 +117,80 @@ fn received(updates: &mut Updates) -> Got {
             Update::Canvas { canvas, .. } => text.extend(canvas.answer),
             Update::Ended(ended) => return Got::Answer(text, ended.reason),
             Update::Failed(failure) => return Got::Failed(failure),
+            Update::Filled(form) => text.extend(form.tokens),
             Update::Begun { .. } | Update::Encoded(_) => {}
         }
     }
     Got::Nothing
+}
+
+/// A form that takes so many passes; 0 cannot be filled.
+fn form(passes: u64) -> FormTask {
+    let kind = BlankKind::Free(vec![None]);
+    let name = "1".into();
+    FormTask {
+        before: Vec::new(),
+        form: Form::new(vec![Piece::Blank(Blank { name, kind })]).unwrap(),
+        params: FormParams {
+            seed: passes,
+            ..FormParams::default()
+        },
+    }
+}
+
+#[test]
+fn a_form_is_filled_once_its_prompt_is_encoded() {
+    let mut bench = Bench::new(Scripted::new(2), 0);
+    let mut other = bench.submit(&[1, 2, 3]);
+    let (mut job, mut updates) = bench.job(&[4; 2 * PASS]);
+    job.form = Some(form(3));
+    bench.scheduler.submit(job);
+    bench.tick();
+    assert_eq!(
+        received(&mut updates),
+        Got::Nothing,
+        "half of it is encoded"
+    );
+    bench.finish();
+    let mut ended = None;
+    while let Ok((_, update)) = updates.try_recv() {
+        match update {
+            Update::Filled(form) => assert_eq!(form.tokens, [4; 2 * PASS]),
+            Update::Ended(end) => ended = Some(end),
+            other => assert!(matches!(other, Update::Encoded(_)), "{other:?}"),
+        }
+    }
+    let ended = ended.unwrap();
+    assert_eq!(ended.reason, EndReason::EndOfText);
+    assert_eq!((ended.completion, ended.statistics.steps), (2 * PASS, 3));
+    assert_eq!(received(&mut other), answer(&[1, 2, 3]));
+    // Again, with nothing to encode: it is filled at once.
+    let (mut job, mut updates) = bench.job(&[4; 2 * PASS]);
+    job.form = Some(form(1));
+    bench.scheduler.submit(job);
+    bench.tick();
+    let expected = Got::Answer(vec![4; 2 * PASS], EndReason::EndOfText);
+    assert_eq!(received(&mut updates), expected);
+    assert!(bench.scheduler.is_idle());
+}
+
+#[test]
+fn a_form_that_cannot_be_filled_fails_alone() {
+    let mut bench = Bench::new(Scripted::new(2), 0);
+    let mut other = bench.submit(&[1, 2, 3]);
+    let (mut job, mut updates) = bench.job(&[5]);
+    job.form = Some(form(0));
+    bench.scheduler.submit(job);
+    let (mut job, mut cancelled) = bench.job(&[6]);
+    job.form = Some(form(1));
+    let cancel = job.cancel.clone();
+    bench.scheduler.submit(job);
+    cancel.cancel();
+    bench.finish();
+    let got = received(&mut updates);
+    assert!(matches!(got, Got::Failed(Failure::Refused(_))), "{got:?}");
+    assert_eq!(received(&mut cancelled), Got::Nothing);
+    assert_eq!(received(&mut other), answer(&[1, 2, 3]));
 }
 
 /// What the engine answers to a prompt.

@@ -318,6 +318,48 @@ pub const INFILL: Table = &[
     )],
 ];
 
+/// Fields of edits.
+pub const EDIT: Table = &[
+    COMMON,
+    &[
+        (
+            Class::Used,
+            &["text", "instruction", "strength", "protected"],
+        ),
+        (
+            Class::Refused("an edit follows its text alone: remove it"),
+            &["json_schema", "response_format"],
+        ),
+    ],
+];
+
+/// Fields of forms.
+pub const FORM: Table = &[
+    COMMON,
+    &[
+        (
+            Class::Used,
+            &[
+                "messages",
+                "prompt",
+                "chat_template_kwargs",
+                "reasoning_effort",
+                "add_generation_prompt",
+                "continue_final_message",
+                "form",
+                "blanks",
+                "steps",
+                "samples",
+                "canvas",
+            ],
+        ),
+        (
+            Class::Refused("a form follows its text alone: remove it"),
+            &["json_schema", "response_format"],
+        ),
+    ],
+];
+
 /// Checks the fields of a body that have no effect or are refused, and returns the names of those
 /// without effect.
 ///
@@ -354,7 +396,7 @@ pub fn check(body: &Object<'_>, table: Table, family: Family) -> Result<Vec<Stri
 pub const MASKED: [&str; 3] = ["temperature", "top_k", "top_p"];
 
 /// Whether a value asks for nothing.
-fn says_nothing(value: &serde_json::Value) -> bool {
+pub fn says_nothing(value: &serde_json::Value) -> bool {
     use serde_json::Value;
     match value {
         Value::Null => true,

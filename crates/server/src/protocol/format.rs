@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use llama_diffusion::FormAnswer;
 use serde_json::{Map, Value, json};
 
 use super::answer::{AnswerToken, End};
@@ -58,6 +59,8 @@ pub struct Finished {
     pub finish: Finish,
     /// What the engine says.
     pub end: End,
+    /// The form that is filled, if that is the answer.
+    pub form: Option<FormAnswer>,
 }
 
 /// Writes a stream in one protocol. `choice` is the number of the answer.
@@ -289,6 +292,7 @@ pub(super) mod tests {
                 slot: 0,
                 seed: 42,
             },
+            form: None,
         }
     }
 

@@ -10,12 +10,14 @@ use super::format::tests::{call, finished, meta, text};
 use super::reply::Work;
 use super::request::{Capabilities, Family};
 use super::tests::capabilities;
-use super::{TABLES, anthropic, chat, native, responses, sampling, text as completion, tokens};
+use super::{
+    TABLES, anthropic, chat, edit, form, native, responses, sampling, text as completion, tokens,
+};
 
 pub(super) type Read = fn(&Map<String, Value>, &Capabilities) -> Result<Work, ApiError>;
 
 /// The endpoints in the order of the tables, each with the least that it needs.
-pub(super) fn endpoints() -> [(Read, Value); 7] {
+pub(super) fn endpoints() -> [(Read, Value); 9] {
     let messages = json!([{"role": "user", "content": "Hi"}]);
     [
         (chat::read, json!({ "messages": messages })),
@@ -31,6 +33,8 @@ pub(super) fn endpoints() -> [(Read, Value); 7] {
             anthropic::read,
             json!({"messages": messages, "max_tokens": 5}),
         ),
+        (edit::read, json!({"text": "a", "instruction": "b"})),
+        (form::read, json!({"messages": messages, "form": "▢"})),
     ]
 }
 
@@ -42,7 +46,7 @@ fn names(table: usize) -> Vec<&'static str> {
 }
 
 /// Names that parsers look for below the first level.
-const INNER: [&str; 24] = [
+const INNER: [&str; 25] = [
     "type",
     "role",
     "content",
@@ -67,6 +71,7 @@ const INNER: [&str; 24] = [
     "effort",
     "format",
     "drafts",
+    "choices",
 ];
 
 /// Values that parsers look for.

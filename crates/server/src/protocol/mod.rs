@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! error ─▶ value ─▶ fields, sampling, messages, tools, language, prompt
-//!   ─▶ chat, text, native, responses, anthropic ─▶ request ─▶ (the engine)
+//!   ─▶ chat, text, native, responses, anthropic, edit, form ─▶ request ─▶ (the engine)
 //! (the engine) ─▶ answer ─▶ assemble (stop, tool_calls) ─▶ format ─▶ *_format
 //! ```
 
@@ -13,8 +13,12 @@ mod anthropic_format;
 pub mod assemble;
 pub mod chat;
 mod chat_format;
+pub mod edit;
+mod edit_format;
 pub mod error;
 pub mod fields;
+pub mod form;
+mod form_format;
 pub mod format;
 #[cfg(test)]
 mod hostile;
@@ -37,10 +41,10 @@ pub mod tool_calls;
 mod tools;
 pub mod value;
 
-use fields::{ANTHROPIC, CHAT, FIM, INFILL, NATIVE, RESPONSES, TEXT, Table};
+use fields::{ANTHROPIC, CHAT, EDIT, FIM, FORM, INFILL, NATIVE, RESPONSES, TEXT, Table};
 
 /// Every endpoint that generates, and the fields that it knows.
-pub const TABLES: [(&str, Table); 7] = [
+pub const TABLES: [(&str, Table); 9] = [
     ("/v1/chat/completions", CHAT),
     ("/v1/completions", TEXT),
     ("/v1/fim/completions", FIM),
@@ -48,6 +52,8 @@ pub const TABLES: [(&str, Table); 7] = [
     ("/infill", INFILL),
     ("/v1/responses", RESPONSES),
     ("/v1/messages", ANTHROPIC),
+    ("/diffusion/edit", EDIT),
+    ("/diffusion/fill", FORM),
 ];
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ impl NativeStream {
 }
 
 /// A part of a stream.
-fn part(choice: usize, content: &str, tokens: &[AnswerToken]) -> Value {
+pub fn part(choice: usize, content: &str, tokens: &[AnswerToken]) -> Value {
     let ids: Vec<_> = tokens.iter().map(|token| token.id).collect();
     json!({"index": choice, "content": content, "tokens": ids, "stop": false})
 }
@@ -130,12 +130,7 @@ impl Last<'_> {
         let end = &self.finished.end;
         let mut settings = echo.settings.clone();
         settings.insert("seed".into(), end.seed.into());
-        let (stop_type, word) = match (&self.finished.finish, end.reason) {
-            (Finish::StopString(word), _) => ("word", word.as_str()),
-            (Finish::Length, EndReason::Stopped) => ("none", ""),
-            (Finish::Length, _) => ("limit", ""),
-            _ => ("eos", ""),
-        };
+        let (stop_type, word) = stop_type(self.finished);
         let body = json!({
             "content": self.content,
             "index": index,
@@ -159,6 +154,16 @@ impl Last<'_> {
             Some(fields) => chosen(&body, fields),
             None => body,
         }
+    }
+}
+
+/// Why an answer ended, and the stop string that ended it.
+pub fn stop_type(finished: &Finished) -> (&'static str, &str) {
+    match (&finished.finish, finished.end.reason) {
+        (Finish::StopString(word), _) => ("word", word.as_str()),
+        (Finish::Length, EndReason::Stopped) => ("none", ""),
+        (Finish::Length, _) => ("limit", ""),
+        _ => ("eos", ""),
     }
 }
 

@@ -8,6 +8,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use jsonschema::Validator;
+    use llama_diffusion::{BlankAnswer, ChoiceAnswer, FormAnswer};
     use serde_json::{Map, Value, json};
 
     use super::super::assemble::Finish;
@@ -160,9 +161,9 @@ mod tests {
                 }
                 _ => Finish::EndOfText,
             };
-            let answer = work
-                .reply
-                .answer(&meta(), &[Choice::new(deltas, finished(finish))]);
+            let mut end = finished(finish);
+            end.form = (path == "/diffusion/fill").then(filled);
+            let answer = work.reply.answer(&meta(), &[Choice::new(deltas, end)]);
             check(&validator_of_answers, &answer);
             // An object without anything is not an answer.
             if path != "/completion" && path != "/infill" {
@@ -174,6 +175,38 @@ mod tests {
                 &validator(&document, &schema["content"]["application/json"]["schema"]),
                 &error,
             );
+        }
+    }
+
+    /// A form of one blank with a choice.
+    fn filled() -> FormAnswer {
+        let (logprob, probability, standard_error) = (0.0, 1.0, Some(0.0));
+        let text = String::from("x");
+        let choice = ChoiceAnswer {
+            text: text.clone(),
+            logprob,
+            probability,
+            standard_error,
+        };
+        let blank = BlankAnswer {
+            name: "1".into(),
+            text: text.clone(),
+            choice: Some(0),
+            logprob,
+            probability,
+            entropy: 0.0,
+            allowed_mass: 1.0,
+            standard_error,
+            choices: vec![choice],
+        };
+        FormAnswer {
+            text,
+            blanks: vec![blank],
+            canvas: 16,
+            rows: 4,
+            passes: 1,
+            prompt_tokens: 30,
+            reused_tokens: 30,
         }
     }
 

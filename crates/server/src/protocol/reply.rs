@@ -6,14 +6,19 @@ use serde_json::{Map, Value};
 
 use super::anthropic_format::AnthropicStream;
 use super::assemble::{Assembler, Assembly};
+use super::edit_format::EditStream;
 use super::error::ApiError;
+use super::form_format::FormStream;
 use super::format::{Choice, Meta, Stream};
 use super::native::Echo;
 use super::request::Request;
 use super::responses_format::ResponsesStream;
 use super::text_format::{Also, TextStream};
 use super::value::Object;
-use super::{anthropic_format, chat_format, native_format, responses_format, text_format};
+use super::{
+    anthropic_format, chat_format, edit_format, form_format, native_format, responses_format,
+    text_format,
+};
 
 /// A parsed request.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,6 +55,10 @@ pub enum Protocol {
     Responses(Box<Map<String, Value>>),
     /// Anthropic's messages.
     Anthropic,
+    /// Edits, with the text that changes.
+    Edit(Box<str>),
+    /// Forms.
+    Form,
 }
 
 /// What the client wants to see.
@@ -88,7 +97,10 @@ impl Options {
         protocol: &Protocol,
         ignored: Vec<String>,
     ) -> Result<Self, ApiError> {
-        let is_single = matches!(protocol, Protocol::Responses(_) | Protocol::Anthropic);
+        let is_single = matches!(
+            protocol,
+            Protocol::Responses(_) | Protocol::Anthropic | Protocol::Form
+        );
         if let Some(n) = body
             .any(&["n", "n_cmpl"])
             .filter(|_| is_single && request.choices > 1)
@@ -140,6 +152,8 @@ impl Reply {
                 Box::new(ResponsesStream::new(meta, options, echo))
             }
             Protocol::Anthropic => Box::new(AnthropicStream::new(meta)),
+            Protocol::Edit(text) => Box::new(EditStream::new(meta, options, text.clone())),
+            Protocol::Form => Box::new(FormStream::new(meta, options)),
         }
     }
 
@@ -154,6 +168,8 @@ impl Reply {
                 responses_format::answer(meta, &self.options, echo, answers)
             }
             Protocol::Anthropic => anthropic_format::answer(meta, &self.options, answers),
+            Protocol::Edit(text) => edit_format::answer(meta, &self.options, text, answers),
+            Protocol::Form => form_format::answer(meta, &self.options, answers),
         }
     }
 

@@ -1,10 +1,11 @@
 //! What the endpoints ask of the engine, whatever the protocol.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use llama_diffusion::chat::Message;
 use llama_diffusion::diffusion::{AcceptanceRule, Algorithm, ConstrainAt};
-use llama_diffusion::{SamplerOverrides, Token};
+use llama_diffusion::{FormRequest, SamplerOverrides, Token};
 use serde_json::{Map, Value};
 
 /// What the server and its model can do: a request that needs more is refused.
@@ -101,6 +102,10 @@ pub enum Input {
     Prompt(Vec<Piece>),
     /// Text between two others.
     Infill(Infill),
+    /// A text that changes as an instruction asks for.
+    Edit(Edit),
+    /// A text with blanks, as the answer to something.
+    Form(Form),
 }
 
 /// A conversation.
@@ -136,6 +141,35 @@ pub struct Infill {
     pub suffix: String,
     /// Columns by which the line of the gap is indented, if the client knows.
     pub indent: Option<usize>,
+}
+
+/// A text to edit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Edit {
+    /// The text, with its line ends.
+    pub text: String,
+    /// What to change.
+    pub instruction: String,
+    /// Share of the text that begins as noise.
+    pub strength: f32,
+    /// Lines that stay, counted from 1.
+    pub protected: Vec<RangeInclusive<usize>>,
+}
+
+impl Edit {
+    /// The text without the line ends after it: an answer does not end with a line end, as a file does.
+    pub fn body(&self) -> &str {
+        self.text.trim_end_matches(['\r', '\n'])
+    }
+}
+
+/// A form to fill.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Form {
+    /// What it answers: a conversation, or a prompt.
+    pub of: Box<Input>,
+    /// The form. The seed is that of the request.
+    pub request: FormRequest,
 }
 
 /// A text besides the one with the gap.

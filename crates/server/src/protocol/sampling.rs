@@ -310,6 +310,9 @@ pub fn field_of(parameter: Parameter) -> Option<&'static str> {
         Parameter::MaxTokens | Parameter::Length | Parameter::AnswerTokens => "max_tokens",
         Parameter::Constraint => "response_format",
         Parameter::Prompt => "prompt",
+        Parameter::Form => "form",
+        Parameter::Protected => "protected",
+        Parameter::Strength => "strength",
         _ => return None,
     })
 }

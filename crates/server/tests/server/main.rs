@@ -5,6 +5,7 @@ mod chat;
 mod early;
 mod endpoints;
 mod gaps;
+mod jobs;
 mod process;
 mod shutdown;
 mod slots;

@@ -1,0 +1,235 @@
+//! Edits and forms.
+
+use std::io::Read as _;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::Duration;
+
+use llama_diffusion::chat::{Message, Role};
+use llama_diffusion::{
+    CancelFlag, DiffusionParams, Event, FormRequest, SamplerOverrides, Session, SessionParams,
+    TextModel, Thoughts, Token, edit_message,
+};
+use serde_json::{Value, json};
+
+use crate::process::{Server, chat, endless};
+
+/// The demo model without a server.
+struct Alone {
+    model: TextModel,
+    session: Session,
+}
+
+impl Alone {
+    fn new() -> Self {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../demo-model/demo-q8_0.gguf");
+        let go_on = &mut |_| ControlFlow::Continue(());
+        let model = TextModel::load(Path::new(path), &Default::default(), go_on).unwrap();
+        let settings = SessionParams {
+            threads: Some(1),
+            ..SessionParams::default()
+        };
+        let session = model.session(&settings).unwrap();
+        Self { model, session }
+    }
+
+    fn prompt(&self, text: &str) -> Vec<Token> {
+        let template = self.model.chat_template().unwrap();
+        let messages = [Message::new(Role::User, text)];
+        self.model
+            .prompt(template.as_ref(), &messages, Default::default())
+            .unwrap()
+    }
+
+    fn edit(&mut self, text: &str, instruction: &str, strength: f32, seed: u64) -> String {
+        let original = self.model.original(text, &[], strength).unwrap();
+        let prompt = self.prompt(&edit_message(instruction, text));
+        let file = self.model.model().overrides();
+        let params = DiffusionParams::resolve(&SamplerOverrides::default(), &file).unwrap();
+        let params = DiffusionParams { seed, ..params };
+        let cancel = CancelFlag::default();
+        let go_on = &mut |_: Event<'_>| ControlFlow::Continue(());
+        let answer = self
+            .session
+            .edit(&prompt, &original, &params, &cancel, go_on)
+            .unwrap();
+        let text = self.model.answer_text(&prompt, &answer.generation.tokens);
+        text.unwrap().text
+    }
+}
+
+const FOX: &str = "Tom takes a red fox.";
+const TENSE: &str = "Rewrite in the past tense";
+
+#[test]
+fn an_edit_is_that_of_the_model_alone() {
+    let server = Server::start("-np 2 -c 4096");
+    let mut alone = Alone::new();
+    for (seed, strength) in [(1, 0.2), (2, 0.6), (3, 1.0)] {
+        let body = json!({"text": format!("{FOX}\n"), "instruction": TENSE, "strength": strength, "seed": seed});
+        let answer = server.ask("/diffusion/edit", &body);
+        let expected = alone.edit(FOX, TENSE, strength as f32, seed);
+        assert_eq!(answer["content"], format!("{expected}\n"), "seed {seed}");
+        assert_eq!(answer["diffusion"]["seed"], seed);
+        assert_eq!(
+            answer["changes"],
+            json!([{"before": [1, 1], "after": [1, 1]}])
+        );
+        assert_eq!(answer["stop_type"], "eos");
+        assert!(answer["usage"]["completion_tokens"].as_u64() > Some(0));
+        assert!(answer["timings"]["predicted_n"].as_u64() > Some(0));
+    }
+    let body = json!({"text": FOX, "instruction": TENSE, "n": 2, "seed": 1, "strength": 0.2});
+    let answers = server.ask("/diffusion/edit", &body);
+    let expected = [1, 2].map(|seed| alone.edit(FOX, TENSE, 0.2, seed));
+    let found: Vec<&Value> = answers.as_array().unwrap().iter().collect();
+    assert_eq!(found.len(), 2);
+    for (found, expected) in found.iter().zip(expected) {
+        assert_eq!(found["content"], expected);
+    }
+}
+
+#[test]
+fn protected_lines_stay_and_a_stream_is_the_whole() {
+    let server = Server::start("");
+    let text = "Anna sees a dog.\nTom takes a red fox.\n  Mia  buys it!\r\n\n";
+    let body = json!({"text": text, "instruction": TENSE, "strength": 1.0, "seed": 4,
+        "protected": [[1, 1], [3, 3]], "diffusion": {"drafts": "full", "min_interval_ms": 0}});
+    let whole = server.ask("/diffusion/edit", &body);
+    let edited = whole["content"].as_str().unwrap();
+    assert!(edited.starts_with("Anna sees a dog.\n"), "{edited}");
+    assert!(edited.contains("\n  Mia  buys it!"), "{edited}");
+    assert!(edited.ends_with("\r\n\n"), "{edited}");
+    let parts = server.stream("/diffusion/edit", &body);
+    let contents = parts.iter().filter_map(|part| part["content"].as_str());
+    assert_eq!(json!(contents.collect::<String>()), whole["content"]);
+    let last = parts.last().unwrap();
+    assert_eq!(
+        (&last["stop"], &last["changes"]),
+        (&json!(true), &whole["changes"])
+    );
+    let names = parts
+        .iter()
+        .filter_map(|part| part["diffusion"]["event"].as_str());
+    let names: Vec<&str> = names.collect();
+    for name in ["start", "begin", "draft", "canvas", "end"] {
+        assert!(names.contains(&name), "{name}: {names:?}");
+    }
+}
+
+#[test]
+fn an_edit_ends_when_its_time_is_up_or_its_client_hangs_up() {
+    let server = Server::start("");
+    let mut body = json!({"text": FOX.repeat(20), "instruction": TENSE, "strength": 1.0, "stream": true,
+        "diffusion": {"confidence_threshold": 0.0, "max_steps": 100_000, "drafts": "text"}});
+    let mut response = server.post("/diffusion/edit", &body).send().unwrap();
+    response.read_exact(&mut [0; 16]).unwrap();
+    drop(response);
+    assert!(server.wait_until_idle() < Duration::from_secs(20));
+    body["t_max_predict_ms"] = 100.into();
+    body["stream"] = false.into();
+    let answer = server.ask("/diffusion/edit", &body);
+    assert_eq!(answer["stop_type"], "limit");
+    body["n_predict"] = 0.into();
+    let answer = server.ask("/diffusion/edit", &body);
+    assert_eq!(
+        (&answer["content"], &answer["usage"]["completion_tokens"]),
+        (&json!(""), &json!(0))
+    );
+}
+
+fn form() -> Value {
+    json!({"form": "The capital of Norway is ▢. It is ▢▢ there.", "samples": 3, "steps": 2,
+        "blanks": [{"name": "city", "choices": ["Paris", "Oslo", "Rome"]}, {"name": "how"}]})
+}
+
+/// What the library says, as the server writes it.
+fn filled_alone(alone: &mut Alone, question: &str, seed: u64) -> Value {
+    let prompt = alone.prompt(question);
+    let mut form = form();
+    form["seed"] = seed.into();
+    let request = FormRequest::from_json(&form.to_string()).unwrap();
+    let cancel = CancelFlag::default();
+    let answer = alone.model.fill(
+        &mut alone.session,
+        &prompt,
+        &request,
+        Thoughts::Off,
+        &cancel,
+    );
+    serde_json::to_value(answer.unwrap()).unwrap()
+}
+
+#[test]
+fn a_form_is_that_of_the_model_alone_beside_others() {
+    let server = Server::start("-np 2 -c 4096");
+    let mut alone = Alone::new();
+    let mut body = endless();
+    body["stream"] = true.into();
+    let mut other = server.post("/v1/chat/completions", &body).send().unwrap();
+    other.read_exact(&mut [0; 16]).unwrap();
+    for seed in [1, 2] {
+        let question = "What is the capital of Norway?";
+        let expected = filled_alone(&mut alone, question, seed);
+        let mut body = chat(question);
+        body.as_object_mut()
+            .unwrap()
+            .extend(form().as_object().unwrap().clone());
+        body["seed"] = seed.into();
+        let answer = server.ask("/diffusion/fill", &body);
+        for name in [
+            "text",
+            "blanks",
+            "canvas",
+            "rows",
+            "passes",
+            "prompt_tokens",
+        ] {
+            assert_eq!(answer[name], expected[name], "{name}");
+        }
+        assert_eq!(answer["blanks"][0]["text"], "Oslo");
+        assert_eq!(answer["diffusion"]["seed"], seed);
+        assert_eq!(answer["usage"]["prompt_tokens"], expected["prompt_tokens"]);
+        let events = server.stream("/diffusion/fill", &body);
+        assert_eq!(events.len(), 1, "{events:?}");
+        assert_eq!(events[0]["blanks"], answer["blanks"]);
+    }
+    drop(other);
+    server.wait_until_idle();
+}
+
+#[test]
+fn a_form_may_follow_a_prompt_as_it_is() {
+    let server = Server::start("");
+    let body = json!({"prompt": "Oslo is the capital of", "form": " ▢.", "seed": 1,
+        "blanks": [{"name": "country", "choices": ["Norway", "France"]}]});
+    let answer = server.ask("/diffusion/fill", &body);
+    assert_eq!(answer["blanks"][0]["name"], "country");
+    assert!(answer["blanks"][0]["probability"].as_f64().unwrap() >= 0.5);
+}
+
+#[test]
+fn what_cannot_be_edited_or_filled_is_refused() {
+    let server = Server::start("");
+    let mut edit = json!({"text": "a", "instruction": "b", "protected": [[1, 2]]});
+    let (status, error) = server.refused("/diffusion/edit", &edit);
+    assert_eq!((status, &error["param"]), (400, &json!("protected[0][1]")));
+    edit["protected"] = json!([]);
+    edit["text"] = "long ".repeat(20_000).into();
+    assert_eq!(server.refused("/diffusion/edit", &edit).0, 400);
+    let mut body = chat("Hi");
+    for (form, part) in [("no blank", "form"), ("▢ ".repeat(300).as_str(), "canvas")] {
+        body["form"] = form.into();
+        let (status, error) = server.refused("/diffusion/fill", &body);
+        assert_eq!(status, 400);
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains(part), "{message}");
+    }
+    body["form"] = "▢".into();
+    body["reasoning_effort"] = "low".into();
+    let (_, error) = server.refused("/diffusion/fill", &body);
+    assert!(
+        error["message"].as_str().unwrap().contains("thinking"),
+        "{error}"
+    );
+}
