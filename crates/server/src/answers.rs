@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::drafts::{DraftSlot, Payloads};
-use crate::engine::job::{Ended, Failure, Update};
+use crate::engine::job::{Ended, Failure, Found, Update};
 use crate::metrics::Metrics;
 use crate::protocol::answer::{Canvas, End, Timings, Usage};
 use crate::protocol::assemble::{Assembler, Delta};
@@ -167,10 +167,19 @@ impl Answers {
                 self.progress(index, progress.total, progress.reused, progress.encoded);
             }
             Update::Canvas { canvas, scores } => self.canvas(index, &canvas, &scores)?,
-            Update::Filled(filled) => {
+            Update::Found(Found::Form(filled)) => {
                 let answer = &mut self.answers[index];
                 let form = answer.reader.filled(&filled);
                 answer.form = form.map_err(|error| internal(&error))?;
+            }
+            Update::Found(Found::Read(canvas)) => {
+                let (text, tokens) = self.answers[index]
+                    .reader
+                    .whole(&canvas.scores)
+                    .map_err(|error| internal(&error))?;
+                let delta = Delta::Text { text, tokens };
+                self.ready
+                    .push_back((index, Happening::Deltas(vec![delta])));
             }
             Update::Ended(ended) => self.end(index, &ended)?,
             Update::Failed(failure) => {

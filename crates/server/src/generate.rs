@@ -18,7 +18,7 @@ use crate::admission::{Full, Ticket};
 use crate::answers::{Answer, Answers, Happening, Wishes, retry_after};
 use crate::body::read_body;
 use crate::drafts::{DraftSlot, Payloads};
-use crate::engine::job::{Class, FormTask, Group, Job, Outlet};
+use crate::engine::job::{Class, FormTask, Group, Job, Outlet, Task};
 use crate::protocol::assemble::{Delta, Finish};
 use crate::protocol::error::{ApiError, ErrorKind};
 use crate::protocol::format::{Choice, Finished, Meta};
@@ -207,12 +207,14 @@ fn submit(
         let reader = match &asked.plan {
             Plan::Gap(filling) => Reader::of_gap(served, prompt, filling),
             Plan::Form(form) => Reader::of_form(served, prompt, form),
-            Plan::Text(_) => Reader::new(served, prompt, request.tool_marks),
+            Plan::Text(_) | Plan::Read(_) => Reader::new(served, prompt, request.tool_marks),
         };
-        let (recipe, form): (Box<dyn Recipe>, _) = match asked.plan {
+        let encodes: fn() -> Box<dyn Recipe> = || Box::new(DiffusionParams::default());
+        let (recipe, task) = match asked.plan {
             Plan::Text(recipe) => (recipe, None),
             Plan::Gap(filling) => (filling.recipe.boxed(), None),
-            Plan::Form(form) => (Box::new(DiffusionParams::default()), Some(task(&form))),
+            Plan::Form(form) => (encodes(), Some(Task::Form(form_task(&form)))),
+            Plan::Read(read) => (encodes(), Some(Task::Read(*read))),
         };
         answers.push(Answer {
             reader,
@@ -238,7 +240,7 @@ fn submit(
             slot: request.slot,
             reuses: request.cache_prompt,
             encodes_only: request.tokens == TokenLimit::Tokens(0),
-            form,
+            task,
             time,
             class,
             owner,
@@ -255,7 +257,7 @@ fn submit(
 }
 
 /// A form as the engine fills it.
-fn task(form: &TextForm) -> FormTask {
+fn form_task(form: &TextForm) -> FormTask {
     FormTask {
         before: form.before().to_vec(),
         form: form.form().clone(),

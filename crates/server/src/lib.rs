@@ -19,6 +19,7 @@ mod engine;
 mod flags;
 mod generate;
 mod info;
+mod known;
 mod linger;
 mod listen;
 mod load;

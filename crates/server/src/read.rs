@@ -78,6 +78,26 @@ impl Reader {
         }
     }
 
+    /// A canvas as it is: the text of each position, control tokens as well.
+    ///
+    /// # Errors
+    /// A token is not in the vocabulary.
+    pub fn whole(&self, scores: &[TokenScore]) -> Result<(String, Vec<AnswerToken>)> {
+        let token = |score: &TokenScore| {
+            Ok(AnswerToken {
+                id: score.token,
+                bytes: self.served.model.vocab().piece(score.token, true)?,
+                score: Some(self.score(score)?),
+            })
+        };
+        let tokens: Vec<AnswerToken> = scores.iter().map(token).collect::<Result<_>>()?;
+        let bytes: Vec<&[u8]> = tokens.iter().map(|token| &token.bytes[..]).collect();
+        Ok((
+            String::from_utf8_lossy(&bytes.concat()).into_owned(),
+            tokens,
+        ))
+    }
+
     /// What a filled form says, if the answer is one.
     ///
     /// # Errors

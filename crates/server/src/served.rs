@@ -12,6 +12,8 @@ use llama_diffusion::{
 use llama_diffusion_flags::template::THINKING;
 use serde_json::{Map, Value};
 
+use crate::engine::job::ReadTask;
+use crate::known;
 use crate::params::{canvas_params, masked_params};
 use crate::protocol::error::{ApiError, ErrorKind};
 use crate::protocol::request::{self, Capabilities, Chat, Family, Input, Piece, Request};
@@ -87,6 +89,8 @@ pub enum Plan {
     Gap(Filling),
     /// By filling a form.
     Form(Arc<TextForm>),
+    /// By reading a canvas.
+    Read(Box<ReadTask>),
 }
 
 /// The gap that an answer fills.
@@ -244,7 +248,13 @@ impl Served {
             ..canvas_params(defaults, request)
         };
         Ok(match &prompt.task {
-            Task::Text => Plan::Text(self.recipe(request, input, &prompt.tokens, seed)?),
+            Task::Text => match known::read(request, params(), self.canvas(&params()))? {
+                Some(task) => {
+                    task.params.validate().map_err(|error| refused(&error))?;
+                    Plan::Read(Box::new(task))
+                }
+                None => Plan::Text(self.recipe(request, input, &prompt.tokens, seed)?),
+            },
             Task::Gap(gap) => Plan::Gap(filling(gap, request, &params())?),
             Task::Edit(original) => {
                 let edit = Edit::new(params(), Original::clone(original));
@@ -360,6 +370,7 @@ impl Served {
                 let params = DiffusionParams {
                     seed,
                     constraint,
+                    templates: known::templates(request, self.canvas(&params))?,
                     ..params
                 };
                 params.validate().map_err(|error| refused(&error))?;
@@ -374,6 +385,12 @@ impl Served {
                 })
             }
         })
+    }
+
+    /// Tokens of a canvas.
+    fn canvas(&self, params: &DiffusionParams) -> usize {
+        let trained = self.model.model().canvas_length();
+        params.canvas.or(trained).unwrap_or(1)
     }
 
     /// What the model writes before its answer.

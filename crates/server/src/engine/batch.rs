@@ -2,13 +2,13 @@
 
 use std::ops::ControlFlow;
 
-use llama_diffusion::diffusion::{Recipe, Stage};
-use llama_diffusion::form::FilledForm;
+use llama_diffusion::diffusion::{Recipe, Stage, TokenScore};
 use llama_diffusion::{
-    Answer, CancelFlag, EndTokens, Error, MemberId, Result, Session, SessionBatch, Snapshot, Token,
+    Answer, CancelFlag, CanvasRow, EndTokens, Error, MemberId, Result, Session, SessionBatch,
+    Snapshot, Token,
 };
 
-use super::job::FormTask;
+use super::job::{CanvasReport, FormTask, Found, ReadTask, Task};
 use super::{Engine, Handler, Saved};
 
 /// A batch of sessions, each of which is a slot.
@@ -117,19 +117,91 @@ impl Engine for BatchEngine {
         }
     }
 
-    fn fill(
+    fn perform(
         &mut self,
         slot: usize,
         prompt: &[Token],
-        task: &FormTask,
+        task: &Task,
         cancel: &CancelFlag,
-    ) -> Result<FilledForm> {
-        let FormTask {
-            before,
-            form,
-            params,
-        } = task;
-        self.idle(slot)?.fill(prompt, before, form, params, cancel)
+    ) -> Result<Found> {
+        let session = self.idle(slot)?;
+        match task {
+            Task::Form(FormTask {
+                before,
+                form,
+                params,
+            }) => {
+                let filled = session.fill(prompt, before, form, params, cancel)?;
+                Ok(Found::Form(filled))
+            }
+            Task::Read(task) => Ok(Found::Read(read(session, prompt, task, cancel)?)),
+        }
+    }
+}
+
+/// Reads a canvas after a prompt.
+fn read(
+    session: &mut Session,
+    prompt: &[Token],
+    task: &ReadTask,
+    cancel: &CancelFlag,
+) -> Result<CanvasReport> {
+    let row = CanvasRow {
+        template: task.template.clone(),
+        noise: 0,
+        read: (0..task.positions).collect(),
+    };
+    let mut scores = Vec::new();
+    let report = session.denoise_rows(
+        prompt,
+        &[row],
+        &task.params,
+        cancel,
+        &mut |_, position, logits| {
+            let score = task.score(logits).ok_or(Error::NotFinite {
+                block: 0,
+                step: task.params.max_steps - 1,
+                position,
+            });
+            scores.push(score?);
+            Ok(())
+        },
+    )?;
+    Ok(CanvasReport {
+        scores,
+        passes: report.passes,
+    })
+}
+
+impl ReadTask {
+    /// What is read of a position; `None` if its logits are not finite.
+    fn score(&self, logits: &[f32]) -> Option<TokenScore> {
+        let logit = |token: Token| f64::from(logits[token as usize]);
+        let mut best = match self.constrained {
+            true => self.tokens.clone(),
+            false => {
+                let greatest = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b]));
+                vec![greatest? as Token]
+            }
+        };
+        // Of equally likely ones the lowest id.
+        best.sort_by(|a, b| logit(*b).total_cmp(&logit(*a)).then(a.cmp(b)));
+        let mut score = TokenScore::new(logits, *best.first()?, self.top);
+        if self.constrained {
+            let total: f64 = best
+                .iter()
+                .map(|id| (logit(*id) - logit(score.token)).exp())
+                .sum();
+            score.logprob = -total.ln() as f32;
+            score.top.clear();
+        }
+        let own = f64::from(score.logprob) - logit(score.token);
+        for &token in &self.tokens {
+            if score.top.iter().all(|(other, _)| *other != token) {
+                score.top.push((token, (logit(token) + own) as f32));
+            }
+        }
+        score.logprob.is_finite().then_some(score)
     }
 }
 

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use llama_diffusion::diffusion::{FinishedCanvas, PromptProgress, Recipe, TokenScore};
+use llama_diffusion::diffusion::{
+    DiffusionParams, FinishedCanvas, PromptProgress, Recipe, Template, TokenScore,
+};
 use llama_diffusion::form::{FilledForm, Form, FormParams};
 use llama_diffusion::{CancelFlag, Error, Event, Token};
 use tokio::sync::mpsc::UnboundedSender;
@@ -31,8 +33,8 @@ pub struct Job {
     pub reuses: bool,
     /// Whether the prompt is encoded and nothing else happens.
     pub encodes_only: bool,
-    /// A form to fill instead of canvases.
-    pub form: Option<FormTask>,
+    /// What is done after its prompt instead of an answer.
+    pub task: Option<Task>,
     /// Time for the answer after the prompt is encoded.
     pub time: Option<Duration>,
     /// Which jobs it waits beside.
@@ -50,8 +52,52 @@ pub struct Job {
 impl Job {
     /// Whether it has no steps after its prompt is encoded.
     pub fn stops_after_prompt(&self) -> bool {
-        self.encodes_only || self.form.is_some()
+        self.encodes_only || self.task.is_some()
     }
+}
+
+/// Work on canvases that share the cache of a prompt, instead of an answer. It is done at once.
+#[derive(Clone)]
+pub enum Task {
+    /// A form is filled.
+    Form(FormTask),
+    /// A canvas is read.
+    Read(ReadTask),
+}
+
+/// What a task has found.
+#[derive(Debug)]
+pub enum Found {
+    /// A filled form.
+    Form(FilledForm),
+    /// The positions of a canvas.
+    Read(CanvasReport),
+}
+
+/// A canvas to read: its most likely tokens after the last step, with log-probabilities.
+#[derive(Clone)]
+pub struct ReadTask {
+    /// What is known about it.
+    pub template: Template,
+    /// Its steps, its length, and the seed of its noise.
+    pub params: DiffusionParams,
+    /// How many of its positions are read.
+    pub positions: usize,
+    /// How many of the most likely tokens come with each position.
+    pub top: usize,
+    /// Tokens that come with each position as well.
+    pub tokens: Vec<Token>,
+    /// Whether the distributions are over these tokens alone.
+    pub constrained: bool,
+}
+
+/// What is read of a canvas.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CanvasReport {
+    /// Its positions.
+    pub scores: Vec<TokenScore>,
+    /// Forward passes that it took.
+    pub passes: usize,
 }
 
 /// A form to fill: see [`Session::fill`](llama_diffusion::Session::fill).
@@ -126,8 +172,8 @@ pub enum Update {
         /// The scores of its answer, if the recipe asks for them.
         scores: Vec<TokenScore>,
     },
-    /// Its form is filled.
-    Filled(FilledForm),
+    /// Its task is done.
+    Found(Found),
     /// It is complete.
     Ended(Ended),
     /// It failed.

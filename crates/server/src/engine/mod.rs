@@ -21,10 +21,9 @@ pub mod thread;
 use std::ops::ControlFlow;
 
 use llama_diffusion::diffusion::{Recipe, Stage};
-use llama_diffusion::form::FilledForm;
 use llama_diffusion::{Answer, CancelFlag, EndTokens, Event, Result, Token};
 
-use job::FormTask;
+use job::{Found, Task};
 
 /// Receives the events of a step, each with the slot whose answer it is about.
 pub type Handler<'a> = dyn FnMut(usize, Event<'_>) -> ControlFlow<()> + 'a;
@@ -90,17 +89,17 @@ pub trait Engine {
     /// Removes an unfinished answer.
     fn remove(&mut self, slot: usize);
 
-    /// Fills a form as the answer to a prompt, on an idle slot that has it cached.
+    /// Does a task after a prompt, on an idle slot that has it cached.
     ///
     /// # Errors
-    /// The form does not fit the model, it is cancelled, or the device fails.
-    fn fill(
+    /// The task does not fit the model, it is cancelled, or the device fails.
+    fn perform(
         &mut self,
         slot: usize,
         prompt: &[Token],
-        form: &FormTask,
+        task: &Task,
         cancel: &CancelFlag,
-    ) -> Result<FilledForm>;
+    ) -> Result<Found>;
 }
 
 /// A copy of a cache on the host.

@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 use llama_diffusion::diffusion::{
     CanvasStatus, Draft, FinishReason, FinishedCanvas, PromptProgress, TokenScore,
 };
-use llama_diffusion::form::FilledForm;
 use llama_diffusion::{Answer, EndTokens, Error, Event};
 
 use super::board::SlotView;
-use super::job::{Ended, Failure, Job, Update};
+use super::job::{Ended, Failure, Found, Job, Update};
 use crate::metrics::Metrics;
 use crate::protocol::answer::{EndReason, Statistics};
 
@@ -24,9 +23,9 @@ pub struct Step<'a> {
     pub metrics: &'a Metrics,
 }
 
-/// What it took to fill a form.
+/// What a task took.
 #[derive(Clone, Copy, Default)]
-struct Filling {
+struct Effort {
     canvases: usize,
     passes: usize,
     time: Duration,
@@ -52,8 +51,8 @@ pub struct Running {
     /// Steps that it took part in, and the canvases in all of them together.
     steps: u64,
     shared: u64,
-    /// What it took to fill its form.
-    filling: Filling,
+    /// What its task took.
+    effort: Effort,
     /// Whether the present step denoises its canvas.
     pub is_stepped: bool,
     /// What `/slots` shows.
@@ -83,7 +82,7 @@ impl Running {
             is_out_of_time: false,
             steps: 0,
             shared: 0,
-            filling: Filling::default(),
+            effort: Effort::default(),
             is_stepped: false,
             view,
         }
@@ -101,15 +100,19 @@ impl Running {
         self.shared += canvases as u64;
     }
 
-    /// Its form is filled.
-    pub fn filled(&mut self, form: FilledForm, time: Duration) {
-        self.filling = Filling {
-            canvases: form.rows,
-            passes: form.passes,
+    /// Its task is done.
+    pub fn found(&mut self, found: Found, time: Duration) {
+        let (canvases, passes, written) = match &found {
+            Found::Form(form) => (form.rows, form.passes, form.tokens.len()),
+            Found::Read(canvas) => (1, canvas.passes, canvas.scores.len()),
+        };
+        self.effort = Effort {
+            canvases,
+            passes,
             time,
         };
-        self.written = form.tokens.len();
-        self.job.outlet.send(Update::Filled(form));
+        self.written = written;
+        self.job.outlet.send(Update::Found(found));
     }
 
     /// Its prompt is in the cache.
@@ -210,7 +213,7 @@ impl Running {
         let finish = generation.map(|generation| generation.finish);
         let reason = match finish {
             Some(FinishReason::EndOfText) => EndReason::EndOfText,
-            _ if self.filling.passes > 0 => EndReason::EndOfText,
+            _ if self.effort.passes > 0 => EndReason::EndOfText,
             _ if self.job.encodes_only => EndReason::Length,
             Some(FinishReason::Cancelled) if self.is_out_of_time => EndReason::Time,
             Some(FinishReason::Cancelled) => EndReason::Stopped,
@@ -227,20 +230,20 @@ impl Running {
         let timing = generation
             .map(|generation| generation.timing)
             .unwrap_or_default();
-        let filling = self.filling;
+        let effort = self.effort;
         let ended = Ended {
             reason,
             reused: self.reused,
             completion,
             statistics: Statistics {
-                canvases: self.canvases + filling.canvases,
-                steps: generation.map_or(0, |g| g.steps) + filling.passes as u64,
-                tokens_per_step: match filling.passes {
+                canvases: self.canvases + effort.canvases,
+                steps: generation.map_or(0, |g| g.steps) + effort.passes as u64,
+                tokens_per_step: match effort.passes {
                     0 => generation.map_or(0.0, |g| g.tokens_per_forward()),
                     passes => self.written as f64 / passes as f64,
                 },
                 prefill: timing.prefill,
-                denoise: timing.denoise + filling.time,
+                denoise: timing.denoise + effort.time,
                 commit: timing.commit,
                 queue: self.begun.saturating_duration_since(self.job.submitted),
                 batch_mean: self.shared as f64 / self.steps.max(1) as f64,

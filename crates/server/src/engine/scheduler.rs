@@ -332,15 +332,15 @@ impl<E: Engine> Scheduler<E> {
         }
     }
 
-    /// Ends an answer that has no more steps, after its form is filled, if that is what it is.
+    /// Ends an answer that has no more steps, after its task is done, if it has one.
     fn conclude(&mut self, mut running: Running, answer: Option<&Answer>) {
         let (slot, job) = (running.slot, &running.job);
-        if let Some(form) = job.form.as_ref().filter(|_| running.is_encoded()) {
+        if let Some(task) = job.task.as_ref().filter(|_| running.is_encoded()) {
             let start = (self.clock)();
-            let filled = self.engine.fill(slot, &job.prompt, form, &job.cancel);
+            let found = self.engine.perform(slot, &job.prompt, task, &job.cancel);
             let time = (self.clock)().saturating_duration_since(start);
-            match filled {
-                Ok(filled) => running.filled(filled, time),
+            match found {
+                Ok(found) => running.found(found, time),
                 Err(error) => return job.outlet.send(Update::Failed(Failure::of(&error))),
             }
         }

@@ -11,7 +11,7 @@ use llama_diffusion::{
     Answer, CancelFlag, EndTokens, Error, Event, FinishReason, Generation, Result, Token,
 };
 
-use super::job::FormTask;
+use super::job::{Found, Task};
 use super::library::common_prefix;
 use super::{Engine, Handler};
 
@@ -217,13 +217,16 @@ impl Engine for Scripted {
     }
 
     /// The tokens of the prompt stand in the form, and its seed says how many passes that takes; 0 is an error.
-    fn fill(
+    fn perform(
         &mut self,
         slot: usize,
         prompt: &[Token],
-        task: &FormTask,
+        task: &Task,
         cancel: &CancelFlag,
-    ) -> Result<FilledForm> {
+    ) -> Result<Found> {
+        let Task::Form(task) = task else {
+            unreachable!("tests read no canvas")
+        };
         assert!(self.slots[slot].member.is_none(), "the slot is in use");
         assert_eq!(self.slots[slot].cached, prompt);
         if cancel.is_cancelled() {
@@ -235,14 +238,14 @@ impl Engine for Scripted {
                 canvas: PASS,
                 context: PASS,
             }),
-            passes => Ok(FilledForm {
+            passes => Ok(Found::Form(FilledForm {
                 tokens: prompt.to_vec(),
                 blanks: Vec::new(),
                 canvas: PASS,
                 rows: task.params.samples,
                 passes: passes as usize,
                 reused: prompt.len(),
-            }),
+            })),
         }
     }
 }

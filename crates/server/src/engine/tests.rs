@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::board::Board;
-use super::job::{Class, Failure, FormTask, Group, Job, Outlet, Update};
+use super::job::{Class, Failure, FormTask, Found, Group, Job, Outlet, Task, Update};
 use super::scheduler::{Broken, Refusal, Scheduler};
 use super::scripted::{PASS, Scripted};
 use super::thread::{Handle, run};
@@ -67,7 +67,7 @@ impl Bench {
             slot: None,
             reuses: true,
             encodes_only: false,
-            form: None,
+            task: None,
             time: None,
             class: Class::Other,
             owner: 0,
@@ -117,7 +117,8 @@ fn received(updates: &mut Updates) -> Got {
             Update::Canvas { canvas, .. } => text.extend(canvas.answer),
             Update::Ended(ended) => return Got::Answer(text, ended.reason),
             Update::Failed(failure) => return Got::Failed(failure),
-            Update::Filled(form) => text.extend(form.tokens),
+            Update::Found(Found::Form(form)) => text.extend(form.tokens),
+            Update::Found(Found::Read(_)) => {}
             Update::Begun { .. } | Update::Encoded(_) => {}
         }
     }
@@ -125,17 +126,17 @@ fn received(updates: &mut Updates) -> Got {
 }
 
 /// A form that takes so many passes; 0 cannot be filled.
-fn form(passes: u64) -> FormTask {
+fn form(passes: u64) -> Task {
     let kind = BlankKind::Free(vec![None]);
     let name = "1".into();
-    FormTask {
+    Task::Form(FormTask {
         before: Vec::new(),
         form: Form::new(vec![Piece::Blank(Blank { name, kind })]).unwrap(),
         params: FormParams {
             seed: passes,
             ..FormParams::default()
         },
-    }
+    })
 }
 
 #[test]
@@ -143,7 +144,7 @@ fn a_form_is_filled_once_its_prompt_is_encoded() {
     let mut bench = Bench::new(Scripted::new(2), 0);
     let mut other = bench.submit(&[1, 2, 3]);
     let (mut job, mut updates) = bench.job(&[4; 2 * PASS]);
-    job.form = Some(form(3));
+    job.task = Some(form(3));
     bench.scheduler.submit(job);
     bench.tick();
     assert_eq!(
@@ -155,7 +156,7 @@ fn a_form_is_filled_once_its_prompt_is_encoded() {
     let mut ended = None;
     while let Ok((_, update)) = updates.try_recv() {
         match update {
-            Update::Filled(form) => assert_eq!(form.tokens, [4; 2 * PASS]),
+            Update::Found(Found::Form(form)) => assert_eq!(form.tokens, [4; 2 * PASS]),
             Update::Ended(end) => ended = Some(end),
             other => assert!(matches!(other, Update::Encoded(_)), "{other:?}"),
         }
@@ -166,7 +167,7 @@ fn a_form_is_filled_once_its_prompt_is_encoded() {
     assert_eq!(received(&mut other), answer(&[1, 2, 3]));
     // Again, with nothing to encode: it is filled at once.
     let (mut job, mut updates) = bench.job(&[4; 2 * PASS]);
-    job.form = Some(form(1));
+    job.task = Some(form(1));
     bench.scheduler.submit(job);
     bench.tick();
     let expected = Got::Answer(vec![4; 2 * PASS], EndReason::EndOfText);
@@ -179,10 +180,10 @@ fn a_form_that_cannot_be_filled_fails_alone() {
     let mut bench = Bench::new(Scripted::new(2), 0);
     let mut other = bench.submit(&[1, 2, 3]);
     let (mut job, mut updates) = bench.job(&[5]);
-    job.form = Some(form(0));
+    job.task = Some(form(0));
     bench.scheduler.submit(job);
     let (mut job, mut cancelled) = bench.job(&[6]);
-    job.form = Some(form(1));
+    job.task = Some(form(1));
     let cancel = job.cancel.clone();
     bench.scheduler.submit(job);
     cancel.cancel();

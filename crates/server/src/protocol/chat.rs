@@ -11,7 +11,7 @@ use super::request::{Capabilities, Chat, Input, Request};
 use super::sampling::MAX_LOGPROBS;
 use super::tools::Tools;
 use super::value::Object;
-use super::{language, messages, sampling, tools};
+use super::{known, language, messages, sampling, tools};
 
 /// Reads a request to `/v1/chat/completions`.
 ///
@@ -29,6 +29,7 @@ pub fn read(body: &Map<String, Value>, capabilities: &Capabilities) -> Result<Wo
     request.logprobs = logprobs(&body, capabilities)?;
     check_modalities(&body)?;
     constrain(&mut request, language::read(&body)?, &tools)?;
+    known::read(&mut request, &body, capabilities)?;
     let formats = [
         ("auto", ThoughtFormat::Separate),
         ("deepseek", ThoughtFormat::Separate),
@@ -41,10 +42,12 @@ pub fn read(body: &Map<String, Value>, capabilities: &Capabilities) -> Result<Wo
         thoughts: format.unwrap_or_default(),
         calls: tools.calls,
     };
+    let mut options = Options::read(&body, &request, &Protocol::Chat, ignored)?;
+    options.token_ids = body.flag("return_tokens_as_token_ids")?;
     let reply = Reply {
         protocol: Protocol::Chat,
         assembly,
-        options: Options::read(&body, &request, &Protocol::Chat, ignored)?,
+        options,
     };
     Ok(Work { request, reply })
 }

@@ -60,7 +60,7 @@ impl ChatStream {
         };
         let mut chunk = self.delta(choice, &json!({ "content": content }));
         if self.options.logprobs {
-            chunk["choices"][0]["logprobs"] = chat_logprobs(tokens);
+            chunk["choices"][0]["logprobs"] = chat_logprobs(tokens, self.options.token_ids);
         }
         if self.options.tokens {
             chunk["tokens"] = tokens.iter().map(|token| token.id).collect();
@@ -213,7 +213,7 @@ fn whole(meta: &Meta, options: &Options, index: usize, answer: &Choice) -> Value
     let mut choice = json!({
         "index": index,
         "message": message,
-        "logprobs": options.logprobs.then(|| chat_logprobs(&answer.tokens)),
+        "logprobs": options.logprobs.then(|| chat_logprobs(&answer.tokens, options.token_ids)),
         "finish_reason": finish_reason(&answer.finished.finish),
     });
     if options.tokens {

@@ -125,19 +125,22 @@ pub const COMMON: &[Group] = &[
         Class::Refused("adapters are not supported: remove it"),
         &["lora"],
     ),
-    (
-        Class::Refused("is vLLM's and not supported: use the object diffusion, or remove it"),
-        &[
-            "diffusion_seed_canvas",
-            "diffusion_pinned",
-            "diffusion_max_steps",
-            "diffusion_read_only",
-            "diffusion_constrained",
-            "diffusion_canvas_length",
-            "logprob_token_ids",
-        ],
-    ),
 ];
+
+/// vLLM's fields, where they are not read.
+const OF_VLLM: &[Group] = &[(
+    Class::Refused("is read by /v1/chat/completions: use that, or the object diffusion"),
+    &[
+        "diffusion_seed_canvas",
+        "diffusion_pinned",
+        "diffusion_max_steps",
+        "diffusion_read_only",
+        "diffusion_constrained",
+        "diffusion_canvas_length",
+        "logprob_token_ids",
+        "vllm_xargs",
+    ],
+)];
 
 /// Fields of chat requests.
 pub const CHAT: Table = &[
@@ -162,6 +165,15 @@ pub const CHAT: Table = &[
                 "add_generation_prompt",
                 "continue_final_message",
                 "modalities",
+                "diffusion_seed_canvas",
+                "diffusion_pinned",
+                "diffusion_max_steps",
+                "diffusion_read_only",
+                "diffusion_constrained",
+                "diffusion_canvas_length",
+                "logprob_token_ids",
+                "return_tokens_as_token_ids",
+                "vllm_xargs",
             ],
         ),
         (
@@ -182,6 +194,7 @@ pub const CHAT: Table = &[
 /// Fields of Responses.
 pub const RESPONSES: Table = &[
     COMMON,
+    OF_VLLM,
     &[
         (
             Class::Used,
@@ -224,6 +237,7 @@ pub const RESPONSES: Table = &[
 /// Fields of Anthropic's messages.
 pub const ANTHROPIC: Table = &[
     COMMON,
+    OF_VLLM,
     &[
         (
             Class::Used,
@@ -256,6 +270,7 @@ pub const ANTHROPIC: Table = &[
 /// Fields of text completions.
 pub const TEXT: Table = &[
     COMMON,
+    OF_VLLM,
     &[
         (
             Class::Used,
@@ -278,6 +293,7 @@ pub const TEXT: Table = &[
 /// Fields of the fill-in-the-middle endpoint.
 pub const FIM: Table = &[
     COMMON,
+    OF_VLLM,
     &[(
         Class::Used,
         &["prompt", "suffix", "json_schema", "response_format"],
@@ -287,6 +303,7 @@ pub const FIM: Table = &[
 /// Fields of llama-server's own completions.
 pub const NATIVE: Table = &[
     COMMON,
+    OF_VLLM,
     &[(
         Class::Used,
         &[
@@ -302,6 +319,7 @@ pub const NATIVE: Table = &[
 /// Fields of gaps for editors.
 pub const INFILL: Table = &[
     COMMON,
+    OF_VLLM,
     &[(
         Class::Used,
         &[
@@ -321,6 +339,7 @@ pub const INFILL: Table = &[
 /// Fields of edits.
 pub const EDIT: Table = &[
     COMMON,
+    OF_VLLM,
     &[
         (
             Class::Used,
@@ -336,6 +355,7 @@ pub const EDIT: Table = &[
 /// Fields of forms.
 pub const FORM: Table = &[
     COMMON,
+    OF_VLLM,
     &[
         (
             Class::Used,
@@ -439,7 +459,18 @@ mod tests {
             "n_discard: is -2, but must be a whole number of -1 or more"
         );
         assert!(message(json!({"temperature": "NaN"})).starts_with("temperature: is a string"));
-        assert!(message(json!({"diffusion_max_steps": 4})).contains("use the object diffusion"));
+        let steps = json!({"diffusion_max_steps": 4});
+        let problem = check(
+            &Object::root(steps.as_object().unwrap()),
+            TEXT,
+            Family::Canvas,
+        );
+        assert!(
+            problem
+                .unwrap_err()
+                .message
+                .contains("the object diffusion")
+        );
         let neutral = json!({"logit_bias": {}, "grammar": "", "lora": [], "ignore_eos": false});
         assert_eq!(checked(neutral, Family::Canvas), Ok(vec![]));
     }

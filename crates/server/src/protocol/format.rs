@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use llama_diffusion::FormAnswer;
+use llama_diffusion::{FormAnswer, Token};
 use serde_json::{Map, Value, json};
 
 use super::answer::{AnswerToken, End};
@@ -245,16 +245,22 @@ pub fn statistics(end: &End, ignored: &[String]) -> Value {
     })
 }
 
-/// Log-probabilities as chat answers have them.
-pub fn chat_logprobs(tokens: &[AnswerToken]) -> Value {
-    let entry = |bytes: &[u8], logprob: f32| json!({"token": String::from_utf8_lossy(bytes), "logprob": logprob, "bytes": bytes});
+/// Log-probabilities as chat answers have them. `ids` names tokens by their ids.
+pub fn chat_logprobs(tokens: &[AnswerToken], ids: bool) -> Value {
+    let entry = |id: Token, bytes: &[u8], logprob: f32| {
+        let name = match ids {
+            true => format!("token_id:{id}"),
+            false => String::from_utf8_lossy(bytes).into_owned(),
+        };
+        json!({"token": name, "logprob": logprob, "bytes": bytes})
+    };
     let content = tokens.iter().filter_map(|token| {
         let score = token.score.as_ref()?;
-        let mut content = entry(&token.bytes, score.logprob);
+        let mut content = entry(token.id, &token.bytes, score.logprob);
         let top = score
             .top
             .iter()
-            .map(|(_, bytes, logprob)| entry(bytes, *logprob));
+            .map(|(id, bytes, logprob)| entry(*id, bytes, *logprob));
         content["top_logprobs"] = top.collect();
         Some(content)
     });

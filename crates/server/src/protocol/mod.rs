@@ -2,7 +2,7 @@
 //! frameworks, engines or threads.
 //!
 //! ```text
-//! error ─▶ value ─▶ fields, sampling, messages, tools, language, prompt
+//! error ─▶ value ─▶ fields, sampling, messages, tools, language, prompt, known
 //!   ─▶ chat, text, native, responses, anthropic, edit, form ─▶ request ─▶ (the engine)
 //! (the engine) ─▶ answer ─▶ assemble (stop, tool_calls) ─▶ format ─▶ *_format
 //! ```
@@ -22,6 +22,7 @@ mod form_format;
 pub mod format;
 #[cfg(test)]
 mod hostile;
+mod known;
 pub mod language;
 mod messages;
 pub mod native;

@@ -180,7 +180,7 @@ fn chosen(body: &Value, fields: &[String]) -> Value {
 
 /// `completion_probabilities`.
 fn probabilities(tokens: &[AnswerToken]) -> Value {
-    let mut content = chat_logprobs(tokens)["content"].take();
+    let mut content = chat_logprobs(tokens, false)["content"].take();
     let scored = tokens
         .iter()
         .filter_map(|token| Some((token.id, token.score.as_ref()?)));

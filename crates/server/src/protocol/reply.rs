@@ -78,6 +78,8 @@ pub struct Options {
     pub tokens: bool,
     /// Whether log-probabilities are shown.
     pub logprobs: bool,
+    /// Whether log-probabilities name tokens by their ids, as vLLM does.
+    pub token_ids: bool,
     /// Whether each chunk has the whole text so far, drafts included.
     pub replaced: bool,
     /// Time of silence after which a stream sends a comment, if the client chose one; zero is never.
@@ -123,6 +125,7 @@ impl Options {
             progress: body.flag("return_progress")?,
             tokens: body.flag("return_tokens")?,
             logprobs: request.logprobs.is_some(),
+            token_ids: false,
             replaced: body.flag("diffusing")?,
             ping: ping.map(|seconds| Duration::from_secs(seconds.max(0) as u64)),
             ignored,

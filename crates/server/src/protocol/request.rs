@@ -56,6 +56,8 @@ pub struct Request {
     /// How many of the most likely tokens come with the log-probability of each token; `None` is
     /// without log-probabilities.
     pub logprobs: Option<usize>,
+    /// What is known about the first canvas.
+    pub known: Option<KnownCanvas>,
     /// Which drafts the client receives.
     pub drafts: Option<Drafts>,
     /// Whether the model thinks; `None` is the server's default.
@@ -83,6 +85,7 @@ impl Request {
             sampler: Sampler::default(),
             constraint: None,
             logprobs: None,
+            known: None,
             drafts: None,
             thoughts: None,
             thought_budget: None,
@@ -255,6 +258,26 @@ pub enum Language {
     JsonSchema(Value),
     /// The texts that a regular expression matches as a whole.
     Regex(String),
+}
+
+/// What is known about a canvas before its first step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownCanvas {
+    /// The tokens that it begins with, one for each position; without them it begins with noise.
+    pub seed: Vec<Token>,
+    /// Positions that keep their token.
+    pub pinned: Vec<usize>,
+    /// What is read of it, if it is not the beginning of an answer.
+    pub read: Option<ReadCanvas>,
+}
+
+/// What is read of a canvas: the most likely token of each position, with log-probabilities.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadCanvas {
+    /// Tokens whose log-probabilities come beside those of the most likely ones.
+    pub tokens: Vec<Token>,
+    /// Whether all positions that are not pinned hold one of these tokens.
+    pub constrained: bool,
 }
 
 /// Which drafts a client receives.

@@ -146,7 +146,7 @@ impl ResponsesStream {
             self.begin_item(kind);
         }
         let logprobs = match self.options.logprobs {
-            true => chat_logprobs(tokens)["content"].take(),
+            true => chat_logprobs(tokens, false)["content"].take(),
             false => json!([]),
         };
         let Some(open) = &mut self.open else {

@@ -310,6 +310,7 @@ pub fn field_of(parameter: Parameter) -> Option<&'static str> {
         Parameter::MaxTokens | Parameter::Length | Parameter::AnswerTokens => "max_tokens",
         Parameter::Constraint => "response_format",
         Parameter::Prompt => "prompt",
+        Parameter::Template => "diffusion_seed_canvas",
         Parameter::Form => "form",
         Parameter::Protected => "protected",
         Parameter::Strength => "strength",

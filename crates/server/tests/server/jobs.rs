@@ -6,9 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use llama_diffusion::chat::{Message, Role};
+use llama_diffusion::diffusion::Template;
 use llama_diffusion::{
-    CancelFlag, DiffusionParams, Event, FormRequest, SamplerOverrides, Session, SessionParams,
-    TextModel, Thoughts, Token, edit_message,
+    CancelFlag, CanvasRow, DiffusionParams, Event, FormRequest, SamplerOverrides, Session,
+    SessionParams, TextModel, Thoughts, Token, edit_message,
 };
 use serde_json::{Value, json};
 
@@ -231,5 +232,154 @@ fn what_cannot_be_edited_or_filled_is_refused() {
     assert!(
         error["message"].as_str().unwrap().contains("thinking"),
         "{error}"
+    );
+}
+
+/// The log-probability of tokens by their logits, and by those of some tokens alone.
+fn logprobs(logits: &[f32], among: Option<&[Token]>) -> Vec<f64> {
+    let all: Vec<Token> = (0..logits.len() as Token).collect();
+    let among = among.unwrap_or(&all);
+    let weights = among.iter().map(|id| f64::from(logits[*id as usize]).exp());
+    let total = weights.sum::<f64>().ln();
+    logits
+        .iter()
+        .map(|logit| f64::from(*logit) - total)
+        .collect()
+}
+
+#[test]
+fn a_canvas_is_read_as_clients_of_vllm_ask() {
+    let server = Server::start("");
+    let mut alone = Alone::new();
+    let question = "What is the capital of Norway?";
+    let vocab = alone.model.vocab();
+    let spell = |text| vocab.tokenize(text, false, false).unwrap();
+    let cities = [spell(" Oslo")[0], spell(" Rome")[0]];
+    let mut canvas = spell("The capital of Norway is Oslo.");
+    let (len, blank) = (
+        canvas.len(),
+        canvas.iter().position(|id| *id == cities[0]).unwrap(),
+    );
+    canvas.push(vocab.end_tokens().iter().next().copied().unwrap());
+    canvas.resize(16, 0);
+    canvas[blank] = 300;
+    let pinned: Vec<usize> = (0..16).filter(|position| *position != blank).collect();
+
+    let mut template = Template::new();
+    for (position, token) in canvas.iter().enumerate() {
+        match pinned.contains(&position) {
+            true => template.fixed(&[*token]),
+            false => template.free(),
+        };
+    }
+    template.begin_with(canvas.iter().copied().map(Some).collect());
+    let row = CanvasRow {
+        template,
+        noise: 0,
+        read: (0..len).collect(),
+    };
+    let params = DiffusionParams {
+        max_steps: 1,
+        canvas: Some(16),
+        seed: 7,
+        ..DiffusionParams::default()
+    };
+    let prompt = alone.prompt(question);
+    let mut expected = Vec::new();
+    let read = &mut |_, _, logits: &[f32]| {
+        expected.push(logits.to_vec());
+        Ok(())
+    };
+    let cancel = CancelFlag::default();
+    alone
+        .session
+        .denoise_rows(&prompt, &[row], &params, &cancel, read)
+        .unwrap();
+
+    let mut body = chat(question);
+    let fields = json!({"max_tokens": len, "logprobs": true, "top_logprobs": 2, "logprob_token_ids": cities,
+        "return_tokens_as_token_ids": true, "vllm_xargs": {"diffusion_seed_canvas": canvas,
+        "diffusion_pinned": pinned, "diffusion_canvas_length": 16, "diffusion_max_steps": 1,
+        "diffusion_read_only": true}});
+    body.as_object_mut()
+        .unwrap()
+        .extend(fields.as_object().unwrap().clone());
+    let answer = server.ask("/v1/chat/completions", &body);
+    let rows = answer["choices"][0]["logprobs"]["content"]
+        .as_array()
+        .unwrap();
+    assert_eq!(rows.len(), len);
+    for (row, logits) in rows.iter().zip(&expected) {
+        let expected = logprobs(logits, None);
+        let check = |entry: &Value| {
+            let id: usize = entry["token"].as_str().unwrap()["token_id:".len()..]
+                .parse()
+                .unwrap();
+            let found = entry["logprob"].as_f64().unwrap();
+            assert!(
+                (found - expected[id]).abs() < 1e-4,
+                "{id}: {found}, not {}",
+                expected[id]
+            );
+            id as Token
+        };
+        let best = check(row);
+        let top: Vec<Token> = row["top_logprobs"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(check)
+            .collect();
+        assert!(cities.iter().all(|city| top.contains(city)), "{top:?}");
+        assert_eq!(best, top[0]);
+    }
+    assert_eq!(rows[blank]["token"], format!("token_id:{}", cities[0]));
+    assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+    assert_eq!(answer["usage"]["completion_tokens"], len);
+    assert_eq!(answer["diffusion"]["steps"], 1);
+
+    body["vllm_xargs"]["diffusion_constrained"] = true.into();
+    let answer = server.ask("/v1/chat/completions", &body);
+    let row = &answer["choices"][0]["logprobs"]["content"][blank];
+    let expected = logprobs(&expected[blank], Some(&cities));
+    let found: Vec<f64> = row["top_logprobs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["logprob"].as_f64().unwrap())
+        .collect();
+    let wanted = cities.map(|city| expected[city as usize]);
+    let close = |(a, b): (&f64, &f64)| (a - b).abs() < 1e-4;
+    assert!(
+        found.iter().zip(&wanted).all(close),
+        "{found:?}, not {wanted:?}"
+    );
+    let total: f64 = found.iter().map(|logprob| logprob.exp()).sum();
+    assert!((total - 1.0).abs() < 1e-4);
+}
+
+#[test]
+fn an_answer_begins_with_what_is_pinned() {
+    let server = Server::start("");
+    let alone = Alone::new();
+    let mut canvas = alone
+        .model
+        .vocab()
+        .tokenize("Once in Rome", false, false)
+        .unwrap();
+    let pinned: Vec<usize> = (0..canvas.len()).collect();
+    canvas.resize(32, 300);
+    let mut body = chat("Tell a story about Grace and a white owl.");
+    body["diffusion_seed_canvas"] = json!(canvas);
+    body["diffusion_pinned"] = json!(pinned);
+    let answer = server.ask("/v1/chat/completions", &body);
+    let text = answer["choices"][0]["message"]["content"].as_str().unwrap();
+    assert!(text.starts_with("Once in Rome"), "{text}");
+    body["diffusion_seed_canvas"] = json!([5]);
+    body["diffusion_pinned"] = json!([]);
+    let (status, error) = server.refused("/v1/chat/completions", &body);
+    assert_eq!(
+        (status, &error["param"]),
+        (400, &json!("diffusion_seed_canvas"))
     );
 }
