@@ -111,6 +111,27 @@ test("stop frees the slot", options, () =>
     await until(async () => (await busySlots()) === 0, 2000);
   }));
 
+test("an edit keeps the lines that are not selected", options, () =>
+  withServer("#edit", async (page) => {
+    const text = page.getByRole("textbox", { name: /^Text\./ });
+    await text.fill("Anna sees a dog.\nTom takes a red fox.");
+    await text.evaluate((/** @type {HTMLTextAreaElement} */ area) => area.setSelectionRange(20, 22));
+    const field = page.getByRole("textbox", { name: "What to change" });
+    await field.fill("Rewrite in the past tense");
+    await field.press("Enter");
+    await page.getByRole("button", { name: "Accept" }).click();
+    assert.match(await text.inputValue(), /^Anna sees a dog\.\n./);
+    assert.equal(await busySlots(), 0);
+  }));
+
+test("a gap is filled between its two sides", options, () =>
+  withServer("#infill", async (page) => {
+    await page.getByRole("textbox", { name: /^Text with one gap/ }).fill("The capital of Norway is ▢.");
+    await page.getByRole("button", { name: "Fill" }).click();
+    await page.getByRole("button", { name: "Save recording" }).waitFor();
+    assert.match((await page.locator(".answer-text").textContent()) ?? "", /^The capital of Norway is .*\.$/s);
+  }));
+
 test("an answer follows a schema", options, () =>
   withServer("#schema", async (page) => {
     await page.getByRole("button", { name: "Answer" }).click();
