@@ -49,11 +49,16 @@ pub fn read(
     if capabilities.family == Family::Masked {
         request.sampler.masked = over(request.sampler.masked, body)?;
     }
-    if body.flag("diffusing")? && request.drafts.is_none() {
-        request.drafts = Some(Drafts {
+    if body.flag("diffusing")? {
+        let wanted = request.drafts.unwrap_or(Drafts {
             level: DraftLevel::Text,
             min_interval: milliseconds(INTERVAL_MS),
             every: 1,
+        });
+        // Only their texts are shown.
+        request.drafts = Some(Drafts {
+            level: DraftLevel::Text,
+            ..wanted
         });
     }
     Ok(())

@@ -101,6 +101,41 @@ fn drafts_come_with_empty_deltas() {
     }
 }
 
+/// As Mercury's clients read it: each content replaces the one before.
+#[test]
+fn diffusing_repeats_the_whole_text() {
+    let server = Server::start("");
+    let mut body = chat("Tell a story about Grace and a white owl.");
+    let whole = server.ask("/v1/chat/completions", &body);
+    let whole = whole["choices"][0]["message"]["content"].as_str().unwrap();
+    let done = |events: &[Value]| -> usize {
+        let canvases = events
+            .iter()
+            .filter(|e| e["diffusion"]["event"] == "canvas");
+        canvases.count()
+    };
+    body["diffusion"] = json!({"drafts": "full", "min_interval_ms": 0});
+    let canvases = done(&server.stream("/v1/chat/completions", &body));
+    assert!(canvases > 1, "the story needs several canvases");
+    body["diffusing"] = true.into();
+    let events = server.stream("/v1/chat/completions", &body);
+    let contents = events
+        .iter()
+        .filter_map(|event| delta(event)["content"].as_str());
+    let contents: Vec<&str> = contents.collect();
+    assert_eq!(*contents.last().unwrap(), whole);
+    assert!(contents.len() > canvases, "no drafts: {contents:?}");
+    // Finished canvases stay at the beginning: the last drafts begin as the answer does.
+    let last = contents[contents.len() - 2];
+    let same = last.chars().zip(whole.chars()).take_while(|(a, b)| a == b);
+    assert!(same.count() > 8, "{last}");
+    assert!(
+        events
+            .iter()
+            .all(|event| event["diffusion"]["event"] != "draft")
+    );
+}
+
 #[test]
 fn a_client_that_hangs_up_frees_its_slot() {
     let server = Server::start("--metrics");
