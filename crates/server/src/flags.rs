@@ -102,7 +102,9 @@ const OWN_INERT: &[Group] = &[
         &["--reasoning-format FORMAT LLAMA_ARG_THINK"],
     ),
     (
-        Refused("a request has thought_budget, and -rea off asks the model not to think"),
+        Refused(
+            "requests have thinking_budget_tokens and reasoning_effort, and -rea off asks the model not to think",
+        ),
         &[
             "--reasoning-budget N LLAMA_ARG_THINK_BUDGET",
             "--reasoning-budget-message MESSAGE LLAMA_ARG_THINK_BUDGET_MESSAGE",
