@@ -86,7 +86,7 @@ pub enum Plan {
     /// By canvases, which are its text.
     Text(Box<dyn Recipe>),
     /// By canvases, which fill a gap.
-    Gap(Filling),
+    Gap(Box<Filling>),
     /// By filling a form.
     Form(Arc<TextForm>),
     /// By reading a canvas.
@@ -255,7 +255,7 @@ impl Served {
                 }
                 None => Plan::Text(self.recipe(request, input, &prompt.tokens, seed)?),
             },
-            Task::Gap(gap) => Plan::Gap(filling(gap, request, &params())?),
+            Task::Gap(gap) => Plan::Gap(Box::new(filling(gap, request, &params())?)),
             Task::Edit(original) => {
                 let edit = Edit::new(params(), Original::clone(original));
                 Plan::Text(Box::new(edit))

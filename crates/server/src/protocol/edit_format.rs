@@ -167,7 +167,8 @@ mod tests {
     #[test]
     fn a_whole_answer_keeps_the_line_ends() {
         let choice = Choice::new([text("one\n2\nthree")], finished(Finish::EndOfText));
-        let body = answer(&meta(), &options(1), ORIGINAL, &[choice.clone()]);
+        let one = std::slice::from_ref(&choice);
+        let body = answer(&meta(), &options(1), ORIGINAL, one);
         assert_eq!(body["content"], "one\n2\nthree\r\n\n");
         assert_eq!(
             body["changes"],
