@@ -11,7 +11,6 @@ mod server;
 mod stats;
 mod upstream;
 
-use std::io::IsTerminal as _;
 use std::mem;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
@@ -19,39 +18,19 @@ use std::sync::Arc;
 
 use llama_diffusion::internal::synthetic::synthetic_file;
 use llama_diffusion::{Model, Result, internal};
-use tracing::level_filters::LevelFilter;
 
 use args::{Args, Source, message};
-use llama_diffusion_flags::streams::{self, say, say_part, without_colors};
+use llama_diffusion_flags::streams::{self, say_part};
+use llama_diffusion_flags::{log, program};
 use output::{Report, text};
 use run::{Bench, Setting, Work};
 
-const ERROR: u8 = 1;
-
 fn main() -> ExitCode {
-    llama_diffusion_flags::signals::report_large_files();
-    let args = match Args::parse_from_line(std::env::args_os()) {
+    let args = match program::begin(Args::parse_from_line(std::env::args_os())) {
         Ok(args) => args,
-        Err(message) => {
-            // Help and version are not errors, and go to the standard output.
-            let code = if message.use_stderr() { ERROR } else { 0 };
-            // If the output is closed, the error cannot be reported.
-            let _ = message.print();
-            return code.into();
-        }
+        Err(status) => return status,
     };
-    let level = match args.verbose {
-        true => LevelFilter::DEBUG,
-        false => LevelFilter::WARN,
-    };
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_max_level(level)
-        .with_target(args.verbose)
-        .with_ansi(std::io::stderr().is_terminal() && !without_colors())
-        .log_internal_errors(false) // it would print them where nothing can be written
-        .without_time()
-        .init();
+    log::start_simple(args.verbose);
     let end = |status: u8| {
         internal::remove_all();
         std::process::exit(status.into());
@@ -61,10 +40,7 @@ fn main() -> ExitCode {
     }
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say(format_args!("error: {}", message(&error)));
-            ERROR.into()
-        }
+        Err(error) => program::failed(message(&error)),
     }
 }
 

@@ -1,11 +1,9 @@
 //! How a run of the program ends.
 
 use llama_diffusion::FinishReason;
+use llama_diffusion_flags::program::ERROR;
 
 use crate::interrupt;
-
-/// The exit status of a failure.
-pub const ERROR: u8 = 1;
 
 /// How it ended, except for errors that are not reported yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -26,26 +26,23 @@ mod rpc_server;
 mod svg;
 mod view;
 
-use std::fs::File;
 use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
-use std::sync::Mutex;
 
 use llama_diffusion::chat::{Message, Role};
 use llama_diffusion::{CancelFlag, Error, Result, TextModel};
-use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use answer::Answerer;
 use args::{Args, Subcommand, message};
 use chat::Lines;
 use constraint::Language;
 use edit::Edit;
-use ending::{ERROR, Ending};
+use ending::Ending;
 use engine::Run;
 use form::{FilledIn, Known};
 use infill::Gaps;
 use interrupt::Interrupt;
-use llama_diffusion_flags::log::LogArgs;
+use llama_diffusion_flags::program;
 use llama_diffusion_flags::streams::say;
 use llama_diffusion_flags::values::random_seed;
 use prompt::Setting;
@@ -53,54 +50,20 @@ use prompt_cache::PromptCache;
 
 fn main() -> ExitCode {
     view::make_way_for_panics();
-    llama_diffusion_flags::signals::report_large_files();
-    let mut args = match Args::parse_from_line(std::env::args_os()) {
+    let mut args = match program::begin(Args::parse_from_line(std::env::args_os())) {
         Ok(args) => args,
-        Err(message) => {
-            // Help and version are no errors, and go to the standard output.
-            let code = if message.use_stderr() { ERROR } else { 0 };
-            // A closed output leaves no place to say so.
-            let _ = message.print();
-            return code.into();
-        }
+        Err(status) => return status,
     };
-    let ready = overwrite::check(&args).and_then(|()| log(&args.output.log));
+    let stderr = || {
+        view::make_way();
+        io::stderr()
+    };
+    let ready = overwrite::check(&args).and_then(|()| args.output.log.start(stderr, false));
     match ready.and_then(|()| run(&mut args)) {
         Ok(ending) => ending.status().into(),
         Err(Error::Cancelled) => Ending::Interrupted.status().into(),
-        Err(error) => {
-            say(format_args!("error: {}", message(&error)));
-            ERROR.into()
-        }
+        Err(error) => program::failed(message(&error)),
     }
-}
-
-fn log(options: &LogArgs) -> Result<()> {
-    let (writer, is_terminal) = match &options.log_file {
-        Some(path) => {
-            let file = File::create(path).map_err(|source| Error::Io {
-                path: path.clone(),
-                source,
-            })?;
-            (BoxMakeWriter::new(Mutex::new(file)), false)
-        }
-        None => {
-            let stderr = || {
-                view::make_way();
-                io::stderr()
-            };
-            (BoxMakeWriter::new(stderr), io::stderr().is_terminal())
-        }
-    };
-    tracing_subscriber::fmt()
-        .with_writer(writer)
-        .with_ansi(options.has_colors(is_terminal))
-        .with_max_level(options.level())
-        .with_target(options.verbose)
-        .log_internal_errors(false) // it would print them where nothing can be written
-        .without_time()
-        .init();
-    Ok(())
 }
 
 fn run(args: &mut Args) -> Result<Ending> {

@@ -13,6 +13,7 @@ pub mod masked;
 pub mod names;
 pub mod numbers;
 pub mod placement;
+pub mod program;
 pub mod session;
 pub mod shared;
 pub mod signals;

@@ -1,8 +1,13 @@
-//! Flags of the log.
+//! The log and its flags.
 
+use std::fs::File;
+use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
+use std::sync::Mutex;
 
+use llama_diffusion::{Error, Result};
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use crate::compute::When;
 use crate::numbers::whole;
@@ -59,6 +64,27 @@ impl LogArgs {
         self.log_disable || self.log_verbosity == 0 && !self.verbose
     }
 
+    /// Starts the log, which goes to what `stderr` returns unless there is a file for it. Its lines begin
+    /// with the time if it is `timed`.
+    ///
+    /// # Errors
+    /// The file cannot be created.
+    pub fn start(&self, stderr: fn() -> io::Stderr, timed: bool) -> Result<()> {
+        let (writer, is_terminal) = match &self.log_file {
+            Some(path) => {
+                let file = File::create(path).map_err(|source| Error::Io {
+                    path: path.clone(),
+                    source,
+                })?;
+                (BoxMakeWriter::new(Mutex::new(file)), false)
+            }
+            None => (BoxMakeWriter::new(stderr), io::stderr().is_terminal()),
+        };
+        let colors = self.has_colors(is_terminal);
+        start(writer, self.level(), (self.verbose, colors, timed));
+        Ok(())
+    }
+
     /// Whether an output is coloured that is a terminal or not.
     pub fn has_colors(&self, is_terminal: bool) -> bool {
         match self.color {
@@ -66,5 +92,33 @@ impl LogArgs {
             When::Off => false,
             When::Auto => is_terminal && !without_colors(),
         }
+    }
+}
+
+/// Starts the log of a program without these flags, on the standard error.
+pub fn start_simple(verbose: bool) {
+    let level = match verbose {
+        true => LevelFilter::DEBUG,
+        false => LevelFilter::WARN,
+    };
+    let colors = io::stderr().is_terminal() && !without_colors();
+    start(
+        BoxMakeWriter::new(io::stderr),
+        level,
+        (verbose, colors, false),
+    );
+}
+
+/// Lines may have the module that they come from, colours, and the time.
+fn start(writer: BoxMakeWriter, level: LevelFilter, (targets, colors, times): (bool, bool, bool)) {
+    let log = tracing_subscriber::fmt()
+        .with_writer(writer)
+        .with_ansi(colors)
+        .with_max_level(level)
+        .with_target(targets)
+        .log_internal_errors(false); // it would print them where nothing can be written
+    match times {
+        true => log.init(),
+        false => log.without_time().init(),
     }
 }
