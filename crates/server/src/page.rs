@@ -1,10 +1,18 @@
 //! The page, which is part of the program.
 
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::sync::{Mutex, PoisonError};
+
+use axum::body::Bytes;
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH,
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
+    IF_NONE_MATCH, VARY,
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use rust_embed::{Embed, EmbeddedFile};
 
 /// What the page may load: its own files, and what it makes itself.
@@ -25,19 +33,70 @@ pub fn file(path: &str) -> Option<EmbeddedFile> {
 
 /// Answers with a file. `path` is where it was found.
 pub fn respond(path: &str, file: EmbeddedFile, headers: &HeaderMap) -> Response {
+    let is_packed = accepts_gzip(headers);
     let hash = file.metadata.sha256_hash();
     let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-    let tag = format!("\"{hash}\"");
-    let known = headers.get(IF_NONE_MATCH).map(HeaderValue::as_bytes);
+    // The two forms of a file are different bytes.
+    let tag = format!("\"{hash}{}\"", if is_packed { "-gzip" } else { "" });
     let fixed = [
         (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
         (CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
         (CONTENT_TYPE, HeaderValue::from_static(kind(path))),
+        (VARY, HeaderValue::from_static("accept-encoding")),
     ];
-    if known == Some(tag.as_bytes()) {
+    if is_known(headers, &tag) {
         return (StatusCode::NOT_MODIFIED, fixed, [(ETAG, tag)]).into_response();
     }
-    (fixed, [(ETAG, tag)], file.data.into_owned()).into_response()
+    match is_packed {
+        true => {
+            let encoding = [(CONTENT_ENCODING, HeaderValue::from_static("gzip"))];
+            (fixed, encoding, [(ETAG, tag)], packed(hash, &file)).into_response()
+        }
+        false => (fixed, [(ETAG, tag)], file.data.into_owned()).into_response(),
+    }
+}
+
+/// Whether the client has the form of the file with this tag. Proxies may have marked it as weak.
+fn is_known(headers: &HeaderMap, tag: &str) -> bool {
+    let known = headers.get_all(IF_NONE_MATCH).into_iter();
+    let known = known.filter_map(|value| value.to_str().ok());
+    let mut tags = known.flat_map(|value| value.split(',').map(str::trim));
+    tags.any(|known| known == "*" || known.trim_start_matches("W/") == tag)
+}
+
+/// Whether a client reads gzip: it names it, or anything, with a weight above 0.
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(ACCEPT_ENCODING).into_iter();
+    let values = values.filter_map(|value| value.to_str().ok());
+    let entries = values.flat_map(|value| value.split(','));
+    let mut any = false;
+    for entry in entries {
+        let (name, weight) = entry.split_once(';').unwrap_or((entry, ""));
+        let weight = weight.trim().strip_prefix("q=").unwrap_or("1");
+        let is_accepted = weight.trim().parse().is_ok_and(|weight: f32| weight > 0.0);
+        match name.trim().to_ascii_lowercase().as_str() {
+            "gzip" | "x-gzip" => return is_accepted,
+            "*" => any = is_accepted,
+            _ => {}
+        }
+    }
+    any
+}
+
+/// The compressed file with this hash, which is kept.
+fn packed(hash: String, file: &EmbeddedFile) -> Bytes {
+    static PACKED: Mutex<BTreeMap<String, Bytes>> = Mutex::new(BTreeMap::new());
+    let mut packed = PACKED.lock().unwrap_or_else(PoisonError::into_inner);
+    let pack = || {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        let written = encoder.write_all(&file.data);
+        // A vector takes everything.
+        written
+            .and_then(|()| encoder.finish())
+            .unwrap_or_default()
+            .into()
+    };
+    packed.entry(hash).or_insert_with(pack).clone()
 }
 
 /// The type of a file, by its name.
@@ -88,5 +147,45 @@ mod tests {
         headers.insert(IF_NONE_MATCH, first.headers()[ETAG].clone());
         let again = respond("/main.js", file("/main.js").unwrap(), &headers);
         assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
+        // The same tag does not stand for the other form.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        let packed = respond("/main.js", file("/main.js").unwrap(), &headers);
+        assert_eq!(packed.status(), StatusCode::OK);
+        assert_eq!(packed.headers()[CONTENT_ENCODING], "gzip");
+        let both = format!(
+            "{}, W/{}",
+            first.headers()[ETAG].to_str().unwrap(),
+            packed.headers()[ETAG].to_str().unwrap()
+        );
+        headers.insert(IF_NONE_MATCH, both.parse().unwrap());
+        let again = respond("/main.js", file("/main.js").unwrap(), &headers);
+        assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
+    }
+
+    #[test]
+    fn a_file_is_compressed_only_for_those_who_read_that() {
+        for (accepted, expected) in [
+            ("gzip, deflate, br", true),
+            ("br;q=1.0, GZIP;q=0.5", true),
+            ("*", true),
+            ("gzip;q=0, *", false),
+            ("*;q=0", false),
+            ("gzip; q=0.0", false),
+            ("br", false),
+            ("", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(accepted));
+            assert_eq!(accepts_gzip(&headers), expected, "{accepted}");
+        }
+        assert!(!accepts_gzip(&HeaderMap::new()));
+        for name in Files::iter() {
+            let file = Files::get(&name).unwrap();
+            let packed = packed(format!("test {name}"), &file);
+            let mut unpacked = Vec::new();
+            let mut decoder = flate2::read::GzDecoder::new(packed.as_ref());
+            std::io::Read::read_to_end(&mut decoder, &mut unpacked).unwrap();
+            assert_eq!(unpacked, file.data.as_ref(), "{name}");
+        }
     }
 }

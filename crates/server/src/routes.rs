@@ -291,7 +291,7 @@ async fn absent() -> Response {
 /// A file of the page, or nothing.
 async fn other(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
     let path = request.uri().path();
-    let is_read = request.method() == Method::GET && state.config.page;
+    let is_read = [Method::GET, Method::HEAD].contains(request.method()) && state.config.page;
     let file = is_read.then(|| page::file(path)).flatten();
     match file {
         Some(file) => page::respond(path, file, request.headers()),

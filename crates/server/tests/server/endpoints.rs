@@ -136,6 +136,16 @@ fn the_page_is_part_of_the_program() {
     let tag = header("etag");
     let again = server.get("/").header("if-none-match", tag).send().unwrap();
     assert_eq!(again.status(), 304);
+    let plain = server.get("/main.js").send().unwrap();
+    assert!(!plain.headers().contains_key("content-encoding"));
+    let packed = server.get("/main.js").header("accept-encoding", "gzip");
+    let packed = packed.send().unwrap();
+    assert_eq!(packed.headers()["content-encoding"], "gzip");
+    assert_eq!(packed.headers()["vary"], "accept-encoding");
+    assert_ne!(packed.headers()["etag"], plain.headers()["etag"]);
+    assert!(packed.bytes().unwrap().len() < plain.bytes().unwrap().len());
+    let head = server.client.head(format!("{}/", server.base)).send();
+    assert_eq!(head.unwrap().status(), 200);
     for outside in [
         "/../Cargo.toml",
         "/%2e%2e/Cargo.toml",
