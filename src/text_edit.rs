@@ -2,6 +2,8 @@
 
 use std::ops::RangeInclusive;
 
+use serde_json::Map;
+
 use crate::diffusion::edit::Original;
 use crate::error::{Error, Result};
 use crate::parameter::Parameter;
@@ -37,7 +39,8 @@ impl TextModel {
             let problem = "the vocabulary cannot spell the text to edit".into();
             return Err(Error::Tokenizer(problem));
         }
-        Original::new(tokens, marks, strength)
+        let end = self.answer_end(self.chat_template()?.as_ref(), Map::new())?;
+        Ok(Original::new(tokens, marks, strength)?.ending_with(end))
     }
 }
 

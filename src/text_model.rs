@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::chat::control::{ControlTexts, Marked, Piece};
 use crate::chat::thinking::{AnswerText, Channel, Splitter};
-use crate::chat::{ChatTemplate, Message, RenderOptions};
+use crate::chat::{ChatTemplate, Message, RenderOptions, Role};
 use crate::constraint::Vocabulary;
 use crate::diffusion::{EndTokens, Token};
 use crate::error::{Error, Result};
@@ -223,5 +223,32 @@ impl TextModel {
             end.pad = self.vocab.pad()?;
         }
         Ok(end)
+    }
+
+    /// The token that ends an answer: the one that `template` writes after it, or without a template the
+    /// vocabulary's end of a text.
+    ///
+    /// # Errors
+    /// As [`end_tokens`](Self::end_tokens), or the template rejects a chat of two messages.
+    pub fn answer_end(
+        &self,
+        template: Option<&ChatTemplate>,
+        variables: Map<String, Value>,
+    ) -> Result<Option<Token>> {
+        let end = self.end_tokens()?;
+        let found = match template {
+            Some(template) => {
+                let turn = |role| Message::new(role, "a");
+                let question = [turn(Role::User)];
+                let both = [turn(Role::User), turn(Role::Assistant)];
+                let asked = self.chat_prompt(template, &question, variables.clone())?;
+                let answered = self.chat_prompt(template, &both, variables)?;
+                let same = asked.iter().zip(&answered).take_while(|(a, b)| a == b);
+                let mut written = answered[same.count()..].iter().copied();
+                written.find(|token| end.is_end(*token))
+            }
+            None => self.vocab().eos().filter(|token| end.is_end(*token)),
+        };
+        Ok(found.or(end.ids.first().copied()))
     }
 }

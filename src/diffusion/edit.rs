@@ -26,6 +26,7 @@ const CHOICE: u32 = u32::MAX;
 pub struct Original {
     tokens: Vec<Token>,
     protected: Vec<bool>,
+    end: Option<Token>,
     strength: f32,
 }
 
@@ -54,8 +55,16 @@ impl Original {
         Ok(Self {
             tokens,
             protected,
+            end: None,
             strength,
         })
+    }
+
+    /// Shows the model this token after the text, in place of the first of its end tokens.
+    #[must_use]
+    pub fn ending_with(mut self, end: Option<Token>) -> Self {
+        self.end = end;
+        self
     }
 
     /// The tokens.
@@ -94,7 +103,7 @@ impl Original {
         let slice = &self.tokens[offset..self.tokens.len().min(offset + len)];
         let mut tokens: Vec<Option<Token>> = slice.iter().copied().map(Some).collect();
         if tokens.len() < len {
-            tokens.push(end.ids.first().copied());
+            tokens.push(self.end.or(end.ids.first().copied()));
             tokens.resize(len, end.pad);
         }
         for (position, token) in slice.iter().enumerate() {

@@ -76,6 +76,7 @@ impl Edit {
             Role::User,
             edit_message(&self.instruction, body),
         ));
+        let original = original.ending_with(setting.answer_end(model)?);
         let prompt = setting.tokens(model, &messages)?;
         let trained = model.model().canvas_length().unwrap_or(1);
         let params = args.diffusion((&model.model().overrides(), trained), seed)?;

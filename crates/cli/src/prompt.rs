@@ -118,6 +118,14 @@ impl Setting {
         }
     }
 
+    /// The token that ends an answer.
+    ///
+    /// # Errors
+    /// The template rejects an answer.
+    pub fn answer_end(&self, model: &TextModel) -> Result<Option<Token>> {
+        model.answer_end(self.template.as_ref(), self.variables.clone())
+    }
+
     /// The tokens of a conversation for this model.
     ///
     /// # Errors
