@@ -89,8 +89,11 @@ impl TextModel {
         Ok(match (thoughts, self.model()) {
             (Thoughts::On, _) => Scaffold::Until(channel.close()),
             // Masked models do not mark that they do not think.
+            // The template has closed the thought.
+            (Thoughts::Off, _) if prompt.last() == Some(&channel.close()) => Scaffold::None,
+            // Not every model writes an empty thought.
             (Thoughts::Off, AnyModel::Canvas(_)) => {
-                Scaffold::Fixed(empty_thought(channel, self.vocab())?)
+                Scaffold::Optional(empty_thought(channel, self.vocab())?)
             }
             (Thoughts::Off | Thoughts::None, _) => Scaffold::None,
         })

@@ -311,6 +311,32 @@ fn fixed_positions_and_a_language_hold_together() {
 }
 
 #[test]
+fn an_empty_thought_may_come_before_a_constrained_answer() {
+    let special = |text: &str| DEMO.vocab().tokenize(text, false, true).unwrap();
+    let (thought, yes) = (special("<|channel>thought\n<channel|>"), special("yes"));
+    let prompt = chat(QUESTION);
+    let closed = [&prompt[..], &thought].concat();
+    let accepts = |prompt: &[Token], thoughts, answer: &[&[Token]]| {
+        let constraint = DEMO.regex("yes", prompt, thoughts).unwrap();
+        let automaton = constraint.automaton();
+        let tokens = answer.concat();
+        let mut tokens = tokens.iter();
+        let end = tokens.try_fold(automaton.start(), |state, t| automaton.next(state, *t));
+        end.is_some_and(|state| automaton.accepts(state))
+    };
+    // Of models that do not think, some write an empty thought.
+    assert!(accepts(&prompt, Thoughts::Off, &[&thought, &yes]));
+    assert!(accepts(&prompt, Thoughts::Off, &[&yes]));
+    assert!(!accepts(&prompt, Thoughts::Off, &[&thought[..1], &yes]));
+    // Some templates write it.
+    assert!(accepts(&closed, Thoughts::Off, &[&yes]));
+    assert!(!accepts(&closed, Thoughts::Off, &[&thought, &yes]));
+    assert!(!accepts(&prompt, Thoughts::None, &[&thought, &yes]));
+    assert!(accepts(&prompt, Thoughts::On, &[&thought, &yes]));
+    assert!(!accepts(&prompt, Thoughts::On, &[&yes]));
+}
+
+#[test]
 fn expressions_that_cannot_work_say_why() {
     let refuse = |pattern: &str| {
         let made = DEMO.regex(pattern, &[], Thoughts::None);
