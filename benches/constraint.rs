@@ -1,16 +1,23 @@
 //! Constraints over a vocabulary of 262,144 generated tokens: how long an automaton takes to build, how large
-//! it is, and what a step's projection costs.
+//! it is, what a step's projection costs, and a step of a model with it.
 //!
 //! `cargo bench --bench constraint`.
 
 use std::fmt::Write as _;
 use std::hint::black_box;
+use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use llama_diffusion::Token;
 use llama_diffusion::constraint::{
     ByteAutomaton, CanvasLanguage, ClassTables, Limits, Scaffold, TokenAutomaton, Vocabulary, Work,
 };
+use llama_diffusion::diffusion::{
+    Allowed, ConstrainAt, Denoiser, DrawRule, Draws, Filter, Steering, StepInput,
+};
+use llama_diffusion::internal::synthetic::{Geometry, synthetic_file};
+use llama_diffusion::model::{DenoiserParams, SequenceDenoiser};
+use llama_diffusion::{FlashAttention, KvType, Model, ModelParams, Token};
 
 const TOKENS: usize = 262_144;
 const CANVAS: usize = 256;
@@ -234,5 +241,64 @@ fn constraint(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, constraint);
+/// A step of a model of about 200 million parameters with this vocabulary, free and constrained.
+fn step(criterion: &mut Criterion) {
+    let geometry = Geometry {
+        vocab_size: TOKENS,
+        n_layers: 4,
+        ..Geometry::medium()
+    };
+    let file = synthetic_file(&geometry, "q8_0".parse().unwrap(), 1).unwrap();
+    let on_cpu = ModelParams {
+        devices: Some(Vec::new()),
+        ..ModelParams::default()
+    };
+    let model = Model::from_file(file, &on_cpu, &mut |_| ControlFlow::Continue(())).unwrap();
+    let params = DenoiserParams {
+        context: 512,
+        batch: 256,
+        threads: 2,
+        prefill_threads: 2,
+        kv_type: KvType::F16,
+        flash_attention: FlashAttention::Auto,
+        swa_full: false,
+        checkpoints: 0,
+    };
+    let mut denoiser = SequenceDenoiser::new(&Arc::new(model), &params).unwrap();
+    let (_, pattern) = constraints().swap_remove(3);
+    let automaton = build(&pattern, &vocabulary());
+    let language = CanvasLanguage::new(&automaton, automaton.start(), CANVAS, 2 * CANVAS).unwrap();
+    let canvas: Vec<Token> = (0..CANVAS as Token).collect();
+    let (free, uniforms) = (vec![true; CANVAS], vec![0.5; CANVAS]);
+    let mut draws = Draws::new(CANVAS, 0);
+    let mut group = criterion.benchmark_group("constraint/20 fields/step");
+    group.sample_size(10);
+    let at = |at| Some(Steering { language, at });
+    for (name, language) in [
+        ("free", None),
+        ("step", at(ConstrainAt::Step)),
+        ("commit", at(ConstrainAt::Commit)),
+    ] {
+        let input = StepInput {
+            canvas: &canvas,
+            free: &free,
+            allowed: Allowed::All,
+            filter: Filter::NONE,
+            rule: DrawRule::Inverse {
+                temperature: 0.6,
+                uniforms: &uniforms,
+            },
+            guidance: 0.0,
+            average: 0.0,
+            language,
+            targets: &[],
+        };
+        denoiser.begin_canvas(CANVAS).unwrap();
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| denoiser.step(&input, &mut draws).unwrap());
+        });
+    }
+}
+
+criterion_group!(benches, constraint, step);
 criterion_main!(benches);

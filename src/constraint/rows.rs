@@ -17,9 +17,9 @@ const NEGLIGIBLE: f32 = 1e-12;
 pub struct Row<'a> {
     /// Unnormalised probabilities, at least 0.
     pub weights: &'a mut [f32],
-    /// The natural logarithm of a token's weight, also where the weight itself has underflowed; −∞
-    /// for tokens that are not allowed.
-    pub exact: &'a dyn Fn(Token) -> f32,
+    /// The natural logarithm of a token's weight, by all weights, also where the weight itself has
+    /// underflowed; −∞ for tokens that are not allowed.
+    pub exact: &'a dyn Fn(&[f32], Token) -> f32,
 }
 
 /// The token classes of a vocabulary.
@@ -223,10 +223,11 @@ impl RowTable {
 
     /// Sums a class from the exact logarithms of its weights.
     fn measure_faint(&mut self, class: usize, row: &Row<'_>, classes: &dyn Classes) {
-        let members = classes.members(class as u16);
+        let members = classes.members(class as u16).iter();
+        let exact = |token: &Token| (row.exact)(row.weights, *token);
+        let logs: Vec<f32> = members.clone().map(exact).collect();
         let mut most = f32::NEG_INFINITY;
-        for &token in members {
-            let log = (row.exact)(token);
+        for (&log, &token) in logs.iter().zip(members) {
             if log > most {
                 (most, self.best[class]) = (log, token);
             }
@@ -234,10 +235,7 @@ impl RowTable {
         self.log_max[class] = most - self.log_total;
         self.log_sum[class] = f32::NEG_INFINITY;
         if most > f32::NEG_INFINITY {
-            let sum: f64 = members
-                .iter()
-                .map(|token| f64::from((row.exact)(*token) - most).exp())
-                .sum();
+            let sum: f64 = logs.iter().map(|log| f64::from(log - most).exp()).sum();
             self.log_sum[class] = self.log_max[class] + sum.ln() as f32;
         }
     }
@@ -278,7 +276,7 @@ impl RowTable {
         let mut gains = gains;
         for class in (0..factors.len()).filter(shown) {
             for &token in classes.members(class as u16) {
-                let log = (row.exact)(token) + factors[class] + log_scale;
+                let log = (row.exact)(row.weights, token) + factors[class] + log_scale;
                 row.weights[token as usize] = log.exp();
             }
             gains[class] = 1.0;
@@ -322,7 +320,7 @@ impl RowTable {
         let drawn = match self.faint[usize::from(class)] {
             true => {
                 let most = log_max + self.log_total;
-                let weight = |token| f64::from((row.exact)(token) - most).exp();
+                let weight = |token| f64::from((row.exact)(row.weights, token) - most).exp();
                 let total = f64::from(log_sum - log_max).exp();
                 pick(members.map(|t| (t, weight(t))), remainder * total)
             }
@@ -517,7 +515,7 @@ mod tests {
                 *weight = 0.0;
             }
         }
-        let exact = move |token: Token| logs[token as usize] - top;
+        let exact = move |_: &[f32], token: Token| logs[token as usize] - top;
         let mut row = Row {
             weights: &mut weights,
             exact: &exact,
@@ -692,7 +690,7 @@ mod tests {
         let mut weights = [1.0, f32::NAN, 1.0, 1.0, 1.0, 1.0];
         let row = Row {
             weights: &mut weights,
-            exact: &|_| 0.0,
+            exact: &|_, _| 0.0,
         };
         assert!(RowTable::new(&row, &Three).log_row_max.is_nan());
     }

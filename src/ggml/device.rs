@@ -304,6 +304,12 @@ impl BufferType {
         rpc::rename(Device::text(unsafe { sys::ggml_backend_buft_name(self.0) }))
     }
 
+    /// Whether the host can read and write this memory itself.
+    pub(super) fn is_host(&self) -> bool {
+        // SAFETY: a live description.
+        unsafe { sys::ggml_backend_buft_is_host(self.0) }
+    }
+
     /// # Errors
     /// The RPC server that has this memory is lost.
     pub(super) fn check(&self) -> Result<()> {

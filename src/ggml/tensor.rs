@@ -208,6 +208,25 @@ impl Tensor {
         self.check_memory()
     }
 
+    /// Whether the host can read and write the tensor's memory itself.
+    pub(crate) fn is_in_host_memory(&self) -> bool {
+        !self.desc().data.is_null() && self.buffer_type().is_some_and(|memory| memory.is_host())
+    }
+
+    /// Lends the tensor's first F32 values, which are in memory of the host. As with [`write`](Self::write),
+    /// the owner of the memory sees to it that nothing else uses it meanwhile.
+    pub(crate) fn lend(&mut self, count: usize) -> Result<&mut [f32]> {
+        self.check_span(0, count * size_of::<f32>())?;
+        if !self.is(TensorType::F32) || !self.is_contiguous() || !self.is_in_host_memory() {
+            let problem = format!("{} is not an F32 array of the host", self.label());
+            return Err(Error::Ggml(problem));
+        }
+        let data = self.desc().data.cast::<f32>();
+        // SAFETY: the span lies inside the tensor, whose buffer lives as long as this handle and is
+        // aligned for F32; `&mut self` and the owner of the memory keep others from it.
+        Ok(unsafe { std::slice::from_raw_parts_mut(data, count) })
+    }
+
     /// Sets every byte of the tensor to zero.
     pub(crate) fn zero(&self) -> Result<()> {
         self.zero_range(0, self.nbytes())

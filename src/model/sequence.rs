@@ -366,19 +366,21 @@ impl Sequence {
         threads: usize,
         output: &mut Draws,
     ) -> Result<()> {
-        let (hparams, draws) = (self.model.hparams(), &self.state.draws);
+        let hparams = self.model.hparams();
         let n = self.state.len;
         let mut planes = vec![0.0_f32; DRAW_PLANES * n];
-        draws.read(self.state.plane(DrawPlane::Argmax), &mut planes)?;
+        self.state
+            .draws
+            .read(self.state.plane(DrawPlane::Argmax), &mut planes)?;
         let step = ComputedStep {
             input,
             logits,
             first,
-            state: &self.state,
             hparams,
             threads,
         };
-        self.restriction.apply(&step, &mut planes)?;
+        self.restriction
+            .apply(&step, &mut self.state, &mut planes)?;
         output.target_logprobs =
             score::of_targets((logits, first), hparams, input.targets, threads)?;
         let plane = |plane: DrawPlane| &planes[plane as usize * n..][..n];

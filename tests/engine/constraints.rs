@@ -243,7 +243,7 @@ fn steps_are_projected_as_the_host_projects_their_logits() {
                 .iter_mut()
                 .map(|(weights, scores)| {
                     let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                    let exact = |token: Token| scores[token as usize] - top;
+                    let exact = |_: &[f32], token: Token| scores[token as usize] - top;
                     RowTable::new(
                         &Row {
                             weights,
@@ -257,7 +257,7 @@ fn steps_are_projected_as_the_host_projects_their_logits() {
             let projection = language.project(&classes, &uniforms, &mut work).unwrap();
             for (position, (weights, scores)) in rows.iter_mut().enumerate() {
                 let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                let exact = |token: Token| scores[token as usize] - top;
+                let exact = |_: &[f32], token: Token| scores[token as usize] - top;
                 let given = Given::at(&projection, position, 1.0, 0.0);
                 let mut row = Row {
                     weights,

@@ -103,7 +103,7 @@ fn with_row<T>(logits: &[f32], work: impl FnOnce(&mut Row<'_>) -> T) -> (T, Vec<
     let mut weights: Vec<f32> = logits.iter().map(|logit| (logit - top).exp()).collect();
     let mut row = Row {
         weights: &mut weights,
-        exact: &|token| logits[token as usize] - top,
+        exact: &|_, token| logits[token as usize] - top,
     };
     let result = work(&mut row);
     (result, weights)

@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use super::{ComputedStep, Planes, put, with_buffer};
+use super::{ComputedStep, Position, describe, put};
 use crate::constraint::rows::{Classes, Given, Row, RowTable};
 use crate::constraint::{ClassTables, Work};
 use crate::diffusion::draw::Choice;
@@ -18,13 +18,13 @@ impl ComputedStep<'_> {
     pub(super) fn follow(
         &self,
         steering: &Steering<'_>,
-        positions: &mut [(usize, Planes)],
+        positions: &mut [Position<'_>],
         work: &mut Work,
     ) -> Result<()> {
         let automaton = steering.language.automaton();
         let classes: &(dyn Classes + Sync) = automaton;
-        let rows = parallel::map(positions.iter(), self.threads, |(position, planes)| {
-            self.table(*position, planes, classes)
+        let rows = parallel::map(positions.iter_mut(), self.threads, |position| {
+            self.table(position, classes)
         });
         let rows: Vec<RowTable> = rows.into_iter().collect::<Result<_>>()?;
         let tables = ClassTables::from_rows(classes.count(), rows.iter());
@@ -33,8 +33,8 @@ impl ComputedStep<'_> {
                 .language
                 .best_path(&tables, work)
                 .map_err(refused)?;
-            for (((_, planes), table), class) in positions.iter_mut().zip(&rows).zip(best) {
-                planes[DrawPlane::Argmax as usize] = table.best_of(class) as f32;
+            for ((position, table), class) in positions.iter_mut().zip(&rows).zip(best) {
+                position.planes[DrawPlane::Argmax as usize] = table.best_of(class) as f32;
             }
             return Ok(());
         }
@@ -49,84 +49,83 @@ impl ComputedStep<'_> {
         let projection = steering.language.project(&tables, uniforms, work);
         let projection = projection.map_err(refused)?;
         let items = positions.iter_mut().zip(&rows);
-        let items: Vec<_> = items.filter(|((p, _), _)| self.input.free[*p]).collect();
-        let done = parallel::map(items, self.threads, |((position, planes), table)| {
-            let given = Given::at(&projection, *position, WEIGHT_SCALE, self.least());
-            self.project(*position, planes, table, classes, &given)
+        let items: Vec<_> = items.filter(|(p, _)| self.input.free[p.index]).collect();
+        let done = parallel::map(items, self.threads, |(position, table)| {
+            let given = Given::at(&projection, position.index, WEIGHT_SCALE, self.least());
+            self.project(position, table, classes, &given)
         });
         done.into_iter().collect()
     }
 
     /// The classes of a position's distribution.
-    fn table(&self, position: usize, planes: &Planes, classes: &dyn Classes) -> Result<RowTable> {
-        if !self.input.free[position] {
-            return Ok(RowTable::certain(classes, self.input.canvas[position]));
+    fn table(&self, position: &mut Position<'_>, classes: &dyn Classes) -> Result<RowTable> {
+        let index = position.index;
+        if !self.input.free[index] {
+            return Ok(RowTable::certain(classes, self.input.canvas[index]));
         }
-        self.with_row(position, planes, |row| Ok(RowTable::new(row, classes)))
+        let exact = self.exact(index, position.planes[DrawPlane::Argmax as usize] as usize);
+        position.weights.read(|weights| {
+            let row = Row {
+                weights,
+                exact: &exact,
+            };
+            RowTable::new(&row, classes)
+        })
     }
 
     fn project(
         &self,
-        position: usize,
-        planes: &mut Planes,
+        position: &mut Position<'_>,
         table: &RowTable,
         classes: &dyn Classes,
         given: &Given<'_>,
     ) -> Result<()> {
-        let before = *planes;
-        self.with_row(position, &before, |row| {
-            let choice = table.project(row, classes, given);
-            let drawn = Choice {
-                argmax: choice.argmax,
-                sampled: choice.sampled,
-                entropy: choice.entropy,
-                probability: choice.probability,
-                margin: choice.margin,
+        let first = position.planes[DrawPlane::Argmax as usize] as usize;
+        let exact = self.exact(position.index, first);
+        let choice = position.weights.change(|weights| {
+            let mut row = Row {
+                weights,
+                exact: &exact,
             };
-            put(&drawn, planes);
-            self.write_weights(position, row.weights, &choice.spread, planes)
-        })
+            Ok(table.project(&mut row, classes, given))
+        })?;
+        let drawn = Choice {
+            argmax: choice.argmax,
+            sampled: choice.sampled,
+            entropy: choice.entropy,
+            probability: choice.probability,
+            margin: choice.margin,
+        };
+        put(&drawn, &mut position.planes);
+        describe(&choice.spread, &mut position.planes);
+        Ok(())
     }
 
-    /// Lends the weights of a position, with their exact logarithms.
-    fn with_row<T>(
-        &self,
-        position: usize,
-        planes: &Planes,
-        work: impl FnOnce(&mut Row<'_>) -> Result<T>,
-    ) -> Result<T> {
-        let first = planes[DrawPlane::Argmax as usize] as Token;
+    /// The exact logarithms of a position's weights, by the weights and a token. `first` is the most
+    /// likely one.
+    fn exact(&self, position: usize, first: usize) -> impl Fn(&[f32], Token) -> f32 {
         // Few rows need them.
-        let exact = OnceCell::new();
-        let load = || -> Result<Vec<f32>> {
-            let mut weights = Vec::new();
-            self.read_weights(position, &mut weights)?;
+        let logits = OnceCell::new();
+        let score = move |logit: f32| self.capped(logit) / self.temperature();
+        move |weights, token| {
             if self.input.average > 0.0 {
                 // Averages have no logits of their own.
-                return Ok(weights.iter().map(|w| w.ln()).collect());
+                return weights[token as usize].ln();
             }
-            let top = weights[first as usize].ln();
-            let mut scores = self.read_scores(position)?;
-            let greatest = scores[first as usize];
-            for (token, score) in scores.iter_mut().enumerate() {
-                *score = match self.input.allowed.contains(position, token as Token) {
-                    true => *score - greatest + top,
-                    false => f32::NEG_INFINITY,
-                };
+            if !self.input.allowed.contains(position, token) {
+                return f32::NEG_INFINITY;
             }
-            Ok(scores)
-        };
-        // A device that fails gives NaN, which the lattice rejects.
-        let log = |token: Token| match exact.get_or_init(|| load().ok()) {
-            Some(logs) => logs[token as usize],
-            None => f32::NAN,
-        };
-        with_buffer(|weights| {
-            self.read_weights(position, weights)?;
-            work(&mut Row {
-                weights,
-                exact: &log,
-            })
-        })
+            let load = || -> Option<(Vec<f32>, f32, f32)> {
+                let mut row = vec![0.0; weights.len()];
+                self.read_logits(position, &mut row).ok()?;
+                let greatest = score(row[first]);
+                Some((row, greatest, weights[first].ln()))
+            };
+            match logits.get_or_init(load) {
+                Some((row, greatest, top)) => score(row[token as usize]) - greatest + top,
+                // A device that fails gives NaN, which the lattice rejects.
+                None => f32::NAN,
+            }
+        }
     }
 }

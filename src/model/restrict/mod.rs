@@ -3,8 +3,7 @@
 //! language that the canvas belongs to.
 
 mod language;
-
-use std::cell::Cell;
+mod memory;
 
 use super::graph::{CanvasState, DrawPlane};
 use super::hparams::Hparams;
@@ -16,6 +15,7 @@ use crate::error::Result;
 use crate::ggml::kernels::{DRAW_PLANES, WEIGHT_SCALE, keep_above};
 use crate::ggml::tensor::Tensor;
 use crate::parallel;
+use memory::RowMemory;
 
 /// What a canvas carries from step to step.
 #[derive(Default)]
@@ -32,7 +32,6 @@ pub(super) struct ComputedStep<'a> {
     pub(super) logits: &'a Tensor,
     /// The row of `logits` that belongs to the first position of the canvas.
     pub(super) first: usize,
-    pub(super) state: &'a CanvasState,
     pub(super) hparams: &'a Hparams,
     pub(super) threads: usize,
 }
@@ -40,8 +39,12 @@ pub(super) struct ComputedStep<'a> {
 /// The planes of one position.
 type Planes = [f32; DRAW_PLANES];
 
-/// Positions with their planes.
-type Positions = Vec<(usize, Planes)>;
+/// A position of the canvas.
+struct Position<'a> {
+    index: usize,
+    planes: Planes,
+    weights: RowMemory<'a>,
+}
 
 impl Restriction {
     /// Forgets the steps of the canvas before.
@@ -50,8 +53,13 @@ impl Restriction {
     }
 
     /// Replaces the draws of a step, `planes [positions]` each, where its input restricts them, and
-    /// with them the distributions that condition the next step.
-    pub(super) fn apply(&mut self, step: &ComputedStep<'_>, planes: &mut [f32]) -> Result<()> {
+    /// with them the distributions that condition the next step, in `state`.
+    pub(super) fn apply(
+        &mut self,
+        step: &ComputedStep<'_>,
+        state: &mut CanvasState,
+        planes: &mut [f32],
+    ) -> Result<()> {
         let input = step.input;
         let n = input.canvas.len();
         let changes = |p: usize| !input.free[p] || !input.allowed.is_all(p) || input.average > 0.0;
@@ -62,53 +70,59 @@ impl Restriction {
         }
         self.sums.resize(n, Vec::new());
         let at = |p: usize| -> Planes { std::array::from_fn(|plane| planes[plane * n + p]) };
-        let rows = self
-            .sums
-            .iter_mut()
-            .enumerate()
-            .filter(|(p, _)| takes_part(*p));
-        let rows: Vec<_> = rows.map(|(p, sum)| (p, sum, at(p))).collect();
-        let rows = parallel::map(rows, step.threads, |(p, sum, planes)| match changes(p) {
-            true => Ok((p, step.row(p, sum, planes)?)),
-            false => Ok((p, planes)),
+        let memory = RowMemory::of(&mut state.draws, step.hparams.vocab_size, n)?;
+        let rows = self.sums.iter_mut().zip(memory).enumerate();
+        let rows = rows.filter(|(p, _)| takes_part(*p));
+        let rows: Vec<_> = rows.map(|(p, row)| (p, row, at(p))).collect();
+        let rows = parallel::map(rows, step.threads, |(index, (sum, weights), planes)| {
+            let mut row = Position {
+                index,
+                planes,
+                weights,
+            };
+            match changes(index) {
+                true => step.restrict(&mut row, sum).map(|()| row),
+                false => Ok(row),
+            }
         });
-        let mut positions: Positions = rows.into_iter().collect::<Result<_>>()?;
+        let mut positions: Vec<Position<'_>> = rows.into_iter().collect::<Result<_>>()?;
         if let Some(steering) = &input.language {
             step.follow(steering, &mut positions[..steered], &mut self.work)?;
         }
-        for (p, row) in positions {
-            for (plane, value) in row.into_iter().enumerate() {
-                planes[plane * n + p] = value;
+        for position in positions {
+            for (plane, value) in position.planes.into_iter().enumerate() {
+                planes[plane * n + position.index] = value;
             }
         }
         let scale = DrawPlane::Scale as usize * n;
-        let at = step.state.plane(DrawPlane::Scale);
-        step.state.draws.write(at, &planes[scale..scale + n])
+        let at = state.plane(DrawPlane::Scale);
+        state.draws.write(at, &planes[scale..scale + n])
     }
 }
 
 impl ComputedStep<'_> {
-    /// The planes of a restricted position.
-    fn row(&self, position: usize, sum: &mut Vec<f32>, mut planes: Planes) -> Result<Planes> {
-        if !self.input.free[position] {
-            let (token, bytes) = (self.input.canvas[position], self.row_bytes());
-            self.state.draws.zero_range(bytes * position, bytes)?;
-            let at = bytes * position + 4 * token as usize;
-            self.state.draws.write(at, &[WEIGHT_SCALE])?;
-            return Ok(certain(token));
+    /// Restricts a position by itself; `sum` are its distributions so far.
+    fn restrict(&self, position: &mut Position<'_>, sum: &mut Vec<f32>) -> Result<()> {
+        let Position {
+            index,
+            planes,
+            weights,
+        } = position;
+        if !self.input.free[*index] {
+            let token = self.input.canvas[*index];
+            *planes = certain(token);
+            return weights.set(token);
         }
-        with_buffer(|weights| {
-            match self.input.allowed.is_all(position) {
-                true => self.read_weights(position, weights)?,
-                false => self.draw_allowed(position, weights, &mut planes)?,
+        weights.change(|weights| {
+            if !self.input.allowed.is_all(*index) {
+                self.draw_allowed(*index, weights, planes)?;
             }
             if self.input.average > 0.0 {
                 let argmax = average(self.input.average, weights, sum);
                 planes[DrawPlane::Argmax as usize] = argmax as f32;
             }
-            let spread = Spread::of(weights, WEIGHT_SCALE, self.least());
-            self.write_weights(position, weights, &spread, &mut planes)?;
-            Ok(planes)
+            describe(&Spread::of(weights, WEIGHT_SCALE, self.least()), planes);
+            Ok(())
         })
     }
 
@@ -117,48 +131,16 @@ impl ComputedStep<'_> {
         keep_above(self.hparams.vocab_size) * WEIGHT_SCALE
     }
 
-    fn row_bytes(&self) -> usize {
-        4 * self.hparams.vocab_size
+    /// The raw logits of a position.
+    fn read_logits(&self, position: usize, row: &mut [f32]) -> Result<()> {
+        let at = 4 * self.hparams.vocab_size * (self.first + position);
+        self.logits.read(at, row)
     }
 
-    /// Reads the weights of a position.
-    fn read_weights(&self, position: usize, weights: &mut Vec<f32>) -> Result<()> {
-        weights.resize(self.hparams.vocab_size, 0.0);
-        let at = self.row_bytes() * position;
-        self.state.draws.read(at, weights)
-    }
-
-    /// Writes the weights of a position, and sets the planes that describe them.
-    fn write_weights(
-        &self,
-        position: usize,
-        weights: &[f32],
-        spread: &Spread,
-        planes: &mut Planes,
-    ) -> Result<()> {
-        planes[DrawPlane::Scale as usize] = (1.0 / spread.total) as f32;
-        planes[DrawPlane::Kept as usize] = spread.kept as f32;
-        planes[DrawPlane::Dropped as usize] = (spread.dropped / spread.total) as f32;
-        self.state.draws.write(self.row_bytes() * position, weights)
-    }
-
-    /// The soft-capped logits of a position.
-    fn read_logits(&self, position: usize, row: &mut Vec<f32>) -> Result<()> {
-        row.resize(self.hparams.vocab_size, 0.0);
-        let at = self.row_bytes() * (self.first + position);
-        self.logits.read(at, row)?;
+    /// Soft-caps a logit.
+    fn capped(&self, logit: f32) -> f32 {
         let cap = self.hparams.logit_softcap;
-        row.iter_mut().for_each(|x| *x = (*x / cap).tanh() * cap);
-        Ok(())
-    }
-
-    /// The logits of a position, divided by the temperature.
-    fn read_scores(&self, position: usize) -> Result<Vec<f32>> {
-        let temperature = self.temperature();
-        let mut row = Vec::new();
-        self.read_logits(position, &mut row)?;
-        row.iter_mut().for_each(|x| *x /= temperature);
-        Ok(row)
+        (logit / cap).tanh() * cap
     }
 
     fn temperature(&self) -> f32 {
@@ -171,8 +153,9 @@ impl ComputedStep<'_> {
     }
 
     /// Draws from the tokens that are allowed at a position: the weights of its row.
-    fn draw_allowed(&self, position: usize, row: &mut Vec<f32>, planes: &mut Planes) -> Result<()> {
+    fn draw_allowed(&self, position: usize, row: &mut [f32], planes: &mut Planes) -> Result<()> {
         self.read_logits(position, row)?;
+        row.iter_mut().for_each(|x| *x = self.capped(*x));
         let choice = DrawSampler::default().draw(row, position, self.input)?;
         let (greatest, temperature) = (row[choice.argmax as usize], self.temperature());
         row.iter_mut()
@@ -182,16 +165,11 @@ impl ComputedStep<'_> {
     }
 }
 
-/// Lends memory for a row of the vocabulary. Each thread keeps its own: to allocate a megabyte for
-/// each row costs more than to compute with it.
-fn with_buffer<T>(work: impl FnOnce(&mut Vec<f32>) -> T) -> T {
-    thread_local! {
-        static ROW: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
-    }
-    let mut row = ROW.take();
-    let result = work(&mut row);
-    ROW.set(row);
-    result
+/// Sets the planes that describe the weights of a position.
+fn describe(spread: &Spread, planes: &mut Planes) {
+    planes[DrawPlane::Scale as usize] = (1.0 / spread.total) as f32;
+    planes[DrawPlane::Kept as usize] = spread.kept as f32;
+    planes[DrawPlane::Dropped as usize] = (spread.dropped / spread.total) as f32;
 }
 
 /// Sets the planes of a position to what was drawn there.
