@@ -12,10 +12,13 @@ pub(super) struct SumPass<N: Number> {
     forward: Vec<N>,
     /// `[width]`: the probability of the tokens after a state, from the current position and the next one on.
     backward: [Vec<N>; 2],
-    /// What flows through each group and each class of a position.
-    group_flows: Vec<N::Sum>,
-    class_flows: Vec<N::Sum>,
+    /// What flows through each group and each class at the positions of a block.
+    group_flows: Vec<[N::Sum; BLOCK]>,
+    class_flows: Vec<[N::Sum; BLOCK]>,
 }
+
+/// Positions whose flows are summed together, in the lanes of vector registers.
+const BLOCK: usize = 8;
 
 impl<N: Number> Default for SumPass<N> {
     fn default() -> Self {
@@ -117,65 +120,86 @@ impl<N: Number> SumPass<N> {
         z: N,
         projection: &mut Projection,
     ) {
-        let (width, tail) = (trellis.width(), trellis.tail);
-        let classes = trellis.automaton.class_count();
+        let (positions, tail) = (trellis.positions(), trellis.tail);
         for row in &mut self.backward {
             row.clear();
-            row.resize(width, N::ONE);
+            row.resize(trellis.width(), N::ONE);
         }
-        self.group_flows
-            .resize(trellis.automaton.groups.len(), N::EMPTY);
-        self.class_flows.resize(classes, N::EMPTY);
-        for (position, weights) in rows(weights, trellis).enumerate().rev() {
-            self.backward_step(trellis, position, weights);
-            self.class_flows.fill(N::EMPTY);
-            for (flow, classes) in self.group_flows.iter().zip(&trellis.automaton.groups) {
-                let flow = N::total(*flow);
-                if !flow.is_zero() {
-                    let class_flows = &mut self.class_flows;
-                    classes
-                        .iter()
-                        .for_each(|&class| N::add(&mut class_flows[usize::from(class)], flow));
+        for state in (0..tail).filter(|s| !trellis.language.affords(*s as u32, positions)) {
+            self.backward[0][state] = N::ZERO;
+        }
+        let groups = trellis.automaton.groups.len();
+        self.group_flows.resize(groups, [N::EMPTY; BLOCK]);
+        let classes = trellis.automaton.class_count();
+        self.class_flows.resize(classes, [N::EMPTY; BLOCK]);
+        for first in (0..positions).step_by(BLOCK).rev() {
+            let count = BLOCK.min(positions - first);
+            self.group_flows.fill([N::EMPTY; BLOCK]);
+            for lane in (0..count).rev() {
+                let position = first + lane;
+                self.backward_step(trellis, (position, lane), &weights[position * groups..]);
+                let through_tail = self.row(trellis, position)[tail].times(self.backward[0][tail]);
+                projection.tail[position] = through_tail.over(z).to_f64() as f32;
+            }
+            self.sum_classes(&trellis.automaton.groups);
+            for (lane, row) in (0..count).zip(first..) {
+                let row = &mut projection.log_multipliers[row * classes..][..classes];
+                for (multiplier, flows) in row.iter_mut().zip(&self.class_flows) {
+                    *multiplier = N::total(flows[lane]).over(z).ln() as f32;
                 }
             }
-            let row = &mut projection.log_multipliers[position * classes..][..classes];
-            for (multiplier, flow) in row.iter_mut().zip(&self.class_flows) {
-                *multiplier = N::total(*flow).over(z).ln() as f32;
+        }
+    }
+
+    /// Sums what flows through the groups by class.
+    fn sum_classes(&mut self, groups: &[Vec<u16>]) {
+        self.class_flows.fill([N::EMPTY; BLOCK]);
+        for (flows, classes) in self.group_flows.iter().zip(groups) {
+            let flows = flows.map(N::total);
+            if flows.iter().all(|flow| flow.is_zero()) {
+                continue;
             }
-            let through_tail = self.row(trellis, position)[tail].times(self.backward[0][tail]);
-            projection.tail[position] = through_tail.over(z).to_f64() as f32;
+            for &class in classes {
+                let sums = self.class_flows[usize::from(class)].iter_mut();
+                sums.zip(flows).for_each(|(sum, flow)| N::add(sum, flow));
+            }
         }
     }
 
     /// Replaces `backward[0]`, which belongs to position + 1, by the sums of `position`, and sums what flows
-    /// through the groups there, without their weights.
-    fn backward_step(&mut self, trellis: &Trellis, position: usize, weights: &[N]) {
+    /// through the groups there, without their weights, in a lane of the block.
+    fn backward_step(
+        &mut self,
+        trellis: &Trellis,
+        (position, lane): (usize, usize),
+        weights: &[N],
+    ) {
         let (automaton, width, tail) = (trellis.automaton, trellis.width(), trellis.tail);
         let before = &self.forward[position * width..(position + 1) * width];
         let [next, current] = &mut self.backward;
         let flows = &mut self.group_flows;
-        flows.fill(N::EMPTY);
         for state in 0..tail {
             let mut sum = N::EMPTY;
             // What no path reaches counts for nothing.
             if !before[state].is_zero() {
                 for edge in automaton.outgoing.of(state as u32) {
-                    if trellis.language.affords(edge.state, position + 1) {
-                        let (rest, group) = (next[edge.state as usize], edge.group as usize);
-                        N::add_product(&mut sum, rest, weights[group]);
-                        N::add_product(&mut flows[group], before[state], rest);
-                    }
+                    let (rest, group) = (next[edge.state as usize], edge.group as usize);
+                    N::add_product(&mut sum, rest, weights[group]);
+                    N::add_product(&mut flows[group][lane], before[state], rest);
                 }
             }
             current[state] = N::total(sum);
         }
         let (end, rest) = (automaton.end as usize, next[tail]);
-        for state in automaton.accepting.iter().map(|&state| state as usize) {
+        let accepting = automaton.accepting.iter();
+        // Of states that are not affordable nothing may flow back.
+        for &state in accepting.filter(|s| trellis.language.affords(**s, position)) {
+            let state = state as usize;
             let mut sum = N::EMPTY;
             N::add(&mut sum, current[state]);
             N::add_product(&mut sum, rest, weights[end]);
             current[state] = N::total(sum);
-            N::add_product(&mut flows[end], before[state], rest);
+            N::add_product(&mut flows[end][lane], before[state], rest);
         }
         current[tail] = rest;
         self.backward.swap(0, 1);
