@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::diffusion::LengthScore;
 use crate::error::{Error, Result};
@@ -62,6 +62,16 @@ pub struct InfillExtra {
     pub filename: String,
     /// The text.
     pub text: String,
+}
+
+impl InfillExtra {
+    /// What the model reads: the text after its name.
+    pub(crate) fn shown(&self) -> String {
+        match self.filename.is_empty() {
+            true => format!("{}\n\n", self.text),
+            false => format!("{}:\n{}\n\n", self.filename, self.text),
+        }
+    }
 }
 
 /// Number of tokens of a gap; in JSON a number, or "auto".
@@ -162,6 +172,14 @@ impl InfillRequest {
         (self.t_max_predict_ms > 0).then(|| Duration::from_millis(self.t_max_predict_ms))
     }
 
+    /// The answers to this request in JSON: one object, or an array if the request asks for several.
+    pub fn answer_json(&self, answers: &[InfillAnswer]) -> Value {
+        match (self.n_cmpl, answers) {
+            (1, [answer]) => json!(answer),
+            _ => json!(answers),
+        }
+    }
+
     /// Everything before the gap.
     pub fn before(&self) -> String {
         format!("{}{}", self.input_prefix, self.prompt)
@@ -195,6 +213,10 @@ pub struct InfillAnswer {
     pub tokens_predicted: usize,
     /// Why it ends.
     pub stop: InfillStop,
+    /// Whether the model has not read all of the texts around the gap, for want of room in the context: it
+    /// has read what is nearest to the gap.
+    #[serde(default)]
+    pub truncated: bool,
     /// Key of the randomness.
     pub seed: u64,
     /// What it took.

@@ -39,6 +39,7 @@ pub mod gguf;
 mod host_memory;
 pub mod hub;
 mod infill;
+mod infill_room;
 #[allow(unsafe_code, reason = "libllama is C")]
 mod llama;
 mod measure;

@@ -6,12 +6,13 @@ use serde_json::{Map, Value};
 
 use crate::chat::{ChatTemplate, Message, Role};
 use crate::constrained::empty_thought;
-use crate::constraint::{ByteAutomaton, Constraint, Limits, TokenAutomaton};
+use crate::constraint::{self, ByteAutomaton, Constraint, TokenAutomaton};
 use crate::diffusion::{
-    CANVAS_UNIT, CancelFlag, DiffusionParams, Event, FinishReason, Gap, Infill, Token,
+    CANVAS_UNIT, CancelFlag, DiffusionParams, Event, FinishReason, Gap, Infill, Limits, Token,
 };
 use crate::error::{Error, Result};
 use crate::infill::{InfillAnswer, InfillExtra, InfillRequest, InfillStop, InfillTimings};
+use crate::infill_room::GapTexts;
 use crate::parameter::Parameter;
 use crate::session::{Answer, Session};
 use crate::text_model::TextModel;
@@ -22,9 +23,8 @@ const MARK: &str = "____";
 /// Opens a message of the user with a gap.
 const INSTRUCTION: &str = "Fill in the gap:";
 
-/// Maximum number of tokens of what comes before the gap that the model's turn begins with; the message has
-/// all of it.
-const TURN: usize = 512;
+/// How often texts are cut until they fit: their tokens depend a little on where they are cut.
+const CUTS: usize = 4;
 
 /// Maximum number of tokens on each side of a gap that its language spells: the shortest canvas has room for
 /// them, a gap, and tokens that its length is found by.
@@ -65,6 +65,7 @@ pub struct TextGap {
     /// Bytes of the language before the gap and after it.
     before: usize,
     after: usize,
+    is_truncated: bool,
 }
 
 impl TextGap {
@@ -73,12 +74,18 @@ impl TextGap {
         &self.prompt
     }
 
+    /// Whether the texts around the gap are not all in the prompt, for want of room.
+    pub fn is_truncated(&self) -> bool {
+        self.is_truncated
+    }
+
     /// The answer to a request for no tokens.
     fn unfilled(&self, seed: u64, reused: usize) -> InfillAnswer {
         InfillAnswer {
             content: String::new(),
             tokens_predicted: 0,
             stop: InfillStop::Limit,
+            truncated: self.is_truncated,
             seed,
             timings: InfillTimings {
                 cache_n: reused,
@@ -107,11 +114,11 @@ impl TextModel {
     /// no tokens, which only reads the prompt.
     ///
     /// `on_event` receives the events of all answers, and may stop them, as `cancel` may from another
-    /// thread.
+    /// thread: then the last answer is [cancelled](InfillStop::Cancelled).
     ///
     /// # Errors
-    /// The request is out of range, the model is of a masked family, the texts do not fit the context or the
-    /// canvas, or the device fails.
+    /// The request is out of range, the model is of a masked family, the context is too small for any text or
+    /// the canvas for the edges of the gap, or the device fails.
     pub fn infill(
         &self,
         session: &mut Session,
@@ -122,17 +129,24 @@ impl TextModel {
         on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Vec<InfillAnswer>> {
         request.check()?;
-        let gap = self.text_gap(request, prompt)?;
+        let room = prompt_room(&session.limits(), request, params);
+        let gap = self.text_gap_within(request, prompt, room)?;
         if request.limit() == Some(0) {
             let reused = session.prefill(gap.prompt())?;
             return Ok(vec![gap.unfilled(params.seed, reused)]);
         }
-        let answer = |index| {
+        let mut answers = Vec::new();
+        for index in 0..request.n_cmpl {
             let recipe = gap.recipe(request, params, index);
             let answer = session.generate(gap.prompt(), &recipe, cancel, on_event)?;
-            self.gap_text(&gap, request, &recipe, &answer)
-        };
-        (0..request.n_cmpl).map(answer).collect()
+            let filled = self.gap_text(&gap, request, &recipe, &answer)?;
+            let is_cancelled = filled.stop == InfillStop::Cancelled;
+            answers.push(filled);
+            if is_cancelled {
+                break;
+            }
+        }
+        Ok(answers)
     }
 
     /// Prepares the gap of a request: for several answers at once, or a batch.
@@ -140,38 +154,99 @@ impl TextModel {
     /// # Errors
     /// The model is of a masked family, the vocabulary cannot spell the texts, or the template rejects them.
     pub fn text_gap(&self, request: &InfillRequest, prompt: &GapPrompt<'_>) -> Result<TextGap> {
+        let before = request.before();
+        let texts = GapTexts::new(&request.input_extra, &before, &request.input_suffix);
+        self.gap_of(self.laid_out(&texts, prompt)?, prompt)
+    }
+
+    /// As [`text_gap`](Self::text_gap), with a prompt of at most `room` tokens: of longer texts, what is
+    /// nearest to the gap. Three quarters of the room are for the text before it. Without room for any text
+    /// the prompt is longer.
+    ///
+    /// # Errors
+    /// As [`text_gap`](Self::text_gap).
+    pub fn text_gap_within(
+        &self,
+        request: &InfillRequest,
+        prompt: &GapPrompt<'_>,
+        room: usize,
+    ) -> Result<TextGap> {
+        let before = request.before();
+        let whole = GapTexts::new(&request.input_extra, &before, &request.input_suffix);
+        let mut layout = self.laid_out(&whole, prompt)?;
+        let is_truncated = layout.prompt.len() > room;
+        if is_truncated {
+            let nothing = self.laid_out(&GapTexts::new(&[], "", ""), prompt)?;
+            let mut goal = room.saturating_sub(nothing.prompt.len());
+            for _ in 0..CUTS {
+                let cut = match prompt {
+                    GapPrompt::Chat { .. } => whole.within(goal, true, self)?,
+                    // The text after the gap is not in the prompt.
+                    GapPrompt::Document => GapTexts {
+                        after: whole.after,
+                        ..GapTexts { after: "", ..whole }.within(goal, false, self)?
+                    },
+                };
+                layout = self.laid_out(&cut, prompt)?;
+                let Some(excess) = layout.prompt.len().checked_sub(room + 1) else {
+                    break;
+                };
+                goal = goal.saturating_sub(excess + 1);
+            }
+        }
+        Ok(TextGap {
+            is_truncated,
+            ..self.gap_of(layout, prompt)?
+        })
+    }
+
+    /// The tokens of a prompt, and of the texts at the edges of its gap.
+    fn laid_out(&self, texts: &GapTexts<'_>, prompt: &GapPrompt<'_>) -> Result<Layout> {
         if self.model().mask().is_some() {
             let problem =
                 "this model is of a masked family, which cannot fill gaps: use a canvas model";
             return Err(Error::parameter(Parameter::Recipe, problem));
         }
-        let before = request.before();
         let (mut tokens, begin) = match prompt {
             GapPrompt::Chat {
                 template,
                 opening,
                 variables,
             } => {
-                let text = message(&request.input_extra, &before, &request.input_suffix);
+                let text = message(texts);
                 let messages = [&opening[..], &[Message::new(Role::User, text)]].concat();
                 let mut tokens = self.chat_prompt(template, &messages, variables.clone())?;
                 tokens.extend(self.thought(template, &tokens)?);
-                (tokens, self.last_lines(&before)?)
+                (tokens, self.last_lines(texts.before, texts.turn)?)
             }
             GapPrompt::Document => {
-                let extra = extra_text(&request.input_extra);
+                let extra = extra_text(texts.extra);
                 (self.vocab().tokenize(&extra, true, false)?, 0)
             }
         };
-        let end = self.gap_end(prompt)?;
-        let before = self.spelled(&before[begin..])?;
-        let after = self.spelled(&request.input_suffix)?;
+        let before = Spelled::new(self, &texts.before[begin..])?;
+        let after = Spelled::new(self, texts.after)?;
         let tail = before.edge(|from_edge| before.pieces.len() - 1 - from_edge);
-        let head = after.edge(|from_edge| from_edge);
         tokens.extend(&before.tokens[..before.tokens.len() - tail]);
-        let tail_bytes = before.pieces[before.pieces.len() - tail..].concat();
+        Ok(Layout {
+            prompt: tokens,
+            tail: before.pieces[before.pieces.len() - tail..].to_vec(),
+            head: after.edge(|from_edge| from_edge),
+            after,
+        })
+    }
+
+    fn gap_of(&self, layout: Layout, prompt: &GapPrompt<'_>) -> Result<TextGap> {
+        let Layout {
+            prompt: tokens,
+            tail,
+            after,
+            head,
+        } = layout;
+        let end = self.gap_end(prompt)?;
+        let tail_bytes = tail.concat();
         let head_bytes = after.pieces[..head].concat();
-        let limits = Limits::default();
+        let limits = constraint::Limits::default();
         let language = ByteAutomaton::around_gap(&tail_bytes, &head_bytes, &limits);
         let vocabulary = self.constraint_vocabulary()?;
         let automaton = language.and_then(|l| TokenAutomaton::filling(&l, vocabulary, &limits));
@@ -180,9 +255,10 @@ impl TextModel {
         let rest = after.tokens[head..].to_vec();
         Ok(TextGap {
             prompt: tokens,
-            gap: Gap::new(Constraint::new(automaton), tail + head, rest, end),
+            gap: Gap::new(Constraint::new(automaton), tail.len() + head, rest, end),
             before: tail_bytes.len(),
             after: head_bytes.len(),
+            is_truncated: false,
         })
     }
 
@@ -216,6 +292,7 @@ impl TextModel {
             content,
             tokens_predicted: tokens,
             stop,
+            truncated: gap.is_truncated,
             seed: recipe.params().seed,
             timings: InfillTimings {
                 cache_n: answer.reused,
@@ -281,62 +358,40 @@ impl TextModel {
 
     /// The token that ends a text.
     fn gap_end(&self, prompt: &GapPrompt<'_>) -> Result<Option<Token>> {
-        let end = self.end_tokens()?;
-        let found = match prompt {
+        match prompt {
             GapPrompt::Chat {
                 template,
                 variables,
                 ..
-            } => {
-                let turn = |role| Message::new(role, "a");
-                let question = [turn(Role::User)];
-                let both = [turn(Role::User), turn(Role::Assistant)];
-                let asked = self.chat_prompt(template, &question, variables.clone())?;
-                let answered = self.chat_prompt(template, &both, variables.clone())?;
-                let same = asked
-                    .iter()
-                    .zip(&answered)
-                    .take_while(|(a, b)| a == b)
-                    .count();
-                answered[same..]
-                    .iter()
-                    .copied()
-                    .find(|token| end.is_end(*token))
-            }
-            GapPrompt::Document => self.vocab().eos().filter(|token| end.is_end(*token)),
-        };
-        Ok(found.or(end.ids.first().copied()))
+            } => self.answer_end(Some(*template), variables.clone()),
+            GapPrompt::Document => self.answer_end(None, Map::new()),
+        }
     }
 
-    /// Where the last lines of a text begin: those that the model's turn begins with.
-    fn last_lines(&self, text: &str) -> Result<usize> {
-        let spelled = self.spelled(text)?;
-        let Some(dropped) = spelled.pieces.len().checked_sub(TURN) else {
-            return Ok(0);
-        };
-        let from: usize = spelled.pieces[..dropped].iter().map(Vec::len).sum();
-        // A line that is longer begins within, at a character.
-        let line_end = text.as_bytes()[from..]
-            .iter()
-            .position(|byte| *byte == b'\n');
-        let mut begin = line_end.map_or(from, |line_end| from + line_end + 1);
-        while !text.is_char_boundary(begin) {
-            begin += 1;
-        }
-        Ok(begin)
+    /// The bytes of each token of a text.
+    pub(crate) fn spelled(&self, text: &str) -> Result<Vec<Vec<u8>>> {
+        Ok(Spelled::new(self, text)?.pieces)
     }
+}
 
-    /// The tokens of a text, with the bytes of each.
-    fn spelled(&self, text: &str) -> Result<Spelled> {
-        let tokens = self.vocab().tokenize(text, false, false)?;
-        let pieces = tokens.iter().map(|token| self.vocab().piece(*token, false));
-        let pieces = pieces.collect::<Result<Vec<_>>>()?;
-        if pieces.concat() != text.as_bytes() {
-            let problem = "the vocabulary cannot spell the text around the gap".into();
-            return Err(Error::Tokenizer(problem));
-        }
-        Ok(Spelled { tokens, pieces })
-    }
+/// Maximum number of tokens of a prompt after which there is room for the gap, in half of the context if the
+/// gap may be long.
+fn prompt_room(limits: &Limits, request: &InfillRequest, params: &DiffusionParams) -> usize {
+    let canvas = params.canvas.or(limits.canvas).unwrap_or(1).max(1);
+    let wanted = request.limit().unwrap_or(canvas).next_multiple_of(canvas);
+    limits
+        .context
+        .saturating_sub(wanted.min(limits.context / 2).max(canvas))
+}
+
+/// A prompt with a gap, in tokens.
+struct Layout {
+    prompt: Vec<Token>,
+    /// The tokens before the gap that its language spells.
+    tail: Vec<Vec<u8>>,
+    /// What comes after the gap, and how many of its tokens the language spells.
+    after: Spelled,
+    head: usize,
 }
 
 /// A text in tokens.
@@ -347,6 +402,19 @@ struct Spelled {
 }
 
 impl Spelled {
+    fn new(model: &TextModel, text: &str) -> Result<Self> {
+        let tokens = model.vocab().tokenize(text, false, false)?;
+        let pieces = tokens
+            .iter()
+            .map(|token| model.vocab().piece(*token, false));
+        let pieces = pieces.collect::<Result<Vec<_>>>()?;
+        if pieces.concat() != text.as_bytes() {
+            let problem = "the vocabulary cannot spell the text around the gap".into();
+            return Err(Error::Tokenizer(problem));
+        }
+        Ok(Self { tokens, pieces })
+    }
+
     /// How many tokens at an edge belong to the language of a gap: the one that touches the gap, and those
     /// that continue its word, as another token may hold it together with text of the gap. `at` counts from
     /// the edge.
@@ -370,17 +438,17 @@ fn is_of_word(byte: &u8) -> bool {
 }
 
 /// The message of the user that asks for a gap to be filled.
-fn message(extra: &[InfillExtra], before: &str, after: &str) -> String {
-    format!("{}{INSTRUCTION}\n{before}{MARK}{after}", extra_text(extra))
+fn message(texts: &GapTexts<'_>) -> String {
+    let GapTexts { before, after, .. } = texts;
+    format!(
+        "{}{INSTRUCTION}\n{before}{MARK}{after}",
+        extra_text(texts.extra)
+    )
 }
 
 /// Other texts, each after its name.
 fn extra_text(extra: &[InfillExtra]) -> String {
-    let text = |extra: &InfillExtra| match extra.filename.is_empty() {
-        true => format!("{}\n\n", extra.text),
-        false => format!("{}:\n{}\n\n", extra.filename, extra.text),
-    };
-    extra.iter().map(text).collect()
+    extra.iter().map(InfillExtra::shown).collect()
 }
 
 /// Text up to the last whole character.

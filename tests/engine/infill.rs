@@ -10,8 +10,8 @@ use llama_diffusion::gguf::TensorType;
 use llama_diffusion::internal::synthetic::masked::{MaskedFamily, write_masked};
 use llama_diffusion::internal::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::{
-    CancelFlag, DiffusionParams, Event, GapPrompt, GapTokens, InfillAnswer, InfillRequest,
-    InfillStop, Result, Session, SessionBatch, SessionParams, TextModel, Token,
+    CancelFlag, DiffusionParams, Event, GapPrompt, GapTokens, InfillAnswer, InfillExtra,
+    InfillRequest, InfillStop, Result, Session, SessionBatch, SessionParams, TextModel, Token,
 };
 use llama_diffusion_testing::placements::on_cpu;
 
@@ -270,6 +270,99 @@ fn a_chat_shows_the_gap_and_begins_the_turn_with_what_comes_before() {
         text.ends_with("<|turn>model\n<|channel>thought\n<channel|>in the"),
         "{text}"
     );
+}
+
+#[test]
+fn of_texts_that_are_too_long_what_is_nearest_to_the_gap_is_read() {
+    let template = TINY.chat_template().unwrap().unwrap();
+    let chat = GapPrompt::Chat {
+        template: &template,
+        opening: Vec::new(),
+        variables: Default::default(),
+    };
+    let lines = |range: std::ops::Range<usize>| -> String {
+        range.map(|n| format!("the end {n}\n")).collect()
+    };
+    let before = lines(0..60) + "in ";
+    let after = " thin\n".to_owned() + &lines(60..120);
+    let mut long = request(&before, &after, GapTokens::Given(2));
+    let extra = |text: String| InfillExtra {
+        filename: "extra".into(),
+        text,
+    };
+    long.input_extra = vec![extra(lines(0..200)), extra("near".into())];
+    let whole = TINY.text_gap(&long, &chat).unwrap();
+    let room = whole.prompt().len();
+    let kept = TINY.text_gap_within(&long, &chat, room).unwrap();
+    assert_eq!(kept.prompt(), whole.prompt());
+    assert!(!whole.is_truncated() && !kept.is_truncated());
+    // The texts around the gap, one by one, as far as there is room.
+    let read = |room: usize| {
+        let gap = TINY.text_gap_within(&long, &chat, room).unwrap();
+        assert!(gap.is_truncated() && gap.prompt().len() <= room);
+        let text = TINY.vocab().detokenize(gap.prompt(), true).unwrap();
+        let (extra, text) = text.split_once("Fill in the gap:\n").unwrap();
+        let (shown, rest) = text.split_once("____").unwrap();
+        let (rest, turn) = rest.split_once("<turn|>").unwrap();
+        assert!(before.ends_with(shown) && after.starts_with(rest), "{text}");
+        assert!(
+            shown.starts_with("the end ") && rest.ends_with('\n'),
+            "whole lines"
+        );
+        let turn = turn.split_once("model\n").unwrap().1;
+        assert!(
+            before.trim_end().ends_with(turn) && shown.contains(turn),
+            "{turn}"
+        );
+        let used = gap.prompt().len();
+        (extra.contains("near"), shown.len(), rest.len(), used)
+    };
+    let (_, some_before, some_after, used) = read(400);
+    assert!(used > 300, "the room is used: {used}");
+    assert!(some_before > some_after, "{some_before}, {some_after}");
+    let (has_near, all_before, all_after, _) = read(room - 10);
+    assert_eq!(
+        (has_near, all_before, all_after),
+        (true, before.len(), after.len())
+    );
+    // A document is what comes before.
+    let gap = TINY
+        .text_gap_within(&long, &GapPrompt::Document, 100)
+        .unwrap();
+    assert!(gap.is_truncated() && (50..=100).contains(&gap.prompt().len()));
+
+    let short = SessionParams {
+        context: Some(512),
+        threads: Some(1),
+        ..SessionParams::default()
+    };
+    let mut session = TINY.session(&short).unwrap();
+    let answer = &infill(&mut session, &long, 2).unwrap()[0];
+    assert!(answer.truncated);
+    assert_eq!(
+        (answer.stop, answer.tokens_predicted),
+        (InfillStop::Complete, 2)
+    );
+    let fits = request("the", "in", GapTokens::Given(2));
+    assert!(!infill(&mut session, &fits, 2).unwrap()[0].truncated);
+}
+
+#[test]
+fn an_answer_that_is_stopped_is_the_last() {
+    let mut several = request("the", "in", GapTokens::Given(5));
+    several.n_cmpl = 3;
+    let mut drafts = 0;
+    let stop = &mut |event: Event<'_>| match event {
+        Event::Draft(_) => {
+            drafts += 1;
+            ControlFlow::Break(())
+        }
+        _ => ControlFlow::Continue(()),
+    };
+    let (prompt, cancel) = (&GapPrompt::Document, CancelFlag::default());
+    let answers = TINY.infill(&mut session(), &several, prompt, &params(9), &cancel, stop);
+    let stops: Vec<InfillStop> = answers.unwrap().iter().map(|answer| answer.stop).collect();
+    assert_eq!((stops, drafts), (vec![InfillStop::Cancelled], 1));
 }
 
 #[test]

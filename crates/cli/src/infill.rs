@@ -150,17 +150,14 @@ impl Filler<'_> {
             }
             let answer = input::text(line, "request")
                 .and_then(|line| InfillRequest::from_json(&line))
-                .and_then(|request| self.fill(&request, interrupt.flag()).map(|a| (request, a)));
-            let answer = match answer {
-                Ok((request, mut answers)) => match (request.n_cmpl, answers.pop()) {
-                    (1, Some(answer)) => json!(answer),
-                    (_, last) => json!(answers.into_iter().chain(last).collect::<Vec<_>>()),
-                },
-                Err(error) => {
-                    ending = Ending::Failed;
-                    failure(&error)
-                }
-            };
+                .and_then(|request| {
+                    let answers = self.fill(&request, interrupt.flag())?;
+                    Ok(request.answer_json(&answers))
+                });
+            let answer = answer.unwrap_or_else(|error| {
+                ending = Ending::Failed;
+                failure(&error)
+            });
             print(&format!("{answer}\n"))?;
             if interrupt.flag().is_cancelled() {
                 return Ok(Ending::Interrupted);
