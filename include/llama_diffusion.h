@@ -1547,6 +1547,35 @@ diffusion_status diffusion_edit_text(struct diffusion_context *context,
                                      struct diffusion_error **error);
 
 /**
+ * Fills a gap in a text: with what comes before and after it, byte for byte, the answer is the whole text.
+ *
+ * `request`, `request_length`: JSON in UTF-8 and its length in bytes, such as {"input_prefix": "Mia has a ",
+ * "input_suffix": " hat.", "prompt": "", "input_extra": [{"filename": "a.txt", "text": "x"}], "infill_tokens":
+ * "auto", "n_predict": 256, "t_max_predict_ms": 0, "n_cmpl": 1, "seed": -1, "infill_lengths": false}. All
+ * fields may be omitted; unknown ones are ignored. `prompt` continues `input_prefix`, and the model reads the
+ * texts of `input_extra` first. `infill_tokens` is the number of tokens of the gap: "auto" finds it by what
+ * comes after the gap. `n_predict` is the maximum number; -1 is no limit, and 0 only encodes the texts, so
+ * that a later call has them cached. `t_max_predict_ms`, if it is not 0: milliseconds after which the best
+ * draft so far is the answer. `n_cmpl` answers have consecutive seeds, from `seed` on, or from that of
+ * `params` if it is -1. `infill_lengths`: whether to report the lengths that were compared.
+ * `params`: NULL for the model's defaults; `on_step` receives the drafts. With `thoughts` `OFF` the texts are
+ * put into the chat template, if the model has one, with `NONE` they are a document. Constraints, scores,
+ * `templates`, `ahead` and `max_tokens` do not apply. `answer`: receives JSON in UTF-8, terminated by a zero
+ * byte; free it with `diffusion_string_free`. It has `content`, `tokens_predicted`, `stop` ("complete",
+ * "limit" or "time"), `truncated` (whether the context had no room for all of the texts), `seed`, `timings`
+ * and, on request, `lengths`; if `n_cmpl` is above 1, it is an array of such objects.
+ *
+ * Errors: as `diffusion_generate_reply`; `INVALID_ARGUMENT` for malformed JSON, fields out of range, and
+ * masked models, too.
+ */
+diffusion_status diffusion_infill(struct diffusion_context *context,
+                                  const char *request,
+                                  size_t request_length,
+                                  const struct diffusion_params *params,
+                                  char **answer,
+                                  struct diffusion_error **error);
+
+/**
  * Fills a form as the answer to a prompt: what stands in each blank, with probabilities.
  *
  * `prompt`, `prompt_length`: tokens, at least one. `form`, `form_length`: JSON in UTF-8 and its length in

@@ -406,6 +406,18 @@ public:
         return answer;
     }
 
+    /* Fills a gap in a text; `request` and the result are JSON: see diffusion_infill. */
+    std::string infill(const std::string &request, const Params &params) {
+        Bridge bridge(params);
+        detail::Check check;
+        char *answer = nullptr;
+        const diffusion_status status = diffusion_infill(
+            get(), request.data(), request.size(), &bridge.params, &answer, check.out());
+        const detail::Handle<char> own(answer);
+        check(bridge.rethrow(status, check.out()));
+        return answer;
+    }
+
     TextAnswer generate_text(const std::string &prompt, const Params &params) {
         Bridge bridge(params);
         TextAnswer answer;

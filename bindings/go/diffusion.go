@@ -57,6 +57,13 @@ static diffusion_status edit(diffusion_context *context, const char *text, size_
 	return diffusion_edit_text(context, text, length, instruction, instruction_length, strength, lines,
 	                           count, &params, edited, result, error);
 }
+
+static diffusion_status infill(diffusion_context *context, const char *request, size_t length,
+                               diffusion_params params, uintptr_t handle, char **answer,
+                               diffusion_error **error) {
+	listen(&params, handle);
+	return diffusion_infill(context, request, length, &params, answer, error);
+}
 */
 import "C"
 
@@ -434,6 +441,24 @@ func (c *Context) Fill(ctx context.Context, prompt []Token, form string) (answer
 		var object *C.diffusion_error
 		status := C.diffusion_fill(c.handle, (*C.int32_t)(first(prompt)), C.size_t(len(prompt)), own,
 			C.size_t(len(form)), C.DIFFUSION_THOUGHTS_OFF, &out, &object)
+		if err := check(status, object); err != nil {
+			return err
+		}
+		defer C.diffusion_string_free(out)
+		answer = C.GoString(out)
+		return nil
+	})
+	return answer, err
+}
+
+// Infill fills a gap in a text. Request and answer are JSON: llama_diffusion.h describes both.
+func (c *Context) Infill(ctx context.Context, request string, params Params) (answer string, err error) {
+	own := C.CString(request)
+	defer C.free(unsafe.Pointer(own))
+	err = c.run(ctx, params, func(raw C.diffusion_params, handle C.uintptr_t) error {
+		var out *C.char
+		var object *C.diffusion_error
+		status := C.infill(c.handle, own, C.size_t(len(request)), raw, handle, &out, &object)
 		if err := check(status, object); err != nil {
 			return err
 		}

@@ -345,6 +345,19 @@ func TestCheckAndEdit(t *testing.T) {
 	}
 }
 
+func TestInfill(t *testing.T) {
+	_, c, _ := demo(t)
+	const request = `{"input_prefix": "Mia has a ", "input_suffix": " hat."}`
+	steps := 0
+	answer, err := c.Infill(context.Background(), request, Params{OnStep: func(Draft) { steps++ }})
+	if err != nil || !strings.HasPrefix(answer, `{"content":"`) || steps == 0 {
+		t.Errorf("%q, %v, %d steps", answer, err, steps)
+	}
+	if _, err := c.Infill(context.Background(), `{"n_cmpl": 0}`, Params{}); !errors.Is(err, InvalidArgument) {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestFill(t *testing.T) {
 	_, c, prompt := demo(t)
 	const form = `{"form": "The capital of Norway is ▢.", "blanks": [{"name": "city", "choices": ["Bern", "Oslo"]}]}`

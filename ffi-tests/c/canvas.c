@@ -187,6 +187,51 @@ static void forms(const diffusion_model *model, diffusion_context *context) {
     CHECK(answer == NULL);
 }
 
+static bool stop_at_once(const diffusion_draft *draft, void *user_data) {
+    CHECK(draft->length > 0);
+    ++*(int *)user_data;
+    return false;
+}
+
+static void gaps(const diffusion_model *model, diffusion_context *context) {
+    static const char request[] =
+        "{\"input_prefix\": \"Mia has a \", \"input_suffix\": \" hat.\", \"infill_tokens\": 1, "
+        "\"seed\": 3}";
+    static const char several[] =
+        "{\"input_prefix\": \"Mia has a \", \"infill_tokens\": 2, \"n_cmpl\": 2}";
+    static const char *bad[] = {
+        "",
+        "{\"input_suffix\": 3}",
+        "{\"n_cmpl\": 0}",
+        "{\"infill_tokens\": 9, \"n_predict\": 8}",
+    };
+    static const char *names[] = {"request: ", "input_suffix: ", "n_cmpl: ", "infill_tokens: "};
+    diffusion_params params;
+    char *answer = NULL;
+    size_t index;
+    int drafts = 0;
+    CALL(diffusion_params_init(model, &params, sizeof params, &error));
+    CALL(diffusion_infill(context, request, strlen(request), NULL, &answer, &error));
+    CHECK(answer[0] == '{' && strstr(answer, "\"content\":\"") != NULL);
+    CHECK(strstr(answer, "\"stop\":\"complete\"") != NULL && strstr(answer, "\"seed\":3") != NULL);
+    diffusion_string_free(answer);
+    CALL(diffusion_infill(context, several, strlen(several), &params, &answer, &error));
+    CHECK(answer[0] == '[' && strstr(answer, "\"seed\":1") != NULL);
+    diffusion_string_free(answer);
+    answer = NULL;
+    for (index = 0; index < sizeof bad / sizeof *bad; index++)
+        FAILS(diffusion_infill(context, bad[index], strlen(bad[index]), NULL, &answer, &error),
+              DIFFUSION_STATUS_INVALID_ARGUMENT, names[index]);
+    params.on_step = stop_at_once;
+    params.user_data = &drafts;
+    FAILS(diffusion_infill(context, several, strlen(several), &params, &answer, &error),
+          DIFFUSION_STATUS_CANCELLED, "0 of 2 answers complete");
+    CHECK(drafts == 1);
+    FAILS(diffusion_infill(context, request, strlen(request), NULL, NULL, &error),
+          DIFFUSION_STATUS_INVALID_ARGUMENT, "answer: ");
+    CHECK(answer == NULL);
+}
+
 int main(int argc, char **argv) {
     diffusion_model *model;
     diffusion_context *context;
@@ -197,6 +242,7 @@ int main(int argc, char **argv) {
     templates(model, context);
     finished_texts(model, context);
     forms(model, context);
+    gaps(model, context);
     diffusion_context_free(context);
     diffusion_model_free(model);
     return 0;

@@ -188,6 +188,10 @@ void canvas(const std::string &path) {
           std::string::npos);
     CHECK(std::string(failure([&] { context.fill(prompt, "{}"); }).what()).find("form: ") == 0);
     const Params defaults(model);
+    CHECK(context.infill(R"({"input_prefix": "Mia has a ", "input_suffix": " hat."})", defaults)
+              .find(R"({"content":")") == 0);
+    CHECK(std::string(failure([&] { context.infill(R"({"n_cmpl": 0})", defaults); }).what())
+              .find("n_cmpl: ") == 0);
     CHECK(context.edit_text("The cat is red.\n", "Change red to blue", 0.5f, {{1, 1}}, defaults)
               .find("The cat is red.") == 0);
     CHECK(failure([&] { context.edit_text("x", "", 0.5f, {}, defaults); }).status() ==

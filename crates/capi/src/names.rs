@@ -20,6 +20,7 @@ pub(super) fn field(parameter: Parameter) -> &'static str {
         Parameter::Template => "templates",
         Parameter::Ahead => "ahead",
         Parameter::Protected => "line_ranges",
+        Parameter::GapLength => "infill_tokens",
         same => same.name(),
     }
 }

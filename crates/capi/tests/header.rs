@@ -4,7 +4,7 @@
 use std::path::Path;
 
 /// In the order of the header.
-const SOURCES: [&str; 17] = [
+const SOURCES: [&str; 18] = [
     "error",
     "library",
     "log",
@@ -21,6 +21,7 @@ const SOURCES: [&str; 17] = [
     "generate",
     "reply",
     "edit",
+    "infill",
     "form",
 ];
 
