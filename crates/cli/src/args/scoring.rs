@@ -12,7 +12,7 @@ use llama_diffusion_flags::numbers::{real, whole};
 pub struct ScoringArgs {
     /// Check each finished canvas by one more step, and denoise again the tokens whose log-probability in
     /// nats is below this, with their neighbours; -1 is a good start
-    #[arg(long, value_name = "MIN_LOGPROB", value_parser = real(..=0.0))]
+    #[arg(long, value_name = "MIN_LOGPROB", value_parser = threshold)]
     verify: Option<f32>,
 
     /// Write the first N tokens of an answer one by one with the model's causal encoder, then canvases.
@@ -52,5 +52,15 @@ impl ScoringArgs {
         let verify = self.verify.map(|_| "--verify");
         let verify = verify.or(self.ar.map(|_| "--ar"));
         verify.or(self.logprobs.as_ref().map(|_| "--logprobs"))
+    }
+}
+
+fn threshold(text: &str) -> Result<f32, String> {
+    match text {
+        "encoder" => Err(
+            "the causal encoder sees no later tokens, so the denoiser checks: give a log-probability, such as -1"
+                .into(),
+        ),
+        number => real(..=0.0)(number),
     }
 }

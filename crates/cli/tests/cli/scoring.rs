@@ -88,7 +88,12 @@ fn masked_models_and_thresholds_above_0_are_refused() {
         assert!(text(&output.stderr).contains(&expected));
     }
     assert!(!logprobs.exists());
-    let output = common::tool().args(["--verify", "0.5"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("give a number: at most 0.0"));
+    for (value, problem) in [
+        ("0.5", "give a number: at most 0.0"),
+        ("encoder", "the causal encoder sees no later tokens"),
+    ] {
+        let output = common::tool().args(["--verify", value]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output.stderr).contains(problem));
+    }
 }
