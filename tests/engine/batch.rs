@@ -182,6 +182,36 @@ fn a_batch_draws_what_each_sequence_draws_alone() {
 }
 
 #[test]
+fn an_unloaded_batch_builds_its_graph_again() {
+    let (mut a, noise) = (denoiser(FlashAttention::On), run(0, 0, 16).1);
+    a.encode(&prompt(0)).unwrap();
+    let mut batch = CanvasBatch::new(&a, 1).unwrap();
+    let mut first = Vec::new();
+    for round in 1..=2 {
+        a.begin_canvas(16).unwrap();
+        let mut run = run(0, 0, 16).0;
+        // The second step of a canvas keeps the graph.
+        for _ in 0..2 {
+            let (input, draws) = run.begin_step(&noise).unwrap();
+            let denoiser = &mut a;
+            let mut members = [BatchMember {
+                denoiser,
+                input,
+                draws,
+            }];
+            batch.step(&mut members).unwrap();
+            run.end_step(&noise).unwrap();
+        }
+        assert_eq!(batch.counters().graphs_built, round);
+        let loaded = batch.memory();
+        batch.unload();
+        assert!(batch.memory() < loaded, "the inputs of the graph are freed");
+        first.push(run.draft().canvas.to_vec());
+    }
+    assert_eq!(first[0], first[1]);
+}
+
+#[test]
 fn a_batch_that_cannot_work_is_refused_and_the_canvases_live_on() {
     let (mut a, mut b) = (denoiser(FlashAttention::On), denoiser(FlashAttention::On));
     let (mut other, mut separate) = (
