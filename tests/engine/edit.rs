@@ -220,6 +220,28 @@ fn an_edit_that_is_stopped_ends_after_its_canvas() {
 }
 
 #[test]
+fn the_end_of_a_text_is_the_token_that_ends_an_answer() {
+    let shown = |original: Original| {
+        let (_, events) = edit(&mut session(), &original, &params(4, 1));
+        begun(&events)[0][4..7].to_vec()
+    };
+    let original = Original::new(text(4, 1), vec![false; 4], 0.0).unwrap();
+    assert_eq!(shown(original.clone()), [1, 0, 0]);
+    assert_eq!(shown(original.ending_with(Some(20))), [20, 0, 0]);
+    // That of the template, whatever other tokens end an answer.
+    let demo = Demo::new();
+    let vocab = demo.text.vocab();
+    let tokens = vocab.tokenize("Hi.", false, false).unwrap();
+    let marks = vec![false; tokens.len()];
+    let turn_end = vocab.tokenize("<turn|>", false, true).unwrap();
+    let expected = Original::new(tokens, marks, 0.0).unwrap();
+    assert_eq!(
+        demo.text.original("Hi.", &[], 0.0).unwrap(),
+        expected.ending_with(Some(turn_end[0]))
+    );
+}
+
+#[test]
 fn what_cannot_be_edited_is_refused() {
     let refused = |tokens: Vec<Token>, protected: Vec<bool>, strength| {
         let original = Original::new(tokens, protected, strength);

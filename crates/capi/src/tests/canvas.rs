@@ -396,3 +396,114 @@ fn a_text_is_edited_and_its_lines_stay() {
         assert!(problem.starts_with(expected), "{problem}");
     }
 }
+
+unsafe extern "C" fn stop_at_once(_: *const diffusion_draft, drafts: *mut c_void) -> bool {
+    // SAFETY: what the test passes.
+    unsafe { *drafts.cast::<usize>() += 1 };
+    false
+}
+
+#[test]
+fn a_gap_is_filled_by_a_request_in_json() {
+    let demo = Demo::new();
+    let fill = |request: &str, params: &diffusion_params| {
+        let (mut answer, mut error) = (null_mut(), null_mut());
+        // SAFETY: live objects, and what they say of their lengths.
+        let status = unsafe {
+            diffusion_infill(
+                demo.context,
+                request.as_ptr().cast(),
+                request.len(),
+                params,
+                &mut answer,
+                &mut error,
+            )
+        };
+        taken(status, answer, error)
+    };
+    let json = |text: String| serde_json::from_str::<serde_json::Value>(&text).unwrap();
+    let params = demo.params();
+    let found = r#"{"input_prefix":"Mia has a ","input_suffix":" hat.","infill_lengths":true}"#;
+    let answer = json(fill(found, &params).unwrap());
+    assert!(
+        answer["content"].is_string() && answer["seed"] == 0,
+        "{answer}"
+    );
+    assert!(answer["lengths"].as_array().unwrap().len() > 1, "{answer}");
+    let given = r#"{"input_prefix":"Mia has a ","infill_tokens":2,"n_cmpl":2,"seed":7}"#;
+    let answers = json(fill(given, &params).unwrap());
+    assert_eq!(
+        [
+            &answers[0]["seed"],
+            &answers[1]["seed"],
+            &answers[0]["stop"]
+        ],
+        [
+            &serde_json::json!(7),
+            &serde_json::json!(8),
+            &serde_json::json!("complete")
+        ]
+    );
+    // A document is another prompt than a chat.
+    let document = diffusion_params {
+        thoughts: diffusion_thoughts::None as i32,
+        ..params
+    };
+    let prompt = |answer: serde_json::Value| {
+        let timings = &answer["timings"];
+        timings["prompt_n"].as_u64().unwrap() + timings["cache_n"].as_u64().unwrap()
+    };
+    let shorter = prompt(json(fill(found, &document).unwrap()));
+    assert!(shorter < prompt(answer));
+
+    let mut drafts = 0_usize;
+    let stopping = diffusion_params {
+        on_step: Some(stop_at_once),
+        user_data: (&raw mut drafts).cast(),
+        ..params
+    };
+    let problem = fill(given, &stopping).unwrap_err();
+    assert_eq!(problem, "cancelled, 0 of 2 answers complete");
+    assert_eq!(drafts, 1);
+    for (request, params, expected) in [
+        ("[]", params, "request: it is not an object"),
+        (r#"{"n_cmpl":0}"#, params, "n_cmpl: is 0"),
+        (
+            r#"{"infill_tokens":9,"n_predict":8}"#,
+            params,
+            "infill_tokens: is 9",
+        ),
+        (
+            r#"{"infill_tokens":100000,"n_predict":-1}"#,
+            params,
+            "infill_tokens: is 100000",
+        ),
+        (
+            found,
+            diffusion_params {
+                thoughts: diffusion_thoughts::On as i32,
+                ..params
+            },
+            "thoughts: a gap cannot be filled after a thought",
+        ),
+        (
+            found,
+            diffusion_params {
+                regex: c"a".as_ptr(),
+                ..params
+            },
+            "params: `json_schema`, `regex`, `templates` and `ahead` do not apply to a gap",
+        ),
+        (
+            found,
+            diffusion_params {
+                min_logprob: -1.0,
+                ..params
+            },
+            "params: gaps are not scored",
+        ),
+    ] {
+        let problem = fill(request, &params).unwrap_err();
+        assert!(problem.starts_with(expected), "{request}: {problem}");
+    }
+}
