@@ -50,6 +50,17 @@ impl Slot {
     }
 }
 
+/// When a pass over a prompt is part of a step.
+#[derive(Clone, Copy, PartialEq)]
+enum Fits {
+    /// In any case, so that no prompt waits for ever.
+    Always,
+    /// If the step has room for the pass.
+    Pass,
+    /// If the step has room for the rest of the prompt.
+    Complete,
+}
+
 type Handler<'a> = dyn FnMut(MemberId, Event<'_>) -> ControlFlow<()> + 'a;
 
 /// Sessions of one model that answer together. Answers begin and end at any time, and each is what
@@ -352,8 +363,8 @@ impl SessionBatch {
         Ok(())
     }
 
-    /// Encodes waiting prompts within the [room](Self::prefill_room) of a step: as much as fits of
-    /// the one that has waited longest, then others that fit completely.
+    /// Encodes waiting prompts within the [room](Self::prefill_room) of a step: a pass of the one
+    /// that has waited longest, then as many of its passes as fit, then others that fit completely.
     fn prefill(&mut self, on_event: &mut Handler<'_>) {
         let mut room = self.prefill_room();
         let mut waiting: Vec<(MemberId, usize)> = Vec::new();
@@ -364,18 +375,25 @@ impl SessionBatch {
         }
         waiting.sort_unstable();
         for (rank, (_, index)) in waiting.into_iter().enumerate() {
-            let is_first = rank == 0;
+            let mut fits = match rank {
+                0 => Fits::Always,
+                _ => Fits::Complete,
+            };
             while room > 0 {
-                match self.prefill_pass(index, room, is_first, on_event) {
+                match self.prefill_pass(index, room, fits, on_event) {
                     0 => break,
                     cost => room = room.saturating_sub(cost),
+                }
+                if fits == Fits::Always {
+                    fits = Fits::Pass;
                 }
             }
         }
     }
 
-    /// Tokens that a step may encode. The canvases at work wait for at most as many as they have,
-    /// so that the step takes at most about twice its time. If there are none, nobody waits.
+    /// Tokens that a step may encode. The canvases at work wait for at most as many as they have, or
+    /// for one pass, so that the step takes at most about twice its time where a pass has no more
+    /// tokens than a canvas, as by default. If there are none, nobody waits.
     fn prefill_room(&self) -> usize {
         if self.shared.is_none() {
             return usize::MAX; // each step of the masked families reads the whole prompt
@@ -394,13 +412,14 @@ impl SessionBatch {
         }
     }
 
-    /// A pass over at most `room` tokens of a member's prompt, or, unless it `may_split` it, over
-    /// nothing if the rest of it needs more. Returns its cost in tokens; 0 if there was none.
+    /// A pass over a member's prompt, if it `fits` into `room` tokens. Returns its cost in tokens; 0
+    /// if there was none. What others do never shortens a pass: with other passes the last bits
+    /// of the cache differ, and so would an answer in which the model wavers.
     fn prefill_pass(
         &mut self,
         index: usize,
         room: usize,
-        may_split: bool,
+        fits: Fits,
         on_event: &mut Handler<'_>,
     ) -> usize {
         let slot = &mut self.slots[index];
@@ -413,10 +432,15 @@ impl SessionBatch {
         let start = Instant::now();
         let encoded = match member.generator.next(&member.noise) {
             Ok(Next::Prefill(rest)) => {
-                if !may_split && rest.len().max(least) > room {
+                let pass = &rest[..rest.len().min(limit)];
+                let needed = match fits {
+                    Fits::Always => 0,
+                    Fits::Pass => pass.len().max(least),
+                    Fits::Complete => rest.len().max(least),
+                };
+                if needed > room {
                     return 0;
                 }
-                let pass = &rest[..rest.len().min(limit).min(room)];
                 let denoiser = slot.session.denoiser();
                 denoiser.prefill(pass).map(|()| pass.len())
             }
