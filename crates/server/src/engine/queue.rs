@@ -17,45 +17,55 @@ pub struct Queue {
     streak: u32,
 }
 
-/// The jobs of each owner; whose turn it is comes first.
+/// The jobs of each owner.
 #[derive(Default)]
-struct Owners(VecDeque<(u64, VecDeque<Job>)>);
+struct Owners {
+    /// Whose turn it is comes first.
+    waiting: VecDeque<(u64, VecDeque<Job>)>,
+    /// Who had the last turn.
+    served: Option<u64>,
+}
 
 impl Owners {
     fn push(&mut self, job: Job) {
-        match self.0.iter_mut().find(|(owner, _)| *owner == job.owner) {
-            Some((_, jobs)) => jobs.push_back(job),
-            None => self.0.push_back((job.owner, VecDeque::from([job]))),
+        let mut owners = self.waiting.iter_mut();
+        if let Some((_, jobs)) = owners.find(|(owner, _)| *owner == job.owner) {
+            return jobs.push_back(job);
         }
+        // Who has just had a turn goes after those who come before the next one.
+        let is_served = |(owner, _): &(u64, VecDeque<Job>)| Some(*owner) == self.served;
+        let had_turn = usize::from(self.waiting.back().is_some_and(is_served));
+        let turn = self.waiting.len() - had_turn;
+        self.waiting
+            .insert(turn, (job.owner, VecDeque::from([job])));
     }
 
     /// The first job that may begin, of the first owner who has one.
     fn pop(&mut self) -> Option<Job> {
         let may_begin = |job: &Job| job.group.may_begin();
-        let turn = self
-            .0
-            .iter()
-            .position(|(_, jobs)| jobs.iter().any(may_begin))?;
-        let (owner, mut jobs) = self.0.remove(turn)?;
+        let mut owners = self.waiting.iter();
+        let turn = owners.position(|(_, jobs)| jobs.iter().any(may_begin))?;
+        let (owner, mut jobs) = self.waiting.remove(turn)?;
+        self.served = Some(owner);
         let job = jobs
             .iter()
             .position(may_begin)
             .and_then(|index| jobs.remove(index));
         if !jobs.is_empty() {
-            self.0.push_back((owner, jobs));
+            self.waiting.push_back((owner, jobs));
         }
         job
     }
 
     fn retain(&mut self, keep: impl Fn(&Job) -> bool) {
-        for (_, jobs) in &mut self.0 {
+        for (_, jobs) in &mut self.waiting {
             jobs.retain(&keep);
         }
-        self.0.retain(|(_, jobs)| !jobs.is_empty());
+        self.waiting.retain(|(_, jobs)| !jobs.is_empty());
     }
 
     fn len(&self) -> usize {
-        self.0.iter().map(|(_, jobs)| jobs.len()).sum()
+        self.waiting.iter().map(|(_, jobs)| jobs.len()).sum()
     }
 }
 
@@ -90,7 +100,7 @@ impl Queue {
     /// Removes all jobs.
     pub fn drain(&mut self) -> impl Iterator<Item = Job> {
         let all = [&mut self.editors, &mut self.others];
-        let all = all.map(|owners| std::mem::take(&mut owners.0));
+        let all = all.map(|owners| std::mem::take(&mut owners.waiting));
         all.into_iter().flatten().flat_map(|(_, jobs)| jobs)
     }
 

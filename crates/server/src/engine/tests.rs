@@ -383,6 +383,28 @@ fn nobody_waits_for_a_flood() {
 }
 
 #[test]
+fn who_comes_while_another_owner_is_served_is_next() {
+    let mut bench = Bench::new(Scripted::new(1), 0);
+    let owned = |bench: &mut Bench, owner| {
+        let (mut job, updates) = bench.job(&[1]);
+        job.owner = owner;
+        bench.scheduler.submit(job);
+        updates
+    };
+    let mut loud: Vec<_> = (0..3).map(|_| owned(&mut bench, 1)).collect();
+    bench.tick();
+    let mut quiet = [2, 3].map(|owner| owned(&mut bench, owner));
+    while received(&mut quiet[1]) == Got::Nothing {
+        bench.tick();
+    }
+    assert_ne!(received(&mut loud[0]), Got::Nothing);
+    assert_ne!(received(&mut quiet[0]), Got::Nothing);
+    assert_eq!(received(&mut loud[1]), Got::Nothing);
+    bench.finish();
+    assert_ne!(received(&mut loud[1]), Got::Nothing);
+}
+
+#[test]
 fn the_thread_ends_after_the_answers_in_progress() {
     let bench = Bench::new(Scripted::new(1), 0);
     let (handle, commands) = Handle::new();
