@@ -137,20 +137,13 @@ fn seed(body: &Object<'_>) -> Result<Option<u64>, ApiError> {
     Ok(u64::try_from(field.integer(-1..=i64::MAX)?).ok())
 }
 
+/// As llama-server, any number names a slot: editors count their requests.
 fn slot(body: &Object<'_>, capabilities: &Capabilities) -> Result<Option<usize>, ApiError> {
     let Some(field) = body.get("id_slot") else {
         return Ok(None);
     };
-    let Ok(slot) = usize::try_from(field.integer(-1..=i64::from(u32::MAX))?) else {
-        return Ok(None);
-    };
-    match slot < capabilities.slots {
-        true => Ok(Some(slot)),
-        false => Err(field.error(format!(
-            "is {slot}, but the server has {} slots",
-            capabilities.slots
-        ))),
-    }
+    let number = usize::try_from(field.integer(-1..=i64::from(u32::MAX))?);
+    Ok(number.ok().map(|number| number % capabilities.slots.max(1)))
 }
 
 /// The numbers of a request that are single-precision and above 0.
@@ -398,7 +391,20 @@ mod tests {
                 .contains("the server has 4 slots")
         );
         assert_eq!(problem(json!({"n": 0})).0, "n");
-        assert_eq!(problem(json!({"id_slot": 4})).0, "id_slot");
+    }
+
+    #[test]
+    fn any_number_names_a_slot() {
+        for (number, slot) in [
+            (-1, None),
+            (0, Some(0)),
+            (3, Some(3)),
+            (4, Some(0)),
+            (6, Some(2)),
+        ] {
+            assert_eq!(canvas(json!({"id_slot": number})).slot, slot);
+        }
+        assert_eq!(problem(json!({"id_slot": -2})).0, "id_slot");
     }
 
     #[test]
