@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State as Shared};
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
-use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::http::{HeaderMap, HeaderValue, Method, Uri};
 use axum::middleware::Next;
 use axum::response::Response;
 use sha2::{Digest as _, Sha256};
@@ -73,17 +73,17 @@ impl Access {
         }
     }
 
-    /// Whether a request came by a name of this machine.
-    fn is_host_known(&self, headers: &HeaderMap) -> bool {
+    /// Whether a request came by a name of this machine. HTTP/2 has the name in the address of the request.
+    fn is_host_known(&self, uri: &Uri, headers: &HeaderMap) -> bool {
         // With keys a page that does not know one gets nothing anyway.
         if !self.is_local || !self.keys.is_empty() {
             return true;
         }
-        let host = headers.get(HOST).map(HeaderValue::to_str);
-        match host {
-            None => true, // no browser omits it
-            Some(host) => host.is_ok_and(is_loopback),
-        }
+        let mut hosts = headers.get_all(HOST).iter();
+        // No browser omits the name.
+        uri.authority()
+            .is_none_or(|name| is_loopback(name.as_str()))
+            && hosts.all(|host| host.to_str().is_ok_and(is_loopback))
     }
 }
 
@@ -98,14 +98,17 @@ fn given_key(headers: &HeaderMap) -> &[u8] {
 
 /// Whether a host, with or without a port, is this machine.
 fn is_loopback(host: &str) -> bool {
-    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((address, _)) => address,
-        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, "")) => (address, "0"),
+        Some((address, port)) => (address, port.strip_prefix(':').unwrap_or("none")),
+        None => host.rsplit_once(':').unwrap_or((host, "0")),
     };
     let is_address = name
         .parse()
         .is_ok_and(|address: IpAddr| address.is_loopback());
-    is_address || name == "localhost" || name.ends_with(".localhost")
+    let name = name.to_ascii_lowercase();
+    let is_name = name == "localhost" || name.ends_with(".localhost");
+    (is_address || is_name) && port.parse::<u16>().is_ok()
 }
 
 /// Lets a request through, or answers 401 or 403.
@@ -116,7 +119,7 @@ pub async fn check(
 ) -> Response {
     let access = &state.access;
     let refuse = |kind, message: &str| error_response(&ApiError::new(kind, message));
-    if !access.is_host_known(request.headers()) {
+    if !access.is_host_known(request.uri(), request.headers()) {
         let message = "the name in the header Host is not one of this machine: use localhost, or start the server with --api-key";
         return refuse(ErrorKind::Permission, message);
     }
@@ -183,6 +186,7 @@ mod tests {
             "[::1]:80",
             "[::1]",
             "a.localhost",
+            "LocalHost:80",
         ] {
             assert!(is_loopback(host), "{host}");
         }
@@ -193,9 +197,28 @@ mod tests {
             "[::2]:80",
             "",
             "127.0.0.1.evil.org",
+            "localhost:80.evil.org",
+            "[::1].evil.org",
+            "[::1]:80.evil.org",
         ] {
             assert!(!is_loopback(host), "{host}");
         }
+    }
+
+    #[test]
+    fn every_name_of_a_request_counts() {
+        let known = |address: &str, hosts: &[&'static str]| {
+            let mut named = HeaderMap::new();
+            for host in hosts {
+                named.append(HOST, HeaderValue::from_static(host));
+            }
+            access(&[], &[]).is_host_known(&address.parse().unwrap(), &named)
+        };
+        assert!(known("/props", &[]) && known("/props", &["localhost"]));
+        assert!(known("http://localhost:80/props", &["localhost:80"]));
+        assert!(!known("/props", &["localhost", "evil.org"]));
+        assert!(!known("http://evil.org/props", &[]));
+        assert!(!known("http://evil.org/props", &["localhost"]));
     }
 
     #[test]
@@ -208,6 +231,7 @@ mod tests {
             "null",
             "https://a.org.evil",
             "http://localhost.evil.org",
+            "http://localhost:80.evil.org",
         ] {
             assert!(!allows(foreign), "{foreign}");
         }
