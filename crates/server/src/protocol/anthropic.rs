@@ -7,9 +7,10 @@ use super::assemble::Assembly;
 use super::chat::{constrain, continued};
 use super::error::ApiError;
 use super::fields::{self, ANTHROPIC};
+use super::language;
 use super::messages::{called, text};
 use super::reply::{Options, Protocol, Reply, Work};
-use super::request::{Capabilities, Chat, Input, Request, TokenLimit};
+use super::request::{Capabilities, Chat, Constraint, Input, Request, TokenLimit};
 use super::responses::add_call;
 use super::sampling;
 use super::tools::{Choice, Function, Tools, resolve};
@@ -31,7 +32,7 @@ pub fn read(body: &Map<String, Value>, capabilities: &Capabilities) -> Result<Wo
         request.stop = sampling::texts(&stop)?;
     }
     think(&mut request, &body)?;
-    constrain(&mut request, None, &tools)?;
+    constrain(&mut request, format(&body)?, &tools)?;
     let assembly = Assembly {
         stop: request.stop.clone(),
         calls: tools.calls,
@@ -179,6 +180,25 @@ fn think(request: &mut Request, body: &Object<'_>) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// What the answer is constrained to: `output_config.format`, or `output_format`, which is its earlier name.
+fn format(body: &Object<'_>) -> Result<Option<Constraint>, ApiError> {
+    let config = body.object("output_config")?;
+    if let Some(config) = &config {
+        config.string("effort")?; // thoughts are on or off: `thinking` says which
+    }
+    let current = config.map(|config| config.object("format")).transpose()?;
+    let format = match (current.flatten(), body.object("output_format")?) {
+        (Some(_), Some(_)) => {
+            return Err(body.error("output_format", "output_config.format says another one"));
+        }
+        (current, earlier) => current.or(earlier),
+    };
+    match format {
+        Some(format) => language::response_format(&format),
+        None => Ok(None),
+    }
+}
+
 /// The answer of `count_tokens`.
 pub fn counted(tokens: usize) -> Value {
     serde_json::json!({ "input_tokens": tokens })
@@ -187,6 +207,7 @@ pub fn counted(tokens: usize) -> Value {
 #[cfg(test)]
 mod tests {
     use super::super::assemble::Calls;
+    use super::super::request::Language;
     use super::super::tests::capabilities;
     use super::*;
     use serde_json::json;
@@ -208,6 +229,38 @@ mod tests {
         match work(body).unwrap().request.inputs.pop() {
             Some(Input::Chat(chat)) => chat,
             other => panic!("{other:?}"),
+        }
+    }
+
+    /// What Claude Code sends beside its messages.
+    #[test]
+    fn agents_say_how_much_effort_and_what_to_forget() {
+        let work = work(json!({
+            "thinking": {"type": "adaptive"}, "output_config": {"effort": "high"}, "stream": true, "tools": [],
+            "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+        }))
+        .unwrap();
+        assert_eq!(work.request.thoughts, Some(true));
+        assert_eq!(work.request.constraint, None);
+        assert_eq!(work.reply.options.ignored, ["context_management"]);
+    }
+
+    #[test]
+    fn answers_have_the_format_that_is_asked_for() {
+        let format = json!({"type": "json_schema", "schema": {"type": "integer"}});
+        for (body, field) in [
+            (
+                json!({"output_config": {"format": format}}),
+                "output_config.format.schema",
+            ),
+            (json!({"output_format": format}), "output_format.schema"),
+        ] {
+            let constraint = work(body).unwrap().request.constraint.unwrap();
+            assert_eq!(constraint.field, field);
+            assert_eq!(
+                constraint.language,
+                Language::JsonSchema(json!({"type": "integer"}))
+            );
         }
     }
 
@@ -312,6 +365,22 @@ mod tests {
             (json!({"thinking": {"type": "much"}}), "thinking.type"),
             (json!({"stop_sequences": "x"}), "stop_sequences"),
             (json!({"mcp_servers": [{}]}), "mcp_servers"),
+            (
+                json!({"output_config": {"effort": 5}}),
+                "output_config.effort",
+            ),
+            (
+                json!({"output_config": {"format": {"type": "xml"}}}),
+                "output_config.format.type",
+            ),
+            (
+                json!({"output_config": {"format": {"type": "text"}}, "output_format": {"type": "text"}}),
+                "output_format",
+            ),
+            (
+                json!({"response_format": {"type": "json_object"}}),
+                "response_format",
+            ),
             (json!({"n": 2}), "n"),
         ] {
             assert_eq!(

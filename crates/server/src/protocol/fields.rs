@@ -248,21 +248,21 @@ pub const ANTHROPIC: Table = &[
                 "tools",
                 "tool_choice",
                 "thinking",
+                "output_config",
+                "output_format",
             ],
         ),
-        (Class::Ignored(Shape::Any), &["inference_geo"]),
+        (
+            Class::Ignored(Shape::Any),
+            &["inference_geo", "context_management"],
+        ),
         (
             Class::Refused("the server runs no tools: remove it"),
             &["mcp_servers", "container"],
         ),
         (
-            Class::Refused("is not supported here: use response_format of /v1/chat/completions"),
-            &[
-                "output_config",
-                "output_format",
-                "json_schema",
-                "response_format",
-            ],
+            Class::Refused("has another name here: use output_config.format"),
+            &["json_schema", "response_format"],
         ),
     ],
 ];
