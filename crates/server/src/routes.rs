@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Extension, Path, Query, State as Shared};
 use axum::http::{HeaderName, HeaderValue, Method, Request};
 use axum::middleware::{from_fn_with_state, map_request};
@@ -233,10 +234,13 @@ struct Action {
 
 async fn slot_action(
     Shared(state): Shared<Arc<State>>,
-    Path(id): Path<String>,
+    id: std::result::Result<Path<String>, PathRejection>,
     query: std::result::Result<Query<Action>, axum::extract::rejection::QueryRejection>,
     body: Body,
 ) -> Response {
+    let Ok(Path(id)) = id else {
+        return not_found().await;
+    };
     let action = query.map(|Query(query)| query.action).unwrap_or_default();
     answer(act(&state, &id, &action, body).await)
 }
@@ -275,8 +279,14 @@ async fn models(Shared(state): Shared<Arc<State>>) -> Response {
     answer(info::models(&state))
 }
 
-async fn model(Shared(state): Shared<Arc<State>>, Path(id): Path<String>) -> Response {
-    answer(info::model(&state, &id))
+async fn model(
+    Shared(state): Shared<Arc<State>>,
+    id: std::result::Result<Path<String>, PathRejection>,
+) -> Response {
+    match id {
+        Ok(Path(id)) => answer(info::model(&state, &id)),
+        Err(_) => not_found().await, // its bytes are not text
+    }
 }
 
 async fn openapi() -> Response {

@@ -133,6 +133,8 @@ fn the_page_is_part_of_the_program() {
     let header = |name: &str| page.headers()[name].to_str().unwrap().to_owned();
     assert!(header("content-security-policy").contains("frame-ancestors 'none'"));
     assert_eq!(header("x-content-type-options"), "nosniff");
+    let head = server.client.head(format!("{}/", server.base));
+    assert_eq!(head.send().unwrap().status(), 200);
     let tag = header("etag");
     let again = server.get("/").header("if-none-match", tag).send().unwrap();
     assert_eq!(again.status(), 304);
@@ -151,12 +153,12 @@ fn the_page_is_part_of_the_program() {
         "/%2e%2e/Cargo.toml",
         "/..%5cCargo.toml",
         "/index.html%00",
+        "/v1/models/%ff",
     ] {
-        assert_eq!(
-            server.get(outside).send().unwrap().status(),
-            404,
-            "{outside}"
-        );
+        let answer = server.get(outside).send().unwrap();
+        assert_eq!(answer.status(), 404, "{outside}");
+        let body: serde_json::Value = answer.json().unwrap();
+        assert_eq!(body["error"]["type"], "not_found_error", "{outside}");
     }
     let without = Server::start("--no-ui");
     assert_eq!(without.get("/").send().unwrap().status(), 404);
