@@ -63,7 +63,18 @@ const OWN_INERT: &[Group] = &[
             "--cache-idle-slots LLAMA_ARG_CACHE_IDLE_SLOTS",
             "--ui --webui LLAMA_ARG_UI LLAMA_ARG_WEBUI",
             "--skip-chat-parsing LLAMA_ARG_SKIP_CHAT_PARSING",
+            "-no-kvu --no-kv-unified !LLAMA_ARG_KV_UNIFIED",
+            "--prefill-assistant LLAMA_ARG_PREFILL_ASSISTANT",
+            "--no-models-autoload !LLAMA_ARG_MODELS_AUTOLOAD",
         ],
+    ),
+    (
+        Without("each slot has its own cache"),
+        &["-kvu --kv-unified LLAMA_ARG_KV_UNIFIED"],
+    ),
+    (
+        Without("a gap has its own prompt, without the tokens of fill-in-the-middle models"),
+        &["--spm-infill"],
     ),
     (
         Without("an answer never waits for the end of another one, if there is a slot"),
@@ -142,7 +153,13 @@ const OWN_INERT: &[Group] = &[
     ),
     (
         Refused("the server runs no tools"),
-        &["--tools TOOLS LLAMA_ARG_TOOLS", "--mcp-config FILE"],
+        &[
+            "--tools TOOLS LLAMA_ARG_TOOLS",
+            "--mcp-config FILE",
+            "--mcp-servers-config PATH",
+            "--mcp-servers-json JSON",
+            "-ag --agent",
+        ],
     ),
     (
         Refused("images are not read"),
