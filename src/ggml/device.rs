@@ -298,6 +298,12 @@ impl BufferType {
         NonNull::new(unsafe { sys::ggml_backend_buft_get_device(self.0) }).map(Device)
     }
 
+    /// Whether it is host memory in which values lie as in the file, mapped files included.
+    pub(crate) fn is_host(&self) -> bool {
+        // SAFETY: a live description.
+        unsafe { sys::ggml_backend_buft_is_host(self.0) }
+    }
+
     /// Name, such as `CPU`, `CUDA0` or `RPC0[192.168.0.5:50052]`.
     pub(crate) fn name(&self) -> String {
         // SAFETY: a live description.

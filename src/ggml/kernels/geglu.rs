@@ -57,7 +57,7 @@ unsafe extern "C" fn geglu_kernel(
     "x86_64+avx2+fma",
     "aarch64+neon"
 ))]
-fn geglu_row(gate: &[f32], up: &[f32], out: &mut [f32]) {
+pub(super) fn geglu_row(gate: &[f32], up: &[f32], out: &mut [f32]) {
     const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769;
     for ((&x, &u), o) in gate.iter().zip(up).zip(out) {
         let y = TWICE_SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x);

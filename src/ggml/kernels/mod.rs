@@ -6,8 +6,10 @@
 //!   sampled token in one pass over the vocabulary per position instead of about ten.
 //! * [`Context::sparse_mixture`](super::context::Context::sparse_mixture): self-conditioning's
 //!   product if few tokens have nearly all of the mass.
+//! * [`experts`]: the products with the chosen experts, where ggml decodes weights for every token.
 
 mod draw;
+pub(crate) mod experts;
 mod geglu;
 mod math;
 mod mixture;

@@ -5,8 +5,9 @@ use super::super::kv_cache::LayerCache;
 use super::super::profile::Part;
 use super::super::tensors::{Experts, LayerTensors};
 use super::super::weights::DerivedLayer;
-use super::builder::Builder;
+use super::builder::{Builder, Kernels};
 use crate::error::Result;
+use crate::ggml::kernels::experts::FirstMatrices;
 use crate::ggml::ops::Rope;
 use crate::ggml::tensor::Tensor;
 
@@ -144,7 +145,16 @@ impl Layer<'_> {
         let share = ctx.div(&scaled, &ctx.sum_rows(&pick(&p)?)?)?;
 
         build.part(Part::Experts);
-        let input = ctx.reshape(&build.norm(x, &w.pre_ffw_norm_2)?, &[d, 1, tokens])?;
+        let input = build.norm(x, &w.pre_ffw_norm_2)?;
+        let first = match &w.experts {
+            Experts::Fused { gate_up } => FirstMatrices::Fused(gate_up),
+            Experts::Split { gate, up } => FirstMatrices::Split(gate, up),
+        };
+        if build.choice.kernels == Kernels::Cpu && ctx.runs_experts(&first, &w.experts_down) {
+            let hidden = ctx.experts_hidden(&first, &input, &chosen)?;
+            return ctx.experts_output(&w.experts_down, &hidden, &chosen, &share);
+        }
+        let input = ctx.reshape(&input, &[d, 1, tokens])?;
         let hidden = match &w.experts {
             Experts::Fused { gate_up } => {
                 let both = ctx.mul_mat_id(gate_up, &input, &chosen)?;

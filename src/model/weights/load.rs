@@ -27,11 +27,14 @@ pub(super) struct LoadPlan {
 }
 
 impl LoadPlan {
-    /// For each type of weights the buffer type that holds most of them.
+    /// For each type of weights the buffer type that holds most of them. Experts are not counted:
+    /// our kernels read them as they are, where ggml rearranges other weights.
     pub(super) fn memories(&self) -> HashMap<TensorType, BufferType> {
         let mut bytes: HashMap<(TensorType, BufferType), usize> = HashMap::new();
         for (memory, tensor) in &self.items {
-            if let Memory::Buffer(memory) = memory {
+            if let Memory::Buffer(memory) = memory
+                && !is_expert(tensor)
+            {
                 *bytes.entry((tensor.info.ty, *memory)).or_default() += tensor.info.range.len();
             }
         }

@@ -7,6 +7,7 @@ use super::super::tensors::Located;
 use crate::error::{Error, Result};
 use crate::ggml::context::Context;
 use crate::ggml::device::{BufferType, Device};
+use crate::ggml::kernels::experts::multiplies_experts;
 use crate::gguf::TensorType;
 use crate::parameter::Parameter;
 
@@ -63,6 +64,9 @@ impl<'a> Chooser<'a> {
             }
             return Ok(self.settle(tensor, memory));
         }
+        if matches!(operation, Operation::ExpertProduct) && self.is_ours(tensor) {
+            return Ok(self.settle(tensor, cpu.buffer_type()));
+        }
         let device = self.placement.device_of(tensor.layer, is_expert(tensor));
         let mut candidates = Vec::new();
         if device != cpu {
@@ -77,6 +81,12 @@ impl<'a> Chooser<'a> {
             }
         }
         Ok(self.settle(tensor, cpu.buffer_type()))
+    }
+
+    /// Whether our kernels multiply a tensor of experts, which they read as the file has it.
+    fn is_ours(&self, tensor: &Located) -> bool {
+        let info = &tensor.info;
+        self.placement.is_cpu_only() && multiplies_experts(info.ty, info.shape[0])
     }
 
     fn settle(&self, tensor: &Located, memory: BufferType) -> Memory {

@@ -1,0 +1,329 @@
+//! The operations of the experts.
+
+use std::ffi::c_void;
+
+use super::super::super::context::Context;
+use super::super::super::ops::CpuKernel;
+use super::super::super::tensor::Tensor;
+use super::super::geglu::geglu_row;
+use super::super::rows::{row, share};
+use super::format::{Format, QuantizedRow};
+use super::instructions::{Instructions, STRIP, Strip, multiplies_experts};
+use super::panel::Panel;
+use super::routes::Routes;
+use crate::error::{Error, Result};
+use crate::gguf::TensorType;
+use crate::sys;
+
+/// The matrices that the input of the experts is multiplied with.
+pub(crate) enum FirstMatrices<'a> {
+    /// The rows of the gate, then those of the up projection: `[d, 2 · hidden, experts]`.
+    Fused(&'a Tensor),
+    /// Gate and up projection, both `[d, hidden, experts]`.
+    Split(&'a Tensor, &'a Tensor),
+}
+
+impl FirstMatrices<'_> {
+    fn gate(&self) -> &Tensor {
+        match self {
+            Self::Fused(both) => both,
+            Self::Split(gate, _) => gate,
+        }
+    }
+
+    /// Elements of the hidden layer.
+    fn hidden(&self) -> usize {
+        let rows = self.gate().ne()[1];
+        match self {
+            Self::Fused(_) => rows / 2,
+            Self::Split(..) => rows,
+        }
+    }
+
+    /// Whether [`Context::experts_hidden`] can multiply them.
+    fn are_multiplied(&self) -> bool {
+        match self {
+            Self::Fused(both) => is_multiplied(both) && both.ne()[1].is_multiple_of(2),
+            Self::Split(gate, up) => {
+                is_multiplied(gate)
+                    && is_multiplied(up)
+                    && gate.ty() == up.ty()
+                    && gate.ne() == up.ne()
+            }
+        }
+    }
+}
+
+/// Whether the kernels read and multiply a tensor of experts.
+fn is_multiplied(experts: &Tensor) -> bool {
+    let supported = |ty| multiplies_experts(ty, experts.ne()[0]);
+    experts.ty().is_some_and(supported)
+        && experts.ne()[3] == 1
+        && experts.buffer_type().is_some_and(|memory| memory.is_host())
+}
+
+impl Context {
+    /// Whether the kernels can run the experts with these matrices.
+    pub(crate) fn runs_experts(&self, first: &FirstMatrices<'_>, down: &Tensor) -> bool {
+        first.are_multiplied() && is_multiplied(down)
+    }
+
+    /// The hidden layer of the chosen experts, `gelu(gate x) * (up x)`: `x [d, tokens]` and
+    /// `chosen` I32 `[used, tokens]` to `[hidden, used, tokens]`. CPU only.
+    pub(crate) fn experts_hidden(
+        &self,
+        first: &FirstMatrices<'_>,
+        x: &Tensor,
+        chosen: &Tensor,
+    ) -> Result<Tensor> {
+        let gate = first.gate();
+        let ([d, tokens, ..], [used, choosing, ..]) = (x.ne(), chosen.ne());
+        if !first.are_multiplied() || gate.ne()[0] != d || choosing != tokens || !is_rows(x) {
+            return Err(unfit("experts_hidden", gate, x));
+        }
+        let x = self.input_for(gate, x)?;
+        let ne = [first.hidden(), used, tokens];
+        let kernel = hidden_kernel as CpuKernel;
+        match first {
+            FirstMatrices::Fused(both) => self.custom(&ne, &[&x, chosen, both], kernel),
+            FirstMatrices::Split(gate, up) => self.custom(&ne, &[&x, chosen, gate, up], kernel),
+        }
+    }
+
+    /// The output of the chosen experts: `hidden [k, used, tokens]`, `down [k, d, experts]`,
+    /// `chosen` I32 `[used, tokens]` and the `share` of each, F32 of the same shape, to
+    /// `[d, tokens]`. CPU only.
+    pub(crate) fn experts_output(
+        &self,
+        down: &Tensor,
+        hidden: &Tensor,
+        chosen: &Tensor,
+        share: &Tensor,
+    ) -> Result<Tensor> {
+        let ([k, used, tokens, _], [width, d, ..]) = (hidden.ne(), down.ne());
+        let routed = [used, tokens, 1, 1];
+        let fits = width == k && chosen.ne() == routed && share.ne() == routed;
+        if !fits || !is_multiplied(down) || !is_rows(hidden) || !is_rows(share) {
+            return Err(unfit("experts_output", down, hidden));
+        }
+        let hidden = self.input_for(down, hidden)?;
+        let args = [&hidden, chosen, down, share];
+        self.custom(&[d, tokens], &args, output_kernel as CpuKernel)
+    }
+
+    /// Contiguous F32 rows as the kernels multiply them with `weights`.
+    fn input_for(&self, weights: &Tensor, x: &Tensor) -> Result<Tensor> {
+        let [k, n1, n2, _] = x.ne();
+        if weights
+            .ty()
+            .and_then(Format::of)
+            .is_some_and(Format::is_float)
+        {
+            return Ok(x.clone());
+        }
+        // F32 in name only: custom nodes have this type.
+        let ne = [QuantizedRow::new(k).bytes / 4, n1, n2];
+        self.custom(&ne, &[x], quantize_kernel as CpuKernel)
+    }
+}
+
+fn is_rows(t: &Tensor) -> bool {
+    t.is(TensorType::F32) && t.is_contiguous()
+}
+
+fn unfit(operation: &str, weights: &Tensor, x: &Tensor) -> Error {
+    Error::Ggml(format!(
+        "{operation}: {} and {} do not fit",
+        weights.label(),
+        x.label()
+    ))
+}
+
+/// One matrix of each expert.
+struct Matrices {
+    format: Format,
+    data: *const u8,
+    /// Bytes from one row to the next, and from one expert to the next.
+    strides: [usize; 2],
+    k: usize,
+    /// Of each matrix.
+    rows: usize,
+}
+
+impl Matrices {
+    /// Those of a tensor that [`is_multiplied`].
+    ///
+    /// # Safety
+    /// A live tensor with data in host memory.
+    unsafe fn of(tensor: *const sys::ggml_tensor) -> Option<Self> {
+        // SAFETY: by the contract of this function.
+        let tensor = unsafe { &*tensor };
+        #[allow(
+            clippy::unnecessary_cast,
+            reason = "C enums are signed on some systems"
+        )]
+        let format = Format::of(TensorType::from_id(tensor.type_ as u32)?)?;
+        Some(Self {
+            format,
+            data: tensor.data.cast(),
+            strides: [tensor.nb[1], tensor.nb[2]],
+            k: tensor.ne[0] as usize,
+            rows: tensor.ne[1] as usize,
+        })
+    }
+
+    /// Takes half of the rows of each expert; returns those that follow.
+    fn split(&mut self) -> Self {
+        self.rows /= 2;
+        Self {
+            data: self.data.wrapping_add(self.rows * self.strides[0]),
+            ..*self
+        }
+    }
+
+    fn strips(&self) -> usize {
+        self.rows.div_ceil(STRIP)
+    }
+
+    fn strip<'a>(&self, expert: usize, strip: usize, inputs: &'a [*const u8]) -> Strip<'a> {
+        let first = strip * STRIP;
+        let offset = expert * self.strides[1] + first * self.strides[0];
+        Strip {
+            format: self.format,
+            weights: self.data.wrapping_add(offset),
+            stride: self.strides[0],
+            rows: STRIP.min(self.rows - first),
+            k: self.k,
+            inputs,
+        }
+    }
+}
+
+/// Address of a row of contiguous rows.
+fn input_row(t: &sys::ggml_tensor, row: usize) -> *const u8 {
+    t.data.cast::<u8>().wrapping_add(row * t.nb[1])
+}
+
+/// Quantizes some rows, see [`Context::input_for`].
+///
+/// # Safety
+/// Called by ggml's CPU backend with the node that `input_for` made.
+unsafe extern "C" fn quantize_kernel(
+    dst: *mut sys::ggml_tensor,
+    index: i32,
+    threads: i32,
+    _: *mut c_void,
+) {
+    let Some(instructions) = Instructions::of_this_processor() else {
+        return;
+    };
+    // SAFETY: `input_for` checked types and shapes; threads write to rows of their own.
+    unsafe {
+        let node = &*dst;
+        let rows = (node.ne[1] * node.ne[2]) as usize;
+        for r in share(rows, index, threads) {
+            let to = node.data.cast::<u8>().add(r * node.nb[1]);
+            (instructions.quantize)(row(node.src[0], r), to);
+        }
+    }
+}
+
+/// Computes some strips of [`Context::experts_hidden`].
+///
+/// # Safety
+/// Called by ggml's CPU backend with the node that `experts_hidden` made.
+unsafe extern "C" fn hidden_kernel(
+    dst: *mut sys::ggml_tensor,
+    index: i32,
+    threads: i32,
+    _: *mut c_void,
+) {
+    // SAFETY: `experts_hidden` checked types and shapes; threads write to strips of their own.
+    unsafe {
+        let node = &*dst;
+        let (x, first) = (&*node.src[0], node.src[2]);
+        let (Some(instructions), Some(mut gate)) =
+            (Instructions::of_this_processor(), Matrices::of(first))
+        else {
+            return;
+        };
+        let up = match node.src[3].is_null() {
+            true => Some(gate.split()),
+            false => Matrices::of(node.src[3]),
+        };
+        let Some(up) = up else { return };
+        let routes = Routes::new(node.src[1], (*first).ne[2] as usize);
+        let (hidden, used) = (node.ne[0] as usize, node.ne[1] as usize);
+        let mut panel = Panel::new();
+        let [mut gates, mut ups, mut products] = [const { Vec::new() }; 3];
+        let (index, threads) = (index as usize, threads as usize);
+        for (expert, routes, strips) in routes.share(gate.strips(), index, threads) {
+            let inputs: Vec<_> = routes.iter().map(|r| input_row(x, r / used)).collect();
+            for buffer in [&mut gates, &mut ups, &mut products] {
+                buffer.resize(routes.len() * STRIP, 0.0_f32);
+            }
+            for s in strips {
+                let strip = gate.strip(expert, s, &inputs);
+                let rows = strip.rows;
+                (instructions.product)(&strip, &mut panel, &mut gates);
+                (instructions.product)(&up.strip(expert, s, &inputs), &mut panel, &mut ups);
+                geglu_row(&gates, &ups, &mut products);
+                for (route, product) in routes.iter().zip(products.chunks_exact(STRIP)) {
+                    let to = node.data.cast::<f32>().add(route * hidden + s * STRIP);
+                    to.copy_from_nonoverlapping(product.as_ptr(), rows);
+                }
+            }
+        }
+    }
+}
+
+/// Computes some strips of [`Context::experts_output`].
+///
+/// # Safety
+/// Called by ggml's CPU backend with the node that `experts_output` made.
+unsafe extern "C" fn output_kernel(
+    dst: *mut sys::ggml_tensor,
+    index: i32,
+    threads: i32,
+    _: *mut c_void,
+) {
+    // SAFETY: `experts_output` checked types and shapes; threads write to strips of their own.
+    unsafe {
+        let node = &*dst;
+        let (x, down, shares) = (&*node.src[0], node.src[2], node.src[3]);
+        let (Some(instructions), Some(matrices)) =
+            (Instructions::of_this_processor(), Matrices::of(down))
+        else {
+            return;
+        };
+        let routes = Routes::new(node.src[1], (*down).ne[2] as usize);
+        let (d, tokens) = (node.ne[0] as usize, node.ne[1] as usize);
+        let used = (*shares).ne[0] as usize;
+        let shares = std::slice::from_raw_parts((*shares).data.cast::<f32>(), used * tokens);
+        let mut panel = Panel::new();
+        let (mut products, mut sums) = (Vec::new(), vec![0.0_f32; tokens * STRIP]);
+        let mut inputs = Vec::new();
+        for s in share(matrices.strips(), index, threads) {
+            sums.fill(0.0);
+            for (expert, routes) in routes.experts() {
+                inputs.clear();
+                inputs.extend(routes.iter().map(|route| input_row(x, *route)));
+                products.resize(routes.len() * STRIP, 0.0_f32);
+                let strip = matrices.strip(expert, s, &inputs);
+                (instructions.product)(&strip, &mut panel, &mut products);
+                for (route, product) in routes.iter().zip(products.chunks_exact(STRIP)) {
+                    let sum = &mut sums[route / used * STRIP..][..STRIP];
+                    let scale = shares[*route];
+                    sum.iter_mut()
+                        .zip(product)
+                        .for_each(|(s, p)| *s += scale * p);
+                }
+            }
+            let rows = STRIP.min(matrices.rows - s * STRIP);
+            for (token, sum) in sums.chunks_exact(STRIP).enumerate() {
+                let to = node.data.cast::<f32>().add(token * d + s * STRIP);
+                to.copy_from_nonoverlapping(sum.as_ptr(), rows);
+            }
+        }
+    }
+}
