@@ -1,6 +1,8 @@
 //! Measurements: how well a model denoises, and how fast its device is.
 
 pub mod cross_entropy;
+mod experts;
 mod rates;
 
+pub use experts::{ExpertKernel, ExpertProduct, ExpertShape};
 pub use rates::{DeviceRates, device_rates};

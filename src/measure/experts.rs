@@ -1,0 +1,149 @@
+//! One product with the chosen experts, for benchmarks.
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::ggml::backend::Backend;
+use crate::ggml::compute::Executor;
+use crate::ggml::context::Context;
+use crate::ggml::device::{BufferType, Device};
+use crate::ggml::kernels::experts::multiplies_experts;
+use crate::ggml::tensor::Tensor;
+use crate::gguf::TensorType;
+use crate::synthetic::random_weights;
+
+/// What multiplies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExpertKernel {
+    /// Our kernel.
+    Own,
+    /// ggml's `mul_mat_id`.
+    Ggml,
+    /// ggml's `mul_mat` of a matrix of one expert with as many rows of activations.
+    Dense,
+}
+
+/// The size of a product.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpertShape {
+    /// Elements of a row of weights.
+    pub k: usize,
+    /// Rows of an expert.
+    pub rows: usize,
+    /// Number of experts.
+    pub experts: usize,
+    /// Experts that each token chooses.
+    pub used: usize,
+    /// Number of tokens.
+    pub tokens: usize,
+}
+
+impl ExpertShape {
+    /// Operations, two for each multiplication with its addition.
+    pub fn operations(&self) -> usize {
+        2 * self.k * self.rows * self.used * self.tokens
+    }
+
+    /// Tokens choose `used` experts that follow each other, from pseudorandom ones on.
+    fn chosen(&self) -> Vec<i32> {
+        let first = |token: usize| token * 7919 % 1009;
+        let of_token = |token| (0..self.used).map(move |e| (first(token) + e) % self.experts);
+        let all = (0..self.tokens).flat_map(of_token);
+        all.map(|expert| expert as i32).collect()
+    }
+}
+
+/// A product that is ready to be computed on the CPU.
+pub struct ExpertProduct {
+    executor: Executor,
+}
+
+impl ExpertProduct {
+    /// `None` if our kernel leaves this type to ggml.
+    ///
+    /// # Errors
+    /// There is no memory for the weights.
+    pub fn new(
+        kernel: ExpertKernel,
+        ty: TensorType,
+        shape: &ExpertShape,
+        threads: usize,
+    ) -> Result<Option<Self>> {
+        if kernel == ExpertKernel::Own && !multiplies_experts(ty, shape.k) {
+            return Ok(None);
+        }
+        let cpu = Device::cpu()?;
+        let inputs = Context::new(4)?;
+        let routed = [shape.used, shape.tokens];
+        let x = inputs.tensor(TensorType::F32, &[shape.k, shape.used, shape.tokens], "x")?;
+        let flat = [shape.k, shape.used * shape.tokens];
+        let chosen = inputs.tensor(TensorType::I32, &routed, "chosen")?;
+        let share = inputs.tensor(TensorType::F32, &routed, "share")?;
+        inputs.allocate(cpu.buffer_type(), WHAT, ADVICE)?;
+        x.write(0, &vec![0.5_f32; shape.k * shape.used * shape.tokens])?;
+        chosen.write(0, &shape.chosen())?;
+        share.write(0, &vec![0.25_f32; shape.used * shape.tokens])?;
+
+        let describe = |ctx: &Context, weights: &Tensor| match kernel {
+            ExpertKernel::Own => ctx.experts_output(weights, &x, &chosen, &share),
+            ExpertKernel::Ggml => ctx.mul_mat_id(weights, &x, &chosen),
+            ExpertKernel::Dense => ctx.mul_mat(weights, &ctx.reshape(&x, &flat)?),
+        };
+        let experts = match kernel {
+            ExpertKernel::Dense => 1,
+            _ => shape.experts,
+        };
+        let ne = [shape.k, shape.rows, experts];
+        // The fastest memory, as for the weights of a model.
+        let mut memory = cpu.buffer_type();
+        if kernel != ExpertKernel::Own {
+            for candidate in cpu.extra_buffer_types() {
+                if runs_in(cpu, candidate, ty, &ne, describe)? {
+                    memory = candidate;
+                    break;
+                }
+            }
+        }
+        let matrices = Context::new(1)?;
+        let weights = matrices.tensor(ty, &ne, "weights")?;
+        matrices.allocate(memory, WHAT, ADVICE)?.mark_weights();
+        weights.write(0, &random_weights(ty, ne.iter().product()))?;
+
+        let backends: Arc<[Backend]> = vec![cpu.backend(threads)?].into();
+        let mut executor = Executor::new(&backends, NODES, "measurement")?;
+        executor.load(
+            |graph| {
+                graph.add(&describe(graph.context(), &weights)?);
+                Ok(())
+            },
+            ADVICE,
+        )?;
+        Ok(Some(Self { executor }))
+    }
+
+    /// Computes it once.
+    ///
+    /// # Errors
+    /// ggml fails.
+    pub fn compute(&mut self) -> Result<()> {
+        self.executor.compute()
+    }
+}
+
+const WHAT: &str = "measuring a product";
+const ADVICE: &str = "free some memory";
+const NODES: usize = 8;
+
+/// Whether the CPU computes what `describe` makes of weights in a kind of memory.
+fn runs_in(
+    cpu: Device,
+    memory: BufferType,
+    ty: TensorType,
+    ne: &[usize],
+    describe: impl Fn(&Context, &Tensor) -> Result<Tensor>,
+) -> Result<bool> {
+    let context = Context::new(NODES)?;
+    let weights = context.tensor(ty, ne, "weights")?;
+    let node = describe(&context, &weights)?;
+    Ok(node.runs_on_with(cpu, &weights, memory))
+}
