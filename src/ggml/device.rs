@@ -298,7 +298,7 @@ impl BufferType {
         NonNull::new(unsafe { sys::ggml_backend_buft_get_device(self.0) }).map(Device)
     }
 
-    /// Whether it is host memory in which values lie as in the file, mapped files included.
+    /// Whether the host can read and write this memory itself: values lie there as in the file.
     pub(crate) fn is_host(&self) -> bool {
         // SAFETY: a live description.
         unsafe { sys::ggml_backend_buft_is_host(self.0) }
@@ -308,12 +308,6 @@ impl BufferType {
     pub(crate) fn name(&self) -> String {
         // SAFETY: a live description.
         rpc::rename(Device::text(unsafe { sys::ggml_backend_buft_name(self.0) }))
-    }
-
-    /// Whether the host can read and write this memory itself.
-    pub(super) fn is_host(&self) -> bool {
-        // SAFETY: a live description.
-        unsafe { sys::ggml_backend_buft_is_host(self.0) }
     }
 
     /// # Errors

@@ -45,7 +45,8 @@ struct Counts {
 
 /// The place of an answer. Dropping it gives it back.
 pub struct Ticket {
-    counts: Arc<Mutex<Counts>>,
+    /// `None` after it was given back.
+    counts: Option<Arc<Mutex<Counts>>>,
     owner: u64,
     /// Tokens of its prompt, while it waits.
     tokens: usize,
@@ -93,7 +94,7 @@ impl Admission {
 
     fn ticket(&self, owner: u64) -> Ticket {
         Ticket {
-            counts: Arc::clone(&self.counts),
+            counts: Some(Arc::clone(&self.counts)),
             owner,
             tokens: 0,
         }
@@ -132,13 +133,17 @@ impl Admission {
 impl Ticket {
     /// The answer waits no longer.
     pub fn begin(&mut self) {
-        lock(&self.counts).tokens -= std::mem::take(&mut self.tokens);
+        if let Some(counts) = &self.counts {
+            lock(counts).tokens -= std::mem::take(&mut self.tokens);
+        }
     }
-}
 
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        let mut counts = lock(&self.counts);
+    /// Gives the place back.
+    pub fn release(&mut self) {
+        let Some(counts) = self.counts.take() else {
+            return;
+        };
+        let mut counts = lock(&counts);
         counts.taken -= 1;
         counts.tokens -= self.tokens;
         if let Some(of_owner) = counts.owners.get_mut(&self.owner) {
@@ -147,6 +152,12 @@ impl Drop for Ticket {
                 counts.owners.remove(&self.owner);
             }
         }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.release();
     }
 }
 

@@ -318,10 +318,11 @@ impl<E: Engine> Scheduler<E> {
     }
 
     fn end(&mut self, slot: usize, answer: llama_diffusion::Result<Answer>) {
-        let Some(running) = self.running[slot].take() else {
+        let Some(mut running) = self.running[slot].take() else {
             return;
         };
-        // The client may look at the slots as soon as it has its answer.
+        // The client may ask again, or look at the slots, as soon as it has its answer.
+        running.job.ticket.release();
         self.board.write(|shown| {
             let view = shown.slots.get_mut(slot);
             view.into_iter().for_each(|view| view.is_busy = false);
