@@ -143,11 +143,17 @@ fn a_paused_answer_is_cancelled_all_the_same() {
 
 #[test]
 fn a_long_prompt_takes_its_turns_between_the_steps_of_the_others() {
+    // The two canvases next to it have 32 tokens.
+    for pass in [30, 48] {
+        check_turns(pass);
+    }
+}
+
+/// Prompts take one pass of this length between two steps.
+fn check_turns(length: usize) {
     const LONG: usize = 500;
-    // More than the two canvases next to it have.
-    const LENGTH: usize = 48;
     let params = SessionParams {
-        batch: Some(LENGTH),
+        batch: Some(length),
         ..settings()
     };
     let sessions = (0..4).map(|_| session(&*MODEL, &params));
@@ -197,8 +203,8 @@ fn a_long_prompt_takes_its_turns_between_the_steps_of_the_others() {
         }
     }
     // The passes are those of each prompt alone: others would change the last bits of the cache.
-    let mut own = vec![LENGTH; LONG / LENGTH];
-    own.push(LONG % LENGTH);
+    let mut own = vec![length; LONG / length];
+    own.push(LONG % length);
     assert_eq!(passes, own.repeat(2));
     assert_eq!(batch.counters().steps - steps_before, steps);
 
