@@ -29,6 +29,8 @@ const STACK: usize = 64 << 20;
 const READERS: usize = 2;
 /// What is left of the connections when the answers have ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How often the end looks for answers in progress.
+const POLL: Duration = Duration::from_millis(10);
 
 /// Serves until a signal ends it.
 ///
@@ -175,15 +177,26 @@ async fn end_on_signal(state: Arc<State>, control: Control, drain: Duration) {
         return;
     }
     tracing::info!("ending: answers in progress have {} s", drain.as_secs());
+    let deadline = Instant::now() + drain;
     state.enter(Phase::Draining);
     state.engine.drain();
-    control.graceful_shutdown(Some(drain + LAST_WORDS));
+    // Who comes meanwhile is told: the listener closes after the last answer.
     tokio::select! {
+        () = answered(&state) => {}
         () = tokio::time::sleep(drain) => state.engine.stop(),
         _ = signal() => end_now(),
     }
+    let rest = deadline.saturating_duration_since(Instant::now());
+    control.graceful_shutdown(Some(rest + LAST_WORDS));
     let _ = signal().await;
     end_now();
+}
+
+/// Waits until no answer waits or runs.
+async fn answered(state: &State) {
+    while state.answers() > 0 {
+        tokio::time::sleep(POLL).await;
+    }
 }
 
 fn end_now() -> ! {

@@ -119,6 +119,11 @@ impl State {
         }
     }
 
+    /// Answers that wait or run.
+    pub fn answers(&self) -> usize {
+        self.ready.get().map_or(0, |ready| ready.admission.taken())
+    }
+
     /// A number for the next job.
     pub fn next_job(&self) -> u64 {
         self.jobs.fetch_add(1, Ordering::Relaxed)

@@ -3,6 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use reqwest::StatusCode;
 use serde_json::Value;
 
 use crate::process::{QUESTION, Server, chat, endless};
@@ -40,6 +41,28 @@ fn answers_that_take_too_long_end_with_what_they_have() {
     assert_eq!(finish.collect::<Vec<_>>(), ["length"]);
     assert_eq!(server.wait(), Some(0));
     assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn clients_that_come_while_it_ends_are_told() {
+    let mut server = Server::start("--drain-timeout 3");
+    let mut body = endless();
+    body["stream"] = true.into();
+    let response = server.post("/v1/chat/completions", &body).send().unwrap();
+    server.signal("-TERM");
+    // It is healthy until it has received the signal; a client of its own has a connection of its own.
+    loop {
+        let client = reqwest::blocking::Client::new();
+        let health = client.get(format!("{}/health", server.base)).send();
+        match health.unwrap().status() {
+            StatusCode::SERVICE_UNAVAILABLE => break,
+            status => assert_eq!(status, StatusCode::OK),
+        }
+    }
+    let (status, _) = server.refused("/v1/chat/completions", &chat(QUESTION));
+    assert_eq!(status, 503);
+    assert!(response.text().unwrap().ends_with("data: [DONE]\n\n"));
+    assert_eq!(server.wait(), Some(0));
 }
 
 #[test]
