@@ -283,6 +283,7 @@ impl Answers {
             statistics: ended.statistics,
             slot: ended.slot,
             seed: answer.seed,
+            truncated: answer.reader.is_truncated(),
         };
         let form = answer.form.take();
         let finished = Box::new(Finished { finish, end, form });

@@ -122,6 +122,12 @@ impl Reader {
         }
     }
 
+    /// Whether the texts around the gap were too long for the context.
+    pub fn is_truncated(&self) -> bool {
+        let gap = self.gap.as_ref();
+        gap.is_some_and(|gap| gap.filling.gap.is_truncated())
+    }
+
     /// Tokens of thoughts so far.
     pub fn thoughts(&self) -> usize {
         self.thoughts

@@ -223,7 +223,9 @@ impl Served {
             input_extra: extra.collect(),
             ..InfillRequest::default()
         };
-        let gap = self.model.text_gap(&request, &prompt);
+        let canvas = self.model.model().canvas_length().unwrap_or(1);
+        let room = self.context.saturating_sub(canvas);
+        let gap = self.model.text_gap_within(&request, &prompt, room);
         gap.map_err(|error| rejected(&error))
     }
 

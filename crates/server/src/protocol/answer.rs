@@ -80,6 +80,8 @@ pub struct End {
     pub slot: usize,
     /// The seed that was used.
     pub seed: u64,
+    /// Whether the model has read only a part of the texts around a gap.
+    pub truncated: bool,
 }
 
 /// Counts of tokens.

@@ -297,6 +297,7 @@ pub(super) mod tests {
                 },
                 slot: 0,
                 seed: 42,
+                truncated: false,
             },
             form: None,
         }

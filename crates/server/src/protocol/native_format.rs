@@ -144,7 +144,7 @@ impl Last<'_> {
             "generation_settings": settings,
             "prompt": echo.prompt,
             "has_new_line": self.has_new_line,
-            "truncated": false,
+            "truncated": end.truncated,
             "stop_type": stop_type,
             "stopping_word": word,
             "timings": timings(end),

@@ -122,3 +122,14 @@ fn a_stream_ends_with_the_content() {
     let contents = parts.iter().filter_map(|part| part["content"].as_str());
     assert_eq!(json!(contents.collect::<String>()), whole["content"]);
 }
+
+#[test]
+fn texts_that_are_too_long_are_cut() {
+    let server = Server::start("-c 512");
+    let body = json!({"input_prefix": "Tom has a red fox.\n".repeat(300), "input_suffix": "\nIt is old.\n".repeat(300),
+        "n_predict": 8, "seed": 5});
+    let answer = server.ask("/infill", &body);
+    assert_eq!(answer["truncated"], json!(true), "{answer}");
+    assert!(answer["content"].is_string(), "{answer}");
+    assert!(answer["tokens_evaluated"].as_u64() < Some(512), "{answer}");
+}
