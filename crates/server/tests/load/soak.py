@@ -16,7 +16,7 @@ from collections import Counter
 from serving import Server, chat, endless, events, post
 
 # The model is sure of all answers. Where it wavers between two tokens, the last bit decides, and that depends on the
-# passes in which a prompt was encoded: on what was cached, and on what the server did meanwhile.
+# passes in which a prompt was encoded: on what was cached.
 QUESTIONS = [
     "What is the capital of Norway?",
     "Tell a story about Grace and a white owl.",
