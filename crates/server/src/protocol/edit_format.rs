@@ -10,7 +10,7 @@ use super::chat_format::prompt_progress;
 use super::format::{
     Choice, Finished, Meta, Progress, Stream, StreamEvent, TotalUsage, statistics, timings,
 };
-use super::native_format::{part, stop_type};
+use super::native_format::{event, part, stop_type};
 use super::reply::Options;
 
 /// Writes a stream of parts.
@@ -41,15 +41,11 @@ impl Stream for EditStream {
     }
 
     fn progress(&mut self, choice: usize, progress: &Progress) -> Vec<StreamEvent> {
-        let mut part = part(choice, "", &[]);
-        part["prompt_progress"] = prompt_progress(progress);
-        vec![StreamEvent::unnamed(part)]
+        event(choice, "prompt_progress", prompt_progress(progress))
     }
 
     fn draft(&mut self, choice: usize, payload: &Value) -> Vec<StreamEvent> {
-        let mut part = part(choice, "", &[]);
-        part["diffusion"] = payload.clone();
-        vec![StreamEvent::unnamed(part)]
+        event(choice, "diffusion", payload.clone())
     }
 
     fn deltas(&mut self, choice: usize, deltas: Vec<Delta>) -> Vec<StreamEvent> {

@@ -38,21 +38,24 @@ pub fn part(choice: usize, content: &str, tokens: &[AnswerToken]) -> Value {
     json!({"index": choice, "content": content, "tokens": ids, "stop": false})
 }
 
+/// A part without text, with something else.
+pub fn event(choice: usize, name: &str, value: Value) -> Vec<StreamEvent> {
+    let mut part = part(choice, "", &[]);
+    part[name] = value;
+    vec![StreamEvent::unnamed(part)]
+}
+
 impl Stream for NativeStream {
     fn begin(&mut self) -> Vec<StreamEvent> {
         Vec::new()
     }
 
     fn progress(&mut self, choice: usize, progress: &Progress) -> Vec<StreamEvent> {
-        let mut part = part(choice, "", &[]);
-        part["prompt_progress"] = prompt_progress(progress);
-        vec![StreamEvent::unnamed(part)]
+        event(choice, "prompt_progress", prompt_progress(progress))
     }
 
     fn draft(&mut self, choice: usize, payload: &Value) -> Vec<StreamEvent> {
-        let mut part = part(choice, "", &[]);
-        part["diffusion"] = payload.clone();
-        vec![StreamEvent::unnamed(part)]
+        event(choice, "diffusion", payload.clone())
     }
 
     fn deltas(&mut self, choice: usize, deltas: Vec<Delta>) -> Vec<StreamEvent> {
