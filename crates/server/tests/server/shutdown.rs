@@ -49,6 +49,8 @@ fn clients_that_come_while_it_ends_are_told() {
     let mut body = endless();
     body["stream"] = true.into();
     let response = server.post("/v1/chat/completions", &body).send().unwrap();
+    // One that still waits would be refused.
+    while server.json("/slots")[0]["is_processing"] != true {}
     server.signal("-TERM");
     // It is healthy until it has received the signal; a client of its own has a connection of its own.
     loop {
