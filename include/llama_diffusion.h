@@ -1554,7 +1554,7 @@ diffusion_status diffusion_edit_text(struct diffusion_context *context,
  * "auto", "n_predict": 256, "t_max_predict_ms": 0, "n_cmpl": 1, "seed": -1, "infill_lengths": false}. All
  * fields may be omitted; unknown ones are ignored. `prompt` continues `input_prefix`, and the model reads the
  * texts of `input_extra` first. `infill_tokens` is the number of tokens of the gap: "auto" finds it by what
- * comes after the gap. `n_predict` is the maximum number; -1 is no limit, and 0 only encodes the texts, so
+ * comes after the gap. `n_predict` is the maximum number; -1 means unlimited, and 0 only encodes the texts, so
  * that a later call has them cached. `t_max_predict_ms`, if it is not 0: milliseconds after which the best
  * draft so far is the answer. `n_cmpl` answers have consecutive seeds, from `seed` on, or from that of
  * `params` if it is -1. `infill_lengths`: whether to report the lengths that were compared.

@@ -180,7 +180,7 @@ async fn end_on_signal(state: Arc<State>, control: Control, drain: Duration) {
     let deadline = Instant::now() + drain;
     state.enter(Phase::Draining);
     state.engine.drain();
-    // Who comes meanwhile is told: the listener closes after the last answer.
+    // New clients receive 503: the listener closes only after the last answer.
     tokio::select! {
         () = answered(&state) => {}
         () = tokio::time::sleep(drain) => state.engine.stop(),
