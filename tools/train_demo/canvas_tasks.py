@@ -1,7 +1,7 @@
 """Tasks for work on the canvas: gaps to fill, schemas, edits and forms; and what an open conversation needs.
 
 Each task returns the prompt, the answer and the key of the combination, as in tasks.py; `infill` also the span of the
-gap. OPEN names the tasks of which some prompts do not determine the answer.
+gap. OPEN names the tasks of which some prompts do not determine the answer; `is_open` says which prompts.
 """
 
 import functools
@@ -334,3 +334,11 @@ def numbers(r):
 
 CANVAS_TASKS = (infill, schema, edit, tastes, why, greetings, numbers)
 OPEN = ("edit", "tastes")
+
+
+def is_open(task, key):
+    """Whether several answers to a prompt are right, by its key."""
+    if task == "tastes":
+        name, _, what, _ = key.split()
+        return len(taste(name, what)) > 1
+    return task == "edit" and not key.startswith("change ")

@@ -30,6 +30,7 @@ class Row(NamedTuple):
     canvas: list  # the right tokens
     shown: list  # the same with mistakes
     free: list  # which positions are to be found; the others are fixed
+    open: bool  # whether several answers are right
 
 
 class Rows:
@@ -61,7 +62,9 @@ class Rows:
             if r.random() < SPANS and example.gap is None:
                 free = self.spans(size - answer[start : start + size].count(tk.PAD), size)
         canvas = answer[start : start + size]
-        return Row(example.task, len(prompt), prompt + answer[:start], canvas, self.mistaken(example, canvas), free)
+        several = canvas_tasks.is_open(example.task, example.key)
+        shown = canvas if several else self.mistaken(canvas)
+        return Row(example.task, len(prompt), prompt + answer[:start], canvas, shown, free, several)
 
     def gap(self, example):
         """The gap's tokens (begin, end), of an example that has one."""
@@ -87,10 +90,10 @@ class Rows:
             free[begin:end] = [True] * len(free[begin:end])
         return free
 
-    def mistaken(self, example, canvas):
-        """The canvas, at times with one or two words replaced by others of their kind. Not where several words fit."""
+    def mistaken(self, canvas):
+        """The canvas, at times with one or two words replaced by others of their kind."""
         places = [i for i, token in enumerate(canvas) if token in self.mates]
-        if example.task in canvas_tasks.OPEN or not places or self.r.random() > MISTAKES:
+        if not places or self.r.random() > MISTAKES:
             return canvas
         shown = list(canvas)
         for i in self.r.choices(places, k=self.r.randint(1, 2)):
@@ -131,7 +134,7 @@ class Batches:
 
     def next(self):
         """Tasks; texts [B, T] of prefix and canvas, padded on the right; the prefixes' lengths [B] and the prompts' [B];
-        canvases [B, C], the same with mistakes [B, C], and their free positions [B, C]."""
+        canvases [B, C], the same with mistakes [B, C], their free positions [B, C], and which rows are open [B]."""
         weights = self.weights()
         while True:
             row = self.rows.row(self.example(weights))
@@ -148,6 +151,7 @@ class Batches:
                     torch.tensor([row.canvas for row in rows]),
                     torch.tensor([row.shown for row in rows]),
                     torch.tensor([row.free for row in rows]),
+                    torch.tensor([row.open for row in rows]),
                 )
                 rows.clear()
                 return batch

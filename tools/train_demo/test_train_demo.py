@@ -339,7 +339,8 @@ class TestNetwork(unittest.TestCase):
         def loss(shown, free=free, canvas=canvas):
             torch.manual_seed(3)
             with torch.no_grad():
-                return train.loss_of(model, text, lengths, starts, canvas, shown, free, encoder=False)[:, 0]
+                several = torch.zeros(len(text), dtype=torch.bool)
+                return train.loss_of(model, text, lengths, starts, canvas, shown, free, several, encoder=False)[:, 0]
 
         wrong = canvas.clone()
         wrong[:, 20] = 7

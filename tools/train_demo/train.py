@@ -36,13 +36,14 @@ WARMUP = 100  # steps
 DECAY = 0.7  # the last part of the time, in which the learning rates fall to zero
 
 
-def loss_of(model, text, lengths, starts, canvas, shown, free, *, encoder=True, dtype=torch.float32):
+def loss_of(model, text, lengths, starts, canvas, shown, free, several, *, encoder=True, dtype=torch.float32):
     """Losses of each row [B, 2]: of denoising its canvas, and of the encoder's next tokens, 0 without `encoder`.
 
     Denoising is a first step, and for half of the rows a later one. A first step has no self-conditioning and, for most
     rows, nothing but noise. A later one has the first one's logits, and a part of the canvas revealed: for one row the
-    tokens `shown`, for the next what the first step thinks likeliest. Fixed positions are always clean. See `Batches.next`
-    for the tensors.
+    tokens `shown`, for the next what the first step thinks likeliest. Where `several` answers are right, what is revealed is
+    always the right one, and first steps have every level of noise: so the denoiser keeps what a canvas holds. Fixed
+    positions are always clean. See `Batches.next` for the tensors.
     """
     rows, half = len(canvas), len(canvas) // 2
     run = network.Pass(model, dtype)
@@ -58,13 +59,15 @@ def loss_of(model, text, lengths, starts, canvas, shown, free, *, encoder=True, 
         tokens = torch.where(torch.rand(tokens.shape) < level, torch.randint(0, tk.VOCAB, tokens.shape), tokens)
         return torch.where(free, tokens, canvas[: len(tokens)])
 
-    first = run.decode(noised(shown, torch.rand(rows, 1) / ALL_NOISE, free), cache, lengths)
+    level = torch.rand(rows, 1) / torch.where(several.unsqueeze(1), 1.0, ALL_NOISE)
+    first = run.decode(noised(shown, level, free), cache, lengths)
     losses = cross_entropy(first, canvas, free)
     seen = first[:half].detach()
     signal = seen / torch.empty(half, 1, 1).uniform_(0.4, 0.8)  # the sampler's temperatures
     certain = ~free[:half] & (torch.rand(half, 1) < 0.5)  # what is fixed is known, or left as the model thinks
     signal[certain] = CERTAIN * F.one_hot(canvas[:half][certain], tk.VOCAB).float()
-    revealed = torch.where(torch.rand(half, 1) < 0.5, shown[:half], seen.argmax(-1))
+    trusted = several[:half].unsqueeze(1) | (torch.rand(half, 1) < 0.5)
+    revealed = torch.where(trusted, shown[:half], seen.argmax(-1))
     later = run.decode(
         noised(revealed, torch.rand(half, 1), free[:half]), [(k[:half], v[:half]) for k, v in cache], lengths[:half],
         signal,
@@ -180,7 +183,7 @@ def main():
         for opt in opts:
             opt.step()
             opt.zero_grad()
-        batches.learn(drawn, losses[:, 0], batch[-1].all(1))
+        batches.learn(drawn, losses[:, 0], batch[-2].all(1))
         step += 1
         spent += (time.process_time() - begin) / args.threads
         if encoder:
