@@ -189,6 +189,10 @@ enum diffusion_algorithm
      * Most likely token first.
      */
     DIFFUSION_ALGORITHM_CONFIDENCE = 4,
+    /**
+     * Lowest entropy first, and more than the schedule's while `entropy_bound` allows.
+     */
+    DIFFUSION_ALGORITHM_ENTROPY_BOUND = 100,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -991,6 +995,23 @@ typedef struct diffusion_params {
      * a constraint or with templates. Not for masked models. Default 0.
      */
     size_t ahead;
+    /**
+     * This field and those below are for masked models. An approximation: each step also unmasks the
+     * tokens that are more likely than this, at most 1; 0 is none. Default 0.
+     */
+    float unmask_threshold;
+    /**
+     * An approximation: each step also unmasks the n most likely tokens, for the largest n with
+     * (n + 1)(1 - p) below this, where p is the probability of the n-th; 0 is none. Not together with
+     * `unmask_threshold`. Default 0.
+     */
+    float unmask_factor;
+    /**
+     * An approximation: the answer ends after a step in which each token that was drawn for a masked
+     * position, up to the first end token, had at least this probability, at most 1. 0 never ends it so.
+     * Default 0.
+     */
+    float early_stop;
 } diffusion_params;
 
 /**

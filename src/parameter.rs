@@ -79,6 +79,12 @@ parameters! {
     Temperature = "temperature",
     /// Temperature of the choice of positions.
     AlgorithmTemperature = "algorithm_temperature",
+    /// Probability above which a step unmasks tokens in addition to those of the schedule.
+    Threshold = "Parallel::Threshold",
+    /// The same for the n most likely tokens together.
+    Factor = "Parallel::Factor",
+    /// Probability of the tokens from which an answer has settled.
+    EarlyStop = "early_stop",
     /// Weight of classifier-free guidance.
     Guidance = "guidance",
     /// Probability that the tokens which may be drawn have together.

@@ -55,7 +55,7 @@ pub use event::{
 };
 pub use generation::{Generation, Generator, Next, Stage, Timing};
 pub use infill::{Gap, GapReport, Infill, LengthScore};
-pub use masked::{AnswerLength, MaskedParams};
+pub use masked::{AnswerLength, MaskedParams, Parallel};
 pub use params::{AcceptanceRule, DiffusionParams, SamplerOverrides};
 pub use random::{CounterNoise, NoiseSource, RecordedBlock, RecordedNoise, RecordedStep};
 pub use run::{Blank, EndTokens, Recipe, Run};

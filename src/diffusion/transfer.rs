@@ -20,19 +20,36 @@ pub enum Algorithm {
     Random,
     /// Most likely token first.
     Confidence,
+    /// Lowest entropy first, and in each step, whatever the schedule asks for, all positions in this
+    /// order while the entropies before them sum to no more than a bound: the error of drawing them
+    /// together is at most the bound (Ben-Hamu et al. 2025, arXiv:2505.24857).
+    EntropyBound,
 }
 
 impl Algorithm {
-    /// All of them; the index is the number that llama.cpp uses.
-    pub const ALL: [Self; 5] = [
+    /// All of them; first those of llama.cpp, whose index is the number that it uses.
+    pub const ALL: [Self; 6] = [
         Self::Origin,
         Self::Entropy,
         Self::Margin,
         Self::Random,
         Self::Confidence,
+        Self::EntropyBound,
     ];
 
-    /// A short description.
+    /// The one of a number that llama.cpp uses.
+    pub fn numbered(number: usize) -> Option<Self> {
+        Self::ALL[..=Self::Confidence as usize].get(number).copied()
+    }
+
+    /// The one of a [name](Self::name).
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|algorithm| algorithm.name() == name)
+    }
+
+    /// A short name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Origin => "origin",
@@ -40,6 +57,7 @@ impl Algorithm {
             Self::Margin => "margin",
             Self::Random => "random",
             Self::Confidence => "confidence",
+            Self::EntropyBound => "entropy-bound",
         }
     }
 }

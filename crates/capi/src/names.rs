@@ -16,6 +16,8 @@ pub(super) fn field(parameter: Parameter) -> &'static str {
         Parameter::Overrides => "tensor_overrides",
         Parameter::RpcTimeout => "timeout_ms",
         Parameter::BackendDirectory => "directory",
+        Parameter::Threshold => "unmask_threshold",
+        Parameter::Factor => "unmask_factor",
         Parameter::Recipe => "params",
         Parameter::Template => "templates",
         Parameter::Ahead => "ahead",

@@ -15,7 +15,9 @@ use super::model::diffusion_model;
 use super::scores::{Scores, diffusion_scores_callback};
 use super::template::{diffusion_template, templates};
 use llama_diffusion::constraint::{Constraint, SchemaOptions};
-use llama_diffusion::diffusion::{Algorithm, Filter, Recipe, Scoring, Template, TransferSchedule};
+use llama_diffusion::diffusion::{
+    Algorithm, Filter, Parallel, Recipe, Scoring, Template, TransferSchedule,
+};
 use llama_diffusion::{
     AnswerLength, AnyModel, DiffusionParams, Event, MaskedParams, SamplerOverrides, Token,
 };
@@ -34,6 +36,17 @@ pub enum diffusion_algorithm {
     Random = 3,
     /// Most likely token first.
     Confidence = 4,
+    /// Lowest entropy first, and more than the schedule's while `entropy_bound` allows.
+    EntropyBound = 100,
+}
+
+impl diffusion_algorithm {
+    fn of(number: i32) -> Result<Algorithm> {
+        let upstream = usize::try_from(number).ok().and_then(Algorithm::numbered);
+        let bounded = number == Self::EntropyBound as i32;
+        let algorithm = upstream.or(bounded.then_some(Algorithm::EntropyBound));
+        algorithm.ok_or_else(|| Failure::argument("algorithm", format_args!("{number} is none")))
+    }
 }
 
 /// How an answer is generated. Set by `diffusion_params_init`.
@@ -130,6 +143,17 @@ pub struct diffusion_params {
     /// likely one; 0 is none. An error if the encoder is not trained to predict tokens, and together with
     /// a constraint or with templates. Not for masked models. Default 0.
     pub ahead: usize,
+    /// This field and those below are for masked models. An approximation: each step also unmasks the
+    /// tokens that are more likely than this, at most 1; 0 is none. Default 0.
+    pub unmask_threshold: f32,
+    /// An approximation: each step also unmasks the n most likely tokens, for the largest n with
+    /// (n + 1)(1 - p) below this, where p is the probability of the n-th; 0 is none. Not together with
+    /// `unmask_threshold`. Default 0.
+    pub unmask_factor: f32,
+    /// An approximation: the answer ends after a step in which each token that was drawn for a masked
+    /// position, up to the first end token, had at least this probability, at most 1. 0 never ends it so.
+    /// Default 0.
+    pub early_stop: f32,
 }
 
 /// Epsilon of the schedule of Dream.
@@ -186,6 +210,9 @@ impl diffusion_params {
             templates: null(),
             template_count: 0,
             ahead: 0,
+            unmask_threshold: 0.0,
+            unmask_factor: 0.0,
+            early_stop: 0.0,
         })
     }
 
@@ -238,18 +265,16 @@ impl diffusion_params {
             0 => AnswerLength::Text(context),
             tokens => AnswerLength::Tokens(tokens),
         };
-        let algorithm = usize::try_from(self.algorithm).ok();
-        let algorithm = algorithm.and_then(|number| Algorithm::ALL.get(number).copied());
-        let algorithm = algorithm.ok_or_else(|| {
-            Failure::argument("algorithm", format_args!("{} is none", self.algorithm))
-        })?;
         let block_length = self.block_length as usize;
         let eps = if block_length > 0 { 0.0 } else { self.eps };
         let params = MaskedParams {
             length,
             schedule: TransferSchedule::new(eps, block_length, self.max_steps, length.given())?,
-            algorithm,
+            algorithm: diffusion_algorithm::of(self.algorithm)?,
             algorithm_temperature: self.algorithm_temperature,
+            entropy_bound: self.entropy_bound,
+            parallel: self.parallel()?,
+            early_stop: (self.early_stop != 0.0).then_some(self.early_stop),
             temperature: self.temperature,
             filter: Filter {
                 top_k: self.top_k as usize,
@@ -262,6 +287,18 @@ impl diffusion_params {
         };
         params.validate()?;
         Ok(params)
+    }
+
+    fn parallel(&self) -> Result<Option<Parallel>> {
+        match (self.unmask_threshold != 0.0, self.unmask_factor != 0.0) {
+            (false, false) => Ok(None),
+            (true, false) => Ok(Some(Parallel::Threshold(self.unmask_threshold))),
+            (false, true) => Ok(Some(Parallel::Factor(self.unmask_factor))),
+            (true, true) => {
+                let problem = "goes without `unmask_threshold`: set one of them to 0";
+                Err(Failure::argument("unmask_factor", problem))
+            }
+        }
     }
 
     /// The parameters of a canvas model, without what pointers lead to.

@@ -318,7 +318,7 @@ impl Args {
         self.masked.params(
             common.predict,
             common.session.compute.ubatch_size,
-            self.diffusion.steps,
+            &self.diffusion,
             seed,
         )
     }

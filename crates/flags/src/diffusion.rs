@@ -37,9 +37,10 @@ pub struct DiffusionArgs {
     #[arg(long = "diffusion-eb-t-max", value_name = "T", value_parser = real(DiffusionParams::MIN_T_MAX..))]
     t_max: Option<f32>,
 
-    /// Entropy in nats that the tokens accepted in a step may have together [model, else 0.1]
+    /// Entropy in nats that the tokens accepted in a step may have together [model, else 0.1]. For a
+    /// masked model with --diffusion-algorithm entropy-bound
     #[arg(long = "diffusion-eb-entropy-bound", value_name = "NATS", value_parser = real(ABOVE_0))]
-    entropy_bound: Option<f32>,
+    pub entropy_bound: Option<f32>,
 
     /// Steps for which a canvas must not change before it may be finished [model, else 1]
     #[arg(long = "diffusion-eb-stability", value_name = "N", value_parser = whole(0..=u32::MAX))]

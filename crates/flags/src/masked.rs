@@ -1,9 +1,12 @@
 //! The flags of masked models.
 
+use std::ops::Bound;
+
 use clap::builder::PossibleValuesParser;
-use llama_diffusion::diffusion::{Algorithm, Filter, TransferSchedule};
+use llama_diffusion::diffusion::{Algorithm, Filter, Parallel, TransferSchedule};
 use llama_diffusion::{AnswerLength, MaskedParams, Result};
 
+use crate::diffusion::DiffusionArgs;
 use crate::numbers::{real, whole};
 use crate::values::{ABOVE_0, Limit};
 
@@ -35,14 +38,38 @@ pub struct MaskedArgs {
     block_length: usize,
 
     /// Which tokens are unmasked first: 0 any, each with the schedule's probability, 1 of least
-    /// entropy, 2 of the largest margin to the next best, 3 any, 4 the most likely ones
+    /// entropy, 2 of the largest margin to the next best, 3 any, 4 the most likely ones; entropy-bound of
+    /// least entropy, and more than the schedule's while --diffusion-eb-entropy-bound allows
     #[arg(
         long = "diffusion-algorithm",
-        value_name = "N",
+        value_name = "N|NAME",
         default_value = "4",
-        value_parser = PossibleValuesParser::new(["0", "1", "2", "3", "4"])
+        value_parser = PossibleValuesParser::new(["0", "1", "2", "3", "4", "entropy-bound"])
     )]
     algorithm: String,
+
+    /// Faster, approximate: each step also unmasks the tokens that are more likely than this, such as 0.9
+    #[arg(
+        long = "diffusion-threshold",
+        value_name = "P",
+        conflicts_with = "factor",
+        value_parser = real((Bound::Excluded(0.0), Bound::Included(1.0)))
+    )]
+    threshold: Option<f32>,
+
+    /// Faster, approximate: each step also unmasks the N most likely tokens, as many as there are with
+    /// (N + 1)(1 - P) below this, where P is the probability of the last
+    #[arg(long = "diffusion-factor", value_name = "F", value_parser = real(ABOVE_0))]
+    factor: Option<f32>,
+
+    /// Faster, approximate: ends the answer once each token up to its end is at least this likely, such as
+    /// 0.95
+    #[arg(
+        long = "diffusion-early-stop",
+        value_name = "P",
+        value_parser = real((Bound::Excluded(0.0), Bound::Included(1.0)))
+    )]
+    early_stop: Option<f32>,
 
     /// Temperature of that choice; 0 takes the best
     #[arg(long = "diffusion-alg-temp", value_name = "T", default_value = "0", value_parser = real(0.0..))]
@@ -83,7 +110,7 @@ pub struct MaskedArgs {
 }
 
 impl MaskedArgs {
-    /// How an answer is generated, given -n, -ub and --diffusion-steps.
+    /// How an answer is generated, given -n, -ub and the flags of all models.
     ///
     /// # Errors
     /// Parameters that cannot work.
@@ -91,22 +118,26 @@ impl MaskedArgs {
         &self,
         predict: Option<Limit>,
         ubatch: Option<usize>,
-        steps: Option<u32>,
+        all: &DiffusionArgs,
         seed: u64,
     ) -> Result<MaskedParams> {
         let length = match predict {
             Some(Limit(Some(count))) => AnswerLength::Tokens(count),
             _ => AnswerLength::Text(ubatch.unwrap_or(DEFAULT_TEXT)),
         };
-        let steps = steps.unwrap_or(DEFAULT_STEPS);
-        let algorithm = self.algorithm.parse().ok();
+        let steps = all.steps.unwrap_or(DEFAULT_STEPS);
+        let defaults = MaskedParams::default();
         let params = MaskedParams {
             length,
             schedule: TransferSchedule::new(self.eps, self.block_length, steps, length.given())?,
-            algorithm: algorithm
-                .and_then(|number: usize| Algorithm::ALL.get(number).copied())
-                .unwrap_or(Algorithm::Confidence),
+            algorithm: self.chosen_algorithm(),
             algorithm_temperature: self.alg_temp,
+            entropy_bound: all.entropy_bound.unwrap_or(defaults.entropy_bound),
+            parallel: self
+                .threshold
+                .map(Parallel::Threshold)
+                .or(self.factor.map(Parallel::Factor)),
+            early_stop: self.early_stop,
             // As for llama.cpp: 0 or less is greedy, and so on.
             temperature: if self.temp < 0.0 { 0.0 } else { self.temp },
             filter: Filter {
@@ -116,7 +147,7 @@ impl MaskedArgs {
             guidance: self.cfg_scale,
             gumbel_noise: self.gumbel_noise != 0.0,
             seed,
-            ..MaskedParams::default()
+            ..defaults
         };
         params.validate()?;
         Ok(params)
@@ -124,7 +155,15 @@ impl MaskedArgs {
 
     /// The order of unmasking, in a word.
     pub fn algorithm(&self) -> &'static str {
-        let number = self.algorithm.parse().unwrap_or(Algorithm::ALL.len());
-        Algorithm::ALL.get(number).map_or("", |a| a.name())
+        self.chosen_algorithm().name()
+    }
+
+    fn chosen_algorithm(&self) -> Algorithm {
+        let algorithm = match self.algorithm.parse() {
+            Ok(number) => Algorithm::numbered(number),
+            Err(_) => Algorithm::named(&self.algorithm),
+        };
+        // One of the possible values.
+        algorithm.unwrap_or(Algorithm::Confidence)
     }
 }

@@ -59,8 +59,25 @@ fn a_masked_model_answers_as_it_does_in_rust() {
                 null_mut(),
             )
         };
+        let plain = params;
+        params.algorithm = diffusion_algorithm::EntropyBound as i32;
+        params.entropy_bound = 1e6;
+        assert_eq!(generate(&params), diffusion_status::Ok);
+        assert_eq!(seen.len(), 1, "all at once");
+        params = plain;
+        params.early_stop = 1e-6;
+        assert_eq!(generate(&params), diffusion_status::Ok);
+        assert_eq!(seen.len(), 2);
+        seen.clear();
+        params = plain;
         assert_eq!(generate(&params), diffusion_status::Ok);
         params.algorithm = 5;
+        assert_eq!(generate(&params), diffusion_status::InvalidArgument);
+        params = plain;
+        (params.unmask_threshold, params.unmask_factor) = (0.5, 1.0);
+        assert_eq!(generate(&params), diffusion_status::InvalidArgument);
+        params = plain;
+        params.unmask_threshold = 1.5;
         assert_eq!(generate(&params), diffusion_status::InvalidArgument);
         diffusion_context_free(context);
         diffusion_model_free(model);

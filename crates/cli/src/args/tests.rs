@@ -4,7 +4,7 @@ mod inert;
 mod numbers;
 mod parameters;
 
-use llama_diffusion::diffusion::{Algorithm, Filter, TransferSchedule};
+use llama_diffusion::diffusion::{Algorithm, Filter, Parallel, TransferSchedule};
 use llama_diffusion::{AnswerLength, DiffusionParams, FlashAttention, ModelParams};
 
 use super::*;
@@ -633,4 +633,32 @@ fn upstream_s_command_lines_on_masked_models() {
     let rnd1 = masked("-m r.gguf -p q -n -1 --diffusion-algorithm 1 --diffusion-eps 0.01");
     assert_eq!(rnd1.length, AnswerLength::Text(512));
     assert_eq!(rnd1.algorithm, Algorithm::Entropy);
+}
+
+#[test]
+fn faster_steps_of_masked_models() {
+    let masked = |line: &str| {
+        let line = format!("-m d.gguf -p q --diffusion-eps 0.001 {line}");
+        let args = parse(&line.split_whitespace().collect::<Vec<_>>())?;
+        assert_eq!(args.masked_warnings, [""; 0], "{line}");
+        Ok::<_, clap::Error>(args.masked(7).unwrap())
+    };
+    let params = masked("--diffusion-algorithm entropy-bound --diffusion-eb-entropy-bound 0.5");
+    let params = params.unwrap();
+    assert_eq!(params.algorithm, Algorithm::EntropyBound);
+    assert_eq!((params.entropy_bound, params.parallel), (0.5, None));
+    let params = masked("--diffusion-threshold 0.9 --diffusion-early-stop 0.95").unwrap();
+    assert_eq!(params.parallel, Some(Parallel::Threshold(0.9)));
+    assert_eq!(params.early_stop, Some(0.95));
+    let params = masked("--diffusion-factor 1.5").unwrap();
+    assert_eq!(params.parallel, Some(Parallel::Factor(1.5)));
+    for line in [
+        "--diffusion-threshold 0.9 --diffusion-factor 1",
+        "--diffusion-threshold 0",
+        "--diffusion-early-stop 1.1",
+        "--diffusion-factor 0",
+        "--diffusion-algorithm confidence",
+    ] {
+        assert!(masked(line).is_err(), "{line}");
+    }
 }

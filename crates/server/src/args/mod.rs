@@ -154,8 +154,7 @@ impl Args {
     pub fn masked(&self) -> Result<MaskedParams> {
         const DEFAULT: usize = 256;
         let tokens = Limit(Some(self.predict.0.unwrap_or(DEFAULT)));
-        self.masked
-            .params(Some(tokens), None, self.diffusion.steps, 0)
+        self.masked.params(Some(tokens), None, &self.diffusion, 0)
     }
 }
 

@@ -107,6 +107,21 @@ const NUMBERS: &[(&str, &[&str], &str)] = &[
         "number: 0.0 or more",
     ),
     (
+        "--diffusion-threshold",
+        &[],
+        "number: more than 0.0, at most 1.0",
+    ),
+    (
+        "--diffusion-factor",
+        &["1.5", "4294967296", "18446744073709551616"],
+        "number: more than 0.0",
+    ),
+    (
+        "--diffusion-early-stop",
+        &[],
+        "number: more than 0.0, at most 1.0",
+    ),
+    (
         "--diffusion-cfg-scale",
         &["0", "1.5", "4294967296", "18446744073709551616"],
         "number: 0.0 or more",

@@ -1,6 +1,8 @@
 //! Masked families against a reference that is written out here: plain loops over the logits that
 //! libllama returns for each text.
 
+mod parallel;
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -103,79 +105,155 @@ fn all_logits(model: &mut CausalModel, text: &[Token]) -> Vec<Vec<f32>> {
     (0..text.len()).map(|i| model.logits(i).unwrap()).collect()
 }
 
-/// The reference: from the flags of llama.cpp to the canvas after each step that changes it.
-fn reference(
-    model: &mut CausalModel,
+/// What the reference does, by the flags of llama.cpp.
+struct Plan<'a> {
     shift: bool,
-    (eps, block_length, steps): (f32, usize, usize),
+    /// Eps, block length, steps.
+    flags: (f32, usize, usize),
     algorithm: usize,
     guidance: f64,
-) -> Vec<Vec<Token>> {
-    let mut text = vec![MASK; TEXT];
-    text[..PROMPT.len()].copy_from_slice(&PROMPT);
-    let mut canvases = Vec::new();
-    let blocks = TEXT.checked_div(block_length).unwrap_or(1);
-    let steps_per_block = steps / blocks;
-    for block in 0..blocks {
-        let (mut from, mut to) = (PROMPT.len(), TEXT);
-        if block_length > 0 {
-            from = (PROMPT.len() + block * block_length).min(TEXT);
-            to = (from + block_length).min(TEXT);
-        }
-        let in_block = to - from;
-        for step in 0..steps_per_block {
-            let masked: Vec<usize> = (from..to).filter(|&i| text[i] == MASK).collect();
-            let count = if block_length > 0 {
-                in_block / steps_per_block + usize::from(step < in_block % steps_per_block)
-            } else if step + 1 == steps {
-                masked.len()
-            } else {
-                let t = 1.0 - step as f32 / steps as f32 * (1.0 - eps);
-                let s = 1.0 - (step + 1) as f32 / steps as f32 * (1.0 - eps);
-                (masked.len() as f32 * (1.0 - s / t)) as usize
-            };
-            let mut logits = all_logits(model, &text);
-            if guidance > 0.0 {
-                let mut without = text.clone();
-                without[..PROMPT.len()].fill(MASK);
-                let without = all_logits(model, &without);
-                for (row, base) in logits.iter_mut().zip(&without) {
-                    for (l, b) in row.iter_mut().zip(base) {
-                        *l = b + (guidance as f32 + 1.0) * (*l - b);
-                    }
-                }
-            }
-            // (position, token, confidence), the best first.
-            let mut best: Vec<(usize, Token, f64)> = Vec::new();
-            for &position in &masked {
-                let row = &logits[position - usize::from(shift)];
-                let z: f64 = (0..row.len())
-                    .filter(|&t| t as Token != MASK)
-                    .map(|t| f64::from(row[t]).exp())
-                    .sum();
-                let mut p: Vec<(f64, Token)> = (0..row.len() as Token)
-                    .filter(|&t| t != MASK)
-                    .map(|t| (f64::from(row[t as usize]).exp() / z, t))
-                    .collect();
-                p.sort_by(|a, b| b.0.partial_cmp(&a.0).unwrap());
-                let confidence = match algorithm {
-                    1 => p.iter().map(|(p, _)| p * p.ln()).sum(),
-                    2 => p[0].0 - p[1].0,
-                    4 => p[0].0,
-                    other => panic!("no confidence of algorithm {other}"),
-                };
-                best.push((position, p[0].1, confidence));
-            }
-            best.sort_by(|a, b| b.2.partial_cmp(&a.2).unwrap());
-            for &(position, token, _) in best.iter().take(count) {
-                text[position] = token;
-            }
-            if count > 0 && !masked.is_empty() {
-                canvases.push(text[PROMPT.len()..].to_vec());
-            }
+    /// How many positions a step unmasks if these are their confidences, the best first, and the
+    /// schedule asks for fewer.
+    more: &'a dyn Fn(&[f64]) -> usize,
+    /// The probability of an answer that has settled.
+    settled: Option<f64>,
+    ends: &'a [Token],
+}
+
+/// A masked position: its most likely token, the probability of that, its confidence.
+struct Guess {
+    position: usize,
+    token: Token,
+    probability: f64,
+    confidence: f64,
+}
+
+impl Plan<'_> {
+    fn new(family: MaskedFamily, flags: (f32, usize, usize), algorithm: usize) -> Self {
+        Self {
+            shift: family.shifts_logits(),
+            flags,
+            algorithm,
+            guidance: 0.0,
+            more: &|_| 0,
+            settled: None,
+            ends: &[],
         }
     }
-    canvases
+
+    /// The canvas after each step that changes it.
+    fn run(&self, model: &mut CausalModel) -> Vec<Vec<Token>> {
+        let (eps, block_length, steps) = self.flags;
+        let mut text = vec![MASK; TEXT];
+        text[..PROMPT.len()].copy_from_slice(&PROMPT);
+        let mut canvases = Vec::new();
+        let blocks = TEXT.checked_div(block_length).unwrap_or(1);
+        let steps_per_block = steps / blocks;
+        for block in 0..blocks {
+            let (mut from, mut to) = (PROMPT.len(), TEXT);
+            if block_length > 0 {
+                from = (PROMPT.len() + block * block_length).min(TEXT);
+                to = (from + block_length).min(TEXT);
+            }
+            let in_block = to - from;
+            for step in 0..steps_per_block {
+                let masked = (from..to).filter(|&i| text[i] == MASK).count();
+                let count = if block_length > 0 {
+                    in_block / steps_per_block + usize::from(step < in_block % steps_per_block)
+                } else if step + 1 == steps {
+                    masked
+                } else {
+                    let t = 1.0 - step as f32 / steps as f32 * (1.0 - eps);
+                    let s = 1.0 - (step + 1) as f32 / steps as f32 * (1.0 - eps);
+                    (masked as f32 * (1.0 - s / t)) as usize
+                };
+                if count == 0 || masked == 0 {
+                    continue;
+                }
+                let guesses = self.guesses(model, &text);
+                let mut best: Vec<&Guess> = guesses.iter().collect();
+                best.retain(|guess| (from..to).contains(&guess.position));
+                best.sort_by(|a, b| b.confidence.partial_cmp(&a.confidence).unwrap());
+                let confidence: Vec<f64> = best.iter().map(|guess| guess.confidence).collect();
+                for guess in &best[..count.max((self.more)(&confidence)).min(best.len())] {
+                    text[guess.position] = guess.token;
+                }
+                let ended = self.has_ended(&mut text, &guesses);
+                canvases.push(text[PROMPT.len()..].to_vec());
+                if ended {
+                    return canvases;
+                }
+            }
+        }
+        canvases
+    }
+
+    /// Whether the text is known up to its end, with what has settled in it.
+    fn has_ended(&self, text: &mut [Token], guesses: &[Guess]) -> bool {
+        let is_end = |token: &Token| self.ends.contains(token);
+        let known = text.iter().position(is_end);
+        if known.is_some_and(|end| !text[..end].contains(&MASK)) {
+            return true;
+        }
+        let Some(least) = self.settled else {
+            return false;
+        };
+        let mut whole = text.to_vec();
+        let open = guesses.iter().filter(|guess| text[guess.position] == MASK);
+        let open: Vec<&Guess> = open.collect();
+        open.iter()
+            .for_each(|guess| whole[guess.position] = guess.token);
+        let end = whole.iter().position(is_end).unwrap_or(TEXT - 1);
+        let waits: Vec<&&Guess> = open.iter().filter(|guess| guess.position <= end).collect();
+        let settled = waits.iter().all(|guess| guess.probability >= least);
+        if settled {
+            waits
+                .iter()
+                .for_each(|guess| text[guess.position] = guess.token);
+        }
+        settled
+    }
+
+    /// All masked positions.
+    fn guesses(&self, model: &mut CausalModel, text: &[Token]) -> Vec<Guess> {
+        let mut logits = all_logits(model, text);
+        if self.guidance > 0.0 {
+            let mut without = text.to_vec();
+            without[..PROMPT.len()].fill(MASK);
+            let without = all_logits(model, &without);
+            for (row, base) in logits.iter_mut().zip(&without) {
+                for (l, b) in row.iter_mut().zip(base) {
+                    *l = b + (self.guidance as f32 + 1.0) * (*l - b);
+                }
+            }
+        }
+        let masked = (0..TEXT).filter(|&i| text[i] == MASK);
+        let guess = |position: usize| {
+            let row = &logits[position - usize::from(self.shift)];
+            let z: f64 = (0..row.len())
+                .filter(|&t| t as Token != MASK)
+                .map(|t| f64::from(row[t]).exp())
+                .sum();
+            let mut p: Vec<(f64, Token)> = (0..row.len() as Token)
+                .filter(|&t| t != MASK)
+                .map(|t| (f64::from(row[t as usize]).exp() / z, t))
+                .collect();
+            p.sort_by(|a, b| b.0.partial_cmp(&a.0).unwrap());
+            let confidence = match self.algorithm {
+                1 => p.iter().map(|(p, _)| p * p.ln()).sum(),
+                2 => p[0].0 - p[1].0,
+                4 => p[0].0,
+                other => panic!("no confidence of algorithm {other}"),
+            };
+            Guess {
+                position,
+                token: p[0].1,
+                probability: p[0].0,
+                confidence,
+            }
+        };
+        masked.map(guess).collect()
+    }
 }
 
 /// llama.cpp's flags: eps, block length, steps.
@@ -194,8 +272,7 @@ fn greedy_generations_are_the_reference_s_in_every_step() {
         let mut distinct = std::collections::HashSet::new();
         for flags in SCHEDULES {
             for algorithm in [1, 2, 4] {
-                let expected =
-                    reference(&mut libllama, family.shifts_logits(), flags, algorithm, 0.0);
+                let expected = Plan::new(family, flags, algorithm).run(&mut libllama);
                 let params = greedy(schedule(flags), Algorithm::ALL[algorithm]);
                 let (generation, canvases) = run(&model, &params, EndTokens::default());
                 assert_eq!(canvases, expected, "{family:?}, {flags:?}, {algorithm}");
@@ -225,7 +302,9 @@ fn guidance_is_that_of_two_passes() {
             guidance: 1.5,
             ..plain.clone()
         };
-        let expected = reference(&mut libllama, family.shifts_logits(), SCHEDULES[0], 4, 1.5);
+        let mut plan = Plan::new(family, SCHEDULES[0], 4);
+        plan.guidance = 1.5;
+        let expected = plan.run(&mut libllama);
         let (_, canvases) = run(&model, &guided, EndTokens::default());
         assert_eq!(canvases, expected, "{family:?}");
         assert_ne!(

@@ -1,216 +1,19 @@
-//! Absorbing-state (masked) diffusion: a canvas starts as mask tokens, and each step unmasks some
-//! of them for good, as in LLaDA (Nie et al. 2025, arXiv:2502.09992) and Dream (Ye et al. 2025,
-//! arXiv:2508.15487).
+//! One canvas of mask tokens, from its first step to a finished block.
 
-use super::Token;
-use super::continued::{Continued, check_constraint};
-use super::convergence::mean_entropy;
-use super::event::{CanvasStatus, Draft, FinishedCanvas};
-use super::random::NoiseSource;
-use super::run::{Blank, EndTokens, Recipe, Run, check_finite};
-use super::step::{
-    Allowed, ConstrainAt, DrawFeatures, DrawRule, Draws, Filter, Limits, Steering, StepInput,
-    TokenSet, VocabularyNoise,
+use super::params::MaskedParams;
+use super::reveal::{bounded, by_schedule, likely};
+use crate::diffusion::Token;
+use crate::diffusion::continued::Continued;
+use crate::diffusion::convergence::mean_entropy;
+use crate::diffusion::event::{CanvasStatus, Draft, FinishedCanvas};
+use crate::diffusion::random::NoiseSource;
+use crate::diffusion::run::{Blank, EndTokens, Run, check_finite};
+use crate::diffusion::step::{
+    Allowed, ConstrainAt, DrawRule, Draws, Steering, StepInput, TokenSet, VocabularyNoise,
 };
-use super::template::Template;
-use super::transfer::{Algorithm, TransferSchedule, most_confident, order_uniforms};
-use crate::constraint::Constraint;
-use crate::error::{Error, Result};
-use crate::parameter::Parameter;
-
-/// How many positions are denoised after a prompt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AnswerLength {
-    /// A number of tokens.
-    Tokens(usize),
-    /// What remains of a text of this number of tokens after the prompt, as in llama.cpp.
-    Text(usize),
-}
-
-impl AnswerLength {
-    /// The number that the user gave; the blocks of a schedule must divide it.
-    pub fn given(self) -> usize {
-        match self {
-            Self::Tokens(count) | Self::Text(count) => count,
-        }
-    }
-
-    /// Positions to denoise after a prompt of `prompt` tokens.
-    fn after(self, prompt: usize) -> Result<usize> {
-        match self {
-            Self::Tokens(0) => Err(Error::parameter(
-                Parameter::AnswerTokens,
-                "is 0, but must be at least 1",
-            )),
-            Self::Tokens(count) => Ok(count),
-            Self::Text(text) if text > prompt => Ok(text - prompt),
-            Self::Text(text) => Err(Error::parameter(
-                Parameter::TextTokens,
-                format!(
-                    "the prompt has {prompt} tokens, but prompt and answer have {text} together: \
-                     raise `AnswerLength::Text`, give the answer's length with `AnswerLength::Tokens`, or \
-                     shorten the prompt"
-                ),
-            )),
-        }
-    }
-}
-
-/// Parameters of one generation by masked diffusion.
-#[derive(Debug, Clone, PartialEq)]
-pub struct MaskedParams {
-    /// How many positions are denoised.
-    pub length: AnswerLength,
-    /// How many positions each step unmasks.
-    pub schedule: TransferSchedule,
-    /// Which positions are unmasked first.
-    pub algorithm: Algorithm,
-    /// Temperature of that choice; 0 takes the most confident ones.
-    pub algorithm_temperature: f32,
-    /// Divides the logits; 0 takes the most likely token.
-    pub temperature: f32,
-    /// Which tokens may be drawn.
-    pub filter: Filter,
-    /// Weight of classifier-free guidance, see [`StepInput::guidance`]; 0 is none.
-    pub guidance: f32,
-    /// Draws by Gumbel noise, see [`DrawRule::Gumbel`].
-    pub gumbel_noise: bool,
-    /// Key of the randomness, see [`CounterNoise`](super::CounterNoise).
-    pub seed: u64,
-    /// What is known about the canvas. Tokens that it begins with count as unmasked.
-    pub template: Template,
-    /// The language that the answer follows, by construction.
-    pub constraint: Option<Constraint>,
-}
-
-impl Default for MaskedParams {
-    /// The defaults of llama.cpp; where it has none, Dream's schedule and an answer of 256 tokens.
-    fn default() -> Self {
-        Self {
-            length: AnswerLength::Tokens(256),
-            schedule: TransferSchedule::Timestep {
-                eps: 0.001,
-                steps: 128,
-            },
-            algorithm: Algorithm::Confidence,
-            algorithm_temperature: 0.0,
-            temperature: 0.8,
-            filter: Filter {
-                top_k: 40,
-                top_p: 0.95,
-            },
-            guidance: 0.0,
-            gumbel_noise: false,
-            seed: 0,
-            template: Template::new(),
-            constraint: None,
-        }
-    }
-}
-
-impl MaskedParams {
-    /// Checks every parameter.
-    ///
-    /// # Errors
-    /// [`Error::InvalidParameter`] names the first parameter out of range.
-    pub fn validate(&self) -> Result<()> {
-        self.schedule.validate()?;
-        for (parameter, value) in [
-            (Parameter::Temperature, self.temperature),
-            (Parameter::AlgorithmTemperature, self.algorithm_temperature),
-            (Parameter::Guidance, self.guidance),
-        ] {
-            if !(0.0..f32::INFINITY).contains(&value) {
-                return Err(Error::parameter(
-                    parameter,
-                    format!("is {value}, but must be 0 or more"),
-                ));
-            }
-        }
-        let top_p = self.filter.top_p;
-        if !(top_p > 0.0 && top_p <= 1.0) {
-            let problem = format!("is {top_p}, but must be above 0 and at most 1");
-            return Err(Error::parameter(Parameter::TopP, problem));
-        }
-        Ok(())
-    }
-}
-
-impl Recipe for MaskedParams {
-    fn validate(&self, limits: &Limits) -> Result<()> {
-        self.validate()?;
-        if limits.mask.is_none() {
-            return Err(Error::parameter(
-                Parameter::Recipe,
-                "this model starts from random tokens: use the parameters of a canvas model",
-            ));
-        }
-        limits.draws.check(&DrawFeatures {
-            fixed_positions: true,
-            allowed_sets: true,
-            filters: self.filter != Filter::NONE,
-            greedy: self.temperature <= 0.0,
-            gumbel: self.gumbel_noise,
-            guidance: self.guidance > 0.0,
-            averages: false,
-            languages: self.constraint.is_some(),
-            scores: false,
-        })?;
-        if self.gumbel_noise && self.constraint.is_some() {
-            return Err(Error::parameter(
-                Parameter::Constraint,
-                "Gumbel noise draws each token by itself: turn it off",
-            ));
-        }
-        self.template.check(None, limits.vocab)?;
-        match limits.mask.is_some_and(|mask| self.template.asks_for(mask)) {
-            true => Err(Error::parameter(
-                Parameter::Template,
-                "a position holds nothing but the mask token: leave it free",
-            )),
-            false => Ok(()),
-        }
-    }
-
-    fn canvas_len(&self, prompt: usize, limits: &Limits) -> Result<usize> {
-        let answer = self.length.after(prompt)?;
-        self.template.check(Some(answer), limits.vocab)?;
-        match prompt.saturating_add(answer) > limits.context {
-            true => Err(Error::AnswerTooLong {
-                prompt,
-                answer,
-                context: limits.context,
-            }),
-            false => Ok(answer),
-        }
-    }
-
-    fn check_budget(&self, budget: usize) -> Result<()> {
-        check_constraint(self.constraint.as_ref(), budget)
-    }
-
-    fn max_tokens(&self) -> Option<usize> {
-        None
-    }
-
-    fn seed(&self) -> u64 {
-        self.seed
-    }
-
-    fn boxed(&self) -> Box<dyn Recipe> {
-        Box::new(self.clone())
-    }
-
-    fn canvas_limit(&self, _: usize) -> Option<usize> {
-        Some(1)
-    }
-
-    fn begin(&self, block: u32, canvas: &Blank<'_>, _: &dyn NoiseSource) -> Result<Box<dyn Run>> {
-        // Checked by `validate`: there is one.
-        let mask = canvas.limits.mask.unwrap_or_default();
-        Ok(Box::new(MaskedRun::new(self, mask, block, canvas)?))
-    }
-}
+use crate::diffusion::template::Template;
+use crate::diffusion::transfer::{Algorithm, order_uniforms};
+use crate::error::Result;
 
 /// A canvas of masked diffusion. Unmasked tokens stay, so steps that would unmask nothing are
 /// skipped, and so are those after the step that completes the text up to its first end token.
@@ -320,7 +123,18 @@ impl MaskedRun {
         first_end.is_some_and(|end| self.accepted[..end].iter().all(|accepted| *accepted))
     }
 
-    /// The masked positions that a step unmasks.
+    /// The positions that a step draws.
+    fn drawn(&self) -> Vec<usize> {
+        match self.params.early_stop {
+            // Whether an answer has settled depends on all of it.
+            Some(_) => (0..self.canvas.len())
+                .filter(|&position| !self.accepted[position])
+                .collect(),
+            None => self.open(),
+        }
+    }
+
+    /// The masked positions that a step unmasks; some may be listed more than once.
     fn chosen(&self, noise: &dyn NoiseSource) -> Result<Vec<usize>> {
         let algorithm = self.params.algorithm;
         let temperature = self.params.algorithm_temperature;
@@ -334,29 +148,38 @@ impl MaskedRun {
             random || temperature > 0.0,
             self.canvas.len(),
         )?;
-        let confidence: &dyn Fn(usize) -> f64 = match algorithm {
-            Algorithm::Origin => {
-                let drawn = open
-                    .into_iter()
-                    .filter(|&p| uniforms[p] < quota.probability);
-                return Ok(drawn.collect());
-            }
-            // All orders are already equally likely: a temperature changes nothing.
-            Algorithm::Random => {
-                let confidence = open.into_iter().map(|p| (p, uniforms[p])).collect();
-                return Ok(most_confident(confidence, quota.count, 0.0, &[]));
-            }
-            Algorithm::Entropy => &|p| -f64::from(self.draws.entropy[p]),
-            Algorithm::Margin => &|p| self.draws.margin[p].into(),
-            Algorithm::Confidence => &|p| self.draws.probability[p].into(),
+        let draws = &self.draws;
+        let mut chosen = by_schedule(algorithm, temperature, quota, &open, draws, &uniforms);
+        if algorithm == Algorithm::EntropyBound {
+            chosen.extend(bounded(self.params.entropy_bound, &open, draws));
+        }
+        if let Some(rule) = self.params.parallel {
+            chosen.extend(likely(rule, &open, draws));
+        }
+        Ok(chosen)
+    }
+
+    fn unmask(&mut self, positions: &[usize]) {
+        for &position in positions {
+            self.canvas[position] = self.draws.sampled[position];
+            self.accepted[position] = true;
+        }
+    }
+
+    /// The masked positions whose tokens the answer waits for, if all of these are likely enough to
+    /// stop: those before its first end token, drawn or unmasked, and that token.
+    fn settled(&self) -> Option<Vec<usize>> {
+        let least = self.params.early_stop?;
+        let token = |position: usize| match self.accepted[position] {
+            true => self.canvas[position],
+            false => self.draws.sampled[position],
         };
-        let confidence = open.into_iter().map(|p| (p, confidence(p))).collect();
-        Ok(most_confident(
-            confidence,
-            quota.count,
-            temperature,
-            &uniforms,
-        ))
+        let from = self.params.template.end_counts_from(&self.end);
+        let first_end = (from..self.canvas.len()).find(|&p| self.end.is_end(token(p)));
+        let end = first_end.map_or(self.canvas.len(), |end| end + 1);
+        let waits: Vec<usize> = (0..end).filter(|&p| !self.accepted[p]).collect();
+        let is_likely = |p: &usize| self.draws.probability[*p] >= least;
+        waits.iter().all(is_likely).then_some(waits)
     }
 }
 
@@ -388,7 +211,7 @@ impl Run for MaskedRun {
     ) -> Result<(StepInput<'a>, &'a mut Draws)> {
         noise.uniforms(self.block, self.step, &mut self.uniforms)?;
         self.free.fill(false);
-        for position in self.open() {
+        for position in self.drawn() {
             self.free[position] = true;
         }
         let temperature = self.params.temperature;
@@ -435,18 +258,20 @@ impl Run for MaskedRun {
     }
 
     fn end_step(&mut self, noise: &dyn NoiseSource) -> Result<()> {
-        let open = self.open();
+        let drawn = self.drawn();
         check_finite(
             &self.draws.entropy,
-            open.iter().copied(),
+            drawn.iter().copied(),
             self.block,
             self.step,
         )?;
-        let entropies: Vec<f32> = open.iter().map(|&p| self.draws.entropy[p]).collect();
+        let entropies: Vec<f32> = drawn.iter().map(|&p| self.draws.entropy[p]).collect();
         self.mean_entropy = mean_entropy(&entropies);
-        for position in self.chosen(noise)? {
-            self.canvas[position] = self.draws.sampled[position];
-            self.accepted[position] = true;
+        let chosen = self.chosen(noise)?;
+        self.unmask(&chosen);
+        let settled = self.settled();
+        if let Some(rest) = &settled {
+            self.unmask(rest);
         }
         for (position, &accepted) in self.accepted.iter().enumerate() {
             if accepted {
@@ -457,7 +282,7 @@ impl Run for MaskedRun {
         self.last = self.step;
         self.step += 1;
         self.ran += 1;
-        if self.is_complete() {
+        if settled.is_some() || self.is_complete() {
             self.status = CanvasStatus::Converged;
         } else {
             self.skip_to_work();
