@@ -2,7 +2,9 @@
 
 pub mod cross_entropy;
 mod experts;
+mod mixture;
 mod rates;
 
 pub use experts::{ExpertKernel, ExpertProduct, ExpertShape};
+pub use mixture::{MixtureKernel, MixtureProduct, MixtureShape};
 pub use rates::{DeviceRates, device_rates};

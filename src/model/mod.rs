@@ -219,7 +219,10 @@ impl Model {
     /// Bytes of the table that self-conditioning multiplies by probabilities in every step except a
     /// canvas's first.
     pub fn soft_embedding_bytes(&self) -> usize {
-        self.weights.derived.embd_transposed.nbytes()
+        let transposed = self.weights.derived.embd_transposed.as_ref();
+        transposed
+            .unwrap_or(&self.weights.table.token_embd)
+            .nbytes()
     }
 
     /// Sampler settings that the file recommends.

@@ -141,7 +141,7 @@ fn units(
             unit.fixed += layer.k.nbytes() + layer.v.nbytes();
         }
     }
-    let ty = transposed_type(located.token_embd.info.ty, placement);
+    let ty = transposed_type(located.token_embd.info.ty);
     let (row, canvas) = (hparams.vocab_size, hparams.canvas_length);
     // Self-conditioning's table, the logits, and the distributions of a canvas.
     units[head].fixed += row * hparams.d * ty.block_bytes() / ty.block_len() + 8 * row * canvas;

@@ -4,8 +4,10 @@
 //!   operation looks it up in a table of F16 values (relative error 5e-4).
 //! * [`Context::draw`](super::context::Context::draw): everything between the logits and the
 //!   sampled token in one pass over the vocabulary per position instead of about ten.
-//! * [`Context::sparse_mixture`](super::context::Context::sparse_mixture): self-conditioning's
-//!   product if few tokens have nearly all of the mass.
+//! * [`Context::dense_mixture`](super::context::Context::dense_mixture): self-conditioning's product
+//!   with the embeddings as they are stored.
+//! * [`Context::sparse_mixture`](super::context::Context::sparse_mixture): the same if few tokens
+//!   have nearly all of the mass.
 //! * [`experts`]: the products with the chosen experts, where ggml decodes weights for every token.
 
 mod draw;

@@ -30,7 +30,10 @@ pub(crate) fn soften(
     ctx.label(Part::Embedding.label());
     let p = state.weights(ctx)?;
     let product = match mixture {
-        Mixture::Dense => ctx.mul_mat(&weights.derived.embd_transposed, &p)?,
+        Mixture::Dense => match &weights.derived.embd_transposed {
+            Some(transposed) => ctx.mul_mat(transposed, &p)?,
+            None => ctx.dense_mixture(&weights.table.token_embd, &p)?,
+        },
         Mixture::Sparse => ctx.sparse_mixture(&weights.table.token_embd, &p)?,
     };
     let canvas = state.len;

@@ -1,12 +1,13 @@
 //! Tensors that are not in the file but are computed from it.
 
-use half::{bf16, f16};
+use half::bf16;
 
 use super::super::file::ModelFile;
-use super::super::hparams::{Hparams, LayerHparams, LayerKind};
+use super::super::hparams::{LayerHparams, LayerKind};
 use super::super::memory::{Purpose, Usage};
-use super::super::placement::Placement;
-use super::super::tensors::{Located, TensorTable};
+use super::super::tensors::Located;
+use super::Source;
+use super::memory::Memory;
 use crate::error::Result;
 use crate::ggml::buffer::Allocation;
 use crate::ggml::context::Context;
@@ -19,8 +20,9 @@ use crate::parallel;
 /// Tensors that are not in the file but are computed from it.
 pub(crate) struct Derived {
     /// The embeddings with the vocabulary along rows, `[vocab, d]`, which self-conditioning
-    /// multiplies by probabilities. F32 if the embeddings are or on ARM, else F16, or BF16 on GPUs.
-    pub(crate) embd_transposed: Tensor,
+    /// multiplies by probabilities: F32 if the embeddings are, else BF16. `None` where our kernel
+    /// multiplies the embeddings themselves.
+    pub(crate) embd_transposed: Option<Tensor>,
     /// Layer by layer.
     pub(crate) layers: Vec<DerivedLayer>,
 }
@@ -34,15 +36,16 @@ pub(crate) struct DerivedLayer {
 }
 
 impl Derived {
-    /// Places them, with memory and values on request; `usage` counts them.
+    /// Places them, with memory and values on request; `usage` counts them. `embd_memory` holds the
+    /// embeddings.
     pub(super) fn new(
-        file: &ModelFile,
-        hparams: &Hparams,
-        placement: &Placement,
-        located: &TensorTable<Located>,
+        source: &Source<'_>,
+        embd_memory: Memory,
         allocation: Allocation,
         usage: &mut Usage,
     ) -> Result<Self> {
+        let (file, hparams, placement) = (source.file, source.hparams, source.placement);
+        let located = source.located;
         let mut place = |context: &Context, memory: BufferType, what: &str| -> Result<()> {
             let buffer = context.place(allocation, memory, what, ADVICE)?;
             buffer.mark_weights();
@@ -50,14 +53,17 @@ impl Derived {
             Ok(())
         };
         let embd = &located.token_embd;
-        let context = Context::new(1)?;
-        let ty = transposed_type(embd.info.ty, placement);
-        let shape = [hparams.vocab_size, hparams.d];
-        let embd_transposed = context.tensor(ty, &shape, "embd_transposed")?;
-        let memory = placement.output().buffer_type();
-        place(&context, memory, "the transposed embeddings")?;
-        if allocation == Allocation::Real {
-            transpose(file, embd, &embd_transposed)?;
+        let mut embd_transposed = None;
+        if placement.output() != placement.cpu() || !embd_memory.is_host() {
+            let context = Context::new(1)?;
+            let shape = [hparams.vocab_size, hparams.d];
+            let table = context.tensor(transposed_type(embd.info.ty), &shape, "embd_transposed")?;
+            let memory = placement.output().buffer_type();
+            place(&context, memory, "the transposed embeddings")?;
+            if allocation == Allocation::Real {
+                transpose(file, embd, &table)?;
+            }
+            embd_transposed = Some(table);
         }
 
         let freqs = located.rope_freqs.as_ref();
@@ -104,16 +110,12 @@ impl DerivedLayer {
 /// What to do if there is no memory for them.
 const ADVICE: &str = "use a smaller quantization, or lower `gpu_layers`";
 
-/// The type of the transposed embeddings.
-pub(crate) fn transposed_type(embd: TensorType, placement: &Placement) -> TensorType {
+/// The type of the transposed embeddings. GPUs may sum products with F16 in F16, which is too
+/// imprecise for a sum over the vocabulary; BF16 they sum in F32, and the reference multiplies BF16.
+pub(crate) fn transposed_type(embd: TensorType) -> TensorType {
     match embd {
         TensorType::F32 => TensorType::F32,
-        // GPUs may sum products with F16 in F16, which is too imprecise for a sum over the
-        // vocabulary; BF16 they sum in F32, and the reference multiplies BF16.
-        _ if placement.output() != placement.cpu() => TensorType::BF16,
-        // ARM CPUs do the same, and ggml has no fast product with BF16 there.
-        _ if cfg!(target_arch = "aarch64") => TensorType::F32,
-        _ => TensorType::F16,
+        _ => TensorType::BF16,
     }
 }
 
@@ -181,10 +183,7 @@ fn transpose(file: &ModelFile, embd: &Located, to: &Tensor) -> Result<()> {
             if to.is(TensorType::F32) {
                 to.write_rows(4 * start, stride, count, &columns)?;
             } else {
-                let half = |v: &f32| match to.ty() {
-                    Some(TensorType::BF16) => bf16::from_f32(*v).to_bits(),
-                    _ => f16::from_f32(*v).to_bits(),
-                };
+                let half = |v: &f32| bf16::from_f32(*v).to_bits();
                 let halves: Vec<u16> = columns.iter().map(half).collect();
                 to.write_rows(2 * start, stride, count, &halves)?;
             }

@@ -20,6 +20,16 @@ pub(super) enum Memory {
     Buffer(BufferType),
 }
 
+impl Memory {
+    /// Whether the CPU reads it directly.
+    pub(super) fn is_host(self) -> bool {
+        match self {
+            Self::Mapped(_) => true,
+            Self::Buffer(memory) => memory.is_host(),
+        }
+    }
+}
+
 /// Chooses the memory of each tensor.
 pub(super) struct Chooser<'a> {
     file: &'a ModelFile,

@@ -106,14 +106,7 @@ impl Weights {
         Ok(Self {
             output: tensors[output].clone(),
             table,
-            derived: Derived::new(
-                file,
-                source.hparams,
-                placement,
-                source.located,
-                allocation,
-                &mut usage,
-            )?,
+            derived: Derived::new(source, embd_memory, allocation, &mut usage)?,
             usage,
             memories: plan.memories(),
         })
