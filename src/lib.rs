@@ -33,6 +33,7 @@ mod conversation;
 pub mod diffusion;
 mod error;
 pub mod form;
+mod form_request;
 #[allow(unsafe_code, reason = "ggml is C")]
 mod ggml;
 pub mod gguf;
@@ -67,6 +68,7 @@ pub use diffusion::{
     MaskedParams, OwnedEvent, SamplerOverrides, Token,
 };
 pub use error::{Error, Result};
+pub use form_request::{BLANK, BlankAnswer, BlankRequest, ChoiceAnswer, FormAnswer, FormRequest};
 pub use ggml::device::{Device, DeviceKind};
 pub use ggml::plugins::load_backends;
 pub use ggml::remote::RPC_TIMEOUT;
@@ -84,9 +86,7 @@ pub use session::{
 };
 pub use text::Utf8Stream;
 pub use text_edit::edit_message;
-pub use text_form::{
-    BLANK, BlankAnswer, BlankRequest, ChoiceAnswer, FormAnswer, FormRequest, TextForm,
-};
+pub use text_form::TextForm;
 pub use text_infill::{GapContent, GapPrompt, TextGap};
 pub use text_model::TextModel;
 

@@ -1,137 +1,16 @@
-//! The text side of a form: a text with blanks, the choices for them, and what stands there in the end.
-
-use serde::{Deserialize, Serialize};
+//! The text side of a form: the tokens of its text and of what may stand in its blanks.
 
 use crate::constrained::Thoughts;
-use crate::constraint::Scaffold;
+use crate::constraint::{ByteAutomaton, Constraint, Limits, Scaffold, TokenAutomaton};
 use crate::diffusion::{CancelFlag, Template, Token, TokenSet};
 use crate::error::{Error, Result};
 use crate::form::{Blank, BlankKind, FilledBlank, FilledForm, Form, FormParams, Piece};
+use crate::form_request::{
+    BLANK, BlankAnswer, BlankRequest, ChoiceAnswer, FormAnswer, FormRequest, refusal,
+};
 use crate::parameter::Parameter;
 use crate::session::Session;
 use crate::text_model::TextModel;
-
-/// Stands for one unknown token in a text.
-pub const BLANK: char = '▢';
-
-/// A form to fill, as JSON has it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FormRequest {
-    /// The text. Each ▢ (U+25A2) is an unknown token, and several in a row are one blank; a blank with
-    /// choices is a single ▢.
-    pub form: String,
-    /// The blanks, in order. Those that are not listed have no choices, and their numbers, from 1, as
-    /// names.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub blanks: Vec<BlankRequest>,
-    /// As [`FormParams::steps`].
-    #[serde(default = "default_steps")]
-    pub steps: u32,
-    /// As [`FormParams::samples`].
-    #[serde(default = "default_samples")]
-    pub samples: usize,
-    /// As [`FormParams::seed`].
-    #[serde(default)]
-    pub seed: u64,
-    /// As [`FormParams::canvas`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub canvas: Option<usize>,
-}
-
-fn default_steps() -> u32 {
-    FormParams::default().steps
-}
-
-fn default_samples() -> usize {
-    FormParams::default().samples
-}
-
-/// A blank of a form.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BlankRequest {
-    /// What errors and the answer call it.
-    pub name: String,
-    /// The texts that may stand there; without them it is as many tokens as the text has ▢ there.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub choices: Option<Vec<String>>,
-}
-
-/// A filled form, as JSON has it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct FormAnswer {
-    /// The whole text.
-    pub text: String,
-    /// Its blanks, in order.
-    pub blanks: Vec<BlankAnswer>,
-    /// Tokens of a canvas.
-    pub canvas: usize,
-    /// Number of canvases that were denoised.
-    pub rows: usize,
-    /// Number of forward passes over canvases.
-    pub passes: usize,
-    /// Tokens of the prompt.
-    pub prompt_tokens: usize,
-    /// Tokens of the prompt that were already in the cache.
-    pub reused_tokens: usize,
-}
-
-/// A filled blank: see [`FilledBlank`] for the numbers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct BlankAnswer {
-    /// The blank.
-    pub name: String,
-    /// What stands there.
-    pub text: String,
-    /// The index of the choice; `None` for a blank without choices.
-    pub choice: Option<usize>,
-    /// In nats.
-    pub logprob: f64,
-    /// Among what may stand there.
-    pub probability: f64,
-    /// In nats.
-    pub entropy: f64,
-    /// The probability of all that may stand there, before it was restricted to that.
-    pub allowed_mass: f64,
-    /// Of the probability; `None` for a single sample.
-    pub standard_error: Option<f64>,
-    /// Each choice, in the order of the request.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub choices: Vec<ChoiceAnswer>,
-}
-
-/// A choice of a filled blank.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ChoiceAnswer {
-    /// The choice.
-    pub text: String,
-    /// In nats.
-    pub logprob: f64,
-    /// Among the choices.
-    pub probability: f64,
-    /// Of the probability; `None` for a single sample.
-    pub standard_error: Option<f64>,
-}
-
-impl FormRequest {
-    /// Reads it from JSON.
-    ///
-    /// # Errors
-    /// [`Error::InvalidParameter`]: it is malformed, or has a field that does not exist.
-    pub fn from_json(json: &str) -> Result<Self> {
-        serde_json::from_str(json).map_err(|error| refusal(error.to_string()))
-    }
-
-    fn params(&self) -> FormParams {
-        FormParams {
-            steps: self.steps,
-            samples: self.samples,
-            canvas: self.canvas,
-            seed: self.seed,
-        }
-    }
-}
 
 /// A blank in a text, and the text before it.
 #[derive(Debug, Clone)]
@@ -141,6 +20,7 @@ struct Gap {
     tokens: usize,
     name: String,
     choices: Option<Vec<String>>,
+    regex: Option<String>,
     /// Whether the space before it is part of its first token.
     takes_space: bool,
 }
@@ -180,7 +60,8 @@ impl TextModel {
     ///
     /// # Errors
     /// The prompt has begun a thought; the text has no blank, more blanks are described than it has, a
-    /// blank with choices is several ▢, or the vocabulary cannot spell it; as [`Form::new`] and
+    /// blank with choices is several ▢ or has a regular expression as well, an expression is malformed or its
+    /// texts need more tokens than there are ▢, or the vocabulary cannot spell a text; as [`Form::new`] and
     /// [`Session::fill`].
     pub fn fill(
         &self,
@@ -206,13 +87,7 @@ impl TextModel {
         thoughts: Thoughts,
     ) -> Result<TextForm> {
         let (mut gaps, rest) = gaps(&request.form, &request.blanks)?;
-        let pieces = self.pieces(&gaps, &rest)?;
-        let form = Form::new(pieces)?;
-        for (gap, blank) in gaps.iter_mut().zip(form.blanks()) {
-            gap.takes_space = gap.choices.is_none()
-                && gap.before.ends_with(' ')
-                && self.starts_with_space(&blank.kind)?;
-        }
+        let form = Form::new(self.pieces(&mut gaps, &rest)?)?;
         let mut before = vec![self.before_text(prompt, thoughts)?];
         if !before[0].is_empty() {
             // Not every model writes it.
@@ -256,8 +131,8 @@ impl TextModel {
     pub fn template(&self, text: &str, prompt: &[Token], thoughts: Thoughts) -> Result<Template> {
         let mut template = Template::new();
         template.fixed(&self.before_text(prompt, thoughts)?);
-        let (gaps, rest) = gaps(text, &[])?;
-        for piece in self.pieces(&gaps, &rest)? {
+        let (mut gaps, rest) = gaps(text, &[])?;
+        for piece in self.pieces(&mut gaps, &rest)? {
             match piece {
                 Piece::Text(tokens) => {
                     template.fixed(&tokens);
@@ -284,19 +159,6 @@ impl TextModel {
                     "a known text cannot follow a thought of unknown length: turn thinking off";
                 Err(Error::parameter(Parameter::Form, problem))
             }
-        }
-    }
-
-    fn starts_with_space(&self, kind: &BlankKind) -> Result<bool> {
-        match kind {
-            BlankKind::Free(sets) => match sets.first() {
-                Some(Some(set)) => match set.iter().next() {
-                    Some(token) => Ok(self.vocab().piece(token, false)?.starts_with(b" ")),
-                    None => Ok(false),
-                },
-                _ => Ok(false),
-            },
-            BlankKind::Choices(_) => Ok(false),
         }
     }
 
@@ -333,16 +195,18 @@ impl TextModel {
         })
     }
 
-    /// The pieces of a form.
-    fn pieces(&self, gaps: &[Gap], rest: &str) -> Result<Vec<Piece>> {
+    /// The pieces of a form. Decides which blanks take the space before them.
+    fn pieces(&self, gaps: &mut [Gap], rest: &str) -> Result<Vec<Piece>> {
         let (any, spaced) = self.text_sets()?;
         let has_spaced = spaced.iter().next().is_some();
+        for gap in gaps.iter_mut() {
+            gap.takes_space = has_spaced && gap.choices.is_none() && gap.before.ends_with(' ');
+        }
+        let gaps = &*gaps;
         // The known texts, without the spaces that blanks take.
-        let takes_space =
-            |gap: &Gap| has_spaced && gap.choices.is_none() && gap.before.ends_with(' ');
         let mut texts: Vec<&str> = Vec::new();
         for gap in gaps {
-            let cut = usize::from(takes_space(gap));
+            let cut = usize::from(gap.takes_space);
             texts.push(&gap.before[..gap.before.len() - cut]);
         }
         texts.push(rest);
@@ -352,15 +216,25 @@ impl TextModel {
         let mut pieces = Vec::new();
         let mut taken = 0;
         for (index, (gap, choices)) in gaps.iter().zip(choices).enumerate() {
-            let (kept, after, kind) = match choices {
-                Some(Spelled {
-                    before,
-                    after,
-                    choices,
-                }) => (before, after, BlankKind::Choices(choices)),
-                None => {
+            let (kept, after, kind) = match (choices, &gap.regex) {
+                (
+                    Some(Spelled {
+                        before,
+                        after,
+                        choices,
+                    }),
+                    _,
+                ) => (before, after, BlankKind::Choices(choices)),
+                (None, Some(pattern)) => {
+                    let kind = BlankKind::Language {
+                        language: self.blank_language(gap, pattern)?,
+                        tokens: gap.tokens,
+                    };
+                    (known[index].len(), 0, kind)
+                }
+                (None, None) => {
                     let mut sets = vec![Some(any.clone()); gap.tokens];
-                    if takes_space(gap) {
+                    if gap.takes_space {
                         sets[0] = Some(spaced.clone());
                     }
                     (known[index].len(), 0, BlankKind::Free(sets))
@@ -375,6 +249,25 @@ impl TextModel {
         }
         pieces.push(Piece::Text(known[gaps.len()][taken..].to_vec()));
         Ok(pieces)
+    }
+
+    /// The texts that a regular expression allows in a blank.
+    fn blank_language(&self, gap: &Gap, pattern: &str) -> Result<Constraint> {
+        let canvas = self.model().canvas_length().unwrap_or(gap.tokens);
+        if gap.tokens > canvas {
+            return Err(refusal(format!(
+                "blank '{}': it has {} tokens, but a canvas has {canvas}: shorten it",
+                gap.name, gap.tokens
+            )));
+        }
+        let limits = Limits::default();
+        let before = if gap.takes_space { " " } else { "" };
+        let vocabulary = self.constraint_vocabulary()?;
+        ByteAutomaton::from_regex(pattern, &limits)
+            .map(|language| language.after(before.as_bytes()))
+            .and_then(|language| TokenAutomaton::filling(&language, vocabulary, &limits))
+            .map(Constraint::new)
+            .map_err(|error| refusal(format!("blank '{}': {error}", gap.name)))
     }
 
     /// The tokens of the choices of each gap that has some.
@@ -499,6 +392,11 @@ fn gaps(text: &str, blanks: &[BlankRequest]) -> Result<(Vec<Gap>, String)> {
         let request = blanks.get(gaps.len());
         let name = request.map_or_else(|| (gaps.len() + 1).to_string(), |blank| blank.name.clone());
         let choices = request.and_then(|blank| blank.choices.clone());
+        let regex = request.and_then(|blank| blank.regex.clone());
+        if choices.is_some() && regex.is_some() {
+            let problem = format!("blank '{name}' has choices and a regex: omit one");
+            return Err(refusal(problem));
+        }
         if choices.is_some() && tokens > 1 {
             let problem = format!("blank '{name}' has choices: write it as a single {BLANK}");
             return Err(refusal(problem));
@@ -508,6 +406,7 @@ fn gaps(text: &str, blanks: &[BlankRequest]) -> Result<(Vec<Gap>, String)> {
             tokens,
             name,
             choices,
+            regex,
             takes_space: false,
         });
         rest = trimmed;
@@ -521,10 +420,6 @@ fn gaps(text: &str, blanks: &[BlankRequest]) -> Result<(Vec<Gap>, String)> {
     Ok((gaps, rest.to_owned()))
 }
 
-fn refusal(problem: String) -> Error {
-    Error::parameter(Parameter::Form, problem)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -534,6 +429,7 @@ mod tests {
         let blank = |name: &str, choices: Option<&[&str]>| BlankRequest {
             name: name.into(),
             choices: choices.map(|all| all.iter().map(|text| (*text).to_owned()).collect()),
+            regex: None,
         };
         let (found, rest) = gaps("a ▢b▢▢▢ c", &[blank("x", Some(&["1", "2"]))]).unwrap();
         let shown: Vec<_> = found
@@ -548,27 +444,17 @@ mod tests {
             problem("▢▢", &[blank("x", Some(&["1"]))]),
             "form: blank 'x' has choices: write it as a single ▢"
         );
+        let both = BlankRequest {
+            regex: Some("1".into()),
+            ..blank("x", Some(&["1"]))
+        };
+        assert_eq!(
+            problem("▢", &[both]),
+            "form: blank 'x' has choices and a regex: omit one"
+        );
         assert_eq!(
             problem("a", &[blank("x", None)]),
             "form: 1 blanks are described, but its text has 0 (▢)"
         );
-    }
-
-    #[test]
-    fn a_request_is_json_with_defaults_and_without_unknown_fields() {
-        let request =
-            FormRequest::from_json(r#"{"form": "▢", "blanks": [{"name": "a"}]}"#).unwrap();
-        assert_eq!(request.params(), FormParams::default());
-        assert_eq!(request.blanks[0].choices, None);
-        for bad in [
-            "{}",
-            r#"{"form": 5}"#,
-            r#"{"form": "▢", "step": 1}"#,
-            r#"{"form": "▢", "blanks": [{"name": "a", "choice": []}]}"#,
-            r#"{"form": "▢", "samples": -1}"#,
-        ] {
-            let error = FormRequest::from_json(bad).unwrap_err().to_string();
-            assert!(error.starts_with("form: "), "{error}");
-        }
     }
 }

@@ -15,11 +15,11 @@ use super::minimize::{Transition, classes_of_states};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ByteAutomaton {
     /// Bytes of the same class have the same effect on every state.
-    classes: [u8; 256],
-    class_count: usize,
+    pub(super) classes: [u8; 256],
+    pub(super) class_count: usize,
     /// `[states × classes]`: the next state, or [`DEAD`]. State 0 is the start.
-    table: Vec<u32>,
-    accepting: Vec<bool>,
+    pub(super) table: Vec<u32>,
+    pub(super) accepting: Vec<bool>,
 }
 
 /// No state: the text is not of the language, whatever follows.

@@ -9,14 +9,14 @@
 //! ```text
 //! bytes ─▶ determinize, minimize
 //!   ▲          ▲
-//!   ├─ gap ─ schema
+//!   ├─ gap, prefix ─ schema
 //! effects ─▶ vocabulary ◀─ scaffold
 //!   ▲                        ▲
 //! classes ◀─── pairs ◀── automaton ─▶ edges
 //!                            ▲
 //!                        language ◀─ trellis ◀─ best, sums ◀─ lattice
 //!                                                    └▶ groups ─▶ tables, scaled ─▶ number
-//! shared ─▶ automaton                  rows ─▶ tables
+//! shared, lengths ─▶ automaton         rows ─▶ tables
 //! ```
 
 pub mod automaton;
@@ -31,9 +31,11 @@ mod gap;
 mod groups;
 pub mod language;
 pub mod lattice;
+mod lengths;
 mod minimize;
 mod number;
 mod pairs;
+mod prefix;
 pub mod rows;
 mod scaffold;
 mod scaled;

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use crate::constraint::{Constraint, TokenAutomaton};
 use crate::diffusion::{Token, TokenSet};
 use crate::error::{Error, Result};
 use crate::parameter::Parameter;
@@ -13,6 +14,13 @@ pub enum BlankKind {
     Choices(Vec<Vec<Token>>),
     /// As many tokens as there are entries, at least 1, each from its set; `None` is the vocabulary.
     Free(Vec<Option<TokenSet>>),
+    /// A text of `language`, which [fills](TokenAutomaton::filling) its positions, of 1 to `tokens` tokens.
+    Language {
+        /// The texts.
+        language: Constraint,
+        /// Maximum number of tokens.
+        tokens: usize,
+    },
 }
 
 /// A blank of a form.
@@ -90,6 +98,7 @@ impl Blank {
     pub(crate) fn lengths(&self) -> Vec<usize> {
         match &self.kind {
             BlankKind::Free(sets) => vec![sets.len()],
+            BlankKind::Language { language, tokens } => language.automaton().lengths(*tokens),
             BlankKind::Choices(choices) => {
                 let mut lengths: Vec<usize> = choices.iter().map(Vec::len).collect();
                 lengths.sort_unstable();
@@ -102,6 +111,22 @@ impl Blank {
     /// The maximum number of tokens that it may have.
     pub(crate) fn longest(&self) -> usize {
         self.lengths().last().copied().unwrap_or(0)
+    }
+
+    /// The first of its tokens that `is_unknown`.
+    fn unknown(&self, is_unknown: impl Fn(&Token) -> bool) -> Option<Token> {
+        match &self.kind {
+            BlankKind::Choices(choices) => choices.iter().flatten().copied().find(is_unknown),
+            BlankKind::Free(sets) => {
+                let mut sets = sets.iter().flatten();
+                sets.find_map(|set| set.iter().find(&is_unknown))
+            }
+            BlankKind::Language { language, .. } => {
+                let automaton = language.automaton();
+                let classes = automaton.text_classes();
+                automaton.tokens_of(&classes).find(is_unknown)
+            }
+        }
     }
 
     fn check(&self) -> Result<()> {
@@ -132,7 +157,26 @@ impl Blank {
                 }
                 Ok(())
             }
+            BlankKind::Language { language, tokens } => {
+                check_language(language.automaton(), *tokens).or_else(refuse)
+            }
         }
+    }
+}
+
+fn check_language(automaton: &TokenAutomaton, tokens: usize) -> Result<(), String> {
+    let least = automaton.min_tokens(automaton.start());
+    if !automaton.is_filling() {
+        return Err("its language has an end token: make one that fills its positions".into());
+    }
+    if least > tokens {
+        return Err(format!(
+            "its texts have at least {least} tokens, but it has {tokens}: give it more"
+        ));
+    }
+    match automaton.lengths(tokens).is_empty() {
+        true => Err(format!("none of its texts has 1 to {tokens} tokens")),
+        false => Ok(()),
     }
 }
 
@@ -141,7 +185,7 @@ impl Form {
     ///
     /// # Errors
     /// [`Error::InvalidParameter`]: there is no blank, two have the same name, or one has no choices, a
-    /// choice without tokens, the same choice twice, or no tokens.
+    /// choice without tokens, the same choice twice, no tokens, or a language of longer texts.
     pub fn new(pieces: Vec<Piece>) -> Result<Self> {
         let this = Self { pieces };
         let mut names = HashSet::new();
@@ -164,18 +208,7 @@ impl Form {
         for piece in &self.pieces {
             let (place, unknown) = match piece {
                 Piece::Text(tokens) => ("its text".into(), tokens.iter().copied().find(unknown)),
-                Piece::Blank(blank) => (
-                    format!("blank '{}'", blank.name),
-                    match &blank.kind {
-                        BlankKind::Choices(choices) => {
-                            choices.iter().flatten().copied().find(unknown)
-                        }
-                        BlankKind::Free(sets) => sets
-                            .iter()
-                            .flatten()
-                            .find_map(|set| set.iter().find(unknown)),
-                    },
-                ),
+                Piece::Blank(blank) => (format!("blank '{}'", blank.name), blank.unknown(unknown)),
             };
             if let Some(token) = unknown {
                 let problem = format!("{place}: {token} is not a token of the vocabulary");

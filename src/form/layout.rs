@@ -153,8 +153,12 @@ impl Layout {
                 self.template.fixed(tokens);
             }
             Width::Open(len) => {
-                for index in 0..*len {
-                    match blank.allowed(*len, index).filter(|_| restricts) {
+                let sets = match restricts {
+                    true => blank.allowed(*len),
+                    false => vec![None; *len],
+                };
+                for set in sets {
+                    match set {
                         Some(set) => self.template.within(set),
                         None => self.template.free(),
                     };
@@ -211,13 +215,21 @@ impl Judged {
 }
 
 impl Blank {
-    /// The tokens that may stand at a position of it, when it has `len`; `None` is all.
-    fn allowed(&self, len: usize, index: usize) -> Option<TokenSet> {
+    /// The tokens that may stand at each position of it, when it has `len`; `None` is all.
+    fn allowed(&self, len: usize) -> Vec<Option<TokenSet>> {
         match &self.kind {
-            BlankKind::Free(sets) => sets[index].clone(),
+            BlankKind::Free(sets) => sets.clone(),
             BlankKind::Choices(choices) => {
-                let of_this_length = choices.iter().filter(|choice| choice.len() == len);
-                Some(of_this_length.map(|choice| choice[index]).collect())
+                let of_this_length = || choices.iter().filter(|choice| choice.len() == len);
+                let at =
+                    |index: usize| Some(of_this_length().map(|choice| choice[index]).collect());
+                (0..len).map(at).collect()
+            }
+            BlankKind::Language { language, .. } => {
+                let automaton = language.automaton();
+                let classes = automaton.classes_at(len).into_iter();
+                let set = |classes: Vec<u16>| Some(automaton.tokens_of(&classes).collect());
+                classes.map(set).collect()
             }
         }
     }

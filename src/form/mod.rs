@@ -3,14 +3,18 @@
 //!
 //! ```text
 //! blank ◀─ layout ─▶ tally ─▶ answer
+//!                      ▲        ▲
+//!                    language_tally
 //! ```
 
 mod answer;
 mod blank;
+mod language_tally;
 mod layout;
 mod tally;
 
 pub use answer::{FilledBlank, FilledForm, ScoredChoice};
 pub use blank::{Blank, BlankKind, Form, FormParams, Piece};
+pub(crate) use language_tally::LanguageTally;
 pub(crate) use layout::{Frame, Judged, Layout, Width};
 pub(crate) use tally::{FreeTally, LengthTally, RowLogits, log_sum};

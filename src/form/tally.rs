@@ -46,13 +46,13 @@ pub(crate) fn log_sum(numbers: impl Iterator<Item = f64> + Clone) -> f64 {
 }
 
 /// The entropy of a distribution, in nats.
-fn entropy(probabilities: impl Iterator<Item = f64>) -> f64 {
+pub(super) fn entropy(probabilities: impl Iterator<Item = f64>) -> f64 {
     let positive = probabilities.filter(|p| *p > 0.0);
     positive.map(|p| -p * p.ln()).sum::<f64>().max(0.0)
 }
 
 /// Standard error of the mean of `count` numbers, by their sum and that of their squares.
-fn standard_error(count: usize, sum: f64, squares: f64) -> Option<f64> {
+pub(super) fn standard_error(count: usize, sum: f64, squares: f64) -> Option<f64> {
     let n = count as f64;
     let variance = (squares - sum * sum / n).max(0.0) / (n - 1.0);
     (count > 1).then(|| (variance / n).sqrt())
@@ -93,11 +93,6 @@ impl LengthTally {
     pub(crate) fn take_held_out(&mut self, sample: usize, length: usize, logprob: f64) {
         let index = self.index(length);
         self.held_out[sample][index] += logprob;
-    }
-
-    /// The length of all choices, where they have one.
-    pub(crate) fn only_length(&self) -> usize {
-        self.lengths.first().copied().unwrap_or(0)
     }
 
     fn index(&self, length: usize) -> usize {

@@ -6,8 +6,8 @@ use super::rows::CanvasRow;
 use crate::diffusion::{AcceptanceRule, CancelFlag, DiffusionParams, Token};
 use crate::error::{Error, Result};
 use crate::form::{
-    Blank, BlankKind, FilledBlank, FilledForm, Form, FormParams, Frame, FreeTally, Judged, Layout,
-    LengthTally, RowLogits, Width, log_sum,
+    Blank, BlankKind, FilledBlank, FilledForm, Form, FormParams, Frame, FreeTally, Judged,
+    LanguageTally, Layout, LengthTally, RowLogits, Width, log_sum,
 };
 use crate::parameter::Parameter;
 
@@ -16,12 +16,16 @@ impl Session {
     /// such as an empty thought. Of several the model decides: the first known tokens of the form are left
     /// out, and what it expects at their positions counts. None is nothing.
     ///
-    /// A blank whose choices all have the same number of tokens, or which has none, is read from
-    /// [`FormParams::samples`] canvases after their last step. A choice of several tokens counts with the
-    /// product of their probabilities. Where choices differ in length, each length has canvases of its
-    /// own, read after one step: up to 8 known tokens after the blank are left out of them, and what the
-    /// model makes of their positions counts too. Such blanks are filled first, in order, and the other
-    /// blanks see what they are filled with.
+    /// A blank whose texts all have the same number of tokens is read from [`FormParams::samples`] canvases
+    /// after their last step. A choice of several tokens counts with the product of their probabilities. Where
+    /// choices, or the texts of a language, differ in length, each length has canvases of its own, read after
+    /// one step: up to 8 known tokens after the blank are left out of them, and what the model makes of their
+    /// positions counts too. Such blanks are filled first, in order, and the other blanks see what they are
+    /// filled with.
+    ///
+    /// A text of a language counts with the product of the means, over the samples, of its tokens'
+    /// probabilities. In the steps before the last, only the tokens that some text has at a position may stand
+    /// there.
     ///
     /// # Errors
     /// Parameters out of range, a form that is longer than a canvas or has a token outside the
@@ -81,10 +85,60 @@ struct Filling<'a> {
     report: FilledForm,
 }
 
-/// A blank that is read from canvases of one layout.
+/// What canvases say of a blank.
 enum Tally {
     Choices(LengthTally),
     Free(FreeTally),
+    Language(Box<LanguageTally>),
+}
+
+impl Tally {
+    fn new(blank: &Blank, samples: usize) -> Self {
+        let lengths = blank.lengths();
+        match &blank.kind {
+            BlankKind::Choices(choices) => {
+                Self::Choices(LengthTally::new(choices, lengths, samples))
+            }
+            BlankKind::Free(sets) => Self::Free(FreeTally::new(sets, samples)),
+            BlankKind::Language { language, .. } => {
+                Self::Language(Box::new(LanguageTally::new(language, &lengths, samples)))
+            }
+        }
+    }
+
+    /// Takes position `index` of the blank from a sample's canvas on which it has `length` tokens.
+    fn take(
+        &mut self,
+        sample: usize,
+        length: usize,
+        index: usize,
+        row: &RowLogits<'_>,
+    ) -> Result<()> {
+        match self {
+            Self::Choices(tally) => tally.take(sample, length, index, row),
+            Self::Free(tally) => tally.take(index, row),
+            Self::Language(tally) => return tally.take(sample, length, index, row),
+        }
+        Ok(())
+    }
+
+    /// Takes the log-probability of a token that was left out of such a canvas.
+    fn take_held_out(&mut self, sample: usize, length: usize, logprob: f64) {
+        match self {
+            Self::Choices(tally) => tally.take_held_out(sample, length, logprob),
+            // It has one length, which nothing has to judge.
+            Self::Free(_) => {}
+            Self::Language(tally) => tally.take_held_out(sample, length, logprob),
+        }
+    }
+
+    fn answer(&self, name: &str) -> FilledBlank {
+        match self {
+            Self::Choices(tally) => tally.answer(name),
+            Self::Free(tally) => tally.answer(name),
+            Self::Language(tally) => tally.answer(name),
+        }
+    }
 }
 
 impl Filling<'_> {
@@ -94,10 +148,8 @@ impl Filling<'_> {
             self.frame.before = self.choose(before)?;
         }
         for (index, blank) in form.blanks().enumerate() {
-            if let BlankKind::Choices(choices) = &blank.kind
-                && blank.lengths().len() > 1
-            {
-                let answer = self.judge(index, blank, choices)?;
+            if blank.lengths().len() > 1 {
+                let answer = self.judge(index, blank)?;
                 self.widths[index] = Width::Known(answer.tokens.clone());
                 self.answers[index] = Some(answer);
             }
@@ -136,6 +188,7 @@ impl Filling<'_> {
             if let Some(held_out) = layouts[which].held_out_at(position) {
                 scores[which][sample] += held_out.logprob(logits, &ends);
             }
+            Ok(())
         })?;
         let mut best = 0;
         for (index, score) in scores.iter().enumerate() {
@@ -158,13 +211,8 @@ impl Filling<'_> {
         (0..self.params.samples).map(row).collect()
     }
 
-    /// Fills a blank whose choices differ in length.
-    fn judge(
-        &mut self,
-        index: usize,
-        blank: &Blank,
-        choices: &[Vec<Token>],
-    ) -> Result<FilledBlank> {
+    /// Fills a blank whose texts differ in length.
+    fn judge(&mut self, index: usize, blank: &Blank) -> Result<FilledBlank> {
         let (lengths, samples) = (blank.lengths(), self.params.samples);
         let layouts: Vec<Layout> = lengths
             .iter()
@@ -180,7 +228,7 @@ impl Filling<'_> {
             let own: Vec<usize> = (start..start + length).collect();
             rows.extend(self.judged_rows(layout, &own));
         }
-        let mut tally = LengthTally::new(choices, lengths.clone(), samples);
+        let mut tally = Tally::new(blank, samples);
         let ends = self.frame.end.ids.clone();
         self.denoise(&rows, 1, &mut |row, position, logits| {
             let (which, sample) = (row / samples, row % samples);
@@ -188,6 +236,7 @@ impl Filling<'_> {
             match layout.held_out_at(position) {
                 Some(held_out) => {
                     tally.take_held_out(sample, length, held_out.logprob(logits, &ends));
+                    Ok(())
                 }
                 None => tally.take(sample, length, position - layout.starts[index], logits),
             }
@@ -205,7 +254,8 @@ impl Filling<'_> {
             Judged::Nothing,
             steps > 1,
         );
-        let mut tallies: Vec<(usize, Tally)> = Vec::new();
+        // For each of them its index and its number of tokens.
+        let mut tallies: Vec<(usize, usize, Tally)> = Vec::new();
         // For each position that is read, the blank and the index in it.
         let mut read: Vec<(usize, usize, usize)> = Vec::new();
         for (index, blank) in self.form.blanks().enumerate() {
@@ -215,13 +265,7 @@ impl Filling<'_> {
             let start = layout.starts[index];
             let positions = (0..blank.longest()).map(|i| (start + i, tallies.len(), i));
             read.extend(positions);
-            let tally = match &blank.kind {
-                BlankKind::Choices(choices) => {
-                    Tally::Choices(LengthTally::new(choices, blank.lengths(), samples))
-                }
-                BlankKind::Free(sets) => Tally::Free(FreeTally::new(sets, samples)),
-            };
-            tallies.push((index, tally));
+            tallies.push((index, blank.longest(), Tally::new(blank, samples)));
         }
         if tallies.is_empty() {
             return Ok(());
@@ -236,21 +280,14 @@ impl Filling<'_> {
         self.denoise(&rows, steps, &mut |sample, position, logits| {
             let found = read.iter().find(|(p, ..)| *p == position);
             let Some((_, tally, index)) = found.copied() else {
-                return;
+                return Ok(());
             };
-            match &mut tallies[tally].1 {
-                Tally::Choices(tally) => {
-                    tally.take(sample, tally.only_length(), index, logits);
-                }
-                Tally::Free(tally) => tally.take(index, logits),
-            }
+            let (_, length, tally) = &mut tallies[tally];
+            tally.take(sample, *length, index, logits)
         })?;
         let names: Vec<&str> = self.form.blanks().map(|blank| &blank.name[..]).collect();
-        for (index, tally) in tallies {
-            self.answers[index] = Some(match tally {
-                Tally::Choices(tally) => tally.answer(names[index]),
-                Tally::Free(tally) => tally.answer(names[index]),
-            });
+        for (index, _, tally) in tallies {
+            self.answers[index] = Some(tally.answer(names[index]));
         }
         Ok(())
     }
@@ -260,7 +297,7 @@ impl Filling<'_> {
         &mut self,
         rows: &[CanvasRow],
         steps: u32,
-        on_row: &mut dyn FnMut(usize, usize, &RowLogits<'_>),
+        on_row: &mut dyn FnMut(usize, usize, &RowLogits<'_>) -> Result<()>,
     ) -> Result<()> {
         let params = DiffusionParams {
             max_steps: steps,
@@ -276,8 +313,7 @@ impl Filling<'_> {
                 step: steps - 1,
                 position,
             })?;
-            on_row(row, position, &distribution);
-            Ok(())
+            on_row(row, position, &distribution)
         };
         let report = self
             .session

@@ -3,6 +3,9 @@
 use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock};
 
+use llama_diffusion::constraint::{
+    ByteAutomaton, Constraint, Limits, Scaffold, TokenAutomaton, Vocabulary,
+};
 use llama_diffusion::diffusion::{
     AcceptanceRule, Allowed, CounterNoise, Denoiser, DrawRule, Draws, Filter, NoiseSource,
     OwnedDraft, StepInput, Template,
@@ -289,6 +292,125 @@ fn choices_of_different_lengths_are_ranked_as_by_brute_force() {
     }
 }
 
+/// Tokens with text, from number 20 on.
+const TEXTS: [&str; 5] = ["a", "b", "ab", "ba", "abb"];
+
+/// The texts of an expression; without end tokens they fill their positions.
+fn automaton(pattern: &str, end: &[Token]) -> TokenAutomaton {
+    let limits = Limits::default();
+    let bytes = ByteAutomaton::from_regex(pattern, &limits).unwrap();
+    let texts = TEXTS.iter().map(|text| Some(text.as_bytes().to_vec()));
+    let vocabulary = Vocabulary::new(std::iter::repeat_n(None, 20).chain(texts));
+    match end.is_empty() {
+        true => TokenAutomaton::filling(&bytes, &vocabulary, &limits).unwrap(),
+        false => TokenAutomaton::new(&bytes, &vocabulary, &Scaffold::None, end, &limits).unwrap(),
+    }
+}
+
+fn in_language(name: &str, pattern: &str, tokens: usize) -> Piece {
+    Piece::Blank(Blank {
+        name: name.into(),
+        kind: BlankKind::Language {
+            language: Constraint::new(automaton(pattern, &[])),
+            tokens,
+        },
+    })
+}
+
+/// Brute force: a canvas for each length, and every text of the language scored by the means.
+#[test]
+fn texts_of_a_language_are_ranked_as_by_brute_force() {
+    const SAMPLES: usize = 3;
+    const MAX: usize = 3;
+    let pattern = "(?:ab|ba)+|b+a";
+    let regex = regex::Regex::new(&format!("^(?:{pattern})$")).unwrap();
+    let after = [40, 41];
+    let pieces = vec![text(&[10]), in_language("a", pattern, MAX), text(&after)];
+    let form = Form::new(pieces).unwrap();
+    let mut session = session();
+    let (cancel, params) = (CancelFlag::default(), params(SAMPLES));
+    let filled = session
+        .fill(&prompt(9), &[], &form, &params, &cancel)
+        .unwrap();
+    assert_eq!(filled.rows, MAX * SAMPLES);
+
+    let mut best: (f64, Vec<Token>) = (0.0, Vec::new());
+    let (mut total, mut entropy, mut of_lengths) = (0.0, 0.0, 0.0);
+    for length in 1..=MAX {
+        let mut known = vec![Some(10)];
+        known.resize(1 + length + after.len(), None);
+        let rows: Vec<_> = (0..SAMPLES as u32)
+            .map(|sample| log_probabilities(&mut session, &closed(&known, 16), sample))
+            .collect();
+        let mean = |log: &dyn Fn(&Vec<Vec<f64>>) -> f64| {
+            rows.iter().map(|row| log(row).exp()).sum::<f64>() / SAMPLES as f64
+        };
+        let left_out =
+            mean(&|row| row[1 + length][40] + row[2 + length][41] + end_log(&row[3 + length]));
+        of_lengths += left_out;
+        for number in 0..TEXTS.len().pow(length as u32) {
+            let pieces = (0..length as u32).map(|i| number / TEXTS.len().pow(i) % TEXTS.len());
+            let pieces: Vec<usize> = pieces.collect();
+            let whole: String = pieces.iter().map(|piece| TEXTS[*piece]).collect();
+            if !regex.is_match(&whole) {
+                continue;
+            }
+            let each = pieces.iter().enumerate();
+            let score: f64 = each
+                .map(|(i, piece)| mean(&|row| row[1 + i][20 + piece]))
+                .product();
+            let score = score * left_out;
+            total += score;
+            entropy -= score * score.ln();
+            if score > best.0 {
+                best = (
+                    score,
+                    pieces.iter().map(|piece| 20 + *piece as Token).collect(),
+                );
+            }
+        }
+    }
+    let blank = &filled.blanks[0];
+    assert_eq!(blank.tokens, best.1);
+    let expected = [&[10][..], &best.1, &after].concat();
+    assert_eq!(filled.tokens, expected);
+    close(blank.logprob, (best.0 / total).ln(), "logprob");
+    close(blank.entropy, entropy / total + total.ln(), "entropy");
+    assert!((blank.allowed_mass * of_lengths / total - 1.0).abs() < 1e-5);
+    assert!(blank.standard_error.is_some());
+}
+
+/// The log-probability of any end token.
+fn end_log(row: &[f64]) -> f64 {
+    END.map(|token| row[token as usize].exp())
+        .iter()
+        .sum::<f64>()
+        .ln()
+}
+
+#[test]
+fn what_a_language_allows_stands_in_its_blank_after_any_number_of_steps() {
+    let mut session = session();
+    for (pattern, tokens) in [("(?:ab){2}", 4), ("abb?|ba", 1), ("a{3}b*", 6), ("b{5}", 5)] {
+        let regex = regex::Regex::new(&format!("^(?:{pattern})$")).unwrap();
+        for steps in 1..4 {
+            let form = Form::new(vec![
+                free("x", 1),
+                in_language("a", pattern, tokens),
+                text(&[12]),
+                choices("b", &[&[13], &[14]]),
+            ]);
+            let params = FormParams { steps, ..params(2) };
+            let cancel = CancelFlag::default();
+            let filled = session.fill(&prompt(9), &[], &form.unwrap(), &params, &cancel);
+            let written = &filled.unwrap().blanks[1].tokens;
+            let text: String = written.iter().map(|t| TEXTS[*t as usize - 20]).collect();
+            assert!(regex.is_match(&text), "{pattern}: {text}");
+            assert!((1..=tokens).contains(&written.len()));
+        }
+    }
+}
+
 /// What comes before the text is the candidate that the model expects, by brute force.
 #[test]
 fn the_model_decides_what_comes_before_the_text() {
@@ -423,6 +545,49 @@ fn rows_do_not_change_each_other_and_are_canvases_of_an_answer() {
         argmax(&together[0][2], &mut (0..vocab)),
     ];
     assert_eq!(found, last.argmax[2..5]);
+}
+
+#[test]
+fn languages_that_no_blank_can_hold_are_named() {
+    let refused = |automaton, tokens| {
+        let language = Constraint::new(automaton);
+        let kind = BlankKind::Language { language, tokens };
+        let name = "a".into();
+        Form::new(vec![Piece::Blank(Blank { name, kind })])
+            .unwrap_err()
+            .to_string()
+    };
+    for (automaton, tokens, expected) in [
+        (
+            automaton("(ab){3}", &[]),
+            2,
+            "its texts have at least 3 tokens, but it has 2",
+        ),
+        (automaton("", &[]), 2, "none of its texts has 1 to 2 tokens"),
+        (automaton("a+", &END), 2, "its language has an end token"),
+    ] {
+        let error = refused(automaton, tokens);
+        assert!(
+            error.starts_with(&format!("form: blank 'a': {expected}")),
+            "{error}"
+        );
+    }
+    let limits = Limits::default();
+    let bytes = ByteAutomaton::from_regex("a", &limits).unwrap();
+    let texts = (0..=1 << 20).map(|token| (token == 1 << 20).then(|| b"a".to_vec()));
+    let vocabulary = Vocabulary::new(texts);
+    let kind = BlankKind::Language {
+        language: Constraint::new(TokenAutomaton::filling(&bytes, &vocabulary, &limits).unwrap()),
+        tokens: 1,
+    };
+    let name = "a".into();
+    let form = Form::new(vec![Piece::Blank(Blank { name, kind })]).unwrap();
+    let filled = session().fill(&prompt(9), &[], &form, &params(1), &CancelFlag::default());
+    let error = filled.unwrap_err().to_string();
+    assert!(
+        error.starts_with("form: blank 'a': 1048576 is not a token"),
+        "{error}"
+    );
 }
 
 #[test]

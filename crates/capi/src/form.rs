@@ -13,16 +13,17 @@ use llama_diffusion::FormRequest;
 /// `prompt`, `prompt_length`: tokens, at least one. `form`, `form_length`: JSON in UTF-8 and its length in
 /// bytes, such as {"form": "{\"label\": \"▢\", \"reason\": \"▢▢▢\"}", "blanks": [{"name": "label", "choices":
 /// ["yes", "no"]}, {"name": "reason"}], "steps": 1, "samples": 4, "seed": 0, "canvas": 32}. Each ▢ (U+25A2) of
-/// `form` is an unknown token, and several in a row are one blank; a blank with choices is a single ▢. All
-/// other fields may be omitted. `thoughts`: a `diffusion_thoughts` other than `ON`. `answer`: receives JSON
-/// in UTF-8, terminated by a zero byte; free it with `diffusion_string_free`. It has the whole `text`; for
-/// each of its `blanks` `name`, `text`, `choice` (its index), `logprob`, `probability` and `entropy` (in nats)
-/// among what may stand there, `allowed_mass` (the probability of all that may stand there), `standard_error` of
-/// the probability over the samples, and the same for each of `choices`; and `canvas`, `rows`, `passes`,
-/// `prompt_tokens` and `reused_tokens`.
+/// `form` is an unknown token, and several in a row are one blank; a blank with choices is a single ▢. In place
+/// of choices a blank may have a "regex": what stands there it matches as a whole, and has at most as many
+/// tokens as there are ▢. All other fields may be omitted. `thoughts`: a `diffusion_thoughts` other than `ON`.
+/// `answer`: receives JSON in UTF-8, terminated by a zero byte; free it with `diffusion_string_free`. It has
+/// the whole `text`; for each of its `blanks` `name`, `text`, `choice` (its index), `logprob`, `probability`
+/// and `entropy` (in nats) among what may stand there, `allowed_mass` (the probability of all that may stand
+/// there), `standard_error` of the probability over the samples, and the same for each of `choices`; and
+/// `canvas`, `rows`, `passes`, `prompt_tokens` and `reused_tokens`.
 ///
 /// Errors: as `diffusion_generate_reply`; `INVALID_ARGUMENT` for malformed JSON, unknown fields, a form that
-/// is longer than a canvas, and masked models.
+/// is longer than a canvas, a "regex" that is malformed or whose texts need more tokens, and masked models.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_fill(
     context: *mut diffusion_context,

@@ -79,6 +79,40 @@ fn blanks_without_choices_are_tokens() {
 }
 
 #[test]
+fn a_blank_with_a_regular_expression_holds_a_text_of_it() {
+    let city = |regex: &str, blank: &str, steps: u32| {
+        let form = json!({
+            "form": format!("The capital of Norway is {blank}."),
+            "blanks": [{"name": "city", "regex": regex}],
+            "samples": 2, "steps": steps,
+        });
+        let answer = filled(&form);
+        let blank = &answer["blanks"][0];
+        assert_eq!(
+            answer["text"],
+            format!(
+                "The capital of Norway is {}.",
+                blank["text"].as_str().unwrap()
+            )
+        );
+        let number = |name: &str| blank[name].as_f64().unwrap();
+        assert!((number("logprob").exp() - number("probability")).abs() < 1e-9);
+        assert!(number("probability") <= 1.0 && number("allowed_mass") <= 1.0);
+        assert!(blank["choice"].is_null() && blank["choices"].is_null());
+        blank.clone()
+    };
+    // The model knows it, whatever else is allowed; if it is not, something else is written.
+    let known = city("[A-Z][a-z]+", "▢▢▢▢", 1);
+    assert_eq!(known["text"], "Oslo");
+    assert!(known["allowed_mass"].as_f64().unwrap() > 0.5, "{known}");
+    assert_eq!(city("Oslo|Bern", "▢▢▢▢▢▢", 3)["text"], "Oslo");
+    let other = city("[0-9]{4}", "▢▢▢▢▢▢", 2);
+    let year = other["text"].as_str().unwrap();
+    assert!(year.len() == 4 && year.parse::<u32>().is_ok(), "{year}");
+    assert!(other["allowed_mass"].as_f64().unwrap() < 0.01, "{other}");
+}
+
+#[test]
 fn what_is_no_form_is_named() {
     for (form, expected) in [
         ("", "known.txt: EOF"),
@@ -110,6 +144,25 @@ fn what_is_no_form_is_named() {
         (
             r#"{"form": "▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢"}"#,
             "--form: it has up to ",
+        ),
+        (
+            r#"{"form": "▢", "blanks": [{"name": "x", "choices": ["a"], "regex": "b"}]}"#,
+            "--form: blank 'x' has choices and a regex: omit one",
+        ),
+        (
+            r#"{"form": "▢", "blanks": [{"name": "x", "regex": "a("}]}"#,
+            "--form: blank 'x': the regular expression 'a(' is not valid",
+        ),
+        (
+            r#"{"form": "▢▢", "blanks": [{"name": "x", "regex": "[0-9]{40}"}]}"#,
+            "--form: blank 'x': its texts have at least ",
+        ),
+        (
+            &format!(
+                r#"{{"form": "{}", "blanks": [{{"name": "x", "regex": ".*"}}]}}"#,
+                "▢".repeat(5000)
+            ),
+            "--form: blank 'x': it has 5000 tokens, but a canvas has",
         ),
         (r#"{"form": "▢", "canvas": 20}"#, "--canvas: has 20 tokens"),
         (r#"{"form": "▢", "samples": 0}"#, "--form: samples is 0"),

@@ -91,6 +91,7 @@ fn blank(field: &Field<'_>) -> Result<BlankRequest, ApiError> {
     Ok(BlankRequest {
         name: object.require("name")?.string()?.to_owned(),
         choices: choices.transpose()?,
+        regex: object.string("regex")?.map(str::to_owned),
     })
 }
 
@@ -103,7 +104,8 @@ mod tests {
     fn body() -> Value {
         json!({
             "messages": [{"role": "user", "content": "Where is Oslo?"}], "form": "In ▢, ▢▢.", "seed": 3,
-            "blanks": [{"name": "country", "choices": ["Norway", "France"]}], "samples": 2, "steps": 1,
+            "blanks": [{"name": "country", "choices": ["Norway", "France"]}, {"name": "city", "regex": "[A-Z][a-z]+"}],
+            "samples": 2, "steps": 1,
         })
     }
 
@@ -121,6 +123,7 @@ mod tests {
         assert!(matches!(&*form.of, Input::Chat(chat) if chat.messages.len() == 1));
         let choices = form.request.blanks[0].choices.as_ref().unwrap();
         assert_eq!(choices.len(), 2);
+        assert_eq!(form.request.blanks[1].regex.as_deref(), Some("[A-Z][a-z]+"));
         assert_eq!((form.request.samples, work.request.seed), (2, Some(3)));
         let mut raw = body();
         raw["messages"] = Value::Null;
@@ -144,6 +147,11 @@ mod tests {
                 "blanks",
                 json!([{"name": "a", "choices": ["x", 5]}]),
                 "blanks[0].choices[1]",
+            ),
+            (
+                "blanks",
+                json!([{"name": "a", "regex": ["x"]}]),
+                "blanks[0].regex",
             ),
             ("steps", json!(0), "steps"),
             ("samples", json!(65), "samples"),
