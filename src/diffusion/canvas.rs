@@ -292,16 +292,6 @@ impl Run for CanvasRun {
     }
 }
 
-impl DiffusionParams {
-    /// The constraint of a canvas, if there is one.
-    fn continued(&self, blank: &Blank<'_>) -> Result<Option<Continued>> {
-        let constraint = self.constraint.as_ref();
-        constraint
-            .map(|constraint| Continued::new(constraint, blank))
-            .transpose()
-    }
-}
-
 impl Recipe for DiffusionParams {
     fn validate(&self, limits: &Limits) -> Result<()> {
         self.validate()?;
@@ -368,7 +358,8 @@ impl Recipe for DiffusionParams {
         noise: &dyn NoiseSource,
     ) -> Result<Box<dyn Run>> {
         let run = CanvasRun::new(self, block, canvas.len, noise)?;
-        Ok(Box::new(run.following(self.continued(canvas)?)))
+        let constraint = Continued::of(self.constraint.as_ref(), canvas)?;
+        Ok(Box::new(run.following(constraint)))
     }
 
     fn scoring(&self) -> Option<Scoring> {
@@ -385,12 +376,7 @@ impl Recipe for DiffusionParams {
     ) -> Result<Option<Box<dyn Run>>> {
         let known = self.templates.get(canvas.block as usize).cloned();
         let known = known.unwrap_or_default();
-        let repair = Repair::new(self, &known, canvas, doubted, round, noise)?;
-        let Some(repair) = repair else {
-            return Ok(None);
-        };
-        let repair = repair.following(self.continued(blank)?);
-        Ok(Some(Box::new(repair)))
+        Repair::begin(self, &known, canvas, doubted, round, blank, noise)
     }
 }
 

@@ -32,6 +32,16 @@ pub(super) struct Continued {
 }
 
 impl Continued {
+    /// The constraint after the answer so far, if there is one.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub(super) fn of(constraint: Option<&Constraint>, blank: &Blank<'_>) -> Result<Option<Self>> {
+        constraint
+            .map(|constraint| Self::new(constraint, blank))
+            .transpose()
+    }
+
     /// The constraint after the answer so far.
     ///
     /// # Errors

@@ -300,7 +300,6 @@ impl Recipe for Edit {
         noise: &dyn NoiseSource,
     ) -> Result<Option<Box<dyn Run>>> {
         let known = self.template(canvas.block, blank, noise)?;
-        let repair = Repair::new(&self.params, &known, canvas, doubted, round, noise)?;
-        Ok(repair.map(|repair| Box::new(repair) as Box<dyn Run>))
+        Repair::begin(&self.params, &known, canvas, doubted, round, blank, noise)
     }
 }

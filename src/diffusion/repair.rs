@@ -5,7 +5,7 @@ use super::continued::Continued;
 use super::event::{CanvasStatus, Draft, FinishedCanvas};
 use super::params::{AcceptanceRule, DiffusionParams};
 use super::random::NoiseSource;
-use super::run::{EndTokens, Run};
+use super::run::{Blank, EndTokens, Run};
 use super::step::{Draws, StepInput};
 use super::template::{Slot, Template};
 use crate::error::Result;
@@ -31,7 +31,7 @@ impl Repair {
     ///
     /// # Errors
     /// The errors of `noise`.
-    pub(super) fn new(
+    fn new(
         params: &DiffusionParams,
         known: &Template,
         canvas: &FinishedCanvas,
@@ -60,12 +60,28 @@ impl Repair {
 }
 
 impl Repair {
-    /// The same repair in the language of a constraint.
-    pub(super) fn following(self, constraint: Option<Continued>) -> Self {
-        Self {
-            run: self.run.following(constraint),
-            ..self
-        }
+    /// Repair number `round` of a canvas that began as the template `known` and as `blank`, within the
+    /// constraint of `params`. `None` if nothing that is doubted may change.
+    ///
+    /// # Errors
+    /// The errors of `noise`.
+    pub(super) fn begin(
+        params: &DiffusionParams,
+        known: &Template,
+        canvas: &FinishedCanvas,
+        doubted: &[bool],
+        round: u32,
+        blank: &Blank<'_>,
+        noise: &dyn NoiseSource,
+    ) -> Result<Option<Box<dyn Run>>> {
+        let Some(repair) = Self::new(params, known, canvas, doubted, round, noise)? else {
+            return Ok(None);
+        };
+        let constraint = Continued::of(params.constraint.as_ref(), blank)?;
+        Ok(Some(Box::new(Self {
+            run: repair.run.following(constraint),
+            ..repair
+        })))
     }
 }
 
