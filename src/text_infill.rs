@@ -8,7 +8,7 @@ use crate::chat::{ChatTemplate, Message, Role};
 use crate::constrained::empty_thought;
 use crate::constraint::{self, ByteAutomaton, Constraint, TokenAutomaton};
 use crate::diffusion::{
-    CANVAS_UNIT, CancelFlag, DiffusionParams, Event, FinishReason, Gap, Infill, Limits, Token,
+    CANVAS_UNIT, CancelFlag, DiffusionParams, Event, FinishReason, Gap, Infill, Token,
 };
 use crate::error::{Error, Result};
 use crate::infill::{InfillAnswer, InfillExtra, InfillRequest, InfillStop, InfillTimings};
@@ -129,8 +129,8 @@ impl TextModel {
         on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Vec<InfillAnswer>> {
         request.check()?;
-        let room = prompt_room(&session.limits(), request, params);
-        let gap = self.text_gap_within(request, prompt, room)?;
+        let context = session.limits().context;
+        let gap = self.text_gap_within(request, prompt, params, context)?;
         if request.limit() == Some(0) {
             let reused = session.prefill(gap.prompt())?;
             return Ok(vec![gap.unfilled(params.seed, reused)]);
@@ -159,9 +159,10 @@ impl TextModel {
         self.gap_of(self.laid_out(&texts, prompt)?, prompt)
     }
 
-    /// As [`text_gap`](Self::text_gap), with a prompt of at most `room` tokens: of longer texts, what is
-    /// nearest to the gap. Three quarters of the room are for the text before it. Without room for any text
-    /// the prompt is longer.
+    /// As [`text_gap`](Self::text_gap), with a prompt after which a context of `context` tokens has room for
+    /// the canvases of `params` that the request may fill; half of the context is enough for them, if that is
+    /// a canvas. Of texts that are too long for it, the prompt has what is nearest to the gap: three quarters of
+    /// its room are for the text before it. Without room for any text it is longer.
     ///
     /// # Errors
     /// As [`text_gap`](Self::text_gap).
@@ -169,8 +170,11 @@ impl TextModel {
         &self,
         request: &InfillRequest,
         prompt: &GapPrompt<'_>,
-        room: usize,
+        params: &DiffusionParams,
+        context: usize,
     ) -> Result<TextGap> {
+        let canvas = params.canvas.or(self.model().canvas_length());
+        let room = prompt_room(context, canvas.unwrap_or(1), request);
         let before = request.before();
         let whole = GapTexts::new(&request.input_extra, &before, &request.input_suffix);
         let mut layout = self.laid_out(&whole, prompt)?;
@@ -376,12 +380,11 @@ impl TextModel {
 
 /// Maximum number of tokens of a prompt after which there is room for the gap, in half of the context if the
 /// gap may be long.
-fn prompt_room(limits: &Limits, request: &InfillRequest, params: &DiffusionParams) -> usize {
-    let canvas = params.canvas.or(limits.canvas).unwrap_or(1).max(1);
-    let wanted = request.limit().unwrap_or(canvas).next_multiple_of(canvas);
-    limits
-        .context
-        .saturating_sub(wanted.min(limits.context / 2).max(canvas))
+fn prompt_room(context: usize, canvas: usize, request: &InfillRequest) -> usize {
+    let canvas = canvas.max(1);
+    let wanted = request.limit().unwrap_or(canvas);
+    let wanted = wanted.div_ceil(canvas).saturating_mul(canvas);
+    context.saturating_sub(wanted.min(context / 2).max(canvas))
 }
 
 /// A prompt with a gap, in tokens.

@@ -293,12 +293,21 @@ fn of_texts_that_are_too_long_what_is_nearest_to_the_gap_is_read() {
     long.input_extra = vec![extra(lines(0..200)), extra("near".into())];
     let whole = TINY.text_gap(&long, &chat).unwrap();
     let room = whole.prompt().len();
-    let kept = TINY.text_gap_within(&long, &chat, room).unwrap();
+    let params = DiffusionParams::default();
+    let one_canvas = InfillRequest {
+        n_predict: CANVAS as i64,
+        ..long.clone()
+    };
+    let within = |prompt: &GapPrompt<'_>, room: usize| {
+        TINY.text_gap_within(&one_canvas, prompt, &params, room + CANVAS)
+            .unwrap()
+    };
+    let kept = within(&chat, room);
     assert_eq!(kept.prompt(), whole.prompt());
     assert!(!whole.is_truncated() && !kept.is_truncated());
     // The texts around the gap, one by one, as far as there is room.
     let read = |room: usize| {
-        let gap = TINY.text_gap_within(&long, &chat, room).unwrap();
+        let gap = within(&chat, room);
         assert!(gap.is_truncated() && gap.prompt().len() <= room);
         let text = TINY.vocab().detokenize(gap.prompt(), true).unwrap();
         let (extra, text) = text.split_once("Fill in the gap:\n").unwrap();
@@ -326,10 +335,18 @@ fn of_texts_that_are_too_long_what_is_nearest_to_the_gap_is_read() {
         (true, before.len(), after.len())
     );
     // A document is what comes before.
-    let gap = TINY
-        .text_gap_within(&long, &GapPrompt::Document, 100)
-        .unwrap();
+    let gap = within(&GapPrompt::Document, 100);
     assert!(gap.is_truncated() && (50..=100).contains(&gap.prompt().len()));
+    // More tokens take more canvases, up to half of the context.
+    for (tokens, context, most) in [(CANVAS + 1, 600, 600 - 2 * CANVAS), (1000, 600, 300)] {
+        let longer = InfillRequest {
+            n_predict: tokens as i64,
+            ..long.clone()
+        };
+        let gap = TINY.text_gap_within(&longer, &GapPrompt::Document, &params, context);
+        let used = gap.unwrap().prompt().len();
+        assert!((most - 50..=most).contains(&used), "{tokens}: {used}");
+    }
 
     let short = SessionParams {
         context: Some(512),

@@ -151,7 +151,7 @@ impl Served {
             Input::Chat(chat) => (self.chat(chat, thoughts)?, Task::Text),
             Input::Prompt(pieces) => (self.tokens(pieces, true, true)?, Task::Text),
             Input::Infill(texts) => {
-                let gap = self.gap(texts)?;
+                let gap = self.gap(texts, request)?;
                 (gap.prompt().to_vec(), Task::Gap(Arc::new(gap)))
             }
             Input::Edit(edit) => self.edit(edit)?,
@@ -204,7 +204,7 @@ impl Served {
     }
 
     /// The gap between two texts.
-    fn gap(&self, texts: &request::Infill) -> Result<TextGap, ApiError> {
+    fn gap(&self, texts: &request::Infill, request: &Request) -> Result<TextGap, ApiError> {
         let prompt = match &self.template {
             None => GapPrompt::Document,
             Some(template) => GapPrompt::Chat {
@@ -217,15 +217,20 @@ impl Served {
             filename: extra.file.clone().unwrap_or_default(),
             text: extra.text.clone(),
         });
+        let params = match &self.defaults {
+            Defaults::Canvas(defaults) => canvas_params(defaults, request),
+            // Refused by the model.
+            Defaults::Masked(_) => DiffusionParams::default(),
+        };
         let request = InfillRequest {
             input_prefix: texts.prefix.clone(),
             input_suffix: texts.suffix.clone(),
             input_extra: extra.collect(),
-            ..InfillRequest::default()
+            ..wanted(&params)
         };
-        let canvas = self.model.model().canvas_length().unwrap_or(1);
-        let room = self.context.saturating_sub(canvas);
-        let gap = self.model.text_gap_within(&request, &prompt, room);
+        let gap = self
+            .model
+            .text_gap_within(&request, &prompt, &params, self.context);
         gap.map_err(|error| rejected(&error))
     }
 
@@ -426,14 +431,18 @@ fn filling(
         let problem = "a gap follows the texts around it alone: remove it";
         return Err(ApiError::field(&constraint.field, problem));
     }
-    let wanted = InfillRequest {
-        n_predict: params.max_tokens.map_or(-1, |tokens| tokens as i64),
-        ..InfillRequest::default()
-    };
     Ok(Filling {
         gap: Arc::clone(gap),
-        recipe: gap.recipe(&wanted, params, 0).within(request.time),
+        recipe: gap.recipe(&wanted(params), params, 0).within(request.time),
     })
+}
+
+/// A request for a gap of so many tokens as `params` allow.
+fn wanted(params: &DiffusionParams) -> InfillRequest {
+    InfillRequest {
+        n_predict: params.max_tokens.map_or(-1, |tokens| tokens as i64),
+        ..InfillRequest::default()
+    }
 }
 
 /// An error of a chat template about a conversation.
