@@ -1548,11 +1548,13 @@ void diffusion_string_free(char *string);
  * `text`, `text_length`: UTF-8, not empty, and its length in bytes; line ends at its end stay.
  * `instruction`, `instruction_length`: UTF-8, what to change. `strength`: share of the positions that
  * begin as noise, from 0 to 1; 0 shows the model all of the text, 1 nothing. `line_ranges`, `range_count`:
- * lines that stay byte for byte. `params`: NULL for the model's defaults; constraints, `templates` and
- * `ahead` do not apply. `edited`: receives the text in UTF-8, terminated by a zero byte; free it with
- * `diffusion_string_free`. `result`: receives the statistics; may be NULL.
+ * lines that stay byte for byte. `params`: NULL for the model's defaults; a constraint is about the whole
+ * edited text, without line ends at its end; `templates` and `ahead` do not apply. `edited`: receives the
+ * text in UTF-8, terminated by a zero byte; free it with `diffusion_string_free`. `result`: receives the
+ * statistics; may be NULL.
  *
- * Errors: as `diffusion_generate_reply`; `INVALID_ARGUMENT` for masked models, too.
+ * Errors: as `diffusion_generate_reply`; `INVALID_ARGUMENT` for masked models, too, and if the
+ * constraint allows no text with the lines that stay.
  */
 diffusion_status diffusion_edit_text(struct diffusion_context *context,
                                      const char *text,

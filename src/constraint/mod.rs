@@ -16,7 +16,7 @@
 //!                            ▲
 //!                        language ◀─ trellis ◀─ best, sums ◀─ lattice
 //!                                                    └▶ groups ─▶ tables, scaled ─▶ number
-//! shared, lengths ─▶ automaton         rows ─▶ tables
+//! shared, lengths, passages ─▶ automaton      rows ─▶ tables
 //! ```
 
 pub mod automaton;
@@ -35,6 +35,7 @@ mod lengths;
 mod minimize;
 mod number;
 mod pairs;
+mod passages;
 mod prefix;
 pub mod rows;
 mod scaffold;

@@ -4,14 +4,16 @@
 use super::Token;
 use super::canvas::CanvasRun;
 use super::canvas_length::check_canvas_length;
+use super::continued::{Continued, check_constraint};
 use super::event::FinishedCanvas;
 use super::params::{AcceptanceRule, DiffusionParams};
 use super::random::NoiseSource;
 use super::repair::Repair;
-use super::run::{Blank, EndTokens, Recipe, Run};
+use super::run::{Blank, Recipe, Run};
 use super::score::Scoring;
-use super::step::{DrawFeatures, Limits};
+use super::step::{DrawFeatures, Limits, TokenSet};
 use super::template::Template;
+use crate::constraint::Constraint;
 use crate::error::{Error, Result};
 use crate::parameter::Parameter;
 
@@ -82,35 +84,75 @@ impl Original {
         self.protected.iter().skip(offset).any(|is| *is)
     }
 
-    /// What canvas number `block`, of `len` tokens, begins with: the text from `offset` on, an end token
-    /// and padding, with noise for the share of positions.
+    /// The protected tokens, as many together as there are side by side.
+    fn passages(&self) -> Vec<&[Token]> {
+        let marks = self.protected.chunk_by(|a, b| a == b);
+        let mut start = 0;
+        let parts = marks.map(|marks| {
+            let part = &self.tokens[start..start + marks.len()];
+            start += marks.len();
+            marks[0].then_some(part)
+        });
+        parts.flatten().collect()
+    }
+
+    /// Checks that there is a text of a constraint with what is protected.
+    fn check_passages(&self, constraint: &Constraint) -> Result<()> {
+        let passages = self.passages();
+        let automaton = constraint.automaton();
+        match automaton.first_missing(&passages, self.protected[0]) {
+            None => Ok(()),
+            Some(number) => {
+                let (number, count) = (number + 1, passages.len());
+                let problem = format!(
+                    "the constraint allows no text with all that is protected: part {number} of {count} fits \
+                     nowhere, protect less or allow more"
+                );
+                Err(Error::parameter(Parameter::Protected, problem))
+            }
+        }
+    }
+
+    /// The positions of a canvas with the text from `offset` on. Before what is protected `no_end` may stand,
+    /// if it is given.
+    fn slots(&self, offset: usize, len: usize, no_end: Option<&TokenSet>) -> Template {
+        let mut template = Template::new();
+        let within = self.tokens.len().min(offset + len);
+        let last = (offset..self.tokens.len()).rfind(|p| self.protected[*p]);
+        for position in offset..within {
+            let is_before = last.is_some_and(|last| position < last);
+            match no_end.filter(|_| is_before) {
+                _ if self.protected[position] => template.fixed(&[self.tokens[position]]),
+                Some(set) => template.within(set.clone()),
+                None => template.free(),
+            };
+        }
+        template
+    }
+
+    /// What canvas number `block` begins with, which was `blank`: the text from `offset` on, an end token
+    /// and padding, with noise for the share of positions. `no_end` as in [`slots`](Self::slots).
     ///
     /// # Errors
     /// The errors of `noise`.
     fn template(
         &self,
         offset: usize,
-        len: usize,
-        block: u32,
+        no_end: Option<&TokenSet>,
+        (block, blank): (u32, &Blank<'_>),
         max_steps: u32,
-        end: &EndTokens,
         noise: &dyn NoiseSource,
     ) -> Result<Template> {
-        let mut template = Template::new();
+        let len = blank.len;
         if self.ends_at(offset) {
-            return Ok(template);
+            return Ok(Template::new());
         }
+        let mut template = self.slots(offset, len, no_end);
         let slice = &self.tokens[offset..self.tokens.len().min(offset + len)];
         let mut tokens: Vec<Option<Token>> = slice.iter().copied().map(Some).collect();
         if tokens.len() < len {
-            tokens.push(self.end.or(end.ids.first().copied()));
-            tokens.resize(len, end.pad);
-        }
-        for (position, token) in slice.iter().enumerate() {
-            match self.protected[offset + position] {
-                true => template.fixed(&[*token]),
-                false => template.free(),
-            };
+            tokens.push(self.end.or(blank.end.ids.first().copied()));
+            tokens.resize(len, blank.end.pad);
         }
         let mut order = vec![0.0; len];
         noise.uniforms(block, CHOICE, &mut order)?;
@@ -177,6 +219,9 @@ fn best_prefix(edited: &[Token], text: &[Token]) -> usize {
 /// Its canvases begin as parts of the text: after each, the text goes on from where the canvas has come to,
 /// as an edit may make it longer or shorter. Protected tokens stay in order and unchanged, whatever the model
 /// writes; between those of one canvas, the number of tokens stays.
+///
+/// A constraint is about the whole edited text. If what is protected contradicts it at its place in a canvas,
+/// the answer ends in an error; where no text of the constraint has it, it does not begin.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Edit {
     params: DiffusionParams,
@@ -205,9 +250,15 @@ impl Edit {
     /// What a canvas begins with that was `blank`.
     fn template(&self, block: u32, blank: &Blank<'_>, noise: &dyn NoiseSource) -> Result<Template> {
         let offset = self.offset(&blank.canvases[..block as usize]);
-        let max_steps = self.params.max_steps;
+        // The text of a constraint does not go on after an end token.
+        let needs_text = self.params.constraint.is_some() && self.original.protects_after(offset);
+        let no_end: Option<TokenSet> = needs_text.then(|| {
+            let all = 0..blank.limits.vocab as Token;
+            all.filter(|token| !blank.end.is_end(*token)).collect()
+        });
+        let (canvas, max_steps) = ((block, blank), self.params.max_steps);
         self.original
-            .template(offset, blank.len, block, max_steps, blank.end, noise)
+            .template(offset, no_end.as_ref(), canvas, max_steps, noise)
     }
 }
 
@@ -219,18 +270,17 @@ impl Recipe for Edit {
                 "its model is of a masked family, which cannot edit: use a canvas model",
             ));
         };
-        if self.params.constraint.is_some() {
-            let problem = "an edit cannot follow one: omit it";
-            return Err(Error::parameter(Parameter::Constraint, problem));
-        }
         self.params.validate()?;
         let is_bounded = match self.params.acceptance {
             AcceptanceRule::Auto => self.original.protects_after(0),
             AcceptanceRule::Reference => false,
             AcceptanceRule::Bounded => true,
         };
+        let constraint = self.params.constraint.as_ref();
         limits.draws.check(&DrawFeatures {
             fixed_positions: self.original.protects_after(0),
+            allowed_sets: constraint.is_some() && self.original.protects_after(0),
+            languages: constraint.is_some(),
             averages: is_bounded,
             scores: self.params.scoring.is_some(),
             ..DrawFeatures::default()
@@ -238,15 +288,18 @@ impl Recipe for Edit {
         check_canvas_length(self.params.canvas.unwrap_or(trained), trained)?;
         let mut text = Template::new();
         text.fixed(self.original.tokens());
-        text.check(None, limits.vocab)
+        text.check(None, limits.vocab)?;
+        constraint.map_or(Ok(()), |constraint| {
+            self.original.check_passages(constraint)
+        })
     }
 
     fn canvas_len(&self, prompt: usize, limits: &Limits) -> Result<usize> {
         self.params.canvas_len(prompt, limits)
     }
 
-    fn check_budget(&self, _: usize) -> Result<()> {
-        Ok(())
+    fn check_budget(&self, budget: usize) -> Result<()> {
+        check_constraint(self.params.constraint.as_ref(), budget)
     }
 
     fn max_tokens(&self) -> Option<usize> {
@@ -274,7 +327,8 @@ impl Recipe for Edit {
     ) -> Result<Box<dyn Run>> {
         let template = self.template(block, canvas, noise)?;
         let run = CanvasRun::with_template(&self.params, template, block, canvas.len, noise)?;
-        Ok(Box::new(run))
+        let constraint = Continued::of(self.params.constraint.as_ref(), canvas)?;
+        Ok(Box::new(run.following(constraint)))
     }
 
     fn goes_on_after(&self, canvases: &[FinishedCanvas]) -> bool {

@@ -5,6 +5,9 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use llama_diffusion::chat::{Message, Role};
+use llama_diffusion::constraint::{
+    ByteAutomaton, Constraint, Limits, Scaffold, TokenAutomaton, Vocabulary,
+};
 use llama_diffusion::diffusion::{Edit, Original, OwnedEvent};
 use llama_diffusion::gguf::TensorType;
 use llama_diffusion::internal::synthetic::masked::{MaskedFamily, write_masked};
@@ -12,7 +15,7 @@ use llama_diffusion::internal::synthetic::{Geometry, WeightTypes, write_syntheti
 use llama_diffusion::model::MaskedModel;
 use llama_diffusion::{
     Answer, CancelFlag, DiffusionParams, EndTokens, Event, FinishReason, Model, SamplerOverrides,
-    Session, SessionBatch, SessionParams, TextModel, Token, edit_message,
+    Session, SessionBatch, SessionParams, TextModel, Thoughts, Token, edit_message,
 };
 use llama_diffusion_testing::placements::on_cpu;
 use llama_diffusion_testing::steps::prompt;
@@ -241,6 +244,137 @@ fn the_end_of_a_text_is_the_token_that_ends_an_answer() {
     );
 }
 
+/// What the tokens from number 40 on write.
+const TEXTS: [&str; 4] = ["a", "b", "ab", "\n"];
+
+/// The texts of an expression in these tokens.
+fn language(pattern: &str) -> Constraint {
+    let limits = Limits::default();
+    let bytes = ByteAutomaton::from_regex(pattern, &limits).unwrap();
+    let texts = TEXTS.iter().map(|text| Some(text.as_bytes().to_vec()));
+    let vocabulary = Vocabulary::new(std::iter::repeat_n(None, 40).chain(texts));
+    let end: Vec<Token> = (1..33).collect();
+    let automaton = TokenAutomaton::new(&bytes, &vocabulary, &Scaffold::None, &end, &limits);
+    Constraint::new(automaton.unwrap())
+}
+
+fn spelled(tokens: &[Token]) -> String {
+    let piece = |token: &Token| TEXTS[*token as usize - 40];
+    tokens.iter().map(piece).collect()
+}
+
+#[test]
+fn an_edited_text_follows_a_constraint_at_every_strength() {
+    let pattern = "(?:[ab]+\n)*[ab]*";
+    let whole = regex::Regex::new(&format!(r"\A(?:{pattern})\z")).unwrap();
+    let constraint = language(pattern);
+    let mut session = session();
+    let line = |i: usize| {
+        if i % 4 == 3 {
+            43
+        } else {
+            40 + (i % 3) as Token
+        }
+    };
+    for tenth in 0..=10 {
+        for seed in 0..6 {
+            let len = 5 + 7 * seed;
+            let tokens: Vec<Token> = (0..len).map(line).collect();
+            // Letters alone, which may stand anywhere.
+            let protected: Vec<bool> = (0..len)
+                .map(|i| seed % 2 == 1 && i % 4 != 3 && (i / 4 + seed) % 3 == 0)
+                .collect();
+            let strength = tenth as f32 / 10.0;
+            let original = Original::new(tokens.clone(), protected.clone(), strength).unwrap();
+            let params = DiffusionParams {
+                constraint: Some(constraint.clone()),
+                ..params(3, seed as u64)
+            };
+            let (answer, _) = edit(&mut session, &original, &params);
+            let written = &answer.generation.tokens;
+            assert_eq!(answer.generation.finish, FinishReason::EndOfText);
+            let text = spelled(written);
+            assert!(whole.is_match(&text), "{strength}, {seed}: {text:?}");
+            let kept = tokens.iter().zip(&protected).filter(|(_, kept)| **kept);
+            let mut rest = written.iter();
+            for (token, _) in kept {
+                assert!(
+                    rest.any(|other| other == token),
+                    "{strength}, {seed}: {text:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn no_text_ends_before_what_is_protected() {
+    // It may end after every line; the last line is protected.
+    let constraint = language("(?:[ab]{1,6}\n)+");
+    for seed in 0..20 {
+        let tokens = [40, 41, 43, 42, 43, 41, 41, 43];
+        let protected = [false, false, false, false, false, true, true, true];
+        let original = Original::new(tokens.to_vec(), protected.to_vec(), 1.0).unwrap();
+        let params = DiffusionParams {
+            constraint: Some(constraint.clone()),
+            ..params(2, seed)
+        };
+        let (answer, _) = edit(&mut session(), &original, &params);
+        let written = &answer.generation.tokens;
+        assert_eq!(written[5..8], tokens[5..], "{written:?}");
+    }
+}
+
+#[test]
+fn what_is_protected_and_contradicts_a_constraint_is_an_error() {
+    let mut session = session();
+    let mut problem = |pattern: &str, tokens: &[Token], protected: &[bool]| {
+        let original = Original::new(tokens.to_vec(), protected.to_vec(), 0.5).unwrap();
+        let params = DiffusionParams {
+            constraint: Some(language(pattern)),
+            ..params(3, 1)
+        };
+        let go_on = &mut |_: Event<'_>| ControlFlow::Continue(());
+        let cancel = CancelFlag::default();
+        let answer = session.edit(&prompt(9), &original, &params, &cancel, go_on);
+        answer.map(drop).map_err(|error| error.to_string())
+    };
+    let (yes, no) = (true, false);
+    assert_eq!(problem("a+b", &[40, 40, 41], &[no, no, yes]), Ok(()));
+    for (pattern, tokens, protected, expected) in [
+        (
+            "a+",
+            &[40, 40, 41][..],
+            &[yes, no, yes][..],
+            "protected: the constraint allows no text with all that is protected: part 2 of 2 fits nowhere",
+        ),
+        (
+            "a+b",
+            &[41],
+            &[yes],
+            "protected: the constraint allows no text",
+        ),
+        // There are such texts, but not with one token before the last.
+        (
+            "a{3}b",
+            &[40, 41],
+            &[no, yes],
+            "constraint: the fixed positions of the canvas leave no text",
+        ),
+        (
+            "(?:[ab]{200})+",
+            &[40],
+            &[no],
+            "constraint: the constraint needs at least 100 tokens",
+        ),
+    ] {
+        match problem(pattern, tokens, protected) {
+            Err(error) => assert!(error.starts_with(expected), "{error}"),
+            Ok(()) => panic!("{pattern}: {expected}"),
+        }
+    }
+}
+
 #[test]
 fn what_cannot_be_edited_is_refused() {
     let refused = |tokens: Vec<Token>, protected: Vec<bool>, strength| {
@@ -329,6 +463,27 @@ impl Demo {
         let generation = answer.unwrap().generation;
         let text = self.text.answer_text(&prompt, &generation.tokens).unwrap();
         (text.text, generation.steps)
+    }
+}
+
+#[test]
+fn an_edit_of_a_model_follows_a_constraint_over_its_canvases() {
+    let mut demo = Demo::new();
+    let pattern = "(?:[A-Z][a-z ]{4,30}[.] ?){3}";
+    let whole = regex::Regex::new(&format!("^(?:{pattern})$")).unwrap();
+    let text = "Mia sees a red fox. Tom buys a hat. Anna takes a bus.";
+    let message = edit_message("Rewrite in the past tense", text);
+    demo.params.constraint = Some(demo.text.regex(pattern, &[], Thoughts::None).unwrap());
+    for canvas in [None, Some(16)] {
+        demo.params.canvas = canvas;
+        for strength in [0.0, 0.5, 1.0] {
+            let original = demo.text.original(text, &[], strength).unwrap();
+            let (edited, _) = demo.edit(&message, &original, 3);
+            assert!(
+                whole.is_match(&edited),
+                "{canvas:?}, {strength}: {edited:?}"
+            );
+        }
     }
 }
 

@@ -26,11 +26,13 @@ pub struct diffusion_lines {
 /// `text`, `text_length`: UTF-8, not empty, and its length in bytes; line ends at its end stay.
 /// `instruction`, `instruction_length`: UTF-8, what to change. `strength`: share of the positions that
 /// begin as noise, from 0 to 1; 0 shows the model all of the text, 1 nothing. `line_ranges`, `range_count`:
-/// lines that stay byte for byte. `params`: NULL for the model's defaults; constraints, `templates` and
-/// `ahead` do not apply. `edited`: receives the text in UTF-8, terminated by a zero byte; free it with
-/// `diffusion_string_free`. `result`: receives the statistics; may be NULL.
+/// lines that stay byte for byte. `params`: NULL for the model's defaults; a constraint is about the whole
+/// edited text, without line ends at its end; `templates` and `ahead` do not apply. `edited`: receives the
+/// text in UTF-8, terminated by a zero byte; free it with `diffusion_string_free`. `result`: receives the
+/// statistics; may be NULL.
 ///
-/// Errors: as `diffusion_generate_reply`; `INVALID_ARGUMENT` for masked models, too.
+/// Errors: as `diffusion_generate_reply`; `INVALID_ARGUMENT` for masked models, too, and if the
+/// constraint allows no text with the lines that stay.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diffusion_edit_text(
     context: *mut diffusion_context,
@@ -62,7 +64,6 @@ pub unsafe extern "C" fn diffusion_edit_text(
             let edited = output(edited, "edited")?;
             let result = optional_result(result)?;
             let callbacks = read(params, diffusion_params::of_model(&context.model)?)?;
-            let own = callbacks.for_text("an edit")?;
             let mut session = context.lock()?;
             context.cancel.reset();
             let model = context.model.text()?;
@@ -71,6 +72,7 @@ pub unsafe extern "C" fn diffusion_edit_text(
             let lines: Vec<_> = lines.iter().map(|l| l.first..=l.last).collect();
             let original = model.original(body, &lines, strength)?;
             let prompt = single_turn(model, &edit_message(instruction, body))?;
+            let own = callbacks.for_edit(&context.model, &prompt)?;
             let on_event = &mut |event: Event<'_>| callbacks.report(event);
             let answer = session.edit(&prompt, &original, &own, &context.cancel, on_event)?;
             let finished = Finished::new(answer)?;

@@ -328,14 +328,39 @@ impl diffusion_params {
         !self.json_schema.is_null() || !self.regex.is_null()
     }
 
-    /// The parameters for `what`, which begins as a text and not as noise.
+    /// The parameters for `what`, which begins as a text and not as noise, and follows no constraint.
     pub(super) fn for_text(&self, what: &str) -> Result<DiffusionParams> {
-        if self.is_constrained() || self.template_count > 0 || self.ahead > 0 {
-            let fields = "`json_schema`, `regex`, `templates` and `ahead`";
-            let problem = format!("{fields} do not apply to {what}: leave them unset");
-            return Err(Failure::argument("params", problem));
+        match self.is_constrained() || self.begins_otherwise() {
+            true => Err(unused(
+                "`json_schema`, `regex`, `templates` and `ahead`",
+                what,
+            )),
+            false => self.diffusion(),
         }
-        self.diffusion()
+    }
+
+    /// The parameters for an edit, which `prompt` asks for.
+    ///
+    /// # Safety
+    /// The pointers are as documented.
+    pub(super) unsafe fn for_edit(
+        &self,
+        shared: &diffusion_model,
+        prompt: &[Token],
+    ) -> Result<DiffusionParams> {
+        if self.begins_otherwise() {
+            return Err(unused("`templates` and `ahead`", "an edit"));
+        }
+        Ok(DiffusionParams {
+            // SAFETY: as the caller promises.
+            constraint: unsafe { self.constraint(shared, prompt)? },
+            ..self.diffusion()?
+        })
+    }
+
+    /// Whether they say what an answer begins with.
+    fn begins_otherwise(&self) -> bool {
+        self.template_count > 0 || self.ahead > 0
     }
 
     fn scoring(&self) -> Option<Scoring> {
@@ -374,6 +399,11 @@ impl diffusion_params {
             ControlFlow::Break(())
         }
     }
+}
+
+fn unused(fields: &str, what: &str) -> Failure {
+    let problem = format!("{fields} do not apply to {what}: leave them unset");
+    Failure::argument("params", problem)
 }
 
 /// The template of a model that has one canvas.

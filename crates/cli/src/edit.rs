@@ -6,10 +6,13 @@ use std::io::{self, IsTerminal as _};
 use std::ops::{ControlFlow, RangeInclusive};
 
 use llama_diffusion::chat::{Message, Role};
-use llama_diffusion::{AnyModel, CancelFlag, Error, Event, Result, TextModel, edit_message};
+use llama_diffusion::{
+    AnyModel, CancelFlag, DiffusionParams, Error, Event, Result, TextModel, edit_message,
+};
 use llama_diffusion_flags::streams::{print, say};
 
-use crate::args::{Args, EditArgs};
+use crate::args::Args;
+use crate::constraint::Language;
 use crate::ending::Ending;
 use crate::engine::{Run, canvas_len};
 use crate::logprobs::Logprobs;
@@ -23,15 +26,18 @@ pub struct Edit {
     instruction: String,
     strength: f32,
     protected: Vec<RangeInclusive<usize>>,
+    language: Option<Language>,
 }
 
 impl Edit {
     /// Reads the file that the flags name, if they do.
     ///
     /// # Errors
-    /// The file cannot be read, is empty or not UTF-8, or the instruction is empty.
-    pub fn read(args: &EditArgs) -> Result<Option<Self>> {
-        let Some(path) = &args.edit else {
+    /// The file cannot be read, is empty or not UTF-8, the instruction is empty, or the constraint cannot be
+    /// honoured.
+    pub fn read(args: &Args) -> Result<Option<Self>> {
+        let flags = &args.edit;
+        let Some(path) = &flags.edit else {
             return Ok(None);
         };
         let text = input::file(path)?;
@@ -39,15 +45,16 @@ impl Edit {
             let name = path.display().to_string();
             return Err(refusal(name, "it is empty: give a text to edit"));
         }
-        let instruction = args.instruction.as_deref().unwrap_or_default().trim();
+        let instruction = flags.instruction.as_deref().unwrap_or_default().trim();
         if instruction.is_empty() {
             return Err(refusal("--instruction", "it is empty: say what to change"));
         }
         Ok(Some(Self {
             text,
             instruction: instruction.to_owned(),
-            strength: args.strength,
-            protected: args.protected(),
+            strength: flags.strength,
+            protected: flags.protected(),
+            language: Language::read(args)?,
         }))
     }
 
@@ -79,7 +86,12 @@ impl Edit {
         let original = original.ending_with(setting.answer_end(model)?);
         let prompt = setting.tokens(model, &messages)?;
         let trained = model.model().canvas_length().unwrap_or(1);
-        let params = args.diffusion((&model.model().overrides(), trained), seed)?;
+        let language = self.language.as_ref();
+        let constraint = language.map(|language| language.of(model, &prompt));
+        let params = DiffusionParams {
+            constraint: constraint.transpose()?,
+            ..args.diffusion((&model.model().overrides(), trained), seed)?
+        };
         let logprobs = run.logprobs.as_deref().map(Logprobs::create).transpose()?;
         let go_on = &mut |_: Event<'_>| ControlFlow::Continue(());
         let mut session = run.session(model)?;

@@ -84,7 +84,7 @@ fn run(args: &mut Args) -> Result<Ending> {
     if let Some(command) = args.command.take() {
         return run_subcommand(command, args, &interrupt).map(|()| Ending::Done);
     }
-    if let Some(edit) = Edit::read(&args.edit)? {
+    if let Some(edit) = Edit::read(args)? {
         let mut setting = Setting::read(args)?;
         let model = load(args, interrupt.flag())?;
         setting.complete(&model, false)?;

@@ -59,6 +59,29 @@ fn protected_lines_stay_byte_for_byte() {
 }
 
 #[test]
+fn an_edited_text_follows_a_constraint() {
+    let past = |line: &[&'static str]| {
+        let args = [&["--instruction", "Put this into the past tense"], line].concat();
+        edit(b"Leo runs to the park.\nMia goes to the lake.\n", &args)
+    };
+    let regex = "Leo (?:walked|swam) to the [a-z]+\\.\nMia [a-z ]+\\.";
+    for strength in ["0", "0.5", "1"] {
+        let output = past(&["--grammar-regex", regex, "--strength", strength]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let written = text(&output.stdout);
+        let whole = regex::Regex::new(&format!("^{regex}\n$")).unwrap();
+        assert!(whole.is_match(written), "{written:?}");
+    }
+    let output = past(&["--grammar-regex", regex, "--protect", "1"]);
+    assert_eq!(output.status.code(), Some(1));
+    let message = text(&output.stderr);
+    assert!(
+        message.contains("--protect: the constraint allows no text with all that is protected"),
+        "{message}"
+    );
+}
+
+#[test]
 fn bad_input_is_named() {
     let refused = |contents: &[u8], args: &[&str]| {
         let output = edit(contents, args);
