@@ -122,6 +122,40 @@ def edit(tool, r, count):
     table(("strength", "edits", "followed", "steps"), lines)
 
 
+CHOSEN = (words.COLORS, words.NAMES, words.PLACES)  # what edits leave open
+
+
+def open_words(prompt, text):
+    """The words of a text that its prompt leaves open, each with the number of those that fit as well as it does."""
+    said = set(re.findall(r"\w+", prompt))
+    kinds = {word: [other for other in kind if other not in said] for kind in CHOSEN for word in kind}
+    return {word: len(kinds[word]) for word in re.findall(r"\w+", text) if word in kinds and word not in said}
+
+
+def open_choices(tool, r, count):
+    """Which of the words that a prompt leaves open stay as the canvas began with them, by the strength of the edit. The
+    prompt does not hold the text."""
+    edits = []
+    while len(edits) < count:
+        draw = tasks.draw(r, "edit", held=True)
+        prompt = draw.messages[0][1]
+        chosen = open_words(prompt, draw.answer)
+        if canvas_tasks.is_open("edit", draw.key) and chosen and len(draw.answer) <= ONE_CANVAS:
+            edits.append((prompt, draw.answer, chosen))
+    number = sum(len(chosen) for _, _, chosen in edits)
+    lines = []
+    for strength in STRENGTHS:
+        kept, steps = 0, 0
+        for seed, (prompt, text, chosen) in enumerate(edits):
+            found, taken = tool.rewrite(prompt, text, strength, seed)
+            kept += len(chosen.keys() & set(re.findall(r"\w+", found)))
+            steps += taken
+        lines.append((strength, number, f"{100 * kept / number:.1f} %", f"{steps / len(edits):.1f}"))
+    chance = sum(1 / fitting for _, _, chosen in edits for fitting in chosen.values()) / number
+    lines.append(("chance", number, f"{100 * chance:.1f} %", "–"))
+    table(("strength", "open words", "stayed", "steps"), lines)
+
+
 def protect(tool, r, count):
     """Whether protected lines come back, whatever is edited around them."""
     kept = []
@@ -221,7 +255,10 @@ def prompts(tool, r, count):
     table(("prompts", "number", "exact"), lines)
 
 
-PARTS = dict(infill=infill, schema=schema, edit=edit, protect=protect, tastes=tastes, verify=verify, prompts=prompts)
+PARTS = {
+    "infill": infill, "schema": schema, "edit": edit, "open": open_choices, "protect": protect, "tastes": tastes,
+    "verify": verify, "prompts": prompts,
+}
 
 
 def main():

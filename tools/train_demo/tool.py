@@ -50,6 +50,12 @@ class Tool:
         out, log = self.with_file("--edit", text, *flags)
         return out, steps_of(log)
 
+    def rewrite(self, prompt, text, strength, seed):
+        """The answer to a prompt on canvases that begin as a text, and the steps that it took."""
+        flags = ("--no-escape", "-p", prompt, "--strength", strength, "-s", seed)
+        out, log = self.with_file("--edit", text, *flags)
+        return out, steps_of(log)
+
     def fill(self, messages, form):
         """A filled form: the tool's answer, of which `form` is the request."""
         flags = ("--raw", "--no-escape", "-p", tk.render(messages))

@@ -16,14 +16,15 @@ use crate::constraint::Language;
 use crate::ending::Ending;
 use crate::engine::{Run, canvas_len};
 use crate::logprobs::Logprobs;
-use crate::prompt::Setting;
+use crate::prompt::{Setting, first_message};
 use crate::report::Report;
 use llama_diffusion_flags::input;
 
 /// What is to be edited, and how.
 pub struct Edit {
     text: String,
-    instruction: String,
+    /// What the model reads.
+    message: String,
     strength: f32,
     protected: Vec<RangeInclusive<usize>>,
     language: Option<Language>,
@@ -33,8 +34,8 @@ impl Edit {
     /// Reads the file that the flags name, if they do.
     ///
     /// # Errors
-    /// The file cannot be read, is empty or not UTF-8, the instruction is empty, or the constraint cannot be
-    /// honoured.
+    /// A file cannot be read, is empty or not UTF-8, the instruction is missing or empty, or the constraint
+    /// cannot be honoured.
     pub fn read(args: &Args) -> Result<Option<Self>> {
         let flags = &args.edit;
         let Some(path) = &flags.edit else {
@@ -45,13 +46,9 @@ impl Edit {
             let name = path.display().to_string();
             return Err(refusal(name, "it is empty: give a text to edit"));
         }
-        let instruction = flags.instruction.as_deref().unwrap_or_default().trim();
-        if instruction.is_empty() {
-            return Err(refusal("--instruction", "it is empty: say what to change"));
-        }
         Ok(Some(Self {
+            message: message(args, body(&text))?,
             text,
-            instruction: instruction.to_owned(),
             strength: flags.strength,
             protected: flags.protected(),
             language: Language::read(args)?,
@@ -75,14 +72,10 @@ impl Edit {
             return Err(refusal("--edit", problem));
         }
         let run = Run::settle(args, model.model(), None)?;
-        // An answer does not end with a line end, as a file does.
-        let body = self.text.trim_end_matches(['\r', '\n']);
+        let body = body(&self.text);
         let original = model.original(body, &self.protected, self.strength)?;
         let mut messages = setting.opening();
-        messages.push(Message::new(
-            Role::User,
-            edit_message(&self.instruction, body),
-        ));
+        messages.push(Message::new(Role::User, &self.message));
         let original = original.ending_with(setting.answer_end(model)?);
         let prompt = setting.tokens(model, &messages)?;
         let trained = model.model().canvas_length().unwrap_or(1);
@@ -120,6 +113,24 @@ impl Edit {
             });
         }
         Ok(answer.generation.finish.into())
+    }
+}
+
+/// The text without the line ends at its end: an answer has none there, as a file does.
+fn body(text: &str) -> &str {
+    text.trim_end_matches(['\r', '\n'])
+}
+
+/// What the model reads: the instruction and the text, or the prompt alone.
+fn message(args: &Args, body: &str) -> Result<String> {
+    match args.edit.instruction.as_deref().map(str::trim) {
+        Some("") => Err(refusal("--instruction", "it is empty: say what to change")),
+        Some(instruction) => Ok(edit_message(instruction, body)),
+        None if args.common.prompt().is_none() => {
+            let problem = "nothing says what to change: give --instruction, or a prompt with -p";
+            Err(refusal("--edit", problem))
+        }
+        None => Ok(first_message(args, false)?.unwrap_or_default()),
     }
 }
 

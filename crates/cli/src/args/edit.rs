@@ -9,18 +9,17 @@ use llama_diffusion_flags::numbers::real;
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Edit")]
 pub struct EditArgs {
-    /// Edit the text of a file as --instruction says, and print the result: with what has changed in
-    /// colours on a terminal
+    /// Edit the text of a file as --instruction says, or as an answer to the prompt of -p or -f, and print
+    /// the result: with what has changed in colours on a terminal
     #[arg(
         long,
         value_name = "FILE",
-        requires = "instruction",
-        conflicts_with_all = ["prompt", "file", "conversation", "drafts", "progress", "record"]
+        conflicts_with_all = ["conversation", "drafts", "progress", "record"]
     )]
     pub edit: Option<PathBuf>,
 
     /// What to change; the model reads it before the text, with a colon between them
-    #[arg(long, value_name = "TEXT", requires = "edit")]
+    #[arg(long, value_name = "TEXT", requires = "edit", conflicts_with_all = ["prompt", "file"])]
     pub instruction: Option<String>,
 
     /// Share of the text that begins as noise: 0 shows the model all of it, 1 nothing

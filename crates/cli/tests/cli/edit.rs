@@ -59,6 +59,23 @@ fn protected_lines_stay_byte_for_byte() {
 }
 
 #[test]
+fn a_prompt_alone_asks_for_what_the_text_becomes() {
+    let of = |prompt: &'static str| {
+        let output = edit(
+            b"The capital of Norway is Bern.\n",
+            &["-p", prompt, "--strength", "0"],
+        );
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout).to_owned()
+    };
+    // The prompt decides, and does not hold the text.
+    assert_eq!(
+        of("What is the capital of Norway?"),
+        "The capital of Norway is Oslo.\n"
+    );
+}
+
+#[test]
 fn an_edited_text_follows_a_constraint() {
     let past = |line: &[&'static str]| {
         let args = [&["--instruction", "Put this into the past tense"], line].concat();
@@ -130,6 +147,11 @@ fn bad_input_is_named() {
         ),
         (b"Hi", vec![], &["--instruction"]),
         (b"Hi", with(&["-p", "x"]), &["--prompt"]),
+        (
+            b"Hi",
+            vec!["-p", ""],
+            &["prompt (-p, -f or standard input): it is empty"],
+        ),
     ] {
         let message = refused(contents, &args);
         for part in parts {
