@@ -415,6 +415,32 @@ typedef int32_t diffusion_progress;
 #endif // __cplusplus
 
 /**
+ * What scores the tokens of a finished canvas.
+ */
+enum diffusion_scorer
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * The denoiser, by a step: how likely each token is with all others around it.
+     */
+    DIFFUSION_SCORER_DENOISER = 0,
+    /**
+     * The causal encoder, by a pass: how likely each token is after those before it. An error if the encoder
+     * is not trained to predict tokens.
+     */
+    DIFFUSION_SCORER_ENCODER = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum diffusion_scorer diffusion_scorer;
+#else
+typedef int32_t diffusion_scorer;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
  * What a model writes before a constrained answer.
  */
 enum diffusion_thoughts
@@ -996,7 +1022,7 @@ typedef struct diffusion_params {
      */
     size_t ahead;
     /**
-     * This field and those below are for masked models. An approximation: each step also unmasks the
+     * This field and the two below are for masked models. An approximation: each step also unmasks the
      * tokens that are more likely than this, at most 1; 0 is none. Default 0.
      */
     float unmask_threshold;
@@ -1012,6 +1038,11 @@ typedef struct diffusion_params {
      * Default 0.
      */
     float early_stop;
+    /**
+     * What scores canvases for `min_logprob` and `on_scores`, a `diffusion_scorer`. Not for masked models.
+     * Default `DENOISER`.
+     */
+    int32_t scorer;
 } diffusion_params;
 
 /**

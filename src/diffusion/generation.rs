@@ -82,9 +82,8 @@ pub enum Next<'a> {
     Begin(usize),
     /// Denoise. Then [`Generator::stepped`].
     Step(StepInput<'a>, &'a mut Draws),
-    /// Score a finished canvas, with this number of the most likely tokens at each position. Then
-    /// [`Generator::scored`].
-    Score(&'a [Token], usize),
+    /// Score a finished canvas. Then [`Generator::scored`].
+    Score(&'a [Token], Scoring),
     /// Append a finished canvas to the prefix. Then [`Generator::committed`].
     Commit(&'a [Token]),
     /// Nothing: take the result with [`Generator::finish`].
@@ -264,7 +263,7 @@ impl Generator {
                 Next::Step(input, draws)
             }
             (Stage::Scoring, _) => match (&self.check, self.recipe.scoring()) {
-                (Some(check), Some(scoring)) => Next::Score(&check.candidate().tokens, scoring.top),
+                (Some(check), Some(scoring)) => Next::Score(&check.candidate().tokens, scoring),
                 _ => Next::Done(self.generation.finish),
             },
             (Stage::Committing, _) => match self.generation.canvases.last() {

@@ -60,7 +60,7 @@ pub use params::{AcceptanceRule, DiffusionParams, SamplerOverrides};
 pub use random::{CounterNoise, NoiseSource, RecordedBlock, RecordedNoise, RecordedStep};
 pub use run::{Blank, EndTokens, Recipe, Run};
 pub use scheduler::{advance, generate};
-pub use score::{Scoring, TokenScore};
+pub use score::{Scorer, Scoring, TokenScore};
 pub use step::{
     Allowed, ConstrainAt, Denoiser, DrawFeatures, DrawRule, Draws, Filter, Limits, Steering,
     StepInput, TokenSet, VocabularyNoise,

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::event::{CancelFlag, Event};
 use super::generation::{Generation, Generator, Next};
 use super::random::NoiseSource;
+use super::score::Scorer;
 use super::step::Denoiser;
 use crate::error::Result;
 
@@ -56,8 +57,11 @@ pub fn advance(
             denoiser.step(&input, draws)?;
             generator.stepped(noise, start, on_event)?;
         }
-        Next::Score(canvas, top) => {
-            let scores = denoiser.score(canvas, top)?;
+        Next::Score(canvas, scoring) => {
+            let scores = match scoring.by {
+                Scorer::Denoiser => denoiser.score(canvas, scoring.top)?,
+                Scorer::Encoder => denoiser.score_by_encoder(canvas, scoring.top)?,
+            };
             generator.scored(scores, noise, start, on_event)?;
         }
         Next::Commit(canvas) => {

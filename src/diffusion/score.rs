@@ -64,10 +64,23 @@ fn most_likely(logits: &[f32], count: usize) -> Vec<Token> {
     tokens
 }
 
-/// How finished canvases are scored: by a denoising step that reads the finished canvas, without
-/// self-conditioning.
+/// What scores a finished canvas.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Scorer {
+    /// The denoiser, by a step that reads the finished canvas, without self-conditioning: how likely each
+    /// token is with all others around it.
+    #[default]
+    Denoiser,
+    /// The causal encoder, by a pass over the canvas: how likely each token is after those before it. It
+    /// must be trained to predict tokens.
+    Encoder,
+}
+
+/// How finished canvases are scored.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Scoring {
+    /// By what.
+    pub by: Scorer,
     /// Tokens with a lower log-probability, in nats, are doubted: they and one neighbour on each
     /// side are denoised again, with everything else fixed. A repair is kept if it makes the canvas
     /// more likely; there are at most [`ROUNDS`](Self::ROUNDS) of them. `None` only scores.
@@ -156,7 +169,7 @@ mod tests {
         let doubted = |min_logprob, end| {
             Scoring {
                 min_logprob,
-                top: 0,
+                ..Scoring::default()
             }
             .doubted(&scores, end)
         };
@@ -170,7 +183,7 @@ mod tests {
         let validate = |min| {
             let scoring = Scoring {
                 min_logprob: Some(min),
-                top: 0,
+                ..Scoring::default()
             };
             scoring.validate().map_err(|error| error.to_string())
         };

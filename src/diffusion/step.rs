@@ -391,6 +391,17 @@ pub trait Denoiser {
         };
         DrawFeatures::default().check(&needed).map(|()| Vec::new())
     }
+
+    /// How likely each token of a finished canvas is after those before it: by the causal encoder. Each score
+    /// lists the `top` most likely tokens. The canvas is not appended to the prefix.
+    ///
+    /// # Errors
+    /// The model cannot, which is the default; the errors of [`prefill`](Self::prefill).
+    fn score_by_encoder(&mut self, canvas: &[Token], top: usize) -> Result<Vec<TokenScore>> {
+        let _ = (canvas, top);
+        let problem = "the model has no causal encoder: score by the denoiser";
+        Err(Error::parameter(Parameter::Recipe, problem))
+    }
 }
 
 #[cfg(test)]

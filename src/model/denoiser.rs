@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::Model;
 use super::counters::Counters;
 use super::decoder::{Decoder, Share};
-use super::graph::{self, Extent, Kernels, Network, NodeChoice};
+use super::graph::{self, Extent, Kernels, Network, NodeChoice, Predicted};
 use super::kv_cache::CacheSnapshot;
 use super::kv_type::{KvType, SLOT_UNIT};
 use super::measure;
@@ -38,7 +38,7 @@ use crate::parameter::Parameter;
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct EncodeShape {
     extent: Extent,
-    logits: bool,
+    predicted: Predicted,
 }
 
 /// One sequence on the devices of its model: the KV cache, the state of a canvas, and the graphs.
@@ -237,8 +237,7 @@ impl SequenceDenoiser {
     /// # Errors
     /// The context is full, a token is not in the vocabulary, or the device fails.
     pub fn encode(&mut self, tokens: &[Token]) -> Result<()> {
-        self.encode_passes(tokens, false)?;
-        Ok(())
+        self.encode_passes(tokens, Predicted::None)
     }
 
     /// Like [`encode`](Self::encode), and returns the next-token logits after the last token,
@@ -254,8 +253,19 @@ impl SequenceDenoiser {
                 "it is empty: give at least one token",
             ));
         }
-        let raw = self.encode_passes(tokens, true)?;
-        Ok(self.soft_cap(raw))
+        self.encode_passes(tokens, Predicted::AfterLast)?;
+        let hparams = self.model().hparams();
+        let mut row = vec![0.0; hparams.vocab_size];
+        score::read_capped(self.predicted()?, 0, hparams.logit_softcap, &mut row)?;
+        Ok(row)
+    }
+
+    /// The raw next-token logits of the latest pass that predicts.
+    fn predicted(&self) -> Result<&Tensor> {
+        let pass = self.encode_pass.as_ref();
+        let logits = pass.and_then(|(_, pass)| pass.logits.as_ref());
+        let missing = || Error::parameter(Parameter::Logits, "no token was predicted yet");
+        logits.ok_or_else(missing)
     }
 
     /// Soft-capped logits `[canvas, vocab]` of the latest denoising step, before the temperature.
@@ -355,8 +365,8 @@ impl SequenceDenoiser {
         logits
     }
 
-    /// Returns the raw logits of the last token if asked for.
-    fn encode_passes(&mut self, tokens: &[Token], logits: bool) -> Result<Vec<f32>> {
+    /// Encodes tokens. What the last pass predicts is what [`predicted`](Self::predicted) returns.
+    fn encode_passes(&mut self, tokens: &[Token], predicted: Predicted) -> Result<()> {
         self.sequence.check_tokens(tokens)?;
         let cache = &self.sequence.cache;
         let end = cache.tokens().len() + tokens.len();
@@ -368,7 +378,6 @@ impl SequenceDenoiser {
             });
         }
         self.sequence.drop_canvas();
-        let mut raw = Vec::new();
         let passes = tokens.len().div_ceil(self.batch);
         for (i, chunk) in tokens.chunks(self.batch).enumerate() {
             let model = Arc::clone(self.model());
@@ -377,7 +386,10 @@ impl SequenceDenoiser {
                     tokens: chunk.len(),
                     keys: keys(&model, self.choice, &self.sequence.cache, chunk.len()),
                 },
-                logits: logits && i + 1 == passes,
+                predicted: match i + 1 == passes {
+                    true => predicted,
+                    false => Predicted::None,
+                },
             };
             let kept = self.encode_pass.take().filter(|(built, _)| *built == shape);
             let (_, pass) = match kept {
@@ -397,14 +409,10 @@ impl SequenceDenoiser {
             // A pass that fails may already have written.
             cache.scratch(chunk.len())?;
             self.encoder.compute()?;
-            if let Some(logits) = &pass.logits {
-                raw.resize(model.hparams().vocab_size, 0.0);
-                logits.read(0, &mut raw)?;
-            }
             cache.append(chunk);
             self.tokens_encoded += chunk.len();
         }
-        Ok(raw)
+        Ok(())
     }
 
     fn build_encoder(&mut self, model: &Model, shape: EncodeShape) -> Result<Pass> {
@@ -419,7 +427,7 @@ impl SequenceDenoiser {
                 inputs: &inputs,
                 choice: self.choice,
             };
-            network.encode(shape.logits)
+            network.encode(shape.predicted)
         };
         let logits = self.encoder.load(describe, ADVICE)?;
         self.encoder_graphs += 1;
@@ -577,5 +585,34 @@ impl Denoiser for SequenceDenoiser {
         let missing = || Error::parameter(Parameter::Logits, "no denoising step was computed yet");
         let logits = self.decoder.logits().ok_or_else(missing)?;
         score::of_canvas(logits, self.model().hparams(), (canvas, top), self.threads)
+    }
+
+    fn score_by_encoder(&mut self, canvas: &[Token], top: usize) -> Result<Vec<TokenScore>> {
+        check_canvas_length(canvas.len(), self.model().hparams().canvas_length)?;
+        let prefix = self.cached().to_vec();
+        let Some((last, before)) = prefix.split_last() else {
+            let problem = "it is empty: the first token of a canvas follows one";
+            return Err(Error::parameter(Parameter::Prompt, problem));
+        };
+        let protected = self.sequence.cache.protected();
+        // The last token of the prefix predicts the first one of the canvas.
+        self.keep_and_encode(before)?;
+        let read = [&[*last], &canvas[..canvas.len() - 1]].concat();
+        self.encode_passes(&read, Predicted::AfterEach)?;
+        let (hparams, threads) = (self.model().hparams(), self.threads);
+        let scores = score::of_canvas(self.predicted()?, hparams, (canvas, top), threads)?;
+        self.keep_and_encode(&prefix)?;
+        if let Some(end) = protected {
+            self.protect(end);
+        }
+        Ok(scores)
+    }
+}
+
+impl SequenceDenoiser {
+    /// Keeps what is cached of `tokens`, which begin like what is cached, drops all else, and encodes the rest.
+    fn keep_and_encode(&mut self, tokens: &[Token]) -> Result<()> {
+        let kept = self.truncate(tokens.len())?;
+        self.encode(&tokens[kept..])
     }
 }

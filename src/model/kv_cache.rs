@@ -266,6 +266,11 @@ impl KvCache {
         }
     }
 
+    /// The end of the latest prompt, which [`truncate`](Self::truncate) can return to.
+    pub(crate) fn protected(&self) -> Option<usize> {
+        self.protected
+    }
+
     /// Forgets all but the first `count` tokens, or more if they are not
     /// [usable](Self::usable_prefix). Returns how many are kept.
     ///

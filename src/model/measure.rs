@@ -1,7 +1,7 @@
 //! What a sequence needs at the full context, computed without allocating it.
 
 use super::Model;
-use super::graph::{self, Extent, Network, NodeChoice};
+use super::graph::{self, Extent, Network, NodeChoice, Predicted};
 use super::memory::Usage;
 use super::params::DenoiserParams;
 use super::pass::{allocate_inputs, keys_up_to};
@@ -43,7 +43,7 @@ pub(super) fn sequence(
                 choice,
             };
             match is_prefill {
-                true => network.encode(false).map(drop),
+                true => network.encode(Predicted::None).map(drop),
                 false => network.denoise(&[&state]).map(drop),
             }
         };

@@ -106,31 +106,9 @@ impl Session {
                 context,
             });
         }
-        let refuse = |problem: String| Err(Error::parameter(Parameter::Ahead, problem));
-        if prompt.len() < 2 {
-            return refuse("the prompt is too short to show whether the encoder is trained".into());
-        }
-        let (known, checked) = prompt.split_at(prompt.len().saturating_sub(CHECKED).max(1));
-        let reused = self.usable_prefix(&known[..known.len() - 1]);
-        self.keep(reused)?;
-        let (end, vocab) = (self.end.clone(), self.model().vocab_size());
+        let (mut logits, reused) = self.encode_checked(prompt, Parameter::Ahead)?;
+        let end = self.end.clone();
         let encoder = self.canvas_denoiser()?;
-        encoder.protect(prompt.len());
-        let mut logits = encoder.encode_with_logits(&known[reused..])?;
-        let mut total = 0.0;
-        for token in checked {
-            total += f64::from(TokenScore::new(&logits, *token, 0).logprob);
-            logits = encoder.encode_with_logits(&[*token])?;
-        }
-        let mean = total / checked.len() as f64;
-        if !is_trained(mean, vocab) {
-            return refuse(format!(
-                "the model's encoder is not trained to predict tokens: to the prompt's last {} it gives a mean \
-                 log-probability of {mean:.2}, and chance {:.2}",
-                checked.len(),
-                -(vocab as f64).ln(),
-            ));
-        }
         let mut tokens = Vec::new();
         while tokens.len() < count && !cancel.is_cancelled() {
             let best = TokenScore::new(&logits, 0, 1).top;
@@ -146,6 +124,45 @@ impl Session {
             }
         }
         Ok((tokens, reused))
+    }
+
+    /// Encodes a prompt, and checks that the encoder is trained to predict tokens. Returns what it predicts after
+    /// the prompt, as logits, and how many tokens of the prompt were cached.
+    ///
+    /// # Errors
+    /// `parameter` cannot work: the prompt is too short, or the encoder predicts the end of it hardly better than
+    /// chance.
+    pub(super) fn encode_checked(
+        &mut self,
+        prompt: &[Token],
+        parameter: Parameter,
+    ) -> Result<(Vec<f32>, usize)> {
+        let refuse = |problem: String| Err(Error::parameter(parameter, problem));
+        if prompt.len() < 2 {
+            return refuse("the prompt is too short to show whether the encoder is trained".into());
+        }
+        let (known, checked) = prompt.split_at(prompt.len().saturating_sub(CHECKED).max(1));
+        let reused = self.usable_prefix(&known[..known.len() - 1]);
+        self.keep(reused)?;
+        let vocab = self.model().vocab_size();
+        let encoder = self.canvas_denoiser()?;
+        encoder.protect(prompt.len());
+        let mut logits = encoder.encode_with_logits(&known[reused..])?;
+        let mut total = 0.0;
+        for token in checked {
+            total += f64::from(TokenScore::new(&logits, *token, 0).logprob);
+            logits = encoder.encode_with_logits(&[*token])?;
+        }
+        let mean = total / checked.len() as f64;
+        match is_trained(mean, vocab) {
+            true => Ok((logits, reused)),
+            false => refuse(format!(
+                "the model's encoder is not trained to predict tokens: to the prompt's last {} it gives a mean \
+                 log-probability of {mean:.2}, and chance {:.2}",
+                checked.len(),
+                -(vocab as f64).ln(),
+            )),
+        }
     }
 }
 

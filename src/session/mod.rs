@@ -11,11 +11,12 @@ mod rows;
 mod snapshot;
 
 use std::ops::ControlFlow;
+use std::time::Instant;
 
 use crate::diffusion::generation::check_prompt;
 use crate::diffusion::{
     CancelFlag, CounterNoise, Denoiser, EndTokens, Event, Generation, Generator, Limits,
-    NoiseSource, Recipe, Token, advance,
+    NoiseSource, Recipe, Scorer, Scoring, Token, advance,
 };
 use crate::error::{Error, Result};
 use crate::model::hparams::{Hparams, LayerHparams};
@@ -221,11 +222,20 @@ impl Session {
     /// part of the prompt stays, the rest of the cache is dropped.
     ///
     /// # Errors
-    /// As [`Generator::new`].
+    /// As [`Generator::new`]; the canvases are scored by an encoder that is not trained to predict tokens.
     pub fn begin(&mut self, prompt: &[Token], params: &dyn Recipe) -> Result<Generator> {
         let reused = self.usable_prefix(prompt);
-        let generator = Generator::new(params.boxed(), prompt, reused, &self.end, self.limits())?;
-        self.keep_for(prompt, reused)?;
+        let mut generator =
+            Generator::new(params.boxed(), prompt, reused, &self.end, self.limits())?;
+        let is_by_encoder = |scoring: Scoring| scoring.by == Scorer::Encoder;
+        if params.scoring().is_some_and(is_by_encoder) {
+            let start = Instant::now();
+            self.encode_checked(prompt, Parameter::MinLogprob)?;
+            let go_on = &mut |_: Event<'_>| ControlFlow::Continue(());
+            generator.prefilled(prompt.len() - reused, start, go_on);
+        } else {
+            self.keep_for(prompt, reused)?;
+        }
         Ok(generator)
     }
 

@@ -70,7 +70,7 @@ fn repairs_of_constrained_canvases_follow_the_constraint() {
                 canvas: Some(16),
                 scoring: Some(Scoring {
                     min_logprob: Some(min_logprob),
-                    top: 0,
+                    ..Scoring::default()
                 }),
                 seed,
                 ..DiffusionParams::default()

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use llama_diffusion::chat::{Message, Role};
-use llama_diffusion::diffusion::{OwnedEvent, OwnedScoredCanvas, Scoring, Template, TokenScore};
+use llama_diffusion::diffusion::{
+    OwnedEvent, OwnedScoredCanvas, Scorer, Scoring, Template, TokenScore,
+};
 use llama_diffusion::gguf::TensorType;
 use llama_diffusion::internal::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::{
@@ -151,6 +153,7 @@ impl Demo {
             scoring: Some(Scoring {
                 min_logprob,
                 top: 1,
+                ..Scoring::default()
             }),
             ..self.params.clone()
         };
@@ -303,6 +306,7 @@ fn with_min(min_logprob: Option<f32>) -> Option<Scoring> {
     Some(Scoring {
         min_logprob,
         top: 2,
+        ..Scoring::default()
     })
 }
 
@@ -483,19 +487,100 @@ fn an_encoder_that_is_not_trained_writes_nothing_ahead() {
 }
 
 /// A text that the encoder itself would write is one that it is sure of.
-#[test]
-fn an_encoder_that_agrees_with_the_prompt_writes_ahead() {
-    let mut session = session(&TINY);
+fn written_by_the_encoder(session: &mut Session, len: usize) -> Vec<Token> {
     let greedy = |row: &[f32]| {
         let best = (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b]).then(b.cmp(a)));
         best.unwrap() as Token
     };
     let mut text = vec![5];
-    while text.len() < 60 {
+    while text.len() < len {
         session.reset().unwrap();
         let encoder = session.canvas_denoiser().unwrap();
         text.push(greedy(&encoder.encode_with_logits(&text).unwrap()));
     }
+    text
+}
+
+#[test]
+fn scores_by_the_encoder_are_those_of_its_next_token_logits() {
+    let mut session = session(&TINY);
+    let prompt = written_by_the_encoder(&mut session, 50);
+    session.reset().unwrap();
+    let scoring = |by, min_logprob| {
+        Some(Scoring {
+            by,
+            min_logprob,
+            top: 2,
+        })
+    };
+    let mut answered = |params: &DiffusionParams| {
+        let mut scored: Vec<OwnedScoredCanvas> = Vec::new();
+        let on_event = &mut |event: Event<'_>| {
+            if let OwnedEvent::Scored(canvas) = event.into() {
+                scored.push(canvas);
+            }
+            ControlFlow::Continue(())
+        };
+        let answer = session.generate(&prompt, params, &CancelFlag::default(), on_event);
+        (answer.unwrap(), scored)
+    };
+    let (answer, scored) = answered(&params(scoring(Scorer::Encoder, None), vec![]));
+    let canvases = &answer.generation.canvases;
+    assert_eq!((answer.reused, canvases.len(), scored.len()), (0, 2, 2));
+    // A check changes nothing that follows, and forgets nothing of the prompt.
+    let (again, _) = answered(&params(scoring(Scorer::Denoiser, None), vec![]));
+    assert_eq!(again.reused, prompt.len());
+    assert_eq!(again.generation.tokens, answer.generation.tokens);
+    // Whatever is doubted is repaired by the same rule.
+    let (_, repaired) = answered(&params(scoring(Scorer::Encoder, Some(-0.5)), vec![]));
+    assert!(repaired.iter().any(|canvas| canvas.round > 0));
+    let total = |canvas: &OwnedScoredCanvas| -> f32 {
+        canvas.scores.iter().map(|score| score.logprob).sum()
+    };
+    let of_first = repaired.iter().filter(|canvas| canvas.block == 0);
+    let totals: Vec<f32> = of_first.map(total).collect();
+    println!("{totals:?}");
+
+    let mut text = prompt.clone();
+    for (canvas, scores) in canvases.iter().zip(&scored) {
+        assert_eq!(canvas.tokens, scores.tokens);
+        for (score, token) in scores.scores.iter().zip(&canvas.tokens) {
+            session.reset().unwrap();
+            let encoder = session.canvas_denoiser().unwrap();
+            let row = encoder.encode_with_logits(&text).unwrap();
+            let total: f64 = row.iter().map(|x| f64::from(*x).exp()).sum();
+            let expected = f64::from(row[*token as usize]) - total.ln();
+            let found = f64::from(score.logprob);
+            assert!((found - expected).abs() < 1e-3, "{found}, not {expected}");
+            assert_eq!((score.token, score.top.len()), (*token, 2));
+            text.push(*token);
+        }
+    }
+}
+
+#[test]
+fn an_encoder_that_is_not_trained_scores_nothing() {
+    let scoring = Scoring {
+        by: Scorer::Encoder,
+        ..Scoring::default()
+    };
+    let params = params(Some(scoring), vec![]);
+    for (prompt, expected) in [
+        (
+            prompt(40),
+            "min_logprob: the model's encoder is not trained",
+        ),
+        (vec![5], "min_logprob: the prompt is too short"),
+    ] {
+        let error = session(&TINY).begin(&prompt, &params).err().unwrap();
+        assert!(error.to_string().starts_with(expected), "{error}");
+    }
+}
+
+#[test]
+fn an_encoder_that_agrees_with_the_prompt_writes_ahead() {
+    let mut session = session(&TINY);
+    let text = written_by_the_encoder(&mut session, 60);
     println!("{text:?}");
     let (prompt, expected) = text.split_at(50);
     let params = params(with_min(None), vec![]);

@@ -12,7 +12,7 @@ use super::draft::{
 };
 use super::error::{diffusion_error, diffusion_status};
 use super::model::diffusion_model;
-use super::scores::{Scores, diffusion_scores_callback};
+use super::scores::{Scores, diffusion_scorer, diffusion_scores_callback};
 use super::template::{diffusion_template, templates};
 use llama_diffusion::constraint::{Constraint, SchemaOptions};
 use llama_diffusion::diffusion::{
@@ -143,7 +143,7 @@ pub struct diffusion_params {
     /// likely one; 0 is none. An error if the encoder is not trained to predict tokens, and together with
     /// a constraint or with templates. Not for masked models. Default 0.
     pub ahead: usize,
-    /// This field and those below are for masked models. An approximation: each step also unmasks the
+    /// This field and the two below are for masked models. An approximation: each step also unmasks the
     /// tokens that are more likely than this, at most 1; 0 is none. Default 0.
     pub unmask_threshold: f32,
     /// An approximation: each step also unmasks the n most likely tokens, for the largest n with
@@ -154,6 +154,9 @@ pub struct diffusion_params {
     /// position, up to the first end token, had at least this probability, at most 1. 0 never ends it so.
     /// Default 0.
     pub early_stop: f32,
+    /// What scores canvases for `min_logprob` and `on_scores`, a `diffusion_scorer`. Not for masked models.
+    /// Default `DENOISER`.
+    pub scorer: i32,
 }
 
 /// Epsilon of the schedule of Dream.
@@ -213,6 +216,7 @@ impl diffusion_params {
             unmask_threshold: 0.0,
             unmask_factor: 0.0,
             early_stop: 0.0,
+            scorer: diffusion_scorer::Denoiser as i32,
         })
     }
 
@@ -315,7 +319,7 @@ impl diffusion_params {
             max_canvases: limit(self.max_canvases),
             canvas: limit(self.canvas),
             seed: self.seed,
-            scoring: self.scoring(),
+            scoring: self.scoring()?,
             constrain_at: diffusion_constrain_at::of(self.constrain_at)?,
             ..DiffusionParams::default()
         };
@@ -363,12 +367,14 @@ impl diffusion_params {
         self.template_count > 0 || self.ahead > 0
     }
 
-    fn scoring(&self) -> Option<Scoring> {
+    fn scoring(&self) -> Result<Option<Scoring>> {
         let is_wanted = self.on_scores.is_some() || self.min_logprob != 0.0;
-        is_wanted.then_some(Scoring {
+        let by = diffusion_scorer::of(self.scorer)?;
+        Ok(is_wanted.then_some(Scoring {
+            by,
             min_logprob: (self.min_logprob != 0.0).then_some(self.min_logprob),
             top: self.top_logprobs,
-        })
+        }))
     }
 
     /// # Safety

@@ -2,7 +2,29 @@
 
 use std::ffi::c_void;
 
-use llama_diffusion::diffusion::ScoredCanvas;
+use super::border::{Failure, Result};
+use llama_diffusion::diffusion::{ScoredCanvas, Scorer};
+
+/// What scores the tokens of a finished canvas.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum diffusion_scorer {
+    /// The denoiser, by a step: how likely each token is with all others around it.
+    Denoiser = 0,
+    /// The causal encoder, by a pass: how likely each token is after those before it. An error if the encoder
+    /// is not trained to predict tokens.
+    Encoder = 1,
+}
+
+impl diffusion_scorer {
+    pub(super) fn of(number: i32) -> Result<Scorer> {
+        match number {
+            n if n == Self::Denoiser as i32 => Ok(Scorer::Denoiser),
+            n if n == Self::Encoder as i32 => Ok(Scorer::Encoder),
+            n => Err(Failure::argument("scorer", format_args!("{n} is none"))),
+        }
+    }
+}
 
 /// How likely the model takes each token of a canvas to be, after the steps of the canvas or of its
 /// repair. Valid only during the callback.

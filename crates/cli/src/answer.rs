@@ -59,7 +59,7 @@ impl<'a> Answerer<'a> {
             Some(path) => Some(Recorder::create(path, model.splitter(&[]).channel())?),
             None => None,
         };
-        let logprobs = run.logprobs.as_deref().map(Logprobs::create).transpose()?;
+        let logprobs = run.logprobs()?;
         Ok(Self {
             run,
             model,

@@ -15,7 +15,6 @@ use crate::args::Args;
 use crate::constraint::Language;
 use crate::ending::Ending;
 use crate::engine::{Run, canvas_len};
-use crate::logprobs::Logprobs;
 use crate::prompt::{Setting, first_message};
 use crate::report::Report;
 use llama_diffusion_flags::input;
@@ -85,7 +84,7 @@ impl Edit {
             constraint: constraint.transpose()?,
             ..args.diffusion((&model.model().overrides(), trained), seed)?
         };
-        let logprobs = run.logprobs.as_deref().map(Logprobs::create).transpose()?;
+        let logprobs = run.logprobs()?;
         let go_on = &mut |_: Event<'_>| ControlFlow::Continue(());
         let mut session = run.session(model)?;
         let answer = session.edit(&prompt, &original, &params, cancel, go_on)?;

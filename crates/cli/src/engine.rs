@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use llama_diffusion::diffusion::Recipe;
+use llama_diffusion::diffusion::{Recipe, Scorer};
 use llama_diffusion::{
     Answer, AnswerLength, AnyModel, DiffusionParams, Error, MaskedParams, Result, Session,
     SessionParams, TextModel, Token,
@@ -12,6 +12,7 @@ use llama_diffusion_flags::streams::say;
 use crate::args::Args;
 use crate::constraint::Language;
 use crate::form::Known;
+use crate::logprobs::Logprobs;
 use crate::view::Show;
 
 /// How a run answers.
@@ -33,8 +34,9 @@ pub struct Run {
     pub record: Option<PathBuf>,
     /// Tokens that the encoder writes before the first canvas.
     ahead: usize,
-    /// The file of the log-probabilities.
-    pub logprobs: Option<PathBuf>,
+    /// The file of the log-probabilities, and what they are by.
+    logprobs: Option<PathBuf>,
+    scorer: Scorer,
 }
 
 /// Parameters of an answer, but for the seed.
@@ -98,12 +100,23 @@ impl Run {
             record: args.output.record.clone(),
             ahead: args.scoring.ahead(),
             logprobs: args.scoring.logprobs.clone(),
+            scorer: args.scoring.scorer(),
         })
     }
 
     /// The same with a text that its answers begin with.
     pub fn beginning_with(self, known: Option<Known>) -> Self {
         Self { known, ..self }
+    }
+
+    /// Creates the file of the log-probabilities, if there is one.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn logprobs(&self) -> Result<Option<Logprobs>> {
+        let path = self.logprobs.as_deref();
+        path.map(|path| Logprobs::create(path, self.scorer))
+            .transpose()
     }
 
     /// Reserves the memory of a session.

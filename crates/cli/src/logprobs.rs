@@ -5,13 +5,14 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
-use llama_diffusion::diffusion::TokenScore;
+use llama_diffusion::diffusion::{Scorer, TokenScore};
 use llama_diffusion::{Error, Result, Token, Vocab};
 use serde::Serialize;
 
 /// The file.
 pub struct Logprobs {
     path: PathBuf,
+    source: &'static str,
     out: BufWriter<File>,
 }
 
@@ -47,22 +48,26 @@ impl Likely {
 }
 
 impl Logprobs {
-    /// Creates the file. An existing one with that name is replaced.
+    /// Creates the file, for scores by `scorer`. An existing one with that name is replaced.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn create(path: &Path) -> Result<Self> {
+    pub fn create(path: &Path, scorer: Scorer) -> Result<Self> {
         let file = File::create(path).map_err(|source| Error::Io {
             path: path.to_owned(),
             source,
         })?;
         Ok(Self {
             path: path.to_owned(),
+            source: match scorer {
+                Scorer::Denoiser => "denoiser",
+                Scorer::Encoder => "encoder",
+            },
             out: BufWriter::new(file),
         })
     }
 
-    /// Writes the tokens of an answer, as the denoiser scored them.
+    /// Writes the tokens of an answer, as they were scored.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -75,7 +80,7 @@ impl Logprobs {
                     .map(|(token, logprob)| Likely::new(vocab, *token, *logprob))
                     .collect::<Result<_>>()?,
                 entropy: score.entropy,
-                source: "denoiser",
+                source: self.source,
             };
             let written = serde_json::to_writer(&mut self.out, &line)
                 .map_err(io::Error::from)

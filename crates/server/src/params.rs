@@ -44,6 +44,7 @@ pub fn canvas_params(defaults: &DiffusionParams, request: &Request) -> Diffusion
         scoring: is_scored.then(|| Scoring {
             min_logprob: *min_logprob,
             top: request.logprobs.unwrap_or(0),
+            ..Scoring::default()
         }),
         ..defaults.clone()
     }

@@ -18,5 +18,5 @@ mod soften;
 pub(super) use builder::{Kernels, NodeChoice};
 pub(super) use canvas_state::{CanvasState, DrawPlane};
 pub(super) use inputs::{CacheInputs, Extent, KeyCounts, PassInputs};
-pub(super) use network::{Network, capacity};
+pub(super) use network::{Network, Predicted, capacity};
 pub(super) use soften::{Mixture, soften};

@@ -13,6 +13,14 @@ use crate::error::Result;
 use crate::ggml::compute::Graph;
 use crate::ggml::tensor::Tensor;
 
+/// The tokens after which an encoder pass predicts the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Predicted {
+    None,
+    AfterLast,
+    AfterEach,
+}
+
 /// Builds the nodes of one graph.
 pub(crate) struct Network<'a> {
     pub(crate) graph: &'a Graph,
@@ -56,9 +64,9 @@ impl<'a> Network<'a> {
         }
     }
 
-    /// Encodes tokens: the K and V of every layer go to the cache. With `logits` the result is the
-    /// next-token logits `[vocab]` of the last token, before the soft cap.
-    pub(crate) fn encode(&self, logits: bool) -> Result<Option<Tensor>> {
+    /// Encodes tokens: the K and V of every layer go to the cache. The result is the next-token logits
+    /// `[vocab, T]` after the tokens of `predicted`, before the soft cap.
+    pub(crate) fn encode(&self, predicted: Predicted) -> Result<Option<Tensor>> {
         let build = self.builder();
         let last = self.hparams.layers.len() - 1;
         let mut x = self.embed()?;
@@ -67,7 +75,7 @@ impl<'a> Network<'a> {
             x = layer.block(&x, &layer.tensors.encoder_scale)?;
         }
         let last = self.layer(last);
-        if !logits {
+        if predicted == Predicted::None {
             // Only K and V of the encoder are ever read.
             build.part(Part::Attention);
             let h = build.norm(&x, &last.tensors.attn_norm)?;
@@ -76,9 +84,12 @@ impl<'a> Network<'a> {
         }
         let x = last.block(&x, &last.tensors.encoder_scale)?;
         let [d, tokens, ..] = x.ne();
-        let x = build
-            .ctx()
-            .view(&x, [d, 1, 1], [4 * d, 4 * d], 4 * d * (tokens - 1))?;
+        let x = match predicted {
+            Predicted::AfterEach => x,
+            _ => build
+                .ctx()
+                .view(&x, [d, 1, 1], [4 * d, 4 * d], 4 * d * (tokens - 1))?,
+        };
         let logits = self.head(&x)?;
         self.graph.add(&logits);
         Ok(Some(logits))

@@ -184,6 +184,14 @@ fn constraints_that_cannot_work_are_named() {
         ),
         (|p| p.ahead = 1, "ahead: the model's encoder is not trained"),
         (|p| p.template_count = 1, "templates: must not be NULL"),
+        (|p| p.scorer = 2, "scorer: 2 is none"),
+        (
+            |p| {
+                p.min_logprob = -4.0;
+                p.scorer = diffusion_scorer::Encoder as i32;
+            },
+            "min_logprob: the model's encoder is not trained",
+        ),
     ] {
         let problem = problem(set);
         assert!(
@@ -346,7 +354,11 @@ fn a_finished_text_is_checked_and_repaired() {
 #[test]
 fn a_text_is_edited_and_its_lines_stay() {
     let demo = Demo::new();
-    let edit = |text: &str, instruction: &str, strength, lines: &[diffusion_lines]| {
+    let edit_by = |params: &diffusion_params,
+                   text: &str,
+                   instruction: &str,
+                   strength,
+                   lines: &[diffusion_lines]| {
         let (mut edited, mut error) = (null_mut(), null_mut());
         // SAFETY: live objects, and what they say of their lengths.
         let status = unsafe {
@@ -359,13 +371,16 @@ fn a_text_is_edited_and_its_lines_stay() {
                 strength,
                 lines.as_ptr(),
                 lines.len(),
-                &demo.params(),
+                params,
                 &mut edited,
                 null_mut(),
                 &mut error,
             )
         };
         taken(status, edited, error)
+    };
+    let edit = |text: &str, instruction: &str, strength, lines: &[diffusion_lines]| {
+        edit_by(&demo.params(), text, instruction, strength, lines)
     };
     let lines = |first, last| [diffusion_lines { first, last }];
     let text = "The cat is red.\n";
@@ -393,6 +408,32 @@ fn a_text_is_edited_and_its_lines_stay() {
         ),
     ] {
         let problem = edit(text, instruction, strength, &lines).unwrap_err();
+        assert!(problem.starts_with(expected), "{problem}");
+    }
+    let constrained = diffusion_params {
+        regex: c"The cat is (blue|green)\\.".as_ptr(),
+        ..demo.params()
+    };
+    let edited = edit_by(&constrained, text, "Change red to blue", 0.5, &[]).unwrap();
+    let allowed = ["The cat is blue.\n", "The cat is green.\n"];
+    assert!(allowed.contains(&&*edited), "{edited}");
+    let ahead = diffusion_params {
+        ahead: 1,
+        ..demo.params()
+    };
+    for (params, lines, expected) in [
+        (
+            constrained,
+            &lines(1, 1)[..],
+            "line_ranges: the constraint allows no text with all that is protected",
+        ),
+        (
+            ahead,
+            &[],
+            "params: `templates` and `ahead` do not apply to an edit",
+        ),
+    ] {
+        let problem = edit_by(&params, text, "Change red to blue", 0.5, lines).unwrap_err();
         assert!(problem.starts_with(expected), "{problem}");
     }
 }

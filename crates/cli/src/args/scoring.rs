@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use llama_diffusion::diffusion::Scoring;
+use llama_diffusion::diffusion::{Scorer, Scoring};
 
 use llama_diffusion_flags::numbers::{real, whole};
 
@@ -11,9 +11,10 @@ use llama_diffusion_flags::numbers::{real, whole};
 #[command(next_help_heading = "Diffusion")]
 pub struct ScoringArgs {
     /// Check each finished canvas by one more step, and denoise again the tokens whose log-probability in
-    /// nats is below this, with their neighbours; -1 is a good start
-    #[arg(long, value_name = "MIN_LOGPROB", value_parser = threshold)]
-    verify: Option<f32>,
+    /// nats is below this, with their neighbours; -1 is a good start. encoder:-4 checks by the causal
+    /// encoder, where it is trained to predict tokens
+    #[arg(long, value_name = "MIN_LOGPROB", value_parser = check)]
+    verify: Option<Check>,
 
     /// Write the first N tokens of an answer one by one with the model's causal encoder, then canvases.
     /// Refused where the encoder is not trained for that
@@ -34,12 +35,18 @@ impl ScoringArgs {
     pub fn scoring(&self) -> Option<Scoring> {
         let is_wanted = self.verify.is_some() || self.logprobs.is_some();
         is_wanted.then_some(Scoring {
-            min_logprob: self.verify,
+            by: self.scorer(),
+            min_logprob: self.verify.map(|check| check.min_logprob),
             top: match self.logprobs {
                 Some(_) => self.top_logprobs,
                 None => 0,
             },
         })
+    }
+
+    /// What scores the canvases.
+    pub fn scorer(&self) -> Scorer {
+        self.verify.map(|check| check.by).unwrap_or_default()
     }
 
     /// How many tokens are written before the first canvas.
@@ -55,12 +62,21 @@ impl ScoringArgs {
     }
 }
 
-fn threshold(text: &str) -> Result<f32, String> {
-    match text {
-        "encoder" => Err(
-            "the causal encoder sees no later tokens, so the denoiser checks: give a log-probability, such as -1"
-                .into(),
-        ),
-        number => real(..=0.0)(number),
-    }
+/// A check of finished canvases.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Check {
+    by: Scorer,
+    min_logprob: f32,
+}
+
+fn check(text: &str) -> Result<Check, String> {
+    let (by, number) = match text.strip_prefix("encoder:") {
+        Some(number) => (Scorer::Encoder, number),
+        None if text == "encoder" => {
+            return Err("give a log-probability after it, such as encoder:-4".into());
+        }
+        None => (Scorer::Denoiser, text),
+    };
+    let min_logprob = real(..=0.0)(number)?;
+    Ok(Check { by, min_logprob })
 }

@@ -90,7 +90,11 @@ fn masked_models_and_thresholds_above_0_are_refused() {
     assert!(!logprobs.exists());
     for (value, problem) in [
         ("0.5", "give a number: at most 0.0"),
-        ("encoder", "the causal encoder sees no later tokens"),
+        (
+            "encoder",
+            "give a log-probability after it, such as encoder:-4",
+        ),
+        ("encoder:1", "give a number: at most 0.0"),
     ] {
         let output = common::tool().args(["--verify", value]).output().unwrap();
         assert_eq!(output.status.code(), Some(1));
