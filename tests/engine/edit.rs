@@ -102,6 +102,96 @@ fn protected_tokens_stay_in_order_whatever_the_model_writes() {
     }
 }
 
+/// Parts of lines: what is one token, several, or a byte for each.
+const PIECES: [&str; 16] = [
+    "the", " ", "\t", "\r", "é", "🦙", "in", "a", "  ", "\"", "\\", "thin", "日本", "<turn|>",
+    "\0", "____",
+];
+
+/// A text of one to five lines, and which of them are protected: at least one.
+fn lines(random: &mut impl FnMut(usize) -> usize) -> (Vec<String>, Vec<bool>) {
+    let count = 1 + random(5);
+    let line = |random: &mut dyn FnMut(usize) -> usize| -> String {
+        (0..random(6))
+            .map(|_| PIECES[random(PIECES.len())])
+            .collect()
+    };
+    let lines: Vec<String> = (0..count).map(|_| line(random)).collect();
+    let mut protected: Vec<bool> = (0..count).map(|_| random(3) == 0).collect();
+    protected[random(count)] = true;
+    (lines, protected)
+}
+
+#[test]
+fn protected_lines_keep_their_bytes_in_a_thousand_edits() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    let types = WeightTypes::Uniform(TensorType::F32);
+    write_synthetic(&path, &Geometry::tiny(), types, 7).unwrap();
+    let go_on = &mut |_| ControlFlow::Continue(());
+    let model = TextModel::load(&path, &on_cpu(), go_on).unwrap();
+    let settings = SessionParams {
+        threads: Some(1),
+        ..SessionParams::default()
+    };
+    let mut session = model.session(&settings).unwrap();
+    let prompt = model.vocab().tokenize("the end", true, false).unwrap();
+    let mut state = 1_u64;
+    let mut random = |below: usize| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    let (mut blocks, mut changed, mut canvases) = (0, 0, 0);
+    for run in 0..1000 {
+        let (lines, protected) = lines(&mut random);
+        let text = lines.join("\n");
+        if text.is_empty() {
+            continue;
+        }
+        // A line without a character after the last line end is none.
+        let count = text.split_inclusive('\n').count();
+        let ranges = (0..count).filter(|line| protected[*line]);
+        let ranges: Vec<_> = ranges.map(|line| line + 1..=line + 1).collect();
+        let original = model.original(&text, &ranges, 1.0).unwrap();
+        let (params, cancel) = (params(1 + run % 2, run.into()), CancelFlag::default());
+        let go_on = &mut |_: Event<'_>| ControlFlow::Continue(());
+        let answer = session.edit(&prompt, &original, &params, &cancel, go_on);
+        let answer = answer.unwrap();
+        // A model of random weights may write a thought: its text is part of it.
+        let written = &answer.generation.tokens;
+        let edited = model.vocab().detokenize(written, false).unwrap();
+        changed += usize::from(edited != text);
+        canvases += answer.generation.canvases.len();
+        let mut rest = &edited[..];
+        let mut line = 0;
+        while line < count {
+            let side_by_side = (line..count).take_while(|l| protected[*l]).count();
+            if side_by_side == 0 {
+                line += 1;
+                continue;
+            }
+            // With the line ends before and after.
+            let kept = lines[line..line + side_by_side].join("\n");
+            let before = if line > 0 { "\n" } else { "" };
+            line += side_by_side;
+            let after = if line < lines.len() { "\n" } else { "" };
+            let kept = format!("{before}{kept}{after}");
+            let at = rest.find(&kept);
+            let at = at.unwrap_or_else(|| panic!("run {run}: {kept:?} is not in {edited:?}"));
+            assert!(
+                at == 0 || !before.is_empty(),
+                "run {run}: {kept:?} begins {edited:?}"
+            );
+            rest = &rest[at + kept.len()..];
+            blocks += 1;
+        }
+    }
+    println!("{blocks} blocks of lines, {changed} texts changed, {canvases} canvases");
+    assert!(blocks > 1000 && changed > 500 && canvases > 1500);
+}
+
 /// What the first steps of the canvases read.
 fn begun(events: &[OwnedEvent]) -> Vec<Vec<Token>> {
     let tokens = |event: &OwnedEvent| match event {
