@@ -32,6 +32,7 @@ const LIVE: &[Group] = &[
             "--max-connections N",
             "--drain-timeout N",
             "--max-per-key N",
+            "--visual-stdio",
             "-np --parallel N LLAMA_ARG_N_PARALLEL",
             "--queue N",
             "--queue-tokens N",

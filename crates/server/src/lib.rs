@@ -4,6 +4,7 @@
 //! run ─▶ listen ─▶ routes ─▶ access ─▶ page, generate, info ─▶ protocol ─▶ served ─▶ params: prompts and recipes
 //!  └▶ load ─▶ engine: thread ─▶ scheduler ─▶ batch        │
 //!                                   └▶ updates ─▶ answers ─▶ read ─▶ protocol ─▶ a body, or sse
+//! visual ─▶ load: answers by lines, without HTTP and without the engine
 //! ```
 
 #![forbid(unsafe_code)]
@@ -36,3 +37,4 @@ mod served;
 mod slot_files;
 mod sse;
 mod state;
+pub mod visual;

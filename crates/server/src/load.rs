@@ -15,8 +15,23 @@ use crate::served::{Defaults, Served, Template, shares_steps};
 /// # Errors
 /// The model or the flags cannot be used, or there is not enough memory.
 pub fn load(args: &Args) -> Result<(Served, BatchEngine)> {
+    let (served, sessions) = load_with(args, |shares| args.slots.count(shares))?;
+    Ok((served, BatchEngine::new(sessions)?))
+}
+
+/// Loads the model for one answer at a time.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_single(args: &Args) -> Result<(Served, Session)> {
+    let (served, mut sessions) = load_with(args, |_| 1)?;
+    Ok((served, sessions.remove(0)))
+}
+
+/// Loads the model, and makes the sessions of its slots, whose number depends on whether answers share
+/// steps.
+fn load_with(args: &Args, slots: impl Fn(bool) -> usize) -> Result<(Served, Vec<Session>)> {
     let go_on = &mut |_| ControlFlow::Continue(());
-    let slots = |shares| args.slots.count(shares);
     let session = || args.canvas_session(slots(true));
     let model = args.placement.load(&session, false, go_on)?;
     let shares = shares_steps(model.model());
@@ -38,7 +53,7 @@ pub fn load(args: &Args) -> Result<(Served, BatchEngine)> {
     };
     let sessions = sessions(&model, &params, slots, args.slots.cache_ram())?;
     let served = served(args, model, &sessions)?;
-    Ok((served, BatchEngine::new(sessions)?))
+    Ok((served, sessions))
 }
 
 /// The sessions of all slots. The first one shows what each of them takes.

@@ -9,6 +9,7 @@ use llama_diffusion::Result;
 use llama_diffusion_flags::{devices, program};
 use llama_diffusion_server::args::{Args, message};
 use llama_diffusion_server::run::run;
+use llama_diffusion_server::visual;
 
 fn main() -> ExitCode {
     let args = match program::begin(Args::parse_from_line(std::env::args_os())) {
@@ -27,5 +28,8 @@ fn start(args: Args) -> Result<()> {
         args.placement.devices.connect()?;
         return devices::list();
     }
-    run(args)
+    match args.visual_stdio {
+        true => visual::run(args),
+        false => run(args),
+    }
 }

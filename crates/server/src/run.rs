@@ -24,7 +24,7 @@ use crate::state::{Phase, Ready, State};
 
 /// Stacks of threads that read what clients send: some tokenizers and templates call themselves for
 /// each letter of a hostile text.
-const STACK: usize = 64 << 20;
+pub const STACK: usize = 64 << 20;
 /// Threads that read requests.
 const READERS: usize = 2;
 /// What is left of the connections when the answers have ended.

@@ -356,7 +356,7 @@ impl Served {
     ///
     /// # Errors
     /// 400 with the parameter that cannot work.
-    fn recipe(
+    pub fn recipe(
         &self,
         request: &Request,
         input: &Input,

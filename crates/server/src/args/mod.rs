@@ -47,6 +47,11 @@ pub struct Args {
     #[command(flatten)]
     pub slots: SlotArgs,
 
+    /// Answer by lines on the standard output instead of HTTP: each line of the standard input names a
+    /// file with a request, as for the visual server of llama.cpp's draft of DiffusionGemma
+    #[arg(long, help_heading = "Server")]
+    pub visual_stdio: bool,
+
     /// Maximum number of tokens in an answer whose request sets none, -1 for no limit. For a masked
     /// model, the tokens of its answer (default 256)
     #[arg(short = 'n', long, value_name = "N", default_value = "-1", value_parser = parse_limit, help_heading = "Answers")]

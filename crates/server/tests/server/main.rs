@@ -12,3 +12,4 @@ mod slots;
 mod streams;
 mod together;
 mod types;
+mod visual;
