@@ -11,6 +11,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::drafts::{DraftSlot, Payloads};
 use crate::engine::job::{Ended, Failure, Found, Update};
+use crate::followed::Listed;
 use crate::metrics::Metrics;
 use crate::protocol::answer::{Canvas, End, Timings, Usage};
 use crate::protocol::assemble::{Assembler, Delta};
@@ -59,6 +60,8 @@ pub struct Answers {
     wishes: Wishes,
     started: Instant,
     guard: Guard,
+    /// While it lives, others can follow the answers.
+    _listed: Listed,
 }
 
 /// What the client wants to see, and where it wants to stop.
@@ -95,6 +98,7 @@ impl Answers {
         updates: UnboundedReceiver<(usize, Update)>,
         drafts: Option<Arc<DraftSlot>>,
         wishes: Wishes,
+        listed: Listed,
         metrics: &Arc<Metrics>,
     ) -> Self {
         let flags: Vec<_> = answers.iter().map(|answer| answer.cancel.clone()).collect();
@@ -122,6 +126,7 @@ impl Answers {
             ready,
             wishes,
             started: Instant::now(),
+            _listed: listed,
         }
     }
 
@@ -293,7 +298,7 @@ impl Answers {
 }
 
 /// Waits for a draft after a pause; for ever if nobody wants one.
-async fn next_draft(drafts: Option<&DraftSlot>, pause: Option<tokio::time::Instant>) -> usize {
+pub async fn next_draft(drafts: Option<&DraftSlot>, pause: Option<tokio::time::Instant>) -> usize {
     let Some(drafts) = drafts else {
         return std::future::pending().await;
     };

@@ -25,16 +25,26 @@ pub struct DraftSlot {
 /// What an answer has not sent yet.
 #[derive(Default)]
 struct Latest {
-    begun: Option<OwnedNewCanvas>,
-    draft: Option<OwnedDraft>,
+    begun: Option<Arc<OwnedNewCanvas>>,
+    draft: Option<Arc<OwnedDraft>>,
 }
 
-/// What of an answer is sent next.
+/// What of an answer is sent next. Several viewers share it.
 pub enum Shown {
     /// A canvas before its first step.
-    Begun(OwnedNewCanvas),
+    Begun(Arc<OwnedNewCanvas>),
     /// A step.
-    Draft(OwnedDraft),
+    Draft(Arc<OwnedDraft>),
+}
+
+impl Shown {
+    /// The number of its canvas in the answer.
+    pub fn block(&self) -> u32 {
+        match self {
+            Self::Begun(canvas) => canvas.block,
+            Self::Draft(draft) => draft.block,
+        }
+    }
 }
 
 impl DraftSlot {
@@ -49,22 +59,29 @@ impl DraftSlot {
         }
     }
 
-    /// Replaces what the answer has not sent yet.
-    pub fn publish(&self, answer: usize, event: &Event<'_>) {
+    /// Replaces what the answer has not sent yet. `copy` is that of the event, once there is one.
+    pub fn publish(&self, answer: usize, event: &Event<'_>, copy: &mut Option<Shown>) {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(latest) = latest.get_mut(answer) else {
             return;
         };
         match event {
             Event::CanvasBegun(canvas) if self.wanted.level == DraftLevel::Full => {
-                latest.begun = Some((*canvas).into());
+                let made = || Shown::Begun(Arc::new((*canvas).into()));
+                if let Shown::Begun(canvas) = copy.get_or_insert_with(made) {
+                    latest.begun = Some(Arc::clone(canvas));
+                }
             }
             Event::Draft(draft) => {
                 let is_last = draft.status != CanvasStatus::Running;
                 if !is_last && !(draft.step + 1).is_multiple_of(self.wanted.every) {
                     return;
                 }
-                if latest.draft.replace((*draft).into()).is_some() {
+                let made = || Shown::Draft(Arc::new((*draft).into()));
+                let Shown::Draft(draft) = copy.get_or_insert_with(made) else {
+                    return;
+                };
+                if latest.draft.replace(Arc::clone(draft)).is_some() {
                     self.metrics.drafts_coalesced(1);
                 }
             }

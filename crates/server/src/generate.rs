@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
-use axum::http::HeaderValue;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use llama_diffusion::diffusion::Recipe;
 use llama_diffusion::{CancelFlag, DiffusionParams, TextForm, Token};
 use llama_diffusion_flags::values::random_seed;
@@ -19,6 +17,7 @@ use crate::answers::{Answer, Answers, Happening, Wishes, retry_after};
 use crate::body::read_body;
 use crate::drafts::{DraftSlot, Payloads};
 use crate::engine::job::{Class, FormTask, Group, Job, Outlet, Task};
+use crate::followed::{Begin, Followed};
 use crate::protocol::assemble::{Delta, Finish};
 use crate::protocol::error::{ApiError, ErrorKind};
 use crate::protocol::format::{Choice, Finished, Meta};
@@ -63,12 +62,13 @@ pub async fn respond(state: Arc<State>, endpoint: Endpoint, owner: Owner, body: 
         state.metrics.answered(endpoint.name, "error");
         error_with(&error, &(endpoint.error)(&error))
     };
-    let (reply, answers) = match begin(&state, endpoint, owner, body).await {
+    let id = random_id();
+    let (reply, answers) = match begin(&state, endpoint, owner, body, &id).await {
         Ok(begun) => begun,
         Err(refused) => return error(refused),
     };
     let meta = match state.ready() {
-        Ok(ready) => meta(&ready.served),
+        Ok(ready) => meta(&ready.served, id),
         Err(refused) => return error(refused),
     };
     if reply.options.stream {
@@ -78,11 +78,7 @@ pub async fn respond(state: Arc<State>, endpoint: Endpoint, owner: Owner, body: 
             Some(ping) => Some(ping).filter(|ping| !ping.is_zero()),
         };
         let body = sse::body(answers, writer, ping, Arc::clone(&state), endpoint.name);
-        let headers = [
-            (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
-            (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
-        ];
-        return (headers, body).into_response();
+        return sse::response(body);
     }
     match collect(answers).await {
         Ok(choices) => {
@@ -105,6 +101,7 @@ async fn begin(
     endpoint: Endpoint,
     owner: Owner,
     body: Body,
+    id: &str,
 ) -> Result<(Reply, Answers), ApiError> {
     let ready = state.ready()?;
     // Before any work is done for the request.
@@ -118,7 +115,8 @@ async fn begin(
     let (work, asked) = prepared.await.map_err(|_| panicked())??;
     let prompts: Vec<usize> = asked.iter().map(|asked| asked.prompt.len()).collect();
     let tickets = ready.admission.extend(ticket, &prompts).map_err(refuse)?;
-    let answers = submit(state, ready, &work, asked, tickets, (endpoint.class, owner));
+    let from = (endpoint.class, owner);
+    let answers = submit(state, ready, &work, asked, tickets, from, id);
     Ok((work.reply, answers))
 }
 
@@ -183,13 +181,24 @@ fn submit(
     asked: Vec<Asked>,
     tickets: Vec<Ticket>,
     (class, Owner(owner)): (Class, Owner),
+    id: &str,
 ) -> Answers {
     let request = &work.request;
     let (sender, updates) = unbounded_channel();
+    let begins = asked.iter().map(|asked| Begin {
+        splitter: ready.served.model.splitter(&asked.prompt),
+        seed: asked.seed,
+    });
+    let ignored = work.reply.options.ignored.clone();
+    let followed = Arc::new(Followed::new(begins.collect(), ignored));
+    let listed = state.register.list(id, &followed);
     let drafts = request.drafts.map(|wanted| {
         let metrics = Arc::clone(&state.metrics);
         Arc::new(DraftSlot::new(wanted, asked.len(), metrics))
     });
+    if let Some(drafts) = &drafts {
+        followed.add(drafts);
+    }
     let mut leader = Group::default();
     let mut answers = Vec::new();
     for (index, (asked, ticket)) in asked.into_iter().zip(tickets).enumerate() {
@@ -235,7 +244,7 @@ fn submit(
             outlet: Outlet {
                 index,
                 updates: sender.clone(),
-                drafts: drafts.clone(),
+                followed: Arc::clone(&followed),
             },
             slot: request.slot,
             reuses: request.cache_prompt,
@@ -253,7 +262,7 @@ fn submit(
         progress: work.reply.options.progress,
         thought_budget: request.thought_budget,
     };
-    Answers::new(answers, updates, drafts, wishes, &state.metrics)
+    Answers::new(answers, updates, drafts, wishes, listed, &state.metrics)
 }
 
 /// A form as the engine fills it.
@@ -292,10 +301,10 @@ pub fn finish_name(finished: &Finished) -> &'static str {
     }
 }
 
-fn meta(served: &Served) -> Meta {
+fn meta(served: &Served, id: String) -> Meta {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     Meta {
-        id: random_id(),
+        id,
         created: now.map_or(0, |now| now.as_secs()),
         model: served.names.first().cloned().unwrap_or_default(),
         fingerprint: FINGERPRINT.into(),

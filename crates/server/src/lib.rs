@@ -18,6 +18,8 @@ mod config;
 mod drafts;
 mod engine;
 mod flags;
+mod follow;
+mod followed;
 mod generate;
 mod info;
 mod known;

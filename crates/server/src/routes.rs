@@ -1,10 +1,11 @@
 //! Which path does what.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::rejection::PathRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Extension, Path, Query, State as Shared};
 use axum::http::{HeaderName, HeaderValue, Method, Request};
 use axum::middleware::{from_fn_with_state, map_request};
@@ -18,6 +19,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::access::{self, Owner};
 use crate::engine::job::Class;
+use crate::follow;
 use crate::generate::{Endpoint, respond};
 use crate::info::{self, Compute};
 use crate::linger::linger;
@@ -143,7 +145,8 @@ pub fn router(state: &Arc<State>) -> Router {
         .route("/models", get(models))
         .route("/v1/models", get(models))
         .route("/v1/models/{id}", get(model))
-        .route("/openapi.json", get(openapi));
+        .route("/openapi.json", get(openapi))
+        .route("/diffusion/drafts/{id}", get(drafts));
     for (path, compute, write) in COMPUTING {
         let handler = move |Shared(state): Shared<Arc<State>>, body: Body| async move {
             match info::compute(&state, body, compute).await {
@@ -216,7 +219,7 @@ struct SlotsQuery {
 
 async fn slots(
     Shared(state): Shared<Arc<State>>,
-    query: std::result::Result<Query<SlotsQuery>, axum::extract::rejection::QueryRejection>,
+    query: std::result::Result<Query<SlotsQuery>, QueryRejection>,
 ) -> Response {
     let needs_free = query.is_ok_and(|Query(query)| {
         query
@@ -235,7 +238,7 @@ struct Action {
 async fn slot_action(
     Shared(state): Shared<Arc<State>>,
     id: std::result::Result<Path<String>, PathRejection>,
-    query: std::result::Result<Query<Action>, axum::extract::rejection::QueryRejection>,
+    query: std::result::Result<Query<Action>, QueryRejection>,
     body: Body,
 ) -> Response {
     let Ok(Path(id)) = id else {
@@ -286,6 +289,23 @@ async fn model(
     match id {
         Ok(Path(id)) => answer(info::model(&state, &id)),
         Err(_) => not_found().await, // its bytes are not text
+    }
+}
+
+async fn drafts(
+    Shared(state): Shared<Arc<State>>,
+    id: std::result::Result<Path<String>, PathRejection>,
+    query: std::result::Result<Query<HashMap<String, String>>, QueryRejection>,
+) -> Response {
+    let Ok(Path(id)) = id else {
+        return not_found().await; // its bytes are not text
+    };
+    match query {
+        Ok(Query(query)) => follow::respond(&state, &id, &query),
+        Err(error) => {
+            let message = format!("the query cannot be read: {error}");
+            error_response(&ApiError::new(ErrorKind::InvalidRequest, message))
+        }
     }
 }
 

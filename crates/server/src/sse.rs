@@ -5,7 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use tokio::sync::mpsc::{Sender, channel};
+use axum::http::HeaderValue;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::{IntoResponse as _, Response};
+use serde_json::Value;
+use tokio::sync::mpsc::{self, Sender};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -26,21 +30,38 @@ pub fn body(
     state: Arc<State>,
     endpoint: &'static str,
 ) -> Body {
-    let (sender, receiver) = channel(AHEAD);
-    let timeout = state.config.timeout;
+    let (writer, body) = channel(state.config.timeout, ping);
+    tokio::spawn(async move { write(answers, stream, writer, &state, endpoint).await });
+    body
+}
+
+/// Where events are written, and the body that has them. A reader that reads nothing for as long as
+/// `timeout` counts as gone.
+pub fn channel(timeout: Duration, ping: Option<Duration>) -> (Writer, Body) {
+    let (sender, receiver) = mpsc::channel(AHEAD);
     let writer = Writer {
         sender,
         timeout,
         ping,
     };
-    tokio::spawn(async move { write(answers, stream, writer, &state, endpoint).await });
-    Body::from_stream(ReceiverStream::new(receiver).map(Ok::<_, Infallible>))
+    let body = ReceiverStream::new(receiver).map(Ok::<_, Infallible>);
+    (writer, Body::from_stream(body))
+}
+
+/// A response of events.
+pub fn response(body: Body) -> Response {
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+    ];
+    (headers, body).into_response()
 }
 
 /// The reader is gone, or has read nothing for too long.
-struct Gone;
+pub struct Gone;
 
-struct Writer {
+/// Writes events.
+pub struct Writer {
     sender: Sender<Bytes>,
     timeout: Duration,
     ping: Option<Duration>,
@@ -50,6 +71,29 @@ impl Writer {
     async fn send(&self, frame: String) -> Result<(), Gone> {
         let sent = self.sender.send_timeout(frame.into(), self.timeout).await;
         sent.map_err(|_| Gone)
+    }
+
+    /// Sends an event without a name.
+    pub async fn send_data(&self, data: &Value) -> Result<(), Gone> {
+        self.send(format!("data: {data}\n\n")).await
+    }
+
+    /// Sends a comment.
+    pub async fn ping(&self) -> Result<(), Gone> {
+        self.send(": ping\n\n".into()).await
+    }
+
+    /// Waits until a comment is due.
+    pub async fn silence(&self) {
+        match self.ping {
+            Some(ping) => tokio::time::sleep(ping).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits until the reader is gone.
+    pub async fn closed(&self) {
+        self.sender.closed().await;
     }
 
     async fn send_all(&self, events: Vec<StreamEvent>) -> Result<(), Gone> {
@@ -91,10 +135,10 @@ async fn write_all(
     loop {
         let next = tokio::select! {
             biased;
-            () = writer.sender.closed() => return Err(Gone),
+            () = writer.closed() => return Err(Gone),
             next = answers.next() => next,
-            () = silence(writer.ping) => {
-                writer.send(": ping\n\n".into()).await?;
+            () = writer.silence() => {
+                writer.ping().await?;
                 continue;
             }
         };
@@ -121,13 +165,5 @@ async fn write_all(
             }
         };
         writer.send_all(events).await?;
-    }
-}
-
-/// Waits for this time; for ever without one.
-async fn silence(ping: Option<Duration>) {
-    match ping {
-        Some(ping) => tokio::time::sleep(ping).await,
-        None => std::future::pending().await,
     }
 }

@@ -9,6 +9,7 @@ use crate::admission::Admission;
 use crate::config::Config;
 use crate::engine::board::Board;
 use crate::engine::thread::Handle;
+use crate::followed::Register;
 use crate::metrics::Metrics;
 use crate::protocol::error::{ApiError, ErrorKind};
 use crate::served::Served;
@@ -25,6 +26,8 @@ pub struct State {
     pub board: Arc<Board>,
     /// The thread of the engine.
     pub engine: Handle,
+    /// The requests in progress.
+    pub register: Arc<Register>,
     ready: OnceLock<Ready>,
     phase: AtomicU8,
     jobs: AtomicU64,
@@ -69,6 +72,7 @@ impl State {
             metrics,
             board,
             engine,
+            register: Arc::default(),
             ready: OnceLock::new(),
             phase: AtomicU8::new(Phase::Loading as u8),
             jobs: AtomicU64::new(0),
@@ -116,6 +120,17 @@ impl State {
             (Phase::Loading | Phase::Ready, _) => Err(unavailable("Loading model").retry_after(1)),
             (Phase::Draining, _) => Err(unavailable("the server is about to end").retry_after(5)),
             (Phase::Failed, _) => Err(unavailable("the engine failed")),
+        }
+    }
+
+    /// The same also while the server is about to end, for those who watch.
+    ///
+    /// # Errors
+    /// 503: the model is not loaded.
+    pub fn ready_or_draining(&self) -> Result<&Ready, ApiError> {
+        match self.phase() {
+            Phase::Draining => self.ready.get().map_or_else(|| self.ready(), Ok),
+            _ => self.ready(),
         }
     }
 

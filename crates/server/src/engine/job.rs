@@ -12,7 +12,7 @@ use llama_diffusion::{CancelFlag, Error, Event, Token};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::admission::Ticket;
-use crate::drafts::DraftSlot;
+use crate::followed::Followed;
 use crate::protocol::answer::{EndReason, Statistics};
 
 /// An answer to compute.
@@ -229,20 +229,19 @@ pub struct Outlet {
     pub index: usize,
     /// The channel. It holds at most an update for each pass and each canvas.
     pub updates: UnboundedSender<(usize, Update)>,
-    /// Where drafts go, if somebody asked for them.
-    pub drafts: Option<Arc<DraftSlot>>,
+    /// Where drafts go, and what others than the client follow.
+    pub followed: Arc<Followed>,
 }
 
 impl Outlet {
     /// Sends an update. If nobody receives it, the job is cancelled anyway.
     pub fn send(&self, update: Update) {
+        self.followed.record(self.index, &update);
         let _ = self.updates.send((self.index, update));
     }
 
     /// Publishes what a viewer of drafts wants to see.
     pub fn show(&self, event: &Event<'_>) {
-        if let Some(drafts) = &self.drafts {
-            drafts.publish(self.index, event);
-        }
+        self.followed.show(self.index, event);
     }
 }

@@ -62,7 +62,7 @@ impl Bench {
             outlet: Outlet {
                 index: 0,
                 updates,
-                drafts: None,
+                followed: Arc::default(),
             },
             slot: None,
             reuses: true,

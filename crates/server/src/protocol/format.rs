@@ -6,7 +6,7 @@ use std::time::Duration;
 use llama_diffusion::{FormAnswer, Token};
 use serde_json::{Map, Value, json};
 
-use super::answer::{AnswerToken, End};
+use super::answer::{AnswerToken, End, Statistics};
 use super::assemble::{Delta, Finish};
 use super::error::ApiError;
 
@@ -228,7 +228,11 @@ pub fn timings(end: &End) -> Value {
 
 /// The object `diffusion` at the end of an answer: the event `end` of a stream.
 pub fn statistics(end: &End, ignored: &[String]) -> Value {
-    let statistics = &end.statistics;
+    ending(&end.statistics, end.usage.cached, end.seed, ignored)
+}
+
+/// The same of its parts: `reused` tokens of the prompt were cached.
+pub fn ending(statistics: &Statistics, reused: usize, seed: u64, ignored: &[String]) -> Value {
     json!({
         "event": "end",
         "canvases": statistics.canvases,
@@ -239,8 +243,8 @@ pub fn statistics(end: &End, ignored: &[String]) -> Value {
         "commit_ms": milliseconds(statistics.commit),
         "queue_ms": milliseconds(statistics.queue),
         "batch_mean": statistics.batch_mean,
-        "reused": end.usage.cached,
-        "seed": end.seed,
+        "reused": reused,
+        "seed": seed,
         "ignored": ignored,
     })
 }
@@ -269,7 +273,7 @@ pub fn chat_logprobs(tokens: &[AnswerToken], ids: bool) -> Value {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::answer::{EndReason, Score, Statistics, Timings, Usage};
+    use super::super::answer::{EndReason, Score, Timings, Usage};
     use super::*;
 
     /// The end of an answer of 10 tokens to a prompt of 30.

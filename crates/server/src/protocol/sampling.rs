@@ -270,7 +270,11 @@ fn over(masked: MaskedOverrides, body: &Object<'_>) -> Result<MaskedOverrides, A
     })
 }
 
-fn drafts(diffusion: &Object<'_>) -> Result<Option<Drafts>, ApiError> {
+/// Which drafts an object asks for.
+///
+/// # Errors
+/// 400 with the field that is wrong.
+pub fn drafts(diffusion: &Object<'_>) -> Result<Option<Drafts>, ApiError> {
     let levels = [
         ("off", None),
         ("text", Some(DraftLevel::Text)),

@@ -4,6 +4,7 @@ mod access;
 mod chat;
 mod early;
 mod endpoints;
+mod follow;
 mod gaps;
 mod jobs;
 mod process;
