@@ -48,7 +48,7 @@ serve: tools
 test: tools
 	@tools/install_build_tools.sh test
 	cargo fmt --check
-	cargo clippy $(cargo_flags) --all-targets -- -D warnings
+	cargo clippy $(cargo_flags) --all-targets --features tls -- -D warnings
 	cargo test $(cargo_flags)
 	# As docs.rs builds it, without llama.cpp's libraries; then the code that only other features compile.
 	DOCS_RS=1 RUSTDOCFLAGS="-D warnings" cargo doc -p llama-diffusion --no-deps --lib $(docs_rs_flags)

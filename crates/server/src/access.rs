@@ -73,7 +73,7 @@ impl Access {
         }
     }
 
-    /// Whether a request came by a name of this machine. HTTP/2 has the name in the address of the request.
+    /// Whether a request came by a name of this machine. The address of a request may have a name as well.
     fn is_host_known(&self, uri: &Uri, headers: &HeaderMap) -> bool {
         // With keys a page that does not know one gets nothing anyway.
         if !self.is_local || !self.keys.is_empty() {

@@ -2,11 +2,19 @@
 
 use llama_diffusion_flags::inert::INERT;
 use llama_diffusion_flags::shared::{ANSWER, CACHE, SHARED};
-use llama_diffusion_flags::table::Effect::{ForCanvas, Given, None as Without, Refused, Works};
+use llama_diffusion_flags::table::Effect::{
+    self, ForCanvas, Given, None as Without, Refused, Works,
+};
 use llama_diffusion_flags::table::{Flags, Group};
 
 /// All of them.
 pub const FLAGS: Flags = Flags(&[LIVE, ANSWER, SHARED, INERT, OWN_INERT]);
+
+/// HTTPS is a feature of the package.
+const HTTPS: Effect = match cfg!(feature = "tls") {
+    true => Works,
+    false => Refused("this build has no HTTPS: build it with --features tls"),
+};
 
 const LIVE: &[Group] = &[
     (
@@ -125,10 +133,10 @@ const OWN_INERT: &[Group] = &[
         ],
     ),
     (
-        Refused("this server speaks HTTP: put a proxy before it"),
+        HTTPS,
         &[
-            "--ssl-key-file FNAME LLAMA_ARG_SSL_KEY_FILE",
-            "--ssl-cert-file FNAME LLAMA_ARG_SSL_CERT_FILE",
+            "--ssl-key-file FILE LLAMA_ARG_SSL_KEY_FILE",
+            "--ssl-cert-file FILE LLAMA_ARG_SSL_CERT_FILE",
         ],
     ),
     (

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
-use axum::http::Version;
 use http_body::{Frame, SizeHint};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
@@ -33,8 +32,7 @@ const LIMITS: Limits = Limits {
 
 /// Discards what is left of the body of a request when it is dropped.
 pub fn linger(request: Request) -> Request {
-    // HTTP/2 ends a body without ending its connection.
-    if request.version() >= Version::HTTP_2 || request.body().is_end_stream() {
+    if request.body().is_end_stream() {
         return request;
     }
     request.map(|body| Body::new(Lingering(body)))

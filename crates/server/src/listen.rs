@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum_server::accept::{Accept, DefaultAcceptor, NoDelayAcceptor};
+#[cfg(feature = "tls")]
+use axum_server::tls_rustls::RustlsAcceptor;
 use axum_server::{Address, Control, Handle, Server};
 use llama_diffusion::{Error, Result};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpSocket;
 
-use crate::args::HttpArgs;
+use crate::args::{HttpArgs, Tls};
 
 /// How long a request's header may take, and a connection may be idle.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -43,10 +45,11 @@ impl Drop for SocketFile {
 
 impl Listener {
     /// Where it listens, for people.
-    pub fn name(&self) -> String {
+    pub fn name(&self, tls: Option<&Tls>) -> String {
+        let scheme = tls.map_or("http", |_| "https");
         match self {
             Self::Tcp(listener) => match listener.local_addr() {
-                Ok(address) => format!("http://{address}"),
+                Ok(address) => format!("{scheme}://{address}"),
                 Err(error) => error.to_string(),
             },
             #[cfg(unix)]
@@ -143,13 +146,14 @@ where
     }
 }
 
-/// Serves until `control` ends it.
+/// Serves until `control` ends it, by HTTPS if there is `tls`.
 ///
 /// # Errors
 /// The listener fails.
 pub async fn serve(
     listener: Listener,
     router: Router,
+    tls: Option<Tls>,
     control: &Control,
     limit: usize,
 ) -> io::Result<()> {
@@ -157,21 +161,22 @@ pub async fn serve(
         Listener::Tcp(listener) => {
             let server = Server::<SocketAddr>::from_listener(listener);
             let acceptor = NoDelayAcceptor::new();
-            run(server, acceptor, router, control, limit).await
+            run(server, acceptor, router, tls, control, limit).await
         }
         #[cfg(unix)]
         Listener::Unix(listener, _file) => {
             let server = Server::<std::os::unix::net::SocketAddr>::from_listener(listener);
             let acceptor = DefaultAcceptor::new();
-            run(server, acceptor, router, control, limit).await
+            run(server, acceptor, router, tls, control, limit).await
         }
     }
 }
 
 async fn run<A, Acc>(
-    mut server: Server<A>,
+    server: Server<A>,
     acceptor: Acc,
     router: Router,
+    tls: Option<Tls>,
     control: &Control,
     limit: usize,
 ) -> io::Result<()>
@@ -189,18 +194,32 @@ where
         + Sync
         + 'static,
 {
-    let mut http = server.http_builder().http1();
-    http.header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(HEADER_BYTES);
+    // An idle connection of HTTP/2 would have no time limit.
+    let mut server = server
+        .http1_only()
+        .first_request_timeout(HEADER_TIMEOUT)
+        .handle(Handle::with_control(control.clone()));
+    server
+        .http_builder()
+        .http1()
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(HEADER_BYTES)
+        // As llama-server writes names: some clients compare them letter by letter.
+        .title_case_headers(true);
     let acceptor = Limited {
         inner: acceptor,
         control: control.clone(),
         limit,
     };
-    server
-        .first_request_timeout(HEADER_TIMEOUT)
-        .handle(Handle::with_control(control.clone()))
-        .acceptor(acceptor)
-        .serve(router.into_make_service())
-        .await
+    let service = router.into_make_service();
+    match tls {
+        #[cfg(feature = "tls")]
+        Some(tls) => {
+            let acceptor = RustlsAcceptor::new(tls).acceptor(acceptor);
+            server.acceptor(acceptor).serve(service).await
+        }
+        #[cfg(not(feature = "tls"))]
+        Some(none) => match none {},
+        None => server.acceptor(acceptor).serve(service).await,
+    }
 }

@@ -62,8 +62,9 @@ fn failed(name: &str, error: &io::Error) -> Error {
 }
 
 async fn serve(args: Args) -> Result<()> {
+    let tls = args.tls.config()?;
     let listener = listen::open(&args.http)?;
-    tracing::info!("listening on {}", listener.name());
+    tracing::info!("listening on {}", listener.name(tls.as_ref()));
     let access = Access::new(
         &args.http.keys()?,
         args.http.origins(),
@@ -92,7 +93,7 @@ async fn serve(args: Args) -> Result<()> {
         let _ = report.send(run_engine(&args, &of_engine, &commands)); // nobody waits after a signal
     });
     spawned.map_err(|error| failed("the thread of the engine", &error))?;
-    let serving = listen::serve(listener, router, &control, limit);
+    let serving = listen::serve(listener, router, tls, &control, limit);
     tokio::pin!(serving);
     tokio::select! {
         served = &mut serving => served.map_err(|error| failed("the listener", &error)),

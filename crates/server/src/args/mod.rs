@@ -2,6 +2,7 @@
 
 mod http;
 mod slots;
+mod tls;
 
 use std::ffi::OsString;
 
@@ -22,6 +23,8 @@ use llama_diffusion_flags::values::{Limit, Seed, parse_limit, parse_seed};
 use crate::flags::FLAGS;
 pub use http::{HttpArgs, Origins};
 pub use slots::SlotArgs;
+pub use tls::Tls;
+use tls::TlsArgs;
 
 /// Serves a text diffusion model by HTTP: OpenAI's chat, completions and responses, Anthropic's
 /// messages, and llama-server's own endpoints.
@@ -43,6 +46,10 @@ pub use slots::SlotArgs;
 pub struct Args {
     #[command(flatten)]
     pub http: HttpArgs,
+
+    #[command(flatten)]
+    #[command(next_help_heading = "Server")]
+    pub tls: TlsArgs,
 
     #[command(flatten)]
     pub slots: SlotArgs,

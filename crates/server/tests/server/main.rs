@@ -14,3 +14,4 @@ mod streams;
 mod together;
 mod types;
 mod visual;
+mod wire;
