@@ -338,3 +338,26 @@ async fn wrong_method(request: Request<Body>) -> Response {
     let message = format!("this path has other methods than {method}, see the header Allow");
     error_response(&ApiError::new(ErrorKind::MethodNotAllowed, message))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_is_described() {
+        let document: Value = serde_json::from_str(OPENAPI).unwrap();
+        let described = document["paths"].as_object().unwrap();
+        let generating = GENERATING.iter().map(|(path, _)| *path);
+        let computing = COMPUTING.iter().map(|(path, ..)| *path);
+        let source = include_str!("routes.rs");
+        let own = source.split(".route(\"").skip(1);
+        let own = own.map(|rest| rest.split('"').next().unwrap());
+        let mut count = 0;
+        for path in generating.chain(computing).chain(own) {
+            let is_itself = path == "/openapi.json";
+            assert!(described.contains_key(path) || is_itself, "{path}");
+            count += 1;
+        }
+        assert!(count > 30, "{count}");
+    }
+}

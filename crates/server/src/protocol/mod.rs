@@ -7,6 +7,8 @@
 //! (the engine) ─▶ answer ─▶ assemble (stop, tool_calls) ─▶ format ─▶ *_format
 //! ```
 
+#[cfg(test)]
+mod agreement;
 pub mod answer;
 pub mod anthropic;
 mod anthropic_format;

@@ -4,7 +4,7 @@
 pub const OPENAPI: &str = include_str!("../../openapi.json");
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use jsonschema::Validator;
@@ -21,7 +21,7 @@ mod tests {
     use super::super::{TABLES, error::ApiError, sampling};
     use super::OPENAPI;
 
-    fn document() -> Value {
+    pub(in crate::protocol) fn document() -> Value {
         serde_json::from_str(OPENAPI).unwrap()
     }
 
@@ -52,7 +52,7 @@ mod tests {
     }
 
     /// A validator for one schema of the document.
-    fn validator(document: &Value, schema: &Value) -> Validator {
+    pub(in crate::protocol) fn validator(document: &Value, schema: &Value) -> Validator {
         let mut schema = schema.clone();
         schema["components"] = document["components"].clone();
         jsonschema::validator_for(&schema).unwrap()
