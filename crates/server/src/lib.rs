@@ -23,6 +23,7 @@ mod followed;
 mod generate;
 mod info;
 mod known;
+mod length;
 mod linger;
 mod listen;
 mod load;

@@ -7,6 +7,7 @@ use llama_diffusion::{AnyModel, Result, Session, SessionParams, TextModel};
 
 use crate::args::Args;
 use crate::engine::batch::BatchEngine;
+use crate::length::LongestToken;
 use crate::memory;
 use crate::served::{Defaults, Served, Template, shares_steps};
 
@@ -104,6 +105,7 @@ fn served(args: &Args, model: TextModel, sessions: &[Session]) -> Result<Served>
         slots: sessions.len(),
         context,
         kv_bytes,
+        longest_token: LongestToken::default(),
     })
 }
 

@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::engine::job::ReadTask;
 use crate::known;
+use crate::length::LongestToken;
 use crate::params::{canvas_params, masked_params};
 use crate::protocol::error::{ApiError, ErrorKind};
 use crate::protocol::request::{self, Capabilities, Chat, Family, Input, Piece, Request};
@@ -39,6 +40,8 @@ pub struct Served {
     pub context: usize,
     /// Bytes of the KV caches of all slots.
     pub kv_bytes: usize,
+    /// The longest token of the vocabulary.
+    pub longest_token: LongestToken,
 }
 
 /// A chat template.
@@ -148,8 +151,14 @@ impl Served {
     pub fn prompt(&self, input: &Input, request: &Request) -> Result<Prompt, ApiError> {
         let thoughts = request.thoughts;
         let (tokens, task) = match input {
-            Input::Chat(chat) => (self.chat(chat, thoughts)?, Task::Text),
-            Input::Prompt(pieces) => (self.tokens(pieces, true, true)?, Task::Text),
+            Input::Chat(chat) => {
+                self.check_chat(chat, thoughts)?;
+                (self.chat(chat, thoughts)?, Task::Text)
+            }
+            Input::Prompt(pieces) => {
+                self.check_pieces(pieces)?;
+                (self.tokens(pieces, true, true)?, Task::Text)
+            }
             Input::Infill(texts) => {
                 let gap = self.gap(texts, request)?;
                 (gap.prompt().to_vec(), Task::Gap(Arc::new(gap)))
@@ -163,16 +172,21 @@ impl Served {
                 "it is empty: give at least one token",
             ));
         }
-        let canvas = self.model.model().canvas_length().unwrap_or(1);
-        match tokens.len() + canvas > self.context {
+        match tokens.len() + self.canvas_room() > self.context {
             true => Err(ApiError::context_size(tokens.len(), self.context)),
             false => Ok(Prompt { tokens, task }),
         }
     }
 
+    /// Positions that a prompt leaves for a canvas.
+    pub fn canvas_room(&self) -> usize {
+        self.model.model().canvas_length().unwrap_or(1)
+    }
+
     /// A text and what to change in it.
     fn edit(&self, edit: &request::Edit) -> Result<(Vec<Token>, Task), ApiError> {
         let text = edit.body();
+        self.check_bytes(text.len())?;
         let original = self.model.original(text, &edit.protected, edit.strength);
         let original = original.map_err(|error| refused(&error))?;
         let message = Message::new(Role::User, edit_message(&edit.instruction, text));

@@ -121,12 +121,22 @@ impl ApiError {
 
     /// A prompt of `prompt` tokens that leaves no room for a canvas in a slot of `context` positions.
     pub fn context_size(prompt: usize, context: usize) -> Self {
+        Self::too_long(&format!("of {prompt} tokens"), prompt, context)
+    }
+
+    /// The same for a prompt of so many bytes that it has at least `prompt` tokens.
+    pub fn context_size_of_bytes(bytes: usize, prompt: usize, context: usize) -> Self {
+        let size = format!("of {bytes} bytes, which are at least {prompt} tokens,");
+        Self::too_long(&size, prompt, context)
+    }
+
+    fn too_long(size: &str, prompt: usize, context: usize) -> Self {
         Self::new(
             ErrorKind::ContextSize { prompt, context },
             format!(
-                "the prompt of {prompt} tokens and one canvas need more than the {context} positions of a \
-                 slot: the request exceeds the available context size, shorten it or start the server with \
-                 a larger --ctx-size"
+                "the prompt {size} and one canvas need more than the {context} positions of a slot: the \
+                 request exceeds the available context size, shorten it or start the server with a larger \
+                 --ctx-size"
             ),
         )
     }

@@ -1,0 +1,79 @@
+//! Prompts that are too long for a slot whatever their tokens are: they are refused before they are
+//! tokenized.
+
+use std::sync::OnceLock;
+
+use llama_diffusion::{Token, Vocab};
+use serde_json::Value;
+
+use crate::protocol::error::ApiError;
+use crate::protocol::request::{Chat, Piece};
+use crate::served::Served;
+
+/// Bytes of text that a token stands for at most. They are counted when the first long text comes.
+#[derive(Default)]
+pub struct LongestToken(OnceLock<usize>);
+
+impl LongestToken {
+    fn bytes(&self, vocab: &Vocab) -> usize {
+        let bytes = |token: usize| match vocab.piece(token as Token, true) {
+            // Some tokenizers read a mark of three bytes as a space.
+            Ok(piece) => piece
+                .iter()
+                .map(|byte| if *byte == b' ' { 3 } else { 1 })
+                .sum(),
+            Err(_) => usize::MAX, // unknown: nothing is too long
+        };
+        let longest = || (0..vocab.len()).map(bytes).max();
+        *self
+            .0
+            .get_or_init(|| longest().unwrap_or(usize::MAX).max(1))
+    }
+}
+
+impl Served {
+    /// Refuses pieces of a prompt that cannot fit.
+    ///
+    /// # Errors
+    /// 400: they have more tokens than a slot has positions.
+    pub fn check_pieces(&self, pieces: &[Piece]) -> Result<(), ApiError> {
+        let texts = pieces.iter().map(|piece| match piece {
+            Piece::Text(text) => text.len(),
+            Piece::Tokens(_) => 0,
+        });
+        self.check_bytes(texts.sum())
+    }
+
+    /// Refuses a conversation that cannot fit, by what its template makes of it: that may leave something
+    /// out.
+    ///
+    /// # Errors
+    /// As [`check_pieces`](Self::check_pieces), or the template rejects the conversation.
+    pub fn check_chat(&self, chat: &Chat, thoughts: Option<bool>) -> Result<(), ApiError> {
+        let messages = chat.messages.iter().map(|message| message.content.len());
+        let variables = chat.variables.values().map(Value::to_string);
+        let variables = variables.map(|text| text.len());
+        let bytes = messages.chain(variables).sum::<usize>() + chat.prefix.len();
+        match bytes > self.context {
+            true => self.check_bytes(self.render(chat, thoughts, true)?.len()),
+            false => Ok(()),
+        }
+    }
+
+    /// Refuses a text that cannot fit.
+    ///
+    /// # Errors
+    /// As [`check_pieces`](Self::check_pieces).
+    pub fn check_bytes(&self, bytes: usize) -> Result<(), ApiError> {
+        // Below that, even tokens of one byte fit, but for a canvas.
+        if bytes <= self.context {
+            return Ok(());
+        }
+        let longest = self.longest_token.bytes(self.model.vocab());
+        let least = bytes.div_ceil(longest);
+        match least + self.canvas_room() > self.context {
+            true => Err(ApiError::context_size_of_bytes(bytes, least, self.context)),
+            false => Ok(()),
+        }
+    }
+}
