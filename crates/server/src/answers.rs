@@ -18,6 +18,7 @@ use crate::protocol::assemble::{Assembler, Delta};
 use crate::protocol::error::{ApiError, ErrorKind};
 use crate::protocol::format::{Finished, Progress};
 use crate::read::Reader;
+use crate::served::named;
 
 /// What happens next in one of the answers.
 pub enum Happening {
@@ -65,12 +66,14 @@ pub struct Answers {
 }
 
 /// What the client wants to see, and where it wants to stop.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Wishes {
     /// Whether passes over the prompt are reported.
     pub progress: bool,
     /// Maximum number of tokens in the thoughts of an answer.
     pub thought_budget: Option<usize>,
+    /// The field that has the constraint, for errors.
+    pub constraint: Option<String>,
 }
 
 /// One of them.
@@ -189,7 +192,7 @@ impl Answers {
             Update::Ended(ended) => self.end(index, &ended)?,
             Update::Failed(failure) => {
                 self.guard.left -= 1;
-                return Err(error_of(failure));
+                return Err(error_of(failure, self.wishes.constraint.as_deref()));
             }
         }
         Ok(())
@@ -308,9 +311,12 @@ pub async fn next_draft(drafts: Option<&DraftSlot>, pause: Option<tokio::time::I
     drafts.any().await
 }
 
-fn error_of(failure: Failure) -> ApiError {
+fn error_of(failure: Failure, constraint: Option<&str>) -> ApiError {
     match failure {
-        Failure::Refused(problem) => ApiError::new(ErrorKind::InvalidRequest, problem),
+        Failure::Refused { parameter, problem } => match parameter {
+            Some(parameter) => ApiError::field(named(parameter, constraint), problem),
+            None => ApiError::new(ErrorKind::InvalidRequest, problem),
+        },
         Failure::Engine(problem) => ApiError::new(ErrorKind::Server, problem),
         Failure::Draining => {
             let message = "the server is about to end";

@@ -7,7 +7,7 @@ use llama_diffusion::chat::{ChatTemplate, Message, RenderOptions, Role};
 use llama_diffusion::diffusion::{Edit, Infill, Original, Recipe};
 use llama_diffusion::{
     AnyModel, DiffusionParams, Error, FormRequest, GapPrompt, InfillExtra, InfillRequest,
-    MaskedParams, TextForm, TextGap, TextModel, Thoughts, Token, edit_message,
+    MaskedParams, Parameter, TextForm, TextGap, TextModel, Thoughts, Token, edit_message,
 };
 use llama_diffusion_flags::template::THINKING;
 use serde_json::{Map, Value};
@@ -382,7 +382,7 @@ impl Served {
             let thoughts = self.scaffold(input, request.thoughts);
             let language = constraint.automaton()?;
             let made = self.model.constraint(&language, prompt, thoughts);
-            made.map_err(|error| ApiError::field(&constraint.field, error.to_string()))
+            made.map_err(|error| refused_in(&error, Some(&constraint.field)))
         });
         let constraint = constraint.transpose()?;
         Ok(match &self.defaults {
@@ -471,12 +471,25 @@ fn rejected(error: &Error) -> ApiError {
 
 /// An error of the library about what a request asks for.
 pub fn refused(error: &Error) -> ApiError {
-    let field = |parameter| field_of(parameter).unwrap_or_else(|| parameter.name());
+    refused_in(error, None)
+}
+
+/// The same for a request whose constraint is in this field.
+pub fn refused_in(error: &Error, constraint: Option<&str>) -> ApiError {
+    let field = |parameter| named(parameter, constraint);
     match error {
         Error::InvalidParameter { parameter, problem } => {
             ApiError::field(field(*parameter), problem)
         }
         error => ApiError::new(ErrorKind::InvalidRequest, error.message_with(field)),
+    }
+}
+
+/// The field of a parameter in a request whose constraint is in this field.
+pub fn named(parameter: Parameter, constraint: Option<&str>) -> &str {
+    match (parameter, constraint) {
+        (Parameter::Constraint, Some(field)) => field,
+        _ => field_of(parameter).unwrap_or_else(|| parameter.name()),
     }
 }
 

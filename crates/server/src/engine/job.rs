@@ -8,7 +8,7 @@ use llama_diffusion::diffusion::{
     DiffusionParams, FinishedCanvas, PromptProgress, Recipe, Template, TokenScore,
 };
 use llama_diffusion::form::{FilledForm, Form, FormParams};
-use llama_diffusion::{CancelFlag, Error, Event, Token};
+use llama_diffusion::{CancelFlag, Error, Event, Parameter, Token};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::admission::Ticket;
@@ -201,7 +201,12 @@ pub struct Ended {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// The prompt or the parameters cannot work.
-    Refused(String),
+    Refused {
+        /// The parameter, if one is at fault.
+        parameter: Option<Parameter>,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The engine failed.
     Engine(String),
     /// The server is about to end.
@@ -212,9 +217,14 @@ impl Failure {
     /// What an error about this job alone means for its client.
     pub fn of(error: &Error) -> Self {
         match error {
-            Error::InvalidParameter { .. } | Error::ContextFull { .. } => {
-                Self::Refused(error.to_string())
-            }
+            Error::InvalidParameter { parameter, problem } => Self::Refused {
+                parameter: Some(*parameter),
+                problem: problem.clone(),
+            },
+            Error::ContextFull { .. } => Self::Refused {
+                parameter: None,
+                problem: error.to_string(),
+            },
             // Nobody but a server that drains cancels a job whose client waits.
             Error::Cancelled => Self::Draining,
             _ => Self::Engine(error.to_string()),

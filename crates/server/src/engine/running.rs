@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use llama_diffusion::diffusion::{
     CanvasStatus, Draft, FinishReason, FinishedCanvas, PromptProgress, TokenScore,
 };
-use llama_diffusion::{Answer, EndTokens, Error, Event};
+use llama_diffusion::{Answer, EndTokens, Event};
 
 use super::board::SlotView;
 use super::job::{Ended, Failure, Found, Job, Update};
@@ -260,8 +260,7 @@ impl Running {
     }
 
     /// Reports that it failed.
-    pub fn fail(self, error: &Error) {
-        let failure = Failure::Engine(error.to_string());
+    pub fn fail(self, failure: Failure) {
         self.job.outlet.send(Update::Failed(failure));
     }
 }

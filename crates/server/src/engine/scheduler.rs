@@ -329,7 +329,7 @@ impl<E: Engine> Scheduler<E> {
         });
         match answer {
             Ok(answer) => self.conclude(running, Some(&answer)),
-            Err(error) => running.fail(&error),
+            Err(error) => running.fail(Failure::of(&error)),
         }
     }
 
@@ -359,14 +359,14 @@ impl<E: Engine> Scheduler<E> {
                 self.engine.remove(slot);
                 // A device that fails again is noticed by the next step.
                 let _ = self.engine.clear(slot);
-                running.fail(error);
+                running.fail(Failure::Engine(error.to_string()));
             }
         }
         self.failures += 1;
         match self.failures >= FAILURES {
             true => {
                 for running in self.running.iter_mut().filter_map(Option::take) {
-                    running.fail(error);
+                    running.fail(Failure::Engine(error.to_string()));
                 }
                 for job in self.queue.drain() {
                     let failure = Failure::Engine(error.to_string());

@@ -189,7 +189,10 @@ fn a_form_that_cannot_be_filled_fails_alone() {
     cancel.cancel();
     bench.finish();
     let got = received(&mut updates);
-    assert!(matches!(got, Got::Failed(Failure::Refused(_))), "{got:?}");
+    assert!(
+        matches!(got, Got::Failed(Failure::Refused { .. })),
+        "{got:?}"
+    );
     assert_eq!(received(&mut cancelled), Got::Nothing);
     assert_eq!(received(&mut other), answer(&[1, 2, 3]));
 }

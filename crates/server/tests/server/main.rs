@@ -8,6 +8,7 @@ mod follow;
 mod gaps;
 mod jobs;
 mod process;
+mod refusals;
 mod shutdown;
 mod slots;
 mod streams;

@@ -1,0 +1,110 @@
+//! Requests that cannot be honoured.
+
+use serde_json::json;
+
+use crate::process::{ANSWER, QUESTION, Server, chat};
+
+/// The errors of an answer that cannot follow its format come from the engine, which knows no fields.
+#[test]
+fn a_format_that_cannot_be_kept_is_an_error_of_its_field() {
+    let server = Server::start("");
+    let long = json!({"const": "a".repeat(60)});
+    let function =
+        json!({"name": "f", "parameters": {"properties": {"a": long}, "required": ["a"]}});
+    let pattern = json!({"type": "regex", "pattern": "a{60}"});
+    let named = json!({"type": "json_schema", "json_schema": {"schema": long}});
+    let messages = chat(QUESTION)["messages"].clone();
+    for (path, mut body, param) in [
+        (
+            "/v1/chat/completions",
+            json!({"response_format": pattern}),
+            "response_format.pattern",
+        ),
+        (
+            "/v1/chat/completions",
+            json!({"response_format": named}),
+            "response_format.json_schema.schema",
+        ),
+        (
+            "/v1/chat/completions",
+            json!({"json_schema": long}),
+            "json_schema",
+        ),
+        (
+            "/v1/chat/completions",
+            json!({"tools": [{"type": "function", "function": function}], "tool_choice": "required"}),
+            "tools",
+        ),
+        (
+            "/completion",
+            json!({"json_schema": long, "prompt": "Hi"}),
+            "json_schema",
+        ),
+        (
+            "/v1/responses",
+            json!({"text": {"format": {"type": "json_schema", "schema": long}}, "input": "Hi"}),
+            "text.format.schema",
+        ),
+    ] {
+        body["max_tokens"] = 3.into();
+        if path.contains("chat") {
+            body["messages"] = messages.clone();
+        }
+        let (status, error) = server.refused(path, &body);
+        assert_eq!((status, &error["param"]), (400, &json!(param)), "{error}");
+        let message = error["message"].as_str().unwrap();
+        assert!(message.starts_with(&format!("{param}: ")), "{message}");
+        assert!(!message.contains("constraint:"), "{message}");
+    }
+    // It is an error of one request.
+    assert_eq!(
+        server.ask("/v1/chat/completions", &chat(QUESTION))["object"],
+        "chat.completion"
+    );
+}
+
+#[test]
+fn a_prompt_that_no_tokens_could_make_fit_is_not_tokenized() {
+    let server = Server::start("");
+    let text = "word ".repeat(400_000);
+    let bytes = text.len();
+    for (path, body) in [
+        ("/v1/chat/completions", chat(&text)),
+        ("/completion", json!({"prompt": text})),
+        ("/v1/completions", json!({"prompt": [text]})),
+        (
+            "/diffusion/edit",
+            json!({"text": text, "instruction": "Shorten it"}),
+        ),
+    ] {
+        let (status, error) = server.refused(path, &body);
+        assert_eq!(
+            (status, &error["type"]),
+            (400, &json!("exceed_context_size_error"))
+        );
+        let message = error["message"].as_str().unwrap();
+        assert!(
+            message.contains("bytes, which are at least"),
+            "{path}: {message}"
+        );
+        assert!(
+            error["n_prompt_tokens"].as_u64() > error["n_ctx"].as_u64(),
+            "{error}"
+        );
+        // No token of the demo model has more than 48 bytes, but some have more than one.
+        let least = error["n_prompt_tokens"].as_u64().unwrap() as usize;
+        assert!(
+            (bytes / 48..bytes).contains(&least),
+            "{path}: {least} of {bytes}"
+        );
+    }
+    // What might fit is counted.
+    let (_, error) = server.refused("/completion", &json!({"prompt": "word ".repeat(2500)}));
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains(" tokens and one canvas"), "{message}");
+    // Templates leave out what is around a message.
+    let padded = format!("{QUESTION}{}", " ".repeat(1_000_000));
+    let answer = server.ask("/v1/chat/completions", &chat(&padded));
+    let content = answer["choices"][0]["message"]["content"].as_str().unwrap();
+    assert!(content.contains(ANSWER), "{content}");
+}
