@@ -49,6 +49,7 @@ const LIVE: &[Group] = &[
             "--no-cache-prompt LLAMA_ARG_NO_CACHE_PROMPT",
             "-n --predict --n-predict N LLAMA_ARG_N_PREDICT",
             "-s --seed SEED",
+            "--reasoning-budget N LLAMA_ARG_THINK_BUDGET",
             "--chat-template JINJA LLAMA_ARG_CHAT_TEMPLATE",
             "--chat-template-file FILE LLAMA_ARG_CHAT_TEMPLATE_FILE <--chat-template",
             "--chat-template-kwargs JSON LLAMA_ARG_CHAT_TEMPLATE_KWARGS",
@@ -123,10 +124,9 @@ const OWN_INERT: &[Group] = &[
     ),
     (
         Refused(
-            "requests have thinking_budget_tokens and reasoning_effort, and -rea off asks the model not to think",
+            "requests have reasoning_effort, and -rea off or --reasoning-budget 0 asks the model not to think",
         ),
         &[
-            "--reasoning-budget N LLAMA_ARG_THINK_BUDGET",
             "--reasoning-budget-message MESSAGE LLAMA_ARG_THINK_BUDGET_MESSAGE",
             "--reasoning-effort LEVEL LLAMA_ARG_REASONING_EFFORT",
             "--reasoning-preserve LLAMA_ARG_REASONING_PRESERVE",

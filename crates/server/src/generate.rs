@@ -260,7 +260,7 @@ fn submit(
     }
     let wishes = Wishes {
         progress: work.reply.options.progress,
-        thought_budget: request.thought_budget,
+        thought_budget: request.thought_budget.or(ready.served.thought_budget),
         constraint: request.constraint.as_ref().map(|it| it.field.clone()),
     };
     Answers::new(answers, updates, drafts, wishes, listed, &state.metrics)

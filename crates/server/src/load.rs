@@ -105,6 +105,7 @@ fn served(args: &Args, model: TextModel, sessions: &[Session]) -> Result<Served>
         slots: sessions.len(),
         context,
         kv_bytes,
+        thought_budget: args.thought_budget(),
         longest_token: LongestToken::default(),
     })
 }
@@ -121,6 +122,6 @@ fn template(args: &Args, model: &TextModel) -> Result<Option<Template>> {
     Ok(Some(Template {
         template: ChatTemplate::new(&source)?,
         source,
-        variables: args.template.variables(args.template.thinks()),
+        variables: args.template.variables(args.thinks()),
     }))
 }

@@ -40,6 +40,8 @@ pub struct Served {
     pub context: usize,
     /// Bytes of the KV caches of all slots.
     pub kv_bytes: usize,
+    /// Maximum number of tokens in the thoughts of an answer whose request sets none.
+    pub thought_budget: Option<usize>,
     /// The longest token of the vocabulary.
     pub longest_token: LongestToken,
 }

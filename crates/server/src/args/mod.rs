@@ -15,6 +15,7 @@ use llama_diffusion_flags::diffusion::DiffusionArgs;
 use llama_diffusion_flags::log::LogArgs;
 use llama_diffusion_flags::masked::MaskedArgs;
 use llama_diffusion_flags::names;
+use llama_diffusion_flags::numbers::whole;
 use llama_diffusion_flags::placement::PlacementArgs;
 use llama_diffusion_flags::session::SessionArgs;
 use llama_diffusion_flags::template::TemplateArgs;
@@ -79,6 +80,11 @@ pub struct Args {
     #[command(next_help_heading = "Chat")]
     pub template: TemplateArgs,
 
+    /// Maximum number of tokens in the thoughts of an answer whose request sets none; 0 asks the model not
+    /// to think, -1 is no limit
+    #[arg(long, value_name = "N", default_value = "-1", value_parser = whole(-1..=i64::from(u32::MAX)), help_heading = "Chat")]
+    reasoning_budget: i64,
+
     #[command(flatten)]
     #[command(next_help_heading = "Sessions")]
     pub session: SessionArgs,
@@ -124,8 +130,7 @@ impl Args {
         let parsed = FLAGS.parse(definition(), line)?;
         let mut args = Self::from_arg_matches(&parsed.matches)?;
         args.warnings.extend(args.placement.metadata_warnings());
-        args.warnings
-            .extend(args.template.warnings(args.template.thinks()));
+        args.warnings.extend(args.template.warnings(args.thinks()));
         if let SplitMode::Row | SplitMode::Tensor = args.placement.devices.split_mode {
             let line = "--split-mode: GPUs share the model by layers";
             args.warnings.push(line.into());
@@ -135,6 +140,20 @@ impl Args {
         args.canvas_warnings = parsed.canvas_warnings;
         args.masked_warnings = parsed.masked_warnings;
         Ok(args)
+    }
+
+    /// Whether the model is asked to think, if a flag says so.
+    pub fn thinks(&self) -> Option<bool> {
+        match self.reasoning_budget {
+            0 => Some(false),
+            _ => self.template.thinks(),
+        }
+    }
+
+    /// Maximum number of tokens in the thoughts of an answer.
+    pub fn thought_budget(&self) -> Option<usize> {
+        let budget = usize::try_from(self.reasoning_budget);
+        budget.ok().filter(|budget| *budget > 0)
     }
 
     /// How a slot on a canvas model is set up, if there are `slots` of them.
@@ -210,7 +229,22 @@ mod tests {
         ] {
             assert_eq!(parse(line).unwrap().warnings.len(), warnings, "{line}");
         }
+        for (line, thinks, budget) in [
+            ("", None, None),
+            ("--reasoning-budget -1 -rea on", Some(true), None),
+            ("--reasoning-budget 0", Some(false), None),
+            ("--reasoning-budget 0 -rea on", Some(false), None),
+            ("--reasoning-budget 64", None, Some(64)),
+        ] {
+            let args = parse(line).unwrap();
+            assert_eq!(
+                (args.thinks(), args.thought_budget()),
+                (thinks, budget),
+                "{line}"
+            );
+        }
         for line in [
+            "--reasoning-budget -2",
             "--embedding",
             "--lora f",
             "--mmproj f",

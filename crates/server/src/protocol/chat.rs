@@ -173,7 +173,9 @@ fn thought_budget(body: &Object<'_>) -> Result<Option<usize>, ApiError> {
     let Some(field) = body.get("thinking_budget_tokens") else {
         return Ok(None);
     };
-    Ok(usize::try_from(field.integer(-1..=i64::from(u32::MAX))?).ok())
+    let budget = field.integer(-1..=i64::from(u32::MAX))?;
+    // -1 is no limit, also where the server has one.
+    Ok(Some(usize::try_from(budget).unwrap_or(usize::MAX)))
 }
 
 fn check_modalities(body: &Object<'_>) -> Result<(), ApiError> {
@@ -264,13 +266,14 @@ mod tests {
             param(json!({"reasoning_format": "xml"})),
             "reasoning_format"
         );
-        assert_eq!(
-            work(json!({"thinking_budget_tokens": 9}))
-                .unwrap()
-                .request
-                .thought_budget,
-            Some(9)
-        );
+        for (given, expected) in [
+            (json!(9), Some(9)),
+            (json!(-1), Some(usize::MAX)),
+            (Value::Null, None),
+        ] {
+            let work = work(json!({ "thinking_budget_tokens": given })).unwrap();
+            assert_eq!(work.request.thought_budget, expected);
+        }
     }
 
     #[test]
