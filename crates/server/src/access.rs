@@ -129,7 +129,8 @@ pub async fn check(
         return refuse(ErrorKind::Permission, message);
     }
     let path = request.uri().path();
-    let is_public = request.method() != Method::POST && is_public(path);
+    let is_page = state.config.folder.is_none() && page::file(path).is_some();
+    let is_public = request.method() != Method::POST && (is_page || is_public(path));
     match access.owner(request.headers()) {
         Some(owner) => {
             request.extensions_mut().insert(owner);
@@ -141,7 +142,7 @@ pub async fn check(
 }
 
 fn is_public(path: &str) -> bool {
-    PUBLIC.contains(&path) || path.starts_with("/v1/models/") || page::file(path).is_some()
+    PUBLIC.contains(&path) || path.starts_with("/v1/models/")
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::folder::Folder;
 use crate::slot_files::SlotFiles;
 
 /// The settings of HTTP.
@@ -14,6 +15,8 @@ pub struct Config {
     pub slot_files: Option<SlotFiles>,
     /// Whether there is a page.
     pub page: bool,
+    /// Files in its place.
+    pub folder: Option<Folder>,
     /// Whether `/metrics` works.
     pub metrics: bool,
     /// Tags of the model.

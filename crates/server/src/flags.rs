@@ -33,6 +33,7 @@ const LIVE: &[Group] = &[
             "--no-slots LLAMA_ARG_NO_ENDPOINT_SLOTS",
             "--metrics LLAMA_ARG_ENDPOINT_METRICS",
             "--no-ui --no-webui LLAMA_ARG_NO_UI LLAMA_ARG_NO_WEBUI",
+            "--path PATH LLAMA_ARG_STATIC_PATH",
             "-to --timeout N LLAMA_ARG_TIMEOUT",
             "--sse-ping-interval N LLAMA_ARG_SSE_PING_INTERVAL",
             "--threads-http N LLAMA_ARG_THREADS_HTTP",
@@ -138,10 +139,6 @@ const OWN_INERT: &[Group] = &[
             "--ssl-key-file FILE LLAMA_ARG_SSL_KEY_FILE",
             "--ssl-cert-file FILE LLAMA_ARG_SSL_CERT_FILE",
         ],
-    ),
-    (
-        Refused("the page is part of the program"),
-        &["--path PATH LLAMA_ARG_STATIC_PATH"],
     ),
     (
         Refused("a diffusion model generates text only"),

@@ -18,6 +18,7 @@ mod config;
 mod drafts;
 mod engine;
 mod flags;
+mod folder;
 mod follow;
 mod followed;
 mod generate;

@@ -318,13 +318,21 @@ async fn absent() -> Response {
     error_response(&ApiError::new(ErrorKind::NotSupported, message))
 }
 
-/// A file of the page, or nothing.
+/// A file of the page or of the folder in its place, or nothing.
 async fn other(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
+    let config = &state.config;
     let path = request.uri().path();
-    let is_read = [Method::GET, Method::HEAD].contains(request.method()) && state.config.page;
-    let file = is_read.then(|| page::file(path)).flatten();
+    let is_read = [Method::GET, Method::HEAD].contains(request.method());
+    let file = is_read && config.page;
+    if let Some(file) = file.then(|| page::file(path)).flatten() {
+        return page::respond(path, file, request.headers());
+    }
+    let file = match config.folder.as_ref().filter(|_| is_read) {
+        Some(folder) => folder.respond(&config.prefix, request).await,
+        None => None,
+    };
     match file {
-        Some(file) => page::respond(path, file, request.headers()),
+        Some(file) => file,
         None => not_found().await,
     }
 }

@@ -124,6 +124,7 @@ fn config(args: &Args) -> Result<Config> {
         slots: args.http.has_slots(),
         slot_files: slot_files.map(SlotFiles::new).transpose()?,
         page: args.http.has_page(),
+        folder: args.http.folder()?,
         metrics: args.http.metrics,
         tags: args.http.tags.clone(),
         max_body: args.http.max_body(),

@@ -8,6 +8,8 @@ use llama_diffusion::Result;
 use llama_diffusion_flags::input;
 use llama_diffusion_flags::numbers::whole;
 
+use crate::folder::Folder;
+
 /// The listener and its limits.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Server")]
@@ -81,6 +83,10 @@ pub struct HttpArgs {
     /// Serve no page at /
     #[arg(long, value_parser = BoolishValueParser::new())]
     no_ui: bool,
+
+    /// Folder of files to serve instead of the page. With --api-key they need a key
+    #[arg(long, value_name = "PATH")]
+    path: Option<PathBuf>,
 
     /// Seconds for which a client may read nothing of its answer before it is cancelled
     #[arg(long, value_name = "N", default_value = "60", value_parser = whole(1..=86_400_u64))]
@@ -182,9 +188,18 @@ impl HttpArgs {
         !self.no_slots
     }
 
-    /// Whether there is a page at `/`.
+    /// Whether the program's own page is at `/`.
     pub fn has_page(&self) -> bool {
-        !self.no_ui
+        !self.no_ui && self.path.is_none()
+    }
+
+    /// The folder that takes its place.
+    ///
+    /// # Errors
+    /// It does not exist.
+    pub fn folder(&self) -> Result<Option<Folder>> {
+        let path = self.path.as_deref().filter(|_| !self.no_ui);
+        path.map(Folder::new).transpose()
     }
 
     /// How long a client may read nothing.

@@ -248,7 +248,6 @@ mod tests {
             "--embedding",
             "--lora f",
             "--mmproj f",
-            "--path d",
             "--grammar g",
         ] {
             let error = parse(line).unwrap_err().to_string();

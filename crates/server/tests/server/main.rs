@@ -4,6 +4,7 @@ mod access;
 mod chat;
 mod early;
 mod endpoints;
+mod folder;
 mod follow;
 mod gaps;
 mod jobs;
