@@ -1043,6 +1043,13 @@ typedef struct diffusion_params {
      * Default `DENOISER`.
      */
     int32_t scorer;
+    /**
+     * For masked models. Number of canvases that a pass reads, at most 64: that of the next step, and
+     * guesses at those after it, which save their passes where they are right; the answer is the same.
+     * 1 reads no guesses, and so does every pass with guidance. 0 reads as many as is fastest, by
+     * measurement. Default 0.
+     */
+    uint32_t lookahead;
 } diffusion_params;
 
 /**
@@ -1138,6 +1145,11 @@ typedef struct diffusion_result {
      * The last correction; zeros if there is none.
      */
     struct diffusion_correction last_correction;
+    /**
+     * Number of the steps whose canvas no earlier pass had read: fewer than `steps` if passes read
+     * several canvases, see `lookahead` of `diffusion_params`.
+     */
+    uint64_t passes;
 } diffusion_result;
 
 /**

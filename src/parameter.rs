@@ -85,6 +85,8 @@ parameters! {
     Factor = "Parallel::Factor",
     /// Probability of the tokens from which an answer has settled.
     EarlyStop = "early_stop",
+    /// How many canvases a pass reads.
+    Lookahead = "lookahead",
     /// Weight of classifier-free guidance.
     Guidance = "guidance",
     /// Probability that the tokens which may be drawn have together.

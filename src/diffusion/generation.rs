@@ -10,10 +10,11 @@ use super::corrections::{CorrectionCounter, Corrections};
 use super::event::{
     CancelFlag, CanvasStatus, Event, FinishReason, FinishedCanvas, PromptProgress, ScoredCanvas,
 };
+use super::guesses::Guesses;
 use super::random::NoiseSource;
 use super::run::{Blank, EndTokens, Recipe, Run};
 use super::score::{Scoring, TokenScore, total_logprob};
-use super::step::{Draws, Limits, StepInput};
+use super::step::{Denoiser, Draws, Limits, Lookahead, StepInput};
 use crate::error::{Error, Result};
 use crate::parameter::Parameter;
 
@@ -40,6 +41,9 @@ pub struct Generation {
     pub scores: Vec<TokenScore>,
     /// Denoising steps, including those of a canvas that was cancelled, of scores and of repairs.
     pub steps: u64,
+    /// The steps whose canvas no earlier pass had read: fewer than `steps` if passes read
+    /// [ahead](Lookahead).
+    pub passes: u64,
     /// Accepted tokens that later steps replaced.
     pub corrections: Corrections,
     /// Why it ended.
@@ -56,6 +60,7 @@ impl Generation {
             canvases: Vec::new(),
             scores: Vec::new(),
             steps: 0,
+            passes: 0,
             corrections: Corrections::default(),
             finish: FinishReason::Cancelled,
             timing: Timing::default(),
@@ -124,6 +129,8 @@ pub struct Generator {
     /// The canvas that is scored, or repaired by the run.
     check: Option<Check>,
     stage: Stage,
+    /// Whether the canvas of the next step is read already.
+    is_read: bool,
     /// Finds the corrections of the result.
     corrections: CorrectionCounter,
     /// The result so far. Its reason to end is `Cancelled` until another one is known.
@@ -217,6 +224,7 @@ impl Generator {
                 true => Stage::Prefilling,
                 false => Stage::Beginning,
             },
+            is_read: false,
             corrections: CorrectionCounter::default(),
             generation: Generation::empty(),
         };
@@ -347,6 +355,7 @@ impl Generator {
         run.end_step(noise)?;
         self.generation.timing.denoise += start.elapsed();
         self.generation.steps += 1;
+        self.generation.passes += u64::from(!std::mem::take(&mut self.is_read));
         self.corrections.observe(&run.draft());
         if on_event(Event::Draft(run.draft())).is_break() {
             self.stage = Stage::Done;
@@ -355,6 +364,25 @@ impl Generator {
         } else if run.begins_again() {
             self.stage = Stage::Beginning;
         }
+        Ok(())
+    }
+
+    /// Lets a model read what the next steps may need, if the next action is a step and the parameters
+    /// ask for it.
+    ///
+    /// # Errors
+    /// The errors of `denoiser` and `noise`.
+    pub fn read_ahead(
+        &mut self,
+        denoiser: &mut dyn Denoiser,
+        noise: &dyn NoiseSource,
+    ) -> Result<()> {
+        self.is_read = match (self.stage, &self.run) {
+            (Stage::Denoising, Some(run)) if run.lookahead() != Lookahead::Canvases(1) => {
+                denoiser.read_ahead(&mut Guesses::new(&**run, noise))?
+            }
+            _ => false,
+        };
         Ok(())
     }
 
@@ -383,6 +411,7 @@ impl Generator {
         }
         self.generation.timing.denoise += start.elapsed();
         self.generation.steps += 1;
+        self.generation.passes += 1;
         let was_worse = check.take(scores);
         let end = end_of(&check.canvas.tokens, &self.end);
         let doubted = scoring.doubted(&check.scores, end);

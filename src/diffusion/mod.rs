@@ -12,7 +12,7 @@
 //!             ▲    ├─ masked ─▶ transfer, template
 //!             │    └─ continued ◀─ canvas, masked
 //!        generation ◀─ scheduler        canvas ─▶ canvas_length
-//!             └─▶ corrections ─▶ event
+//!             └─▶ corrections ─▶ event, guesses ─▶ run
 //!                                edit, infill ─▶ canvas, run
 //! ```
 //!
@@ -30,6 +30,7 @@ pub mod draw;
 pub mod edit;
 pub mod event;
 pub mod generation;
+mod guesses;
 pub mod infill;
 pub mod masked;
 pub mod params;
@@ -62,8 +63,8 @@ pub use run::{Blank, EndTokens, Recipe, Run};
 pub use scheduler::{advance, generate};
 pub use score::{Scorer, Scoring, TokenScore};
 pub use step::{
-    Allowed, ConstrainAt, Denoiser, DrawFeatures, DrawRule, Draws, Filter, Limits, Steering,
-    StepInput, TokenSet, VocabularyNoise,
+    Allowed, ConstrainAt, Denoiser, DrawFeatures, DrawRule, Draws, Filter, Guess, Limits,
+    Lookahead, Steering, StepInput, TokenSet, VocabularyNoise,
 };
 pub use temperature::TemperatureSchedule;
 pub use template::{Slot, Template};

@@ -8,7 +8,7 @@ use super::Token;
 use super::event::{CanvasStatus, Draft, FinishedCanvas, NewCanvas};
 use super::random::NoiseSource;
 use super::score::Scoring;
-use super::step::{Draws, Limits, StepInput};
+use super::step::{Draws, Limits, Lookahead, StepInput};
 use crate::error::{Error, Result};
 
 /// A canvas that is being denoised, for every kind of noise.
@@ -39,6 +39,16 @@ pub trait Run: Send {
     /// this one has had steps. By default it is not.
     fn begins_again(&self) -> bool {
         false
+    }
+
+    /// How many canvases a pass reads. By default one.
+    fn lookahead(&self) -> Lookahead {
+        Lookahead::Canvases(1)
+    }
+
+    /// A copy, whose steps guess what those of this one will do. By default there is none.
+    fn copied(&self) -> Option<Box<dyn Run>> {
+        None
     }
 
     /// The canvas as the latest [`end_step`](Self::end_step) left it. Before the first step it is

@@ -42,6 +42,7 @@ pub fn advance(
 ) -> Result<ControlFlow<()>> {
     generator.check(cancel);
     let start = Instant::now();
+    generator.read_ahead(denoiser, noise)?;
     match generator.next(noise)? {
         Next::Prefill(rest) => {
             let pass = &rest[..rest.len().min(denoiser.limits().pass)];

@@ -349,6 +349,42 @@ pub struct Limits {
     pub draws: DrawFeatures,
 }
 
+/// How many canvases a pass of a masked model reads: that of the next step, and guesses at those of the
+/// steps after it. A step whose canvas was guessed needs no pass of its own; which tokens are drawn does
+/// not change (self-speculative decoding, Gao et al. 2025, arXiv:2510.04147). A pass reads more than one only
+/// where a canvas has the same logits, bit for bit, as in a pass of its own: on CPUs that is so for texts
+/// of a multiple of 64 tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookahead {
+    /// As many as take the least time, by measurement, in short texts.
+    Auto,
+    /// This number; 1 guesses nothing.
+    Canvases(usize),
+}
+
+impl Lookahead {
+    /// Maximum number of canvases.
+    pub const MAX: usize = 64;
+}
+
+/// The canvases of the next steps, as far as they can be guessed.
+pub trait Guess {
+    /// The canvas of the next step; after [`advance`](Self::advance), a guess at that of the step after.
+    fn canvas(&self) -> &[Token];
+
+    /// How many canvases a pass reads.
+    fn lookahead(&self) -> Lookahead;
+
+    /// Takes a step, for which `draw` draws without a pass. Returns whether another step follows.
+    ///
+    /// # Errors
+    /// The errors of `draw` and of the source of noise.
+    fn advance(
+        &mut self,
+        draw: &mut dyn FnMut(&StepInput<'_>, &mut Draws) -> Result<()>,
+    ) -> Result<bool>;
+}
+
 /// A model, as the loop sees it: a prefix, and the canvases that are denoised after it.
 pub trait Denoiser {
     /// What it can do.
@@ -376,6 +412,16 @@ pub trait Denoiser {
     /// The input is beyond the [`limits`](Self::limits) or does not fit the canvas, or the device
     /// fails.
     fn step(&mut self, input: &StepInput<'_>, draws: &mut Draws) -> Result<()>;
+
+    /// Reads the canvas of the next step, together with guesses at those after it, unless an earlier pass
+    /// has read it. Returns whether one has. By default nothing is read ahead.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    fn read_ahead(&mut self, guesses: &mut dyn Guess) -> Result<bool> {
+        let _ = guesses;
+        Ok(false)
+    }
 
     /// How likely each token of a finished canvas is: by the first step of a new canvas that begins
     /// with these tokens, at temperature 1. Each score lists the `top` most likely tokens.

@@ -12,7 +12,7 @@ pub(super) enum Outputs {
     Last,
 }
 
-/// Tokens of one sequence at consecutive positions.
+/// Tokens of sequences, each at consecutive positions.
 pub(super) struct Batch {
     tokens: Vec<i32>,
     positions: Vec<i32>,
@@ -31,16 +31,41 @@ impl Batch {
             tokens: tokens.to_vec(),
             positions: (first..first + count).map(|p| p as i32).collect(),
             sequence_counts: vec![1; count],
-            sequences: vec![0],
+            sequences: vec![0; count],
             sequence_lists: Vec::new(),
             outputs: (0..count).map(|i| i8::from(has_output(i))).collect(),
         }
     }
 
+    /// Texts that do not see each other. Each of them takes `stride` tokens: those after its own are of
+    /// a further sequence.
+    pub(super) fn rows(texts: &[&[Token]], stride: usize) -> Self {
+        let mut batch = Self::new(&[], 0, Outputs::All);
+        let mut padding = 0;
+        for (row, text) in texts.iter().enumerate() {
+            for (position, token) in text.iter().enumerate() {
+                batch.push(*token, position, row);
+            }
+            for _ in text.len()..stride {
+                batch.push(text[0], padding, texts.len());
+                padding += 1;
+            }
+        }
+        batch
+    }
+
+    fn push(&mut self, token: Token, position: usize, sequence: usize) {
+        self.tokens.push(token);
+        self.positions.push(position as i32);
+        self.sequence_counts.push(1);
+        self.sequences.push(sequence as i32);
+        self.outputs.push(1);
+    }
+
     /// As libllama needs it: every array has an entry per token and lives as long as `self`.
     pub(super) fn raw(&mut self) -> sys::llama_batch {
-        // All tokens are in the one sequence.
-        self.sequence_lists = vec![self.sequences.as_mut_ptr(); self.tokens.len()];
+        let lists = self.sequences.iter_mut().map(std::ptr::from_mut);
+        self.sequence_lists = lists.collect();
         sys::llama_batch {
             n_tokens: self.tokens.len() as i32,
             token: self.tokens.as_mut_ptr(),

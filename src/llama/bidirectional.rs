@@ -1,12 +1,12 @@
-//! libllama's models without causal mask and without cache: every pass reads a whole text and
-//! returns the logits of all its positions.
+//! libllama's models without causal mask and without cache: every pass reads whole texts and
+//! returns the logits of all their positions.
 
 use std::ffi::{CString, c_void};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::batch::{Batch, Outputs};
+use super::batch::Batch;
 use super::context::Context;
 use super::model::Model;
 use super::overrides::for_libllama;
@@ -186,28 +186,38 @@ impl BidirectionalModel {
 pub(crate) struct BidirectionalContext {
     context: Context,
     model: Arc<BidirectionalModel>,
-    capacity: usize,
+    room: Room,
+    /// Tokens of the latest pass, which have logits.
+    read: usize,
+}
+
+/// What the passes of a context may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// Tokens of all texts of a pass together, with those between them.
+    pub(crate) tokens: usize,
+    /// Texts of a pass.
+    pub(crate) texts: usize,
 }
 
 impl BidirectionalContext {
-    /// Reserves memory for texts of at most `capacity` tokens. `fused` is fused attention: libllama
-    /// decides if it is `None`.
+    /// Reserves memory. `fused` is fused attention: libllama decides if it is `None`.
     ///
     /// # Errors
     /// There is not enough memory, or a device does not support the request.
     pub(crate) fn new(
         model: &Arc<BidirectionalModel>,
-        capacity: usize,
+        room: Room,
         threads: usize,
         fused: Option<bool>,
     ) -> Result<Self> {
         let too_many = |_| {
-            Error::parameter(
-                Parameter::Context,
-                format!("{capacity} tokens are too many"),
-            )
+            let problem = format!("{} tokens are too many", room.tokens);
+            Error::parameter(Parameter::Context, problem)
         };
-        let positions = u32::try_from(capacity).map_err(too_many)?;
+        let positions = u32::try_from(room.tokens).map_err(too_many)?;
+        // A further one is for tokens between texts. libllama limits their number.
+        let sequences = u32::try_from(room.texts + 1).unwrap_or(u32::MAX);
         let threads = i32::try_from(threads).unwrap_or(i32::MAX);
         let context = Context::new(Arc::clone(&model.model), |raw| {
             raw.n_ctx = positions;
@@ -215,6 +225,11 @@ impl BidirectionalContext {
             raw.n_ubatch = positions;
             raw.n_threads = threads;
             raw.n_threads_batch = threads;
+            if room.texts > 1 {
+                raw.n_seq_max = sequences;
+                // Each text may have all positions.
+                raw.kv_unified = true;
+            }
             raw.flash_attn_type = match fused {
                 None => sys::LLAMA_FLASH_ATTN_TYPE_AUTO,
                 Some(true) => sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
@@ -222,8 +237,10 @@ impl BidirectionalContext {
             };
         });
         let context = context.ok_or_else(|| {
-            let problem =
-                format!("libllama made no context for texts of {capacity} tokens: lower `length`");
+            let problem = format!(
+                "libllama made no context for {} texts of {} tokens together: lower `length`",
+                room.texts, room.tokens
+            );
             let lost = model.servers.check().err();
             lost.unwrap_or(Error::Ggml(problem))
         })?;
@@ -232,13 +249,14 @@ impl BidirectionalContext {
         Ok(Self {
             context,
             model: Arc::clone(model),
-            capacity,
+            room,
+            read: 0,
         })
     }
 
-    /// Maximum number of tokens in a text.
-    pub(crate) fn capacity(&self) -> usize {
-        self.capacity
+    /// What a pass may have.
+    pub(crate) fn room(&self) -> Room {
+        self.room
     }
 
     /// The logits of every position of a text: as many rows as tokens, each as long as the
@@ -247,35 +265,64 @@ impl BidirectionalContext {
     /// # Errors
     /// The text is empty or too long, a token is not in the vocabulary, or libllama fails.
     pub(crate) fn logits(&mut self, text: &[Token]) -> Result<&mut [f32]> {
+        self.read(&[text], text.len())
+    }
+
+    /// As [`logits`](Self::logits), of several texts in one pass: the first rows of every `stride` are
+    /// those of a text.
+    ///
+    /// # Errors
+    /// There are no texts or too many, one is empty or longer than `stride`, or as for
+    /// [`logits`](Self::logits).
+    pub(crate) fn read(&mut self, texts: &[&[Token]], stride: usize) -> Result<&mut [f32]> {
         let vocab = self.model.vocab_size;
-        let count = text.len();
-        if count == 0 || count > self.capacity {
-            return Err(Error::parameter(
-                Parameter::Tokens,
-                format!("has {count} tokens: give 1 to {}", self.capacity),
-            ));
+        let count = texts.len().saturating_mul(stride);
+        let fits = |text: &&[Token]| !text.is_empty() && text.len() <= stride;
+        if !texts.iter().all(fits) || count == 0 || count > self.room.tokens {
+            let problem = format!("has {count} tokens: give 1 to {}", self.room.tokens);
+            return Err(Error::parameter(Parameter::Tokens, problem));
         }
-        if let Some(token) = text
-            .iter()
-            .find(|&&t| usize::try_from(t).map_or(true, |t| t >= vocab))
-        {
+        if texts.len() > self.room.texts {
+            let problem = format!("{} texts: give 1 to {}", texts.len(), self.room.texts);
+            return Err(Error::parameter(Parameter::Tokens, problem));
+        }
+        let is_unknown = |t: &&Token| usize::try_from(**t).map_or(true, |t| t >= vocab);
+        if let Some(token) = texts.iter().copied().flatten().find(is_unknown) {
             return Err(Error::parameter(
                 Parameter::Tokens,
                 format!("token {token} is not in the vocabulary of {vocab}"),
             ));
         }
-        let _turns = self.model.servers.turns();
-        let status = self.context.decode(&mut Batch::new(text, 0, Outputs::All));
+        let turns = self.model.servers.turns();
+        self.read = 0;
+        let status = self.context.decode(&mut Batch::rows(texts, stride));
+        self.model.servers.check()?;
+        drop(turns);
+        if status != 0 {
+            return Err(Error::Ggml(format!(
+                "libllama failed with status {status} on a pass of {count} tokens"
+            )));
+        }
+        self.read = count;
+        self.latest()
+    }
+
+    /// The logits of the latest pass; no rows before the first.
+    ///
+    /// # Errors
+    /// libllama has none.
+    pub(crate) fn latest(&mut self) -> Result<&mut [f32]> {
+        if self.read == 0 {
+            return Ok(&mut []);
+        }
         // SAFETY: a live context.
         let logits = unsafe { sys::llama_get_logits(self.context.as_ptr()) };
-        self.model.servers.check()?;
-        if status != 0 || logits.is_null() {
-            return Err(Error::Ggml(format!(
-                "libllama failed with status {status} on a text of {count} tokens"
-            )));
+        if logits.is_null() {
+            let problem = format!("libllama has no logits of a pass of {} tokens", self.read);
+            return Err(Error::Ggml(problem));
         }
         // SAFETY: a row for each token, because every one was requested, in a buffer of the context
         // that nothing else touches while `self` is borrowed.
-        Ok(unsafe { std::slice::from_raw_parts_mut(logits, count * vocab) })
+        Ok(unsafe { std::slice::from_raw_parts_mut(logits, self.read * self.model.vocab_size) })
     }
 }

@@ -6,7 +6,8 @@ use std::sync::LazyLock;
 use llama_diffusion::constraint::rows::{Given, Row, RowTable};
 use llama_diffusion::constraint::{CanvasLanguage, ClassTables, Constraint, Work};
 use llama_diffusion::diffusion::{
-    Allowed, ConstrainAt, Denoiser, DrawRule, Draws, Filter, Scoring, Steering, StepInput, Template,
+    Allowed, ConstrainAt, Denoiser, DrawRule, Draws, Filter, Lookahead, Scoring, Steering,
+    StepInput, Template,
 };
 use llama_diffusion::internal::synthetic::masked::{MaskedFamily, write_masked};
 use llama_diffusion::{
@@ -373,18 +374,24 @@ fn masked_models_follow_a_language() {
         let expected = Regex::new(&format!("^{pattern}$")).unwrap();
         for (temperature, seed) in [(0.0, 0), (0.7, 1), (1.3, 2)] {
             for length in [24, 60] {
-                let params = MaskedParams {
-                    length: AnswerLength::Tokens(length),
-                    temperature,
-                    seed,
-                    constraint: Some(model.regex(pattern, &[], Thoughts::None).unwrap()),
-                    ..MaskedParams::default()
+                let answer = |canvases: usize| {
+                    let params = MaskedParams {
+                        length: AnswerLength::Tokens(length),
+                        temperature,
+                        seed,
+                        lookahead: Lookahead::Canvases(canvases),
+                        constraint: Some(model.regex(pattern, &[], Thoughts::None).unwrap()),
+                        ..MaskedParams::default()
+                    };
+                    let mut session = model.session(&settings).unwrap();
+                    let on_event = &mut |_: Event<'_>| ControlFlow::Continue(());
+                    let prompt = [2, 270, 31, 280, 99];
+                    let cancel = CancelFlag::default();
+                    let answer = session.generate(&prompt, &params, &cancel, on_event);
+                    answer.unwrap().generation.tokens
                 };
-                let mut session = model.session(&settings).unwrap();
-                let on_event = &mut |_: Event<'_>| ControlFlow::Continue(());
-                let prompt = [2, 270, 31, 280, 99];
-                let answer = session.generate(&prompt, &params, &CancelFlag::default(), on_event);
-                let tokens = answer.unwrap().generation.tokens;
+                let tokens = answer(1);
+                assert_eq!(tokens, answer(3), "{family:?}, {temperature}, {length}");
                 let text = model.vocab().detokenize(&tokens, false).unwrap();
                 assert!(
                     expected.is_match(&text),

@@ -16,7 +16,7 @@ use super::scores::{Scores, diffusion_scorer, diffusion_scores_callback};
 use super::template::{diffusion_template, templates};
 use llama_diffusion::constraint::{Constraint, SchemaOptions};
 use llama_diffusion::diffusion::{
-    Algorithm, Filter, Parallel, Recipe, Scoring, Template, TransferSchedule,
+    Algorithm, Filter, Lookahead, Parallel, Recipe, Scoring, Template, TransferSchedule,
 };
 use llama_diffusion::{
     AnswerLength, AnyModel, DiffusionParams, Event, MaskedParams, SamplerOverrides, Token,
@@ -157,6 +157,11 @@ pub struct diffusion_params {
     /// What scores canvases for `min_logprob` and `on_scores`, a `diffusion_scorer`. Not for masked models.
     /// Default `DENOISER`.
     pub scorer: i32,
+    /// For masked models. Number of canvases that a pass reads, at most 64: that of the next step, and
+    /// guesses at those after it, which save their passes where they are right; the answer is the same.
+    /// 1 reads no guesses, and so does every pass with guidance. 0 reads as many as is fastest, by
+    /// measurement. Default 0.
+    pub lookahead: u32,
 }
 
 /// Epsilon of the schedule of Dream.
@@ -217,6 +222,7 @@ impl diffusion_params {
             unmask_factor: 0.0,
             early_stop: 0.0,
             scorer: diffusion_scorer::Denoiser as i32,
+            lookahead: 0,
         })
     }
 
@@ -278,6 +284,10 @@ impl diffusion_params {
             algorithm_temperature: self.algorithm_temperature,
             entropy_bound: self.entropy_bound,
             parallel: self.parallel()?,
+            lookahead: match self.lookahead {
+                0 => Lookahead::Auto,
+                count => Lookahead::Canvases(count as usize),
+            },
             early_stop: (self.early_stop != 0.0).then_some(self.early_stop),
             temperature: self.temperature,
             filter: Filter {

@@ -90,6 +90,9 @@ pub struct diffusion_result {
     pub corrections_by_step: [u32; DIFFUSION_CORRECTION_STEPS],
     /// The last correction; zeros if there is none.
     pub last_correction: diffusion_correction,
+    /// Number of the steps whose canvas no earlier pass had read: fewer than `steps` if passes read
+    /// several canvases, see `lookahead` of `diffusion_params`.
+    pub passes: u64,
 }
 
 /// Entries of `corrections_by_step` of `diffusion_result`.
@@ -156,6 +159,7 @@ impl Finished {
                 .last
                 .map(diffusion_correction::new)
                 .unwrap_or_default(),
+            passes: generation.passes,
         };
         Ok(Self {
             tokens: generation.tokens,

@@ -67,6 +67,10 @@ impl fmt::Display for Report<'_> {
                 let (read, time) = (self.prompt - reused, millis(prefill));
                 write!(f, "prefill: {read} tok in {time:.2}ms, {reused} reused")?;
             }
+            false if generation.passes < steps => {
+                let (prompt, passes) = (self.prompt, generation.passes);
+                write!(f, "prompt: {prompt} tok, read in each of {passes} passes")?;
+            }
             false => write!(f, "prompt: {} tok, read in every step", self.prompt)?,
         }
         write!(f, "; seed: {}", self.seed)
@@ -132,6 +136,7 @@ mod tests {
                 canvases,
                 scores: Vec::new(),
                 steps,
+                passes: steps,
                 corrections: Corrections::default(),
                 finish: FinishReason::EndOfText,
                 timing: Timing {

@@ -3,12 +3,12 @@
 use std::ops::Bound;
 
 use clap::builder::PossibleValuesParser;
-use llama_diffusion::diffusion::{Algorithm, Filter, Parallel, TransferSchedule};
+use llama_diffusion::diffusion::{Algorithm, Filter, Lookahead, Parallel, TransferSchedule};
 use llama_diffusion::{AnswerLength, MaskedParams, Result};
 
 use crate::diffusion::DiffusionArgs;
 use crate::numbers::{real, whole};
-use crate::values::{ABOVE_0, Limit};
+use crate::values::{ABOVE_0, Limit, parse_lookahead};
 
 /// Denoising steps unless the user says more.
 const DEFAULT_STEPS: u32 = 128;
@@ -75,6 +75,16 @@ pub struct MaskedArgs {
     #[arg(long = "diffusion-alg-temp", value_name = "T", default_value = "0", value_parser = real(0.0..))]
     alg_temp: f32,
 
+    /// Canvases that a pass reads: that of the next step, and guesses at those after it, which save their
+    /// passes where they are right. The answer is the same. auto reads more than one where that is faster
+    #[arg(
+        long = "diffusion-lookahead",
+        value_name = "N|auto",
+        default_value = "auto",
+        value_parser = parse_lookahead
+    )]
+    lookahead: Lookahead,
+
     /// Classifier-free guidance; above 0, each step is two passes
     #[arg(long = "diffusion-cfg-scale", value_name = "F", default_value = "0", value_parser = real(0.0..))]
     cfg_scale: f32,
@@ -138,6 +148,7 @@ impl MaskedArgs {
                 .map(Parallel::Threshold)
                 .or(self.factor.map(Parallel::Factor)),
             early_stop: self.early_stop,
+            lookahead: self.lookahead,
             // As for llama.cpp: 0 or less is greedy, and so on.
             temperature: if self.temp < 0.0 { 0.0 } else { self.temp },
             filter: Filter {

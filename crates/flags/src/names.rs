@@ -33,6 +33,7 @@ pub fn flags(parameter: Parameter) -> Option<&'static str> {
         Parameter::Threshold => "--diffusion-threshold",
         Parameter::Factor => "--diffusion-factor",
         Parameter::EarlyStop => "--diffusion-early-stop",
+        Parameter::Lookahead => "--diffusion-lookahead",
         Parameter::Guidance => "--diffusion-cfg-scale",
         Parameter::TopP => "--top-p",
         Parameter::Constraint => "-j, -jf, --grammar-regex",

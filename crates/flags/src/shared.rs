@@ -113,6 +113,7 @@ pub const ANSWER: &[Group] = &[
             "--diffusion-threshold P",
             "--diffusion-factor F",
             "--diffusion-early-stop P",
+            "--diffusion-lookahead N|auto",
             "--diffusion-alg-temp T",
             "--diffusion-cfg-scale F",
             "--diffusion-add-gumbel-noise 0|1",

@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::ops::Bound;
 
+use llama_diffusion::diffusion::Lookahead;
 use llama_diffusion::{MetadataOverride, MetadataValue};
 use serde_json::{Map, Value};
 
@@ -48,6 +49,15 @@ pub fn parse_canvas_length(text: &str) -> Result<CanvasLength, String> {
         _ => whole(1..=usize::MAX)(text)
             .map(CanvasLength::Tokens)
             .map_err(|range| format!("{range}, or auto for the shortest that holds -n tokens")),
+    }
+}
+
+pub fn parse_lookahead(text: &str) -> Result<Lookahead, String> {
+    match text {
+        "auto" => Ok(Lookahead::Auto),
+        _ => whole(1..=Lookahead::MAX)(text)
+            .map(Lookahead::Canvases)
+            .map_err(|range| format!("{range}, or auto for the fastest")),
     }
 }
 

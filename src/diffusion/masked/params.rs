@@ -5,7 +5,7 @@ use crate::constraint::Constraint;
 use crate::diffusion::continued::check_constraint;
 use crate::diffusion::random::NoiseSource;
 use crate::diffusion::run::{Blank, Recipe, Run};
-use crate::diffusion::step::{DrawFeatures, Filter, Limits};
+use crate::diffusion::step::{DrawFeatures, Filter, Limits, Lookahead};
 use crate::diffusion::template::Template;
 use crate::diffusion::transfer::{Algorithm, TransferSchedule};
 use crate::error::{Error, Result};
@@ -80,6 +80,8 @@ pub struct MaskedParams {
     /// masked position, up to the first end token, had at least this probability, in (0, 1]. These
     /// tokens are unmasked together, which is an approximation.
     pub early_stop: Option<f32>,
+    /// How many canvases a pass reads, which does not change the answer. With guidance, one.
+    pub lookahead: Lookahead,
     /// Divides the logits; 0 takes the most likely token.
     pub temperature: f32,
     /// Which tokens may be drawn.
@@ -112,6 +114,7 @@ impl Default for MaskedParams {
             entropy_bound: 0.1,
             parallel: None,
             early_stop: None,
+            lookahead: Lookahead::Auto,
             temperature: 0.8,
             filter: Filter {
                 top_k: 40,
@@ -145,6 +148,7 @@ impl MaskedParams {
                 ));
             }
         }
+        self.check_lookahead()?;
         let bound = match self.algorithm {
             Algorithm::EntropyBound => self.entropy_bound,
             _ => 1.0,
@@ -169,6 +173,19 @@ impl MaskedParams {
             }
         }
         Ok(())
+    }
+
+    fn check_lookahead(&self) -> Result<()> {
+        let problem = match self.lookahead {
+            Lookahead::Canvases(2..) if self.guidance > 0.0 => {
+                "guidance reads each canvas twice: set it to 1, or `guidance` to 0".into()
+            }
+            Lookahead::Canvases(count) if !(1..=Lookahead::MAX).contains(&count) => {
+                format!("is {count}, but must be 1 to {}", Lookahead::MAX)
+            }
+            Lookahead::Auto | Lookahead::Canvases(_) => return Ok(()),
+        };
+        Err(Error::parameter(Parameter::Lookahead, problem))
     }
 }
 

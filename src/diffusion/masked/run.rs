@@ -9,7 +9,8 @@ use crate::diffusion::event::{CanvasStatus, Draft, FinishedCanvas};
 use crate::diffusion::random::NoiseSource;
 use crate::diffusion::run::{Blank, EndTokens, Run, check_finite};
 use crate::diffusion::step::{
-    Allowed, ConstrainAt, DrawRule, Draws, Steering, StepInput, TokenSet, VocabularyNoise,
+    Allowed, ConstrainAt, DrawRule, Draws, Lookahead, Steering, StepInput, TokenSet,
+    VocabularyNoise,
 };
 use crate::diffusion::template::Template;
 use crate::diffusion::transfer::{Algorithm, order_uniforms};
@@ -292,6 +293,17 @@ impl Run for MaskedRun {
 
     fn status(&self) -> CanvasStatus {
         self.status
+    }
+
+    fn lookahead(&self) -> Lookahead {
+        match self.params.guidance > 0.0 {
+            true => Lookahead::Canvases(1),
+            false => self.params.lookahead,
+        }
+    }
+
+    fn copied(&self) -> Option<Box<dyn Run>> {
+        Some(Box::new(self.clone()))
     }
 
     fn draft(&self) -> Draft<'_> {

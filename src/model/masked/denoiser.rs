@@ -1,15 +1,18 @@
 //! Denoising with a masked model.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::super::check_tokens;
+use super::ahead::Ahead;
 use super::constrained;
+use super::draws::{choose, guide};
 use super::load::MaskedModel;
-use crate::diffusion::draw::{Choice, DrawSampler};
-use crate::diffusion::{Denoiser, DrawFeatures, Draws, Limits, StepInput, Token};
+use crate::diffusion::draw::DrawSampler;
+use crate::diffusion::{Denoiser, DrawFeatures, Draws, Guess, Limits, Lookahead, StepInput, Token};
 use crate::error::{Error, Result};
 use crate::ggml::threads::within_affinity;
-use crate::llama::bidirectional::BidirectionalContext;
+use crate::llama::bidirectional::{BidirectionalContext, Room};
 use crate::parallel;
 use crate::parameter::Parameter;
 
@@ -26,6 +29,7 @@ pub struct MaskedDenoiser {
     prefix: Vec<Token>,
     canvas_len: usize,
     samplers: Vec<DrawSampler>,
+    ahead: Ahead,
 }
 
 impl std::fmt::Debug for MaskedDenoiser {
@@ -36,9 +40,6 @@ impl std::fmt::Debug for MaskedDenoiser {
             .finish_non_exhaustive()
     }
 }
-
-/// Number of logits that is worth a thread: about a millisecond of work.
-const LOGITS_PER_THREAD: usize = 1 << 17;
 
 /// Memory is reserved in units of this number of tokens, so that a growing chat rarely reserves
 /// more.
@@ -65,6 +66,7 @@ impl MaskedDenoiser {
             prefix: Vec::new(),
             canvas_len: 0,
             samplers: Vec::new(),
+            ahead: Ahead::default(),
         })
     }
 
@@ -96,6 +98,7 @@ impl MaskedDenoiser {
     pub fn truncate(&mut self, count: usize) {
         self.prefix.truncate(count);
         self.canvas_len = 0;
+        self.ahead.forget();
     }
 
     /// The logits that positions of a canvas are drawn from, one row each, before guidance.
@@ -103,50 +106,174 @@ impl MaskedDenoiser {
     /// # Errors
     /// The canvas has another length, a token is not in the vocabulary, or libllama fails.
     pub fn logits(&mut self, canvas: &[Token]) -> Result<Vec<Vec<f32>>> {
-        let all = vec![true; canvas.len()];
-        let rows = self.rows(canvas, &all, None)?;
+        self.read(canvas, None)?;
+        let rows = self.rows(0, &vec![true; canvas.len()])?;
         Ok(rows.into_iter().map(|(_, row)| row.to_vec()).collect())
     }
 
-    /// The rows of the free positions of one pass; with `unprompted`, mask tokens replace the
-    /// tokens of the prompt.
-    fn rows(
-        &mut self,
-        canvas: &[Token],
-        free: &[bool],
-        unprompted: Option<Token>,
-    ) -> Result<Vec<(usize, &mut [f32])>> {
+    /// One pass over a canvas; with `unprompted`, mask tokens replace the tokens of the prompt.
+    fn read(&mut self, canvas: &[Token], unprompted: Option<Token>) -> Result<()> {
+        self.ahead.forget();
+        let mut text = self.text(canvas)?;
+        if let Some(mask) = unprompted {
+            text[..self.prefix.len()].fill(mask);
+        }
+        let context = self.context.as_mut().ok_or_else(no_context)?;
+        context.logits(&text).map(drop)
+    }
+
+    /// The prompt with a canvas after it.
+    fn text(&self, canvas: &[Token]) -> Result<Vec<Token>> {
         if self.canvas_len == 0 {
             return Err(Error::parameter(
                 Parameter::Canvas,
                 "begin_canvas was not called after the prompt",
             ));
         }
-        if canvas.len() != self.canvas_len || free.len() != canvas.len() {
+        if canvas.len() != self.canvas_len {
             return Err(Error::parameter(
                 Parameter::Canvas,
                 format!("has {} tokens, expected {}", canvas.len(), self.canvas_len),
             ));
         }
-        let mut text = match unprompted {
-            Some(mask) => vec![mask; self.prefix.len()],
-            None => self.prefix.clone(),
-        };
-        text.extend_from_slice(canvas);
-        let first = self
-            .prefix
-            .len()
-            .checked_sub(self.model.shift)
-            .ok_or_else(|| {
-                Error::parameter(Parameter::Prompt, "it is empty: give at least one token")
-            })?;
+        Ok([&self.prefix[..], canvas].concat())
+    }
+
+    /// The logits of some positions of a canvas that the latest pass has read, by its number in the pass.
+    fn rows(&mut self, number: usize, wanted: &[bool]) -> Result<Vec<(usize, &mut [f32])>> {
+        let prompt = self.prefix.len().checked_sub(self.model.shift);
+        let prompt = prompt.ok_or_else(|| {
+            Error::parameter(Parameter::Prompt, "it is empty: give at least one token")
+        })?;
+        let first = number * self.ahead.stride() + prompt;
         let vocab = self.model.vocab_size();
         let context = self.context.as_mut().ok_or_else(no_context)?;
-        let rows = context.logits(&text)?.chunks_exact_mut(vocab);
-        let canvas_rows = rows.skip(first).take(free.len()).enumerate();
+        let rows = context.latest()?.chunks_exact_mut(vocab);
+        let canvas_rows = rows.skip(first).take(wanted.len()).enumerate();
         Ok(canvas_rows
-            .filter(|(position, _)| free[*position])
+            .filter(|(position, _)| wanted[*position])
             .collect())
+    }
+
+    /// The positions whose logits a draw needs.
+    fn wanted(&self, input: &StepInput<'_>) -> Vec<bool> {
+        match input.language {
+            // A language is about the tokens that are not final, drawn or not.
+            Some(_) => {
+                let mask = self.model.mask;
+                let tokens = input.canvas.iter().zip(input.free);
+                tokens
+                    .map(|(token, free)| *free || *token == mask)
+                    .collect()
+            }
+            None => input.free.to_vec(),
+        }
+    }
+
+    /// Draws from the logits of a canvas that the latest pass has read.
+    fn draw(&mut self, number: usize, input: &StepInput<'_>, draws: &mut Draws) -> Result<()> {
+        let threads = self.threads;
+        let wanted = self.wanted(input);
+        if let Some(steering) = &input.language {
+            // It is drawn from again, if steps are guessed: the logits must stay.
+            let rows = self.rows(number, &wanted)?;
+            let mut copies: Vec<(usize, Vec<f32>)> =
+                rows.into_iter().map(|(p, row)| (p, row.to_vec())).collect();
+            let rows = copies.iter_mut().map(|(p, row)| (*p, &mut row[..]));
+            return constrained::draw(rows.collect(), steering, input, threads, draws);
+        }
+        let mut samplers = std::mem::take(&mut self.samplers);
+        samplers.resize_with(threads, DrawSampler::default);
+        let choices = choose(&mut samplers, threads, self.rows(number, &wanted)?, input)?;
+        self.samplers = samplers;
+        for (position, choice) in choices {
+            draws.set(position, &choice);
+        }
+        Ok(())
+    }
+
+    /// Logits with guidance, in place of those of the latest pass.
+    fn read_guided(&mut self, input: &StepInput<'_>) -> Result<()> {
+        let wanted = self.wanted(input);
+        self.read(input.canvas, None)?;
+        let prompted = self.rows(0, &wanted)?.into_iter();
+        let prompted: Vec<Vec<f32>> = prompted.map(|(_, row)| row.to_vec()).collect();
+        self.read(input.canvas, Some(self.model.mask))?;
+        for ((_, row), prompted) in self.rows(0, &wanted)?.into_iter().zip(&prompted) {
+            guide(row, prompted, input.guidance);
+        }
+        Ok(())
+    }
+
+    /// The canvas of the next step, and guesses at those after it by the logits of the latest step: at
+    /// most `number` together.
+    fn guessed(&mut self, number: usize, guesses: &mut dyn Guess) -> Result<Vec<Vec<Token>>> {
+        let mut canvases = vec![guesses.canvas().to_vec()];
+        let Some((latest, _)) = self.ahead.latest() else {
+            return Ok(canvases);
+        };
+        while canvases.len() < number {
+            let goes_on = guesses.advance(&mut |input, draws| self.draw(latest, input, draws))?;
+            if !goes_on {
+                break;
+            }
+            if canvases.last().is_none_or(|last| last != guesses.canvas()) {
+                canvases.push(guesses.canvas().to_vec());
+            }
+        }
+        Ok(canvases)
+    }
+
+    /// One pass over canvases. The first pass of each number of them has a canvas whose logits are known in
+    /// place of the last guess: if these differ in any bit, passes read one canvas from then on. Returns
+    /// whether they are the same.
+    fn read_several(&mut self, mut canvases: Vec<Vec<Token>>, start: Instant) -> Result<bool> {
+        let count = canvases.len();
+        let known = match self.ahead.latest() {
+            Some((latest, canvas)) if !self.ahead.is_exact(count) => {
+                canvases[count - 1] = canvas.to_vec();
+                let all = vec![true; self.canvas_len];
+                let rows = self.rows(latest, &all)?.into_iter();
+                Some(rows.map(|(_, row)| row.to_vec()).collect::<Vec<_>>())
+            }
+            _ => None,
+        };
+        let texts = canvases.iter().map(|canvas| self.text(canvas));
+        let texts = texts.collect::<Result<Vec<_>>>()?;
+        let texts: Vec<&[Token]> = texts.iter().map(Vec::as_slice).collect();
+        let stride = self.ahead.stride_of(count);
+        let context = self.context.as_mut().ok_or_else(no_context)?;
+        context.read(&texts, stride)?;
+        self.ahead.passed(canvases, stride, start.elapsed());
+        let Some(known) = known else {
+            return Ok(true);
+        };
+        let all = vec![true; self.canvas_len];
+        let rows = self.rows(count - 1, &all)?;
+        let is_exact = rows
+            .iter()
+            .zip(&known)
+            .all(|((_, row), known)| same(row, known));
+        self.ahead.compared(count, is_exact);
+        if !is_exact {
+            // As if nothing had been read.
+            self.ahead.forget();
+        }
+        Ok(is_exact)
+    }
+
+    /// Reserves memory for passes of these, unless there is enough. Returns whether it is new.
+    fn reserve(&mut self, room: Room) -> Result<bool> {
+        let has = self.context.as_ref().map(BidirectionalContext::room);
+        if has.is_some_and(|has| has.tokens >= room.tokens && has.texts >= room.texts) {
+            return Ok(false);
+        }
+        // The old one's memory is free before the new one's is reserved.
+        self.context = None;
+        let weights = &self.model.weights;
+        let context = BidirectionalContext::new(weights, room, self.threads, self.fused)?;
+        self.context = Some(context);
+        Ok(true)
     }
 }
 
@@ -210,84 +337,67 @@ impl Denoiser for MaskedDenoiser {
                 context: self.capacity,
             });
         }
-        if self.context.as_ref().is_none_or(|c| c.capacity() < text) {
-            // The old one's memory is free before the new one's is reserved.
-            self.context = None;
-            let capacity = text.next_multiple_of(GRANULE).min(self.capacity);
-            let weights = &self.model.weights;
-            let context = BidirectionalContext::new(weights, capacity, self.threads, self.fused)?;
-            self.context = Some(context);
-        }
+        self.reserve(Room {
+            tokens: text.next_multiple_of(GRANULE).min(self.capacity),
+            texts: 1,
+        })?;
+        self.ahead.begin(text);
         self.canvas_len = len;
         Ok(())
     }
 
     fn step(&mut self, input: &StepInput<'_>, draws: &mut Draws) -> Result<()> {
         draws.check(input.canvas.len())?;
-        let mut samplers = std::mem::take(&mut self.samplers);
-        samplers.resize_with(self.threads, DrawSampler::default);
-        let (threads, guidance) = (self.threads, input.guidance);
-        // A language is about the tokens that are not final, drawn or not.
-        let mask = self.model.mask;
-        let open: Vec<bool> = match input.language {
-            Some(_) => {
-                let tokens = input.canvas.iter().zip(input.free);
-                tokens
-                    .map(|(token, free)| *free || *token == mask)
-                    .collect()
+        if input.free.len() != input.canvas.len() {
+            let problem = format!("has {} entries of `free`", input.free.len());
+            return Err(Error::parameter(Parameter::Canvas, problem));
+        }
+        let number = match self.ahead.take() {
+            Some(number) => number,
+            None if input.guidance > 0.0 => {
+                self.read_guided(input)?;
+                0
             }
-            None => input.free.to_vec(),
-        };
-        let prompted: Vec<Vec<f32>> = match guidance > 0.0 {
-            true => {
-                let rows = self.rows(input.canvas, &open, None)?;
-                rows.into_iter().map(|(_, row)| row.to_vec()).collect()
+            None => {
+                self.read(input.canvas, None)?;
+                0
             }
-            false => Vec::new(),
         };
-        let unprompted = (guidance > 0.0).then_some(self.model.mask);
-        let mut rows = self.rows(input.canvas, &open, unprompted)?;
-        for ((_, row), prompted) in rows.iter_mut().zip(&prompted) {
-            guide(row, prompted, guidance);
+        self.draw(number, input, draws)
+    }
+
+    fn read_ahead(&mut self, guesses: &mut dyn Guess) -> Result<bool> {
+        if self.ahead.finds(guesses.canvas()) {
+            return Ok(true);
         }
-        if let Some(steering) = &input.language {
-            return constrained::draw(rows, steering, input, threads, draws);
+        let lookahead = guesses.lookahead();
+        let limit = self.ahead.limit(lookahead);
+        if limit == 1 {
+            return Ok(false);
         }
-        let choices = choose(&mut samplers, threads, rows, input)?;
-        self.samplers = samplers;
-        for (position, choice) in choices {
-            draws.set(position, &choice);
+        let room = Room {
+            tokens: limit.saturating_mul(self.ahead.stride_of(limit)),
+            texts: limit,
+        };
+        if self.reserve(room)? {
+            self.ahead.forget();
         }
-        Ok(())
+        let start = Instant::now();
+        let number = self.ahead.number(lookahead);
+        let canvases = self.guessed(number, guesses)?;
+        let is_exact = self.read_several(canvases, start)?;
+        if !is_exact && lookahead != Lookahead::Auto {
+            tracing::warn!(
+                "a pass of several canvases rounds differently for texts of this length: each step has \
+                 a pass of its own"
+            );
+        }
+        Ok(false)
     }
 }
 
-/// Classifier-free guidance: extrapolates from the logits without the prompt to those with it.
-fn guide(unprompted: &mut [f32], prompted: &[f32], weight: f32) {
-    for (without, with) in unprompted.iter_mut().zip(prompted) {
-        *without += (weight + 1.0) * (with - *without);
-    }
-}
-
-type Chosen = Vec<(usize, Choice)>;
-
-/// Draws a token for each row, on as many threads as the number of rows justifies.
-fn choose(
-    samplers: &mut [DrawSampler],
-    threads: usize,
-    mut rows: Vec<(usize, &mut [f32])>,
-    input: &StepInput<'_>,
-) -> Result<Chosen> {
-    let logits: usize = rows.iter().map(|(_, row)| row.len()).sum();
-    let threads = threads.min(logits.div_ceil(LOGITS_PER_THREAD)).max(1);
-    let share = rows.len().div_ceil(threads).max(1);
-    let work = |sampler: &mut DrawSampler, rows: &mut [(usize, &mut [f32])]| -> Result<Chosen> {
-        let draw = |(position, row): &mut (usize, &mut [f32])| {
-            Ok((*position, sampler.draw(row, *position, input)?))
-        };
-        rows.iter_mut().map(draw).collect()
-    };
-    let shares = rows.chunks_mut(share).zip(samplers);
-    let parts = parallel::map(shares, threads, |(rows, sampler)| work(sampler, rows));
-    Ok(parts.into_iter().collect::<Result<Vec<Chosen>>>()?.concat())
+/// Whether logits are the same, but for those of tokens that are not allowed.
+fn same(row: &[f32], known: &[f32]) -> bool {
+    let equal = |(a, b): (&f32, &f32)| a == b || *b == f32::NEG_INFINITY;
+    row.iter().zip(known).all(equal)
 }

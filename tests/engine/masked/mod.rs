@@ -1,6 +1,7 @@
 //! Masked families against a reference that is written out here: plain loops over the logits that
 //! libllama returns for each text.
 
+mod lookahead;
 mod parallel;
 
 use std::ops::ControlFlow;
@@ -108,6 +109,8 @@ fn all_logits(model: &mut CausalModel, text: &[Token]) -> Vec<Vec<f32>> {
 /// What the reference does, by the flags of llama.cpp.
 struct Plan<'a> {
     shift: bool,
+    /// Tokens of prompt and answer.
+    text: usize,
     /// Eps, block length, steps.
     flags: (f32, usize, usize),
     algorithm: usize,
@@ -132,6 +135,7 @@ impl Plan<'_> {
     fn new(family: MaskedFamily, flags: (f32, usize, usize), algorithm: usize) -> Self {
         Self {
             shift: family.shifts_logits(),
+            text: TEXT,
             flags,
             algorithm,
             guidance: 0.0,
@@ -144,16 +148,16 @@ impl Plan<'_> {
     /// The canvas after each step that changes it.
     fn run(&self, model: &mut CausalModel) -> Vec<Vec<Token>> {
         let (eps, block_length, steps) = self.flags;
-        let mut text = vec![MASK; TEXT];
+        let mut text = vec![MASK; self.text];
         text[..PROMPT.len()].copy_from_slice(&PROMPT);
         let mut canvases = Vec::new();
-        let blocks = TEXT.checked_div(block_length).unwrap_or(1);
+        let blocks = self.text.checked_div(block_length).unwrap_or(1);
         let steps_per_block = steps / blocks;
         for block in 0..blocks {
-            let (mut from, mut to) = (PROMPT.len(), TEXT);
+            let (mut from, mut to) = (PROMPT.len(), self.text);
             if block_length > 0 {
-                from = (PROMPT.len() + block * block_length).min(TEXT);
-                to = (from + block_length).min(TEXT);
+                from = (PROMPT.len() + block * block_length).min(self.text);
+                to = (from + block_length).min(self.text);
             }
             let in_block = to - from;
             for step in 0..steps_per_block {
@@ -203,7 +207,7 @@ impl Plan<'_> {
         let open: Vec<&Guess> = open.collect();
         open.iter()
             .for_each(|guess| whole[guess.position] = guess.token);
-        let end = whole.iter().position(is_end).unwrap_or(TEXT - 1);
+        let end = whole.iter().position(is_end).unwrap_or(self.text - 1);
         let waits: Vec<&&Guess> = open.iter().filter(|guess| guess.position <= end).collect();
         let settled = waits.iter().all(|guess| guess.probability >= least);
         if settled {
@@ -227,7 +231,7 @@ impl Plan<'_> {
                 }
             }
         }
-        let masked = (0..TEXT).filter(|&i| text[i] == MASK);
+        let masked = (0..self.text).filter(|&i| text[i] == MASK);
         let guess = |position: usize| {
             let row = &logits[position - usize::from(self.shift)];
             let z: f64 = (0..row.len())

@@ -77,6 +77,9 @@ fn a_masked_model_answers_as_it_does_in_rust() {
         (params.unmask_threshold, params.unmask_factor) = (0.5, 1.0);
         assert_eq!(generate(&params), diffusion_status::InvalidArgument);
         params = plain;
+        params.lookahead = 65;
+        assert_eq!(generate(&params), diffusion_status::InvalidArgument);
+        params = plain;
         params.unmask_threshold = 1.5;
         assert_eq!(generate(&params), diffusion_status::InvalidArgument);
         diffusion_context_free(context);

@@ -4,7 +4,7 @@ mod inert;
 mod numbers;
 mod parameters;
 
-use llama_diffusion::diffusion::{Algorithm, Filter, Parallel, TransferSchedule};
+use llama_diffusion::diffusion::{Algorithm, Filter, Lookahead, Parallel, TransferSchedule};
 use llama_diffusion::{AnswerLength, DiffusionParams, FlashAttention, ModelParams};
 
 use super::*;
@@ -652,8 +652,12 @@ fn faster_steps_of_masked_models() {
     assert_eq!(params.early_stop, Some(0.95));
     let params = masked("--diffusion-factor 1.5").unwrap();
     assert_eq!(params.parallel, Some(Parallel::Factor(1.5)));
+    assert_eq!(params.lookahead, Lookahead::Auto);
+    let params = masked("--diffusion-lookahead 4").unwrap();
+    assert_eq!(params.lookahead, Lookahead::Canvases(4));
     for line in [
         "--diffusion-threshold 0.9 --diffusion-factor 1",
+        "--diffusion-lookahead 0",
         "--diffusion-threshold 0",
         "--diffusion-early-stop 1.1",
         "--diffusion-factor 0",

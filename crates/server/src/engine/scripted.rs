@@ -303,6 +303,7 @@ impl Member {
                     .flat_map(|c| c.answer.clone())
                     .collect(),
                 steps: 2 * self.canvases.len() as u64,
+                passes: 2 * self.canvases.len() as u64,
                 canvases: self.canvases,
                 scores: Vec::new(),
                 corrections: Default::default(),

@@ -122,6 +122,11 @@ const NUMBERS: &[(&str, &[&str], &str)] = &[
         "number: more than 0.0, at most 1.0",
     ),
     (
+        "--diffusion-lookahead",
+        &[],
+        "from 1 to 64, or auto for the fastest",
+    ),
+    (
         "--diffusion-cfg-scale",
         &["0", "1.5", "4294967296", "18446744073709551616"],
         "number: 0.0 or more",
