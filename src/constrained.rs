@@ -18,7 +18,7 @@ pub enum Thoughts {
     /// What it writes in a chat when it does not think: nothing, or an empty thought.
     #[default]
     Off,
-    /// A thought.
+    /// A thought, or nothing.
     On,
     /// Nothing: the prompt is not a chat.
     None,
@@ -87,7 +87,11 @@ impl TextModel {
             return Ok(Scaffold::Until(channel.close()));
         }
         Ok(match (thoughts, self.model()) {
-            (Thoughts::On, _) => Scaffold::Until(channel.close()),
+            // Asked for thoughts, a model may answer without one: then the text begins at once.
+            (Thoughts::On, _) => Scaffold::Between {
+                open: channel.open(),
+                close: channel.close(),
+            },
             // Masked models do not mark that they do not think.
             // The template has closed the thought.
             (Thoughts::Off, _) if prompt.last() == Some(&channel.close()) => Scaffold::None,

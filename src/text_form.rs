@@ -153,8 +153,13 @@ impl TextModel {
     fn before_text(&self, prompt: &[Token], thoughts: Thoughts) -> Result<Vec<Token>> {
         match self.scaffold(prompt, thoughts)? {
             Scaffold::None => Ok(Vec::new()),
-            Scaffold::Fixed(tokens) | Scaffold::Optional(tokens) => Ok(tokens),
-            Scaffold::Until(_) => {
+            Scaffold::Fixed(tokens) => Ok(tokens),
+            // Models whose template knows no thoughts write none.
+            Scaffold::Optional(tokens) => match self.chat_template()? {
+                Some(template) if template.reads("enable_thinking") => Ok(tokens),
+                _ => Ok(Vec::new()),
+            },
+            Scaffold::Until(_) | Scaffold::Between { .. } => {
                 let problem =
                     "a known text cannot follow a thought of unknown length: turn thinking off";
                 Err(Error::parameter(Parameter::Form, problem))

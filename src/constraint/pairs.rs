@@ -59,18 +59,32 @@ fn of_scaffold(
 ) -> Vec<(u32, u32, u32)> {
     match scaffold {
         Scaffold::None => Vec::new(),
-        Scaffold::Fixed(_) | Scaffold::Optional(_) => {
-            let places = classes.places.iter();
-            let pair = |(&place, &class)| (place, place + 1, groups.id(&[class]));
-            places.map(pair).collect()
-        }
-        Scaffold::Until(_) => {
-            let closing: Vec<u16> = classes.closing.into_iter().collect();
-            let other = |class: &u16| !closing.contains(class) && !classes.end.contains(class);
-            let others: Vec<u16> = (0..classes.count as u16).filter(other).collect();
-            vec![(0, 0, groups.id(&others)), (0, 1, groups.id(&closing))]
+        Scaffold::Fixed(_) | Scaffold::Optional(_) => of_places(classes, groups),
+        Scaffold::Until(_) => until_closed(0, classes, groups).into(),
+        Scaffold::Between { .. } => {
+            let mut pairs = of_places(classes, groups);
+            pairs.extend(until_closed(1, classes, groups));
+            pairs
         }
     }
+}
+
+/// The tokens that have places, one after the other.
+fn of_places(classes: &Classes, groups: &mut Groups) -> Vec<(u32, u32, u32)> {
+    let places = classes.places.iter();
+    let pair = |(&place, &class)| (place, place + 1, groups.id(&[class]));
+    places.map(pair).collect()
+}
+
+/// Any tokens in a state, and the one that leads to the next.
+fn until_closed(state: u32, classes: &Classes, groups: &mut Groups) -> [(u32, u32, u32); 2] {
+    let closing: Vec<u16> = classes.closing.into_iter().collect();
+    let other = |class: &u16| !closing.contains(class) && !classes.end.contains(class);
+    let others: Vec<u16> = (0..classes.count as u16).filter(other).collect();
+    [
+        (state, state, groups.id(&others)),
+        (state, state + 1, groups.id(&closing)),
+    ]
 }
 
 /// Distinct sets of classes.

@@ -18,12 +18,23 @@ pub enum Scaffold {
     Optional(Vec<Token>),
     /// Any tokens, except for end tokens, up to and including the first of this one.
     Until(Token),
+    /// Nothing, or `open` and any tokens, except for end tokens, up to and including the first `close`.
+    Between {
+        /// Begins what comes before the text.
+        open: Token,
+        /// Ends it.
+        close: Token,
+    },
 }
 
 impl Scaffold {
     /// Whether the text may begin at once, although something may come before it.
     pub(super) fn is_optional(&self) -> bool {
-        matches!(self, Self::Optional(tokens) if !tokens.is_empty())
+        match self {
+            Self::Optional(tokens) => !tokens.is_empty(),
+            Self::Between { .. } => true,
+            Self::None | Self::Fixed(_) | Self::Until(_) => false,
+        }
     }
 
     /// Number of states before the text.
@@ -32,6 +43,7 @@ impl Scaffold {
             Self::None => 0,
             Self::Fixed(tokens) | Self::Optional(tokens) => tokens.len(),
             Self::Until(_) => 1,
+            Self::Between { .. } => 2,
         }
     }
 }
@@ -46,6 +58,8 @@ pub(super) struct Role {
     /// It ends the answer.
     pub ends: bool,
 }
+
+const CLOSES: &str = "the text begins after it";
 
 /// The tokens with roles.
 pub(super) fn roles(
@@ -74,8 +88,14 @@ pub(super) fn roles(
                 roles.entry(token).or_default().places.push(place as u32);
             }
         }
-        Scaffold::Until(token) => {
-            let token = check(*token, "the text begins after it")?;
+        Scaffold::Until(close) => {
+            let token = check(*close, CLOSES)?;
+            roles.entry(token).or_default().closes = true;
+        }
+        Scaffold::Between { open, close } => {
+            let token = check(*open, "it comes before the text")?;
+            roles.entry(token).or_default().places.push(0);
+            let token = check(*close, CLOSES)?;
             roles.entry(token).or_default().closes = true;
         }
     }

@@ -334,7 +334,39 @@ fn an_empty_thought_may_come_before_a_constrained_answer() {
     assert!(!accepts(&closed, Thoughts::Off, &[&thought, &yes]));
     assert!(!accepts(&prompt, Thoughts::None, &[&thought, &yes]));
     assert!(accepts(&prompt, Thoughts::On, &[&thought, &yes]));
-    assert!(!accepts(&prompt, Thoughts::On, &[&yes]));
+    assert!(accepts(
+        &prompt,
+        Thoughts::On,
+        &[&special("<|channel>so<channel|>"), &yes]
+    ));
+    // Asked to think, a model may still answer at once, but not write free text outside a thought.
+    assert!(accepts(&prompt, Thoughts::On, &[&yes]));
+    assert!(!accepts(&prompt, Thoughts::On, &[&special("so"), &yes]));
+    assert!(!accepts(&prompt, Thoughts::On, &[&thought[..1], &yes]));
+}
+
+#[test]
+fn what_comes_after_a_thought_or_without_one_follows_the_constraint() {
+    let prompt = chat(QUESTION);
+    let mark = |text: &str| DEMO.vocab().tokenize(text, false, true).unwrap()[0];
+    let (open, close) = (mark("<|channel>"), mark("<channel|>"));
+    for seed in 1..=3 {
+        let params = DiffusionParams {
+            constraint: Some(DEMO.regex("yes|no", &prompt, Thoughts::On).unwrap()),
+            seed,
+            ..DiffusionParams::default()
+        };
+        let tokens = answer(QUESTION, &params).unwrap().tokens;
+        let thought = tokens.iter().position(|t| *t == close);
+        assert_eq!(
+            tokens.first() == Some(&open),
+            thought.is_some(),
+            "{tokens:?}"
+        );
+        let text = &tokens[thought.map_or(0, |end| end + 1)..];
+        let text = DEMO.vocab().detokenize(text, false).unwrap();
+        assert!(["yes", "no"].contains(&text.as_str()), "{text}");
+    }
 }
 
 #[test]

@@ -156,6 +156,29 @@ fn scaffolds_come_before_the_text() {
     for invalid in [[9, 8, 5, 3, 8], [5, 5, 3, 8, 8], [8, 8, 8, 8, 8]] {
         assert_eq!(canvases.read(&invalid), None, "{invalid:?}");
     }
+    let between = build(Scaffold::Between { open: 5, close: 6 });
+    assert_eq!(between.min_tokens(between.start()), 1);
+    let canvases = CanvasLanguage::new(&between, between.start(), 5, 9).unwrap();
+    for (canvas, text) in [
+        ([5, 6, 3, 8, 1], Some(3)),
+        ([5, 9, 6, 3, 8], Some(4)),
+        ([5, 5, 6, 3, 8], Some(4)),
+        ([3, 8, 1, 1, 1], Some(1)),
+        ([0, 3, 8, 1, 1], Some(2)),
+        ([5, 9, 9, 9, 9], None),
+    ] {
+        let reading = canvases.read(&canvas).unwrap();
+        assert_eq!(reading.ended.then_some(reading.text), text, "{canvas:?}");
+    }
+    for invalid in [
+        [9, 5, 6, 3, 8], // something before the thought
+        [6, 3, 8, 1, 1],
+        [5, 9, 8, 3, 8], // an end within it
+        [5, 6, 5, 6, 3],
+        [3, 5, 6, 3, 8],
+    ] {
+        assert_eq!(canvases.read(&invalid), None, "{invalid:?}");
+    }
     let optional = build(Scaffold::Optional(vec![5, 0]));
     assert_eq!(optional.min_tokens(optional.start()), 1);
     let canvases = CanvasLanguage::new(&optional, optional.start(), 5, 9).unwrap();
