@@ -290,7 +290,7 @@ impl From<Event<'_>> for OwnedEvent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinishReason {
-    /// The model generated an end token, or a canvas of padding only.
+    /// The model generated an end token, a canvas of padding only, or padding up to a limit.
     EndOfText,
     /// The limit on tokens or canvases was reached.
     Length,

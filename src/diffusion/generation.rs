@@ -518,12 +518,21 @@ impl Generator {
             .prefix
             .saturating_add(committed)
             .saturating_add(self.canvas_len);
+        // Padding up to the limit: the text had ended before.
+        let is_padded = self
+            .end
+            .pad
+            .is_some_and(|pad| generation.tokens.last() == Some(&pad));
+        let at_the_limit = match is_padded {
+            true => FinishReason::EndOfText,
+            false => FinishReason::Length,
+        };
         let finish = if cut {
-            FinishReason::Length
+            at_the_limit
         } else if !self.recipe.goes_on_after(&generation.canvases) {
             FinishReason::EndOfText
         } else if Some(generation.canvases.len()) == self.max_canvases {
-            FinishReason::Length
+            at_the_limit
         } else if used > self.limits.context {
             FinishReason::ContextFull
         } else if flow.is_break() {
