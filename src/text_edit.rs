@@ -70,8 +70,9 @@ fn pieces<'t>(text: &'t str, protected: &[RangeInclusive<usize>]) -> Result<Vec<
     for (line, content) in lines.iter().enumerate() {
         let next_is_protected = line + 1 < lines.len() && is_protected(line + 1);
         end += content.len();
+        let line_end = if content.ends_with("\r\n") { 2 } else { 1 };
         match (is_protected(line), next_is_protected) {
-            (false, true) => take(end - 1, false, &mut start),
+            (false, true) => take(end - line_end, false, &mut start),
             (true, false) => take(end, true, &mut start),
             _ => {}
         }
@@ -113,6 +114,10 @@ mod tests {
         assert_eq!(
             split(&[2..=3]),
             [("a", false), ("\nb\nc\n", true), ("d", false)]
+        );
+        assert_eq!(
+            pieces("a\r\nb\r\nc", &[2..=2]).unwrap(),
+            [("a", false), ("\r\nb\r\n", true), ("c", false)]
         );
         assert_eq!(pieces("", &[]).unwrap(), []);
         assert_eq!(

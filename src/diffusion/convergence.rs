@@ -2,8 +2,12 @@
 
 use super::Token;
 
-/// Mean of the entropies, in nats. The sum runs in F64, so that its order does not matter.
+/// Mean of the entropies, in nats; 0 if there are none. The sum runs in F64, so that its order does not
+/// matter.
 pub fn mean_entropy(entropy: &[f32]) -> f32 {
+    if entropy.is_empty() {
+        return 0.0;
+    }
     let sum: f64 = entropy.iter().copied().map(f64::from).sum();
     (sum / entropy.len() as f64) as f32
 }

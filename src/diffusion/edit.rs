@@ -84,6 +84,11 @@ impl Original {
         self.protected.iter().skip(offset).any(|is| *is)
     }
 
+    /// Whether the end of the text is protected: nothing comes after it.
+    fn protects_end(&self) -> bool {
+        self.protected.last() == Some(&true)
+    }
+
     /// The protected tokens, as many together as there are side by side.
     fn passages(&self) -> Vec<&[Token]> {
         let marks = self.protected.chunk_by(|a, b| a == b);
@@ -153,6 +158,10 @@ impl Original {
         if tokens.len() < len {
             tokens.push(self.end.or(blank.end.ids.first().copied()));
             tokens.resize(len, blank.end.pad);
+            if self.protects_end() {
+                let rest: Vec<Token> = tokens[slice.len()..].iter().map_while(|t| *t).collect();
+                template.fixed(&rest);
+            }
         }
         let mut order = vec![0.0; len];
         noise.uniforms(block, CHOICE, &mut order)?;
@@ -333,7 +342,11 @@ impl Recipe for Edit {
 
     fn goes_on_after(&self, canvases: &[FinishedCanvas]) -> bool {
         let is_last = canvases.last().is_some_and(FinishedCanvas::is_last);
-        !is_last || self.original.protects_after(self.offset(canvases))
+        let offset = self.offset(canvases);
+        if self.original.protects_end() {
+            return !self.original.ends_at(offset);
+        }
+        !is_last || self.original.protects_after(offset)
     }
 
     fn committed<'c>(&self, canvas: &'c FinishedCanvas) -> &'c [Token] {

@@ -229,6 +229,32 @@ fn the_strength_is_the_share_of_noise_and_where_the_schedule_begins() {
     }
 }
 
+/// What is protected at the end of a text is the end of the answer, in the middle of a canvas or at its end.
+#[test]
+fn nothing_comes_after_a_protected_end() {
+    for len in [1, 5, CANVAS - 1, CANVAS, CANVAS + 1, 2 * CANVAS] {
+        let tokens = text(len, 3);
+        for protected in [1, len] {
+            let mut marks = vec![false; len];
+            marks[len - protected..].fill(true);
+            for strength in [0.0, 0.5, 1.0] {
+                let original = Original::new(tokens.clone(), marks.clone(), strength).unwrap();
+                let (answer, _) = edit(&mut session(), &original, &params(4, 5));
+                let written = &answer.generation.tokens;
+                let case = format!("{len} tokens, {protected} protected, strength {strength}");
+                assert!(
+                    written.ends_with(&tokens[len - protected..]),
+                    "{case}: {written:?}"
+                );
+                assert_eq!(answer.generation.finish, FinishReason::EndOfText, "{case}");
+                if protected == len {
+                    assert_eq!(written, &tokens, "{case}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn canvases_are_numbered_and_go_on_where_the_text_does() {
     let tokens = text(3 * CANVAS, 5);
