@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
-use llama_diffusion::Result;
+use llama_diffusion::{Error, Result};
 use llama_diffusion_flags::input;
 use llama_diffusion_flags::numbers::whole;
 
@@ -144,19 +144,20 @@ impl HttpArgs {
     /// The keys, of the flag and of the file.
     ///
     /// # Errors
-    /// The file cannot be read.
+    /// The file cannot be read, or a flag is given without a key: nobody shall believe that an open
+    /// server asks for one.
     pub fn keys(&self) -> Result<Vec<String>> {
-        let mut keys = self.api_key.clone();
+        let mut keys = Vec::new();
+        if !self.api_key.is_empty() {
+            let given = self.api_key.iter().map(|key| key.trim());
+            add_keys(&mut keys, given, "--api-key")?;
+        }
         if let Some(path) = &self.api_key_file {
             let text = input::file(path)?;
             let lines = text.lines().map(str::trim);
-            keys.extend(
-                lines
-                    .filter(|line| !line.starts_with('#'))
-                    .map(str::to_owned),
-            );
+            let lines = lines.filter(|line| !line.starts_with('#'));
+            add_keys(&mut keys, lines, &path.display().to_string())?;
         }
-        keys.retain(|key| !key.is_empty());
         Ok(keys)
     }
 
@@ -248,5 +249,70 @@ impl HttpArgs {
     /// How long answers may go on when the server ends.
     pub fn drain_timeout(&self) -> Duration {
         Duration::from_secs(self.drain_timeout)
+    }
+}
+
+/// Adds the keys that `source` gives.
+fn add_keys<'k>(
+    keys: &mut Vec<String>,
+    given: impl Iterator<Item = &'k str>,
+    source: &str,
+) -> Result<()> {
+    let before = keys.len();
+    keys.extend(given.filter(|key| !key.is_empty()).map(str::to_owned));
+    match keys.len() > before {
+        true => Ok(()),
+        false => Err(Error::Input {
+            name: source.into(),
+            problem: "has no key: give one, or omit the flag for a server that asks for none"
+                .into(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        http: HttpArgs,
+    }
+
+    fn keys(args: &[&str]) -> Result<Vec<String>> {
+        let args = ["server"].into_iter().chain(args.iter().copied());
+        Flags::parse_from(args).http.keys()
+    }
+
+    #[test]
+    fn a_flag_without_a_key_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keys");
+        let file = path.to_str().unwrap();
+        assert_eq!(keys(&[]).unwrap(), Vec::<String>::new());
+        assert_eq!(keys(&["--api-key", "a, b"]).unwrap(), ["a", "b"]);
+        for given in ["", ",", " "] {
+            let error = keys(&["--api-key", given]).unwrap_err().to_string();
+            assert!(error.starts_with("--api-key: has no key: "), "{error}");
+        }
+        for (text, expected) in [
+            ("a\n# b\n\nc", &["a", "c"][..]),
+            ("", &[]),
+            ("# a\n \n", &[]),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            match keys(&["--api-key-file", file]) {
+                Ok(keys) => assert_eq!(keys, expected),
+                Err(error) => {
+                    assert!(expected.is_empty());
+                    assert!(error.to_string().contains("keys: has no key: "), "{error}");
+                }
+            }
+            let both = keys(&["--api-key", "d", "--api-key-file", file]);
+            assert_eq!(both.is_ok(), !expected.is_empty());
+        }
     }
 }
