@@ -281,7 +281,7 @@ impl Answers {
             usage: Usage {
                 prompt: answer.prompt,
                 cached: ended.reused,
-                completion: ended.completion,
+                completion: answer.reader.completion(ended.completion),
                 reasoning: answer.reader.thoughts(),
             },
             timings: Timings {

@@ -33,6 +33,8 @@ struct GapReader {
     filling: Filling,
     tokens: Vec<Token>,
     is_closed: bool,
+    /// Tokens of the content, without what only stands around it.
+    content: Option<usize>,
 }
 
 impl Reader {
@@ -63,6 +65,7 @@ impl Reader {
             filling: filling.clone(),
             tokens: Vec::new(),
             is_closed: false,
+            content: None,
         };
         Self {
             gap: Some(gap),
@@ -126,6 +129,12 @@ impl Reader {
     pub fn is_truncated(&self) -> bool {
         let gap = self.gap.as_ref();
         gap.is_some_and(|gap| gap.filling.gap.is_truncated())
+    }
+
+    /// Tokens of the answer, by what the engine counts.
+    pub fn completion(&self, counted: usize) -> usize {
+        let gap = self.gap.as_ref();
+        gap.and_then(|gap| gap.content).unwrap_or(counted)
     }
 
     /// Tokens of thoughts so far.
@@ -198,6 +207,7 @@ impl Reader {
                 } = &gap.filling;
                 let content = self.served.model.gap_content(around, recipe, &gap.tokens)?;
                 gap.is_closed = content.is_closed;
+                gap.content = Some(content.tokens);
                 append(&mut spans, Channel::Answer, &content.text, None);
             }
         }

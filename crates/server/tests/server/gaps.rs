@@ -47,6 +47,25 @@ fn an_editor_gets_what_it_reads() {
 }
 
 #[test]
+fn the_tokens_around_a_gap_are_not_counted() {
+    let server = Server::start("");
+    for limit in [1, 4] {
+        let body = json!({"input_prefix": "a", "input_suffix": "b", "n_predict": limit, "seed": 1});
+        let answer = server.ask("/infill", &body);
+        assert!(
+            answer["tokens_predicted"].as_u64() <= Some(limit),
+            "{answer}"
+        );
+        let body = json!({"prompt": "a", "suffix": "b", "max_tokens": limit, "seed": 1});
+        let answer = server.ask("/v1/completions", &body);
+        assert!(
+            answer["usage"]["completion_tokens"].as_u64() <= Some(limit),
+            "{answer}"
+        );
+    }
+}
+
+#[test]
 fn a_warm_up_only_reads() {
     let server = Server::start("");
     let mut warm = editor(0);
