@@ -91,6 +91,9 @@ pub fn run(
             }
             result => result?,
         }
+        if interrupt.ends_the_program() {
+            return Ok(Ending::Interrupted);
+        }
     }
 }
 

@@ -57,6 +57,11 @@ impl Interrupt {
         &self.cancel
     }
 
+    /// Whether a signal has asked the program to end, and not only Ctrl-C the answer.
+    pub fn ends_the_program(&self) -> bool {
+        self.cancel.is_cancelled() && status() != INTERRUPTED
+    }
+
     /// Waits for the user: meanwhile an interrupt ends the program.
     pub fn while_waiting<T>(&self, wait: impl FnOnce() -> T) -> T {
         self.waiting.store(true, Ordering::Relaxed);

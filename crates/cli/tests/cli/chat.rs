@@ -520,45 +520,83 @@ fn completions_and_version() {
     );
 }
 
-#[test]
+/// A chat that reads from a pipe.
 #[cfg(unix)]
-fn an_interrupted_answer_does_not_end_the_chat() {
-    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-    use std::process::{Command, Stdio};
+struct PipedChat {
+    child: std::process::Child,
+    stdin: std::process::ChildStdin,
+    stderr: std::io::BufReader<std::process::ChildStderr>,
+}
 
-    let mut child = common::process()
-        .args([
-            "-t", "1", "-s", "1", "-cnv", "-n", "-1", "-c", "2048", "-lv", "1",
-        ])
-        .args(["--diffusion-visual", "--diffusion-eb-confidence", "1e-30"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let mut stderr = BufReader::new(child.stderr.take().unwrap());
-    let mut await_line = |beginning: &str| {
+#[cfg(unix)]
+impl PipedChat {
+    /// Answers of many steps.
+    fn start() -> Self {
+        use std::process::Stdio;
+
+        let mut child = common::process()
+            .args([
+                "-t", "1", "-s", "1", "-cnv", "-n", "-1", "-c", "2048", "-lv", "1",
+            ])
+            .args(["--diffusion-visual", "--diffusion-eb-confidence", "1e-30"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self {
+            stdin: child.stdin.take().unwrap(),
+            stderr: std::io::BufReader::new(child.stderr.take().unwrap()),
+            child,
+        }
+    }
+
+    fn await_line(&mut self, beginning: &str) -> String {
+        use std::io::BufRead as _;
+
         let mut line = String::new();
         while !line.starts_with(beginning) {
             line.clear();
-            assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "it ended");
+            assert_ne!(self.stderr.read_line(&mut line).unwrap(), 0, "it ended");
         }
         line
-    };
-    let pid = child.id().to_string();
-    let interrupt = || {
-        let kill = Command::new("kill").args(["-INT", &pid]).status();
-        assert!(kill.unwrap().success());
-    };
-    for _ in 0..2 {
-        writeln!(stdin, "Tell a story about Grace and a white owl.").unwrap();
-        await_line("canvas 1, step ");
-        interrupt();
-        assert!(await_line("answer: ").contains("(interrupted)"));
     }
-    drop(stdin);
+
+    /// Sends a signal in the middle of an answer.
+    fn signal_in_an_answer(&mut self, signal: &str) {
+        use std::io::Write as _;
+
+        writeln!(self.stdin, "Tell a story about Grace and a white owl.").unwrap();
+        self.await_line("canvas 1, step ");
+        let pid = self.child.id().to_string();
+        let mut kill = std::process::Command::new("kill");
+        assert!(kill.args([signal, &pid]).status().unwrap().success());
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn an_interrupted_answer_does_not_end_the_chat() {
+    use std::io::Read as _;
+
+    let mut chat = PipedChat::start();
+    for _ in 0..2 {
+        chat.signal_in_an_answer("-INT");
+        assert!(chat.await_line("answer: ").contains("(interrupted)"));
+    }
+    drop(chat.stdin);
     let mut rest = String::new();
-    stderr.read_to_string(&mut rest).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(0), "{rest}");
+    chat.stderr.read_to_string(&mut rest).unwrap();
+    assert_eq!(chat.child.wait().unwrap().code(), Some(0), "{rest}");
+}
+
+#[test]
+#[cfg(unix)]
+fn other_signals_end_a_chat_in_an_answer() {
+    for (signal, status) in [("-TERM", 143), ("-HUP", 129)] {
+        let mut chat = PipedChat::start();
+        chat.signal_in_an_answer(signal);
+        // Its input is still open.
+        assert_eq!(chat.child.wait().unwrap().code(), Some(status), "{signal}");
+    }
 }
