@@ -79,6 +79,15 @@ fn every_algorithm_and_draw_is_that_of_one_pass_a_step() {
     }
 }
 
+/// Whether a canvas is known to have the same logits among others as alone, in every bit, if its text has
+/// a multiple of 64 tokens: other processors may round differently, and then read one canvas at a time.
+fn shares_passes() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("avx2") && !is_x86_feature_detected!("avx512f");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 /// A model that was trained a little, and is certain of most tokens before the schedule unmasks them.
 #[test]
 fn a_confident_model_needs_fewer_passes() {
@@ -123,7 +132,7 @@ fn a_confident_model_needs_fewer_passes() {
         passes += several.0.passes;
     }
     assert!(
-        steps as f64 >= 1.8 * passes as f64,
+        !shares_passes() || steps as f64 >= 1.8 * passes as f64,
         "{passes} passes for {steps} steps"
     );
 }
@@ -251,7 +260,7 @@ fn texts_of_a_pass_do_not_see_each_other() {
             assert_eq!(passes, 5);
             let (several, passes) = drawn(&model, fused, &canvases, 3);
             assert_eq!(alone, several, "{family:?}, {fused:?}, {len}: in every bit");
-            if (PROMPT.len() + len).is_multiple_of(64) {
+            if (PROMPT.len() + len).is_multiple_of(64) && shares_passes() {
                 // The first alone, without a step to guess by; the next two, and the first again to
                 // compare; likewise the fourth; the last alone.
                 assert_eq!(passes, 4, "{family:?}, {fused:?}");
