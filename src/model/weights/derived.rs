@@ -54,7 +54,9 @@ impl Derived {
         };
         let embd = &located.token_embd;
         let mut embd_transposed = None;
-        if placement.output() != placement.cpu() || !embd_memory.is_host() {
+        let on_host = placement.output() == placement.cpu() && embd_memory.is_host();
+        // Models in F32 are references: their results stay those of ggml to the last bit.
+        if !on_host || embd.info.ty == TensorType::F32 {
             let context = Context::new(1)?;
             let shape = [hparams.vocab_size, hparams.d];
             let table = context.tensor(transposed_type(embd.info.ty), &shape, "embd_transposed")?;

@@ -2,7 +2,8 @@
 //!
 //! The table is read as the file stores it, a few rows at a time, which become F32: neither a
 //! transposed copy of it nor rounded probabilities are needed, and the sums are F32. The product of
-//! these rows is `matrixmultiply`'s, which has kernels for AVX2, AVX-512 and NEON.
+//! these rows is `matrixmultiply`'s, which has kernels for AVX2, AVX-512 and NEON. Embeddings in F32
+//! remain ggml's: such models are references, whose results stay the same to the last bit.
 
 use std::ffi::c_void;
 use std::ops::Range;
