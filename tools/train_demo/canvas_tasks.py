@@ -342,3 +342,10 @@ def is_open(task, key):
         name, _, what, _ = key.split()
         return len(taste(name, what)) > 1
     return task == "edit" and not key.startswith("change ")
+
+
+def original(example):
+    """The text that a prompt asks to change into another of its form; None if it asks for something else."""
+    if example.task == "edit" and example.key.startswith(("change ", "recolor ", "rename ")):
+        return example.messages[0][1].partition(": ")[2]
+    return None

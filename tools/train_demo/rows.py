@@ -17,6 +17,7 @@ LENGTHS = {32: 0.72, 28: 0.04, 24: 0.04, 20: 0.04, 16: 0.16}  # of a canvas
 TYPED = ((0.12, dict()), (0.08, dict(unmarked=False)), (0.06, dict(lower=False)))  # shares of prompts as people type them
 SPANS = 0.12  # the share of canvases of which only some spans are free
 MISTAKES = 0.4  # the share of canvases that show words of the right kind in wrong places
+UNEDITED = 0.5  # the share of edits of which the canvas shows the text as it was
 HELD_OUT = 8  # tokens after a gap that an engine frees to score the gap's length
 LOSS_MEMORY = 0.98
 
@@ -64,6 +65,8 @@ class Rows:
         canvas = answer[start : start + size]
         several = canvas_tasks.is_open(example.task, example.key)
         shown = canvas if several else self.mistaken(canvas)
+        if (original := canvas_tasks.original(example)) and r.random() < UNEDITED:
+            shown = (tk.answer_ids(self.tokenizer, original, size) + [tk.PAD] * (start + size))[start : start + size]
         return Row(example.task, len(prompt), prompt + answer[:start], canvas, shown, free, several)
 
     def gap(self, example):

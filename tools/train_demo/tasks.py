@@ -499,7 +499,7 @@ TASKS = {task.__name__: task for task in QUESTIONS + CANVAS_TASKS}
 # How often each is drawn before the sampler adapts to its loss: harder ones more.
 WEIGHTS = dict(facts=1.2, days=1.2, arithmetic=2.5, counting=0.8, lists=1.0, json=1.0, code=1.0, rewriting=1.3,
                sorting=1.8, sudoku=2.0, stories=1.6, chat=1.4, system=0.7, refusal=0.6, talk=0.3, infill=4.0, schema=1.2,
-               edit=1.4, tastes=1.2, why=0.7, greetings=0.7, numbers=1.0)
+               edit=2.5, tastes=3.0, why=0.7, greetings=0.7, numbers=1.0)
 # Whose prompts' last mark is not part of what is to be copied; and those that mean the same in lower case.
 UNMARKED = ("facts", "days", "arithmetic", "counting", "code", "stories", "refusal", "talk", "tastes", "why", "greetings",
             "numbers")
