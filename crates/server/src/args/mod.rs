@@ -81,7 +81,7 @@ pub struct Args {
     pub template: TemplateArgs,
 
     /// Maximum number of tokens in the thoughts of an answer whose request sets none; 0 asks the model not
-    /// to think, -1 is no limit
+    /// to think, -1 means unlimited
     #[arg(long, value_name = "N", default_value = "-1", value_parser = whole(-1..=i64::from(u32::MAX)), help_heading = "Chat")]
     reasoning_budget: i64,
 

@@ -174,7 +174,7 @@ fn thought_budget(body: &Object<'_>) -> Result<Option<usize>, ApiError> {
         return Ok(None);
     };
     let budget = field.integer(-1..=i64::from(u32::MAX))?;
-    // -1 is no limit, also where the server has one.
+    // -1 means unlimited, also where the server has one.
     Ok(Some(usize::try_from(budget).unwrap_or(usize::MAX)))
 }
 
