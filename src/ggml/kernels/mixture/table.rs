@@ -20,7 +20,7 @@ use crate::sys;
 pub(super) fn shape(name: &str, table: &Tensor, weights: &Tensor) -> Result<[usize; 2]> {
     let ([d, vocab, ..], [width, positions, ..]) = (table.ne(), weights.ne());
     let plain = weights.is(TensorType::F32) && weights.is_contiguous();
-    let readable = table.ty().is_some_and(|ty| conversion(ty.id()).is_some());
+    let readable = table.ty().is_some_and(|ty| Conversion::of(ty).is_some());
     if !plain || !readable || !table.is_contiguous() || width != vocab {
         return Err(Error::Ggml(format!(
             "{name}: {} and {} do not fit",
@@ -43,17 +43,19 @@ enum Conversion {
     By(unsafe extern "C" fn(*const c_void, *mut f32, i64)),
 }
 
-/// ggml's functions for F16 and Q6_K convert one element at a time.
-fn conversion(ty: u32) -> Option<Conversion> {
-    match TensorType::from_id(ty)? {
-        TensorType::F32 => Some(Conversion::Plain),
-        TensorType::F16 => Some(Conversion::F16),
-        TensorType::BF16 => Some(Conversion::BF16),
-        TensorType::Q6_K => Some(Conversion::Q6K),
-        _ => {
-            // SAFETY: a static table, indexed by the type of a live tensor.
-            let traits = unsafe { &*sys::ggml_get_type_traits(ty as sys::ggml_type) };
-            traits.to_float.map(Conversion::By)
+impl Conversion {
+    /// ggml's functions for F16 and Q6_K convert one element at a time.
+    fn of(ty: TensorType) -> Option<Self> {
+        match ty {
+            TensorType::F32 => Some(Self::Plain),
+            TensorType::F16 => Some(Self::F16),
+            TensorType::BF16 => Some(Self::BF16),
+            TensorType::Q6_K => Some(Self::Q6K),
+            _ => {
+                // SAFETY: the traits are a static table and the type is one that ggml has.
+                let traits = unsafe { &*sys::ggml_get_type_traits(ty.id() as sys::ggml_type) };
+                traits.to_float.map(Self::By)
+            }
         }
     }
 }
@@ -61,9 +63,8 @@ fn conversion(ty: u32) -> Option<Conversion> {
 /// Reads rows of a table.
 pub(super) struct Reader<'a> {
     table: &'a sys::ggml_tensor,
+    ty: TensorType,
     conversion: Conversion,
-    /// Elements that are stored together, and their bytes.
-    block: (usize, usize),
 }
 
 impl<'a> Reader<'a> {
@@ -76,20 +77,17 @@ impl<'a> Reader<'a> {
             clippy::unnecessary_cast,
             reason = "C enums are signed on some systems"
         )]
-        let ty = table.type_ as u32;
-        let conversion = conversion(ty)?;
-        // SAFETY: as in `conversion`.
-        let traits = unsafe { &*sys::ggml_get_type_traits(ty as sys::ggml_type) };
+        let ty = TensorType::from_id(table.type_ as u32)?;
         Some(Self {
             table,
-            conversion,
-            block: (traits.blck_size as usize, traits.type_size),
+            ty,
+            conversion: Conversion::of(ty)?,
         })
     }
 
     /// Elements that are stored together: reading begins and ends with whole blocks.
     pub(super) fn block_len(&self) -> usize {
-        self.block.0
+        self.ty.block_len()
     }
 
     /// Converts the elements of a row from `first` on.
@@ -97,10 +95,10 @@ impl<'a> Reader<'a> {
     /// # Panics
     /// They are not whole blocks of a row of the table.
     pub(super) fn read(&self, row: usize, first: usize, to: &mut [f32]) {
-        let ([d, rows, ..], (len, bytes)) = (self.table.ne, self.block);
+        let ([d, rows, ..], len) = (self.table.ne, self.block_len());
         assert!(row < rows as usize && first + to.len() <= d as usize);
         assert!(first.is_multiple_of(len) && to.len().is_multiple_of(len));
-        let offset = row * self.table.nb[1] + first / len * bytes;
+        let offset = row * self.table.nb[1] + first / len * self.ty.block_bytes();
         // SAFETY: the elements are whole blocks of the table, whose memory is valid by the contract
         // of `of`.
         unsafe {
