@@ -1,9 +1,7 @@
 //! One product with the chosen experts, for benchmarks.
 
-use std::sync::Arc;
-
+use super::product::{ADVICE, NODES, WHAT, executor};
 use crate::error::Result;
-use crate::ggml::backend::Backend;
 use crate::ggml::compute::Executor;
 use crate::ggml::context::Context;
 use crate::ggml::device::{BufferType, Device};
@@ -109,15 +107,7 @@ impl ExpertProduct {
         matrices.allocate(memory, WHAT, ADVICE)?.mark_weights();
         weights.write(0, &random_weights(ty, ne.iter().product()))?;
 
-        let backends: Arc<[Backend]> = vec![cpu.backend(threads)?].into();
-        let mut executor = Executor::new(&backends, NODES, "measurement")?;
-        executor.load(
-            |graph| {
-                graph.add(&describe(graph.context(), &weights)?);
-                Ok(())
-            },
-            ADVICE,
-        )?;
+        let executor = executor(threads, |ctx| describe(ctx, &weights))?;
         Ok(Some(Self { executor }))
     }
 
@@ -129,10 +119,6 @@ impl ExpertProduct {
         self.executor.compute()
     }
 }
-
-const WHAT: &str = "measuring a product";
-const ADVICE: &str = "free some memory";
-const NODES: usize = 8;
 
 /// Whether the CPU computes what `describe` makes of weights in a kind of memory.
 fn runs_in(

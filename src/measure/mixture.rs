@@ -1,9 +1,7 @@
 //! One product of self-conditioning, for benchmarks.
 
-use std::sync::Arc;
-
+use super::product::{ADVICE, WHAT, executor};
 use crate::error::Result;
-use crate::ggml::backend::Backend;
 use crate::ggml::compute::Executor;
 use crate::ggml::context::Context;
 use crate::ggml::device::Device;
@@ -67,19 +65,10 @@ impl MixtureProduct {
         inputs.allocate(cpu.buffer_type(), WHAT, ADVICE)?;
         table.write(0, &random_weights(ty, ne.iter().product()))?;
         x.write(0, &vec![0.5_f32; width * shape.positions])?;
-        let backends: Arc<[Backend]> = vec![cpu.backend(threads)?].into();
-        let mut executor = Executor::new(&backends, NODES, "measurement")?;
-        executor.load(
-            |graph| {
-                let ctx: &Context = graph.context();
-                graph.add(&match kernel {
-                    MixtureKernel::Own => ctx.dense_mixture(&table, &x)?,
-                    _ => ctx.mul_mat(&table, &x)?,
-                });
-                Ok(())
-            },
-            ADVICE,
-        )?;
+        let executor = executor(threads, |ctx| match kernel {
+            MixtureKernel::Own => ctx.dense_mixture(&table, &x),
+            MixtureKernel::Transposed | MixtureKernel::Head => ctx.mul_mat(&table, &x),
+        })?;
         Ok(Self { executor })
     }
 
@@ -91,7 +80,3 @@ impl MixtureProduct {
         self.executor.compute()
     }
 }
-
-const WHAT: &str = "measuring a product";
-const ADVICE: &str = "free some memory";
-const NODES: usize = 8;

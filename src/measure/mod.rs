@@ -3,6 +3,7 @@
 pub mod cross_entropy;
 mod experts;
 mod mixture;
+mod product;
 mod rates;
 
 pub use experts::{ExpertKernel, ExpertProduct, ExpertShape};
