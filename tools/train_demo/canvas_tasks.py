@@ -347,5 +347,5 @@ def is_open(task, key):
 def original(example):
     """The text that a prompt asks to change into another of its form; None if it asks for something else."""
     if example.task == "edit" and example.key.startswith(("change ", "recolor ", "rename ")):
-        return example.messages[0][1].partition(": ")[2]
+        return example.messages[-1][1].partition(": ")[2]
     return None

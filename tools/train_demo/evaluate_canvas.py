@@ -248,6 +248,7 @@ def prompts(tool, r, count):
     lower = [tasks.typed(draw) for draw in old]
     score("the same in lower case, without the last mark", [b for a, b in zip(old, lower) if a != b])
     score("the same on canvases of 16 tokens", old, "--canvas", 16)
+    score("the same after one to three other questions", [tasks.continued(r, draw) for draw in old])
     for task in ("numbers", "greetings", "why"):
         score(task, [tasks.draw(r, task, held=True) for _ in range(count // 4)])
     sky = tasks.Draw("why", (("user", "Why is the sky blue?"),), next(iter(canvas_tasks.REASONS.values())), "")

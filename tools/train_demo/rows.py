@@ -11,10 +11,10 @@ import tasks
 import tokenizer as tk
 import words
 
-BATCH = 32
 STEP = 16  # prefixes are padded to multiples of this, and batched by length
 LENGTHS = {32: 0.72, 28: 0.04, 24: 0.04, 20: 0.04, 16: 0.16}  # of a canvas
 TYPED = ((0.12, dict()), (0.08, dict(unmarked=False)), (0.06, dict(lower=False)))  # shares of prompts as people type them
+CONTINUED = 0.15  # the share of examples that come later in a chat of other questions
 SPANS = 0.12  # the share of canvases of which only some spans are free
 MISTAKES = 0.4  # the share of canvases that show words of the right kind in wrong places
 UNEDITED = 0.5  # the share of edits of which the canvas shows the text as it was
@@ -107,8 +107,8 @@ class Rows:
 class Batches:
     """Draws examples, harder tasks more often, and batches their rows by the lengths of prefix and canvas."""
 
-    def __init__(self, tokenizer, seed):
-        self.r = random.Random(seed)
+    def __init__(self, tokenizer, size, seed):
+        self.size, self.r = size, random.Random(seed)
         self.rows = Rows(tokenizer, self.r)
         self.waiting = {}
         self.loss = dict.fromkeys(tasks.TASKS, 1.0)
@@ -130,10 +130,10 @@ class Batches:
         example = tasks.draw(self.r, self.r.choices(list(tasks.TASKS), weights)[0])
         at = self.r.random()
         for share, how in TYPED:
-            if at < share:
-                return tasks.typed(example, **how)
+            if 0 <= at < share:
+                example = tasks.typed(example, **how)
             at -= share
-        return example
+        return tasks.continued(self.r, example) if self.r.random() < CONTINUED else example
 
     def next(self):
         """Tasks; texts [B, T] of prefix and canvas, padded on the right; the prefixes' lengths [B] and the prompts' [B];
@@ -143,7 +143,7 @@ class Batches:
             row = self.rows.row(self.example(weights))
             rows = self.waiting.setdefault((-(-len(row.prefix) // STEP) * STEP, len(row.canvas)), [])
             rows.append(row)
-            if len(rows) == BATCH:
+            if len(rows) == self.size:
                 texts = [row.prefix + [token for token in row.canvas if token != tk.PAD] for row in rows]
                 size = max(map(len, texts))
                 batch = (

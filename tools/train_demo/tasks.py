@@ -520,6 +520,18 @@ def draw(r: random.Random, task, held=False):
             return Draw(task, messages, answer, key, *gap)
 
 
+def continued(r, example):
+    """The example after one to three turns of any tasks, which its answer does not depend on."""
+    if example.messages[0][0] == "system":
+        return example
+    earlier = []
+    while len(earlier) < 2 * r.randint(1, 3):
+        before = typed(draw(r, r.choice(list(TASKS))), lower=r.random() < 0.1, unmarked=r.random() < 0.1)
+        if before.messages[0][0] != "system":
+            earlier += [*before.messages, ("assistant", before.answer)]
+    return replace(example, messages=(*earlier, *example.messages))
+
+
 def typed(example, lower=True, unmarked=True):
     """The example with its prompt as people type it: in lower case, without the last mark."""
     if len(example.messages) > 1:

@@ -46,6 +46,22 @@ class TestTasks(unittest.TestCase):
                 typed = tasks.typed(draw, unmarked=r.random() < 0.5)
                 self.assertEqual(known.setdefault(typed.messages, typed.answer), typed.answer)
 
+    def test_a_continued_chat_ends_with_the_example(self):
+        r = random.Random(5)
+        lengths = set()
+        for task in tasks.QUESTIONS * 20:
+            draw = tasks.draw(r, task.__name__)
+            whole = tasks.continued(r, draw)
+            self.assertEqual(whole.messages[len(whole.messages) - len(draw.messages) :], draw.messages)
+            self.assertEqual((whole.answer, whole.task), (draw.answer, draw.task))
+            roles = [role for role, _ in whole.messages]
+            if draw.messages[0][0] == "system":
+                self.assertEqual(whole, draw)
+            else:
+                self.assertEqual(roles, ["user", "assistant"] * (len(roles) // 2) + ["user"])
+            lengths.add(len(whole.messages) - len(draw.messages))
+        self.assertLessEqual({0, 2, 4, 6}, lengths)
+
     def test_sudoku(self):
         self.assertEqual(len(tasks.GRIDS), len(set(tasks.GRIDS)))
         self.assertEqual(len(tasks.GRIDS), 288)
@@ -373,7 +389,7 @@ class TestNetwork(unittest.TestCase):
         params = network.trained(model)
         before = {name: p.detach().clone() for name, p in params.items()}
         opts = optimizer.optimizers(params, train.LR_MATRICES, train.LR_OTHERS)
-        batches = train.Batches(tk.train(count=2000), seed=1)
+        batches = train.Batches(tk.train(count=2000), 32, seed=1)
         _, *batch = batches.next()
         losses = []
         for _ in range(8):

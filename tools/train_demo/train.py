@@ -121,12 +121,21 @@ def main():
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
     parser.add_argument("--minutes", type=float, default=95, help="processor time of each thread, evaluations left out")
     parser.add_argument("--start", type=Path, help="checkpoint to start from, perhaps of another vocabulary")
+    parser.add_argument("--rate", type=float, default=1.0, help="factor of the learning rates: less to refine a checkpoint")
+    parser.add_argument("--batch", type=int, default=32, help="rows of a step")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda, where minutes are time and one thread is right")
     parser.add_argument("--bfloat16", action="store_true", help="matrix products in bfloat16: for CPUs that have it")
     parser.add_argument("--steps", type=int, help="stop after this many steps (for a test)")
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    workers = ThreadPoolExecutor(args.threads, initializer=torch.set_num_threads, initargs=(1,))
+
+    def prepare():  # both settings are each thread's own
+        torch.set_num_threads(1)
+        torch.set_default_device(args.device)
+
+    prepare()
+    workers = ThreadPoolExecutor(args.threads, initializer=prepare)
+    clock = time.process_time if args.device == "cpu" else time.monotonic
     torch.set_flush_denormal(True)
     torch.manual_seed(0)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -139,23 +148,23 @@ def main():
         else:
             tokenizer = tk.train()
         tk.save(tokenizer, args.out)
-    model = network.build()
+    model = network.build().to(args.device)
     if args.start:
         network.start_from(model, args.start, tokenizer)
     params = network.trained(model)
     print("parameters", sum(p.numel() for p in params.values()), flush=True)
-    opts = optimizers(params, LR_MATRICES, LR_OTHERS)
+    opts = optimizers(params, args.rate * LR_MATRICES, args.rate * LR_OTHERS)
     base = [opt.param_groups[0]["lr"] for opt in opts]
-    batches = Batches(tokenizer, seed=1)
+    batches = Batches(tokenizer, args.batch, seed=1)
     step, spent, next_token = 0, 0.0, 1.0
     state_path = args.out.with_name(args.out.name + ".state")
     if state_path.exists():
-        state = torch.load(state_path, weights_only=False)
+        state = torch.load(state_path, map_location=args.device, weights_only=False)
         model.load_state_dict(state["model"])
         for opt, saved in zip(opts, state["optimizers"]):
             opt.load_state_dict(saved)
         batches.restore(state["batches"])
-        torch.set_rng_state(state["torch"])
+        torch.set_rng_state(state["torch"].cpu())
         step, spent = state["step"], state["spent"]
         print(f"going on at step {step}, minute {spent / 60:.1f}", flush=True)
 
@@ -173,7 +182,7 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
     saved, evaluated = time.monotonic(), spent
     while spent < args.minutes * 60 and not stopped and step != args.steps:
-        begin = time.process_time()
+        begin = clock()
         for opt, lr in zip(opts, base):
             opt.param_groups[0]["lr"] = lr * rate(step, spent / (args.minutes * 60))
         drawn, *batch = batches.next()
@@ -185,7 +194,7 @@ def main():
             opt.zero_grad()
         batches.learn(drawn, losses[:, 0], batch[-2].all(1))
         step += 1
-        spent += (time.process_time() - begin) / args.threads
+        spent += (clock() - begin) / args.threads
         if encoder:
             next_token = 0.98 * next_token + 0.02 * losses[:, 1].mean().item()
         if step % 50 == 0:
