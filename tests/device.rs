@@ -102,7 +102,12 @@ fn quantize(input: &Path, output: &Path, mix: Mix) {
 }
 
 /// Maximum errors of both steps in floating point, F16 included.
-const FLOAT_LIMITS: [f64; 2] = [1e-2, 2e-2];
+fn float_limits() -> [f64; 2] {
+    // Products of F32 are TF32 on NVIDIA GPUs, with the mantissa of F16; attention in F16 besides
+    // has been seen to reach 2.6e-2.
+    let tf32 = DEVICES[0].starts_with("CUDA");
+    [1e-2, if tf32 { 4e-2 } else { 2e-2 }]
+}
 /// With 8-bit numbers: activations are rounded to them next to quantized weights, on the CPU and on
 /// many GPUs. The layers of a random model amplify that tenfold, its self-conditioning even more.
 /// The errors of wrong numbers are above 1.
@@ -129,7 +134,7 @@ fn weights_of_every_type_compute_what_they_stand_for() {
             exact.clone(),
         ));
         let limits = match ty {
-            TensorType::F32 | TensorType::F16 => FLOAT_LIMITS,
+            TensorType::F32 | TensorType::F16 => float_limits(),
             _ => QUANTIZED_LIMITS,
         };
         check(&format!("{ty} weights"), apart(&ours, &reference), limits);
@@ -150,10 +155,10 @@ fn caches_of_every_type_hold_what_they_are_given() {
     let reference = logits(&mut session(&load(&path, &on_cpu()), exact));
     let model = load(&path, &on_device());
     for (kv_type, flash_attention, limits) in [
-        (KvType::F32, FlashAttention::Off, FLOAT_LIMITS),
-        (KvType::F32, FlashAttention::On, FLOAT_LIMITS),
-        (KvType::F16, FlashAttention::Off, FLOAT_LIMITS),
-        (KvType::F16, FlashAttention::On, FLOAT_LIMITS),
+        (KvType::F32, FlashAttention::Off, float_limits()),
+        (KvType::F32, FlashAttention::On, float_limits()),
+        (KvType::F16, FlashAttention::Off, float_limits()),
+        (KvType::F16, FlashAttention::On, float_limits()),
         (KvType::Q8_0, FlashAttention::On, QUANTIZED_LIMITS),
     ] {
         let params = SessionParams {
@@ -259,6 +264,11 @@ fn the_demo_answers_as_on_the_cpu_whatever_its_cache() {
         let mut session = demo.session(SessionParams {
             kv_type,
             swa_full,
+            // Which Q8_0 needs: CUDA has none for the demo's heads, and leaves it to the CPU.
+            flash_attention: match kv_type {
+                KvType::Q8_0 => FlashAttention::On,
+                _ => FlashAttention::Auto,
+            },
             ..SessionParams::default()
         });
         for (question, expected) in QUESTIONS.iter().zip(&*ANSWERS) {
