@@ -52,6 +52,7 @@ impl CausalModel {
             raw.n_ubatch = params.batch as u32;
             raw.n_threads = params.threads as i32;
             raw.n_threads_batch = params.threads as i32;
+            raw.op_offload = params.gpu_layers != 0; // without layers on GPUs: the CPU alone
             if params.f32_attention {
                 raw.flash_attn_type = sys::LLAMA_FLASH_ATTN_TYPE_DISABLED;
                 raw.type_k = sys::GGML_TYPE_F32;
