@@ -592,6 +592,11 @@ typedef struct diffusion_model_params {
      * Nonzero copies the weights instead of using the mapped file.
      */
     int32_t no_mmap;
+    /**
+     * Nonzero computes the products of weights in host memory on the CPU. Otherwise a GPU computes
+     * them in passes of at least 32 tokens, and the weights are copied to it for each pass.
+     */
+    int32_t no_op_offload;
 } diffusion_model_params;
 
 /**

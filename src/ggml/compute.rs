@@ -1,6 +1,7 @@
 //! Graphs that are built and allocated once and computed many times.
 
 use std::ffi::CStr;
+use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Instant;
@@ -68,13 +69,42 @@ impl Graph {
     }
 }
 
+/// Where graphs run.
+pub(crate) struct Backends {
+    /// The last one is the CPU's.
+    list: Vec<Backend>,
+    /// Whether another device computes large products of matrices in host memory, which are copied
+    /// to it for each.
+    op_offload: bool,
+}
+
+impl Backends {
+    pub(crate) fn new(list: Vec<Backend>, op_offload: bool) -> Self {
+        Self { list, op_offload }
+    }
+}
+
+impl From<Vec<Backend>> for Backends {
+    /// With large products offloaded, as libllama does.
+    fn from(list: Vec<Backend>) -> Self {
+        Self::new(list, true)
+    }
+}
+
+impl Deref for Backends {
+    type Target = [Backend];
+
+    fn deref(&self) -> &[Backend] {
+        &self.list
+    }
+}
+
 /// Runs one kind of graph: keeps the last one allocated, so that computing it again costs only the
 /// computation.
 pub(crate) struct Executor {
     scheduler: NonNull<sys::ggml_backend_sched>,
     graph: Option<Graph>,
-    /// The last backend is the CPU's.
-    backends: Arc<[Backend]>,
+    backends: Arc<Backends>,
     servers: Servers,
     capacity: usize,
     purpose: &'static str,
@@ -97,10 +127,7 @@ fn scheduler_bytes(nodes: usize) -> usize {
 }
 
 /// A scheduler for graphs of at most `capacity` nodes and the same number of leaves.
-fn new_scheduler(
-    backends: &[Backend],
-    capacity: usize,
-) -> Result<NonNull<sys::ggml_backend_sched>> {
+fn new_scheduler(backends: &Backends, capacity: usize) -> Result<NonNull<sys::ggml_backend_sched>> {
     headroom::check("scheduler", scheduler_bytes(2 * capacity))?;
     let mut raw: Vec<_> = backends.iter().map(|b| b.raw.as_ptr()).collect();
     // SAFETY: ggml copies the array; whoever owns the scheduler keeps the backends.
@@ -111,7 +138,7 @@ fn new_scheduler(
             raw.len() as i32,
             2 * capacity,
             false,
-            true,
+            backends.op_offload,
         )
     };
     NonNull::new(scheduler).ok_or_else(|| Error::Ggml("no scheduler".into()))
@@ -120,7 +147,7 @@ fn new_scheduler(
 /// The bytes that the nodes of a graph of at most `capacity` nodes would need on each device. What
 /// the graph reads needs a placement, but no memory.
 pub(crate) fn measure(
-    backends: &[Backend],
+    backends: &Backends,
     capacity: usize,
     build: impl FnOnce(&Graph) -> Result<()>,
 ) -> Result<Vec<(Device, usize)>> {
@@ -155,7 +182,7 @@ impl Drop for Executor {
 impl Executor {
     /// For graphs of at most `capacity` nodes and inputs; `purpose` names them in errors.
     pub(crate) fn new(
-        backends: &Arc<[Backend]>,
+        backends: &Arc<Backends>,
         capacity: usize,
         purpose: &'static str,
     ) -> Result<Self> {
@@ -340,7 +367,7 @@ mod tests {
     #[test]
     fn a_graph_without_memory_is_an_error_and_the_next_one_works() {
         let device = Device::cpu().unwrap();
-        let backends = vec![device.backend(1).unwrap()].into();
+        let backends = Arc::new(vec![device.backend(1).unwrap()].into());
         let mut executor = Executor::new(&backends, 8, "test").unwrap();
         // A product of a column and a row: 256 TB, more than the address space.
         let context = Context::new(2).unwrap();

@@ -28,6 +28,8 @@ pub(crate) struct LoadParams {
     pub(crate) split: Vec<f32>,
     /// Tensors, by a regular expression of their names, that are placed in the memory of a device.
     pub(crate) overrides: Vec<(CString, Device)>,
+    /// Let GPUs compute large products of matrices in host memory.
+    pub(crate) op_offload: bool,
     /// Read the weights into memory instead of mapping the file.
     pub(crate) no_mmap: bool,
     /// Lock the weights in host memory.
@@ -106,6 +108,7 @@ impl LoadParams {
 pub(crate) struct BidirectionalModel {
     model: Arc<Model>,
     vocab_size: usize,
+    op_offload: bool,
     /// Servers that may hold a part of it.
     servers: Servers,
 }
@@ -168,6 +171,7 @@ impl BidirectionalModel {
         let this = Self {
             model: Arc::new(model),
             vocab_size,
+            op_offload: params.op_offload,
             servers,
         };
         for device in &params.devices {
@@ -225,6 +229,7 @@ impl BidirectionalContext {
             raw.n_ubatch = positions;
             raw.n_threads = threads;
             raw.n_threads_batch = threads;
+            raw.op_offload = model.op_offload;
             if room.texts > 1 {
                 raw.n_seq_max = sequences;
                 // Each text may have all positions.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::ggml::backend::Backend;
 use crate::ggml::compute::Executor;
 use crate::ggml::context::Context;
 use crate::ggml::device::Device;
@@ -19,7 +18,7 @@ pub(super) fn executor(
     threads: usize,
     describe: impl Fn(&Context) -> Result<Tensor>,
 ) -> Result<Executor> {
-    let backends: Arc<[Backend]> = vec![Device::cpu()?.backend(threads)?].into();
+    let backends = Arc::new(vec![Device::cpu()?.backend(threads)?].into());
     let mut executor = Executor::new(&backends, NODES, "measurement")?;
     executor.load(
         |graph| {

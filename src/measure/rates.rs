@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use crate::ggml::backend::Backend;
-use crate::ggml::compute::Executor;
+use crate::ggml::compute::{Backends, Executor};
 use crate::ggml::context::Context;
 use crate::ggml::device::Device;
 use crate::gguf::TensorType;
@@ -42,7 +41,7 @@ pub fn device_rates(model: &Model, threads: usize) -> Result<DeviceRates> {
     if device != cpu {
         backends.push(cpu.backend(threads)?);
     }
-    let backends: Arc<[Backend]> = backends.into();
+    let backends = Arc::new(backends.into());
 
     let bytes = if device == cpu {
         READ_BYTES_CPU
@@ -97,7 +96,7 @@ struct Product {
 
 impl Product {
     /// The minimum of several times.
-    fn time(&self, model: &Model, backends: &Arc<[Backend]>) -> Result<Duration> {
+    fn time(&self, model: &Model, backends: &Arc<Backends>) -> Result<Duration> {
         const TIMES: usize = 5;
         const NODES: usize = 8;
         const WHAT: &str = "measuring the device";

@@ -11,9 +11,8 @@ use super::profile::Part;
 use super::sequence::Sequence;
 use crate::diffusion::{Draws, StepInput, Token};
 use crate::error::{Error, Result};
-use crate::ggml::backend::Backend;
 use crate::ggml::buffer::Allocation;
-use crate::ggml::compute::{Executor, Graph};
+use crate::ggml::compute::{Backends, Executor, Graph};
 use crate::ggml::cuda::CudaDraw;
 use crate::ggml::tensor::Tensor;
 use crate::ggml::transfer::transferred;
@@ -59,7 +58,7 @@ impl Decoder {
     /// For at most this number of sequences at once.
     pub(super) fn new(
         model: &Model,
-        backends: &Arc<[Backend]>,
+        backends: &Arc<Backends>,
         choice: NodeChoice,
         threads: usize,
         sequences: usize,

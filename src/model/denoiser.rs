@@ -23,7 +23,7 @@ use crate::diffusion::{
 use crate::error::{Error, Result};
 use crate::ggml::backend::Backend;
 use crate::ggml::buffer::Allocation;
-use crate::ggml::compute::{Executor, Graph};
+use crate::ggml::compute::{Backends, Executor, Graph};
 use crate::ggml::context::Context;
 use crate::ggml::convert::to_f32;
 use crate::ggml::cuda::CudaDraw;
@@ -137,7 +137,7 @@ impl SequenceDenoiser {
 
     /// Backends like those of this sequence, for another owner: only one thread at a time uses a
     /// backend.
-    pub(super) fn new_backends(&self) -> Result<Arc<[Backend]>> {
+    pub(super) fn new_backends(&self) -> Result<Arc<Backends>> {
         start_backends(self.model(), self.threads)
     }
 
@@ -440,10 +440,11 @@ impl SequenceDenoiser {
 }
 
 /// A backend for each device of the model.
-pub(super) fn start_backends(model: &Model, threads: usize) -> Result<Arc<[Backend]>> {
+pub(super) fn start_backends(model: &Model, threads: usize) -> Result<Arc<Backends>> {
     let devices = model.placement.devices().into_iter();
     let backends: Result<Vec<Backend>> = devices.map(|d| d.backend(threads)).collect();
-    Ok(backends?.into())
+    let backends = Backends::new(backends?, model.placement.op_offload());
+    Ok(Arc::new(backends))
 }
 
 /// How the graphs of a sequence are built.
@@ -465,6 +466,7 @@ pub(super) fn choose_nodes(model: &Model, params: &DenoiserParams) -> Result<Nod
     Ok(NodeChoice {
         flash,
         kernels: own_kernels(model),
+        own_experts: model.own_kernels && !model.placement.offloads_experts(),
     })
 }
 

@@ -7,16 +7,15 @@ use super::params::DenoiserParams;
 use super::pass::{allocate_inputs, keys_up_to};
 use super::sequence::{SOFTENER_NODES, allocate_cache, allocate_state, mixtures};
 use crate::error::Result;
-use crate::ggml::backend::Backend;
 use crate::ggml::buffer::Allocation;
-use crate::ggml::compute::{Graph, measure};
+use crate::ggml::compute::{Backends, Graph, measure};
 
 /// The KV cache, the canvas, and the graphs with their inputs. The model's weights need a
 /// placement, but no memory.
 pub(super) fn sequence(
     model: &Model,
     params: &DenoiserParams,
-    backends: &[Backend],
+    backends: &Backends,
     choice: NodeChoice,
 ) -> Result<Usage> {
     let hparams = model.hparams();

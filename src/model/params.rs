@@ -52,6 +52,9 @@ pub struct ModelParams {
     pub overrides: Vec<TensorOverride>,
     /// Keep the KV cache in host memory.
     pub kv_on_host: bool,
+    /// Let the CPU compute the products of matrices in host memory. Otherwise they are copied to a
+    /// GPU, in each pass of at least 32 tokens, and multiplied there.
+    pub no_op_offload: bool,
     /// Copy the weights instead of using the mapped file.
     pub no_mmap: bool,
     /// Lock the weights in host memory, so that they are not swapped out. If the system does not
@@ -73,6 +76,7 @@ impl Default for ModelParams {
             cpu_moe_layers: 0,
             overrides: Vec::new(),
             kv_on_host: false,
+            no_op_offload: false,
             no_mmap: false,
             lock: false,
             check_tensors: false,

@@ -20,6 +20,7 @@ pub(crate) struct Placement {
     /// By index into `gpus`.
     plan: UnitPlan,
     kv_on_host: bool,
+    op_offload: bool,
     overrides: Vec<(Regex, Device)>,
 }
 
@@ -120,6 +121,7 @@ impl Placement {
             gpus,
             plan,
             kv_on_host: params.kv_on_host,
+            op_offload: !params.no_op_offload,
             overrides,
         })
     }
@@ -142,6 +144,16 @@ impl Placement {
     /// Whether keys and values stay in host memory.
     pub(super) fn kv_on_host(&self) -> bool {
         self.kv_on_host
+    }
+
+    /// Whether GPUs compute large products of matrices in host memory.
+    pub(super) fn op_offload(&self) -> bool {
+        self.op_offload
+    }
+
+    /// Whether a GPU computes the products of experts in host memory.
+    pub(super) fn offloads_experts(&self) -> bool {
+        self.op_offload && !self.is_cpu_only()
     }
 
     fn device(&self, unit: usize) -> Device {

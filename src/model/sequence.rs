@@ -13,9 +13,8 @@ use super::score;
 use super::{Model, check_tokens};
 use crate::diffusion::{Allowed, DrawRule, Draws, Filter, StepInput, Token};
 use crate::error::{Error, Result};
-use crate::ggml::backend::Backend;
 use crate::ggml::buffer::Allocation;
-use crate::ggml::compute::{Executor, Graph};
+use crate::ggml::compute::{Backends, Executor, Graph};
 use crate::ggml::context::Context;
 use crate::ggml::kernels::DRAW_PLANES;
 use crate::ggml::tensor::Tensor;
@@ -128,7 +127,7 @@ impl Sequence {
     pub(super) fn new(
         model: &Arc<Model>,
         cache: KvCache,
-        backends: &Arc<[Backend]>,
+        backends: &Arc<Backends>,
         choice: NodeChoice,
     ) -> Result<Self> {
         let mut usage = cache.usage().clone();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::error::ErrorKind;
-use clap::{ArgAction, Command, CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
+use clap::{Arg, ArgAction, Command, CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
 use llama_diffusion::internal::synthetic::{Geometry, WeightTypes};
 use llama_diffusion::{Error, ModelParams, Result, SessionParams, hub};
 
@@ -223,14 +223,17 @@ pub enum Source {
 fn definition() -> Command {
     let command = FLAGS.define(Args::command());
     let command = command.mut_args(|arg| arg.hide_env_values(true));
-    // A switch of the other tools takes a value in llama-bench.
-    command.mut_arg("no_kv_offload", |arg| {
+    // Switches of the other tools take a value in llama-bench.
+    let takes_value = |arg: Arg| {
         arg.action(ArgAction::Set)
             .num_args(0..=1)
             .require_equals(true)
             .default_value("false")
             .default_missing_value("true")
-    })
+    };
+    command
+        .mut_arg("no_kv_offload", takes_value)
+        .mut_arg("no_op_offload", takes_value)
 }
 
 /// An error in the words of the command line.

@@ -13,7 +13,7 @@ pub const INERT: &[Group] = &[
     ),
     (
         NoneUnlessOff("ggml chooses where operations run"),
-        &["-nopo --no-op-offload [on|off]", "--no-host [on|off]"],
+        &["--no-host [on|off]"],
     ),
     (
         NoneUnlessOff("the logits of a canvas are always computed"),

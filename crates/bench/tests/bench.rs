@@ -270,7 +270,7 @@ fn lists_and_ranges_are_those_of_llama_bench() {
 
 #[test]
 fn flags_of_llama_bench_are_known() {
-    let flags = "-nkvo 1|-nkvo 0|--repack 1|--no-host 0|-embd 0|-nopo 0|--offline|--delay 0|--progress|-oe csv";
+    let flags = "-nkvo 1|-nkvo 0|--repack 1|--no-host 0|-embd 0|-nopo 0|-nopo 1|--offline|--delay 0|--progress|-oe csv";
     let inert =
         "--numa distribute|--prio 2|-C 0x1|--cpu-strict 1|--poll 50|-fitc 4096|-hft x|-embd 1";
     for (lines, warned) in [(flags, 0), (inert, 1)] {

@@ -99,6 +99,9 @@ pub struct diffusion_model_params {
     pub kv_on_host: i32,
     /// Nonzero copies the weights instead of using the mapped file.
     pub no_mmap: i32,
+    /// Nonzero computes the products of weights in host memory on the CPU. Otherwise a GPU computes
+    /// them in passes of at least 32 tokens, and the weights are copied to it for each pass.
+    pub no_op_offload: i32,
 }
 
 // SAFETY: integers, pointers and optional functions in C's layout, the size first.
@@ -120,6 +123,7 @@ impl Default for diffusion_model_params {
             gpu_layers: -1,
             cpu_moe_layers: 0,
             kv_on_host: 0,
+            no_op_offload: 0,
             no_mmap: 0,
         }
     }
@@ -152,6 +156,7 @@ impl diffusion_model_params {
                 .map(tensor_override)
                 .collect::<Result<_>>()?,
             kv_on_host: self.kv_on_host != 0,
+            no_op_offload: self.no_op_offload != 0,
             no_mmap: self.no_mmap != 0,
             ..llama_diffusion::ModelParams::default()
         })

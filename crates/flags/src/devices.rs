@@ -98,6 +98,15 @@ pub struct DeviceArgs {
     #[arg(long, overrides_with = "kv_offload", value_parser = BoolishValueParser::new())]
     pub no_kv_offload: bool,
 
+    /// Let a GPU compute large products of weights in host memory, copying them to it for each pass,
+    /// which is the default
+    #[arg(long, overrides_with = "no_op_offload")]
+    op_offload: bool,
+
+    /// Compute products of weights in host memory on the CPU
+    #[arg(long, overrides_with = "op_offload", value_parser = BoolishValueParser::new())]
+    pub no_op_offload: bool,
+
     /// Read the weights into memory instead of mapping the file
     #[arg(long, value_parser = BoolishValueParser::new())]
     pub no_mmap: bool,
@@ -209,6 +218,7 @@ impl DeviceArgs {
             },
             overrides: self.override_tensor.clone(),
             kv_on_host: self.no_kv_offload,
+            no_op_offload: self.no_op_offload,
             no_mmap: self.no_mmap,
             ..ModelParams::default()
         }

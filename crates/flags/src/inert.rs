@@ -33,7 +33,6 @@ pub const INERT: &[Group] = &[
             "--no-log-jsonl !LLAMA_ARG_LOG_JSONL",
             "--no-context-shift !LLAMA_ARG_CONTEXT_SHIFT",
             "--repack LLAMA_ARG_REPACK",
-            "--op-offload",
             "--no-mmproj --no-mmproj-auto !LLAMA_ARG_MMPROJ_AUTO",
             "--no-mmproj-offload !LLAMA_ARG_MMPROJ_OFFLOAD",
             "--no-skip-chat-parsing !LLAMA_ARG_SKIP_CHAT_PARSING",
@@ -79,7 +78,6 @@ pub const INERT: &[Group] = &[
             "--diffusion-cuda-mmq-max-x N",
             "-nr --no-repack !LLAMA_ARG_REPACK",
             "--no-host LLAMA_ARG_NO_HOST",
-            "--no-op-offload",
         ],
     ),
     (

@@ -35,6 +35,8 @@ pub const SHARED: &[Group] = &[
             "-ncmoe --n-cpu-moe N LLAMA_ARG_N_CPU_MOE <--cpu-moe",
             "-ot --override-tensor REGEX=MEMORY LLAMA_ARG_OVERRIDE_TENSOR",
             "-kvo --kv-offload",
+            "--op-offload",
+            "-nopo --no-op-offload",
             "--no-mmap LLAMA_ARG_NO_MMAP",
         ],
     ),

@@ -59,6 +59,14 @@ pub fn placements() -> Vec<(&'static str, ModelParams)> {
             },
         ),
         (
+            "experts computed by the CPU",
+            ModelParams {
+                cpu_moe_layers: usize::MAX,
+                no_op_offload: true,
+                ..on_device()
+            },
+        ),
+        (
             "gate and up by override",
             ModelParams {
                 overrides: vec![TensorOverride {

@@ -15,6 +15,8 @@ pub(crate) struct NodeChoice {
     pub(crate) flash: bool,
     /// Kernels of our own.
     pub(crate) kernels: Kernels,
+    /// Experts in host memory run in kernels of our own, whatever else runs on a GPU.
+    pub(crate) own_experts: bool,
 }
 
 /// Which kernels of our own replace ggml's operations.

@@ -5,7 +5,7 @@ use super::super::kv_cache::LayerCache;
 use super::super::profile::Part;
 use super::super::tensors::{Experts, LayerTensors};
 use super::super::weights::DerivedLayer;
-use super::builder::{Builder, Kernels};
+use super::builder::Builder;
 use crate::error::Result;
 use crate::ggml::kernels::experts::FirstMatrices;
 use crate::ggml::ops::Rope;
@@ -150,7 +150,7 @@ impl Layer<'_> {
             Experts::Fused { gate_up } => FirstMatrices::Fused(gate_up),
             Experts::Split { gate, up } => FirstMatrices::Split(gate, up),
         };
-        if build.choice.kernels == Kernels::Cpu && ctx.runs_experts(&first, &w.experts_down) {
+        if build.choice.own_experts && ctx.runs_experts(&first, &w.experts_down) {
             let hidden = ctx.experts_hidden(&first, &input, &chosen)?;
             return ctx.experts_output(&w.experts_down, &hidden, &chosen, &share);
         }

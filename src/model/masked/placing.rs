@@ -65,6 +65,7 @@ pub(super) fn load_params(
         devices: gpus.clone(),
         split: params.split.clone(),
         overrides: overrides(params, cpu)?,
+        op_offload: !params.no_op_offload,
         no_mmap: params.no_mmap,
         lock: params.lock,
         check_tensors: params.check_tensors,

@@ -398,6 +398,9 @@ fn how_weights_come_into_memory() {
     assert_eq!(loads(&["-lm", "none", "--mlock"]), (true, true));
     let kv_on_host = |line: &[&str]| model_params(&parse(line).unwrap()).kv_on_host;
     assert!(kv_on_host(&["-kvo", "-nkvo"]) && !kv_on_host(&["-nkvo", "-kvo"]));
+    let no_offload = |line: &[&str]| model_params(&parse(line).unwrap()).no_op_offload;
+    assert!(no_offload(&["--op-offload", "--no-op-offload"]));
+    assert!(!no_offload(&["--no-op-offload", "--op-offload"]) && !no_offload(&[]));
 }
 
 #[test]

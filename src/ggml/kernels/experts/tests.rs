@@ -7,6 +7,7 @@ use crate::ggml::convert::{from_f32, to_f32};
 use crate::ggml::device::Device;
 use crate::ggml::tensor::Tensor;
 use crate::gguf::TensorType;
+use std::sync::Arc;
 
 const TYPES: [TensorType; 8] = [
     TensorType::F16,
@@ -156,7 +157,7 @@ fn compute(
     inputs.x.write(0, x.0).unwrap();
     inputs.chosen.write(0, &chosen.numbers).unwrap();
     inputs.share.write(0, share).unwrap();
-    let backends = vec![device.backend(threads).unwrap()].into();
+    let backends = Arc::new(vec![device.backend(threads).unwrap()].into());
     let mut executor = Executor::new(&backends, 16, "test").unwrap();
     let describe = |graph: &Graph| {
         let node = build(graph.context(), &inputs)?.output();

@@ -7,6 +7,7 @@ use crate::ggml::device::Device;
 use crate::ggml::kernels::draw::WEIGHT_SCALE;
 use crate::ggml::tensor::Tensor;
 use crate::gguf::TensorType;
+use std::sync::Arc;
 
 const D: usize = 512;
 /// More rows than are multiplied together.
@@ -58,7 +59,7 @@ fn mix(
     let mut numbers = vec![0.0; D * VOCAB];
     to_f32(ty, &bytes, &mut numbers).unwrap();
 
-    let backends = vec![device.backend(threads).unwrap()].into();
+    let backends = Arc::new(vec![device.backend(threads).unwrap()].into());
     let mut executor = Executor::new(&backends, 8, "test").unwrap();
     let describe = |graph: &Graph| {
         let mixture = product(graph.context(), &table, &p)?.output();

@@ -9,7 +9,7 @@ fn flags_of_llama_cpp_that_cannot_change_an_answer_are_taken() {
     for line in
         "--min-p 0.1|--repeat-penalty 1.1|--samplers top_k;temperature|--ignore-eos|--keep -1|\
         --log-prefix|--numa distribute|--prio 2|-C ff|-np 2|-fitc 512|-lzm on|-md d.gguf|\
-        --no-op-offload|-nr|-cram 3|--draft-max 4|--mirostat 2|-bs|-hft x"
+        -nr|-cram 3|--draft-max 4|--mirostat 2|-bs|-hft x"
             .split('|')
     {
         let args = parse(&line.split(' ').collect::<Vec<_>>());
@@ -19,7 +19,7 @@ fn flags_of_llama_cpp_that_cannot_change_an_answer_are_taken() {
         assert_eq!(warnings.len(), 1, "{line}: {warnings:?}");
         assert!(warnings[0].contains(" has no effect: "), "{warnings:?}");
     }
-    for line in "--perf|--no-perf|--no-show-timings|--simple-io|--offline|-kvo|--repack|--no-log-prefix|-fit off|-fit on|-lzm off|-fitt 512,64|--no-context-shift|\
+    for line in "--perf|--no-perf|--no-show-timings|--simple-io|--offline|-kvo|--op-offload|--repack|--no-log-prefix|-fit off|-fit on|-lzm off|-fitt 512,64|--no-context-shift|\
         --log-colors off|-lm mmap+mlock|-rea off|--log-verbose"
         .split('|')
     {
