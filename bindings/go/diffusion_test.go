@@ -295,7 +295,10 @@ func TestConstraintsAndTemplates(t *testing.T) {
 	if _, err := ask(Params{Regex: "("}); !errors.Is(err, InvalidArgument) || !strings.Contains(err.Error(), "regex: ") {
 		t.Errorf("%v", err)
 	}
-	if _, err := ask(Params{Ahead: 1}); !errors.Is(err, InvalidArgument) || !strings.Contains(err.Error(), "ahead: ") {
+	if text, err := ask(Params{Ahead: 2}); err != nil || !strings.Contains(text, "Oslo") {
+		t.Errorf("%q, %v", text, err)
+	}
+	if _, err := ask(Params{Ahead: 1, Regex: "yes"}); !errors.Is(err, InvalidArgument) || !strings.Contains(err.Error(), "ahead: ") {
 		t.Errorf("%v", err)
 	}
 	start, err := model.Tokenize("The capital of Norway is Bern")

@@ -623,3 +623,47 @@ fn an_instruction_is_followed_at_every_strength() {
         assert!(right >= 11, "strength {strength}: {right} of 12 are right");
     }
 }
+
+const COLORS: [&str; 8] = [
+    "red", "blue", "green", "black", "white", "golden", "brown", "gray",
+];
+
+/// What the prompt leaves open stays as the text has it where the model sees it, and is chosen anew
+/// where it does not. Training never showed these combinations.
+#[test]
+fn an_open_choice_stays_the_more_often_the_lower_the_strength() {
+    let sentences = [
+        "Grace sees a ball",
+        "Olga draws a ball",
+        "Mia buys a box",
+        "David buys a book",
+        "Ida takes a book",
+        "Kate takes a ball",
+        "Olga sees a sheep",
+        "Ben likes a fox",
+        "Anna buys a horse",
+    ];
+    let mut demo = Demo::new();
+    let all = sentences.len() * COLORS.len();
+    let mut shares = Vec::new();
+    for tenth in 0..=10 {
+        let mut kept = 0;
+        for (sentence, color) in sentences.iter().flat_map(|s| COLORS.map(|c| (s, c))) {
+            let (start, noun) = sentence.rsplit_once(' ').unwrap();
+            let text = format!("{start} {color} {noun}.");
+            let original = demo.text.original(&text, &[], tenth as f32 / 10.0).unwrap();
+            let message = format!("Add a color: {sentence}.");
+            kept += usize::from(demo.edit(&message, &original, 7).0 == text);
+        }
+        println!("strength {}: {kept} of {all} kept", tenth as f32 / 10.0);
+        shares.push(kept as f64 / all as f64);
+    }
+    assert!(shares[0] >= 0.95);
+    assert!(
+        shares.is_sorted_by(|before, after| after <= before),
+        "{shares:?}"
+    );
+    // Each color is asked for once with each sentence.
+    let chance = 1.0 / COLORS.len() as f64;
+    assert!((shares[10] - chance).abs() < 0.05, "{shares:?}");
+}

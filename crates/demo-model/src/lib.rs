@@ -1,4 +1,4 @@
-//! A small DiffusionGemma (3.8 million parameters, Q8_0), trained from scratch. `README.md` next to
+//! A small DiffusionGemma (3.9 million parameters, Q8_0), trained from scratch. `README.md` next to
 //! the file describes what it can answer.
 
 #![warn(missing_docs)]
