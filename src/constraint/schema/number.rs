@@ -127,6 +127,17 @@ impl NumberRules {
             };
             numbers = both(&numbers, &range, &bound.pointer, effort)?;
         }
+        if let Some((_, bound)) = self.bounds.last()
+            && !integer
+            && numbers.is_nothing()
+            && !self.is_disjoint(self)
+        {
+            let problem = format!(
+                "leaves only numbers of more than {digits} digits, zeros at their beginning included, which are never \
+                 written: move the bounds apart"
+            );
+            return Err(refuse(&bound.pointer, problem));
+        }
         for (divisor, pointer) in &self.divisors {
             numbers = both(&numbers, &multiples(*divisor), pointer, effort)?;
         }
@@ -358,6 +369,53 @@ mod tests {
                 error.contains("'multipleOf'") && error.contains(part),
                 "{error}"
             );
+        }
+    }
+
+    #[test]
+    fn bounds_between_which_nothing_is_written_are_refused() {
+        for (schema, types, refused) in [
+            (
+                json!({"minimum": 1e-300, "maximum": 1e-299}),
+                Types::NUMBER,
+                true,
+            ),
+            (
+                json!({"maximum": -1e-300, "minimum": -1e-299}),
+                Types::NUMBER,
+                true,
+            ),
+            (
+                json!({"exclusiveMinimum": 0, "exclusiveMaximum": 1e-17}),
+                Types::NUMBER,
+                true,
+            ),
+            (
+                json!({"minimum": 1e-300, "maximum": 1e-10}),
+                Types::NUMBER,
+                false,
+            ),
+            (
+                json!({"minimum": 1e-300, "maximum": 1e-300}),
+                Types::INTEGER,
+                false,
+            ),
+            (json!({"minimum": 2, "maximum": 1}), Types::NUMBER, false),
+            (
+                json!({"exclusiveMinimum": 1, "maximum": 1}),
+                Types::NUMBER,
+                false,
+            ),
+        ] {
+            let numbers = rules(&schema).expression(types, &mut Effort::new());
+            match numbers {
+                Ok(_) => assert!(!refused, "{schema}"),
+                Err(error) => {
+                    let error = error.to_string();
+                    assert!(refused && error.contains("imum'"), "{schema}: {error}");
+                    assert!(error.contains("digits"), "{error}");
+                }
+            }
         }
     }
 

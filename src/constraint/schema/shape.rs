@@ -11,7 +11,7 @@ use super::expression::Expression;
 use super::located::Located;
 use super::number::NumberRules;
 use super::object::ObjectRules;
-use super::refusal::refuse;
+use super::refusal::{At, refuse};
 use super::string::StringRules;
 use super::types::Types;
 use super::{any, keywords};
@@ -73,6 +73,7 @@ impl<'a> Shape<'a> {
                 return Ok(());
             }
             "const" => {
+                check_digits(at, value)?;
                 self.restrict(vec![value]);
                 return Ok(());
             }
@@ -80,6 +81,7 @@ impl<'a> Shape<'a> {
                 let values = value
                     .as_array()
                     .ok_or_else(|| at.malformed("an array of values"))?;
+                check_digits(at, value)?;
                 self.restrict(values.iter().collect());
                 return Ok(());
             }
@@ -184,6 +186,31 @@ impl<'a> Shape<'a> {
             }
         }
         Ok(admitted)
+    }
+}
+
+/// Refuses a value with a number whose digits are lost: one that is whole, and neither an integer of 64
+/// bits nor a double that is exact.
+fn check_digits(at: At<'_>, value: &Value) -> Result<(), ConstraintError> {
+    const EXACT: f64 = (1_u64 << 53) as f64;
+    match value {
+        Value::Number(number) => {
+            let inexact = number
+                .as_f64()
+                .filter(|x| number.is_f64() && x.abs() >= EXACT);
+            match inexact {
+                Some(number) => Err(at.refuse(format!(
+                    "has a number of about {number:e}, whose digits are not kept: write an integer of at \
+                     most 64 bits without a point and an exponent, or a string"
+                ))),
+                None => Ok(()),
+            }
+        }
+        Value::Array(items) => items.iter().try_for_each(|item| check_digits(at, item)),
+        Value::Object(members) => members
+            .values()
+            .try_for_each(|member| check_digits(at, member)),
+        _ => Ok(()),
     }
 }
 
