@@ -4,6 +4,8 @@ use std::ops::RangeInclusive;
 
 use serde_json::Map;
 
+use crate::chat::thinking::{AnswerText, Section, Splitter};
+use crate::diffusion::Token;
 use crate::diffusion::edit::Original;
 use crate::error::{Error, Result};
 use crate::parameter::Parameter;
@@ -41,6 +43,75 @@ impl TextModel {
         }
         let end = self.answer_end(self.chat_template()?.as_ref(), Map::new())?;
         Ok(Original::new(tokens, marks, strength)?.ending_with(end))
+    }
+
+    /// The text of an edit of `original` that `answer` is, as [`answer_text`](Self::answer_text): separate
+    /// from its thoughts. What is protected is always part of the text, also where the model has begun a
+    /// thought before it: such a thought is none.
+    ///
+    /// # Errors
+    /// A token is not in the vocabulary.
+    pub fn edited_text(
+        &self,
+        prompt: &[Token],
+        original: &Original,
+        answer: &[Token],
+    ) -> Result<AnswerText> {
+        let splitter = self.splitter(prompt);
+        let Some(channel) = splitter.channel() else {
+            return self.answer_text(prompt, answer);
+        };
+        let mut parts = parts(splitter, answer);
+        keep_protected(&mut parts, original);
+        let mut tokens = Vec::new();
+        for (index, part) in parts.iter().enumerate() {
+            let is_last = index + 1 == parts.len();
+            tokens.extend(part.thinks.then(|| channel.open()));
+            tokens.extend(part.tokens);
+            tokens.extend((part.thinks && !is_last).then(|| channel.close()));
+        }
+        AnswerText::new(self.vocab(), Splitter::new(Some(channel)), &tokens)
+    }
+}
+
+/// A part of an answer between marks of thoughts.
+struct Part<'t> {
+    tokens: &'t [Token],
+    /// Whether it is a thought.
+    thinks: bool,
+}
+
+/// The parts of an answer.
+fn parts(mut splitter: Splitter, answer: &[Token]) -> Vec<Part<'_>> {
+    let (mut parts, mut start) = (Vec::new(), 0);
+    let mut thinks = splitter.is_thinking();
+    for (at, &token) in answer.iter().enumerate() {
+        if splitter.push(token) == Section::Mark {
+            let tokens = &answer[start..at];
+            parts.push(Part { tokens, thinks });
+            (start, thinks) = (at + 1, splitter.is_thinking());
+        }
+    }
+    let tokens = &answer[start..];
+    parts.push(Part { tokens, thinks });
+    parts
+}
+
+/// Takes the thoughts for text without which something that is protected would be missing.
+fn keep_protected(parts: &mut [Part<'_>], original: &Original) {
+    let whole: Vec<bool> = parts.iter().map(|part| part.thinks).collect();
+    let has_all = |parts: &[Part<'_>]| {
+        let text = parts.iter().filter(|part| !part.thinks);
+        let text: Vec<Token> = text.flat_map(|part| part.tokens.iter().copied()).collect();
+        original.is_kept_in(&text)
+    };
+    if has_all(parts) {
+        return;
+    }
+    parts.iter_mut().for_each(|part| part.thinks = false);
+    for (index, thinks) in whole.into_iter().enumerate().filter(|(_, thinks)| *thinks) {
+        parts[index].thinks = thinks;
+        parts[index].thinks = has_all(parts);
     }
 }
 

@@ -89,6 +89,20 @@ impl Original {
         self.protected.last() == Some(&true)
     }
 
+    /// Whether these tokens have all that is protected, in order.
+    pub(crate) fn is_kept_in(&self, tokens: &[Token]) -> bool {
+        let mut rest = tokens;
+        self.passages().into_iter().all(|passage| {
+            let found = rest
+                .windows(passage.len())
+                .position(|window| window == passage);
+            found.is_some_and(|at| {
+                rest = &rest[at + passage.len()..];
+                true
+            })
+        })
+    }
+
     /// The protected tokens, as many together as there are side by side.
     fn passages(&self) -> Vec<&[Token]> {
         let marks = self.protected.chunk_by(|a, b| a == b);

@@ -55,6 +55,53 @@ fn in_rust() {
     }
 }
 
+/// Whatever the model opens before it, and whether it closes that.
+#[test]
+fn what_an_edit_protects_is_never_a_thought() {
+    let dir = TempDir::new().unwrap();
+    let go_on = &mut |_| ControlFlow::Continue(());
+    let model = TextModel::load(&thinker(&dir), &Default::default(), go_on).unwrap();
+    let tokens = |text: &str| model.vocab().tokenize(text, false, false).unwrap();
+    let mark = |name: &str| model.vocab().tokenize(name, false, true).unwrap();
+    let (open, close) = (mark("<|channel>"), mark("<channel|>"));
+    let (first, kept, last) = (
+        tokens("a white fox"),
+        tokens("\nkeep this\n"),
+        tokens("the end"),
+    );
+    let original = |protected| {
+        let lines: &[_] = if protected { &[2..=2] } else { &[] };
+        model
+            .original("a white fox\nkeep this\nthe end", lines, 0.3)
+            .unwrap()
+    };
+    let read = |parts: &[&[i32]], protected| {
+        let text = model
+            .edited_text(&[], &original(protected), &parts.concat())
+            .unwrap();
+        (text.text, text.thoughts, text.thinking)
+    };
+    let whole =
+        |text: &str, thoughts: &str, thinking| (text.to_owned(), thoughts.to_owned(), thinking);
+    // Never closed.
+    let cut = [&open[..], &first, &kept, &last];
+    let all = "a white fox\nkeep this\nthe end";
+    assert_eq!(read(&cut, true), whole(all, "", false));
+    assert_eq!(read(&cut, false), whole("", all, true));
+    // Closed after it.
+    let around = [&open[..], &first, &kept, &close, &last];
+    assert_eq!(read(&around, true), whole(all, "", false));
+    // A thought before it stays one, and so does one after it.
+    let before = [&open[..], &first, &close, &first, &kept, &open, &last];
+    let expected = whole("a white fox\nkeep this\n", "a white fox\nthe end", true);
+    assert_eq!(read(&before, true), expected);
+    let two = [&open[..], &first, &close, &open, &kept, &last];
+    assert_eq!(
+        read(&two, true),
+        whole("\nkeep this\nthe end", "a white fox", false)
+    );
+}
+
 #[test]
 fn the_name_of_the_channel_is_not_a_thought() {
     let demo = Path::new(llama_diffusion_demo_model::PATH);

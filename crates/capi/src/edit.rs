@@ -76,7 +76,7 @@ pub unsafe extern "C" fn diffusion_edit_text(
             let on_event = &mut |event: Event<'_>| callbacks.report(event);
             let answer = session.edit(&prompt, &original, &own, &context.cancel, on_event)?;
             let finished = Finished::new(answer)?;
-            let reply = model.answer_text(&prompt, &finished.tokens)?;
+            let reply = model.edited_text(&prompt, &original, &finished.tokens)?;
             let line_ends = &whole[body.len()..];
             edited.write(c_text(&format!("{}{line_ends}", reply.text)).into_raw());
             if let Some(result) = result {

@@ -88,7 +88,7 @@ impl Edit {
         let go_on = &mut |_: Event<'_>| ControlFlow::Continue(());
         let mut session = run.session(model)?;
         let answer = session.edit(&prompt, &original, &params, cancel, go_on)?;
-        let text = model.answer_text(&prompt, &answer.generation.tokens)?;
+        let text = model.edited_text(&prompt, &original, &answer.generation.tokens)?;
         let edited = format!("{}{}", text.text, &self.text[body.len()..]);
         print(
             &match io::stdout().is_terminal() && args.output.log.has_colors(true) {
