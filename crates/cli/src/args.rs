@@ -8,6 +8,7 @@ mod edit;
 mod escape;
 mod form;
 mod infill;
+mod jobs;
 mod output;
 mod scoring;
 
@@ -198,7 +199,9 @@ impl Args {
     /// # Errors
     /// What clap has to say, which may be the help that was asked for.
     pub fn parse_from_line(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        let parsed = FLAGS.parse(definition(), line)?;
+        let command = definition();
+        let parsed = FLAGS.parse(command.clone(), line)?;
+        jobs::check(&command, &parsed.matches)?;
         let mut args = Self::from_arg_matches(&parsed.matches)?;
         args.warn(&parsed);
         args.warnings.splice(..0, parsed.warnings);
@@ -207,7 +210,7 @@ impl Args {
         Ok(args)
     }
 
-    /// Adds a line for each flag whose value, or a flag that is missing, leaves it without effect.
+    /// Adds a line for each flag that has no effect because of its value or that of another one.
     fn warn(&mut self, parsed: &Parsed) {
         match self.placement.devices.split_mode {
             SplitMode::Row | SplitMode::Tensor => self
@@ -216,23 +219,7 @@ impl Args {
             SplitMode::Layer | SplitMode::None => {}
         }
         self.warnings.extend(self.placement.metadata_warnings());
-        self.warnings.extend(self.cache.warnings());
         self.warnings.extend(self.chat.variable_warnings());
-        let shows_drafts = self.output.drafts || self.output.progress;
-        for (flag, id) in [
-            ("--diffusion-visual-interval", "interval"),
-            ("--diffusion-visual-delay", "delay"),
-        ] {
-            if parsed.is_chosen(id) && !shows_drafts {
-                self.warnings.push(format!(
-                    "{flag} has no effect without --diffusion-visual or --diffusion-visual-progress"
-                ));
-            }
-        }
-        if parsed.is_chosen("top_logprobs") && self.scoring.logprobs.is_none() {
-            self.warnings
-                .push("--top-logprobs has no effect without --logprobs".into());
-        }
         if parsed.is_chosen("main_gpu") && self.placement.devices.split_mode != SplitMode::None {
             self.warnings
                 .push("--main-gpu has no effect without --split-mode none".into());

@@ -13,6 +13,7 @@ use llama_diffusion_flags::streams::{print, say};
 
 use crate::args::Args;
 use crate::constraint::Language;
+use crate::corrections::CorrectionLine;
 use crate::ending::Ending;
 use crate::engine::{Run, canvas_len};
 use crate::prompt::{Setting, first_message};
@@ -110,6 +111,10 @@ impl Edit {
                 text: &text,
                 caches: true,
             });
+        }
+        if run.shows_corrections {
+            let piece = |token| model.vocab().piece(token, false);
+            say(CorrectionLine::new(&answer.generation.corrections, &piece)?);
         }
         Ok(answer.generation.finish.into())
     }

@@ -25,7 +25,7 @@ const LIVE: &[Group] = &[
             "--verify MIN_LOGPROB",
             "--ar N",
             "--logprobs FILE",
-            "--top-logprobs N",
+            "--top-logprobs N >--logprobs",
             // Edit.
             "--edit FILE",
             "--instruction TEXT",
@@ -43,7 +43,7 @@ const LIVE: &[Group] = &[
             "-j --json-schema SCHEMA",
             "-jf --json-schema-file FILE",
             "--grammar-regex REGEX",
-            "--json-depth N",
+            "--json-depth N >--json-schema >--json-schema-file",
             // Chat.
             "-cnv --conversation",
             "--simple-io",
@@ -59,8 +59,8 @@ const LIVE: &[Group] = &[
             // Output.
             "--diffusion-visual",
             "--diffusion-visual-progress",
-            "--diffusion-visual-interval N",
-            "--diffusion-visual-delay MS",
+            "--diffusion-visual-interval N >--diffusion-visual >--diffusion-visual-progress",
+            "--diffusion-visual-delay MS >--diffusion-visual >--diffusion-visual-progress",
             "--diffusion-stats",
             "--record FILE",
             "--perf --show-timings LLAMA_ARG_PERF LLAMA_ARG_SHOW_TIMINGS",
@@ -69,13 +69,16 @@ const LIVE: &[Group] = &[
             "--completion SHELL",
         ],
     ),
-    (ForCanvas(CANVAS), &["--constrain-at WHEN"]),
+    (
+        ForCanvas(CANVAS),
+        &["--constrain-at WHEN >--json-schema >--json-schema-file >--grammar-regex"],
+    ),
     (
         ForCanvas(CACHE),
         &[
             "--prompt-cache FNAME",
-            "--prompt-cache-all <--prompt-cache-ro",
-            "--prompt-cache-ro",
+            "--prompt-cache-all <--prompt-cache-ro >--prompt-cache",
+            "--prompt-cache-ro >--prompt-cache",
             "-ctxcp --ctx-checkpoints --swa-checkpoints N LLAMA_ARG_CTX_CHECKPOINTS",
         ],
     ),

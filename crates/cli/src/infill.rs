@@ -64,12 +64,6 @@ impl Gaps {
             let problem = "this is a masked model, which cannot fill gaps: give a canvas model";
             return Err(refusal(flag, problem));
         }
-        if let Some(other) = args.scoring.flag() {
-            return Err(refusal(
-                other,
-                &format!("{flag} does not score what it writes: omit it"),
-            ));
-        }
         let run = Run::settle(args, model.model(), None)?;
         let trained = model.model().canvas_length().unwrap_or(1);
         let mut filler = Filler {

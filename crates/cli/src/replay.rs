@@ -9,7 +9,7 @@ use crate::args::{PaceArgs, ReplayArgs};
 use crate::corrections::CorrectionLine;
 use crate::svg;
 use crate::view::{Show, View};
-use llama_diffusion::recording::Recording;
+use llama_diffusion::recording::{Answer, Recording};
 use llama_diffusion_flags::input;
 use llama_diffusion_flags::streams::say;
 
@@ -24,7 +24,11 @@ const LARGE: usize = 1 << 20;
 pub fn run(options: &ReplayArgs, show: Show, cancel: &CancelFlag) -> Result<()> {
     let recording = Recording::parse(&options.file, &input::file(&options.file)?)?;
     match &options.svg {
-        Some(path) => draw(&recording, &options.pace, path)?,
+        Some(path) => {
+            draw(&recording, &options.pace, path)?;
+            let mut answers = recording.answers.iter().filter(|_| options.corrections);
+            answers.try_for_each(|answer| report(&recording, answer))?;
+        }
         None => {
             let show = Show {
                 drafts: true,
@@ -83,8 +87,15 @@ fn play(
         }
         view.finish()?;
         if shows_corrections {
-            say(CorrectionLine::new(&answer.corrections(), &piece)?);
+            report(recording, answer)?;
         }
     }
+    Ok(())
+}
+
+/// Writes how much of an answer later steps replaced.
+fn report(recording: &Recording, answer: &Answer) -> Result<()> {
+    let piece = |token| recording.piece(token);
+    say(CorrectionLine::new(&answer.corrections(), &piece)?);
     Ok(())
 }

@@ -41,7 +41,7 @@ pub enum Effect {
 /// Flags that share what becomes of them. Each is written as llama.cpp's help has it: names, what
 /// values are called, and the environment variable; with a `!` before it if the flag is what the
 /// variable stands for when it is off. Further variables are older names. `<--flag` is a flag
-/// beside which this one has no effect.
+/// beside which this one has no effect, and `>--flag` one that it needs: of several, any one of them.
 pub type Group = (Effect, &'static [&'static str]);
 
 /// All flags of a program.
@@ -63,6 +63,8 @@ struct Record {
     variables: Vec<Variable>,
     /// Flags beside which it has no effect.
     beside: Vec<&'static str>,
+    /// Flags of which it needs one.
+    needs: Vec<&'static str>,
 }
 
 /// An environment variable.
@@ -84,6 +86,7 @@ impl Record {
             values: Vec::new(),
             variables: Vec::new(),
             beside: Vec::new(),
+            needs: Vec::new(),
         };
         let mut later = Vec::new();
         for word in text.split(' ') {
@@ -91,6 +94,8 @@ impl Record {
                 flag.names.push(long);
             } else if let Some(other) = word.strip_prefix("<--") {
                 flag.beside.push(other);
+            } else if let Some(other) = word.strip_prefix(">--") {
+                flag.needs.push(other);
             } else if let Some(name) = word.strip_prefix('-') {
                 let mut letters = name.chars();
                 match (letters.next(), letters.next()) {
@@ -358,6 +363,7 @@ impl Flags {
         }
         let mut warnings = self.warnings(&mut command, &matches, &environment)?;
         warnings.extend(self.beside(&command, &matches));
+        warnings.extend(self.alone(&command, &matches));
         let for_one_family = |why: fn(Effect) -> Option<&'static str>| {
             let flags = self.read();
             let vain = flags.filter_map(|flag| {
@@ -418,6 +424,34 @@ impl Flags {
             .collect()
     }
 
+    /// A line for each flag of the command line that has no effect without another one.
+    fn alone(self, command: &Command, matches: &ArgMatches) -> Vec<String> {
+        let source = |name: &str| {
+            let flag = find(command, &format!("--{name}"))?;
+            matches.value_source(flag.get_id().as_str())
+        };
+        let is_given = |name: &&str| {
+            let source = source(name);
+            source.is_some_and(|source| source != ValueSource::DefaultValue)
+        };
+        let flags = self.read().filter(|flag| !flag.needs.is_empty());
+        let in_vain = flags.filter(|flag| {
+            source(flag.name()) == Some(ValueSource::CommandLine)
+                && !flag.needs.iter().any(is_given)
+        });
+        in_vain
+            .map(|flag| {
+                let needs: Vec<String> =
+                    flag.needs.iter().map(|name| format!("--{name}")).collect();
+                format!(
+                    "{} has no effect without {}",
+                    flag.dashed(),
+                    needs.join(" or ")
+                )
+            })
+            .collect()
+    }
+
     /// What is wrong between the table and clap's own definition, for tests: each flag that works
     /// has one record, and each such record a flag of the same kind.
     pub fn problems(self, own: &Command) -> Vec<String> {
@@ -452,7 +486,7 @@ impl Flags {
                 problems.push(format!("--{name} has another letter, or other values"));
             }
             let is_unknown = |other: &&&str| !live.iter().any(|flag| flag.name() == **other);
-            let unknown = flag.beside.iter().find(is_unknown);
+            let unknown = flag.beside.iter().chain(&flag.needs).find(is_unknown);
             problems.extend(unknown.map(|other| format!("--{name}: there is no --{other}")));
         }
         problems

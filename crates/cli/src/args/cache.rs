@@ -62,17 +62,4 @@ impl CacheArgs {
         let path = self.prompt_cache.as_ref();
         path.filter(|_| self.prompt_cache_ro)
     }
-
-    /// A line for each flag of a file that there is not.
-    pub fn warnings(&self) -> impl Iterator<Item = String> {
-        let flags = [
-            ("--prompt-cache-all", self.prompt_cache_all),
-            ("--prompt-cache-ro", self.prompt_cache_ro),
-        ];
-        let is_idle = self.prompt_cache.is_none();
-        let idle = flags
-            .into_iter()
-            .filter(move |(_, given)| is_idle && *given);
-        idle.map(|(flag, _)| format!("{flag} has no effect without --prompt-cache"))
-    }
 }

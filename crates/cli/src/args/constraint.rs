@@ -12,15 +12,15 @@ use llama_diffusion_flags::numbers::whole;
 pub struct ConstraintArgs {
     /// Answer in JSON that this JSON Schema allows; {} is any JSON. The answer is valid whatever the
     /// model wants, and -n never cuts it
-    #[arg(short = 'j', long, value_name = "SCHEMA", conflicts_with_all = ["json_schema_file", "grammar_regex", "infill_prefix", "infill_suffix", "infill_json"])]
+    #[arg(short = 'j', long, value_name = "SCHEMA", conflicts_with_all = ["json_schema_file", "grammar_regex"])]
     pub json_schema: Option<String>,
 
     /// File with the JSON Schema
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["grammar_regex", "infill_prefix", "infill_suffix", "infill_json"])]
+    #[arg(long, value_name = "FILE", conflicts_with = "grammar_regex")]
     pub json_schema_file: Option<PathBuf>,
 
     /// Answer with a text that this regular expression matches as a whole
-    #[arg(long, value_name = "REGEX", conflicts_with_all = ["infill_prefix", "infill_suffix", "infill_json"])]
+    #[arg(long, value_name = "REGEX")]
     pub grammar_regex: Option<String>,
 
     /// How deep JSON may be nested where the schema sets no limit

@@ -11,23 +11,19 @@ use llama_diffusion_flags::numbers::real;
 pub struct EditArgs {
     /// Edit the text of a file as --instruction says, or as an answer to the prompt of -p or -f, and print
     /// the result: with what has changed in colours on a terminal
-    #[arg(
-        long,
-        value_name = "FILE",
-        conflicts_with_all = ["conversation", "drafts", "progress", "record"]
-    )]
+    #[arg(long, value_name = "FILE")]
     pub edit: Option<PathBuf>,
 
     /// What to change; the model reads it before the text, with a colon between them
-    #[arg(long, value_name = "TEXT", requires = "edit", conflicts_with_all = ["prompt", "file"])]
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["prompt", "file"])]
     pub instruction: Option<String>,
 
     /// Share of the text that begins as noise: 0 shows the model all of it, 1 nothing
-    #[arg(long, value_name = "SHARE", default_value = "0.3", requires = "edit", value_parser = real(0.0..=1.0))]
+    #[arg(long, value_name = "SHARE", default_value = "0.3", value_parser = real(0.0..=1.0))]
     pub strength: f32,
 
     /// Lines that stay byte for byte, such as 2,5-7
-    #[arg(long, value_name = "LINES", requires = "edit", value_parser = parse_lines)]
+    #[arg(long, value_name = "LINES", value_parser = parse_lines)]
     protect: Option<Lines>,
 }
 

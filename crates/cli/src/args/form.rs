@@ -8,17 +8,15 @@ use std::path::PathBuf;
 pub struct FormArgs {
     /// Fill a form, which is a JSON file with a text and its blanks, as the answer to the prompt, and
     /// print what stands in each blank as JSON, with probabilities
-    #[arg(
-        long,
-        value_name = "FILE",
-        conflicts_with_all = [
-            "conversation", "drafts", "progress", "record", "edit", "known_text", "ar", "verify", "logprobs",
-            "json_schema", "json_schema_file", "grammar_regex",
-        ]
-    )]
+    #[arg(long, value_name = "FILE")]
     pub form: Option<PathBuf>,
 
     /// Begin the answer with the text of a file; each ▢ in it is a token that is not known
-    #[arg(id = "known_text", long = "template", value_name = "FILE", conflicts_with_all = ["edit", "ar"])]
+    #[arg(
+        id = "known_text",
+        long = "template",
+        value_name = "FILE",
+        conflicts_with = "ar"
+    )]
     pub template: Option<PathBuf>,
 }

@@ -11,19 +11,11 @@ use llama_diffusion_flags::numbers::whole;
 pub struct InfillArgs {
     /// Fill the gap after the text of this file, and print what belongs there. Without --infill-suffix the gap
     /// ends the text
-    #[arg(
-        long,
-        value_name = "FILE",
-        conflicts_with_all = ["infill_json", "edit", "form", "known_text", "prompt", "file", "conversation", "drafts", "progress", "record"]
-    )]
+    #[arg(long, value_name = "FILE")]
     pub infill_prefix: Option<PathBuf>,
 
     /// Fill the gap before the text of this file. Without --infill-prefix the gap begins the text
-    #[arg(
-        long,
-        value_name = "FILE",
-        conflicts_with_all = ["infill_json", "edit", "form", "known_text", "prompt", "file", "conversation", "drafts", "progress", "record"]
-    )]
+    #[arg(long, value_name = "FILE")]
     pub infill_suffix: Option<PathBuf>,
 
     /// Tokens of the gap; auto finds their number by the text after it
@@ -32,7 +24,7 @@ pub struct InfillArgs {
 
     /// Fill gaps for another program: each line of the standard input is a request in JSON, with the fields of
     /// llama-server's /infill, and each line of the standard output its answer
-    #[arg(long, conflicts_with_all = ["edit", "form", "known_text", "prompt", "file", "conversation", "drafts", "progress", "record"])]
+    #[arg(long)]
     pub infill_json: bool,
 }
 

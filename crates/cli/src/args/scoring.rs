@@ -18,7 +18,7 @@ pub struct ScoringArgs {
 
     /// Write the first N tokens of an answer one by one with the model's causal encoder, then canvases.
     /// Refused where the encoder is not trained for that
-    #[arg(long, value_name = "N", value_parser = whole(1..=usize::MAX), conflicts_with_all = ["record", "edit", "json_schema", "json_schema_file", "grammar_regex"])]
+    #[arg(long, value_name = "N", value_parser = whole(1..=usize::MAX), conflicts_with_all = ["record", "json_schema", "json_schema_file", "grammar_regex"])]
     ar: Option<usize>,
 
     /// Write the log-probability of each token of the answer to a file, one JSON object per line

@@ -59,6 +59,17 @@ fn protected_lines_stay_byte_for_byte() {
 }
 
 #[test]
+fn the_corrections_of_an_edit_are_counted() {
+    let line = ["--instruction", "Past tense", "--diffusion-stats"];
+    let output = edit(b"Leo runs to the park.\n", &line);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let lines = text(&output.stderr);
+    assert!(lines.contains("\ncorrections: "), "{lines}");
+    let output = edit(b"Leo runs to the park.\n", &line[..2]);
+    assert!(!text(&output.stderr).contains("corrections: "));
+}
+
+#[test]
 fn a_prompt_alone_asks_for_what_the_text_becomes() {
     let of = |prompt: &'static str| {
         let output = edit(

@@ -142,7 +142,18 @@ fn bad_input_is_named() {
         ),
         (&["-j", "{}"], &["--json-schema", "cannot be used with"]),
         (&["-p", "Hi"], &["cannot be used with"]),
-        (&["--verify", "-1"], &["--verify", "does not score"]),
+        (
+            &["--verify", "-1"],
+            &["--verify", "neither constrained nor scored"],
+        ),
+        (
+            &["--diffusion-stats"],
+            &["--diffusion-stats", "cannot be used with"],
+        ),
+        (
+            &["--prompt-cache", "x"],
+            &["--prompt-cache", "cannot be used with"],
+        ),
     ] {
         let error = refused(args);
         assert!(

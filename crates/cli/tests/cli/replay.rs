@@ -450,3 +450,18 @@ fn the_picture_of_the_readme_is_made_by_the_documented_command() {
     assert!(made.len() < 100_000, "{} bytes", made.len());
     Document::parse(&made).unwrap();
 }
+
+#[test]
+fn a_picture_comes_with_the_corrections() {
+    let dir = TempDir::new().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (file, svg) = (path("in.jsonl"), path("out.svg"));
+    let lines = recordings::lines(&[vec!["a", "b"], vec!["a", "c"]]);
+    fs::write(&file, recordings::text(&lines)).unwrap();
+    for (flags, is_written) in [(&["--diffusion-stats"][..], true), (&[], false)] {
+        let output = replay(&[&[&*file, "--svg", &*svg], flags].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let lines = text(&output.stderr);
+        assert_eq!(lines.contains("\ncorrections: "), is_written, "{lines}");
+    }
+}
