@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::form::FormParams;
+use crate::json_fields;
 use crate::parameter::Parameter;
 
 /// Stands for one unknown token in a text.
@@ -119,7 +120,14 @@ impl FormRequest {
     /// # Errors
     /// [`Error::InvalidParameter`]: it is malformed, or has a field that does not exist.
     pub fn from_json(json: &str) -> Result<Self> {
-        serde_json::from_str(json).map_err(|error| refusal(error.to_string()))
+        let required = [("form", BLANK.to_string().into())];
+        json_fields::read(json, &required).map_err(|it| match it.field {
+            // The message has the name.
+            Some(field) if !it.problem.starts_with("unknown field") => {
+                refusal(format!("\"{field}\": {}", it.problem))
+            }
+            _ => refusal(it.problem),
+        })
     }
 
     pub(crate) fn params(&self) -> FormParams {

@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::diffusion::LengthScore;
 use crate::error::{Error, Result};
+use crate::json_fields;
 
 /// A gap to fill, in the fields of llama-server's `/infill`. Fields that are not known here are ignored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -127,12 +128,13 @@ impl InfillRequest {
     /// # Errors
     /// [`Error::Input`] names the field that is wrong.
     pub fn from_json(text: &str) -> Result<Self> {
-        let fields: Map<String, Value> = serde_json::from_str(text)
-            .map_err(|error| wrong("request", format!("it is not an object in JSON: {error}")))?;
-        let request: Self = match serde_json::from_value(Value::Object(fields.clone())) {
-            Ok(request) => request,
-            Err(error) => return Err(culprit(fields, &error.to_string())),
-        };
+        let request: Self = json_fields::read(text, &[]).map_err(|it| match it.field {
+            Some(field) => wrong(&field, it.problem),
+            None => wrong(
+                "request",
+                format!("it is not an object in JSON: {}", it.problem),
+            ),
+        })?;
         Self::check(&request)?;
         match (request.infill_tokens.given(), request.limit()) {
             (Some(tokens), Some(limit)) if tokens > limit && limit > 0 => Err(wrong(
@@ -151,6 +153,10 @@ impl InfillRequest {
         if self.n_predict < -1 {
             let problem = format!("is {}, but must be -1 or more", self.n_predict);
             return Err(wrong("n_predict", problem));
+        }
+        if self.seed < -1 {
+            let problem = format!("is {}, but must be -1 or more", self.seed);
+            return Err(wrong("seed", problem));
         }
         if !(1..=Self::MAX_ANSWERS).contains(&self.n_cmpl) {
             let problem = format!("is {}, but must be 1 to {}", self.n_cmpl, Self::MAX_ANSWERS);
@@ -184,17 +190,6 @@ impl InfillRequest {
     pub fn before(&self) -> String {
         format!("{}{}", self.input_prefix, self.prompt)
     }
-}
-
-/// The field that alone does not make a request either.
-fn culprit(fields: Map<String, Value>, problem: &str) -> Error {
-    for (name, value) in fields {
-        let alone = Value::Object([(name.clone(), value)].into_iter().collect());
-        if let Err(error) = serde_json::from_value::<InfillRequest>(alone) {
-            return wrong(&name, error.to_string());
-        }
-    }
-    wrong("request", problem.to_owned())
 }
 
 fn wrong(name: &str, problem: String) -> Error {
@@ -299,6 +294,22 @@ mod tests {
     }
 
     #[test]
+    fn fields_that_are_null_are_absent() {
+        let json = r#"{"input_prefix":null,"input_extra":[{"text":"a","filename":null}],"prompt":null,
+            "n_predict":null,"t_max_predict_ms":null,"n_cmpl":null,"seed":null,"infill_tokens":null,"x":null}"#;
+        let request = InfillRequest::from_json(json).unwrap();
+        let extra = InfillExtra {
+            filename: String::new(),
+            text: "a".into(),
+        };
+        let expected = InfillRequest {
+            input_extra: vec![extra],
+            ..InfillRequest::default()
+        };
+        assert_eq!(request, expected);
+    }
+
+    #[test]
     fn each_wrong_field_is_named() {
         for (json, name) in [
             ("", "request: "),
@@ -317,9 +328,13 @@ mod tests {
             (r#"{"infill_tokens":-1}"#, "infill_tokens: "),
             (r#"{"infill_tokens":9,"n_predict":8}"#, "infill_tokens: "),
             (r#"{"seed":1.5}"#, "seed: "),
+            (r#"{"seed":-2}"#, "seed: is -2, but must be -1 or more"),
+            (r#"{"seed":9223372036854775808}"#, "seed: "),
         ] {
             let error = InfillRequest::from_json(json).unwrap_err().to_string();
             assert!(error.starts_with(name), "{json}: {error}");
+            let types = ["usize", "u64", "u32", "i64"];
+            assert!(!types.iter().any(|ty| error.contains(ty)), "{error}");
         }
     }
 }

@@ -41,6 +41,7 @@ mod host_memory;
 pub mod hub;
 mod infill;
 mod infill_room;
+mod json_fields;
 #[allow(unsafe_code, reason = "libllama is C")]
 mod llama;
 mod measure;

@@ -3,17 +3,20 @@
 use llama_diffusion::chat::{Message, Role};
 use llama_diffusion::diffusion::Template;
 use llama_diffusion::{
-    AnyModel, CancelFlag, Error, FormRequest, Result, SessionParams, TextModel, Thoughts, Token,
+    AnyModel, CancelFlag, Error, FormRequest, Parameter, Result, TextModel, Thoughts, Token,
 };
 use llama_diffusion_flags::input;
 use llama_diffusion_flags::streams::print;
 
 use crate::args::Args;
 use crate::ending::Ending;
+use crate::engine::Run;
 use crate::prompt::{Setting, first_message};
 
 /// A form to fill.
 pub struct FilledIn {
+    /// Its file.
+    name: String,
     request: FormRequest,
     prompt: String,
     thoughts: Thoughts,
@@ -28,20 +31,15 @@ impl FilledIn {
         let Some(path) = &args.form.form else {
             return Ok(None);
         };
-        let name = || path.display().to_string();
-        let mut request =
-            FormRequest::from_json(&input::file(path)?).map_err(|error| match error {
-                Error::InvalidParameter { problem, .. } => Error::Input {
-                    name: name(),
-                    problem,
-                },
-                error => error,
-            })?;
+        let name = path.display().to_string();
+        let request = FormRequest::from_json(&input::file(path)?);
+        let mut request = request.map_err(|error| in_file(&name, error))?;
         if let Some(seed) = args.common.seed() {
             request.seed = seed;
         }
         let prompt = first_message(args, false)?.unwrap_or_default();
         Ok(Some(Self {
+            name,
             request,
             prompt,
             thoughts: args.chat.thoughts(),
@@ -54,9 +52,9 @@ impl FilledIn {
     /// The model is a masked one, the form does not fit it, or the device fails.
     pub fn run(
         &self,
+        args: &Args,
         model: &TextModel,
         setting: &Setting,
-        session: &SessionParams,
         cancel: &CancelFlag,
     ) -> Result<Ending> {
         if let AnyModel::Masked(_) = model.model() {
@@ -66,18 +64,40 @@ impl FilledIn {
                 problem: problem.into(),
             });
         }
+        let run = Run::settle(args, model.model(), None)?;
         let mut messages = setting.opening();
         messages.push(Message::new(Role::User, &self.prompt));
         let prompt = setting.tokens(model, &messages)?;
-        let mut session = model.session(session)?;
+        let mut session = run.session(model)?;
         let (request, thoughts) = (&self.request, self.thoughts);
-        let answer = model.fill(&mut session, &prompt, request, thoughts, cancel)?;
+        let answer = model.fill(&mut session, &prompt, request, thoughts, cancel);
+        let answer = answer.map_err(|error| in_file(&self.name, error))?;
         let json = serde_json::to_string_pretty(&answer).map_err(|error| Error::Input {
             name: "--form".into(),
             problem: error.to_string(),
         })?;
         print(&format!("{json}\n"))?;
         Ok(Ending::Done)
+    }
+}
+
+/// An error about a form, by the fields of its file: no flag sets them.
+fn in_file(name: &str, error: Error) -> Error {
+    let Error::InvalidParameter { parameter, problem } = error else {
+        return error;
+    };
+    let field = match parameter {
+        Parameter::Form => None,
+        Parameter::Canvas => Some("canvas"),
+        Parameter::Constraint => Some("regex"),
+        _ => return Error::InvalidParameter { parameter, problem },
+    };
+    Error::Input {
+        name: name.to_owned(),
+        problem: match field {
+            Some(field) => format!("\"{field}\": {problem}"),
+            None => problem,
+        },
     }
 }
 

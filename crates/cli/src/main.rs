@@ -95,7 +95,7 @@ fn run(args: &mut Args) -> Result<Ending> {
         let mut setting = Setting::read(args)?;
         let model = load(args, interrupt.flag())?;
         setting.complete(&model, false)?;
-        return form.run(&model, &setting, &args.session()?, interrupt.flag());
+        return form.run(args, &model, &setting, interrupt.flag());
     }
     if let Some(gaps) = Gaps::read(&args.infill)? {
         let mut setting = Setting::read(args)?;

@@ -118,54 +118,72 @@ fn what_is_no_form_is_named() {
         ("", "known.txt: EOF"),
         (
             r#"{"form": "a ▢", "fields": []}"#,
-            "known.txt: unknown field `fields`",
+            "known.txt: unknown field \"fields\", expected one of \"form\", \"blanks\", \"steps\", \"samples\"",
         ),
-        (r#"{"form": "a"}"#, "--form: it has no blank"),
+        (r#"{"form": "a"}"#, "known.txt: it has no blank"),
         (
             r#"{"form": "▢▢", "blanks": [{"name": "x", "choices": ["a"]}]}"#,
-            "--form: blank 'x' has choices: write it as a single",
+            "known.txt: blank 'x' has choices: write it as a single",
         ),
         (
             r#"{"form": "▢ ▢", "blanks": [{"name": "x"}, {"name": "x"}]}"#,
-            "--form: two blanks are called 'x'",
+            "known.txt: two blanks are called 'x'",
         ),
         (
             r#"{"form": "▢", "blanks": [{"name": "x", "choices": []}]}"#,
-            "--form: blank 'x': it has no choices",
+            "known.txt: blank 'x': it has no choices",
         ),
         (
             r#"{"form": "▢", "blanks": [{"name": "x", "choices": ["a", ""]}]}"#,
-            "--form: blank 'x': choice 1 is empty",
+            "known.txt: blank 'x': choice 1 is empty",
         ),
         (
             r#"{"form": "▢", "blanks": [{"name": "x"}, {"name": "y"}]}"#,
-            "--form: 2 blanks are described, but its text has 1",
+            "known.txt: 2 blanks are described, but its text has 1",
         ),
         (
             r#"{"form": "▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢▢"}"#,
-            "--form: it has up to ",
+            "known.txt: it has up to ",
         ),
         (
             r#"{"form": "▢", "blanks": [{"name": "x", "choices": ["a"], "regex": "b"}]}"#,
-            "--form: blank 'x' has choices and a regex: omit one",
+            "known.txt: blank 'x' has choices and a regex: omit one",
         ),
         (
             r#"{"form": "▢", "blanks": [{"name": "x", "regex": "a("}]}"#,
-            "--form: blank 'x': the regular expression 'a(' is not valid",
+            "known.txt: blank 'x': the regular expression 'a(' is not valid",
         ),
         (
             r#"{"form": "▢▢", "blanks": [{"name": "x", "regex": "[0-9]{40}"}]}"#,
-            "--form: blank 'x': its texts have at least ",
+            "known.txt: blank 'x': its texts have at least ",
         ),
         (
             &format!(
                 r#"{{"form": "{}", "blanks": [{{"name": "x", "regex": ".*"}}]}}"#,
                 "▢".repeat(5000)
             ),
-            "--form: blank 'x': it has 5000 tokens, but a canvas has",
+            "known.txt: blank 'x': it has 5000 tokens, but a canvas has",
         ),
-        (r#"{"form": "▢", "canvas": 20}"#, "--canvas: has 20 tokens"),
-        (r#"{"form": "▢", "samples": 0}"#, "--form: samples is 0"),
+        (
+            r#"{"form": "▢", "canvas": 20}"#,
+            "known.txt: \"canvas\": has 20 tokens",
+        ),
+        (r#"{"form": "▢", "samples": 0}"#, "known.txt: samples is 0"),
+        (
+            r#"{"form": "▢", "steps": "many"}"#,
+            "known.txt: \"steps\": invalid type: string \"many\", expected a whole number",
+        ),
+        (
+            r#"{"form": "▢", "samples": 99999999999999999999}"#,
+            "known.txt: \"samples\": ",
+        ),
+        (r#"{"form": "▢", "seed": -1}"#, "known.txt: \"seed\": "),
+        (r#"{"form": 5}"#, "known.txt: \"form\": "),
+        (
+            r#"{"form": "▢", "blanks": [{"name": "x", "choices": [5]}]}"#,
+            "known.txt: \"blanks\": ",
+        ),
+        (r#"{"steps": 1}"#, "known.txt: missing field \"form\""),
     ] {
         let output = with_file("--form", form, &[]);
         let message = text(&output.stderr);
@@ -174,8 +192,24 @@ fn what_is_no_form_is_named() {
             message.contains(expected),
             "{message}\ninstead of {expected}"
         );
+        assert!(!message.contains("error: --"), "{message}");
         assert_eq!(text(&output.stdout), "");
     }
+}
+
+#[test]
+fn fields_that_are_null_are_absent() {
+    let form = json!({"form": "▢", "steps": null, "samples": null, "canvas": null,
+        "blanks": [{"name": "a", "choices": null, "regex": null}]});
+    assert_eq!(filled(&form)["blanks"][0]["name"], "a");
+}
+
+#[test]
+fn flags_of_masked_models_have_their_warning() {
+    let output = with_file("--form", r#"{"form": "▢"}"#, &["--temp", "0.5"]);
+    assert_eq!(output.status.code(), Some(0));
+    let warning = text(&output.stderr);
+    assert!(warning.contains("--temp has no effect: "), "{warning}");
 }
 
 #[test]
