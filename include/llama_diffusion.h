@@ -1659,7 +1659,7 @@ diffusion_status diffusion_infill(struct diffusion_context *context,
  * the whole `text`; for each of its `blanks` `name`, `text`, `choice` (its index), `logprob`, `probability`
  * and `entropy` (in nats) among what may stand there, `allowed_mass` (the probability of all that may stand
  * there), `standard_error` of the probability over the samples, and the same for each of `choices`; and
- * `canvas`, `rows`, `passes`, `prompt_tokens` and `reused_tokens`.
+ * `canvas`, `rows`, `passes`, `prompt_tokens` and `cached_tokens`.
  *
  * Errors: as `diffusion_generate_reply`; `INVALID_ARGUMENT` for malformed JSON, unknown fields, a form that
  * is longer than a canvas, a "regex" that is malformed or whose texts need more tokens, and masked models.

@@ -73,8 +73,8 @@ pub struct FormAnswer {
     pub passes: usize,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// Tokens of the prompt that were already in the cache.
-    pub reused_tokens: usize,
+    /// Tokens of the prompt that were cached.
+    pub cached_tokens: usize,
 }
 
 /// A filled blank: see [`FilledBlank`](crate::form::FilledBlank) for the numbers.

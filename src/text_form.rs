@@ -120,7 +120,7 @@ impl TextModel {
             rows: filled.rows,
             passes: filled.passes,
             prompt_tokens,
-            reused_tokens: filled.reused,
+            cached_tokens: filled.reused,
         })
     }
 

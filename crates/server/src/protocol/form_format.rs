@@ -69,6 +69,10 @@ fn whole(meta: &Meta, options: &Options, finished: &Finished) -> Value {
         Some(form) => json!(form),
         None => json!({}),
     };
+    // What was cached is in the usage, as for every endpoint.
+    if let Value::Object(body) = &mut body {
+        body.shift_remove("cached_tokens");
+    }
     body["stop"] = true.into();
     body["id_slot"] = finished.end.slot.into();
     body["model"] = meta.model.as_str().into();

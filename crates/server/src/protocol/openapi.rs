@@ -206,7 +206,7 @@ pub(super) mod tests {
             rows: 4,
             passes: 1,
             prompt_tokens: 30,
-            reused_tokens: 30,
+            cached_tokens: 30,
         }
     }
 

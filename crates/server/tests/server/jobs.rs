@@ -191,6 +191,11 @@ fn a_form_is_that_of_the_model_alone_beside_others() {
         assert_eq!(answer["blanks"][0]["text"], "Oslo");
         assert_eq!(answer["diffusion"]["seed"], seed);
         assert_eq!(answer["usage"]["prompt_tokens"], expected["prompt_tokens"]);
+        let cached = &answer["usage"]["prompt_tokens_details"]["cached_tokens"];
+        assert!(cached.is_number() && expected["cached_tokens"].is_number());
+        for other in ["cached_tokens", "reused_tokens"] {
+            assert_eq!(answer[other], Value::Null, "{answer}");
+        }
         let events = server.stream("/diffusion/fill", &body);
         assert_eq!(events.len(), 1, "{events:?}");
         assert_eq!(events[0]["blanks"], answer["blanks"]);
