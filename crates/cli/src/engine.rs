@@ -84,7 +84,7 @@ impl Run {
         };
         args.common
             .session
-            .warn_of_long_context(model.context_length());
+            .warn_of_long_context(model.context_length(), 1);
         Ok(Self {
             session: match family {
                 Family::Canvas(_) => args.session()?,

@@ -5,25 +5,26 @@ use clap::builder::BoolishValueParser;
 use llama_diffusion::{Error, FlashAttention, KvType, Result};
 
 use crate::numbers::whole;
+use crate::values::parse_kv_type;
 
 /// How passes are computed.
 #[derive(Debug, clap::Args)]
 pub struct ComputeArgs {
     /// Maximum number of tokens of a prompt that are encoded in one pass
-    #[arg(short, long, value_name = "N", value_parser = whole(0..=usize::MAX))]
+    #[arg(short, long, value_name = "N", value_parser = whole(1..=usize::MAX))]
     batch_size: Option<usize>,
 
     /// As --batch-size; the smaller one applies. For a masked model, the tokens of prompt and
     /// answer together (default 512), unless -n is given
-    #[arg(long, value_name = "N", value_parser = whole(0..=usize::MAX))]
+    #[arg(long, value_name = "N", value_parser = whole(1..=usize::MAX))]
     pub ubatch_size: Option<usize>,
 
     /// Element type of the KV cache: f16, f32 or q8_0
-    #[arg(long, value_name = "TYPE", default_value = "f16")]
+    #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = parse_kv_type)]
     pub cache_type_k: KvType,
 
     /// The same for V; both must be the same type
-    #[arg(long, value_name = "TYPE", default_value = "f16")]
+    #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = parse_kv_type)]
     cache_type_v: KvType,
 
     /// Keep all positions on sliding-window layers too: more memory and longer steps, but a

@@ -51,7 +51,23 @@ pub fn load(
         None => name.to_path_buf(),
     };
     file.write_all(MODEL).map_err(failed)?;
-    TextModel::load(&path, params, progress)
+    TextModel::load(&path, params, progress).map_err(named)
+}
+
+/// An error about the file, by the name that the user knows it by.
+#[cfg(feature = "demo-model")]
+fn named(mut error: llama_diffusion::Error) -> llama_diffusion::Error {
+    use llama_diffusion::Error::{File, Gguf, Io, Metadata, Tensor, Unsupported};
+    match &mut error {
+        Io { path, .. }
+        | Gguf { path, .. }
+        | File { path, .. }
+        | Metadata { path, .. }
+        | Tensor { path, .. }
+        | Unsupported { path, .. } => *path = "the demo model".into(),
+        _ => {}
+    }
+    error
 }
 
 /// The path by which an open file can be opened again without its name.

@@ -21,9 +21,17 @@ where
 /// A parser of finite numbers in a range, whose errors give the range.
 pub fn real(range: impl RangeBounds<f32> + Clone) -> impl Fn(&str) -> Result<f32, String> + Clone {
     move |text| {
-        let number = text.parse().ok();
-        let number = number.filter(|x: &f32| x.is_finite() && range.contains(x));
-        number.ok_or_else(|| format!("give a number{}", bounds(&range)))
+        let number: Option<f32> = text.parse().ok();
+        let taken = number.filter(|x| x.is_finite() && range.contains(x));
+        taken.ok_or_else(|| {
+            let is_unbounded = matches!(range.end_bound(), Bound::Unbounded);
+            // What is too large for the type would seem to be in the range.
+            let end = match number == Some(f32::INFINITY) && is_unbounded {
+                true => format!(", at most {:e}", f32::MAX),
+                false => String::new(),
+            };
+            format!("give a number{}{end}", bounds(&range))
+        })
     }
 }
 
@@ -59,14 +67,19 @@ mod tests {
             assert_eq!(count(text).unwrap_err(), range, "{text:?}");
         }
         assert_eq!(real(0.0..)("0").unwrap(), 0.0);
-        for text in ["-1", "nan", "inf", "1e400", "x", ""] {
+        for text in ["-1", "nan", "-inf", "x", ""] {
             let error = real(0.0..)(text).unwrap_err();
             assert_eq!(error, "give a number: 0.0 or more", "{text:?}");
+        }
+        for text in ["inf", "1e400", "1e39"] {
+            let error = real(0.0..)(text).unwrap_err();
+            let range = "give a number: 0.0 or more, at most 3.4028235e38";
+            assert_eq!(error, range, "{text:?}");
         }
         let share = (Bound::Excluded(0.0), Bound::Included(1.0));
         let error = real(share)("0").unwrap_err();
         assert_eq!(error, "give a number: more than 0.0, at most 1.0");
         let error = real(..)("inf").unwrap_err();
-        assert_eq!(error, "give a number that is finite");
+        assert_eq!(error, "give a number that is finite, at most 3.4028235e38");
     }
 }

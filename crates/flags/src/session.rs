@@ -46,14 +46,26 @@ pub struct SessionArgs {
 }
 
 impl SessionArgs {
-    /// Warns of a context beyond the one that the model was trained for.
-    pub fn warn_of_long_context(&self, trained: usize) {
-        if let Some(size) = self.ctx_size.filter(|size| *size > trained) {
-            tracing::warn!(
-                "-c {size} is more than the {trained} tokens that the model was trained for: \
-                 what stands behind them may make no sense, or be empty"
-            );
+    /// Warns of a context beyond the one that the model was trained for. So many sessions share it.
+    pub fn warn_of_long_context(&self, trained: usize, sessions: usize) {
+        if let Some(warning) = self.long_context(trained, sessions) {
+            tracing::warn!("{warning}");
         }
+    }
+
+    fn long_context(&self, trained: usize, sessions: usize) -> Option<String> {
+        let size = self.ctx_size?;
+        let share = size / sessions.max(1);
+        let is_it = match sessions {
+            0 | 1 => "is".to_owned(),
+            _ => format!("gives each of {sessions} slots {share} tokens,"),
+        };
+        (share > trained).then(|| {
+            format!(
+                "-c {size} {is_it} more than the {trained} tokens that the model was trained for: \
+                 what comes after them may make no sense, or be empty"
+            )
+        })
     }
 
     /// How a session of a masked model runs: without what concerns the KV cache.
@@ -87,4 +99,32 @@ impl SessionArgs {
 /// A number of threads, unless it is left open by 0 or less.
 fn given(threads: i32) -> Option<usize> {
     usize::try_from(threads).ok().filter(|n| *n > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args as _, Command, FromArgMatches as _};
+
+    use super::*;
+
+    #[test]
+    fn a_context_that_slots_share_is_long_for_each_of_them() {
+        let warning = |size: &str, sessions| {
+            let command = SessionArgs::augment_args(Command::new("tool"));
+            let matches = command.try_get_matches_from(["tool", "--ctx-size", size]);
+            let args = SessionArgs::from_arg_matches(&matches.unwrap()).unwrap();
+            args.long_context(2048, sessions)
+        };
+        let begins = |warning: Option<String>, with: &str| {
+            assert!(
+                warning.as_ref().is_some_and(|w| w.starts_with(with)),
+                "{warning:?}"
+            );
+        };
+        assert_eq!(warning("2048", 1), None);
+        begins(warning("2049", 1), "-c 2049 is more than the 2048 tokens");
+        assert_eq!(warning("4096", 2), None);
+        let each = "-c 4098 gives each of 2 slots 2049 tokens, more than the 2048 tokens";
+        begins(warning("4098", 2), each);
+    }
 }

@@ -1,6 +1,8 @@
 //! llama.cpp's way of writing a command line, turned into the one that clap reads.
 
+use std::any::TypeId;
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command};
@@ -69,7 +71,35 @@ fn takes(flag: &Arg, next: &OsString) -> bool {
 /// An error about a command line, in the words of its user: clap knows only the flags that it was
 /// given.
 pub fn in_user_s_words(command: &Command, line: &[OsString], error: clap::Error) -> clap::Error {
-    name_flag(command, line, name_variable(command, error))
+    match error.kind() {
+        ErrorKind::InvalidUtf8 => name_text(command, line, error),
+        _ => name_flag(command, line, name_variable(command, error)),
+    }
+}
+
+/// Names the flag whose value is not UTF-8. Paths may have any bytes.
+fn name_text(command: &Command, line: &[OsString], error: clap::Error) -> clap::Error {
+    let takes_bytes = |flag: &str| {
+        find(command, &respelled_flag(command, flag))
+            .is_some_and(|flag| flag.get_value_parser().type_id() == TypeId::of::<PathBuf>())
+    };
+    let pairs = std::iter::once(None).chain(line.iter().map(Some)).zip(line);
+    let mut values = pairs.filter(|(_, word)| word.to_str().is_none());
+    let named = values.find_map(|(before, word)| {
+        let word = word.to_string_lossy();
+        let (flag, value) = match word.split_once('=') {
+            Some((flag, value)) if flag.starts_with('-') => (flag.to_owned(), value.to_owned()),
+            _ => (before?.to_str()?.to_owned(), word.into_owned()),
+        };
+        (flag.starts_with('-') && !takes_bytes(&flag)).then_some((flag, value))
+    });
+    match named {
+        Some((flag, value)) => {
+            let problem = format!("the value of {flag} is not UTF-8: '{value}'");
+            command.clone().error(ErrorKind::InvalidUtf8, problem)
+        }
+        None => error,
+    }
 }
 
 /// Names a flag with a wrong value as it was written.

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::ops::Bound;
 
 use llama_diffusion::diffusion::Lookahead;
-use llama_diffusion::{MetadataOverride, MetadataValue};
+use llama_diffusion::{Error, KvType, MetadataOverride, MetadataValue};
 use serde_json::{Map, Value};
 
 use crate::numbers::whole;
@@ -59,6 +59,14 @@ pub fn parse_lookahead(text: &str) -> Result<Lookahead, String> {
             .map(Lookahead::Canvases)
             .map_err(|range| format!("{range}, or auto for the fastest")),
     }
+}
+
+/// The problem alone: the flag is named already.
+pub fn parse_kv_type(text: &str) -> Result<KvType, String> {
+    text.parse().map_err(|error: Error| match error {
+        Error::InvalidParameter { problem, .. } => problem,
+        other => other.to_string(),
+    })
 }
 
 /// A seed, or none.

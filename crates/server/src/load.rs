@@ -46,8 +46,13 @@ fn load_with(args: &Args, slots: impl Fn(bool) -> usize) -> Result<(Served, Vec<
     if !shares && args.slots.parallel().is_some_and(|slots| slots > 1) {
         tracing::warn!("-np has no effect: a masked model answers one prompt at a time");
     }
+    let sharing = args
+        .slots
+        .parallel()
+        .filter(|_| shares)
+        .map_or(1, |_| slots);
     args.session
-        .warn_of_long_context(model.model().context_length());
+        .warn_of_long_context(model.model().context_length(), sharing);
     let params = match shares {
         true => session()?,
         false => args.session.masked(),

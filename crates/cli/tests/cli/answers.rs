@@ -544,3 +544,23 @@ fn a_recording_on_a_full_device_is_an_error() {
         assert!(said.contains(expected), "{length}: {said}");
     }
 }
+
+#[test]
+fn the_demo_model_has_a_name_in_errors() {
+    let keys = [
+        "diffusion.canvas_length=int:0",
+        "tokenizer.ggml.bos_token_id=int:99999999",
+    ];
+    for key in keys {
+        let mut command = common::tool();
+        let output = command
+            .args(["-p", "Hi", "--override-kv", key])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let message = text(&output.stderr);
+        let (key, _) = key.split_once('=').unwrap();
+        let expected = format!("error: the demo model: metadata key '{key}': is ");
+        assert!(message.contains(&expected), "{message}");
+    }
+}

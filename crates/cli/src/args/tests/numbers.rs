@@ -49,13 +49,13 @@ const NUMBERS: &[(&str, &[&str], &str)] = &[
     ),
     (
         "--batch-size",
-        &["0", "4294967296"],
-        "from 0 to 18446744073709551615",
+        &["4294967296"],
+        "from 1 to 18446744073709551615",
     ),
     (
         "--ubatch-size",
-        &["0", "4294967296"],
-        "from 0 to 18446744073709551615",
+        &["4294967296"],
+        "from 1 to 18446744073709551615",
     ),
     (
         "--diffusion-blocks",
@@ -250,12 +250,15 @@ fn a_lowest_temperature_above_the_model_s_highest_is_named() {
         ..SamplerOverrides::default()
     };
     let args = parse(&["--diffusion-eb-t-min", "0.75"]).unwrap();
-    let error = args.diffusion((&model, 256), 0).unwrap_err().to_string();
+    let error = message(&args.diffusion((&model, 256), 0).unwrap_err());
     assert!(
         error.starts_with("--diffusion-eb-t-min: is 0.75, "),
         "{error}"
     );
-    assert!(error.contains("which is 0.7"), "{error}");
+    assert!(
+        error.contains("which is 0.7: lower it, or raise --diffusion-eb-t-max"),
+        "{error}"
+    );
     let both = [
         "--diffusion-eb-t-min",
         "0.75",
@@ -263,4 +266,30 @@ fn a_lowest_temperature_above_the_model_s_highest_is_named() {
         "0.75",
     ];
     assert!(parse(&both).unwrap().diffusion((&model, 256), 0).is_ok());
+}
+
+#[test]
+fn types_of_the_cache_are_named_by_the_flag_alone() {
+    for flag in ["-ctk", "-ctv"] {
+        let message = parse(&[flag, "0"]).unwrap_err().to_string();
+        let expected = format!("invalid value '0' for '{flag} <TYPE>': '0' is not supported: use");
+        assert!(message.contains(&expected), "{message}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_value_that_is_not_utf_8_names_its_flag() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let text = || OsString::from_vec(b"a\xff".to_vec());
+    for flag in ["-p", "--prompt", "-n", "--json-schema"] {
+        // A path may have any bytes.
+        let line = ["tool".into(), "-m".into(), text(), flag.into(), text()];
+        let message = Args::parse_from_line(line).unwrap_err().to_string();
+        let expected = format!("the value of {flag} is not UTF-8: 'a\u{fffd}'");
+        assert!(message.contains(&expected), "{message}");
+    }
+    let line = ["tool".into(), OsString::from_vec(b"--prompt=\xff".to_vec())];
+    let message = Args::parse_from_line(line).unwrap_err().to_string();
+    assert!(message.contains("--prompt"), "{message}");
 }
