@@ -129,10 +129,10 @@ pub fn run(args: &CrossEntropyArgs, cancel: &CancelFlag) -> Result<()> {
             check_tensors: true,
             ..ModelParams::default()
         };
-        let model = progress::show("loading", cancel, |progress| {
+        let model = progress::show("loading", false, cancel, |progress| {
             TextModel::load(path, &params, progress)
         })?;
-        let scores = progress::show("scoring", cancel, |progress| {
+        let scores = progress::show("scoring", false, cancel, |progress| {
             scores(args, &model, &exchanges, progress)
         })
         .map_err(|error| match error {

@@ -179,8 +179,8 @@ fn run_subcommand(command: Subcommand, args: &Args, interrupt: &Interrupt) -> Re
 }
 
 fn load(args: &Args, cancel: &CancelFlag) -> Result<TextModel> {
-    progress::show("loading", cancel, |progress| {
-        let quiet = args.output.log.is_quiet();
+    let quiet = args.output.log.is_quiet();
+    progress::show("loading", quiet, cancel, |progress| {
         args.placement.load(&|| args.session(), quiet, progress)
     })
 }

@@ -6,13 +6,17 @@ use indicatif::{ProgressBar, ProgressStyle};
 use llama_diffusion::CancelFlag;
 
 /// Shows the progress that `work` reports, and stops it when it is cancelled. Shows nothing if the
-/// standard error is not a terminal.
+/// standard error is not a terminal, or `quiet`.
 pub fn show<T>(
     message: &'static str,
+    quiet: bool,
     cancel: &CancelFlag,
     work: impl FnOnce(&mut dyn FnMut(f32) -> ControlFlow<()>) -> T,
 ) -> T {
-    let bar = ProgressBar::new(100).with_message(message);
+    let bar = match quiet {
+        true => ProgressBar::hidden(),
+        false => ProgressBar::new(100).with_message(message),
+    };
     if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:40}] {percent}%") {
         bar.set_style(style.progress_chars("## "));
     }

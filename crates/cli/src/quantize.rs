@@ -180,7 +180,7 @@ pub fn run(args: &QuantizeArgs, cancel: &CancelFlag) -> Result<()> {
     for line in args.substitutes(&plan) {
         tracing::warn!("{line}");
     }
-    progress::show("quantizing", cancel, |progress| {
+    progress::show("quantizing", false, cancel, |progress| {
         plan.write(&args.output, progress)
     })?;
     let mut counts = BTreeMap::new();

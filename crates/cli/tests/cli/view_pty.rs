@@ -614,3 +614,14 @@ fn what_is_typed_and_not_utf_8_does_not_end_a_chat() {
     let lines = terminal.lines();
     assert!(lines.contains(&ANSWER.to_owned()), "{lines:#?}");
 }
+
+#[test]
+fn the_bar_of_loading_is_part_of_the_log() {
+    for (flag, is_shown) in [("--log-disable", false), ("--log-colors=on", true)] {
+        let args = ["-t", "1", "-s", "1", "-n", "4", "-p", QUESTION, flag];
+        let mut terminal = Terminal::run(&args, &[], 0, 100, 20);
+        while terminal.next_frame() {}
+        let written = String::from_utf8_lossy(&terminal.written);
+        assert_eq!(written.contains("loading ["), is_shown, "{flag}: {written}");
+    }
+}
