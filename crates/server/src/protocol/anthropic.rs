@@ -96,6 +96,9 @@ fn take(message: &Object<'_>, messages: &mut Vec<Message>) -> Result<(), ApiErro
         return Ok(());
     }
     let (mut texts, mut calls) = (String::new(), Vec::new());
+    if !content.value.is_array() {
+        return Err(content.wrong("a string or a list of blocks"));
+    }
     let blocks = content.list()?;
     let mut results = false;
     for block in &blocks {
@@ -147,6 +150,9 @@ fn tool_result(block: &Object<'_>) -> Result<Message, ApiError> {
     Ok(message)
 }
 
+/// The choice of a call.
+const ANY: &str = "{\"type\": \"any\"}";
+
 fn tools(body: &Object<'_>, capabilities: &Capabilities) -> Result<Tools, ApiError> {
     let mut functions = Vec::new();
     for tool in body.list("tools")? {
@@ -157,7 +163,7 @@ fn tools(body: &Object<'_>, capabilities: &Capabilities) -> Result<Tools, ApiErr
         functions.push(Function::read(&tool, "input_schema")?);
     }
     let Some(choice) = body.object("tool_choice")? else {
-        return resolve(&functions, Choice::Auto, true, capabilities);
+        return resolve(&functions, (Choice::Auto, ANY), true, capabilities);
     };
     let parallel = !choice.flag("disable_parallel_tool_use")?;
     let kind = choice.require("type")?;
@@ -167,7 +173,7 @@ fn tools(body: &Object<'_>, capabilities: &Capabilities) -> Result<Tools, ApiErr
         2 => Choice::Named(choice.require("name")?.string()?.to_owned()),
         _ => Choice::None,
     };
-    resolve(&functions, choice, parallel, capabilities)
+    resolve(&functions, (choice, ANY), parallel, capabilities)
 }
 
 fn think(request: &mut Request, body: &Object<'_>) -> Result<(), ApiError> {
@@ -261,6 +267,33 @@ mod tests {
                 constraint.language,
                 Language::JsonSchema(json!({"type": "integer"}))
             );
+        }
+    }
+
+    #[test]
+    fn advice_about_tools_is_in_words_of_the_protocol() {
+        let tool = json!({"name": "f", "input_schema": {"type": "object"}});
+        let without = Capabilities {
+            tools: false,
+            ..capabilities()
+        };
+        for (tools, choice, part) in [
+            (
+                json!([tool]),
+                Value::Null,
+                "set tool_choice to {\"type\": \"any\"}",
+            ),
+            (
+                json!([]),
+                json!({"type": "any"}),
+                "is {\"type\": \"any\"}, but",
+            ),
+        ] {
+            let body = json!({"max_tokens": 5, "messages": [{"role": "user", "content": "a"}],
+                "tools": tools, "tool_choice": choice});
+            let error = read(body.as_object().unwrap(), &without).unwrap_err();
+            assert!(error.message.contains(part), "{error:?}");
+            assert!(!error.message.contains("required"), "{error:?}");
         }
     }
 

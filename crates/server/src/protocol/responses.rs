@@ -10,7 +10,7 @@ use super::fields::{self, RESPONSES};
 use super::reply::{Options, Protocol, Reply, Work};
 use super::request::{Capabilities, Chat, Input, Request, TokenLimit};
 use super::sampling::{self, MAX_LOGPROBS};
-use super::tools::{Choice, Function, Tools, chat_choice, resolve};
+use super::tools::{Choice, Function, REQUIRED, Tools, chat_choice, resolve};
 use super::value::{Field, Object};
 use super::{language, messages};
 
@@ -156,7 +156,7 @@ fn tools(body: &Object<'_>, capabilities: &Capabilities) -> Result<Tools, ApiErr
     let parallel = body.boolean("parallel_tool_calls")?.unwrap_or(true);
     resolve(
         &functions,
-        choice.unwrap_or(Choice::Auto),
+        (choice.unwrap_or(Choice::Auto), REQUIRED),
         parallel,
         capabilities,
     )

@@ -93,7 +93,7 @@ pub fn read(body: &Object<'_>, capabilities: &Capabilities) -> Result<Tools, Api
     let parallel = body.boolean("parallel_tool_calls")?.unwrap_or(true);
     resolve(
         &functions,
-        choice.unwrap_or(Choice::Auto),
+        (choice.unwrap_or(Choice::Auto), REQUIRED),
         parallel,
         capabilities,
     )
@@ -122,6 +122,11 @@ pub fn chat_choice(field: &Field<'_>) -> Result<Choice, ApiError> {
             _ => Ok(Choice::Required),
         };
     }
+    if !field.value.is_object() {
+        return Err(
+            field.wrong("\"none\", \"auto\", \"required\", or an object that names a function")
+        );
+    }
     let object = field.object()?;
     object.require("type")?.choice(&[("function", ())])?;
     // Responses has the name beside the type.
@@ -132,13 +137,16 @@ pub fn chat_choice(field: &Field<'_>) -> Result<Choice, ApiError> {
     Ok(Choice::Named(name.string()?.to_owned()))
 }
 
-/// What these tools change.
+/// The choice of a call, as OpenAI's endpoints write it.
+pub const REQUIRED: &str = "\"required\"";
+
+/// What these tools change. `required` is how the protocol writes that a tool is called.
 ///
 /// # Errors
 /// 400: the choice names none of them, or the model knows no tools.
 pub fn resolve(
     functions: &[Function],
-    choice: Choice,
+    (choice, required): (Choice, &str),
     parallel: bool,
     capabilities: &Capabilities,
 ) -> Result<Tools, ApiError> {
@@ -156,8 +164,10 @@ pub fn resolve(
         Choice::Auto if functions.is_empty() => Ok(Tools::default()),
         Choice::Auto if !capabilities.tools => Err(ApiError::field(
             "tools",
-            "the chat template of this model describes no tools: remove them, or set tool_choice to \
-             \"required\", which needs no template",
+            format!(
+                "the chat template of this model describes no tools: remove them, or set tool_choice to \
+                 {required}, which needs no template"
+            ),
         )),
         Choice::Auto => Ok(Tools {
             declared: functions.iter().map(Function::declared).collect(),
@@ -165,7 +175,7 @@ pub fn resolve(
             constraint: None,
         }),
         Choice::Required if functions.is_empty() => {
-            refuse("is \"required\", but there are no tools")
+            refuse(&format!("is {required}, but there are no tools"))
         }
         Choice::Required => {
             let schemas = functions.iter().map(call_schema).collect();
