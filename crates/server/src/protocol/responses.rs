@@ -55,20 +55,19 @@ fn conversation(body: &Object<'_>, tools: &Tools) -> Result<(Chat, Option<bool>)
     if let Some(instructions) = body.string("instructions")? {
         messages.push(Message::new(Role::System, instructions));
     }
-    match body.get("input") {
-        // The field is optional: a request may consist of instructions, or of nothing.
-        None => messages.push(Message::new(Role::User, "")),
-        Some(input) => match input.value {
-            Value::String(text) => messages.push(Message::new(Role::User, text.as_str())),
-            _ => {
-                for item in input.list()? {
-                    take(&item, &mut messages)?;
-                }
-                if messages.is_empty() {
-                    return Err(input.error("is empty: give at least one item"));
-                }
+    let input = body.require("input")?;
+    match input.value {
+        Value::String(text) => messages.push(Message::new(Role::User, text.as_str())),
+        Value::Array(_) => {
+            let before = messages.len();
+            for item in input.list()? {
+                take(&item, &mut messages)?;
             }
-        },
+            if messages.len() == before {
+                return Err(input.error("is empty: give at least one item"));
+            }
+        }
+        _ => return Err(input.wrong("a string or a list of items")),
     }
     let mut variables = Map::new();
     let reasoning = body.object("reasoning")?;
@@ -221,8 +220,34 @@ mod tests {
         if body.get("input").is_none() {
             body["input"] = "Hi".into();
         }
-        let Value::Object(map) = &body else { panic!() };
+        exact(&body)
+    }
+
+    fn exact(body: &Value) -> Result<Work, ApiError> {
+        let Value::Object(map) = body else { panic!() };
         read(map, &capabilities())
+    }
+
+    #[test]
+    fn an_input_is_required() {
+        for body in [
+            json!({}),
+            json!({"input": null}),
+            json!({"instructions": "Be brief."}),
+            json!({"instructions": "Be brief.", "input": []}),
+        ] {
+            let error = exact(&body).unwrap_err();
+            assert_eq!(
+                (error.status(), error.param.as_deref()),
+                (400, Some("input")),
+                "{body}"
+            );
+        }
+        let error = exact(&json!({"input": 5})).unwrap_err();
+        assert_eq!(
+            error.message,
+            "input: is a number, but must be a string or a list of items"
+        );
     }
 
     fn chat(body: Value) -> Chat {
