@@ -77,7 +77,7 @@ pub fn response_format(format: &Object<'_>) -> Result<Option<Constraint>, ApiErr
 /// 400: it is something else, or too large.
 pub fn of_schema(schema: &Field<'_>) -> Result<Constraint, ApiError> {
     if !(schema.value.is_object() || schema.value.is_boolean()) {
-        return Err(schema.wrong("a schema"));
+        return Err(schema.wrong("a schema: an object or a boolean"));
     }
     let bytes = schema.value.to_string().len();
     if bytes > MAX_SCHEMA {

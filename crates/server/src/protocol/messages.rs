@@ -133,7 +133,7 @@ pub fn arguments_object(field: &Field<'_>) -> Result<Map<String, Value>, ApiErro
         Value::String(text) if text.trim().is_empty() => Ok(Map::new()),
         Value::String(text) => serde_json::from_str(text)
             .map_err(|error| field.error(format!("is not an object in JSON: {error}"))),
-        _ => Err(field.wrong("an object in JSON")),
+        _ => Err(field.wrong("an object, or a string with an object in JSON")),
     }
 }
 

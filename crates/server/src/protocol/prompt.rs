@@ -58,6 +58,9 @@ pub fn pieces(field: &Field<'_>, vocabulary: usize) -> Result<Vec<Piece>, ApiErr
     if let Value::String(text) = field.value {
         return Ok(vec![Piece::Text(text.clone())]);
     }
+    if !field.value.is_array() {
+        return Err(field.wrong("a string, or a list of strings and tokens"));
+    }
     let mut pieces = Vec::new();
     for element in field.list()? {
         match (element.value, pieces.last_mut()) {

@@ -81,10 +81,18 @@ impl<'a> Field<'a> {
     /// # Errors
     /// It is something else, or out of range.
     pub fn integer(&self, range: RangeInclusive<i64>) -> Result<i64, ApiError> {
-        let wanted = || format!("a whole number {}", bounds(range.start(), range.end()));
-        let Value::Number(number) = self.value else {
-            return Err(self.wrong(&wanted()));
+        let wanted = |above| {
+            format!(
+                "a whole number {}",
+                bounds(range.start(), range.end(), above)
+            )
         };
+        let Value::Number(number) = self.value else {
+            return Err(self.wrong(&wanted(false)));
+        };
+        let is_above = number
+            .as_f64()
+            .is_some_and(|float| float > *range.end() as f64);
         let whole = number.as_i64().or_else(|| {
             // Every whole number below 2⁵³ is exact.
             let float = number
@@ -94,7 +102,7 @@ impl<'a> Field<'a> {
         });
         whole
             .filter(|whole| range.contains(whole))
-            .ok_or_else(|| self.error(format!("is {number}, but must be {}", wanted())))
+            .ok_or_else(|| self.error(format!("is {number}, but must be {}", wanted(is_above))))
     }
 
     /// The whole number as a count.
@@ -111,14 +119,19 @@ impl<'a> Field<'a> {
     /// # Errors
     /// It is something else, or out of range.
     pub fn number(&self, range: RangeInclusive<f32>) -> Result<f32, ApiError> {
-        let wanted = || format!("a number {}", bounds(range.start(), range.end()));
+        let wanted = |above| format!("a number {}", bounds(range.start(), range.end(), above));
         let Some(number) = self.value.as_f64() else {
-            return Err(self.wrong(&wanted()));
+            return Err(self.wrong(&wanted(false)));
         };
         let single = number as f32;
+        let is_above = single > *range.end();
         match single.is_finite() && range.contains(&single) {
             true => Ok(single),
-            false => Err(self.error(format!("is {}, but must be {}", self.value, wanted()))),
+            false => Err(self.error(format!(
+                "is {}, but must be {}",
+                self.value,
+                wanted(is_above)
+            ))),
         }
     }
 
@@ -291,9 +304,9 @@ impl<'a> Object<'a> {
     }
 }
 
-/// A range in words; an end that no type goes beyond is left out.
-fn bounds<T: Debug + Bounded>(low: &T, high: &T) -> String {
-    match high.is_maximum() {
+/// A range in words; an end that no type goes beyond is left out, unless the number is `above` it.
+fn bounds<T: Debug + Bounded>(low: &T, high: &T, above: bool) -> String {
+    match high.is_maximum() && !above {
         true => format!("of {low:?} or more"),
         false => format!("from {low:?} to {high:?}"),
     }
@@ -371,6 +384,14 @@ mod tests {
             message(of(&json!(-1)).count(0..=u32::MAX)),
             "x: is -1, but must be a whole number of 0 or more"
         );
+        assert_eq!(
+            message(of(&json!(4_294_967_296_u64)).count(0..=u32::MAX)),
+            "x: is 4294967296, but must be a whole number from 0 to 4294967295"
+        );
+        assert_eq!(
+            message(of(&json!(1e30)).integer(-1..=i64::MAX)),
+            "x: is 1e+30, but must be a whole number from -1 to 9223372036854775807"
+        );
     }
 
     #[test]
@@ -378,7 +399,7 @@ mod tests {
         assert_eq!(of(&json!(1)).number(0.0..=1.0), Ok(1.0));
         assert_eq!(
             message(of(&json!(1e300)).number(0.0..=f32::MAX)),
-            "x: is 1e+300, but must be a number of 0.0 or more"
+            "x: is 1e+300, but must be a number from 0.0 to 3.4028235e38"
         );
         assert_eq!(
             message(of(&json!("NaN")).number(0.0..=2.0)),
