@@ -125,6 +125,25 @@ impl SamplerOverrides {
             confidence_threshold: self.confidence_threshold.or(fallback.confidence_threshold),
         }
     }
+
+    /// Checks a [`t_min`](Self::t_min) that is set here beside a `t_max` that is not:
+    /// [`DiffusionParams::validate`] blames the latter.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] names `t_min`.
+    pub fn check_t_min(&self, t_max: f32) -> Result<()> {
+        match (self.t_min, self.t_max) {
+            (Some(t_min), None) if t_min.is_finite() && t_min > t_max => Err(out_of_range(
+                Parameter::TMin,
+                t_min,
+                &format!(
+                    "must be at most the temperature of the first step, which is {t_max}: lower it, or \
+                     raise `t_max`"
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl DiffusionParams {
@@ -153,6 +172,7 @@ impl DiffusionParams {
                 .unwrap_or(default.confidence_threshold),
             ..default
         };
+        caller.check_t_min(params.t_max)?;
         params.validate()?;
         Ok(params)
     }
@@ -255,6 +275,33 @@ mod tests {
             ..DiffusionParams::default()
         };
         assert_eq!(params, expected);
+    }
+
+    #[test]
+    fn the_temperature_that_the_caller_chose_is_to_blame() {
+        let file = SamplerOverrides {
+            t_max: Some(0.7),
+            ..SamplerOverrides::default()
+        };
+        let named = |t_min, t_max| {
+            let caller = SamplerOverrides {
+                t_min,
+                t_max,
+                ..SamplerOverrides::default()
+            };
+            match DiffusionParams::resolve(&caller, &file) {
+                Err(Error::InvalidParameter { parameter, .. }) => Some(parameter),
+                other => {
+                    other.unwrap();
+                    None
+                }
+            }
+        };
+        assert_eq!(named(Some(0.75), None), Some(Parameter::TMin));
+        assert_eq!(named(Some(0.75), Some(0.72)), Some(Parameter::TMax));
+        assert_eq!(named(None, Some(0.1)), Some(Parameter::TMax));
+        assert_eq!(named(Some(f32::INFINITY), None), Some(Parameter::TMin));
+        assert_eq!(named(Some(0.7), None), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use llama_diffusion::diffusion::{FinishedCanvas, TokenScore};
-use llama_diffusion::{CancelFlag, FormAnswer};
+use llama_diffusion::{CancelFlag, Error, FormAnswer};
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -18,7 +18,7 @@ use crate::protocol::assemble::{Assembler, Delta};
 use crate::protocol::error::{ApiError, ErrorKind};
 use crate::protocol::format::{Finished, Progress};
 use crate::read::Reader;
-use crate::served::named;
+use crate::served::refused_in;
 
 /// What happens next in one of the answers.
 pub enum Happening {
@@ -314,7 +314,10 @@ pub async fn next_draft(drafts: Option<&DraftSlot>, pause: Option<tokio::time::I
 fn error_of(failure: Failure, constraint: Option<&str>) -> ApiError {
     match failure {
         Failure::Refused { parameter, problem } => match parameter {
-            Some(parameter) => ApiError::field(named(parameter, constraint), problem),
+            Some(parameter) => {
+                let error = Error::InvalidParameter { parameter, problem };
+                refused_in(&error, constraint)
+            }
             None => ApiError::new(ErrorKind::InvalidRequest, problem),
         },
         Failure::Engine(problem) => ApiError::new(ErrorKind::Server, problem),

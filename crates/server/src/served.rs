@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use llama_diffusion::chat::{ChatTemplate, Message, RenderOptions, Role};
-use llama_diffusion::diffusion::{Edit, Infill, Original, Recipe};
+use llama_diffusion::diffusion::{Edit, Infill, Original, Recipe, check_canvas_length};
 use llama_diffusion::{
     AnyModel, DiffusionParams, Error, FormRequest, GapPrompt, InfillExtra, InfillRequest,
     MaskedParams, Parameter, TextForm, TextGap, TextModel, Thoughts, Token, edit_message,
@@ -214,8 +214,11 @@ impl Served {
             seed: request.seed.unwrap_or_default(),
             ..form.request.clone()
         };
+        let trained = self.model.model().canvas_length().unwrap_or(1);
+        let checked = check_canvas_length(form.canvas.unwrap_or(trained), trained);
+        checked.map_err(|error| of_form("canvas", &error))?;
         let form = self.model.text_form(&form, &tokens, thoughts);
-        let form = form.map_err(|error| refused(&error))?;
+        let form = form.map_err(|error| of_form("form", &error))?;
         Ok((tokens, Task::Form(Arc::new(form))))
     }
 
@@ -266,6 +269,9 @@ impl Served {
                 .recipe(request, input, &prompt.tokens, seed)
                 .map(Plan::Text);
         };
+        let chosen = &request.sampler.canvas;
+        let checked = chosen.check_t_min(defaults.t_max);
+        checked.map_err(|error| refused(&error))?;
         let params = || DiffusionParams {
             seed,
             ..canvas_params(defaults, request)
@@ -471,6 +477,14 @@ fn rejected(error: &Error) -> ApiError {
     }
 }
 
+/// An error about a field of a form.
+fn of_form(field: &str, error: &Error) -> ApiError {
+    match error {
+        Error::InvalidParameter { problem, .. } => ApiError::field(field, problem),
+        error => ApiError::field(field, error.to_string()),
+    }
+}
+
 /// An error of the library about what a request asks for.
 pub fn refused(error: &Error) -> ApiError {
     refused_in(error, None)
@@ -479,16 +493,18 @@ pub fn refused(error: &Error) -> ApiError {
 /// The same for a request whose constraint is in this field.
 pub fn refused_in(error: &Error, constraint: Option<&str>) -> ApiError {
     let field = |parameter| named(parameter, constraint);
-    match error {
-        Error::InvalidParameter { parameter, problem } => {
-            ApiError::field(field(*parameter), problem)
-        }
-        error => ApiError::new(ErrorKind::InvalidRequest, error.message_with(field)),
+    let message = error.message_with(field);
+    ApiError {
+        param: match error {
+            Error::InvalidParameter { parameter, .. } => Some(field(*parameter).to_owned()),
+            _ => None,
+        },
+        ..ApiError::new(ErrorKind::InvalidRequest, message)
     }
 }
 
 /// The field of a parameter in a request whose constraint is in this field.
-pub fn named(parameter: Parameter, constraint: Option<&str>) -> &str {
+fn named(parameter: Parameter, constraint: Option<&str>) -> &str {
     match (parameter, constraint) {
         (Parameter::Constraint, Some(field)) => field,
         _ => field_of(parameter).unwrap_or_else(|| parameter.name()),

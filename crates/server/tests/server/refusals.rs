@@ -64,6 +64,49 @@ fn a_format_that_cannot_be_kept_is_an_error_of_its_field() {
 }
 
 #[test]
+fn the_field_that_the_request_has_is_to_blame() {
+    let server = Server::start("");
+    let form = |name: &str, value: serde_json::Value| {
+        let mut body = json!({"prompt": "Hi", "form": "▢"});
+        body[name] = value;
+        body
+    };
+    let cold = json!({"t_min": 5});
+    for (path, body, param) in [
+        ("/diffusion/fill", form("canvas", 7.into()), "canvas"),
+        ("/diffusion/fill", form("canvas", 99_999.into()), "canvas"),
+        ("/diffusion/fill", form("form", "a".into()), "form"),
+        (
+            "/completion",
+            json!({"prompt": "Hi", "diffusion": cold}),
+            "diffusion.t_min",
+        ),
+        (
+            "/diffusion/edit",
+            json!({"text": "Hi", "instruction": "a", "diffusion": cold}),
+            "diffusion.t_min",
+        ),
+        (
+            "/infill",
+            json!({"input_prefix": "a", "input_suffix": "b", "diffusion": cold}),
+            "diffusion.t_min",
+        ),
+        (
+            "/completion",
+            json!({"prompt": "Hi", "diffusion": {"canvas_length": 7}}),
+            "diffusion.canvas_length",
+        ),
+    ] {
+        let (status, error) = server.refused(path, &body);
+        assert_eq!((status, &error["param"]), (400, &json!(param)), "{error}");
+        let message = error["message"].as_str().unwrap();
+        assert!(message.starts_with(&format!("{param}: ")), "{message}");
+        // Fields have the names of requests.
+        assert!(!message.contains('`'), "{message}");
+    }
+}
+
+#[test]
 fn a_prompt_that_no_tokens_could_make_fit_is_not_tokenized() {
     let server = Server::start("");
     let text = "word ".repeat(400_000);
