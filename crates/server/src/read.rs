@@ -208,7 +208,24 @@ impl Reader {
                 let content = self.served.model.gap_content(around, recipe, &gap.tokens)?;
                 gap.is_closed = content.is_closed;
                 gap.content = Some(content.tokens);
-                append(&mut spans, Channel::Answer, &content.text, None);
+                // The tokens at its edges are shared with the texts around it: it has its own.
+                let vocab = self.served.model.vocab();
+                let tokens = vocab.tokenize(&content.text, false, false)?.into_iter();
+                let token = |id| {
+                    Ok(AnswerToken {
+                        id,
+                        bytes: vocab.piece(id, self.marks)?,
+                        score: None,
+                    })
+                };
+                let tokens = tokens.map(token).collect::<Result<_>>()?;
+                if !content.text.is_empty() {
+                    spans.push(Span {
+                        channel: Channel::Answer,
+                        text: content.text,
+                        tokens,
+                    });
+                }
             }
         }
         Ok(Canvas { spans })

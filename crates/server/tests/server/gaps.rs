@@ -66,6 +66,26 @@ fn the_tokens_around_a_gap_are_not_counted() {
 }
 
 #[test]
+fn the_tokens_of_a_gap_spell_its_content() {
+    let server = Server::start("");
+    let gap =
+        |seed: u64| json!({"input_prefix": "a", "input_suffix": "b", "n_predict": 4, "seed": seed});
+    let has_text = |body: &Value| server.ask("/infill", body)["content"] != "";
+    let mut body = (1..20).map(gap).find(has_text).unwrap();
+    assert_eq!(server.ask("/infill", &body)["tokens"], json!([]));
+    body["return_tokens"] = true.into();
+    let answer = server.ask("/infill", &body);
+    assert_ne!(answer["tokens"], json!([]), "{answer}");
+    let spelled = server.ask("/detokenize", &json!({"tokens": answer["tokens"]}));
+    assert_eq!(spelled["content"], answer["content"]);
+    // A stream has them with the text.
+    let parts = server.stream("/infill", &body);
+    let tokens = parts.iter().filter_map(|part| part["tokens"].as_array());
+    let tokens: Vec<_> = tokens.flatten().cloned().collect();
+    assert_eq!(json!(tokens), answer["tokens"]);
+}
+
+#[test]
 fn a_warm_up_only_reads() {
     let server = Server::start("");
     let mut warm = editor(0);
