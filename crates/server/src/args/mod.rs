@@ -255,4 +255,34 @@ mod tests {
             assert!(error.contains(flag), "{line}: {error}");
         }
     }
+
+    #[test]
+    fn what_is_of_http_has_a_warning_beside_lines() {
+        for line in "--host ::1|--port 9|--reuse-port|-a x|--tags x|--api-key k|--api-key-file k|\
+            --api-prefix /x|--cors-origins *|--slots|--no-slots|--metrics|--no-ui|--path p|-to 9|\
+            --sse-ping-interval 9|--threads-http 2|--max-connections 9|--drain-timeout 9|-np 2|\
+            --queue 9|--queue-tokens 9|--slot-save-path p|--cache-prompt|--no-cache-prompt|-cram 9"
+            .split('|')
+        {
+            assert_eq!(parse(line).unwrap().warnings, [""; 0], "{line}");
+            let warnings = parse(&format!("--visual-stdio {line}")).unwrap().warnings;
+            assert_eq!(warnings.len(), 1, "{line}: {warnings:?}");
+            let warning = &warnings[0];
+            assert!(
+                warning.ends_with(" has no effect beside --visual-stdio"),
+                "{warning}"
+            );
+        }
+        for line in [
+            "--max-body 9",
+            "-s 3",
+            "-n 9",
+            "-c 512",
+            "-ctxcp 2",
+            "--reasoning-budget 0",
+        ] {
+            let warnings = parse(&format!("--visual-stdio {line}")).unwrap().warnings;
+            assert_eq!(warnings, [""; 0], "{line}");
+        }
+    }
 }
