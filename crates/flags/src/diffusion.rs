@@ -1,7 +1,7 @@
 //! Flags of the sampler.
 
 use llama_diffusion::diffusion::{check_canvas_length, shortest_canvas};
-use llama_diffusion::{DiffusionParams, Error, Result, SamplerOverrides};
+use llama_diffusion::{DiffusionParams, Result, SamplerOverrides};
 
 use crate::numbers::{real, whole};
 use crate::values::{ABOVE_0, CanvasLength, Limit, parse_canvas_length};
@@ -71,7 +71,6 @@ impl DiffusionArgs {
             stability_threshold: self.stability,
             confidence_threshold: self.confidence,
         };
-        check_t_min(&chosen, model)?;
         let resolved = DiffusionParams::resolve(&chosen, model)?;
         let max_tokens = match (predict, self.blocks) {
             (Some(Limit(tokens)), _) => tokens,
@@ -92,20 +91,5 @@ impl DiffusionArgs {
         params.validate()?;
         check_canvas_length(params.canvas.unwrap_or(trained), trained)?;
         Ok(params)
-    }
-}
-
-/// The library would blame the first temperature, which the user may not have chosen.
-fn check_t_min(chosen: &SamplerOverrides, model: &SamplerOverrides) -> Result<()> {
-    let t_max = model.t_max.unwrap_or(DiffusionParams::default().t_max);
-    match (chosen.t_min, chosen.t_max) {
-        (Some(t_min), None) if t_min > t_max => Err(Error::Input {
-            name: "--diffusion-eb-t-min".into(),
-            problem: format!(
-                "is {t_min}, but must be at most the temperature of the first step, which is \
-                 {t_max}: lower it, or raise --diffusion-eb-t-max"
-            ),
-        }),
-        _ => Ok(()),
     }
 }

@@ -175,12 +175,7 @@ fn a_flag_goes_before_the_model_and_the_general_one_behind_the_special_one() {
     let error = parse(&["--diffusion-eb-t-min", "1"])
         .unwrap()
         .diffusion((&model, 256), 3);
-    assert!(
-        error
-            .unwrap_err()
-            .to_string()
-            .contains("--diffusion-eb-t-max")
-    );
+    assert!(message(&error.unwrap_err()).contains("--diffusion-eb-t-max"));
 }
 
 #[test]
