@@ -59,9 +59,18 @@ fn culprit<T: DeserializeOwned>(
 /// backticks they would be parameters.
 fn in_plain_words(error: &serde_json::Error) -> String {
     let names = [
-        ("expected usize", "expected a whole number of 0 or more"),
-        ("expected u64", "expected a whole number of 0 or more"),
-        ("expected u32", "expected a whole number of 0 or more"),
+        (
+            "expected usize",
+            "expected a whole number from 0 to 18446744073709551615",
+        ),
+        (
+            "expected u64",
+            "expected a whole number from 0 to 18446744073709551615",
+        ),
+        (
+            "expected u32",
+            "expected a whole number from 0 to 4294967295",
+        ),
         (
             "expected i64",
             "expected a whole number of at most 9223372036854775807",

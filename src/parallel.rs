@@ -5,10 +5,14 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use crate::error::{Error, Result};
+use crate::ggml::headroom;
 use crate::parameter::Parameter;
 
 /// More than any machine has; ggml's limit is 512.
 const MAX_THREADS: usize = 512;
+/// The stack of a thread, and what the standard library and the allocator map for one: it panics if
+/// only its stack has memory.
+const THREAD_BYTES: usize = 4 << 20;
 
 /// Rejects a number of threads that ggml would abort on.
 pub(crate) fn check_threads(threads: usize, parameter: Parameter) -> Result<()> {
@@ -28,7 +32,7 @@ pub(crate) fn cores() -> usize {
 
 /// Runs `work` on every item, on at most `threads` threads including the caller's. Results are in
 /// the order of the items. Each thread takes the next item when it has finished one, so if the
-/// system refuses more threads, the existing ones do all of the work.
+/// system refuses more threads, or has no memory for them, the existing ones do all of the work.
 pub(crate) fn map<T, R: Send>(
     items: impl IntoIterator<Item = T, IntoIter: Send>,
     threads: usize,
@@ -46,6 +50,7 @@ pub(crate) fn map<T, R: Send>(
     };
     let mut done = thread::scope(|scope| {
         let helpers: Vec<_> = (1..threads)
+            .take_while(|_| headroom::check("a thread", THREAD_BYTES).is_ok())
             .map_while(|_| thread::Builder::new().spawn_scoped(scope, run).ok())
             .collect();
         let mut done = run();

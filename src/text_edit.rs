@@ -45,9 +45,9 @@ impl TextModel {
         Ok(Original::new(tokens, marks, strength)?.ending_with(end))
     }
 
-    /// The text of an edit of `original` that `answer` is, as [`answer_text`](Self::answer_text): separate
-    /// from its thoughts. What is protected is always part of the text, also where the model has begun a
-    /// thought before it: such a thought is none.
+    /// The text of `answer`, an edit of `original`, separate from its thoughts, as
+    /// [`answer_text`](Self::answer_text). What is protected is always part of the text: a thought that
+    /// contains it counts as text.
     ///
     /// # Errors
     /// A token is not in the vocabulary.
@@ -109,9 +109,11 @@ fn keep_protected(parts: &mut [Part<'_>], original: &Original) {
         return;
     }
     parts.iter_mut().for_each(|part| part.thinks = false);
+    // Of an edit that was cut, something is missing in any case.
+    let is_cut = !has_all(parts);
     for (index, thinks) in whole.into_iter().enumerate().filter(|(_, thinks)| *thinks) {
         parts[index].thinks = thinks;
-        parts[index].thinks = has_all(parts);
+        parts[index].thinks = is_cut || has_all(parts);
     }
 }
 

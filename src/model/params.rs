@@ -52,8 +52,8 @@ pub struct ModelParams {
     pub overrides: Vec<TensorOverride>,
     /// Keep the KV cache in host memory.
     pub kv_on_host: bool,
-    /// Let the CPU compute the products of matrices in host memory. Otherwise they are copied to a
-    /// GPU, in each pass of at least 32 tokens, and multiplied there.
+    /// Let the CPU compute the products of matrices in host memory. Otherwise the matrices are
+    /// copied to a GPU in each pass of at least 32 tokens, and multiplied there.
     pub no_op_offload: bool,
     /// Copy the weights instead of using the mapped file.
     pub no_mmap: bool,

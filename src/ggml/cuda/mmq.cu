@@ -10,7 +10,7 @@
 #include "ggml-cuda/mmq.cuh"
 #include "ggml-cuda/quantize.cuh"
 
-// Tokens of a tile for an expert's mean number of tokens: most experts then need one tile.
+// Twice the mean number of tokens of an expert: most experts then need a single tile.
 static int64_t expert_tile(int64_t pairs, int64_t experts) {
     return 2 * ((pairs + experts - 1) / experts);
 }

@@ -337,7 +337,7 @@ fn the_flags_of_make_run_visual_have_an_effect() {
     assert_eq!(text(&output.stdout), ANSWER, "{stderr}");
     assert!(!stderr.contains("no effect"), "{stderr}");
     // More than the two steps that the demo model usually takes, so that there is something to see.
-    assert!(stderr.matches("canvas 1, step ").count() > 3, "{stderr}");
+    assert!(stderr.matches("canvas 1, step ").count() > 2, "{stderr}");
 }
 
 #[test]

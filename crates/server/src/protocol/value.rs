@@ -90,9 +90,15 @@ impl<'a> Field<'a> {
         let Value::Number(number) = self.value else {
             return Err(self.wrong(&wanted(false)));
         };
-        let is_above = number
-            .as_f64()
-            .is_some_and(|float| float > *range.end() as f64);
+        // Of what is no i64, `f64` tells the side: i64::MAX is 2⁶³ there.
+        let is_above = number.as_i64().map_or_else(
+            || {
+                number
+                    .as_f64()
+                    .is_some_and(|float| float >= *range.end() as f64)
+            },
+            |whole| whole > *range.end(),
+        );
         let whole = number.as_i64().or_else(|| {
             // Every whole number below 2⁵³ is exact.
             let float = number
