@@ -126,8 +126,8 @@ impl SamplerOverrides {
         }
     }
 
-    /// Checks a [`t_min`](Self::t_min) that is set here beside a `t_max` that is not:
-    /// [`DiffusionParams::validate`] blames the latter.
+    /// Checks a [`t_min`](Self::t_min) that is set here against the `t_max` that applies, if that is not:
+    /// [`DiffusionParams::validate`] would name `t_max`, which the caller did not choose.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] names `t_min`.

@@ -74,7 +74,7 @@ pub(crate) struct Backends {
     /// The last one is the CPU's.
     list: Vec<Backend>,
     /// Whether another device computes large products of matrices in host memory, which are copied
-    /// to it for each.
+    /// to it for each pass.
     op_offload: bool,
 }
 

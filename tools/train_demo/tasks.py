@@ -521,7 +521,7 @@ def draw(r: random.Random, task, held=False):
 
 
 def continued(r, example):
-    """The example after one to three turns of any tasks, which its answer does not depend on."""
+    """The example after one to three others, on which its answer does not depend."""
     if example.messages[0][0] == "system":
         return example
     earlier = []

@@ -124,10 +124,12 @@ def main():
     parser.add_argument("--rate", type=float, default=1.0, help="factor of the learning rates: less to refine a checkpoint")
     parser.add_argument("--batch", type=int, default=32, help="rows of a step")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cpu", help="cpu or cuda, where minutes are time and one thread is right")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda, where --minutes is wall time and a resumed run draws other noise")
     parser.add_argument("--bfloat16", action="store_true", help="matrix products in bfloat16: for CPUs that have it")
     parser.add_argument("--steps", type=int, help="stop after this many steps (for a test)")
     args = parser.parse_args()
+    if args.device != "cpu" and args.threads != 1:
+        parser.error("--threads is for the CPU")
 
     def prepare():  # both settings are each thread's own
         torch.set_num_threads(1)

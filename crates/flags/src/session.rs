@@ -46,7 +46,7 @@ pub struct SessionArgs {
 }
 
 impl SessionArgs {
-    /// Warns of a context beyond the one that the model was trained for. So many sessions share it.
+    /// Warns of a context beyond the one that the model was trained for. `sessions` share that context.
     pub fn warn_of_long_context(&self, trained: usize, sessions: usize) {
         if let Some(warning) = self.long_context(trained, sessions) {
             tracing::warn!("{warning}");

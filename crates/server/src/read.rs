@@ -208,7 +208,7 @@ impl Reader {
                 let content = self.served.model.gap_content(around, recipe, &gap.tokens)?;
                 gap.is_closed = content.is_closed;
                 gap.content = Some(content.tokens);
-                // The tokens at its edges are shared with the texts around it: it has its own.
+                // Tokens at its edges may hold parts of the texts around it: the content has its own.
                 let vocab = self.served.model.vocab();
                 let tokens = vocab.tokenize(&content.text, false, false)?.into_iter();
                 let token = |id| {

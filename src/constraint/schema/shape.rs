@@ -189,8 +189,8 @@ impl<'a> Shape<'a> {
     }
 }
 
-/// Refuses a value with a number whose digits are lost: one that is whole, and neither an integer of 64
-/// bits nor a double that is exact.
+/// Refuses a value with a number whose digits may be lost: a double of 2⁵³ or more, which the schema
+/// wrote with a point, an exponent or more than 64 bits.
 fn check_digits(at: At<'_>, value: &Value) -> Result<(), ConstraintError> {
     const EXACT: f64 = (1_u64 << 53) as f64;
     match value {

@@ -32,7 +32,7 @@ const ASKING: [(&str, Job); 5] = [
 /// The jobs that read some flags, and what to do for the others.
 type Rule = (&'static [Job], &'static str, &'static [&'static str]);
 
-/// Every flag. Those of the other family of models have their warnings, whatever the job.
+/// Every flag. Those of the other family of models have warnings of their own, whatever the job.
 const RULES: [Rule; 13] = [
     (
         &[Answer, Edit, Form, Gap, Requests],
@@ -92,7 +92,8 @@ const RULES: [Rule; 13] = [
             "--temp",
             "--top-k",
             "--top-p",
-            // What surrounds the prompt. Each job is a single turn, and but for answers a quiet one.
+            // What surrounds the prompt. Every job but an answer is a single turn and prints only its
+            // result.
             "--single-turn",
             "--system-prompt",
             "--system-prompt-file",
@@ -204,7 +205,7 @@ const RULES: [Rule; 13] = [
     ),
 ];
 
-/// Refuses the first flag of the command line that its job does not read.
+/// Refuses a flag of the command line that its job does not read.
 ///
 /// # Errors
 /// The flag, and what to do.
