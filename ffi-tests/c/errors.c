@@ -115,7 +115,7 @@ static void struct_sizes(void) {
     diffusion_context *no_context = NULL;
     char *text = NULL;
 
-    WRONG_SIZES(diffusion_model_params, sizeof(diffusion_model_params),
+    WRONG_SIZES(diffusion_model_params, offsetof(diffusion_model_params, no_op_offload),
                 diffusion_model_params_init(&model_params, wrong, &error));
     WRONG_SIZES(diffusion_context_params, sizeof(diffusion_context_params),
                 diffusion_context_params_init(&context_params, wrong, &error));
@@ -134,7 +134,7 @@ static void struct_sizes(void) {
     CHECK(memcmp(&device, &device_before, sizeof device) == 0);
 
     CALL(diffusion_model_params_init(&model_params, sizeof model_params, &error));
-    WRONG_SIZES(diffusion_model_params, sizeof(diffusion_model_params),
+    WRONG_SIZES(diffusion_model_params, offsetof(diffusion_model_params, no_op_offload),
                 (model_params.struct_size = wrong,
                  diffusion_model_load("model.gguf", &model_params, &no_model, &error)));
     CALL(diffusion_context_params_init(&context_params, sizeof context_params, &error));
@@ -232,7 +232,7 @@ static void asking(void) {
     diffusion_device device;
     char buffer[16] = "before";
     int32_t token = 5;
-    const int32_t foreign[] = {-1, 1664, INT32_MAX};
+    const int32_t foreign[] = {-1, 2176, INT32_MAX};
     size_t i;
 
     device.struct_size = sizeof device;
@@ -244,7 +244,7 @@ static void asking(void) {
           DIFFUSION_STATUS_INVALID_ARGUMENT, "text: the byte at offset 1 is not UTF-8");
     for (i = 0; i < 3; i++)
         FAILS(diffusion_detokenize(model, &foreign[i], 1, false, buffer, 16, &count, &error),
-              DIFFUSION_STATUS_TOKENIZER, "is not in the vocabulary of 1664");
+              DIFFUSION_STATUS_TOKENIZER, "is not in the vocabulary of 2176");
     FAILS(diffusion_apply_chat_template(model, "[", NULL, &token, 1, &count, &error),
           DIFFUSION_STATUS_INVALID_ARGUMENT, "messages: ");
     FAILS(diffusion_apply_chat_template(model, "[{\"role\": \"nobody\"}]", NULL, &token, 1, &count,
@@ -293,7 +293,7 @@ static void generating(void) {
     static int32_t long_prompt[2048];
     size_t count = UNTOUCHED, i;
     char *text = NULL;
-    const int32_t foreign[] = {-1, 1664};
+    const int32_t foreign[] = {-1, 2176};
 
     memset(tokens, 7, sizeof tokens);
 #define GENERATE(prompt, length, capacity) \
@@ -313,7 +313,7 @@ static void generating(void) {
     FAILS(GENERATE(NULL, 0, CAPACITY), DIFFUSION_STATUS_INVALID_ARGUMENT, "prompt: it is empty");
     for (i = 0; i < 2; i++)
         FAILS(GENERATE(&foreign[i], 1, CAPACITY), DIFFUSION_STATUS_INVALID_ARGUMENT,
-              "is not in the vocabulary of 1664 tokens");
+              "is not in the vocabulary of 2176 tokens");
     FAILS(GENERATE(long_prompt, 2048, CAPACITY), DIFFUSION_STATUS_CONTEXT_FULL,
           "the prompt has 2048 tokens and 32 more are needed for a canvas");
     FAILS(GENERATE(prompt.items, (size_t)-1, CAPACITY), DIFFUSION_STATUS_INVALID_ARGUMENT,

@@ -57,7 +57,7 @@ static void describe(const diffusion_model *model) {
     char name[64];
     size_t size = 0;
     CHECK(strcmp(diffusion_model_architecture(model), "diffusion-gemma") == 0);
-    CHECK(diffusion_model_vocab_size(model) == 1664);
+    CHECK(diffusion_model_vocab_size(model) == 2176);
     CHECK(diffusion_model_canvas_length(model) == 32);
     CHECK(diffusion_model_context_length(model) == 2048);
     CHECK(diffusion_model_is_end_token(model, 1) && diffusion_model_is_end_token(model, 6));
