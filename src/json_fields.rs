@@ -12,7 +12,7 @@ pub(crate) struct Wrong {
 }
 
 /// Reads an object. Members that are null count as absent: clients write their optional fields so.
-/// `required` are the fields without which there is no request, with values that make one.
+/// `required` are the fields that a request must have, with values that make one.
 ///
 /// # Errors
 /// It is not an object, or a field of it is missing or wrong.

@@ -90,7 +90,7 @@ impl<'a> Field<'a> {
         let Value::Number(number) = self.value else {
             return Err(self.wrong(&wanted(false)));
         };
-        // Of what is no i64, `f64` tells the side: i64::MAX is 2⁶³ there.
+        // Beyond i64, `f64` shows the side: i64::MAX is 2⁶³ there.
         let is_above = number.as_i64().map_or_else(
             || {
                 number
