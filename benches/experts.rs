@@ -1,7 +1,8 @@
-//! Products with the chosen experts on the CPU: our kernel, ggml's, and ggml's product with a
+//! Products with the chosen experts on the CPU: our kernels, ggml's, and ggml's product with a
 //! matrix of one expert.
 //!
-//! `cargo bench --bench experts`. Ids carry kernel, type, tokens and experts; one thread.
+//! `cargo bench --bench experts`. Ids carry kernel or instruction set, type, tokens and experts; one
+//! thread.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use llama_diffusion::gguf::TensorType;
@@ -32,11 +33,9 @@ fn experts(criterion: &mut Criterion) {
                     tokens,
                 };
                 group.throughput(Throughput::Elements(shape.operations() as u64));
-                for (name, kernel) in [
-                    ("own", ExpertKernel::Own),
-                    ("ggml", ExpertKernel::Ggml),
-                    ("dense", ExpertKernel::Dense),
-                ] {
+                let own = ExpertKernel::instructions().map(|set| (set, ExpertKernel::Own(set)));
+                let peers = [("ggml", ExpertKernel::Ggml), ("dense", ExpertKernel::Dense)];
+                for (name, kernel) in own.chain(peers) {
                     let Some(mut product) = ExpertProduct::new(kernel, ty, &shape, 1).unwrap()
                     else {
                         continue;

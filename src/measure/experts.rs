@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::ggml::compute::Executor;
 use crate::ggml::context::Context;
 use crate::ggml::device::{BufferType, Device};
-use crate::ggml::kernels::experts::multiplies_experts;
+use crate::ggml::kernels::experts::Instructions;
 use crate::ggml::tensor::Tensor;
 use crate::gguf::TensorType;
 use crate::synthetic::random_weights;
@@ -13,12 +13,19 @@ use crate::synthetic::random_weights;
 /// What multiplies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExpertKernel {
-    /// Our kernel.
-    Own,
+    /// Ours with a set of instructions, one of [`ExpertKernel::instructions`].
+    Own(&'static str),
     /// ggml's `mul_mat_id`.
     Ggml,
     /// ggml's `mul_mat` of a matrix of one expert with as many rows of activations.
     Dense,
+}
+
+impl ExpertKernel {
+    /// Our sets of instructions that this processor has, the best first.
+    pub fn instructions() -> impl Iterator<Item = &'static str> {
+        Instructions::of_this_processor().iter().map(|own| own.name)
+    }
 }
 
 /// The size of a product.
@@ -57,7 +64,7 @@ pub struct ExpertProduct {
 }
 
 impl ExpertProduct {
-    /// `None` if our kernel leaves this type to ggml.
+    /// `None` if our kernels leave this type to ggml, or the processor lacks the instructions.
     ///
     /// # Errors
     /// There is no memory for the weights.
@@ -67,9 +74,18 @@ impl ExpertProduct {
         shape: &ExpertShape,
         threads: usize,
     ) -> Result<Option<Self>> {
-        if kernel == ExpertKernel::Own && !multiplies_experts(ty, shape.k) {
-            return Ok(None);
-        }
+        let own = match kernel {
+            ExpertKernel::Own(name) => {
+                let sets = Instructions::of_this_processor().iter();
+                let found = sets.copied().find(|own| own.name == name);
+                let Some(own) = found.filter(|_| Instructions::of_experts(ty, shape.k).is_some())
+                else {
+                    return Ok(None);
+                };
+                Some(own)
+            }
+            ExpertKernel::Ggml | ExpertKernel::Dense => None,
+        };
         let cpu = Device::cpu()?;
         let inputs = Context::new(4)?;
         let routed = [shape.used, shape.tokens];
@@ -82,10 +98,10 @@ impl ExpertProduct {
         chosen.write(0, &shape.chosen())?;
         share.write(0, &vec![0.25_f32; shape.used * shape.tokens])?;
 
-        let describe = |ctx: &Context, weights: &Tensor| match kernel {
-            ExpertKernel::Own => ctx.experts_output(weights, &x, &chosen, &share),
-            ExpertKernel::Ggml => ctx.mul_mat_id(weights, &x, &chosen),
-            ExpertKernel::Dense => ctx.mul_mat(weights, &ctx.reshape(&x, &flat)?),
+        let describe = |ctx: &Context, weights: &Tensor| match (own, kernel) {
+            (Some(own), _) => ctx.experts_output(own, weights, &x, &chosen, &share),
+            (None, ExpertKernel::Dense) => ctx.mul_mat(weights, &ctx.reshape(&x, &flat)?),
+            (None, _) => ctx.mul_mat_id(weights, &x, &chosen),
         };
         let experts = match kernel {
             ExpertKernel::Dense => 1,
@@ -94,7 +110,7 @@ impl ExpertProduct {
         let ne = [shape.k, shape.rows, experts];
         // The fastest memory, as for the weights of a model.
         let mut memory = cpu.buffer_type();
-        if kernel != ExpertKernel::Own {
+        if own.is_none() {
             for candidate in cpu.extra_buffer_types() {
                 if runs_in(cpu, candidate, ty, &ne, describe)? {
                     memory = candidate;

@@ -23,6 +23,17 @@ impl Context {
         args: &[&Tensor],
         kernel: CpuKernel,
     ) -> Result<Tensor> {
+        self.custom_with(ne, args, kernel, &())
+    }
+
+    /// Like [`custom`](Self::custom); the kernel gets the address of `data`.
+    pub(in crate::ggml) fn custom_with<T: Sync>(
+        &self,
+        ne: &[usize],
+        args: &[&Tensor],
+        kernel: CpuKernel,
+        data: &'static T,
+    ) -> Result<Tensor> {
         self.ensure_room()?;
         let d = shape(ne).map(|n| n as i64);
         let mut args: Vec<_> = args.iter().map(|t| self.reads(t)).collect();
@@ -40,7 +51,7 @@ impl Context {
                 args.len() as i32,
                 Some(kernel),
                 ALL_THREADS,
-                std::ptr::null_mut(),
+                std::ptr::from_ref(data).cast_mut().cast(),
             )
         })
     }

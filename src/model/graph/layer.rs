@@ -150,9 +150,10 @@ impl Layer<'_> {
             Experts::Fused { gate_up } => FirstMatrices::Fused(gate_up),
             Experts::Split { gate, up } => FirstMatrices::Split(gate, up),
         };
-        if build.choice.own_experts && ctx.runs_experts(&first, &w.experts_down) {
-            let hidden = ctx.experts_hidden(&first, &input, &chosen)?;
-            return ctx.experts_output(&w.experts_down, &hidden, &chosen, &share);
+        let own = ctx.expert_instructions(&first, &w.experts_down);
+        if let Some(own) = own.filter(|_| build.choice.own_experts) {
+            let hidden = ctx.experts_hidden(own, &first, &input, &chosen)?;
+            return ctx.experts_output(own, &w.experts_down, &hidden, &chosen, &share);
         }
         let input = ctx.reshape(&input, &[d, 1, tokens])?;
         let hidden = match &w.experts {

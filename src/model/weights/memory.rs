@@ -7,7 +7,7 @@ use super::super::tensors::Located;
 use crate::error::{Error, Result};
 use crate::ggml::context::Context;
 use crate::ggml::device::{BufferType, Device};
-use crate::ggml::kernels::experts::multiplies_experts;
+use crate::ggml::kernels::experts::Instructions;
 use crate::gguf::TensorType;
 use crate::parameter::Parameter;
 
@@ -96,7 +96,7 @@ impl<'a> Chooser<'a> {
     /// Whether our kernels multiply a tensor of experts, which they read as the file has it.
     fn is_ours(&self, tensor: &Located) -> bool {
         let info = &tensor.info;
-        self.placement.is_cpu_only() && multiplies_experts(info.ty, info.shape[0])
+        self.placement.is_cpu_only() && Instructions::of_experts(info.ty, info.shape[0]).is_some()
     }
 
     fn settle(&self, tensor: &Located, memory: BufferType) -> Memory {

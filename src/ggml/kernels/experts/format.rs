@@ -54,7 +54,7 @@ impl Format {
         }
     }
 
-    /// Whether it is multiplied with activations in F32, which are not quantized.
+    /// Whether its elements are floats.
     pub(super) fn is_float(self) -> bool {
         matches!(self, Self::F16 | Self::BF16)
     }

@@ -1,7 +1,9 @@
 //! Which product this processor runs.
 
-use super::format::{Format, GROUP};
-use super::panel::Panel;
+use std::sync::OnceLock;
+
+use super::format::{Format, GROUP, QuantizedRow};
+use super::scratch::Scratch;
 use crate::gguf::TensorType;
 
 /// Rows of weights that are multiplied together; the last strip of a matrix may have fewer.
@@ -18,50 +20,86 @@ pub(super) struct Strip<'a> {
     pub(super) rows: usize,
     /// Elements of a row.
     pub(super) k: usize,
-    /// Rows of F32 for float formats, else quantized rows.
+    /// Rows as [`Instructions::conversion`] makes them for the format.
     pub(super) inputs: &'a [*const u8],
 }
 
+/// Converts a row of activations, of whole groups.
+///
+/// Safety: the processor has the instructions, and the target has room for the result.
+pub(super) type Convert = unsafe fn(&[f32], *mut u8);
+
 /// The functions for one set of instructions.
-pub(super) struct Instructions {
-    /// Quantizes a row of whole groups.
-    ///
-    /// Safety: the processor has the instructions, and the target is a
-    /// [`QuantizedRow`](super::format::QuantizedRow) of as many elements.
-    pub(super) quantize: unsafe fn(&[f32], *mut u8),
+pub(crate) struct Instructions {
+    /// As benchmarks call the set.
+    pub(crate) name: &'static str,
+    /// Whether vectors have 512 bits.
+    pub(super) has_wide_vectors: bool,
+    /// To a [`QuantizedRow`] of as many elements.
+    pub(super) quantize: Convert,
+    /// To BF16, if weights in BF16 are multiplied with such activations.
+    pub(super) round: Option<Convert>,
     /// Multiplies a strip: [`STRIP`] results for each input, of which those beyond the rows of the
     /// strip have no meaning.
     ///
     /// Safety: the processor has the instructions, and the strip's pointers are valid.
-    pub(super) product: unsafe fn(&Strip<'_>, &mut Panel, &mut [f32]),
+    pub(super) product: unsafe fn(&Strip<'_>, &mut Scratch, &mut [f32]),
 }
 
 impl Instructions {
-    /// The best ones that this processor has.
-    pub(super) fn of_this_processor() -> Option<&'static Self> {
-        #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c")
-        {
-            return Some(&super::avx2::INSTRUCTIONS);
-        }
-        None
+    /// All that this processor has, the best first.
+    pub(crate) fn of_this_processor() -> &'static [&'static Self] {
+        static FOUND: OnceLock<Vec<&'static Instructions>> = OnceLock::new();
+        FOUND.get_or_init(|| {
+            let mut found = Vec::new();
+            #[cfg(target_arch = "x86_64")]
+            {
+                let has_avx2 = is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c");
+                let has_avx512 = has_avx2
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512vnni");
+                if has_avx512 && is_x86_feature_detected!("avx512bf16") {
+                    found.push(&super::avx512::WITH_BF16);
+                }
+                if has_avx512 {
+                    found.push(&super::avx512::INSTRUCTIONS);
+                }
+                if has_avx2 {
+                    found.push(&super::avx2::INSTRUCTIONS);
+                }
+            }
+            found
+        })
     }
-}
 
-/// Whether the kernels multiply experts with rows of `k` elements of type `ty` in host memory,
-/// faster than ggml.
-pub(crate) fn multiplies_experts(ty: TensorType, k: usize) -> bool {
-    let faster = match ty {
+    /// Those with which this processor multiplies experts with rows of `k` elements of type `ty`
+    /// in host memory, faster than ggml.
+    pub(crate) fn of_experts(ty: TensorType, k: usize) -> Option<&'static Self> {
+        let best = *Self::of_this_processor().first()?;
         // ggml rearranges these, and multiplies them with AVX-512.
-        TensorType::Q4_0 | TensorType::Q4_K => !has_avx512(),
-        _ => true,
-    };
-    faster
-        && Format::of(ty).is_some()
-        && k.is_multiple_of(GROUP)
-        && Instructions::of_this_processor().is_some()
+        let is_ggml_faster = matches!(ty, TensorType::Q4_0 | TensorType::Q4_K)
+            && has_avx512()
+            && !best.has_wide_vectors;
+        (Format::of(ty).is_some() && k.is_multiple_of(GROUP) && !is_ggml_faster).then_some(best)
+    }
+
+    /// What activations become before they are multiplied with weights of a format, and the size
+    /// of such a row of `k` elements in bytes; `None` if they remain F32.
+    pub(super) fn conversion(
+        &'static self,
+        format: Format,
+        k: usize,
+    ) -> Option<(&'static Convert, usize)> {
+        match format {
+            Format::F16 => None,
+            Format::BF16 => self.round.as_ref().map(|round| (round, 2 * k)),
+            _ => Some((&self.quantize, QuantizedRow::new(k).bytes)),
+        }
+    }
 }
 
 fn has_avx512() -> bool {

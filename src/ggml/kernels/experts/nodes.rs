@@ -7,10 +7,10 @@ use super::super::super::ops::CpuKernel;
 use super::super::super::tensor::Tensor;
 use super::super::geglu::geglu_row;
 use super::super::rows::{row, share};
-use super::format::{Format, QuantizedRow};
-use super::instructions::{Instructions, STRIP, Strip, multiplies_experts};
-use super::panel::Panel;
+use super::format::Format;
+use super::instructions::{Convert, Instructions, STRIP, Strip};
 use super::routes::Routes;
+use super::scratch::Scratch;
 use crate::error::{Error, Result};
 use crate::gguf::TensorType;
 use crate::sys;
@@ -56,22 +56,32 @@ impl FirstMatrices<'_> {
 
 /// Whether the kernels read and multiply a tensor of experts.
 fn is_multiplied(experts: &Tensor) -> bool {
-    let supported = |ty| multiplies_experts(ty, experts.ne()[0]);
-    experts.ty().is_some_and(supported)
-        && experts.ne()[3] == 1
-        && experts.buffer_type().is_some_and(|memory| memory.is_host())
+    instructions_for(experts).is_some()
+}
+
+fn instructions_for(experts: &Tensor) -> Option<&'static Instructions> {
+    let readable =
+        experts.ne()[3] == 1 && experts.buffer_type().is_some_and(|memory| memory.is_host());
+    let found = Instructions::of_experts(experts.ty()?, experts.ne()[0]);
+    found.filter(|_| readable)
 }
 
 impl Context {
-    /// Whether the kernels can run the experts with these matrices.
-    pub(crate) fn runs_experts(&self, first: &FirstMatrices<'_>, down: &Tensor) -> bool {
-        first.are_multiplied() && is_multiplied(down)
+    /// The instructions with which the kernels run the experts, if they can run those with these
+    /// matrices.
+    pub(crate) fn expert_instructions(
+        &self,
+        first: &FirstMatrices<'_>,
+        down: &Tensor,
+    ) -> Option<&'static Instructions> {
+        instructions_for(down).filter(|_| first.are_multiplied())
     }
 
     /// The hidden layer of the chosen experts, `gelu(gate x) * (up x)`: `x [d, tokens]` and
     /// `chosen` I32 `[used, tokens]` to `[hidden, used, tokens]`. CPU only.
     pub(crate) fn experts_hidden(
         &self,
+        instructions: &'static Instructions,
         first: &FirstMatrices<'_>,
         x: &Tensor,
         chosen: &Tensor,
@@ -81,12 +91,16 @@ impl Context {
         if !first.are_multiplied() || gate.ne()[0] != d || choosing != tokens || !is_rows(x) {
             return Err(unfit("experts_hidden", gate, x));
         }
-        let x = self.input_for(gate, x)?;
+        let x = self.input_for(instructions, gate, x)?;
         let ne = [first.hidden(), used, tokens];
         let kernel = hidden_kernel as CpuKernel;
         match first {
-            FirstMatrices::Fused(both) => self.custom(&ne, &[&x, chosen, both], kernel),
-            FirstMatrices::Split(gate, up) => self.custom(&ne, &[&x, chosen, gate, up], kernel),
+            FirstMatrices::Fused(both) => {
+                self.custom_with(&ne, &[&x, chosen, both], kernel, instructions)
+            }
+            FirstMatrices::Split(gate, up) => {
+                self.custom_with(&ne, &[&x, chosen, gate, up], kernel, instructions)
+            }
         }
     }
 
@@ -95,6 +109,7 @@ impl Context {
     /// `[d, tokens]`. CPU only.
     pub(crate) fn experts_output(
         &self,
+        instructions: &'static Instructions,
         down: &Tensor,
         hidden: &Tensor,
         chosen: &Tensor,
@@ -106,24 +121,29 @@ impl Context {
         if !fits || !is_multiplied(down) || !is_rows(hidden) || !is_rows(share) {
             return Err(unfit("experts_output", down, hidden));
         }
-        let hidden = self.input_for(down, hidden)?;
+        let hidden = self.input_for(instructions, down, hidden)?;
         let args = [&hidden, chosen, down, share];
-        self.custom(&[d, tokens], &args, output_kernel as CpuKernel)
+        let kernel = output_kernel as CpuKernel;
+        self.custom_with(&[d, tokens], &args, kernel, instructions)
     }
 
     /// Contiguous F32 rows as the kernels multiply them with `weights`.
-    fn input_for(&self, weights: &Tensor, x: &Tensor) -> Result<Tensor> {
+    fn input_for(
+        &self,
+        instructions: &'static Instructions,
+        weights: &Tensor,
+        x: &Tensor,
+    ) -> Result<Tensor> {
         let [k, n1, n2, _] = x.ne();
-        if weights
-            .ty()
-            .and_then(Format::of)
-            .is_some_and(Format::is_float)
-        {
-            return Ok(x.clone());
+        let format = weights.ty().and_then(Format::of);
+        match format.and_then(|format| instructions.conversion(format, k)) {
+            None => Ok(x.clone()),
+            Some((convert, bytes)) => {
+                // F32 in name only: custom nodes have this type.
+                let ne = [bytes / 4, n1, n2];
+                self.custom_with(&ne, &[x], convert_kernel as CpuKernel, convert)
+            }
         }
-        // F32 in name only: custom nodes have this type.
-        let ne = [QuantizedRow::new(k).bytes / 4, n1, n2];
-        self.custom(&ne, &[x], quantize_kernel as CpuKernel)
     }
 }
 
@@ -204,26 +224,25 @@ fn input_row(t: &sys::ggml_tensor, row: usize) -> *const u8 {
     t.data.cast::<u8>().wrapping_add(row * t.nb[1])
 }
 
-/// Quantizes some rows, see [`Context::input_for`].
+/// Converts some rows, see [`Context::input_for`].
 ///
 /// # Safety
 /// Called by ggml's CPU backend with the node that `input_for` made.
-unsafe extern "C" fn quantize_kernel(
+unsafe extern "C" fn convert_kernel(
     dst: *mut sys::ggml_tensor,
     index: i32,
     threads: i32,
-    _: *mut c_void,
+    convert: *mut c_void,
 ) {
-    let Some(instructions) = Instructions::of_this_processor() else {
-        return;
-    };
-    // SAFETY: `input_for` checked types and shapes; threads write to rows of their own.
+    // SAFETY: `input_for` checked types and shapes, and passed a function of this processor;
+    // threads write to rows of their own.
     unsafe {
         let node = &*dst;
+        let convert: &Convert = &*convert.cast();
         let rows = (node.ne[1] * node.ne[2]) as usize;
         for r in share(rows, index, threads) {
             let to = node.data.cast::<u8>().add(r * node.nb[1]);
-            (instructions.quantize)(row(node.src[0], r), to);
+            convert(row(node.src[0], r), to);
         }
     }
 }
@@ -236,15 +255,14 @@ unsafe extern "C" fn hidden_kernel(
     dst: *mut sys::ggml_tensor,
     index: i32,
     threads: i32,
-    _: *mut c_void,
+    instructions: *mut c_void,
 ) {
-    // SAFETY: `experts_hidden` checked types and shapes; threads write to strips of their own.
+    // SAFETY: `experts_hidden` checked types and shapes, and passed what this processor has; threads write to strips of their own.
     unsafe {
         let node = &*dst;
         let (x, first) = (&*node.src[0], node.src[2]);
-        let (Some(instructions), Some(mut gate)) =
-            (Instructions::of_this_processor(), Matrices::of(first))
-        else {
+        let instructions: &Instructions = &*instructions.cast();
+        let Some(mut gate) = Matrices::of(first) else {
             return;
         };
         let up = match node.src[3].is_null() {
@@ -254,7 +272,7 @@ unsafe extern "C" fn hidden_kernel(
         let Some(up) = up else { return };
         let routes = Routes::new(node.src[1], (*first).ne[2] as usize);
         let (hidden, used) = (node.ne[0] as usize, node.ne[1] as usize);
-        let mut panel = Panel::new();
+        let mut scratch = Scratch::new();
         let [mut gates, mut ups, mut products] = [const { Vec::new() }; 3];
         let (index, threads) = (index as usize, threads as usize);
         for (expert, routes, strips) in routes.share(gate.strips(), index, threads) {
@@ -265,8 +283,8 @@ unsafe extern "C" fn hidden_kernel(
             for s in strips {
                 let strip = gate.strip(expert, s, &inputs);
                 let rows = strip.rows;
-                (instructions.product)(&strip, &mut panel, &mut gates);
-                (instructions.product)(&up.strip(expert, s, &inputs), &mut panel, &mut ups);
+                (instructions.product)(&strip, &mut scratch, &mut gates);
+                (instructions.product)(&up.strip(expert, s, &inputs), &mut scratch, &mut ups);
                 geglu_row(&gates, &ups, &mut products);
                 for (route, product) in routes.iter().zip(products.chunks_exact(STRIP)) {
                     let to = node.data.cast::<f32>().add(route * hidden + s * STRIP);
@@ -285,22 +303,21 @@ unsafe extern "C" fn output_kernel(
     dst: *mut sys::ggml_tensor,
     index: i32,
     threads: i32,
-    _: *mut c_void,
+    instructions: *mut c_void,
 ) {
-    // SAFETY: `experts_output` checked types and shapes; threads write to strips of their own.
+    // SAFETY: `experts_output` checked types and shapes, and passed what this processor has; threads write to strips of their own.
     unsafe {
         let node = &*dst;
         let (x, down, shares) = (&*node.src[0], node.src[2], node.src[3]);
-        let (Some(instructions), Some(matrices)) =
-            (Instructions::of_this_processor(), Matrices::of(down))
-        else {
+        let instructions: &Instructions = &*instructions.cast();
+        let Some(matrices) = Matrices::of(down) else {
             return;
         };
         let routes = Routes::new(node.src[1], (*down).ne[2] as usize);
         let (d, tokens) = (node.ne[0] as usize, node.ne[1] as usize);
         let used = (*shares).ne[0] as usize;
         let shares = std::slice::from_raw_parts((*shares).data.cast::<f32>(), used * tokens);
-        let mut panel = Panel::new();
+        let mut scratch = Scratch::new();
         let (mut products, mut sums) = (Vec::new(), vec![0.0_f32; tokens * STRIP]);
         let mut inputs = Vec::new();
         for s in share(matrices.strips(), index, threads) {
@@ -310,7 +327,7 @@ unsafe extern "C" fn output_kernel(
                 inputs.extend(routes.iter().map(|route| input_row(x, *route)));
                 products.resize(routes.len() * STRIP, 0.0_f32);
                 let strip = matrices.strip(expert, s, &inputs);
-                (instructions.product)(&strip, &mut panel, &mut products);
+                (instructions.product)(&strip, &mut scratch, &mut products);
                 for (route, product) in routes.iter().zip(products.chunks_exact(STRIP)) {
                     let sum = &mut sums[route / used * STRIP..][..STRIP];
                     let scale = shares[*route];

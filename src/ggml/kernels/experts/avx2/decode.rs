@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::super::format::{BLOCK, Format, GROUP};
-use super::super::panel::Panel;
+use super::panel::Panel;
 
 /// Decodes `k` elements into row `r` of the panel.
 ///

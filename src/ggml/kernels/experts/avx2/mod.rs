@@ -1,15 +1,20 @@
 //! AVX2, FMA and F16C: what all x86 processors with AVX2 have.
 
 mod decode;
+mod panel;
 mod quantize;
 mod tiles;
 
 use super::format::{BLOCK, Format, GROUP, QuantizedRow};
 use super::instructions::{Instructions, STRIP, Strip};
-use super::panel::{FLOATS, INTEGERS, Panel, ROWS};
+use super::scratch::Scratch;
+use panel::{FLOATS, INTEGERS, Panel, ROWS};
 
 pub(super) const INSTRUCTIONS: Instructions = Instructions {
+    name: "avx2",
+    has_wide_vectors: false,
     quantize: quantize::quantize,
+    round: None,
     product,
 };
 
@@ -18,9 +23,10 @@ pub(super) const INSTRUCTIONS: Instructions = Instructions {
 /// # Safety
 /// As there.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn product(strip: &Strip<'_>, panel: &mut Panel, out: &mut [f32]) {
+unsafe fn product(strip: &Strip<'_>, scratch: &mut Scratch, out: &mut [f32]) {
     assert_eq!(out.len(), strip.inputs.len() * STRIP);
     out.fill(0.0);
+    let panel: &mut Panel = scratch.panel();
     let format = strip.format;
     let most = if format.is_float() { FLOATS } else { INTEGERS };
     for first in (0..strip.k).step_by(most) {

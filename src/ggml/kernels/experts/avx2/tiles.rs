@@ -10,7 +10,7 @@ use std::arch::x86_64::*;
 use std::array::from_fn;
 
 use super::super::format::{BLOCK, GROUP};
-use super::super::panel::{Panel, ROWS};
+use super::panel::{Panel, ROWS};
 
 /// A part of a quantized row.
 #[derive(Clone, Copy)]

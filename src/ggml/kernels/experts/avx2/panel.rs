@@ -1,6 +1,7 @@
 //! Decoded rows of weights.
 
-use super::format::GROUP;
+use super::super::format::GROUP;
+use super::super::scratch;
 
 /// Rows of a panel.
 pub(super) const ROWS: usize = 4;
@@ -22,13 +23,5 @@ pub(super) struct Panel {
     pub(super) minima: [[f32; INTEGERS / GROUP]; ROWS],
 }
 
-impl Panel {
-    pub(super) fn new() -> Box<Self> {
-        Box::new(Self {
-            floats: [[0.0; FLOATS]; ROWS],
-            integers: [[0; INTEGERS]; ROWS],
-            scales: [[0.0; INTEGERS / GROUP]; ROWS],
-            minima: [[0.0; INTEGERS / GROUP]; ROWS],
-        })
-    }
-}
+// SAFETY: integers and floats.
+unsafe impl scratch::Panel for Panel {}

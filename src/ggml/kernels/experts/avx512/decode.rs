@@ -1,0 +1,401 @@
+//! Rows of weights become a panel. The layout of the blocks is ggml's.
+
+use std::arch::x86_64::*;
+use std::array::from_fn;
+
+use super::super::format::{BLOCK, Format, GROUP};
+use super::super::instructions::STRIP;
+use super::panel::Panel;
+use super::transpose::{Rows, transpose};
+
+/// Groups of a block of a K type.
+const GROUPS: usize = BLOCK / GROUP;
+
+/// Decodes `k` elements of each row.
+///
+/// # Safety
+/// The rows have `k` elements of the format, whole groups and blocks, which fit the panel.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) unsafe fn decode(format: Format, rows: &Rows, k: usize, panel: &mut Panel) {
+    let bytes = format.block_bytes();
+    // SAFETY: by the contract of this function.
+    unsafe {
+        match format {
+            Format::F16 => f16(rows, k, panel),
+            Format::BF16 => bf16(rows, k, panel),
+            Format::Q8_0 => (0..k / GROUP).for_each(|g| q8_0(rows, g * bytes, g, panel)),
+            Format::Q4_0 => (0..k / GROUP).for_each(|g| q4_0(rows, g * bytes, g, panel)),
+            Format::Q5_0 => (0..k / GROUP).for_each(|g| q5_0(rows, g * bytes, g, panel)),
+            Format::Q4_K => (0..k / BLOCK).for_each(|b| q4_k(rows, b * bytes, b * GROUPS, panel)),
+            Format::Q5_K => (0..k / BLOCK).for_each(|b| q5_k(rows, b * bytes, b * GROUPS, panel)),
+            Format::Q6_K => (0..k / BLOCK).for_each(|b| q6_k(rows, b * bytes, b * GROUPS, panel)),
+        }
+    }
+}
+
+/// # Safety
+/// The rows have `k` elements, whole groups, which fit the panel.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn f16(rows: &Rows, k: usize, panel: &mut Panel) {
+    let mut to = panel.values.as_mut_ptr();
+    for i in (0..k).step_by(8) {
+        // SAFETY: by the contract of this function.
+        unsafe {
+            for pairs in transpose(rows, 2 * i) {
+                for halves in [pairs, _mm512_srli_epi32::<16>(pairs)] {
+                    let numbers = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(halves));
+                    _mm512_store_ps(to.cast(), numbers);
+                    to = to.add(1);
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The rows have `k` elements, whole groups, which fit the panel.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn bf16(rows: &Rows, k: usize, panel: &mut Panel) {
+    let upper = _mm512_set1_epi32(-0x1_0000);
+    let mut to = panel.values.as_mut_ptr();
+    for i in (0..k).step_by(8) {
+        // SAFETY: by the contract of this function.
+        unsafe {
+            for pairs in transpose(rows, 2 * i) {
+                for bits in [
+                    _mm512_slli_epi32::<16>(pairs),
+                    _mm512_and_si512(pairs, upper),
+                ] {
+                    _mm512_store_si512(to.cast(), bits);
+                    to = to.add(1);
+                }
+            }
+        }
+    }
+}
+
+/// Pairs of BF16 remain as they are.
+///
+/// # Safety
+/// The rows have `k` elements, whole groups, which fit the panel.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) unsafe fn bf16_pairs(rows: &Rows, k: usize, panel: &mut Panel) {
+    let mut to = panel.values.as_mut_ptr();
+    for i in (0..k).step_by(8) {
+        // SAFETY: by the contract of this function.
+        unsafe {
+            for pairs in transpose(rows, 2 * i) {
+                _mm512_store_si512(to.cast(), pairs);
+                to = to.add(1);
+            }
+        }
+    }
+}
+
+/// Numbers in F16, one of each row.
+///
+/// # Safety
+/// The rows have two bytes at the offset.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn halves(rows: &Rows, offset: usize) -> __m512 {
+    // SAFETY: by the contract of this function.
+    unsafe {
+        let bits: [u16; STRIP] = from_fn(|r| rows[r].add(offset).cast::<u16>().read_unaligned());
+        _mm512_cvtph_ps(_mm256_loadu_si256(bits.as_ptr().cast()))
+    }
+}
+
+/// Where the bytes of each lane go: numbers of bytes, of which the first two are those of a lane.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn reorder(bytes: __m512i, first: u32, step: i32) -> __m512i {
+    // `shuffle` counts bytes within 128 bits, which are four lanes.
+    let order = _mm_setr_epi32(0, step, 2 * step, 3 * step);
+    let order = _mm_add_epi32(_mm_set1_epi32(first.cast_signed()), order);
+    _mm512_shuffle_epi8(bytes, _mm512_broadcast_i32x4(order))
+}
+
+/// The four bytes of each lane as I16: the first two, then the last two.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn widen(bytes: __m512i) -> [__m512i; 2] {
+    [0x8001_8000, 0x8003_8002].map(|first| reorder(bytes, first, 0x0004_0004))
+}
+
+/// [`widen`] for signed bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn widen_signed(bytes: __m512i) -> [__m512i; 2] {
+    [0x0180_0080, 0x0380_0280]
+        .map(|first| reorder(bytes, first, 0x0400_0400))
+        .map(|upper| _mm512_srai_epi16::<8>(upper))
+}
+
+/// Writes the four elements of column `column` of a group: both pairs.
+///
+/// # Safety
+/// The panel has the group.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn store(values: [__m512i; 2], group: usize, column: usize, panel: &mut Panel) {
+    // SAFETY: by the contract of this function.
+    unsafe {
+        let to = panel
+            .values
+            .as_mut_ptr()
+            .add(group * GROUP / 2 + 2 * column);
+        _mm512_store_si512(to.cast(), values[0]);
+        _mm512_store_si512(to.add(1).cast(), values[1]);
+    }
+}
+
+/// The low four bits of each byte.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn low_bits(bytes: __m512i) -> __m512i {
+    _mm512_and_si512(bytes, _mm512_set1_epi8(15))
+}
+
+/// The high four bits of each byte.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn high_bits(bytes: __m512i) -> __m512i {
+    low_bits(_mm512_srli_epi16::<4>(bytes))
+}
+
+/// # Safety
+/// The rows have a block of Q8_0 at the offset: a scale, 32 values of eight bits. The panel has
+/// the group.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn q8_0(rows: &Rows, offset: usize, group: usize, panel: &mut Panel) {
+    // SAFETY: by the contract of this function.
+    unsafe {
+        _mm512_store_ps(panel.scales[group].as_mut_ptr(), halves(rows, offset));
+        for half in 0..2 {
+            let values = transpose(rows, offset + 2 + 16 * half);
+            for (column, bytes) in values.into_iter().enumerate() {
+                store(widen_signed(bytes), group, 4 * half + column, panel);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The rows have a block of Q4_0 at the offset: a scale, 32 values of four bits, first the low ones
+/// of all bytes. The panel has the group.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn q4_0(rows: &Rows, offset: usize, group: usize, panel: &mut Panel) {
+    let eight = _mm512_set1_epi16(8);
+    // SAFETY: by the contract of this function.
+    unsafe {
+        _mm512_store_ps(panel.scales[group].as_mut_ptr(), halves(rows, offset));
+        for (column, bytes) in transpose(rows, offset + 2).into_iter().enumerate() {
+            for (half, bits) in [low_bits(bytes), high_bits(bytes)].into_iter().enumerate() {
+                let values = widen(bits).map(|values| _mm512_sub_epi16(values, eight));
+                store(values, group, 4 * half + column, panel);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The rows have a block of Q5_0 at the offset: a scale, a fifth bit for each value, their low four
+/// bits as in [`q4_0`]. The panel has the group.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn q5_0(rows: &Rows, offset: usize, group: usize, panel: &mut Panel) {
+    // SAFETY: by the contract of this function.
+    unsafe {
+        _mm512_store_ps(panel.scales[group].as_mut_ptr(), halves(rows, offset));
+        let [fifths, ..] = transpose(rows, offset + 2);
+        for (column, bytes) in transpose(rows, offset + 6).into_iter().enumerate() {
+            for (half, bits) in [low_bits(bytes), high_bits(bytes)].into_iter().enumerate() {
+                let column = 4 * half + column;
+                // The byte with the bits of these four values, in each byte of the lane.
+                let order = _mm_setr_epi32(0, 0x0404_0404, 0x0808_0808, 0x0c0c_0c0c);
+                let order = _mm_add_epi8(order, _mm_set1_epi8((column / 2) as i8));
+                let spread = _mm512_shuffle_epi8(fifths, _mm512_broadcast_i32x4(order));
+                let bit = _mm512_set1_epi32(0x0804_0201 << (4 * (column % 2)));
+                let is_set = _mm512_test_epi8_mask(spread, bit);
+                // Without the fifth bit a value is 16 less.
+                let less = _mm512_mask_sub_epi8(bits, !is_set, bits, _mm512_set1_epi8(16));
+                store(widen_signed(less), group, column, panel);
+            }
+        }
+    }
+}
+
+/// Writes scales and minima of the groups of a block of Q4_K or Q5_K. Both have six bits: the first
+/// four of each are in whole bytes, whose upper two bits belong to the last four.
+///
+/// # Safety
+/// The rows have at the offset a scale of scales, a scale of minima and twelve bytes. The panel has
+/// the groups from `group` on.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn k_scales(rows: &Rows, offset: usize, group: usize, panel: &mut Panel) {
+    let six = _mm512_set1_epi8(63);
+    let upper = _mm512_set1_epi8(0x30);
+    // SAFETY: by the contract of this function.
+    let [whole, scales, minima, last] = unsafe { transpose(rows, offset) };
+    let float = |bits| _mm512_cvtph_ps(_mm512_cvtepi32_epi16(bits));
+    let (scale, minimum) = (float(whole), float(_mm512_srli_epi32::<16>(whole)));
+    let join = |low, first| {
+        let two = _mm512_and_si512(_mm512_srli_epi16::<2>(first), upper);
+        _mm512_or_si512(low, two)
+    };
+    let parts = [
+        (_mm512_and_si512(scales, six), _mm512_and_si512(minima, six)),
+        (join(low_bits(last), scales), join(high_bits(last), minima)),
+    ];
+    for (half, (mut scales, mut minima)) in parts.into_iter().enumerate() {
+        for i in 0..4 {
+            let times = |bytes, whole| {
+                let number = _mm512_and_si512(bytes, _mm512_set1_epi32(255));
+                _mm512_mul_ps(_mm512_cvtepi32_ps(number), whole)
+            };
+            let g = group + 4 * half + i;
+            // SAFETY: the panel has the group.
+            unsafe {
+                _mm512_store_ps(panel.scales[g].as_mut_ptr(), times(scales, scale));
+                _mm512_store_ps(panel.minima[g].as_mut_ptr(), times(minima, minimum));
+            }
+            scales = _mm512_srli_epi32::<8>(scales);
+            minima = _mm512_srli_epi32::<8>(minima);
+        }
+    }
+}
+
+/// # Safety
+/// The rows have a block of Q4_K at the offset: what [`k_scales`] reads, 128 bytes with two values
+/// each, of 64 values the first 32 in the low bits. The panel has the groups from `group` on.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn q4_k(rows: &Rows, offset: usize, group: usize, panel: &mut Panel) {
+    // SAFETY: by the contract of this function.
+    unsafe {
+        k_scales(rows, offset, group, panel);
+        for part in 0..GROUPS {
+            let (pair, half) = (group + part / 2 * 2, part % 2);
+            let values = transpose(rows, offset + 16 + 16 * part);
+            for (column, bytes) in values.into_iter().enumerate() {
+                let column = 4 * half + column;
+                store(widen(low_bits(bytes)), pair, column, panel);
+                store(widen(high_bits(bytes)), pair + 1, column, panel);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The rows have a block of Q5_K at the offset: as [`q4_k`], with 32 bytes before the values, whose
+/// bit g is the fifth of group g. The panel has the groups from `group` on.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn q5_k(rows: &Rows, offset: usize, group: usize, panel: &mut Panel) {
+    let fifth = _mm512_set1_epi8(16);
+    // SAFETY: by the contract of this function.
+    unsafe {
+        k_scales(rows, offset, group, panel);
+        for half in 0..2 {
+            let fifths = transpose(rows, offset + 16 + 16 * half);
+            for part in 0..GROUPS / 2 {
+                let values = transpose(rows, offset + 48 + 32 * part + 16 * half);
+                for (column, bytes) in values.into_iter().enumerate() {
+                    for (high, bits) in [low_bits(bytes), high_bits(bytes)].into_iter().enumerate()
+                    {
+                        let g = 2 * part + high;
+                        // Bit g of each byte becomes bit 4.
+                        let turn = _mm512_set1_epi32(4 - g as i32);
+                        let bit = _mm512_and_si512(_mm512_rolv_epi32(fifths[column], turn), fifth);
+                        let values = widen(_mm512_or_si512(bits, bit));
+                        store(values, group + g, 4 * half + column, panel);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The values are multiplied by the scales of their 16.
+///
+/// # Safety
+/// The rows have a block of Q6_K at the offset: low four bits (128 bytes), upper two bits (64
+/// bytes), 16 scales of one byte, a scale. Of 128 values the first 64 are in the low bits of 64
+/// bytes; 32 bytes have the upper bits of all four groups. The panel has the groups from `group` on.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn q6_k(rows: &Rows, offset: usize, group: usize, panel: &mut Panel) {
+    let (upper, middle) = (_mm512_set1_epi8(0x30), _mm512_set1_epi16(32));
+    // SAFETY: by the contract of this function.
+    unsafe {
+        let whole = halves(rows, offset + 208);
+        for scales in &mut panel.scales[group..group + GROUPS] {
+            _mm512_store_ps(scales.as_mut_ptr(), whole);
+        }
+        let [a, b, c, d] = transpose(rows, offset + 192);
+        for (half, scales) in [[a, b], [c, d]].into_iter().enumerate() {
+            for first in 0..2 {
+                let part = Q6KPart {
+                    scales,
+                    twos: transpose(rows, offset + 128 + 32 * half + 16 * first),
+                    fours: [0, 32].map(|i| transpose(rows, offset + 64 * half + i + 16 * first)),
+                    group: group + 4 * half,
+                    first,
+                };
+                part.store::<0>(panel);
+                part.store::<1>(panel);
+                part.store::<2>(panel);
+                part.store::<3>(panel);
+            }
+        }
+    }
+}
+
+/// The first or the last 16 values of four groups of Q6_K.
+struct Q6KPart {
+    /// Of these groups, two for each.
+    scales: [__m512i; 2],
+    /// Upper two bits of all groups.
+    twos: [__m512i; 4],
+    /// Low four bits: of groups 0 and 2, of groups 1 and 3.
+    fours: [[__m512i; 4]; 2],
+    /// The first group.
+    group: usize,
+    /// 0 for the first values, 1 for the last.
+    first: usize,
+}
+
+impl Q6KPart {
+    /// Writes the values of group `G`.
+    ///
+    /// # Safety
+    /// The panel has the group.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn store<const G: usize>(&self, panel: &mut Panel) {
+        let (upper, middle) = (_mm512_set1_epi8(0x30), _mm512_set1_epi16(32));
+        // In both numbers of a pair.
+        let byte = 0x0101_0101 * (G as u32 % 2 * 2 + self.first as u32);
+        let scale = reorder(self.scales[G / 2], byte, 0x0404_0404);
+        let scale = _mm512_srai_epi16::<8>(scale);
+        for column in 0..4 {
+            let four = self.fours[G % 2][column];
+            let four = if G < 2 {
+                low_bits(four)
+            } else {
+                high_bits(four)
+            };
+            // Bits 2 G and 2 G + 1 of each byte become bits 4 and 5.
+            let turn = _mm512_set1_epi32(4 - 2 * G as i32);
+            let two = _mm512_and_si512(_mm512_rolv_epi32(self.twos[column], turn), upper);
+            let values = widen(_mm512_or_si512(four, two))
+                .map(|values| _mm512_mullo_epi16(_mm512_sub_epi16(values, middle), scale));
+            // SAFETY: by the contract of this function.
+            unsafe { store(values, self.group + G, 4 * self.first + column, panel) };
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! AVX-512 with VNNI: a vector has an element, or a pair of elements, of each row of a strip.
+
+mod decode;
+mod panel;
+mod round;
+mod tiles;
+mod transpose;
+
+use std::array::from_fn;
+
+use super::avx2;
+use super::format::{BLOCK, Format, GROUP, QuantizedRow};
+use super::instructions::{Instructions, STRIP, Strip};
+use super::scratch::Scratch;
+use panel::{FLOATS, PAIRED, Panel};
+use transpose::Rows;
+
+pub(super) const INSTRUCTIONS: Instructions = Instructions {
+    name: "avx512",
+    has_wide_vectors: true,
+    quantize: avx2::INSTRUCTIONS.quantize,
+    round: None,
+    product: product::<false>,
+};
+
+/// With products of BF16.
+pub(super) const WITH_BF16: Instructions = Instructions {
+    name: "avx512_bf16",
+    round: Some(round::round),
+    product: product::<true>,
+    ..INSTRUCTIONS
+};
+
+/// Inputs that are multiplied together: as many as the registers can hold sums for.
+const TILE: usize = 12;
+
+/// What a panel holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Values {
+    Floats,
+    PairsOfBF16,
+    Integers,
+}
+
+impl Values {
+    /// `bf16`: whether the processor multiplies BF16.
+    fn of(format: Format, bf16: bool) -> Self {
+        match format {
+            Format::BF16 if bf16 => Self::PairsOfBF16,
+            Format::F16 | Format::BF16 => Self::Floats,
+            _ => Self::Integers,
+        }
+    }
+}
+
+/// Multiplies a strip, see [`Instructions::product`]. With `BF16` the activations for weights in
+/// BF16 are BF16, too.
+///
+/// # Safety
+/// As there.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn product<const BF16: bool>(strip: &Strip<'_>, scratch: &mut Scratch, out: &mut [f32]) {
+    assert_eq!(out.len(), strip.inputs.len() * STRIP);
+    out.fill(0.0);
+    let panel: &mut Panel = scratch.panel();
+    let format = strip.format;
+    let values = Values::of(format, BF16);
+    let most = match values {
+        Values::Floats => FLOATS,
+        Values::PairsOfBF16 | Values::Integers => PAIRED,
+    };
+    for first in (0..strip.k).step_by(most) {
+        let k = most.min(strip.k - first);
+        // Beyond the last row the results have no meaning.
+        let rows: Rows = from_fn(|r| {
+            let offset = r.min(strip.rows - 1) * strip.stride + format.bytes(first);
+            strip.weights.wrapping_add(offset)
+        });
+        // SAFETY: `k` elements from `first` on are a part of each row, and fit the panel; `out` has
+        // a row for every input.
+        unsafe {
+            match values {
+                Values::PairsOfBF16 => decode::bf16_pairs(&rows, k, panel),
+                _ => decode::decode(format, &rows, k, panel),
+            }
+            multiply(strip, values, panel, first, k, out.as_mut_ptr());
+        }
+    }
+}
+
+/// Adds to `out` the products of the panel, which has the elements `first .. first + k`, with all
+/// inputs.
+///
+/// # Safety
+/// `out` has [`STRIP`] elements for every input; else as [`product`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn multiply(
+    strip: &Strip<'_>,
+    values: Values,
+    panel: &Panel,
+    first: usize,
+    k: usize,
+    out: *mut f32,
+) {
+    let count = strip.inputs.len();
+    let tiles = count.div_ceil(TILE);
+    let mut t = 0;
+    for i in 0..tiles {
+        let n = (count - t).div_ceil(tiles - i);
+        macro_rules! tile {
+            ($($n:literal: $c:literal,)*) => {
+                match n {
+                    $($n => tile::<$n, $c>(strip, values, panel, t, first, k, out),)*
+                    _ => unreachable!("a tile has at most {TILE} inputs"),
+                }
+            };
+        }
+        // SAFETY: by the contract of this function; there are `n` inputs from `t` on.
+        unsafe {
+            tile! {
+                1: 4, 2: 2, 3: 2, 4: 2, 5: 1, 6: 1,
+                7: 1, 8: 1, 9: 1, 10: 1, 11: 1, 12: 1,
+            }
+        };
+        t += n;
+    }
+}
+
+/// [`multiply`] for the `T` inputs from `t` on, with `C` vectors of sums of integers for each.
+///
+/// # Safety
+/// As there.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn tile<const T: usize, const C: usize>(
+    strip: &Strip<'_>,
+    values: Values,
+    panel: &Panel,
+    t: usize,
+    first: usize,
+    k: usize,
+    out: *mut f32,
+) {
+    let inputs: [*const u8; T] = from_fn(|i| strip.inputs[t + i]);
+    // SAFETY: by the contract of this function; rows of inputs have `strip.k` elements.
+    unsafe {
+        let out: [*mut f32; T] = from_fn(|i| out.add((t + i) * STRIP));
+        match values {
+            Values::Floats => {
+                let inputs = inputs.map(|x| x.cast::<f32>().add(first));
+                tiles::floats(panel, inputs, k, out);
+            }
+            Values::PairsOfBF16 => {
+                let inputs = inputs.map(|x| x.cast::<u16>().add(first));
+                tiles::bf16_pairs(panel, inputs, k, out);
+            }
+            Values::Integers => {
+                let parts = QuantizedRow::new(strip.k);
+                let inputs = inputs.map(|x| tiles::Quantized {
+                    scales: x.cast::<f32>().add(first / BLOCK),
+                    sums: x.add(parts.sums).cast::<f32>().add(first / GROUP),
+                    values: x.add(parts.values).cast::<i16>().add(first),
+                });
+                match strip.format {
+                    Format::Q4_K | Format::Q5_K => {
+                        tiles::integers::<T, C, true>(panel, inputs, k, out);
+                    }
+                    _ => tiles::integers::<T, C, false>(panel, inputs, k, out),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The innermost loops: a panel times a few inputs. Lanes are rows.
+
+#![allow(
+    clippy::needless_range_loop,
+    reason = "the compiler unrolls loops over the registers of a tile"
+)]
+
+use std::arch::x86_64::*;
+use std::array::from_fn;
+
+use super::super::format::{BLOCK, GROUP};
+use super::panel::Panel;
+
+/// A part of a quantized row.
+#[derive(Clone, Copy)]
+pub(super) struct Quantized {
+    /// One for each block.
+    pub(super) scales: *const f32,
+    /// Sums of the groups.
+    pub(super) sums: *const f32,
+    pub(super) values: *const i16,
+}
+
+/// Sums of each input, every one of which takes every second element: an addition must wait for the
+/// one before it. As many for any number of inputs, so that this number changes no bit.
+const CHAINS: usize = 2;
+
+/// Adds the sums of each input to its output.
+///
+/// # Safety
+/// Each output has as many elements as a strip has rows.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn finish<const T: usize>(sums: [[__m512; T]; CHAINS], out: [*mut f32; T]) {
+    let [first, second] = sums;
+    for t in 0..T {
+        // SAFETY: by the contract of this function.
+        unsafe {
+            let sum = _mm512_add_ps(_mm512_loadu_ps(out[t]), _mm512_add_ps(first[t], second[t]));
+            _mm512_storeu_ps(out[t], sum);
+        }
+    }
+}
+
+/// F32 times F32.
+///
+/// # Safety
+/// The inputs have `k` elements, whole groups; each output has as many as a strip has rows.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn floats<const T: usize>(
+    panel: &Panel,
+    inputs: [*const f32; T],
+    k: usize,
+    out: [*mut f32; T],
+) {
+    // SAFETY: by the contract of this function; the panel has as many elements.
+    unsafe {
+        let mut sums = [[_mm512_setzero_ps(); T]; CHAINS];
+        for i in (0..k).step_by(CHAINS) {
+            for c in 0..CHAINS {
+                let w = _mm512_load_ps(panel.values.as_ptr().add(i + c).cast());
+                for t in 0..T {
+                    let x = _mm512_set1_ps(*inputs[t].add(i + c));
+                    sums[c][t] = _mm512_fmadd_ps(w, x, sums[c][t]);
+                }
+            }
+        }
+        finish(sums, out);
+    }
+}
+
+/// BF16 times BF16, in pairs that are added in F32.
+///
+/// # Safety
+/// The inputs have `k` elements, whole groups; each output has as many as a strip has rows.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) unsafe fn bf16_pairs<const T: usize>(
+    panel: &Panel,
+    inputs: [*const u16; T],
+    k: usize,
+    out: [*mut f32; T],
+) {
+    // SAFETY: by the contract of this function; the panel has as many pairs. A vector of pairs of
+    // BF16 has the layout of one of I32.
+    unsafe {
+        let pairs = |bits| std::mem::transmute::<__m512i, __m512bh>(bits);
+        let mut sums = [[_mm512_setzero_ps(); T]; CHAINS];
+        for i in (0..k / 2).step_by(CHAINS) {
+            for c in 0..CHAINS {
+                let w = pairs(_mm512_load_si512(panel.values.as_ptr().add(i + c).cast()));
+                for t in 0..T {
+                    let x = inputs[t].cast::<i32>().add(i + c).read_unaligned();
+                    sums[c][t] = _mm512_dpbf16_ps(sums[c][t], w, pairs(_mm512_set1_epi32(x)));
+                }
+            }
+        }
+        finish(sums, out);
+    }
+}
+
+/// Integers with a scale, and with `MINIMA` a minimum, for each group. The products of an input are
+/// summed in `C` vectors, because an addition must wait for the one before it.
+///
+/// # Safety
+/// The inputs have `k` elements, whole groups; each output has as many as a strip has rows.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) unsafe fn integers<const T: usize, const C: usize, const MINIMA: bool>(
+    panel: &Panel,
+    inputs: [Quantized; T],
+    k: usize,
+    out: [*mut f32; T],
+) {
+    for begin in (0..k).step_by(BLOCK) {
+        let groups = begin / GROUP..k.min(begin + BLOCK) / GROUP;
+        let mut block = [_mm512_setzero_ps(); T];
+        // SAFETY: by the contract of this function; the panel has as many elements.
+        unsafe {
+            for g in groups.clone() {
+                let mut parts = [[_mm512_setzero_si512(); T]; C];
+                for pair in (g * GROUP / 2..(g + 1) * GROUP / 2).step_by(C) {
+                    for c in 0..C {
+                        let w = _mm512_load_si512(panel.values.as_ptr().add(pair + c).cast());
+                        for t in 0..T {
+                            let x = inputs[t].values.cast::<i32>().add(pair + c);
+                            let x = _mm512_set1_epi32(x.read_unaligned());
+                            parts[c][t] = _mm512_dpwssd_epi32(parts[c][t], w, x);
+                        }
+                    }
+                }
+                for c in 1..C {
+                    for t in 0..T {
+                        parts[0][t] = _mm512_add_epi32(parts[0][t], parts[c][t]);
+                    }
+                }
+                let scale = _mm512_load_ps(panel.scales.as_ptr().add(g).cast());
+                for t in 0..T {
+                    block[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(parts[0][t]), scale, block[t]);
+                }
+            }
+            let mut sums: [__m512; T] = from_fn(|t| {
+                let scale = _mm512_set1_ps(*inputs[t].scales.add(begin / BLOCK));
+                _mm512_fmadd_ps(block[t], scale, _mm512_loadu_ps(out[t]))
+            });
+            if MINIMA {
+                for g in groups {
+                    let minimum = _mm512_load_ps(panel.minima.as_ptr().add(g).cast());
+                    for t in 0..T {
+                        let x = _mm512_set1_ps(*inputs[t].sums.add(g));
+                        sums[t] = _mm512_fnmadd_ps(minimum, x, sums[t]);
+                    }
+                }
+            }
+            for t in 0..T {
+                _mm512_storeu_ps(out[t], sums[t]);
+            }
+        }
+    }
+}
