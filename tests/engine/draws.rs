@@ -109,10 +109,11 @@ fn kernels_and_ggmls_operations_draw_as_the_reference_does() {
         ("the device's", load(on_device())),
     ] {
         let model = Arc::new(model);
-        // Measured: at most 1.1e-5, 6.6e-6, 1.3e-5 at the first temperature, 2.6e-6, 1.2e-6, 2.2e-6
-        // at the others. A low temperature amplifies the rounding error of the soft cap.
+        // Measured: at most 1.1e-5, 6.6e-6, 1.3e-5 at the first temperature with AVX2 and 5.5e-6,
+        // 3.3e-5, 6.5e-5 with AVX-512; 2.6e-6, 1.2e-6, 2.2e-6 at the others. A low temperature
+        // amplifies the rounding error of the soft cap.
         for (temperature, bounds) in [
-            (0.02, [3e-5, 2e-5, 3e-5]),
+            (0.02, [3e-5, 6e-5, 1.2e-4]),
             (0.4, [6e-6, 3e-6, 6e-6]),
             (0.8, [6e-6, 3e-6, 3e-6]),
             (1.0, [6e-6, 3e-6, 3e-6]),
