@@ -14,6 +14,8 @@ pub(super) struct Strip<'a> {
     pub(super) format: Format,
     /// The first row.
     pub(super) weights: *const u8,
+    /// The first row of the strip that is multiplied next. It need not exist.
+    pub(super) next: *const u8,
     /// Bytes from one row to the next.
     pub(super) stride: usize,
     /// Rows, 1 to [`STRIP`].
@@ -22,6 +24,26 @@ pub(super) struct Strip<'a> {
     pub(super) k: usize,
     /// Rows as [`Instructions::conversion`] makes them for the format.
     pub(super) inputs: &'a [*const u8],
+}
+
+impl Strip<'_> {
+    /// Begins to read part `part` of `parts` of the next strip from memory: the processor does not
+    /// foresee where that is, and would wait for every row.
+    #[inline]
+    pub(super) fn prefetch_next(&self, part: usize, parts: usize) {
+        /// Bytes that are read together.
+        const LINE: usize = 64;
+        let lines = (self.rows * self.stride).div_ceil(LINE);
+        for line in lines * part / parts..lines * (part + 1) / parts {
+            let at = self.next.wrapping_add(line * LINE);
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: an instruction of all processors, which ignores what cannot be read.
+            unsafe {
+                use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+                _mm_prefetch::<_MM_HINT_T1>(at.cast());
+            }
+        }
+    }
 }
 
 /// Converts a row of activations, of whole groups.

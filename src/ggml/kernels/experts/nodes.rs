@@ -205,12 +205,24 @@ impl Matrices {
         self.rows.div_ceil(STRIP)
     }
 
-    fn strip<'a>(&self, expert: usize, strip: usize, inputs: &'a [*const u8]) -> Strip<'a> {
+    /// Address of a strip of an expert.
+    fn address(&self, expert: usize, strip: usize) -> *const u8 {
+        let offset = expert * self.strides[1] + strip * STRIP * self.strides[0];
+        self.data.wrapping_add(offset)
+    }
+
+    /// A strip of an expert, and of which expert a strip is multiplied `next`.
+    fn strip<'a>(
+        &self,
+        [expert, strip]: [usize; 2],
+        next: [usize; 2],
+        inputs: &'a [*const u8],
+    ) -> Strip<'a> {
         let first = strip * STRIP;
-        let offset = expert * self.strides[1] + first * self.strides[0];
         Strip {
             format: self.format,
-            weights: self.data.wrapping_add(offset),
+            weights: self.address(expert, strip),
+            next: self.address(next[0], next[1]),
             stride: self.strides[0],
             rows: STRIP.min(self.rows - first),
             k: self.k,
@@ -281,10 +293,11 @@ unsafe extern "C" fn hidden_kernel(
                 buffer.resize(routes.len() * STRIP, 0.0_f32);
             }
             for s in strips {
-                let strip = gate.strip(expert, s, &inputs);
+                let (this, next) = ([expert, s], [expert, s + 1]);
+                let strip = gate.strip(this, next, &inputs);
                 let rows = strip.rows;
                 (instructions.product)(&strip, &mut scratch, &mut gates);
-                (instructions.product)(&up.strip(expert, s, &inputs), &mut scratch, &mut ups);
+                (instructions.product)(&up.strip(this, next, &inputs), &mut scratch, &mut ups);
                 geglu_row(&gates, &ups, &mut products);
                 for (route, product) in routes.iter().zip(products.chunks_exact(STRIP)) {
                     let to = node.data.cast::<f32>().add(route * hidden + s * STRIP);
@@ -320,13 +333,18 @@ unsafe extern "C" fn output_kernel(
         let mut scratch = Scratch::new();
         let (mut products, mut sums) = (Vec::new(), vec![0.0_f32; tokens * STRIP]);
         let mut inputs = Vec::new();
+        let experts: Vec<_> = routes.experts().collect();
         for s in share(matrices.strips(), index, threads) {
             sums.fill(0.0);
-            for (expert, routes) in routes.experts() {
+            for (i, (expert, routes)) in experts.iter().enumerate() {
                 inputs.clear();
                 inputs.extend(routes.iter().map(|route| input_row(x, *route)));
                 products.resize(routes.len() * STRIP, 0.0_f32);
-                let strip = matrices.strip(expert, s, &inputs);
+                let next = match experts.get(i + 1) {
+                    Some((expert, _)) => [*expert, s],
+                    None => [experts[0].0, s + 1],
+                };
+                let strip = matrices.strip([*expert, s], next, &inputs);
                 (instructions.product)(&strip, &mut scratch, &mut products);
                 for (route, product) in routes.iter().zip(products.chunks_exact(STRIP)) {
                     let sum = &mut sums[route / used * STRIP..][..STRIP];

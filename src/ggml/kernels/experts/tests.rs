@@ -314,7 +314,10 @@ fn products_are_more_exact_than_those_of_ggml() {
             });
             error(&got, &want)
         });
-        assert!(ours <= ggml, "{}, {ty}: {ours} and {ggml}", own.name);
+        // ggml rounds to BF16 as well, and adds in another order.
+        let same = ty == TensorType::BF16 && own.round.is_some();
+        let most = if same { 1.0001 * ggml } else { ggml };
+        assert!(ours <= most, "{}, {ty}: {ours} and {ggml}", own.name);
     }
 }
 

@@ -29,9 +29,12 @@ unsafe fn product(strip: &Strip<'_>, scratch: &mut Scratch, out: &mut [f32]) {
     let panel: &mut Panel = scratch.panel();
     let format = strip.format;
     let most = if format.is_float() { FLOATS } else { INTEGERS };
-    for first in (0..strip.k).step_by(most) {
+    let (chunks, tiles) = (strip.k.div_ceil(most), strip.rows.div_ceil(ROWS));
+    for chunk in 0..chunks {
+        let first = chunk * most;
         let k = most.min(strip.k - first);
         for tile in (0..strip.rows).step_by(ROWS) {
+            strip.prefetch_next(chunk * tiles + tile / ROWS, chunks * tiles);
             for r in 0..ROWS {
                 // Beyond the last row the results have no meaning.
                 let row = (tile + r).min(strip.rows - 1);

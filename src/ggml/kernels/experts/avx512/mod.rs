@@ -7,6 +7,7 @@ mod tiles;
 mod transpose;
 
 use std::array::from_fn;
+use std::ops::Range;
 
 use super::avx2;
 use super::format::{BLOCK, Format, GROUP, QuantizedRow};
@@ -69,7 +70,9 @@ unsafe fn product<const BF16: bool>(strip: &Strip<'_>, scratch: &mut Scratch, ou
         Values::Floats => FLOATS,
         Values::PairsOfBF16 | Values::Integers => PAIRED,
     };
-    for first in (0..strip.k).step_by(most) {
+    let chunks = strip.k.div_ceil(most);
+    for chunk in 0..chunks {
+        let first = chunk * most;
         let k = most.min(strip.k - first);
         // Beyond the last row the results have no meaning.
         let rows: Rows = from_fn(|r| {
@@ -83,13 +86,27 @@ unsafe fn product<const BF16: bool>(strip: &Strip<'_>, scratch: &mut Scratch, ou
                 Values::PairsOfBF16 => decode::bf16_pairs(&rows, k, panel),
                 _ => decode::decode(format, &rows, k, panel),
             }
-            multiply(strip, values, panel, first, k, out.as_mut_ptr());
+            let tiles = strip.inputs.len().div_ceil(TILE);
+            let mut t = 0;
+            for i in 0..tiles {
+                strip.prefetch_next(chunk * tiles + i, chunks * tiles);
+                let n = (strip.inputs.len() - t).div_ceil(tiles - i);
+                multiply(
+                    strip,
+                    values,
+                    panel,
+                    t..t + n,
+                    first..first + k,
+                    out.as_mut_ptr(),
+                );
+                t += n;
+            }
         }
     }
 }
 
-/// Adds to `out` the products of the panel, which has the elements `first .. first + k`, with all
-/// inputs.
+/// Adds to `out` the products of the panel, which has the elements `part` of its rows, with the
+/// `inputs`, at most [`TILE`].
 ///
 /// # Safety
 /// `out` has [`STRIP`] elements for every input; else as [`product`].
@@ -98,31 +115,24 @@ unsafe fn multiply(
     strip: &Strip<'_>,
     values: Values,
     panel: &Panel,
-    first: usize,
-    k: usize,
+    inputs: Range<usize>,
+    part: Range<usize>,
     out: *mut f32,
 ) {
-    let count = strip.inputs.len();
-    let tiles = count.div_ceil(TILE);
-    let mut t = 0;
-    for i in 0..tiles {
-        let n = (count - t).div_ceil(tiles - i);
-        macro_rules! tile {
-            ($($n:literal: $c:literal,)*) => {
-                match n {
-                    $($n => tile::<$n, $c>(strip, values, panel, t, first, k, out),)*
-                    _ => unreachable!("a tile has at most {TILE} inputs"),
-                }
-            };
-        }
-        // SAFETY: by the contract of this function; there are `n` inputs from `t` on.
-        unsafe {
-            tile! {
-                1: 4, 2: 2, 3: 2, 4: 2, 5: 1, 6: 1,
-                7: 1, 8: 1, 9: 1, 10: 1, 11: 1, 12: 1,
+    macro_rules! tile {
+        ($($n:literal: $c:literal,)*) => {
+            match inputs.len() {
+                $($n => tile::<$n, $c>(strip, values, panel, inputs.start, part, out),)*
+                _ => unreachable!("a tile has 1 to {TILE} inputs"),
             }
         };
-        t += n;
+    }
+    // SAFETY: by the contract of this function.
+    unsafe {
+        tile! {
+            1: 4, 2: 2, 3: 2, 4: 2, 5: 1, 6: 1,
+            7: 1, 8: 1, 9: 1, 10: 1, 11: 1, 12: 1,
+        }
     }
 }
 
@@ -137,10 +147,10 @@ unsafe fn tile<const T: usize, const C: usize>(
     values: Values,
     panel: &Panel,
     t: usize,
-    first: usize,
-    k: usize,
+    part: Range<usize>,
     out: *mut f32,
 ) {
+    let (first, k) = (part.start, part.len());
     let inputs: [*const u8; T] = from_fn(|i| strip.inputs[t + i]);
     // SAFETY: by the contract of this function; rows of inputs have `strip.k` elements.
     unsafe {
