@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::ggml::compute::Executor;
 use crate::ggml::context::Context;
 use crate::ggml::device::{BufferType, Device};
-use crate::ggml::kernels::experts::Instructions;
+use crate::ggml::kernels::products::Instructions;
 use crate::ggml::tensor::Tensor;
 use crate::gguf::TensorType;
 use crate::synthetic::random_weights;

@@ -8,13 +8,13 @@
 //!   with the embeddings as they are stored.
 //! * [`Context::sparse_mixture`](super::context::Context::sparse_mixture): the same if few tokens
 //!   have nearly all of the mass.
-//! * [`experts`]: the products with the chosen experts, where ggml decodes weights for every token.
+//! * [`products`]: products of weights, where ggml decodes them for every token.
 
 mod draw;
-pub(crate) mod experts;
 mod geglu;
 mod math;
 mod mixture;
+pub(crate) mod products;
 mod rows;
 
 pub(crate) use draw::{DRAW_PLANES, WEIGHT_SCALE, keep_above};

@@ -49,6 +49,15 @@ impl<'a> Builder<'a> {
         self.ctx().label(part.label());
     }
 
+    /// Matrix product of `weights [k, m]` and `x [k, n]`, to `[m, n]`.
+    pub(super) fn product(&self, weights: &Tensor, x: &Tensor) -> Result<Tensor> {
+        let ctx = self.ctx();
+        match ctx.dense_instructions(weights) {
+            Some(own) if self.choice.kernels == Kernels::Cpu => ctx.dense_product(own, weights, x),
+            _ => ctx.mul_mat(weights, x),
+        }
+    }
+
     /// The columns of one sequence in `x [n, T]`.
     pub(super) fn of_sequence(&self, x: &Tensor, sequence: usize) -> Result<Tensor> {
         if self.inputs.sequences.len() == 1 {

@@ -7,7 +7,7 @@ use super::super::tensors::{Experts, LayerTensors};
 use super::super::weights::DerivedLayer;
 use super::builder::Builder;
 use crate::error::Result;
-use crate::ggml::kernels::experts::FirstMatrices;
+use crate::ggml::kernels::products::FirstMatrices;
 use crate::ggml::ops::Rope;
 use crate::ggml::tensor::Tensor;
 
@@ -35,10 +35,10 @@ impl Layer<'_> {
         build.part(Part::DenseMlp);
         let dense = build.norm(&x, &w.ffn_norm)?;
         let dense = build.geglu(
-            &ctx.mul_mat(&w.ffn_gate, &dense)?,
-            &ctx.mul_mat(&w.ffn_up, &dense)?,
+            &build.product(&w.ffn_gate, &dense)?,
+            &build.product(&w.ffn_up, &dense)?,
         )?;
-        let dense = build.norm(&ctx.mul_mat(&w.ffn_down, &dense)?, &w.post_ffw_norm_1)?;
+        let dense = build.norm(&build.product(&w.ffn_down, &dense)?, &w.post_ffw_norm_1)?;
         let experts = build.norm(&self.experts(&x)?, &w.post_ffw_norm_2)?;
         let mixed = build.norm(&ctx.add(&dense, &experts)?, &w.post_ffw_norm)?;
         ctx.mul(&ctx.add(&x, &mixed)?, scalar)
@@ -50,10 +50,10 @@ impl Layer<'_> {
         let ctx = build.ctx();
         let tokens = h.ne()[1];
         let heads = [layer.head_dim, layer.n_kv_heads, tokens];
-        let k = ctx.reshape(&ctx.mul_mat(&w.attn_k, h)?, &heads)?;
+        let k = ctx.reshape(&build.product(&w.attn_k, h)?, &heads)?;
         // Layers without a V projection use the raw K projection.
         let v = match &w.attn_v {
-            Some(attn_v) => ctx.reshape(&ctx.mul_mat(attn_v, h)?, &heads)?,
+            Some(attn_v) => ctx.reshape(&build.product(attn_v, h)?, &heads)?,
             None => k.clone(),
         };
         let k = ctx.rope(&build.norm(&k, &w.attn_k_norm)?, &self.rope())?;
@@ -86,13 +86,13 @@ impl Layer<'_> {
         let (build, w, layer) = (self.build, self.tensors, self.hparams);
         let ctx = build.ctx();
         let (dim, heads, tokens) = (layer.head_dim, build.hparams.n_heads, h.ne()[1]);
-        let q = ctx.reshape(&ctx.mul_mat(&w.attn_q, h)?, &[dim, heads, tokens])?;
+        let q = ctx.reshape(&build.product(&w.attn_q, h)?, &[dim, heads, tokens])?;
         let q = ctx.rope(&build.norm(&q, &w.attn_q_norm)?, &self.rope())?;
         let q = ctx.reshape(&q, &[dim * heads, tokens])?;
         let mixed: Result<Vec<Tensor>> = (0..self.caches.len())
             .map(|sequence| self.sequence_attention(&build.of_sequence(&q, sequence)?, sequence))
             .collect();
-        ctx.mul_mat(&w.attn_output, &ctx.join_columns(&mixed?)?)
+        build.product(&w.attn_output, &ctx.join_columns(&mixed?)?)
     }
 
     /// Attention of one sequence: `q [head_dim * heads, t]` to a mixture of V of the same shape.

@@ -34,7 +34,7 @@ pub(crate) struct Network<'a> {
 
 /// Room for the nodes of any graph of this model over this number of sequences.
 pub(crate) fn capacity(hparams: &Hparams, sequences: usize) -> usize {
-    // A layer makes at most 74 nodes, two for each of its experts' sums, and 20 for the attention
+    // A layer makes at most 81 nodes, two for each of its experts' sums, and 20 for the attention
     // of each further sequence. A draw takes up to 70.
     let per_layer = 96 + 2 * hparams.n_experts_used + 24 * (sequences - 1);
     192 + 96 * sequences + hparams.layers.len() * per_layer
@@ -105,9 +105,9 @@ impl<'a> Network<'a> {
         // Soft embeddings of zero, as on the first step, give a signal of exactly zero.
         let soft: Vec<Tensor> = states.iter().map(|state| state.soft.clone()).collect();
         let n = build.norm(&ctx.join_columns(&soft)?, &sc.pre_norm)?;
-        let gate = ctx.mul_mat(&sc.gate, &n)?;
-        let up = ctx.mul_mat(&sc.up, &n)?;
-        let signal = ctx.mul_mat(&sc.down, &build.geglu(&gate, &up)?)?;
+        let gate = build.product(&sc.gate, &n)?;
+        let up = build.product(&sc.up, &n)?;
+        let signal = build.product(&sc.down, &build.geglu(&gate, &up)?)?;
         let mut x = ctx.rms_norm(&ctx.add(&self.embed()?, &signal)?, self.hparams.rms_eps)?;
         for l in 0..self.hparams.layers.len() {
             let layer = self.layer(l);
@@ -135,7 +135,7 @@ impl<'a> Network<'a> {
         let build = self.builder();
         build.part(Part::OutputHead);
         let x = build.norm(x, &self.weights.table.output_norm)?;
-        Ok(build.ctx().mul_mat(&self.weights.output, &x)?.output())
+        Ok(build.product(&self.weights.output, &x)?.output())
     }
 
     /// Scaled token embeddings, `[d, T]`.

@@ -7,7 +7,7 @@ use super::super::tensors::Located;
 use crate::error::{Error, Result};
 use crate::ggml::context::Context;
 use crate::ggml::device::{BufferType, Device};
-use crate::ggml::kernels::experts::Instructions;
+use crate::ggml::kernels::products::Instructions;
 use crate::gguf::TensorType;
 use crate::parameter::Parameter;
 
@@ -74,7 +74,7 @@ impl<'a> Chooser<'a> {
             }
             return Ok(self.settle(tensor, memory));
         }
-        if matches!(operation, Operation::ExpertProduct) && self.is_ours(tensor) {
+        if self.is_ours(tensor, operation) {
             return Ok(self.settle(tensor, cpu.buffer_type()));
         }
         let device = self.placement.device_of(tensor.layer, is_expert(tensor));
@@ -93,10 +93,15 @@ impl<'a> Chooser<'a> {
         Ok(self.settle(tensor, cpu.buffer_type()))
     }
 
-    /// Whether our kernels multiply a tensor of experts, which they read as the file has it.
-    fn is_ours(&self, tensor: &Located) -> bool {
-        let info = &tensor.info;
-        self.placement.is_cpu_only() && Instructions::of_experts(info.ty, info.shape[0]).is_some()
+    /// Whether our kernels multiply a tensor, which they read as the file has it.
+    fn is_ours(&self, tensor: &Located, operation: Operation) -> bool {
+        let (ty, k) = (tensor.info.ty, tensor.info.shape[0]);
+        let found = match operation {
+            Operation::ExpertProduct => Instructions::of_experts(ty, k),
+            Operation::Product => Instructions::of_dense(ty, k),
+            Operation::Lookup | Operation::Scale => None,
+        };
+        self.placement.is_cpu_only() && found.is_some()
     }
 
     fn settle(&self, tensor: &Located, memory: BufferType) -> Memory {

@@ -329,7 +329,6 @@ unsafe fn q5_k(rows: &Rows, offset: usize, group: usize, panel: &mut Panel) {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn q6_k(rows: &Rows, offset: usize, group: usize, panel: &mut Panel) {
-    let (upper, middle) = (_mm512_set1_epi8(0x30), _mm512_set1_epi16(32));
     // SAFETY: by the contract of this function.
     unsafe {
         let whole = halves(rows, offset + 208);

@@ -6,13 +6,13 @@ use super::super::super::context::Context;
 use super::super::super::ops::CpuKernel;
 use super::super::super::tensor::Tensor;
 use super::super::geglu::geglu_row;
-use super::super::rows::{row, share};
-use super::format::Format;
-use super::instructions::{Convert, Instructions, STRIP, Strip};
+use super::super::rows::share;
+use super::activations::is_rows;
+use super::instructions::{Instructions, STRIP};
+use super::matrices::{Matrices, input_row, is_readable, unfit};
 use super::routes::Routes;
 use super::scratch::Scratch;
-use crate::error::{Error, Result};
-use crate::gguf::TensorType;
+use crate::error::Result;
 use crate::sys;
 
 /// The matrices that the input of the experts is multiplied with.
@@ -60,10 +60,8 @@ fn is_multiplied(experts: &Tensor) -> bool {
 }
 
 fn instructions_for(experts: &Tensor) -> Option<&'static Instructions> {
-    let readable =
-        experts.ne()[3] == 1 && experts.buffer_type().is_some_and(|memory| memory.is_host());
     let found = Instructions::of_experts(experts.ty()?, experts.ne()[0]);
-    found.filter(|_| readable)
+    found.filter(|_| is_readable(experts))
 }
 
 impl Context {
@@ -125,137 +123,6 @@ impl Context {
         let args = [&hidden, chosen, down, share];
         let kernel = output_kernel as CpuKernel;
         self.custom_with(&[d, tokens], &args, kernel, instructions)
-    }
-
-    /// Contiguous F32 rows as the kernels multiply them with `weights`.
-    fn input_for(
-        &self,
-        instructions: &'static Instructions,
-        weights: &Tensor,
-        x: &Tensor,
-    ) -> Result<Tensor> {
-        let [k, n1, n2, _] = x.ne();
-        let format = weights.ty().and_then(Format::of);
-        match format.and_then(|format| instructions.conversion(format, k)) {
-            None => Ok(x.clone()),
-            Some((convert, bytes)) => {
-                // F32 in name only: custom nodes have this type.
-                let ne = [bytes / 4, n1, n2];
-                self.custom_with(&ne, &[x], convert_kernel as CpuKernel, convert)
-            }
-        }
-    }
-}
-
-fn is_rows(t: &Tensor) -> bool {
-    t.is(TensorType::F32) && t.is_contiguous()
-}
-
-fn unfit(operation: &str, weights: &Tensor, x: &Tensor) -> Error {
-    Error::Ggml(format!(
-        "{operation}: {} and {} do not fit",
-        weights.label(),
-        x.label()
-    ))
-}
-
-/// One matrix of each expert.
-struct Matrices {
-    format: Format,
-    data: *const u8,
-    /// Bytes from one row to the next, and from one expert to the next.
-    strides: [usize; 2],
-    k: usize,
-    /// Of each matrix.
-    rows: usize,
-}
-
-impl Matrices {
-    /// Those of a tensor that [`is_multiplied`].
-    ///
-    /// # Safety
-    /// A live tensor with data in host memory.
-    unsafe fn of(tensor: *const sys::ggml_tensor) -> Option<Self> {
-        // SAFETY: by the contract of this function.
-        let tensor = unsafe { &*tensor };
-        #[allow(
-            clippy::unnecessary_cast,
-            reason = "C enums are signed on some systems"
-        )]
-        let format = Format::of(TensorType::from_id(tensor.type_ as u32)?)?;
-        Some(Self {
-            format,
-            data: tensor.data.cast(),
-            strides: [tensor.nb[1], tensor.nb[2]],
-            k: tensor.ne[0] as usize,
-            rows: tensor.ne[1] as usize,
-        })
-    }
-
-    /// Takes half of the rows of each expert; returns those that follow.
-    fn split(&mut self) -> Self {
-        self.rows /= 2;
-        Self {
-            data: self.data.wrapping_add(self.rows * self.strides[0]),
-            ..*self
-        }
-    }
-
-    fn strips(&self) -> usize {
-        self.rows.div_ceil(STRIP)
-    }
-
-    /// Address of a strip of an expert.
-    fn address(&self, expert: usize, strip: usize) -> *const u8 {
-        let offset = expert * self.strides[1] + strip * STRIP * self.strides[0];
-        self.data.wrapping_add(offset)
-    }
-
-    /// A strip of an expert, and of which expert a strip is multiplied `next`.
-    fn strip<'a>(
-        &self,
-        [expert, strip]: [usize; 2],
-        next: [usize; 2],
-        inputs: &'a [*const u8],
-    ) -> Strip<'a> {
-        let first = strip * STRIP;
-        Strip {
-            format: self.format,
-            weights: self.address(expert, strip),
-            next: self.address(next[0], next[1]),
-            stride: self.strides[0],
-            rows: STRIP.min(self.rows - first),
-            k: self.k,
-            inputs,
-        }
-    }
-}
-
-/// Address of a row of contiguous rows.
-fn input_row(t: &sys::ggml_tensor, row: usize) -> *const u8 {
-    t.data.cast::<u8>().wrapping_add(row * t.nb[1])
-}
-
-/// Converts some rows, see [`Context::input_for`].
-///
-/// # Safety
-/// Called by ggml's CPU backend with the node that `input_for` made.
-unsafe extern "C" fn convert_kernel(
-    dst: *mut sys::ggml_tensor,
-    index: i32,
-    threads: i32,
-    convert: *mut c_void,
-) {
-    // SAFETY: `input_for` checked types and shapes, and passed a function of this processor;
-    // threads write to rows of their own.
-    unsafe {
-        let node = &*dst;
-        let convert: &Convert = &*convert.cast();
-        let rows = (node.ne[1] * node.ne[2]) as usize;
-        for r in share(rows, index, threads) {
-            let to = node.data.cast::<u8>().add(r * node.nb[1]);
-            convert(row(node.src[0], r), to);
-        }
     }
 }
 

@@ -109,6 +109,12 @@ impl Instructions {
         (Format::of(ty).is_some() && k.is_multiple_of(GROUP) && !is_ggml_faster).then_some(best)
     }
 
+    /// Those with which this processor multiplies a matrix with rows of `k` elements of type `ty` in
+    /// host memory faster than ggml. In F16 both are equally fast.
+    pub(crate) fn of_dense(ty: TensorType, k: usize) -> Option<&'static Self> {
+        Self::of_experts(ty, k).filter(|_| ty != TensorType::F16)
+    }
+
     /// What activations become before they are multiplied with weights of a format, and the size
     /// of such a row of `k` elements in bytes; `None` if they remain F32.
     pub(super) fn conversion(

@@ -1,0 +1,34 @@
+//! Products of weights and activations.
+//!
+//! ggml computes one scalar product at a time for most types: each row of weights is decoded again
+//! for every token. Here a few rows of weights are decoded once for all tokens that they are
+//! multiplied with.
+//!
+//! * `experts` are the operations with the chosen experts, whose tokens `routes` sorts by expert and
+//!   divides among threads; `dense` is the product with a whole matrix.
+//! * `activations` makes the rows that are multiplied, `matrices` divides weights into strips.
+//! * `format` says how both are stored, `scratch` holds decoded weights.
+//! * `instructions` chooses the product by what the processor has: `avx512` or `avx2`.
+//!
+//! Activations are multiplied in F32 with weights in F16 or BF16, and as integers of 15 bits with
+//! quantized ones, where ggml rounds them to F16, BF16 or 8 bits. Where the processor multiplies
+//! BF16, activations for such weights are BF16 here, too. Weights in F32 remain ggml's: such models
+//! are references, whose results stay the same to the last bit.
+
+mod activations;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod dense;
+mod experts;
+mod format;
+mod instructions;
+mod matrices;
+mod routes;
+mod scratch;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use experts::FirstMatrices;
+pub(crate) use instructions::Instructions;
