@@ -1,9 +1,10 @@
 //! Self-conditioning's product with all embeddings.
 //!
 //! The table is read as the file stores it, a few rows at a time, which become F32: neither a
-//! transposed copy of it nor rounded probabilities are needed, and the sums are F32. The product of
-//! these rows is `matrixmultiply`'s, which has kernels for AVX2, AVX-512 and NEON. Embeddings in F32
-//! remain ggml's: such models are references, whose results stay the same to the last bit.
+//! transposed copy of it is needed, and the sums are F32. The product of these rows is ours in BF16
+//! where the processor multiplies that, else `matrixmultiply`'s in F32, which has kernels for AVX2,
+//! AVX-512 and NEON. Embeddings in F32 remain ggml's: such models are references, whose results stay
+//! the same to the last bit.
 
 use std::ffi::c_void;
 use std::ops::Range;
@@ -13,13 +14,14 @@ use matrixmultiply::sgemm;
 use super::super::super::context::Context;
 use super::super::super::ops::CpuKernel;
 use super::super::super::tensor::Tensor;
+use super::super::products::{Buffers, Mix, Rows, mixing};
 use super::super::rows::share;
 use super::table::{Reader, shape};
 use crate::error::Result;
 use crate::sys;
 
 /// Rows of the table that are multiplied together: as many as `matrixmultiply` packs.
-const ROWS: usize = 256;
+const ROWS: usize = Rows::MOST;
 
 /// To convert an element costs as much as to multiply it at so many positions.
 const CONVERSION: usize = 24;
@@ -28,8 +30,19 @@ impl Context {
     /// Mixes rows of `table [d, vocab]` (any type) with the `weights [vocab, positions]` (F32), to
     /// `[d, positions]`. CPU only.
     pub(crate) fn dense_mixture(&self, table: &Tensor, weights: &Tensor) -> Result<Tensor> {
+        self.dense_mixture_by(mixing(), table, weights)
+    }
+
+    /// [`dense_mixture`](Self::dense_mixture) by a product of ours, or by `matrixmultiply`.
+    pub(super) fn dense_mixture_by(
+        &self,
+        mix: &'static Option<Mix>,
+        table: &Tensor,
+        weights: &Tensor,
+    ) -> Result<Tensor> {
         let ne = shape("dense_mixture", table, weights)?;
-        self.custom(&ne, &[table, weights], dense_mixture_kernel as CpuKernel)
+        let kernel = dense_mixture_kernel as CpuKernel;
+        self.custom_with(&ne, &[table, weights], kernel, mix)
     }
 }
 
@@ -73,10 +86,10 @@ unsafe extern "C" fn dense_mixture_kernel(
     dst: *mut sys::ggml_tensor,
     index: i32,
     threads: i32,
-    _: *mut c_void,
+    mix: *mut c_void,
 ) {
     // SAFETY: `dense_mixture` checked types and shapes, so all parts are in the memory of their
-    // tensors; threads write to parts of their own.
+    // tensors, and passed what this processor has; threads write to parts of their own.
     unsafe {
         let node = &*dst;
         let (table, weights) = (&*node.src[0], &*node.src[1]);
@@ -95,29 +108,52 @@ unsafe extern "C" fn dense_mixture_kernel(
         let width = part.columns.end.next_multiple_of(block) - begin;
         let mut panel = vec![0.0_f32; ROWS * width];
         let at = |tensor: *mut c_void, offset: usize| tensor.cast::<f32>().add(offset);
-        let out = at(node.data, part.positions.start * d + part.columns.start);
+        let mix: &Option<Mix> = &*mix.cast();
+        let mut buffers = Buffers::new();
+        let positions = part.positions.clone();
+        let out: Vec<_> = positions
+            .map(|position| at(node.data, position * d + part.columns.start))
+            .collect();
+        for sums in &out {
+            sums.write_bytes(0, part.columns.len());
+        }
         for first in (0..vocab).step_by(ROWS) {
             let rows = ROWS.min(vocab - first);
             for (row, numbers) in panel.chunks_exact_mut(width).take(rows).enumerate() {
                 reader.read(first + row, begin, numbers);
             }
-            sgemm(
-                part.positions.len(),
-                rows,
-                part.columns.len(),
-                1.0,
-                at(weights.data, part.positions.start * vocab + first),
-                vocab as isize,
-                1,
-                panel.as_ptr().add(part.columns.start - begin),
-                width as isize,
-                1,
-                // The first product is written, the others are added.
-                if first == 0 { 0.0 } else { 1.0 },
-                out,
-                d as isize,
-                1,
-            );
+            let numbers = panel.as_ptr().add(part.columns.start - begin);
+            let weights_of = |position| at(weights.data, position * vocab + first).cast_const();
+            match mix {
+                Some(mix) => {
+                    let weights: Vec<_> = part.positions.clone().map(weights_of).collect();
+                    let rows = Rows {
+                        count: rows,
+                        columns: part.columns.len(),
+                        numbers,
+                        stride: width,
+                        weights: &weights,
+                        out: &out,
+                    };
+                    mix(&rows, &mut buffers);
+                }
+                None => sgemm(
+                    part.positions.len(),
+                    rows,
+                    part.columns.len(),
+                    1.0,
+                    weights_of(part.positions.start),
+                    vocab as isize,
+                    1,
+                    numbers,
+                    width as isize,
+                    1,
+                    1.0,
+                    out[0],
+                    d as isize,
+                    1,
+                ),
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use super::format::{Format, GROUP, QuantizedRow};
+use super::mixture::Mix;
 use super::scratch::Scratch;
 use crate::gguf::TensorType;
 
@@ -61,6 +62,8 @@ pub(crate) struct Instructions {
     pub(super) quantize: Convert,
     /// To BF16, if weights in BF16 are multiplied with such activations.
     pub(super) round: Option<Convert>,
+    /// Mixes rows, if the processor multiplies BF16.
+    pub(super) mix: Option<Mix>,
     /// Multiplies a strip: [`STRIP`] results for each input, of which those beyond the rows of the
     /// strip have no meaning.
     ///

@@ -6,6 +6,7 @@
 //!
 //! * `experts` are the operations with the chosen experts, whose tokens `routes` sorts by expert and
 //!   divides among threads; `dense` is the product with a whole matrix.
+//! * `mixture` is the product of self-conditioning, for [`super::mixture`].
 //! * `activations` makes the rows that are multiplied, `matrices` divides weights into strips.
 //! * `format` says how both are stored, `scratch` holds decoded weights.
 //! * `instructions` chooses the product by what the processor has: `avx512` or `avx2`.
@@ -25,6 +26,7 @@ mod experts;
 mod format;
 mod instructions;
 mod matrices;
+mod mixture;
 mod routes;
 mod scratch;
 #[cfg(test)]
@@ -32,3 +34,4 @@ mod tests;
 
 pub(crate) use experts::FirstMatrices;
 pub(crate) use instructions::Instructions;
+pub(crate) use mixture::{Buffers, Mix, Rows, mixing};

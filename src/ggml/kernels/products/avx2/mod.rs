@@ -15,6 +15,7 @@ pub(super) const INSTRUCTIONS: Instructions = Instructions {
     has_wide_vectors: false,
     quantize: quantize::quantize,
     round: None,
+    mix: None,
     product,
 };
 

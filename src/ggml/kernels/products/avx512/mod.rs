@@ -1,6 +1,7 @@
 //! AVX-512 with VNNI: a vector has an element, or a pair of elements, of each row of a strip.
 
 mod decode;
+mod mix;
 mod panel;
 mod round;
 mod tiles;
@@ -21,6 +22,7 @@ pub(super) const INSTRUCTIONS: Instructions = Instructions {
     has_wide_vectors: true,
     quantize: avx2::INSTRUCTIONS.quantize,
     round: None,
+    mix: None,
     product: product::<false>,
 };
 
@@ -28,6 +30,7 @@ pub(super) const INSTRUCTIONS: Instructions = Instructions {
 pub(super) const WITH_BF16: Instructions = Instructions {
     name: "avx512_bf16",
     round: Some(round::round),
+    mix: Some(mix::mix),
     product: product::<true>,
     ..INSTRUCTIONS
 };
