@@ -49,7 +49,7 @@ test: tools
 	@tools/install_build_tools.sh test
 	cargo fmt --check
 	cargo clippy $(cargo_flags) --all-targets --features tls -- -D warnings
-	cargo test $(cargo_flags)
+	cargo test $(cargo_flags) --features tls
 	# As docs.rs builds it, without llama.cpp's libraries; then the code that only other features compile.
 	DOCS_RS=1 RUSTDOCFLAGS="-D warnings" cargo doc -p llama-diffusion --no-deps --lib $(docs_rs_flags)
 	DOCS_RS=1 cargo clippy --lib --bins --no-default-features --features cuda,rpc,vulkan $(docs_rs_flags) -- -D warnings
