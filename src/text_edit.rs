@@ -57,9 +57,23 @@ impl TextModel {
         original: &Original,
         answer: &[Token],
     ) -> Result<AnswerText> {
+        let tokens = self.edited_tokens(prompt, original, answer);
+        let splitter = Splitter::new(self.splitter(prompt).channel());
+        AnswerText::new(self.vocab(), splitter, &tokens)
+    }
+
+    /// The tokens of that text and its thoughts: marks are only around what counts as a thought. The
+    /// prompt does not open one for them, and they begin with all that `answer` has before its first mark,
+    /// unless the prompt opens a thought.
+    pub fn edited_tokens(
+        &self,
+        prompt: &[Token],
+        original: &Original,
+        answer: &[Token],
+    ) -> Vec<Token> {
         let splitter = self.splitter(prompt);
         let Some(channel) = splitter.channel() else {
-            return self.answer_text(prompt, answer);
+            return answer.to_vec();
         };
         let mut parts = parts(splitter, answer);
         keep_protected(&mut parts, original);
@@ -70,7 +84,7 @@ impl TextModel {
             tokens.extend(part.tokens);
             tokens.extend((part.thinks && !is_last).then(|| channel.close()));
         }
-        AnswerText::new(self.vocab(), Splitter::new(Some(channel)), &tokens)
+        tokens
     }
 }
 

@@ -88,6 +88,11 @@ fn what_an_edit_protects_is_never_a_thought() {
     let all = "a white fox\nkeep this\nthe end";
     assert_eq!(read(&cut, true), whole(all, "", false));
     assert_eq!(read(&cut, false), whole("", all, true));
+    let kept_tokens = [&first[..], &kept, &last].concat();
+    assert_eq!(
+        model.edited_tokens(&[], &original(true), &cut.concat()),
+        kept_tokens
+    );
     // Closed after it.
     let around = [&open[..], &first, &kept, &close, &last];
     assert_eq!(read(&around, true), whole(all, "", false));
@@ -95,6 +100,10 @@ fn what_an_edit_protects_is_never_a_thought() {
     let before = [&open[..], &first, &close, &first, &kept, &open, &last];
     let expected = whole("a white fox\nkeep this\n", "a white fox\nthe end", true);
     assert_eq!(read(&before, true), expected);
+    assert_eq!(
+        model.edited_tokens(&[], &original(true), &before.concat()),
+        before.concat()
+    );
     let two = [&open[..], &first, &close, &open, &kept, &last];
     assert_eq!(
         read(&two, true),

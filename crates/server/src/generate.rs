@@ -215,12 +215,13 @@ fn submit(
         let time = request.time.filter(|_| !matches!(asked.plan, Plan::Gap(_)));
         let reader = match &asked.plan {
             Plan::Gap(filling) => Reader::of_gap(served, prompt, filling),
+            Plan::Edit { original, .. } => Reader::of_edit(served, prompt, original),
             Plan::Form(form) => Reader::of_form(served, prompt, form),
             Plan::Text(_) | Plan::Read(_) => Reader::new(served, prompt, request.tool_marks),
         };
         let encodes: fn() -> Box<dyn Recipe> = || Box::new(DiffusionParams::default());
         let (recipe, task) = match asked.plan {
-            Plan::Text(recipe) => (recipe, None),
+            Plan::Text(recipe) | Plan::Edit { recipe, .. } => (recipe, None),
             Plan::Gap(filling) => (filling.recipe.boxed(), None),
             Plan::Form(form) => (encodes(), Some(Task::Form(form_task(&form)))),
             Plan::Read(read) => (encodes(), Some(Task::Read(*read))),

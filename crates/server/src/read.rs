@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use llama_diffusion::chat::thinking::{CHANNEL_NAME, Section, Splitter};
-use llama_diffusion::diffusion::TokenScore;
+use llama_diffusion::diffusion::{Original, TokenScore};
 use llama_diffusion::form::FilledForm;
 use llama_diffusion::{FormAnswer, Result, TextForm, Token, Utf8Stream};
 
@@ -24,6 +24,8 @@ pub struct Reader {
     thoughts: usize,
     /// The gap that the answer fills, if that is what it does.
     gap: Option<GapReader>,
+    /// The edit that it is, if that is what it does.
+    edit: Option<EditReader>,
     /// The form that it fills, and the tokens of its prompt.
     form: Option<(Arc<TextForm>, usize)>,
 }
@@ -35,6 +37,18 @@ struct GapReader {
     is_closed: bool,
     /// Tokens of the content, without what only stands around it.
     content: Option<usize>,
+}
+
+/// Reads the answer that is an edit: what of it is a thought is known at its end, because a thought that
+/// has protected text counts as text.
+struct EditReader {
+    original: Arc<Original>,
+    prompt: Vec<Token>,
+    tokens: Vec<Token>,
+    /// How many of them are read: all before the first mark of a thought.
+    read: usize,
+    /// Whether the others wait for the end.
+    holds: bool,
 }
 
 impl Reader {
@@ -55,6 +69,7 @@ impl Reader {
             marks,
             thoughts: 0,
             gap: None,
+            edit: None,
             form: None,
         }
     }
@@ -70,6 +85,22 @@ impl Reader {
         Self {
             gap: Some(gap),
             ..Self::new(served, prompt, false)
+        }
+    }
+
+    /// For an answer that is an edit.
+    pub fn of_edit(served: &Arc<Served>, prompt: &[Token], original: &Arc<Original>) -> Self {
+        let reader = Self::new(served, prompt, false);
+        let edit = EditReader {
+            original: Arc::clone(original),
+            prompt: prompt.to_vec(),
+            tokens: Vec::new(),
+            read: 0,
+            holds: reader.is_thinking(),
+        };
+        Self {
+            edit: Some(edit),
+            ..reader
         }
     }
 
@@ -161,6 +192,16 @@ impl Reader {
             gap.tokens.extend_from_slice(tokens);
             return Ok(Canvas::default());
         }
+        let tokens = match &mut self.edit {
+            Some(edit) => &tokens[..edit.take(tokens, &self.splitter)],
+            None => tokens,
+        };
+        Ok(Canvas {
+            spans: self.spans(tokens, scores)?,
+        })
+    }
+
+    fn spans(&mut self, tokens: &[Token], scores: &[TokenScore]) -> Result<Vec<Span>> {
         let mut spans = Vec::new();
         for (position, &token) in tokens.iter().enumerate() {
             let channel = match self.splitter.push(token) {
@@ -189,7 +230,7 @@ impl Reader {
             };
             append(&mut spans, channel, &text, Some(token));
         }
-        Ok(Canvas { spans })
+        Ok(spans)
     }
 
     /// What was held back, at the end of the answer.
@@ -198,6 +239,13 @@ impl Reader {
     /// As [`read`](Self::read).
     pub fn finish(&mut self) -> Result<Canvas> {
         let mut spans = Vec::new();
+        if let Some(edit) = self.edit.take().filter(|edit| edit.holds) {
+            let model = &self.served.model;
+            let tokens = model.edited_tokens(&edit.prompt, &edit.original, &edit.tokens);
+            self.splitter = Splitter::new(self.splitter.channel());
+            (self.channel, self.name) = (Channel::Answer, None);
+            spans = self.spans(&tokens[edit.read..], &[])?;
+        }
         match &mut self.gap {
             None => self.turn(self.channel, &mut spans),
             Some(gap) => {
@@ -271,6 +319,24 @@ impl Reader {
             logprob: score.logprob,
             top: top.collect::<Result<_>>()?,
         })
+    }
+}
+
+impl EditReader {
+    /// Takes the next tokens, and returns how many of them can be read.
+    fn take(&mut self, tokens: &[Token], splitter: &Splitter) -> usize {
+        self.tokens.extend_from_slice(tokens);
+        if self.holds {
+            return 0;
+        }
+        let mut ahead = splitter.clone();
+        let mark = tokens
+            .iter()
+            .position(|token| ahead.push(*token) == Section::Mark);
+        let count = mark.unwrap_or(tokens.len());
+        self.holds = mark.is_some();
+        self.read += count;
+        count
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use llama_diffusion::chat::{ChatTemplate, Message, RenderOptions, Role};
+use llama_diffusion::constraint::Constraint;
 use llama_diffusion::diffusion::{Edit, Infill, Original, Recipe, check_canvas_length};
 use llama_diffusion::{
     AnyModel, DiffusionParams, Error, FormRequest, GapPrompt, InfillExtra, InfillRequest,
@@ -90,6 +91,13 @@ enum Task {
 pub enum Plan {
     /// By canvases, which are its text.
     Text(Box<dyn Recipe>),
+    /// By canvases, which are what becomes of a text.
+    Edit {
+        /// The text.
+        original: Arc<Original>,
+        /// How it changes.
+        recipe: Box<dyn Recipe>,
+    },
     /// By canvases, which fill a gap.
     Gap(Box<Filling>),
     /// By filling a form.
@@ -193,11 +201,11 @@ impl Served {
         let original = original.map_err(|error| refused(&error))?;
         let message = Message::new(Role::User, edit_message(&edit.instruction, text));
         let template = self.template.as_ref();
-        let tokens = self.model.prompt(
-            template.map(|template| &template.template),
-            &[message],
-            template.map(Template::without_thoughts).unwrap_or_default(),
-        );
+        let variables = template.map(Template::without_thoughts).unwrap_or_default();
+        let template = template.map(|template| &template.template);
+        let end = self.model.answer_end(template, variables.clone());
+        let original = original.ending_with(end.map_err(|error| rejected(&error))?);
+        let tokens = self.model.prompt(template, &[message], variables);
         let tokens = tokens.map_err(|error| rejected(&error))?;
         Ok((tokens, Task::Edit(Arc::new(original))))
     }
@@ -286,8 +294,14 @@ impl Served {
             },
             Task::Gap(gap) => Plan::Gap(Box::new(filling(gap, request, &params())?)),
             Task::Edit(original) => {
-                let edit = Edit::new(params(), Original::clone(original));
-                Plan::Text(Box::new(edit))
+                let params = DiffusionParams {
+                    constraint: self.constraint(request, input, &prompt.tokens)?,
+                    ..params()
+                };
+                Plan::Edit {
+                    original: Arc::clone(original),
+                    recipe: Box::new(Edit::new(params, Original::clone(original))),
+                }
             }
             Task::Form(form) => Plan::Form(Arc::clone(form)),
         })
@@ -385,14 +399,7 @@ impl Served {
         prompt: &[Token],
         seed: u64,
     ) -> Result<Box<dyn Recipe>, ApiError> {
-        let constraint = request.constraint.as_ref();
-        let constraint = constraint.map(|constraint| {
-            let thoughts = self.scaffold(input, request.thoughts);
-            let language = constraint.automaton()?;
-            let made = self.model.constraint(&language, prompt, thoughts);
-            made.map_err(|error| refused_in(&error, Some(&constraint.field)))
-        });
-        let constraint = constraint.transpose()?;
+        let constraint = self.constraint(request, input, prompt)?;
         Ok(match &self.defaults {
             Defaults::Canvas(defaults) => {
                 let params = canvas_params(defaults, request);
@@ -416,6 +423,23 @@ impl Served {
         })
     }
 
+    /// What an answer to a prompt is constrained to, if the request says so.
+    fn constraint(
+        &self,
+        request: &Request,
+        input: &Input,
+        prompt: &[Token],
+    ) -> Result<Option<Constraint>, ApiError> {
+        let constraint = request.constraint.as_ref();
+        let constraint = constraint.map(|constraint| {
+            let thoughts = self.scaffold(input, request.thoughts);
+            let language = constraint.automaton()?;
+            let made = self.model.constraint(&language, prompt, thoughts);
+            made.map_err(|error| refused_in(&error, Some(&constraint.field)))
+        });
+        constraint.transpose()
+    }
+
     /// Tokens of a canvas.
     fn canvas(&self, params: &DiffusionParams) -> usize {
         let trained = self.model.model().canvas_length();
@@ -426,7 +450,7 @@ impl Served {
     fn scaffold(&self, input: &Input, thoughts: Option<bool>) -> Thoughts {
         match (input, self.thinks(input, thoughts)) {
             (Input::Chat(_), true) => Thoughts::On,
-            (Input::Chat(_), false) => Thoughts::Off,
+            (Input::Chat(_), false) | (Input::Edit(_), _) => Thoughts::Off,
             _ => Thoughts::None,
         }
     }

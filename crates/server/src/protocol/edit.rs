@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
+use super::assemble::ThoughtFormat;
 use super::error::ApiError;
 use super::fields::EDIT;
 use super::reply::{Protocol, Work};
@@ -26,7 +27,9 @@ pub fn read(body: &Map<String, Value>, capabilities: &Capabilities) -> Result<Wo
         return Err(body.error("text", problem));
     }
     let protocol = Protocol::Edit(edit.text.as_str().into());
-    let work = work(&body, EDIT, vec![Input::Edit(edit)], protocol, capabilities)?;
+    let mut work = work(&body, EDIT, vec![Input::Edit(edit)], protocol, capabilities)?;
+    // The text is what has become of the original, without thoughts.
+    work.reply.assembly.thoughts = ThoughtFormat::Separate;
     let limits = ["max_completion_tokens", "max_tokens", "n_predict"];
     match (work.request.tokens, body.any(&limits)) {
         (TokenLimit::Tokens(1..), Some(limit)) => {
@@ -124,7 +127,8 @@ mod tests {
             ("protected", json!([[1, 4]]), "protected[0][1]"),
             ("protected", json!([[3, 2]]), "protected[0][1]"),
             ("max_tokens", json!(5), "max_tokens"),
-            ("json_schema", json!({"type": "object"}), "json_schema"),
+            ("json_schema", json!(5), "json_schema"),
+            ("response_format", json!({}), "response_format.type"),
             (
                 "diffusion",
                 json!({"max_canvases": 5}),

@@ -51,10 +51,16 @@ impl Stream for EditStream {
     fn deltas(&mut self, choice: usize, deltas: Vec<Delta>) -> Vec<StreamEvent> {
         let mut events = Vec::new();
         for delta in deltas {
-            // An edit has no other deltas.
-            if let Delta::Text { text, tokens } = delta {
-                self.edited[choice] += &text;
-                events.push(StreamEvent::unnamed(part(choice, &text, &tokens)));
+            match delta {
+                Delta::Text { text, tokens } => {
+                    self.edited[choice] += &text;
+                    events.push(StreamEvent::unnamed(part(choice, &text, &tokens)));
+                }
+                Delta::Thought(thought) => {
+                    events.extend(event(choice, "reasoning_content", thought.into()));
+                }
+                // An edit calls no tools.
+                Delta::Call { .. } => {}
             }
         }
         events
@@ -81,6 +87,9 @@ pub fn answer(meta: &Meta, options: &Options, original: &str, answers: &[Choice]
         let mut body = end(meta, options, index, &answer.finished);
         body["changes"] = changed_lines(original, &edited);
         body["content"] = edited.into();
+        if !answer.thoughts.is_empty() {
+            body["reasoning_content"] = answer.thoughts.clone().into();
+        }
         if options.tokens {
             body["tokens"] = answer.tokens.iter().map(|token| token.id).collect();
         }
@@ -179,15 +188,19 @@ mod tests {
     #[test]
     fn a_stream_is_the_whole_answer_in_parts() {
         let mut stream = EditStream::new(meta(), options(1), ORIGINAL.into());
-        let mut events = stream.deltas(0, vec![text("one\n")]);
+        let thought = || Delta::Thought("hm".into());
+        let mut events = stream.deltas(0, vec![text("one\n"), thought()]);
         events.extend(stream.deltas(0, vec![text("2\nthree")]));
         events.extend(stream.finish(0, &finished(Finish::EndOfText)));
         let contents = events
             .iter()
             .filter_map(|event| event.data["content"].as_str());
-        let choice = Choice::new([text("one\n2\nthree")], finished(Finish::EndOfText));
+        let deltas = [text("one\n2\nthree"), thought()];
+        let choice = Choice::new(deltas, finished(Finish::EndOfText));
         let whole = answer(&meta(), &options(1), ORIGINAL, &[choice]);
         assert_eq!(contents.collect::<String>(), whole["content"]);
+        assert_eq!(events[1].data["reasoning_content"], "hm");
+        assert_eq!(whole["reasoning_content"], "hm");
         let last = &events.last().unwrap().data;
         assert_eq!(last["changes"], whole["changes"]);
         assert_eq!(last["stop"], true);

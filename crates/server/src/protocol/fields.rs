@@ -142,6 +142,12 @@ const OF_VLLM: &[Group] = &[(
     ],
 )];
 
+/// Constraints, which no gap follows.
+const OF_GAPS: Group = (
+    Class::Refused("a gap follows the texts around it alone: remove it"),
+    &["json_schema", "response_format"],
+);
+
 /// Fields of chat requests.
 pub const CHAT: Table = &[
     COMMON,
@@ -294,10 +300,7 @@ pub const TEXT: Table = &[
 pub const FIM: Table = &[
     COMMON,
     OF_VLLM,
-    &[(
-        Class::Used,
-        &["prompt", "suffix", "json_schema", "response_format"],
-    )],
+    &[(Class::Used, &["prompt", "suffix"]), OF_GAPS],
 ];
 
 /// Fields of llama-server's own completions.
@@ -320,36 +323,38 @@ pub const NATIVE: Table = &[
 pub const INFILL: Table = &[
     COMMON,
     OF_VLLM,
-    &[(
-        Class::Used,
-        &[
-            "input_prefix",
-            "input_suffix",
-            "input_extra",
-            "prompt",
-            "n_indent",
-            "n_probs",
-            "response_fields",
-            "json_schema",
-            "response_format",
-        ],
-    )],
+    &[
+        (
+            Class::Used,
+            &[
+                "input_prefix",
+                "input_suffix",
+                "input_extra",
+                "prompt",
+                "n_indent",
+                "n_probs",
+                "response_fields",
+            ],
+        ),
+        OF_GAPS,
+    ],
 ];
 
 /// Fields of edits.
 pub const EDIT: Table = &[
     COMMON,
     OF_VLLM,
-    &[
-        (
-            Class::Used,
-            &["text", "instruction", "strength", "protected"],
-        ),
-        (
-            Class::Refused("an edit follows its text alone: remove it"),
-            &["json_schema", "response_format"],
-        ),
-    ],
+    &[(
+        Class::Used,
+        &[
+            "text",
+            "instruction",
+            "strength",
+            "protected",
+            "json_schema",
+            "response_format",
+        ],
+    )],
 ];
 
 /// Fields of forms.

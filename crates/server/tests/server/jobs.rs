@@ -118,6 +118,68 @@ fn protected_lines_stay_and_a_stream_is_the_whole() {
     }
 }
 
+const PETS: &str = "Leo runs to the park.\nMia goes to the lake.\n";
+
+#[test]
+fn an_edited_text_follows_a_constraint() {
+    let server = Server::start("");
+    let pattern = r"Leo (?:walked|swam) to the [a-z]+\.\nMia [a-z ]+\.";
+    let starts = ["Leo walked to the ", "Leo swam to the "];
+    for strength in [0.0, 0.5, 1.0] {
+        let body = json!({"text": PETS, "instruction": TENSE, "strength": strength, "seed": 3,
+            "response_format": {"type": "regex", "pattern": pattern}});
+        let answer = server.ask("/diffusion/edit", &body);
+        let edited = answer["content"].as_str().unwrap();
+        let is_past = starts.iter().any(|start| edited.starts_with(start));
+        let has_lines = edited.contains(".\nMia ") && edited.ends_with(".\n");
+        assert!(is_past && has_lines, "{edited:?}");
+        let parts = server.stream("/diffusion/edit", &body);
+        let contents = parts.iter().filter_map(|part| part["content"].as_str());
+        assert_eq!(contents.collect::<String>(), edited);
+    }
+    let schema = json!({"type": "object", "required": ["name"], "additionalProperties": false,
+        "properties": {"name": {"enum": ["Leo", "Mia"]}}});
+    let mut body = json!({"text": r#"{"name": "Anna"}"#, "instruction": "Change Anna to Leo", "json_schema": schema});
+    let answer = server.ask("/diffusion/edit", &body);
+    let edited: Value = serde_json::from_str(answer["content"].as_str().unwrap()).unwrap();
+    assert!(
+        edited["name"] == "Leo" || edited["name"] == "Mia",
+        "{edited}"
+    );
+    // What is protected is no such text.
+    body["protected"] = json!([[1, 1]]);
+    let (status, error) = server.refused("/diffusion/edit", &body);
+    assert_eq!((status, &error["param"]), (400, &json!("protected")));
+}
+
+/// The template opens a thought, and the model closes none.
+#[test]
+fn what_an_edit_protects_is_never_lost_in_a_thought() {
+    let directory = tempfile::tempdir().unwrap();
+    let template = directory.path().join("template");
+    let opens = "{{ bos_token }}{% for m in messages %}<|turn>{{ m['role'] }}\n{{ m['content'] }}<turn|>\n\
+        {% endfor %}<|turn>model\n<|channel>";
+    std::fs::write(&template, opens).unwrap();
+    let server = Server::start(&format!("--chat-template-file {}", template.display()));
+    let mut body =
+        json!({"text": PETS, "instruction": TENSE, "strength": 1.0, "protected": [[2, 2]]});
+    for seed in 0..4 {
+        body["seed"] = seed.into();
+        let answer = server.ask("/diffusion/edit", &body);
+        let edited = answer["content"].as_str().unwrap();
+        assert!(edited.ends_with("\nMia goes to the lake.\n"), "{edited:?}");
+        assert!(!edited.contains("<think>"), "{edited:?}");
+        let parts = server.stream("/diffusion/edit", &body);
+        let contents = parts.iter().filter_map(|part| part["content"].as_str());
+        assert_eq!(contents.collect::<String>(), edited);
+    }
+    // Nothing that must stay: all of it is a thought.
+    body["protected"] = json!([]);
+    let answer = server.ask("/diffusion/edit", &body);
+    assert_eq!(answer["content"], "\n");
+    assert_ne!(answer["reasoning_content"], Value::Null);
+}
+
 #[test]
 fn an_edit_ends_when_its_time_is_up_or_its_client_hangs_up() {
     let server = Server::start("");
