@@ -16,7 +16,7 @@ use crate::metrics::Metrics;
 use crate::protocol::answer::{Canvas, End, Timings, Usage};
 use crate::protocol::assemble::{Assembler, Delta};
 use crate::protocol::error::{ApiError, ErrorKind};
-use crate::protocol::format::{Finished, Progress};
+use crate::protocol::format::{Finished, Progress, timings_so_far};
 use crate::read::Reader;
 use crate::served::refused_in;
 
@@ -27,7 +27,12 @@ pub enum Happening {
     /// A payload of the extension `diffusion`.
     Payload(Value),
     /// More of the answer.
-    Deltas(Vec<Delta>),
+    Deltas {
+        /// At least one.
+        deltas: Vec<Delta>,
+        /// The timings so far, if the client wants them.
+        timings: Option<Value>,
+    },
     /// It is complete.
     Finished(Box<Finished>),
 }
@@ -70,6 +75,8 @@ pub struct Answers {
 pub struct Wishes {
     /// Whether passes over the prompt are reported.
     pub progress: bool,
+    /// Whether the timings so far come with each part of an answer.
+    pub timings: bool,
     /// Maximum number of tokens in the thoughts of an answer.
     pub thought_budget: Option<usize>,
     /// The field that has the constraint, for errors.
@@ -84,8 +91,8 @@ pub struct Answer {
     pub assembler: Assembler,
     /// Writes drafts, if the client wants them.
     pub payloads: Option<Payloads>,
-    /// Tokens of its prompt.
-    pub prompt: usize,
+    /// Its tokens so far.
+    pub usage: Usage,
     /// Its seed.
     pub seed: u64,
     /// Ends its job.
@@ -168,27 +175,39 @@ impl Answers {
     }
 
     fn take(&mut self, index: usize, update: Update) -> Result<(), ApiError> {
-        let prompt = self.answers[index].prompt;
+        let usage = &mut self.answers[index].usage;
         match update {
-            Update::Begun { reused } => self.progress(index, prompt, reused, reused),
+            Update::Begun { reused } => {
+                usage.cached = reused;
+                let prompt = usage.prompt;
+                self.progress(index, prompt, reused, reused);
+            }
             Update::Encoded(progress) => {
                 self.progress(index, progress.total, progress.reused, progress.encoded);
             }
-            Update::Canvas { canvas, scores } => self.canvas(index, &canvas, &scores)?,
-            Update::Found(Found::Form(filled)) => {
-                let answer = &mut self.answers[index];
-                let form = answer.reader.filled(&filled);
-                answer.form = form.map_err(|error| internal(&error))?;
+            Update::Canvas {
+                canvas,
+                scores,
+                timings,
+            } => {
+                usage.completion += canvas.answer.len();
+                self.canvas(index, &canvas, &scores, &timings)?;
             }
-            Update::Found(Found::Read(canvas)) => {
-                let (text, tokens) = self.answers[index]
-                    .reader
-                    .whole(&canvas.scores)
-                    .map_err(|error| internal(&error))?;
-                let delta = Delta::Text { text, tokens };
-                self.ready
-                    .push_back((index, Happening::Deltas(vec![delta])));
-            }
+            Update::Found { found, timings } => match found {
+                Found::Form(filled) => {
+                    let answer = &mut self.answers[index];
+                    let form = answer.reader.filled(&filled);
+                    answer.form = form.map_err(|error| internal(&error))?;
+                }
+                Found::Read(canvas) => {
+                    usage.completion += canvas.scores.len();
+                    let (text, tokens) = self.answers[index]
+                        .reader
+                        .whole(&canvas.scores)
+                        .map_err(|error| internal(&error))?;
+                    self.show(index, vec![Delta::Text { text, tokens }], &timings);
+                }
+            },
             Update::Ended(ended) => self.end(index, &ended)?,
             Update::Failed(failure) => {
                 self.guard.left -= 1;
@@ -234,6 +253,7 @@ impl Answers {
         index: usize,
         canvas: &FinishedCanvas,
         scores: &[TokenScore],
+        timings: &Timings,
     ) -> Result<(), ApiError> {
         self.show_drafts(index)?;
         let answer = &mut self.answers[index];
@@ -247,7 +267,7 @@ impl Answers {
         }
         let read = answer.reader.read(&canvas.answer, scores);
         let read = read.map_err(|error| internal(&error))?;
-        self.push(index, read);
+        self.push(index, read, timings);
         let answer = &self.answers[index];
         let thinks_too_long = self
             .wishes
@@ -259,35 +279,41 @@ impl Answers {
         Ok(())
     }
 
-    fn push(&mut self, index: usize, canvas: Canvas) {
+    fn push(&mut self, index: usize, canvas: Canvas, timings: &Timings) {
         let deltas = self.answers[index].assembler.push(canvas);
-        if !deltas.is_empty() {
-            self.ready.push_back((index, Happening::Deltas(deltas)));
+        self.show(index, deltas, timings);
+    }
+
+    fn show(&mut self, index: usize, deltas: Vec<Delta>, times: &Timings) {
+        if deltas.is_empty() {
+            return;
         }
+        let usage = &self.answers[index].usage;
+        let timings = self.wishes.timings.then(|| timings_so_far(usage, times));
+        let deltas = Happening::Deltas { deltas, timings };
+        self.ready.push_back((index, deltas));
     }
 
     fn end(&mut self, index: usize, ended: &Ended) -> Result<(), ApiError> {
         self.guard.left -= 1;
-        let rest = self.answers[index].reader.finish();
-        self.push(index, rest.map_err(|error| internal(&error))?);
         let answer = &mut self.answers[index];
+        let rest = answer.reader.finish();
+        let rest = rest.map_err(|error| internal(&error))?;
+        answer.usage = Usage {
+            cached: ended.reused,
+            completion: answer.reader.completion(ended.completion),
+            reasoning: answer.reader.thoughts(),
+            ..answer.usage
+        };
         let reason = answer.reader.reason(ended.reason);
-        let (deltas, finish) = answer.assembler.finish(reason);
-        if !deltas.is_empty() {
-            self.ready.push_back((index, Happening::Deltas(deltas)));
-        }
+        self.push(index, rest, &ended.timings);
+        let (deltas, finish) = self.answers[index].assembler.finish(reason);
+        self.show(index, deltas, &ended.timings);
+        let answer = &mut self.answers[index];
         let end = End {
             reason,
-            usage: Usage {
-                prompt: answer.prompt,
-                cached: ended.reused,
-                completion: answer.reader.completion(ended.completion),
-                reasoning: answer.reader.thoughts(),
-            },
-            timings: Timings {
-                prompt: ended.statistics.prefill,
-                predicted: ended.predicted,
-            },
+            usage: answer.usage,
+            timings: ended.timings,
             statistics: ended.statistics,
             slot: ended.slot,
             seed: answer.seed,

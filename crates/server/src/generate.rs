@@ -18,6 +18,7 @@ use crate::body::read_body;
 use crate::drafts::{DraftSlot, Payloads};
 use crate::engine::job::{Class, FormTask, Group, Job, Outlet, Task};
 use crate::followed::{Begin, Followed};
+use crate::protocol::answer::Usage;
 use crate::protocol::assemble::{Delta, Finish};
 use crate::protocol::error::{ApiError, ErrorKind};
 use crate::protocol::format::{Choice, Finished, Meta};
@@ -232,7 +233,10 @@ fn submit(
             payloads: request
                 .drafts
                 .map(|drafts| Payloads::new(&ready.served, drafts.level)),
-            prompt: asked.prompt.len(),
+            usage: Usage {
+                prompt: asked.prompt.len(),
+                ..Usage::default()
+            },
             seed: asked.seed,
             cancel: cancel.clone(),
             form: None,
@@ -261,6 +265,7 @@ fn submit(
     }
     let wishes = Wishes {
         progress: work.reply.options.progress,
+        timings: work.reply.options.timings,
         thought_budget: request.thought_budget.or(ready.served.thought_budget),
         constraint: request.constraint.as_ref().map(|it| it.field.clone()),
     };
@@ -283,7 +288,7 @@ async fn collect(mut answers: Answers) -> Result<Vec<Choice>, ApiError> {
     while let Some((index, happening)) = answers.next().await? {
         let (deltas, finished) = &mut parts[index];
         match happening {
-            Happening::Deltas(more) => deltas.extend(more),
+            Happening::Deltas { deltas: more, .. } => deltas.extend(more),
             Happening::Finished(end) => *finished = Some(*end),
             Happening::Progress(_) | Happening::Payload(_) => {}
         }

@@ -206,7 +206,8 @@ impl Metrics {
     /// An answer is complete.
     pub fn ended(&self, ended: &Ended, time: Duration) {
         self.predicted_tokens.inc_by(ended.completion as u64);
-        self.predicted_seconds.inc_by(ended.predicted.as_secs_f64());
+        self.predicted_seconds
+            .inc_by(ended.timings.predicted.as_secs_f64());
         self.prompt_seconds
             .inc_by(ended.statistics.prefill.as_secs_f64());
         self.request_seconds.observe(time.as_secs_f64());

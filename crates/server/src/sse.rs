@@ -111,6 +111,14 @@ fn frame(event: &StreamEvent) -> String {
     }
 }
 
+/// Events of which the last one has these timings.
+fn with_timings(mut events: Vec<StreamEvent>, timings: Option<Value>) -> Vec<StreamEvent> {
+    if let (Some(last), Some(timings)) = (events.last_mut(), timings) {
+        last.data["timings"] = timings;
+    }
+    events
+}
+
 async fn write(
     mut answers: Answers,
     mut stream: Box<dyn Stream>,
@@ -146,7 +154,9 @@ async fn write_all(
             Ok(Some((index, happening))) => match happening {
                 Happening::Progress(progress) => stream.progress(index, &progress),
                 Happening::Payload(payload) => stream.draft(index, &payload),
-                Happening::Deltas(deltas) => stream.deltas(index, deltas),
+                Happening::Deltas { deltas, timings } => {
+                    with_timings(stream.deltas(index, deltas), timings)
+                }
                 Happening::Finished(finished) => {
                     state.metrics.answered(endpoint, finish_name(&finished));
                     stream.finish(index, &finished)

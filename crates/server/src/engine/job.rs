@@ -13,7 +13,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::admission::Ticket;
 use crate::followed::Followed;
-use crate::protocol::answer::{EndReason, Statistics};
+use crate::protocol::answer::{EndReason, Statistics, Timings};
 
 /// An answer to compute.
 pub struct Job {
@@ -171,9 +171,16 @@ pub enum Update {
         canvas: FinishedCanvas,
         /// The scores of its answer, if the recipe asks for them.
         scores: Vec<TokenScore>,
+        /// How long the answer has taken so far.
+        timings: Timings,
     },
     /// Its task is done.
-    Found(Found),
+    Found {
+        /// What it has found.
+        found: Found,
+        /// How long it has taken so far.
+        timings: Timings,
+    },
     /// It is complete.
     Ended(Ended),
     /// It failed.
@@ -191,8 +198,8 @@ pub struct Ended {
     pub completion: usize,
     /// What it took.
     pub statistics: Statistics,
-    /// From the encoded prompt to the end.
-    pub predicted: Duration,
+    /// How long it took.
+    pub timings: Timings,
     /// The slot.
     pub slot: usize,
 }

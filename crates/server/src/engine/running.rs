@@ -11,12 +11,12 @@ use llama_diffusion::{Answer, EndTokens, Event};
 use super::board::SlotView;
 use super::job::{Ended, Failure, Found, Job, Update};
 use crate::metrics::Metrics;
-use crate::protocol::answer::{EndReason, Statistics};
+use crate::protocol::answer::{EndReason, Statistics, Timings};
 
 /// What an event needs to know about its step.
 pub struct Step<'a> {
-    /// When it began.
-    pub now: Instant,
+    /// Tells the time.
+    pub clock: &'a dyn Fn() -> Instant,
     /// The tokens that end an answer.
     pub end: &'a EndTokens,
     /// What is counted.
@@ -100,8 +100,8 @@ impl Running {
         self.shared += canvases as u64;
     }
 
-    /// Its task is done.
-    pub fn found(&mut self, found: Found, time: Duration) {
+    /// Its task is done, which took so long until `now`.
+    pub fn found(&mut self, found: Found, time: Duration, now: Instant) {
         let (canvases, passes, written) = match &found {
             Found::Form(form) => (form.rows, form.passes, form.tokens.len()),
             Found::Read(canvas) => (1, canvas.passes, canvas.scores.len()),
@@ -112,7 +112,8 @@ impl Running {
             time,
         };
         self.written = written;
-        self.job.outlet.send(Update::Found(found));
+        let timings = self.timings(now);
+        self.job.outlet.send(Update::Found { found, timings });
     }
 
     /// Its prompt is in the cache.
@@ -125,9 +126,9 @@ impl Running {
     pub fn take(&mut self, event: &Event<'_>, step: &Step<'_>) -> ControlFlow<()> {
         self.job.outlet.show(event);
         match event {
-            Event::PromptEncoded(progress) => self.take_progress(*progress, step.now),
+            Event::PromptEncoded(progress) => self.take_progress(*progress, (step.clock)()),
             Event::CanvasBegun(canvas) => {
-                self.encoded(step.now);
+                self.encoded((step.clock)());
                 (self.view.block, self.view.step) = (canvas.block, 0);
                 self.view.max_steps = canvas.max_steps;
                 ControlFlow::Continue(())
@@ -138,11 +139,12 @@ impl Running {
                 ControlFlow::Continue(())
             }
             Event::CanvasDone(canvas) => {
+                let now = (step.clock)();
                 if self.canvases == 0 {
-                    step.metrics.first_canvas(self.total_time(step.now));
+                    step.metrics.first_canvas(self.total_time(now));
                 }
                 step.metrics.canvas_done(canvas.steps);
-                self.take_canvas((*canvas).clone());
+                self.take_canvas((*canvas).clone(), now);
                 ControlFlow::Continue(())
             }
         }
@@ -165,9 +167,10 @@ impl Running {
         self.is_stepped = true;
         self.view.step = draft.step;
         self.view.mean_entropy = draft.mean_entropy;
+        let now = (step.clock)();
         let since = self
             .encoded
-            .map(|encoded| step.now.saturating_duration_since(encoded));
+            .map(|encoded| now.saturating_duration_since(encoded));
         let is_over = self
             .job
             .time
@@ -177,7 +180,7 @@ impl Running {
             return ControlFlow::Continue(());
         }
         self.is_out_of_time = true;
-        self.take_canvas(self.cut(draft, step.end));
+        self.take_canvas(self.cut(draft, step.end), now);
         ControlFlow::Break(())
     }
 
@@ -198,13 +201,17 @@ impl Running {
         }
     }
 
-    fn take_canvas(&mut self, canvas: FinishedCanvas) {
+    fn take_canvas(&mut self, canvas: FinishedCanvas, now: Instant) {
         self.written += canvas.answer.len();
         self.view.written = self.written;
         self.canvases += 1;
         let mut scores = std::mem::take(&mut self.scores);
         scores.truncate(canvas.answer.len());
-        self.job.outlet.send(Update::Canvas { canvas, scores });
+        self.job.outlet.send(Update::Canvas {
+            canvas,
+            scores,
+            timings: self.timings(now),
+        });
     }
 
     /// Reports its end.
@@ -226,7 +233,6 @@ impl Running {
             EndReason::EndOfText => self.written + usize::from(has_end),
             _ => self.written,
         };
-        let encoded = self.encoded.unwrap_or(now);
         let timing = generation
             .map(|generation| generation.timing)
             .unwrap_or_default();
@@ -248,11 +254,20 @@ impl Running {
                 queue: self.begun.saturating_duration_since(self.job.submitted),
                 batch_mean: self.shared as f64 / self.steps.max(1) as f64,
             },
-            predicted: now.saturating_duration_since(encoded),
+            timings: self.timings(now),
             slot: self.slot,
         };
         metrics.ended(&ended, self.total_time(now));
         self.job.outlet.send(Update::Ended(ended));
+    }
+
+    /// From the slot to the encoded prompt, and from there until now, as llama-server counts them.
+    fn timings(&self, now: Instant) -> Timings {
+        let encoded = self.encoded.unwrap_or(now);
+        Timings {
+            prompt: encoded.saturating_duration_since(self.begun),
+            predicted: now.saturating_duration_since(encoded),
+        }
     }
 
     fn total_time(&self, now: Instant) -> Duration {

@@ -166,7 +166,7 @@ impl<E: Engine> Scheduler<E> {
         let now = (self.clock)();
         let running = &mut self.running;
         let step = Step {
-            now,
+            clock: self.clock.as_ref(),
             end: &self.end,
             metrics: &self.metrics,
         };
@@ -339,9 +339,9 @@ impl<E: Engine> Scheduler<E> {
         if let Some(task) = job.task.as_ref().filter(|_| running.is_encoded()) {
             let start = (self.clock)();
             let found = self.engine.perform(slot, &job.prompt, task, &job.cancel);
-            let time = (self.clock)().saturating_duration_since(start);
+            let now = (self.clock)();
             match found {
-                Ok(found) => running.found(found, time),
+                Ok(found) => running.found(found, now.saturating_duration_since(start), now),
                 Err(error) => return job.outlet.send(Update::Failed(Failure::of(&error))),
             }
         }

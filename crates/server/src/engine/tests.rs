@@ -117,8 +117,11 @@ fn received(updates: &mut Updates) -> Got {
             Update::Canvas { canvas, .. } => text.extend(canvas.answer),
             Update::Ended(ended) => return Got::Answer(text, ended.reason),
             Update::Failed(failure) => return Got::Failed(failure),
-            Update::Found(Found::Form(form)) => text.extend(form.tokens),
-            Update::Found(Found::Read(_)) => {}
+            Update::Found {
+                found: Found::Form(form),
+                ..
+            } => text.extend(form.tokens),
+            Update::Found { .. } => {}
             Update::Begun { .. } | Update::Encoded(_) => {}
         }
     }
@@ -156,7 +159,10 @@ fn a_form_is_filled_once_its_prompt_is_encoded() {
     let mut ended = None;
     while let Ok((_, update)) = updates.try_recv() {
         match update {
-            Update::Found(Found::Form(form)) => assert_eq!(form.tokens, [4; 2 * PASS]),
+            Update::Found {
+                found: Found::Form(form),
+                ..
+            } => assert_eq!(form.tokens, [4; 2 * PASS]),
             Update::Ended(end) => ended = Some(end),
             other => assert!(matches!(other, Update::Encoded(_)), "{other:?}"),
         }

@@ -51,6 +51,7 @@ pub const COMMON: &[Group] = &[
             "id_slot",
             "return_tokens",
             "return_progress",
+            "timings_per_token",
             "t_max_predict_ms",
             "diffusion",
             "diffusing",
@@ -96,7 +97,6 @@ pub const COMMON: &[Group] = &[
     (
         Class::Ignored(Shape::Any),
         &[
-            "timings_per_token",
             "verbose",
             "samplers",
             "dry_sequence_breakers",

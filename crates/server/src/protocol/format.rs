@@ -6,7 +6,7 @@ use std::time::Duration;
 use llama_diffusion::{FormAnswer, Token};
 use serde_json::{Map, Value, json};
 
-use super::answer::{AnswerToken, End, Statistics};
+use super::answer::{AnswerToken, End, Statistics, Timings, Usage};
 use super::assemble::{Delta, Finish};
 use super::error::ApiError;
 
@@ -204,14 +204,19 @@ pub fn milliseconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// The object `timings` of llama-server.
+/// The object `timings` of llama-server at the end of an answer.
 pub fn timings(end: &End) -> Value {
-    let read = end.usage.prompt - end.usage.cached.min(end.usage.prompt);
+    timings_so_far(&end.usage, &end.timings)
+}
+
+/// The same of an answer in progress.
+pub fn timings_so_far(usage: &Usage, times: &Timings) -> Value {
+    let read = usage.prompt - usage.cached.min(usage.prompt);
     let mut timings = Map::new();
-    timings.insert("cache_n".into(), end.usage.cached.into());
+    timings.insert("cache_n".into(), usage.cached.into());
     let parts = [
-        ("prompt", read, end.timings.prompt),
-        ("predicted", end.usage.completion, end.timings.predicted),
+        ("prompt", read, times.prompt),
+        ("predicted", usage.completion, times.predicted),
     ];
     for (name, count, time) in parts {
         let ms = milliseconds(time);
@@ -273,7 +278,7 @@ pub fn chat_logprobs(tokens: &[AnswerToken], ids: bool) -> Value {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::answer::{EndReason, Score, Timings, Usage};
+    use super::super::answer::{EndReason, Score};
     use super::*;
 
     /// The end of an answer of 10 tokens to a prompt of 30.

@@ -74,6 +74,8 @@ pub struct Options {
     pub include_usage: bool,
     /// Whether passes over the prompt are reported.
     pub progress: bool,
+    /// Whether each part of a stream has the timings so far.
+    pub timings: bool,
     /// Whether the ids of tokens are shown.
     pub tokens: bool,
     /// Whether log-probabilities are shown.
@@ -123,6 +125,7 @@ impl Options {
             answers: request.inputs.len() * request.choices,
             include_usage: usage.unwrap_or(false),
             progress: body.flag("return_progress")?,
+            timings: body.flag("timings_per_token")?,
             tokens: body.flag("return_tokens")?,
             logprobs: request.logprobs.is_some(),
             token_ids: false,

@@ -63,6 +63,57 @@ fn progress_of_the_prompt() {
 }
 
 #[test]
+fn each_part_has_its_timings_if_they_are_asked_for() {
+    let server = Server::start("");
+    let story = "Tell a story about Grace and a white owl.";
+    let edit = json!({"text": "Tom takes a red fox.", "instruction": "Rewrite in the past tense"});
+    for (path, mut body) in [
+        ("/v1/chat/completions", chat(story)),
+        (
+            "/v1/completions",
+            json!({"prompt": story, "max_tokens": 40}),
+        ),
+        ("/completion", json!({"prompt": story, "n_predict": 40})),
+        (
+            "/infill",
+            json!({"input_prefix": "A fox and", "input_suffix": "went home.", "n_predict": 8}),
+        ),
+        ("/diffusion/edit", edit),
+    ] {
+        let is_part = |event: &&Value| {
+            let choice = &event["choices"][0];
+            let texts = [
+                &event["content"],
+                &choice["text"],
+                &choice["delta"]["content"],
+            ];
+            let has_text = texts
+                .iter()
+                .any(|text| text.as_str().is_some_and(|text| !text.is_empty()));
+            has_text && event["stop"] != true
+        };
+        let events = server.stream(path, &body);
+        let mut parts = events.iter().filter(is_part);
+        assert!(parts.all(|part| part.get("timings").is_none()), "{path}");
+        body["timings_per_token"] = true.into();
+        let events = server.stream(path, &body);
+        let parts: Vec<&Value> = events.iter().filter(is_part).collect();
+        let counts = parts.iter().map(|part| {
+            let timings = &part["timings"];
+            assert!(timings["prompt_ms"].is_number(), "{path}: {part}");
+            timings["predicted_n"].as_u64().unwrap()
+        });
+        let counts: Vec<u64> = counts.collect();
+        // The text of a gap may be parts of the tokens around it.
+        let has_tokens = counts[0] > 0 || path == "/infill";
+        assert!(counts.is_sorted() && has_tokens, "{path}: {counts:?}");
+        let end = events.last().unwrap();
+        assert!(end["timings"]["predicted_n"].as_u64() >= counts.last().copied());
+        assert_eq!(end["diffusion"]["ignored"], json!([]), "{path}");
+    }
+}
+
+#[test]
 fn drafts_come_with_empty_deltas() {
     let server = Server::start("");
     for level in ["text", "tokens", "full"] {
