@@ -155,9 +155,9 @@ fn a_graph_with_more_keys_than_needed_draws_the_same() {
 
 #[test]
 fn a_peaked_distribution_is_mixed_sparsely_and_alike() {
-    // A dense mixture rounds the probabilities to F16 if the embeddings are not F32. (In Q8_0 the
-    // rounding of activations hides such differences: there the kernel has a test of its own.) The
-    // cache is F32: in F16 its rounding would add to the difference.
+    // The products of F16 round activations to F16. (In Q8_0 coarser rounding hides the differences:
+    // there the kernel has a test of its own.) The cache is F32: in F16 its rounding would add to
+    // them.
     let params = SessionParams {
         kv_type: KvType::F32,
         ..settings()

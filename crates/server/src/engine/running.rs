@@ -15,7 +15,7 @@ use crate::protocol::answer::{EndReason, Statistics, Timings};
 
 /// What an event needs to know about its step.
 pub struct Step<'a> {
-    /// Tells the time.
+    /// The clock.
     pub clock: &'a dyn Fn() -> Instant,
     /// The tokens that end an answer.
     pub end: &'a EndTokens,

@@ -2,9 +2,10 @@
 //!
 //! The table is read as the file stores it, a few rows at a time, which become F32: neither a
 //! transposed copy of it is needed, and the sums are F32. The product of these rows is ours in BF16
-//! where the processor multiplies that, else `matrixmultiply`'s in F32, which has kernels for AVX2,
-//! AVX-512 and NEON. Embeddings in F32 remain ggml's: such models are references, whose results stay
-//! the same to the last bit.
+//! where the processor multiplies that, as in the reference; else, and for embeddings in F16, which
+//! have more bits, it is `matrixmultiply`'s in F32, which has kernels for AVX2, AVX-512 and NEON.
+//! Embeddings in F32 remain ggml's: such models are references, whose results stay the same to the
+//! last bit.
 
 use std::ffi::c_void;
 use std::ops::Range;
@@ -18,6 +19,7 @@ use super::super::products::{Buffers, Mix, Rows, mixing};
 use super::super::rows::share;
 use super::table::{Reader, shape};
 use crate::error::Result;
+use crate::gguf::TensorType;
 use crate::sys;
 
 /// Rows of the table that are multiplied together: as many as `matrixmultiply` packs.
@@ -30,7 +32,9 @@ impl Context {
     /// Mixes rows of `table [d, vocab]` (any type) with the `weights [vocab, positions]` (F32), to
     /// `[d, positions]`. CPU only.
     pub(crate) fn dense_mixture(&self, table: &Tensor, weights: &Tensor) -> Result<Tensor> {
-        self.dense_mixture_by(mixing(), table, weights)
+        let has_more_bits = table.is(TensorType::F16) || table.is(TensorType::F32);
+        let mix = if has_more_bits { &None } else { mixing() };
+        self.dense_mixture_by(mix, table, weights)
     }
 
     /// [`dense_mixture`](Self::dense_mixture) by a product of ours, or by `matrixmultiply`.

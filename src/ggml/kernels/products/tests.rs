@@ -283,6 +283,47 @@ fn the_output_is_that_of_f64_with_any_number_of_threads() {
 }
 
 #[test]
+fn a_dense_product_is_that_of_f64_with_any_number_of_inputs_and_threads() {
+    const M: usize = 37;
+    for (own, ty) in kernels().filter(|(_, ty)| Instructions::of_dense(*ty, 256).is_some()) {
+        for (k, n) in lengths(ty)
+            .into_iter()
+            .flat_map(|k| [1, 3, 29].map(|n| (k, n)))
+        {
+            let weights = Weights::new(ty, [k, M, 1], 1);
+            let x = noise(2, k * n);
+            let mut want = Vec::new();
+            for row in x.chunks(k) {
+                let row: Vec<f64> = row.iter().map(|x| f64::from(*x)).collect();
+                want.extend(weights.times(0, &row));
+            }
+            let run = |threads, n: usize| {
+                let (chosen, share) = (
+                    Chosen {
+                        used: 1,
+                        numbers: vec![0; n],
+                    },
+                    vec![0.0; n],
+                );
+                let x = (&x[..k * n], &[k, n][..]);
+                compute(threads, &[&weights], x, &chosen, &share, |ctx, inputs| {
+                    ctx.dense_product(own, &inputs.weights[0], &inputs.x)
+                })
+            };
+            let got = run(1, n);
+            let error = error(&got, &want);
+            assert!(
+                error < 2.0 * limit(own, ty),
+                "{}, {ty}, {k}: {error}",
+                own.name
+            );
+            assert_eq!(run(3, n), got, "{}, {ty}", own.name);
+            assert_eq!(run(2, 1), got[..M], "{}, {ty}", own.name);
+        }
+    }
+}
+
+#[test]
 fn products_are_more_exact_than_those_of_ggml() {
     const D: usize = 32;
     const K: usize = 512;
@@ -382,8 +423,11 @@ fn matrices_that_do_not_fit_are_refused() {
         return; // a processor without kernels
     };
     assert!(context.experts_hidden(own, &first, &x, &chosen).is_err());
+    assert!(context.dense_product(own, &gate, &x).is_err());
     let memory = Device::cpu().unwrap().buffer_type();
     context.allocate(memory, "a test", "").unwrap();
+    // Several matrices.
+    assert!(context.dense_product(own, &gate, &x).is_err());
     assert!(context.expert_instructions(&first, &gate).is_some());
     let described = Context::new(8).unwrap();
     for (x, fits) in [(&x, true), (&gate, false)] {
