@@ -144,12 +144,38 @@ impl Context {
         what: &str,
         advice: &str,
     ) -> Result<Arc<Buffer>> {
+        self.check_sizes(ty, what, advice)?;
         let buffer = Arc::new(match allocation {
             Allocation::Real => self.allocate_tensors(ty, what, advice)?,
             Allocation::Measured => self.stand_in(ty)?,
         });
         self.keep(&buffer);
         Ok(buffer)
+    }
+
+    /// Rejects a tensor that is too large for the device, whatever memory it has: Vulkan limits what
+    /// a shader can address. ggml would abort when it plans a graph that reads the tensor.
+    fn check_sizes(&self, ty: BufferType, what: &str, advice: &str) -> Result<()> {
+        let Some(device) = ty.device().filter(|_| !ty.is_host()) else {
+            return Ok(());
+        };
+        // SAFETY: tensors of a live context and a live device; pure queries.
+        unsafe {
+            let mut tensor = sys::ggml_get_first_tensor(self.raw());
+            while !tensor.is_null() {
+                if !sys::ggml_backend_dev_supports_op(device.as_ptr(), tensor) {
+                    let name = CStr::from_ptr((*tensor).name.as_ptr()).to_string_lossy();
+                    return Err(Error::OutOfMemory {
+                        what: format!("the tensor {name} of {what}"),
+                        device: ty.name(),
+                        bytes: sys::ggml_nbytes(tensor),
+                        advice: format!("a tensor of this device must be smaller: {advice}"),
+                    });
+                }
+                tensor = sys::ggml_get_next_tensor(self.raw(), tensor);
+            }
+        }
+        Ok(())
     }
 
     /// Bytes of a buffer for every tensor of this context that has no memory.

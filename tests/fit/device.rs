@@ -127,6 +127,7 @@ unsafe extern "C" {
         size: usize,
     ) -> *mut Buffer;
     fn ggml_get_data(tensor: *const c_void) -> *mut c_void;
+    fn ggml_nbytes(tensor: *const c_void) -> usize;
 }
 
 const CPU: c_int = 0;
@@ -136,6 +137,7 @@ const GPU: c_int = 1;
 pub struct LimitedGpu {
     name: CString,
     limit: AtomicUsize,
+    tensor_limit: AtomicUsize,
     used: AtomicUsize,
     peak: AtomicUsize,
     buffer_type: *mut BufferType,
@@ -152,6 +154,7 @@ impl LimitedGpu {
         let gpu = Box::leak(Box::new(Self {
             name: CString::new(name).unwrap(),
             limit: AtomicUsize::new(0),
+            tensor_limit: AtomicUsize::new(usize::MAX),
             used: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
             buffer_type: null_mut(),
@@ -203,7 +206,13 @@ impl LimitedGpu {
     pub fn limit(&self, bytes: usize) {
         assert_eq!(self.used(), 0, "the test before has left something");
         self.limit.store(bytes, SeqCst);
+        self.tensor_limit.store(usize::MAX, SeqCst);
         self.peak.store(0, SeqCst);
+    }
+
+    /// Gives tensors a maximum size, until memory is limited again.
+    pub fn limit_tensors(&self, bytes: usize) {
+        self.tensor_limit.store(bytes, SeqCst);
     }
 
     /// Bytes that are allocated.
@@ -303,9 +312,12 @@ unsafe extern "C" fn device_buffer_type(device: *mut Device) -> *mut BufferType 
     unsafe { gpu(device) }.buffer_type
 }
 
-unsafe extern "C" fn device_supports(_: *mut Device, op: *const c_void) -> bool {
-    // SAFETY: a node of a graph.
-    unsafe { ggml_backend_dev_supports_op(ggml_backend_dev_by_type(CPU), op) }
+unsafe extern "C" fn device_supports(device: *mut Device, op: *const c_void) -> bool {
+    // SAFETY: a device of ours, and a node of a graph.
+    unsafe {
+        ggml_nbytes(op) <= gpu(device).tensor_limit.load(SeqCst)
+            && ggml_backend_dev_supports_op(ggml_backend_dev_by_type(CPU), op)
+    }
 }
 
 unsafe extern "C" fn device_has(device: *mut Device, buffer_type: *mut BufferType) -> bool {

@@ -408,6 +408,24 @@ fn a_session_that_does_not_fit_is_refused_with_the_arithmetic() {
 }
 
 #[test]
+fn a_cache_with_a_tensor_too_large_for_the_device_is_refused() {
+    let machine = Machine::with([1 << 30, 0]);
+    let model = load(&on_gpus(params(), &["Limited0"])).unwrap();
+    machine.gpus[0].limit_tensors(16 << 20);
+    let long = SessionParams {
+        context: Some(1 << 20),
+        ..session_params()
+    };
+    let refused = Session::new(&model, EndTokens::default(), &long).err();
+    assert!(
+        matches!(&refused, Some(Error::OutOfMemory { what, advice, .. })
+            if what.starts_with("the tensor cache_k.") && advice.contains("must be smaller")),
+        "{refused:?}"
+    );
+    answer(&model);
+}
+
+#[test]
 fn a_graph_that_does_not_fit_is_refused_with_the_arithmetic() {
     let machine = Machine::with([1 << 30, 0]);
     let params = on_gpus(
