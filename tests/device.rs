@@ -1,7 +1,8 @@
 //! The engine on a device of the user's choice, compared with F32 on the CPU, and the demo model
 //! compared with its answers there.
 //!
-//! `DIFFUSION_TEST_DEVICE` names the device (see `crates/testing/src/placements.rs`).
+//! `DIFFUSION_TEST_DEVICE` names the device (see `crates/testing/src/placements.rs`). With
+//! `DIFFUSION_TEST_QUICK`, weights have the types of the public files only.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -134,13 +135,28 @@ fn check(what: &str, errors: [f64; 2], limits: [f64; 2]) {
     assert!(fits, "{what} on {device}: {errors:?} above {limits:?}");
 }
 
+/// The types of the public files in F16, Q8_0 and Q4_K_M.
+const PUBLIC_TYPES: [TensorType; 6] = [
+    TensorType::F32,
+    TensorType::F16,
+    TensorType::Q5_0,
+    TensorType::Q8_0,
+    TensorType::Q4_K,
+    TensorType::Q6_K,
+];
+
 #[test]
 fn weights_of_every_type_compute_what_they_stand_for() {
     let exact = SessionParams {
         kv_type: KvType::F32,
         ..SessionParams::default()
     };
-    for &ty in TensorType::ALL.iter().filter(|ty| ty.is_quantizable()) {
+    let is_quick = std::env::var_os("DIFFUSION_TEST_QUICK").is_some();
+    let tried = |ty: &&TensorType| match is_quick {
+        true => PUBLIC_TYPES.contains(ty),
+        false => ty.is_quantizable(),
+    };
+    for &ty in TensorType::ALL.iter().filter(tried) {
         let files = Quantized::new(ty);
         let reference = logits(&mut session(&load(&files.in_f32, &on_cpu()), exact.clone()));
         let ours = logits(&mut session(

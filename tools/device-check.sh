@@ -8,7 +8,8 @@
 # several. `software` is Vulkan on this machine's processor, for machines without a GPU: two devices of
 # Mesa's llvmpipe, from the system or downloaded (tools/software_vulkan.sh).
 #
-# --quick runs every golden case and every placement once, instead of every case in every placement.
+# --quick runs every golden case and every placement once, instead of every case in every placement,
+# and weights in the types of the public files only.
 #
 # FEATURES  the Cargo features of the build, by default the one that the device's name implies
 # BIN       a folder with prebuilt programs: llama-diffusion-cli, and the tests device and
