@@ -113,9 +113,13 @@ impl Instructions {
     }
 
     /// Those with which this processor multiplies a matrix with rows of `k` elements of type `ty` in
-    /// host memory faster than ggml. In F16 both are equally fast.
+    /// host memory faster than ggml, whose products with whole matrices use the instructions well
+    /// for some types (docs/performance.md).
     pub(crate) fn of_dense(ty: TensorType, k: usize) -> Option<&'static Self> {
-        Self::of_experts(ty, k).filter(|_| ty != TensorType::F16)
+        Self::of_experts(ty, k).filter(|best| match best.has_wide_vectors {
+            true => matches!(ty, TensorType::Q8_0 | TensorType::Q5_0),
+            false => ty != TensorType::F16,
+        })
     }
 
     /// What activations become before they are multiplied with weights of a format, and the size
