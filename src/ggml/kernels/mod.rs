@@ -14,6 +14,10 @@ mod draw;
 mod geglu;
 mod math;
 mod mixture;
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, unused, reason = "no other processor has kernels yet")
+)]
 pub(crate) mod products;
 mod rows;
 

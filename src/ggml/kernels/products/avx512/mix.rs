@@ -6,9 +6,9 @@ use std::array::from_fn;
 use super::super::instructions::STRIP;
 use super::super::mixture::{Buffers, Rows};
 use super::panel::{PAIRED, Panel};
+use super::{TILE, round, tiles};
 
 const _: () = assert!(Rows::MOST <= PAIRED, "a panel holds the rows");
-use super::{TILE, round, tiles};
 
 /// Adds the mixture of some rows to each result, see
 /// [`Instructions::mix`](super::Instructions::mix).
