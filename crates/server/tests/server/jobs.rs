@@ -146,7 +146,7 @@ fn an_edited_text_follows_a_constraint() {
         edited["name"] == "Leo" || edited["name"] == "Mia",
         "{edited}"
     );
-    // What is protected is no such text.
+    // The schema does not allow what is protected.
     body["protected"] = json!([[1, 1]]);
     let (status, error) = server.refused("/diffusion/edit", &body);
     assert_eq!((status, &error["param"]), (400, &json!("protected")));

@@ -91,4 +91,28 @@ impl QuantizedRow {
             bytes: values + 2 * k,
         }
     }
+    /// The part of a row from element `first` on, which begins a block.
+    ///
+    /// # Safety
+    /// `row` is a quantized row of this size, and has the element.
+    pub(super) unsafe fn part(&self, row: *const u8, first: usize) -> QuantizedPart {
+        // SAFETY: by the contract of this function.
+        unsafe {
+            QuantizedPart {
+                scales: row.cast::<f32>().add(first / BLOCK),
+                sums: row.add(self.sums).cast::<f32>().add(first / GROUP),
+                values: row.add(self.values).cast::<i16>().add(first),
+            }
+        }
+    }
+}
+
+/// A part of a quantized row.
+#[derive(Clone, Copy)]
+pub(super) struct QuantizedPart {
+    /// One for each block.
+    pub(super) scales: *const f32,
+    /// Sums of the groups.
+    pub(super) sums: *const f32,
+    pub(super) values: *const i16,
 }

@@ -5,7 +5,7 @@ mod panel;
 mod quantize;
 mod tiles;
 
-use super::format::{BLOCK, Format, GROUP, QuantizedRow};
+use super::format::{Format, QuantizedRow};
 use super::instructions::{Instructions, STRIP, Strip};
 use super::scratch::Scratch;
 use panel::{FLOATS, INTEGERS, Panel, ROWS};
@@ -103,11 +103,7 @@ unsafe fn tile<const T: usize>(
             return;
         }
         let parts = QuantizedRow::new(strip.k);
-        let inputs = inputs.map(|x| tiles::Quantized {
-            scales: x.cast::<f32>().add(first / BLOCK),
-            sums: x.add(parts.sums).cast::<f32>().add(first / GROUP),
-            values: x.add(parts.values).cast::<i16>().add(first),
-        });
+        let inputs = inputs.map(|x| parts.part(x, first));
         match strip.format {
             Format::Q4_K | Format::Q5_K => tiles::blocks::<T, true>(panel, inputs, k, out),
             Format::Q6_K => tiles::blocks::<T, false>(panel, inputs, k, out),

@@ -9,18 +9,8 @@
 use std::arch::x86_64::*;
 use std::array::from_fn;
 
-use super::super::format::{BLOCK, GROUP};
+use super::super::format::{BLOCK, GROUP, QuantizedPart};
 use super::panel::{Panel, ROWS};
-
-/// A part of a quantized row.
-#[derive(Clone, Copy)]
-pub(super) struct Quantized {
-    /// One for each block.
-    pub(super) scales: *const f32,
-    /// Sums of the groups.
-    pub(super) sums: *const f32,
-    pub(super) values: *const i16,
-}
 
 /// Adds the lanes of the sums of each row, and those to `out`.
 ///
@@ -77,7 +67,7 @@ pub(super) unsafe fn floats<const T: usize>(
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn blocks<const T: usize, const MINIMA: bool>(
     panel: &Panel,
-    inputs: [Quantized; T],
+    inputs: [QuantizedPart; T],
     k: usize,
     out: [*mut f32; T],
 ) {
@@ -129,7 +119,7 @@ pub(super) unsafe fn blocks<const T: usize, const MINIMA: bool>(
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn groups<const T: usize>(
     panel: &Panel,
-    inputs: [Quantized; T],
+    inputs: [QuantizedPart; T],
     k: usize,
     out: [*mut f32; T],
 ) {

@@ -11,7 +11,7 @@ use std::array::from_fn;
 use std::ops::Range;
 
 use super::avx2;
-use super::format::{BLOCK, Format, GROUP, QuantizedRow};
+use super::format::{Format, QuantizedRow};
 use super::instructions::{Instructions, STRIP, Strip};
 use super::scratch::Scratch;
 use panel::{FLOATS, PAIRED, Panel};
@@ -169,11 +169,7 @@ unsafe fn tile<const T: usize, const C: usize>(
             }
             Values::Integers => {
                 let parts = QuantizedRow::new(strip.k);
-                let inputs = inputs.map(|x| tiles::Quantized {
-                    scales: x.cast::<f32>().add(first / BLOCK),
-                    sums: x.add(parts.sums).cast::<f32>().add(first / GROUP),
-                    values: x.add(parts.values).cast::<i16>().add(first),
-                });
+                let inputs = inputs.map(|x| parts.part(x, first));
                 match strip.format {
                     Format::Q4_K | Format::Q5_K => {
                         tiles::integers::<T, C, true>(panel, inputs, k, out);

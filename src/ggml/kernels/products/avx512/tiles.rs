@@ -8,18 +8,8 @@
 use std::arch::x86_64::*;
 use std::array::from_fn;
 
-use super::super::format::{BLOCK, GROUP};
+use super::super::format::{BLOCK, GROUP, QuantizedPart};
 use super::panel::Panel;
-
-/// A part of a quantized row.
-#[derive(Clone, Copy)]
-pub(super) struct Quantized {
-    /// One for each block.
-    pub(super) scales: *const f32,
-    /// Sums of the groups.
-    pub(super) sums: *const f32,
-    pub(super) values: *const i16,
-}
 
 /// Sums of each input, every one of which takes every second element: an addition must wait for the
 /// one before it. As many for any number of inputs, so that this number changes no bit.
@@ -109,7 +99,7 @@ pub(super) unsafe fn bf16_pairs<const T: usize>(
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(super) unsafe fn integers<const T: usize, const C: usize, const MINIMA: bool>(
     panel: &Panel,
-    inputs: [Quantized; T],
+    inputs: [QuantizedPart; T],
     k: usize,
     out: [*mut f32; T],
 ) {
