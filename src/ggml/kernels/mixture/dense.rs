@@ -1,7 +1,7 @@
 //! Self-conditioning's product with all embeddings.
 //!
-//! The table is read as the file stores it, a few rows at a time, which become F32: neither a
-//! transposed copy of it is needed, and the sums are F32. The product of these rows is ours in BF16
+//! The table is read as the file stores it, a few rows at a time, which become F32: no transposed
+//! copy of it is needed, and the sums are F32. The product of these rows is ours in BF16
 //! where the processor multiplies that, as in the reference; else, and for embeddings in F16, which
 //! have more bits, it is `matrixmultiply`'s in F32, which has kernels for AVX2, AVX-512 and NEON.
 //! Embeddings in F32 remain ggml's: such models are references, whose results stay the same to the

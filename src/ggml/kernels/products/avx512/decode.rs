@@ -106,7 +106,8 @@ unsafe fn halves(rows: &Rows, offset: usize) -> __m512 {
     }
 }
 
-/// Where the bytes of each lane go: numbers of bytes, of which the first two are those of a lane.
+/// Takes four bytes of each lane: `first` has their numbers for the first lane, to which `step` is
+/// added for each further one.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn reorder(bytes: __m512i, first: u32, step: i32) -> __m512i {
