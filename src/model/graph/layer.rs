@@ -5,11 +5,14 @@ use super::super::kv_cache::LayerCache;
 use super::super::profile::Part;
 use super::super::tensors::{Experts, LayerTensors};
 use super::super::weights::DerivedLayer;
-use super::builder::Builder;
+use super::builder::{Builder, Kernels};
 use crate::error::Result;
 use crate::ggml::kernels::products::FirstMatrices;
 use crate::ggml::ops::Rope;
 use crate::ggml::tensor::Tensor;
+
+/// Queries from which on our own attention is faster than ggml's, which multiplies vectors.
+const FEWEST_QUERIES: usize = 8;
 
 /// A layer of one graph.
 pub(super) struct Layer<'a> {
@@ -100,7 +103,7 @@ impl Layer<'_> {
         let (build, layer) = (self.build, self.hparams);
         let ctx = build.ctx();
         let (dim, heads, tokens) = (layer.head_dim, build.hparams.n_heads, q.ne()[1]);
-        let q = ctx.swap_middle(&ctx.reshape(q, &[dim, heads, tokens])?)?;
+        let q = ctx.reshape(q, &[dim, heads, tokens])?;
         let cache = self.caches[sequence];
         let inputs = build.inputs.sequences[sequence].cache(layer.kind);
         let row = cache.k.nb()[1];
@@ -108,6 +111,11 @@ impl Layer<'_> {
         let shape = [dim, inputs.keys, layer.n_kv_heads];
         let k = ctx.view(&cache.k, shape, [row, head], 0)?;
         let v = ctx.view(&cache.v, shape, [row, head], 0)?;
+        if build.choice.flash && build.choice.kernels == Kernels::Cpu && tokens >= FEWEST_QUERIES {
+            let mixed = ctx.attention(&q, &k, &v, &inputs.mask)?;
+            return ctx.reshape(&mixed, &[dim * heads, tokens]);
+        }
+        let q = ctx.swap_middle(&q)?;
         // The norms of Q and K carry the scale of the scores.
         const SCALE: f32 = 1.0;
         let mixed = if build.choice.flash {

@@ -17,7 +17,8 @@ use super::super::super::ops::CpuKernel;
 use super::super::super::tensor::Tensor;
 use super::super::products::{Buffers, Mix, Rows, mixing};
 use super::super::rows::share;
-use super::table::{Reader, shape};
+use super::super::stored::Reader;
+use super::shape;
 use crate::error::Result;
 use crate::gguf::TensorType;
 use crate::sys;
@@ -124,7 +125,7 @@ unsafe extern "C" fn dense_mixture_kernel(
         for first in (0..vocab).step_by(ROWS) {
             let rows = ROWS.min(vocab - first);
             for (row, numbers) in panel.chunks_exact_mut(width).take(rows).enumerate() {
-                reader.read(first + row, begin, numbers);
+                reader.read([first + row, 0], begin, numbers);
             }
             let numbers = panel.as_ptr().add(part.columns.start - begin);
             let weights_of = |position| at(weights.data, position * vocab + first).cast_const();

@@ -10,7 +10,8 @@ use super::super::super::tensor::Tensor;
 use super::super::LANES;
 use super::super::draw::{WEIGHT_SCALE, keep_above};
 use super::super::rows::{row, share};
-use super::table::{Reader, shape};
+use super::super::stored::Reader;
+use super::shape;
 use crate::error::Result;
 use crate::sys;
 
@@ -53,7 +54,7 @@ unsafe extern "C" fn sparse_mixture_kernel(
             let weights = row(weights, p);
             let least = keep_above(weights.len()) * WEIGHT_SCALE;
             for_each_above(weights, least, |token, weight| {
-                reader.read(token, 0, &mut numbers);
+                reader.read([token, 0], 0, &mut numbers);
                 add_scaled(out, &numbers, weight);
             });
         }

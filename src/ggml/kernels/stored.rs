@@ -1,4 +1,4 @@
-//! The table whose rows are mixed: embeddings as the file stores them.
+//! Rows of elements as a tensor stores them, read as numbers.
 
 use std::ffi::c_void;
 use std::slice::from_raw_parts;
@@ -6,30 +6,9 @@ use std::slice::from_raw_parts;
 use half::slice::HalfFloatSliceExt as _;
 use half::{bf16, f16};
 
-use super::super::super::tensor::Tensor;
 use super::q6_k;
-use crate::error::{Error, Result};
 use crate::gguf::TensorType;
 use crate::sys;
-
-/// The shape `[d, positions]` of a mixture of the rows of `table [d, vocab]`, of any type, by F32
-/// `weights [vocab, positions]`.
-///
-/// # Errors
-/// The kernel `name` cannot mix them.
-pub(super) fn shape(name: &str, table: &Tensor, weights: &Tensor) -> Result<[usize; 2]> {
-    let ([d, vocab, ..], [width, positions, ..]) = (table.ne(), weights.ne());
-    let plain = weights.is(TensorType::F32) && weights.is_contiguous();
-    let readable = table.ty().is_some_and(|ty| Conversion::of(ty).is_some());
-    if !plain || !readable || !table.is_contiguous() || width != vocab {
-        return Err(Error::Ggml(format!(
-            "{name}: {} and {} do not fit",
-            table.label(),
-            weights.label()
-        )));
-    }
-    Ok([d, positions])
-}
 
 /// How stored elements are converted to numbers.
 #[derive(Clone, Copy)]
@@ -60,9 +39,14 @@ impl Conversion {
     }
 }
 
-/// Reads rows of a table.
+/// Whether a [`Reader`] converts elements of this type.
+pub(super) fn is_readable(ty: TensorType) -> bool {
+    Conversion::of(ty).is_some()
+}
+
+/// Reads rows of a tensor of three dimensions, whose rows are contiguous.
 pub(super) struct Reader<'a> {
-    table: &'a sys::ggml_tensor,
+    tensor: &'a sys::ggml_tensor,
     ty: TensorType,
     conversion: Conversion,
 }
@@ -71,15 +55,15 @@ impl<'a> Reader<'a> {
     /// `None` if the elements cannot be converted.
     ///
     /// # Safety
-    /// The table is contiguous, in host memory that lives for `'a`.
-    pub(super) unsafe fn of(table: &'a sys::ggml_tensor) -> Option<Self> {
+    /// The rows are contiguous, in host memory that lives for `'a`.
+    pub(super) unsafe fn of(tensor: &'a sys::ggml_tensor) -> Option<Self> {
         #[allow(
             clippy::unnecessary_cast,
             reason = "C enums are signed on some systems"
         )]
-        let ty = TensorType::from_id(table.type_ as u32)?;
+        let ty = TensorType::from_id(tensor.type_ as u32)?;
         Some(Self {
-            table,
+            tensor,
             ty,
             conversion: Conversion::of(ty)?,
         })
@@ -90,19 +74,20 @@ impl<'a> Reader<'a> {
         self.ty.block_len()
     }
 
-    /// Converts the elements of a row from `first` on.
+    /// Converts the elements of a row of a plane from `first` on.
     ///
     /// # Panics
-    /// They are not whole blocks of a row of the table.
-    pub(super) fn read(&self, row: usize, first: usize, to: &mut [f32]) {
-        let ([d, rows, ..], len) = (self.table.ne, self.block_len());
-        assert!(row < rows as usize && first + to.len() <= d as usize);
+    /// They are not whole blocks of a row of the tensor.
+    pub(super) fn read(&self, [row, plane]: [usize; 2], first: usize, to: &mut [f32]) {
+        let ([d, rows, planes, _], len) = (self.tensor.ne.map(|n| n as usize), self.block_len());
+        assert!(row < rows && plane < planes && first + to.len() <= d);
         assert!(first.is_multiple_of(len) && to.len().is_multiple_of(len));
-        let offset = row * self.table.nb[1] + first / len * self.ty.block_bytes();
-        // SAFETY: the elements are whole blocks of the table, whose memory is valid by the contract
+        let [_, to_row, to_plane, _] = self.tensor.nb;
+        let offset = row * to_row + plane * to_plane + first / len * self.ty.block_bytes();
+        // SAFETY: the elements are whole blocks of the tensor, whose memory is valid by the contract
         // of `of`.
         unsafe {
-            let stored = self.table.data.cast::<u8>().add(offset);
+            let stored = self.tensor.data.cast::<u8>().add(offset);
             match self.conversion {
                 Conversion::Plain => to.copy_from_slice(from_raw_parts(stored.cast(), to.len())),
                 Conversion::F16 => {
