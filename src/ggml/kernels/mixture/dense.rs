@@ -1,11 +1,9 @@
 //! Self-conditioning's product with all embeddings.
 //!
 //! The table is read as the file stores it, a few rows at a time, which become F32: no transposed
-//! copy of it is needed, and the sums are F32. The product of these rows is ours in BF16
-//! where the processor multiplies that, as in the reference; else, and for embeddings in F16, which
-//! have more bits, it is `matrixmultiply`'s in F32, which has kernels for AVX2, AVX-512 and NEON.
-//! Embeddings in F32 remain ggml's: such models are references, whose results stay the same to the
-//! last bit.
+//! copy of it is needed, and the sums are F32. The product of these rows is ours where the processor
+//! multiplies BF16 or has AVX-512 with VNNI; else it is `matrixmultiply`'s in F32, which has kernels
+//! for AVX2, AVX-512 and NEON.
 
 use std::ffi::c_void;
 use std::ops::Range;
@@ -20,7 +18,6 @@ use super::super::rows::share;
 use super::super::stored::Reader;
 use super::shape;
 use crate::error::Result;
-use crate::gguf::TensorType;
 use crate::sys;
 
 /// Rows of the table that are multiplied together: as many as `matrixmultiply` packs.
@@ -33,8 +30,7 @@ impl Context {
     /// Mixes rows of `table [d, vocab]` (any type) with the `weights [vocab, positions]` (F32), to
     /// `[d, positions]`. CPU only.
     pub(crate) fn dense_mixture(&self, table: &Tensor, weights: &Tensor) -> Result<Tensor> {
-        let has_more_bits = table.is(TensorType::F16) || table.is(TensorType::F32);
-        let mix = if has_more_bits { &None } else { mixing() };
+        let mix = table.ty().map_or(&None, mixing);
         self.dense_mixture_by(mix, table, weights)
     }
 

@@ -11,6 +11,9 @@ pub(super) const GROUP: usize = 32;
 /// The greatest quantized activation: the sum of 32 products with a weight of Q6_K, at most
 /// 32 · 128, remains below 2^31.
 pub(super) const GREATEST: i16 = 16_383;
+/// The greatest integer that stands for a float, of weights and of activations: the sum of 32
+/// products remains below 2^31.
+pub(super) const GREATEST_OF_GROUP: i16 = 8191;
 
 /// A type of weights that the kernels multiply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +94,7 @@ impl QuantizedRow {
             bytes: values + 2 * k,
         }
     }
+
     /// The part of a row from element `first` on, which begins a block.
     ///
     /// # Safety
@@ -105,6 +109,48 @@ impl QuantizedRow {
             }
         }
     }
+}
+
+/// A row of integers with a scale (F32) for each group: the scales, then the integers (I16), from a
+/// multiple of 32 bytes on.
+pub(super) struct GroupedRow {
+    /// Offset of the integers in bytes.
+    pub(super) values: usize,
+    /// Size in bytes.
+    pub(super) bytes: usize,
+}
+
+impl GroupedRow {
+    /// Of `k` elements, which are whole groups.
+    pub(super) const fn new(k: usize) -> Self {
+        let values = 4 * (k / GROUP).next_multiple_of(8);
+        Self {
+            values,
+            bytes: values + 2 * k,
+        }
+    }
+
+    /// The part of a row from element `first` on, which begins a group.
+    ///
+    /// # Safety
+    /// `row` is a row of this size, and has the element.
+    pub(super) unsafe fn part(&self, row: *const u8, first: usize) -> GroupedPart {
+        // SAFETY: by the contract of this function.
+        unsafe {
+            GroupedPart {
+                scales: row.cast::<f32>().add(first / GROUP),
+                values: row.add(self.values).cast::<i16>().add(first),
+            }
+        }
+    }
+}
+
+/// A part of a [`GroupedRow`].
+#[derive(Clone, Copy)]
+pub(super) struct GroupedPart {
+    /// One for each group.
+    pub(super) scales: *const f32,
+    pub(super) values: *const i16,
 }
 
 /// A part of a quantized row.

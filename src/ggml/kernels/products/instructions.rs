@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use super::format::{Format, GROUP, QuantizedRow};
+use super::format::{Format, GROUP, GroupedRow, QuantizedRow};
 use super::mixture::Mix;
 use super::scratch::Scratch;
 use crate::gguf::TensorType;
@@ -60,10 +60,14 @@ pub(crate) struct Instructions {
     pub(super) has_wide_vectors: bool,
     /// To a [`QuantizedRow`] of as many elements.
     pub(super) quantize: Convert,
+    /// To a [`GroupedRow`] of as many elements, if weights that are floats become integers.
+    pub(super) quantize_groups: Option<Convert>,
     /// To BF16, if weights in BF16 are multiplied with such activations.
     pub(super) round: Option<Convert>,
-    /// Mixes rows, if the processor multiplies BF16.
-    pub(super) mix: Option<Mix>,
+    /// Mixes rows as integers, if floats become integers.
+    pub(super) mix_integers: Option<Mix>,
+    /// Mixes rows in BF16, if the processor multiplies BF16.
+    pub(super) mix_bf16: Option<Mix>,
     /// Multiplies a strip: [`STRIP`] results for each input, of which those beyond the rows of the
     /// strip have no meaning.
     ///
@@ -117,7 +121,7 @@ impl Instructions {
     /// for some types (docs/performance.md).
     pub(crate) fn of_dense(ty: TensorType, k: usize) -> Option<&'static Self> {
         Self::of_experts(ty, k).filter(|best| match best.has_wide_vectors {
-            true => matches!(ty, TensorType::Q8_0 | TensorType::Q5_0),
+            true => matches!(ty, TensorType::F16 | TensorType::Q8_0 | TensorType::Q5_0),
             false => ty != TensorType::F16,
         })
     }
@@ -129,9 +133,18 @@ impl Instructions {
         format: Format,
         k: usize,
     ) -> Option<(&'static Convert, usize)> {
+        let groups = || {
+            let bytes = GroupedRow::new(k).bytes;
+            self.quantize_groups
+                .as_ref()
+                .map(|convert| (convert, bytes))
+        };
         match format {
-            Format::F16 => None,
-            Format::BF16 => self.round.as_ref().map(|round| (round, 2 * k)),
+            Format::F16 => groups(),
+            Format::BF16 => match &self.round {
+                Some(round) => Some((round, 2 * k)),
+                None => groups(),
+            },
             _ => Some((&self.quantize, QuantizedRow::new(k).bytes)),
         }
     }

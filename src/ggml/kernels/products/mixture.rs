@@ -1,7 +1,8 @@
-//! The product of self-conditioning where the processor multiplies BF16.
+//! The product of self-conditioning, where the processor has instructions for it.
 
 use super::instructions::Instructions;
 use super::scratch::Scratch;
+use crate::gguf::TensorType;
 
 /// Some rows of a table, and what they are mixed to.
 pub(crate) struct Rows<'a> {
@@ -27,28 +28,36 @@ impl Rows<'_> {
 /// Memory of a thread that mixes.
 pub(crate) struct Buffers {
     pub(super) scratch: Box<Scratch>,
-    /// Weights in BF16.
-    pub(super) rounded: Vec<u16>,
+    /// Weights as they are multiplied.
+    pub(super) weights: Vec<f32>,
 }
 
 impl Buffers {
     pub(crate) fn new() -> Self {
         Self {
             scratch: Scratch::new(),
-            rounded: Vec::new(),
+            weights: Vec::new(),
         }
     }
 }
 
-/// Adds the mixture of some rows to each result. Weights and rows are rounded to BF16, as those of
-/// the reference are, and products are summed in F32.
+/// Adds the mixture of some rows to each result, summed in F32.
 ///
 /// Safety: the processor has the instructions; the pointers are valid, one of each kind for each
 /// result, to as many weights as there are rows and to as many sums as there are columns.
 pub(crate) type Mix = unsafe fn(&Rows<'_>, &mut Buffers);
 
-/// How this processor mixes: with BF16 if it multiplies that.
-pub(crate) fn mixing() -> &'static Option<Mix> {
-    let best = Instructions::of_this_processor().first();
-    best.map_or(&None, |best| &best.mix)
+/// How this processor mixes rows of a type: in BF16, to which the reference rounds as well, unless
+/// the type has more bits; or as integers, in groups of 32 rows, with an error below 2^-12 of the
+/// greatest weight of a group times the greatest number.
+pub(crate) fn mixing(ty: TensorType) -> &'static Option<Mix> {
+    let Some(best) = Instructions::of_this_processor().first() else {
+        return &None;
+    };
+    match (ty, &best.mix_bf16) {
+        // Such models are references, whose results stay the same to the last bit.
+        (TensorType::F32, _) => &None,
+        (TensorType::F16, _) | (_, None) => &best.mix_integers,
+        (_, rounded) => rounded,
+    }
 }

@@ -185,6 +185,8 @@ fn limit(own: &Instructions, ty: TensorType) -> f64 {
     match ty {
         // Activations have 8 bits.
         TensorType::BF16 if own.round.is_some() => 2e-3,
+        // Weights and activations have 14 bits.
+        TensorType::F16 | TensorType::BF16 if own.quantize_groups.is_some() => 1.5e-4,
         TensorType::F16 | TensorType::BF16 => 5e-7,
         // Activations have 15 bits.
         _ => 5e-5,
@@ -399,6 +401,65 @@ fn activations_that_are_not_finite_remain_so_and_zeros_give_zero() {
             "{}, {ty}: {got:?}",
             own.name
         );
+    }
+}
+
+#[test]
+fn floats_of_all_sizes_are_multiplied_and_those_that_are_not_finite_remain_so() {
+    const K: usize = 64;
+    for ty in [TensorType::F16, TensorType::BF16] {
+        for (own, _) in kernels().filter(|(_, other)| *other == ty) {
+            // Rows of normal, subnormal and equal numbers, of one number among zeros, of none.
+            let least = if ty == TensorType::F16 { 6e-8 } else { 1e-30 };
+            let noise = noise(4, K);
+            let mut rows = vec![vec![0.0; K]; 7];
+            for (i, x) in noise.iter().enumerate() {
+                rows[0][i] = x * 6e4;
+                rows[1][i] = (x * 9.0).round() * least;
+                rows[2][i] = -0.75;
+            }
+            rows[3][40] = -least;
+            rows[5][K - 1] = f32::NEG_INFINITY;
+            rows[6][0] = f32::NAN;
+            let values = rows.concat();
+            let mut bytes = vec![0; ty.row_bytes(K).unwrap() * rows.len()];
+            from_f32(ty, &values, K, None, &mut bytes).unwrap();
+            let mut numbers = vec![0.0; values.len()];
+            to_f32(ty, &bytes, &mut numbers).unwrap();
+            let weights = Weights {
+                ty,
+                ne: [K, rows.len(), 1],
+                bytes,
+                numbers,
+            };
+            let x: Vec<f32> = noise.iter().map(|x| 1.0 + x).collect();
+            let chosen = Chosen {
+                used: 1,
+                numbers: vec![0],
+            };
+            let of_row = (x.as_slice(), &[K, 1, 1][..]);
+            let got = compute(1, &[&weights], of_row, &chosen, &[1.0], |ctx, inputs| {
+                let down = &inputs.weights[0];
+                ctx.experts_output(own, down, &inputs.x, &inputs.chosen, &inputs.share)
+            });
+            let x: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
+            for (row, want) in weights.times(0, &x).into_iter().enumerate() {
+                let got = got[row];
+                let size: f64 = weights.numbers[row * K..][..K]
+                    .iter()
+                    .zip(&x)
+                    .map(|(w, x)| (f64::from(*w) * x).abs())
+                    .sum();
+                match row {
+                    5 | 6 => assert!(!got.is_finite(), "{}, {ty}, {row}: {got}", own.name),
+                    _ => {
+                        let error = (f64::from(got) - want).abs();
+                        let limit = 2.0 * limit(own, ty) * size;
+                        assert!(error <= limit, "{}, {ty}, {row}: {got} {want}", own.name);
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -14,8 +14,10 @@ pub(super) const INSTRUCTIONS: Instructions = Instructions {
     name: "avx2",
     has_wide_vectors: false,
     quantize: quantize::quantize,
+    quantize_groups: None,
     round: None,
-    mix: None,
+    mix_integers: None,
+    mix_bf16: None,
     product,
 };
 

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 use std::array::from_fn;
 
-use super::super::format::{BLOCK, Format, GROUP};
+use super::super::format::{BLOCK, Format, GREATEST_OF_GROUP, GROUP};
 use super::super::instructions::STRIP;
 use super::panel::Panel;
 use super::transpose::{Rows, transpose};
@@ -21,8 +21,8 @@ pub(super) unsafe fn decode(format: Format, rows: &Rows, k: usize, panel: &mut P
     // SAFETY: by the contract of this function.
     unsafe {
         match format {
-            Format::F16 => f16(rows, k, panel),
-            Format::BF16 => bf16(rows, k, panel),
+            Format::F16 => (0..k / GROUP).for_each(|g| floats::<10, 15>(rows, g * 64, g, panel)),
+            Format::BF16 => (0..k / GROUP).for_each(|g| floats::<7, 127>(rows, g * 64, g, panel)),
             Format::Q8_0 => (0..k / GROUP).for_each(|g| q8_0(rows, g * bytes, g, panel)),
             Format::Q4_0 => (0..k / GROUP).for_each(|g| q4_0(rows, g * bytes, g, panel)),
             Format::Q5_0 => (0..k / GROUP).for_each(|g| q5_0(rows, g * bytes, g, panel)),
@@ -33,44 +33,64 @@ pub(super) unsafe fn decode(format: Format, rows: &Rows, k: usize, panel: &mut P
     }
 }
 
+/// Floats of 16 bits become integers, as many bits of each as the exponent of the greatest of its group
+/// leaves. `MANTISSA` and `BIAS` are those of the type. A group that is not finite gets the scale NaN.
+///
 /// # Safety
-/// The rows have `k` elements, whole groups, which fit the panel.
+/// The rows have a group of floats at the offset. The panel has the group.
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn f16(rows: &Rows, k: usize, panel: &mut Panel) {
-    let mut to = panel.values.as_mut_ptr();
-    for i in (0..k).step_by(8) {
-        // SAFETY: by the contract of this function.
-        unsafe {
-            for pairs in transpose(rows, 2 * i) {
-                for halves in [pairs, _mm512_srli_epi32::<16>(pairs)] {
-                    let numbers = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(halves));
-                    _mm512_store_ps(to.cast(), numbers);
-                    to = to.add(1);
-                }
-            }
+unsafe fn floats<const MANTISSA: u32, const BIAS: i32>(
+    rows: &Rows,
+    offset: usize,
+    group: usize,
+    panel: &mut Panel,
+) {
+    /// Bits of the greatest integer.
+    const BITS: u32 = (GREATEST_OF_GROUP as u32).ilog2() + 1;
+    let magnitude = _mm512_set1_epi16(i16::MAX);
+    let (zero, one) = (_mm512_setzero_si512(), _mm512_set1_epi16(1));
+    let exponent = |magnitude| {
+        let bits = _mm512_srl_epi16(magnitude, _mm_cvtsi32_si128(MANTISSA as i32));
+        // Those of subnormal numbers are the least.
+        _mm512_max_epu16(bits, one)
+    };
+    // SAFETY: by the contract of this function.
+    unsafe {
+        let parts = [0, 16, 32, 48].map(|at| transpose(rows, offset + at));
+        let mut most = zero;
+        for pairs in parts.as_flattened() {
+            most = _mm512_max_epu16(most, _mm512_and_si512(*pairs, magnitude));
         }
-    }
-}
-
-/// # Safety
-/// The rows have `k` elements, whole groups, which fit the panel.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn bf16(rows: &Rows, k: usize, panel: &mut Panel) {
-    let upper = _mm512_set1_epi32(-0x1_0000);
-    let mut to = panel.values.as_mut_ptr();
-    for i in (0..k).step_by(8) {
-        // SAFETY: by the contract of this function.
-        unsafe {
-            for pairs in transpose(rows, 2 * i) {
-                for bits in [
-                    _mm512_slli_epi32::<16>(pairs),
-                    _mm512_and_si512(pairs, upper),
-                ] {
-                    _mm512_store_si512(to.cast(), bits);
-                    to = to.add(1);
-                }
-            }
+        let most = exponent(_mm512_max_epu16(most, _mm512_rol_epi32::<16>(most)));
+        for (i, pairs) in parts.as_flattened().iter().enumerate() {
+            let number = _mm512_and_si512(*pairs, magnitude);
+            let exponent = exponent(number);
+            // The mantissa with its first bit, which subnormal numbers lack, and one bit more than
+            // an integer has, for rounding.
+            let shift = _mm_cvtsi32_si128((BITS - MANTISSA) as i32);
+            let mantissa = _mm512_sub_epi16(
+                _mm512_sll_epi16(number, shift),
+                _mm512_sll_epi16(
+                    _mm512_sub_epi16(exponent, one),
+                    _mm_cvtsi32_si128(BITS as i32),
+                ),
+            );
+            let value = _mm512_srlv_epi16(mantissa, _mm512_sub_epi16(most, exponent));
+            let value = _mm512_avg_epu16(value, zero);
+            let value = _mm512_mask_sub_epi16(value, _mm512_movepi16_mask(*pairs), zero, value);
+            let to = panel.values.as_mut_ptr().add(group * GROUP / 2 + i);
+            _mm512_store_si512(to.cast(), value);
         }
+        // The exponent of the scale, as F32 has it.
+        let most = _mm512_and_si512(most, _mm512_set1_epi32(0xffff));
+        let ends = 1 << (15 - MANTISSA);
+        let is_finite = _mm512_cmplt_epi32_mask(most, _mm512_set1_epi32(ends - 1));
+        let scale = _mm512_add_epi32(most, _mm512_set1_epi32(127 - BIAS - BITS as i32 + 1));
+        let scale = _mm512_slli_epi32::<23>(_mm512_max_epi32(scale, zero));
+        let nan = _mm512_set1_epi32(f32::NAN.to_bits().cast_signed());
+        let scale = _mm512_mask_mov_epi32(nan, is_finite, scale);
+        _mm512_store_si512(panel.scales[group].as_mut_ptr().cast(), scale);
     }
 }
 

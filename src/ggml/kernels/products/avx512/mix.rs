@@ -1,49 +1,60 @@
-//! Rows of numbers, mixed with weights in BF16.
+//! Rows of numbers, mixed with weights: both in BF16, or both as integers.
 
 use std::arch::x86_64::*;
 use std::array::from_fn;
 
+use super::super::format::{GREATEST_OF_GROUP, GROUP, GroupedRow};
 use super::super::instructions::STRIP;
 use super::super::mixture::{Buffers, Rows};
-use super::panel::{PAIRED, Panel};
-use super::{TILE, round, tiles};
+use super::panel::{ELEMENTS, Panel};
+use super::{TILE, quantize, round, tiles};
 
-const _: () = assert!(Rows::MOST <= PAIRED, "a panel holds the rows");
+const _: () = assert!(Rows::MOST <= ELEMENTS, "a panel holds the rows");
 
-/// Adds the mixture of some rows to each result, see
-/// [`Instructions::mix`](super::Instructions::mix).
+/// Floats that have room for the weights of a result.
+const ROOM: usize = GroupedRow::new(Rows::MOST).bytes / 4;
+
+/// Adds the mixture of some rows to each result, see [`Mix`](super::super::mixture::Mix).
 ///
 /// # Safety
-/// As there.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) unsafe fn mix(rows: &Rows<'_>, buffers: &mut Buffers) {
-    let Buffers { scratch, rounded } = buffers;
+/// As there; with `BF16` the processor multiplies that.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) unsafe fn mix<const BF16: bool>(rows: &Rows<'_>, buffers: &mut Buffers) {
+    let Buffers { scratch, weights } = buffers;
     let panel: &mut Panel = scratch.panel();
     assert!(rows.count <= Rows::MOST);
-    // The rows that fill the last pairs have the weight 0.
-    let k = Rows::MOST;
-    rounded.resize(rows.weights.len() * k, 0);
-    for (weights, rounded) in rows.weights.iter().zip(rounded.chunks_exact_mut(k)) {
+    weights.resize(rows.weights.len() * ROOM, 0.0);
+    for (from, to) in rows.weights.iter().zip(weights.chunks_exact_mut(ROOM)) {
+        // The rows that fill the last group have the weight 0.
         let mut whole = [0.0_f32; Rows::MOST];
-        // SAFETY: by the contract of this function there is a weight for each row.
+        // SAFETY: by the contract of this function there is a weight for each row; there is room.
         unsafe {
             whole
                 .as_mut_ptr()
-                .copy_from_nonoverlapping(*weights, rows.count);
-            round::round(&whole, rounded.as_mut_ptr().cast());
+                .copy_from_nonoverlapping(*from, rows.count);
+            let to = to.as_mut_ptr().cast();
+            match BF16 {
+                true => round::round(&whole, to),
+                false => quantize::quantize_groups(&whole, to),
+            }
         }
     }
     for first in (0..rows.columns).step_by(STRIP) {
         let columns = STRIP.min(rows.columns - first);
         // SAFETY: by the contract of this function.
-        unsafe { fill(rows, first, columns, panel) };
+        unsafe {
+            match BF16 {
+                true => fill_bf16(rows, first, columns, panel),
+                false => fill_integers(rows, first, columns, panel),
+            }
+        }
         let mut t = 0;
         while t < rows.weights.len() {
             let n = TILE.min(rows.weights.len() - t);
             macro_rules! tile {
                 ($($n:literal)*) => {
                     match n {
-                        $($n => tile::<$n>(rows, panel, rounded, t, first, columns),)*
+                        $($n => tile::<$n, BF16>(rows, panel, weights, t, first, columns),)*
                         _ => unreachable!("a tile has 1 to {TILE} inputs"),
                     }
                 };
@@ -55,22 +66,32 @@ pub(super) unsafe fn mix(rows: &Rows<'_>, buffers: &mut Buffers) {
     }
 }
 
-/// Writes some columns to the panel, in pairs of rows.
+/// Some columns of a row; 0 beyond the last row.
 ///
 /// # Safety
 /// The rows have these columns, at most [`STRIP`].
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn fill(rows: &Rows<'_>, first: usize, columns: usize, panel: &mut Panel) {
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn numbers(rows: &Rows<'_>, row: usize, first: usize, columns: usize) -> __m512 {
+    if row >= rows.count {
+        return _mm512_setzero_ps();
+    }
     let mask = (1_u32 << columns).wrapping_sub(1) as __mmask16;
+    // SAFETY: by the contract of this function.
+    unsafe { _mm512_maskz_loadu_ps(mask, rows.numbers.add(row * rows.stride + first)) }
+}
+
+/// Writes some columns to the panel, in pairs of rows of BF16.
+///
+/// # Safety
+/// As [`numbers`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn fill_bf16(rows: &Rows<'_>, first: usize, columns: usize, panel: &mut Panel) {
     let bits = |row: usize| {
-        if row >= rows.count {
-            return _mm512_setzero_si512();
-        }
         // SAFETY: by the contract of this function. A vector of BF16 has the layout of one of
         // integers.
         unsafe {
-            let at = rows.numbers.add(row * rows.stride + first);
-            let rounded = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, at));
+            let rounded = _mm512_cvtneps_pbh(numbers(rows, row, first, columns));
             _mm512_cvtepu16_epi32(std::mem::transmute::<__m256bh, __m256i>(rounded))
         }
     };
@@ -86,26 +107,69 @@ unsafe fn fill(rows: &Rows<'_>, first: usize, columns: usize, panel: &mut Panel)
     }
 }
 
+/// Writes some columns to the panel, in pairs of rows of integers, with a scale for each column of 32
+/// rows: NaN if one of them is not finite.
+///
+/// # Safety
+/// As [`numbers`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn fill_integers(rows: &Rows<'_>, first: usize, columns: usize, panel: &mut Panel) {
+    let greatest = _mm512_set1_ps(f32::from(GREATEST_OF_GROUP));
+    let lower = _mm512_set1_epi32(0xffff);
+    for group in 0..Rows::MOST / GROUP {
+        // SAFETY: by the contract of this function; the panel has the group.
+        unsafe {
+            let row = |i| numbers(rows, group * GROUP + i, first, columns);
+            let bits = |i| _mm512_castps_si512(_mm512_abs_ps(row(i)));
+            // As integers the magnitudes of floats have the order of the floats, with NaN last.
+            let most = (0..GROUP).fold(_mm512_setzero_si512(), |most, i| {
+                _mm512_max_epu32(most, bits(i))
+            });
+            let most = _mm512_castsi512_ps(most);
+            let is_some = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(most, _mm512_set1_ps(1e-30));
+            let inverse = _mm512_maskz_div_ps(is_some, greatest, most);
+            let scale = _mm512_maskz_div_ps(is_some, most, greatest);
+            // Infinity, which is no scale, becomes NaN; numbers do not change.
+            let scale = _mm512_add_ps(scale, _mm512_sub_ps(scale, scale));
+            _mm512_store_ps(panel.scales[group].as_mut_ptr(), scale);
+            for i in 0..GROUP / 2 {
+                let integers = |i| _mm512_cvtps_epi32(_mm512_mul_ps(row(i), inverse));
+                let upper = _mm512_slli_epi32::<16>(integers(2 * i + 1));
+                let pairs = _mm512_or_si512(_mm512_and_si512(integers(2 * i), lower), upper);
+                let to = panel.values.as_mut_ptr().add(group * GROUP / 2 + i);
+                _mm512_store_si512(to.cast(), pairs);
+            }
+        }
+    }
+}
+
 /// Adds the products of the panel with the weights of `T` results from `t` on.
 ///
 /// # Safety
 /// As [`mix`], for these weights.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn tile<const T: usize>(
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn tile<const T: usize, const BF16: bool>(
     rows: &Rows<'_>,
     panel: &Panel,
-    rounded: &[u16],
+    weights: &[f32],
     t: usize,
     first: usize,
     columns: usize,
 ) {
     let mut sums = [[0.0_f32; STRIP]; T];
     let out = sums.each_mut().map(|sums| sums.as_mut_ptr());
-    let inputs: [*const u16; T] = from_fn(|i| rounded[(t + i) * Rows::MOST..].as_ptr());
+    let inputs: [*const u8; T] = from_fn(|i| weights[(t + i) * ROOM..].as_ptr().cast());
     // SAFETY: by the contract of this function.
     unsafe {
-        tiles::bf16_pairs(panel, inputs, Rows::MOST, out);
+        match BF16 {
+            true => tiles::bf16_pairs(panel, inputs.map(|x| x.cast()), Rows::MOST, out),
+            false => {
+                let parts = GroupedRow::new(Rows::MOST);
+                let inputs = inputs.map(|x| parts.part(x, 0));
+                tiles::groups::<T, 1>(panel, inputs, Rows::MOST, out);
+            }
+        }
         for (i, sums) in sums.iter().enumerate() {
             let to = rows.out[t + i].add(first);
             for (column, sum) in sums.iter().take(columns).enumerate() {

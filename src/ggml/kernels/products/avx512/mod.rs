@@ -3,6 +3,7 @@
 mod decode;
 mod mix;
 mod panel;
+mod quantize;
 mod round;
 mod tiles;
 mod transpose;
@@ -11,18 +12,20 @@ use std::array::from_fn;
 use std::ops::Range;
 
 use super::avx2;
-use super::format::{Format, QuantizedRow};
+use super::format::{Format, GroupedRow, QuantizedRow};
 use super::instructions::{Instructions, STRIP, Strip};
 use super::scratch::Scratch;
-use panel::{FLOATS, PAIRED, Panel};
+use panel::{ELEMENTS, Panel};
 use transpose::Rows;
 
 pub(super) const INSTRUCTIONS: Instructions = Instructions {
     name: "avx512",
     has_wide_vectors: true,
     quantize: avx2::INSTRUCTIONS.quantize,
+    quantize_groups: Some(quantize::quantize_groups),
     round: None,
-    mix: None,
+    mix_integers: Some(mix::mix::<false>),
+    mix_bf16: None,
     product: product::<false>,
 };
 
@@ -30,7 +33,7 @@ pub(super) const INSTRUCTIONS: Instructions = Instructions {
 pub(super) const WITH_BF16: Instructions = Instructions {
     name: "avx512_bf16",
     round: Some(round::round),
-    mix: Some(mix::mix),
+    mix_bf16: Some(mix::mix::<true>),
     product: product::<true>,
     ..INSTRUCTIONS
 };
@@ -38,21 +41,23 @@ pub(super) const WITH_BF16: Instructions = Instructions {
 /// Inputs that are multiplied together: as many as the registers can hold sums for.
 const TILE: usize = 12;
 
-/// What a panel holds.
+/// What a panel is multiplied with.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Values {
-    Floats,
-    PairsOfBF16,
-    Integers,
+enum Activations {
+    BF16,
+    /// A [`GroupedRow`].
+    Groups,
+    /// A [`QuantizedRow`].
+    Blocks,
 }
 
-impl Values {
+impl Activations {
     /// `bf16`: whether the processor multiplies BF16.
     fn of(format: Format, bf16: bool) -> Self {
         match format {
-            Format::BF16 if bf16 => Self::PairsOfBF16,
-            Format::F16 | Format::BF16 => Self::Floats,
-            _ => Self::Integers,
+            Format::BF16 if bf16 => Self::BF16,
+            Format::F16 | Format::BF16 => Self::Groups,
+            _ => Self::Blocks,
         }
     }
 }
@@ -68,15 +73,11 @@ unsafe fn product<const BF16: bool>(strip: &Strip<'_>, scratch: &mut Scratch, ou
     out.fill(0.0);
     let panel: &mut Panel = scratch.panel();
     let format = strip.format;
-    let values = Values::of(format, BF16);
-    let most = match values {
-        Values::Floats => FLOATS,
-        Values::PairsOfBF16 | Values::Integers => PAIRED,
-    };
-    let chunks = strip.k.div_ceil(most);
+    let activations = Activations::of(format, BF16);
+    let chunks = strip.k.div_ceil(ELEMENTS);
     for chunk in 0..chunks {
-        let first = chunk * most;
-        let k = most.min(strip.k - first);
+        let first = chunk * ELEMENTS;
+        let k = ELEMENTS.min(strip.k - first);
         // Beyond the last row the results have no meaning.
         let rows: Rows = from_fn(|r| {
             let offset = r.min(strip.rows - 1) * strip.stride + format.bytes(first);
@@ -85,8 +86,8 @@ unsafe fn product<const BF16: bool>(strip: &Strip<'_>, scratch: &mut Scratch, ou
         // SAFETY: `k` elements from `first` on are a part of each row, and fit the panel; `out` has
         // a row for every input.
         unsafe {
-            match values {
-                Values::PairsOfBF16 => decode::bf16_pairs(&rows, k, panel),
+            match activations {
+                Activations::BF16 => decode::bf16_pairs(&rows, k, panel),
                 _ => decode::decode(format, &rows, k, panel),
             }
             let tiles = strip.inputs.len().div_ceil(TILE);
@@ -96,7 +97,7 @@ unsafe fn product<const BF16: bool>(strip: &Strip<'_>, scratch: &mut Scratch, ou
                 let n = (strip.inputs.len() - t).div_ceil(tiles - i);
                 multiply(
                     strip,
-                    values,
+                    activations,
                     panel,
                     t..t + n,
                     first..first + k,
@@ -116,7 +117,7 @@ unsafe fn product<const BF16: bool>(strip: &Strip<'_>, scratch: &mut Scratch, ou
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn multiply(
     strip: &Strip<'_>,
-    values: Values,
+    activations: Activations,
     panel: &Panel,
     inputs: Range<usize>,
     part: Range<usize>,
@@ -125,7 +126,7 @@ unsafe fn multiply(
     macro_rules! tile {
         ($($n:literal: $c:literal,)*) => {
             match inputs.len() {
-                $($n => tile::<$n, $c>(strip, values, panel, inputs.start, part, out),)*
+                $($n => tile::<$n, $c>(strip, activations, panel, inputs.start, part, out),)*
                 _ => unreachable!("a tile has 1 to {TILE} inputs"),
             }
         };
@@ -147,7 +148,7 @@ unsafe fn multiply(
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn tile<const T: usize, const C: usize>(
     strip: &Strip<'_>,
-    values: Values,
+    activations: Activations,
     panel: &Panel,
     t: usize,
     part: Range<usize>,
@@ -158,23 +159,24 @@ unsafe fn tile<const T: usize, const C: usize>(
     // SAFETY: by the contract of this function; rows of inputs have `strip.k` elements.
     unsafe {
         let out: [*mut f32; T] = from_fn(|i| out.add((t + i) * STRIP));
-        match values {
-            Values::Floats => {
-                let inputs = inputs.map(|x| x.cast::<f32>().add(first));
-                tiles::floats(panel, inputs, k, out);
-            }
-            Values::PairsOfBF16 => {
+        match activations {
+            Activations::BF16 => {
                 let inputs = inputs.map(|x| x.cast::<u16>().add(first));
                 tiles::bf16_pairs(panel, inputs, k, out);
             }
-            Values::Integers => {
+            Activations::Groups => {
+                let parts = GroupedRow::new(strip.k);
+                let inputs = inputs.map(|x| parts.part(x, first));
+                tiles::groups::<T, C>(panel, inputs, k, out);
+            }
+            Activations::Blocks => {
                 let parts = QuantizedRow::new(strip.k);
                 let inputs = inputs.map(|x| parts.part(x, first));
                 match strip.format {
                     Format::Q4_K | Format::Q5_K => {
-                        tiles::integers::<T, C, true>(panel, inputs, k, out);
+                        tiles::blocks::<T, C, true>(panel, inputs, k, out);
                     }
-                    _ => tiles::integers::<T, C, false>(panel, inputs, k, out),
+                    _ => tiles::blocks::<T, C, false>(panel, inputs, k, out),
                 }
             }
         }

@@ -4,23 +4,19 @@ use super::super::format::GROUP;
 use super::super::instructions::STRIP;
 use super::super::scratch;
 
-/// Vectors of a panel, so that it remains in the innermost cache with the activations that it is
-/// multiplied with.
-const VECTORS: usize = 256;
-/// Floats of a row that a panel holds at a time.
-pub(super) const FLOATS: usize = VECTORS;
-/// Elements in pairs that it holds: integers, and BF16 that remains BF16.
-pub(super) const PAIRED: usize = 2 * VECTORS;
+/// Elements of a row that a panel holds at a time, so that it remains in the innermost cache with the
+/// activations that it is multiplied with.
+pub(super) const ELEMENTS: usize = 512;
 
 /// A part of [`STRIP`] rows.
 #[repr(C, align(64))]
 pub(super) struct Panel {
-    /// F32, or pairs of elements that follow each other: of I16 or of BF16.
-    pub(super) values: [[i32; STRIP]; VECTORS],
+    /// Pairs of elements that follow each other: of I16 or of BF16.
+    pub(super) values: [[i32; STRIP]; ELEMENTS / 2],
     /// Of each group of integers.
-    pub(super) scales: [[f32; STRIP]; PAIRED / GROUP],
+    pub(super) scales: [[f32; STRIP]; ELEMENTS / GROUP],
     /// What is subtracted from the elements of a group.
-    pub(super) minima: [[f32; STRIP]; PAIRED / GROUP],
+    pub(super) minima: [[f32; STRIP]; ELEMENTS / GROUP],
 }
 
 // SAFETY: integers and floats.

@@ -8,57 +8,12 @@
 use std::arch::x86_64::*;
 use std::array::from_fn;
 
-use super::super::format::{BLOCK, GROUP, QuantizedPart};
+use super::super::format::{BLOCK, GROUP, GroupedPart, QuantizedPart};
 use super::panel::Panel;
 
-/// Sums of each input, every one of which takes every second element: an addition must wait for the
-/// one before it. As many for any number of inputs, so that this number changes no bit.
+/// Sums of each input in floats, every one of which takes every second pair: an addition must wait for
+/// the one before it. As many for any number of inputs, so that this number changes no bit.
 const CHAINS: usize = 2;
-
-/// Adds the sums of each input to its output.
-///
-/// # Safety
-/// Each output has as many elements as a strip has rows.
-#[inline]
-#[target_feature(enable = "avx512f")]
-unsafe fn finish<const T: usize>(sums: [[__m512; T]; CHAINS], out: [*mut f32; T]) {
-    let [first, second] = sums;
-    for t in 0..T {
-        // SAFETY: by the contract of this function.
-        unsafe {
-            let sum = _mm512_add_ps(_mm512_loadu_ps(out[t]), _mm512_add_ps(first[t], second[t]));
-            _mm512_storeu_ps(out[t], sum);
-        }
-    }
-}
-
-/// F32 times F32.
-///
-/// # Safety
-/// The inputs have `k` elements, whole groups; each output has as many as a strip has rows.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) unsafe fn floats<const T: usize>(
-    panel: &Panel,
-    inputs: [*const f32; T],
-    k: usize,
-    out: [*mut f32; T],
-) {
-    // SAFETY: by the contract of this function; the panel has as many elements.
-    unsafe {
-        let mut sums = [[_mm512_setzero_ps(); T]; CHAINS];
-        for i in (0..k).step_by(CHAINS) {
-            for c in 0..CHAINS {
-                let w = _mm512_load_ps(panel.values.as_ptr().add(i + c).cast());
-                for t in 0..T {
-                    let x = _mm512_set1_ps(*inputs[t].add(i + c));
-                    sums[c][t] = _mm512_fmadd_ps(w, x, sums[c][t]);
-                }
-            }
-        }
-        finish(sums, out);
-    }
-}
 
 /// BF16 times BF16, in pairs that are added in F32.
 ///
@@ -86,18 +41,84 @@ pub(super) unsafe fn bf16_pairs<const T: usize>(
                 }
             }
         }
-        finish(sums, out);
+        let [first, second] = sums;
+        for t in 0..T {
+            let sum = _mm512_add_ps(_mm512_loadu_ps(out[t]), _mm512_add_ps(first[t], second[t]));
+            _mm512_storeu_ps(out[t], sum);
+        }
     }
 }
 
-/// Integers with a scale, and with `MINIMA` a minimum, for each group. The products of an input are
-/// summed in `C` vectors, because an addition must wait for the one before it.
+/// Sums of the products of a group, of which those of an input are summed in `C` vectors, because an
+/// addition must wait for the one before it.
+///
+/// # Safety
+/// The panel and the inputs have the group.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn group_products<const T: usize, const C: usize>(
+    panel: &Panel,
+    inputs: [*const i16; T],
+    group: usize,
+) -> [__m512; T] {
+    let mut sums = [[_mm512_setzero_si512(); T]; C];
+    for pair in (group * GROUP / 2..(group + 1) * GROUP / 2).step_by(C) {
+        for c in 0..C {
+            // SAFETY: by the contract of this function.
+            unsafe {
+                let w = _mm512_load_si512(panel.values.as_ptr().add(pair + c).cast());
+                for t in 0..T {
+                    let x = inputs[t].cast::<i32>().add(pair + c).read_unaligned();
+                    sums[c][t] = _mm512_dpwssd_epi32(sums[c][t], w, _mm512_set1_epi32(x));
+                }
+            }
+        }
+    }
+    for c in 1..C {
+        for t in 0..T {
+            sums[0][t] = _mm512_add_epi32(sums[0][t], sums[c][t]);
+        }
+    }
+    from_fn(|t| _mm512_cvtepi32_ps(sums[0][t]))
+}
+
+/// Integers with a scale for each group, of the rows as of the inputs.
 ///
 /// # Safety
 /// The inputs have `k` elements, whole groups; each output has as many as a strip has rows.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-pub(super) unsafe fn integers<const T: usize, const C: usize, const MINIMA: bool>(
+pub(super) unsafe fn groups<const T: usize, const C: usize>(
+    panel: &Panel,
+    inputs: [GroupedPart; T],
+    k: usize,
+    out: [*mut f32; T],
+) {
+    // SAFETY: by the contract of this function; the panel has as many elements.
+    unsafe {
+        let mut sums: [__m512; T] = from_fn(|t| _mm512_loadu_ps(out[t]));
+        for g in 0..k / GROUP {
+            let products = group_products::<T, C>(panel, inputs.map(|x| x.values), g);
+            let scale = _mm512_load_ps(panel.scales.as_ptr().add(g).cast());
+            for t in 0..T {
+                let scale = _mm512_mul_ps(scale, _mm512_set1_ps(*inputs[t].scales.add(g)));
+                sums[t] = _mm512_fmadd_ps(products[t], scale, sums[t]);
+            }
+        }
+        for t in 0..T {
+            _mm512_storeu_ps(out[t], sums[t]);
+        }
+    }
+}
+
+/// Integers with a scale, and with `MINIMA` a minimum, for each group; those of the inputs have one
+/// for each block.
+///
+/// # Safety
+/// The inputs have `k` elements, whole groups; each output has as many as a strip has rows.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) unsafe fn blocks<const T: usize, const C: usize, const MINIMA: bool>(
     panel: &Panel,
     inputs: [QuantizedPart; T],
     k: usize,
@@ -109,25 +130,10 @@ pub(super) unsafe fn integers<const T: usize, const C: usize, const MINIMA: bool
         // SAFETY: by the contract of this function; the panel has as many elements.
         unsafe {
             for g in groups.clone() {
-                let mut parts = [[_mm512_setzero_si512(); T]; C];
-                for pair in (g * GROUP / 2..(g + 1) * GROUP / 2).step_by(C) {
-                    for c in 0..C {
-                        let w = _mm512_load_si512(panel.values.as_ptr().add(pair + c).cast());
-                        for t in 0..T {
-                            let x = inputs[t].values.cast::<i32>().add(pair + c);
-                            let x = _mm512_set1_epi32(x.read_unaligned());
-                            parts[c][t] = _mm512_dpwssd_epi32(parts[c][t], w, x);
-                        }
-                    }
-                }
-                for c in 1..C {
-                    for t in 0..T {
-                        parts[0][t] = _mm512_add_epi32(parts[0][t], parts[c][t]);
-                    }
-                }
+                let products = group_products::<T, C>(panel, inputs.map(|x| x.values), g);
                 let scale = _mm512_load_ps(panel.scales.as_ptr().add(g).cast());
                 for t in 0..T {
-                    block[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(parts[0][t]), scale, block[t]);
+                    block[t] = _mm512_fmadd_ps(products[t], scale, block[t]);
                 }
             }
             let mut sums: [__m512; T] = from_fn(|t| {
