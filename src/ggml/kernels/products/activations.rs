@@ -7,7 +7,7 @@ use super::super::super::ops::CpuKernel;
 use super::super::super::tensor::Tensor;
 use super::super::rows::{row, share};
 use super::format::Format;
-use super::instructions::{Convert, Instructions};
+use super::instructions::{Conversion, Convert, Instructions};
 use crate::error::Result;
 use crate::gguf::TensorType;
 use crate::sys;
@@ -22,9 +22,9 @@ impl Context {
     ) -> Result<Tensor> {
         let [k, n1, n2, _] = x.ne();
         let format = weights.ty().and_then(Format::of);
-        match format.and_then(|format| instructions.conversion(format, k)) {
+        match format.and_then(|format| (instructions.conversion)(format, k)) {
             None => Ok(x.clone()),
-            Some((convert, bytes)) => {
+            Some(Conversion { convert, bytes }) => {
                 // F32 in name only: custom nodes have this type.
                 let ne = [bytes / 4, n1, n2];
                 self.custom_with(&ne, &[x], convert_kernel as CpuKernel, convert)

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use super::format::{Format, GROUP, GroupedRow, QuantizedRow};
+use super::format::{Format, GROUP};
 use super::mixture::Mix;
 use super::scratch::Scratch;
 use crate::gguf::TensorType;
@@ -52,18 +52,22 @@ impl Strip<'_> {
 /// Safety: the processor has the instructions, and the target has room for the result.
 pub(super) type Convert = unsafe fn(&[f32], *mut u8);
 
+/// How rows are converted.
+pub(super) struct Conversion {
+    pub(super) convert: &'static Convert,
+    /// Size of a row in bytes.
+    pub(super) bytes: usize,
+}
+
 /// The functions for one set of instructions.
 pub(crate) struct Instructions {
     /// As benchmarks call the set.
     pub(crate) name: &'static str,
     /// Whether vectors have 512 bits.
     pub(super) has_wide_vectors: bool,
-    /// To a [`QuantizedRow`] of as many elements.
-    pub(super) quantize: Convert,
-    /// To a [`GroupedRow`] of as many elements, if weights that are floats become integers.
-    pub(super) quantize_groups: Option<Convert>,
-    /// To BF16, if weights in BF16 are multiplied with such activations.
-    pub(super) round: Option<Convert>,
+    /// What rows of `k` activations become before they are multiplied with weights of a format;
+    /// `None` if they remain F32.
+    pub(super) conversion: fn(Format, usize) -> Option<Conversion>,
     /// Mixes rows as integers, if floats become integers.
     pub(super) mix_integers: Option<Mix>,
     /// Mixes rows in BF16, if the processor multiplies BF16.
@@ -117,36 +121,9 @@ impl Instructions {
     }
 
     /// Those with which this processor multiplies a matrix with rows of `k` elements of type `ty` in
-    /// host memory faster than ggml, whose products with whole matrices use the instructions well
-    /// for some types (docs/performance.md).
+    /// host memory faster than ggml, whose product with whole matrices in F16 uses AVX2 well.
     pub(crate) fn of_dense(ty: TensorType, k: usize) -> Option<&'static Self> {
-        Self::of_experts(ty, k).filter(|best| match best.has_wide_vectors {
-            true => matches!(ty, TensorType::F16 | TensorType::Q8_0 | TensorType::Q5_0),
-            false => ty != TensorType::F16,
-        })
-    }
-
-    /// What activations become before they are multiplied with weights of a format, and the size
-    /// of such a row of `k` elements in bytes; `None` if they remain F32.
-    pub(super) fn conversion(
-        &'static self,
-        format: Format,
-        k: usize,
-    ) -> Option<(&'static Convert, usize)> {
-        let groups = || {
-            let bytes = GroupedRow::new(k).bytes;
-            self.quantize_groups
-                .as_ref()
-                .map(|convert| (convert, bytes))
-        };
-        match format {
-            Format::F16 => groups(),
-            Format::BF16 => match &self.round {
-                Some(round) => Some((round, 2 * k)),
-                None => groups(),
-            },
-            _ => Some((&self.quantize, QuantizedRow::new(k).bytes)),
-        }
+        Self::of_experts(ty, k).filter(|best| best.has_wide_vectors || ty != TensorType::F16)
     }
 }
 

@@ -11,10 +11,11 @@
 //! * `format` says how both are stored, `scratch` holds decoded weights.
 //! * `instructions` chooses the product by what the processor has: `avx512` or `avx2`.
 //!
-//! Activations are multiplied in F32 with weights in F16 or BF16, and as integers of 15 bits with
-//! quantized ones, where ggml rounds them to F16, BF16 or 8 bits. Where the processor multiplies
-//! BF16, activations for such weights are BF16 here, too. Weights in F32 remain ggml's: such models
-//! are references, whose results stay the same to the last bit.
+//! With AVX2, activations are multiplied in F32 with weights in F16 or BF16, and as integers of 15
+//! bits with quantized ones. With AVX-512, weights in F16 and their activations become integers of 14
+//! bits, and activations for quantized weights integers of 8 bits, as in ggml, with a scale for 32 of
+//! them. Where the processor multiplies BF16, activations for such weights are BF16, too. Weights in
+//! F32 remain ggml's: such models are references, whose results stay the same to the last bit.
 
 mod activations;
 #[cfg(target_arch = "x86_64")]

@@ -1,25 +1,33 @@
 //! AVX2, FMA and F16C: what all x86 processors with AVX2 have.
 
+mod activations;
 mod decode;
 mod panel;
-mod quantize;
 mod tiles;
 
-use super::format::{Format, QuantizedRow};
-use super::instructions::{Instructions, STRIP, Strip};
+use super::format::Format;
+use super::instructions::{Conversion, Convert, Instructions, STRIP, Strip};
 use super::scratch::Scratch;
+use activations::QuantizedRow;
 use panel::{FLOATS, INTEGERS, Panel, ROWS};
 
 pub(super) const INSTRUCTIONS: Instructions = Instructions {
     name: "avx2",
     has_wide_vectors: false,
-    quantize: quantize::quantize,
-    quantize_groups: None,
-    round: None,
+    conversion,
     mix_integers: None,
     mix_bf16: None,
     product,
 };
+
+/// See [`Instructions::conversion`].
+fn conversion(format: Format, k: usize) -> Option<Conversion> {
+    static QUANTIZE: Convert = activations::quantize;
+    (!format.is_float()).then(|| Conversion {
+        convert: &QUANTIZE,
+        bytes: QuantizedRow::new(k).bytes,
+    })
+}
 
 /// Multiplies a strip, see [`Instructions::product`].
 ///

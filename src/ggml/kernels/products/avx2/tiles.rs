@@ -9,7 +9,8 @@
 use std::arch::x86_64::*;
 use std::array::from_fn;
 
-use super::super::format::{BLOCK, GROUP, QuantizedPart};
+use super::super::format::{BLOCK, GROUP};
+use super::activations::QuantizedPart;
 use super::panel::{Panel, ROWS};
 
 /// Adds the lanes of the sums of each row, and those to `out`.

@@ -3,8 +3,9 @@
 use std::arch::x86_64::*;
 use std::array::from_fn;
 
-use super::super::format::{BLOCK, Format, GREATEST_OF_GROUP, GROUP};
+use super::super::format::{BLOCK, Format, GROUP};
 use super::super::instructions::STRIP;
+use super::activations::{GREATEST_OF_WORDS, OFFSET};
 use super::panel::Panel;
 use super::transpose::{Rows, transpose};
 
@@ -47,7 +48,7 @@ unsafe fn floats<const MANTISSA: u32, const BIAS: i32>(
     panel: &mut Panel,
 ) {
     /// Bits of the greatest integer.
-    const BITS: u32 = (GREATEST_OF_GROUP as u32).ilog2() + 1;
+    const BITS: u32 = GREATEST_OF_WORDS.ilog2() + 1;
     let magnitude = _mm512_set1_epi16(i16::MAX);
     let (zero, one) = (_mm512_setzero_si512(), _mm512_set1_epi16(1));
     let exponent = |magnitude| {
@@ -126,49 +127,25 @@ unsafe fn halves(rows: &Rows, offset: usize) -> __m512 {
     }
 }
 
-/// Takes four bytes of each lane: `first` has their numbers for the first lane, to which `step` is
-/// added for each further one.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn reorder(bytes: __m512i, first: u32, step: i32) -> __m512i {
-    // `shuffle` counts bytes within 128 bits, which are four lanes.
-    let order = _mm_setr_epi32(0, step, 2 * step, 3 * step);
-    let order = _mm_add_epi32(_mm_set1_epi32(first.cast_signed()), order);
-    _mm512_shuffle_epi8(bytes, _mm512_broadcast_i32x4(order))
-}
-
-/// The four bytes of each lane as I16: the first two, then the last two.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn widen(bytes: __m512i) -> [__m512i; 2] {
-    [0x8001_8000, 0x8003_8002].map(|first| reorder(bytes, first, 0x0004_0004))
-}
-
-/// [`widen`] for signed bytes.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn widen_signed(bytes: __m512i) -> [__m512i; 2] {
-    [0x0180_0080, 0x0380_0280]
-        .map(|first| reorder(bytes, first, 0x0400_0400))
-        .map(|upper| _mm512_srai_epi16::<8>(upper))
-}
-
-/// Writes the four elements of column `column` of a group: both pairs.
+/// Writes the four elements of column `column` of a group.
 ///
 /// # Safety
 /// The panel has the group.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn store(values: [__m512i; 2], group: usize, column: usize, panel: &mut Panel) {
+unsafe fn store(quads: __m512i, group: usize, column: usize, panel: &mut Panel) {
     // SAFETY: by the contract of this function.
     unsafe {
-        let to = panel
-            .values
-            .as_mut_ptr()
-            .add(group * GROUP / 2 + 2 * column);
-        _mm512_store_si512(to.cast(), values[0]);
-        _mm512_store_si512(to.add(1).cast(), values[1]);
+        let to = panel.values.as_mut_ptr().add(group * GROUP / 4 + column);
+        _mm512_store_si512(to.cast(), quads);
     }
+}
+
+/// Adds to each byte.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn add(bytes: __m512i, number: i32) -> __m512i {
+    _mm512_add_epi8(bytes, _mm512_set1_epi8(number as i8))
 }
 
 /// The low four bits of each byte.
@@ -197,7 +174,7 @@ unsafe fn q8_0(rows: &Rows, offset: usize, group: usize, panel: &mut Panel) {
         for half in 0..2 {
             let values = transpose(rows, offset + 2 + 16 * half);
             for (column, bytes) in values.into_iter().enumerate() {
-                store(widen_signed(bytes), group, 4 * half + column, panel);
+                store(add(bytes, OFFSET), group, 4 * half + column, panel);
             }
         }
     }
@@ -209,14 +186,12 @@ unsafe fn q8_0(rows: &Rows, offset: usize, group: usize, panel: &mut Panel) {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn q4_0(rows: &Rows, offset: usize, group: usize, panel: &mut Panel) {
-    let eight = _mm512_set1_epi16(8);
     // SAFETY: by the contract of this function.
     unsafe {
         _mm512_store_ps(panel.scales[group].as_mut_ptr(), halves(rows, offset));
         for (column, bytes) in transpose(rows, offset + 2).into_iter().enumerate() {
             for (half, bits) in [low_bits(bytes), high_bits(bytes)].into_iter().enumerate() {
-                let values = widen(bits).map(|values| _mm512_sub_epi16(values, eight));
-                store(values, group, 4 * half + column, panel);
+                store(add(bits, OFFSET - 8), group, 4 * half + column, panel);
             }
         }
     }
@@ -243,7 +218,7 @@ unsafe fn q5_0(rows: &Rows, offset: usize, group: usize, panel: &mut Panel) {
                 let is_set = _mm512_test_epi8_mask(spread, bit);
                 // Without the fifth bit a value is 16 less.
                 let less = _mm512_mask_sub_epi8(bits, !is_set, bits, _mm512_set1_epi8(16));
-                store(widen_signed(less), group, column, panel);
+                store(add(less, OFFSET), group, column, panel);
             }
         }
     }
@@ -304,8 +279,8 @@ unsafe fn q4_k(rows: &Rows, offset: usize, group: usize, panel: &mut Panel) {
             let values = transpose(rows, offset + 16 + 16 * part);
             for (column, bytes) in values.into_iter().enumerate() {
                 let column = 4 * half + column;
-                store(widen(low_bits(bytes)), pair, column, panel);
-                store(widen(high_bits(bytes)), pair + 1, column, panel);
+                store(low_bits(bytes), pair, column, panel);
+                store(high_bits(bytes), pair + 1, column, panel);
             }
         }
     }
@@ -332,7 +307,7 @@ unsafe fn q5_k(rows: &Rows, offset: usize, group: usize, panel: &mut Panel) {
                         // Bit g of each byte becomes bit 4.
                         let turn = _mm512_set1_epi32(4 - g as i32);
                         let bit = _mm512_and_si512(_mm512_rolv_epi32(fifths[column], turn), fifth);
-                        let values = widen(_mm512_or_si512(bits, bit));
+                        let values = _mm512_or_si512(bits, bit);
                         store(values, group + g, 4 * half + column, panel);
                     }
                 }
@@ -341,8 +316,6 @@ unsafe fn q5_k(rows: &Rows, offset: usize, group: usize, panel: &mut Panel) {
     }
 }
 
-/// The values are multiplied by the scales of their 16.
-///
 /// # Safety
 /// The rows have a block of Q6_K at the offset: low four bits (128 bytes), upper two bits (64
 /// bytes), 16 scales of one byte, a scale. Of 128 values the first 64 are in the low bits of 64
@@ -353,14 +326,21 @@ unsafe fn q6_k(rows: &Rows, offset: usize, group: usize, panel: &mut Panel) {
     // SAFETY: by the contract of this function.
     unsafe {
         let whole = halves(rows, offset + 208);
-        for scales in &mut panel.scales[group..group + GROUPS] {
-            _mm512_store_ps(scales.as_mut_ptr(), whole);
+        let scales = transpose(rows, offset + 192);
+        for (i, to) in panel.scales[2 * group..][..2 * GROUPS]
+            .iter_mut()
+            .enumerate()
+        {
+            let left = _mm_cvtsi32_si128(24 - 8 * (i as i32 % 4));
+            let number = _mm512_srai_epi32::<24>(_mm512_sll_epi32(scales[i / 4], left));
+            _mm512_store_ps(
+                to.as_mut_ptr(),
+                _mm512_mul_ps(_mm512_cvtepi32_ps(number), whole),
+            );
         }
-        let [a, b, c, d] = transpose(rows, offset + 192);
-        for (half, scales) in [[a, b], [c, d]].into_iter().enumerate() {
+        for half in 0..2 {
             for first in 0..2 {
                 let part = Q6KPart {
-                    scales,
                     twos: transpose(rows, offset + 128 + 32 * half + 16 * first),
                     fours: [0, 32].map(|i| transpose(rows, offset + 64 * half + i + 16 * first)),
                     group: group + 4 * half,
@@ -377,8 +357,6 @@ unsafe fn q6_k(rows: &Rows, offset: usize, group: usize, panel: &mut Panel) {
 
 /// The first or the last 16 values of four groups of Q6_K.
 struct Q6KPart {
-    /// Of these groups, two for each.
-    scales: [__m512i; 2],
     /// Upper two bits of all groups.
     twos: [__m512i; 4],
     /// Low four bits: of groups 0 and 2, of groups 1 and 3.
@@ -397,11 +375,7 @@ impl Q6KPart {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn store<const G: usize>(&self, panel: &mut Panel) {
-        let (upper, middle) = (_mm512_set1_epi8(0x30), _mm512_set1_epi16(32));
-        // In both numbers of a pair.
-        let byte = 0x0101_0101 * (G as u32 % 2 * 2 + self.first as u32);
-        let scale = reorder(self.scales[G / 2], byte, 0x0404_0404);
-        let scale = _mm512_srai_epi16::<8>(scale);
+        let upper = _mm512_set1_epi8(0x30);
         for column in 0..4 {
             let four = self.fours[G % 2][column];
             let four = if G < 2 {
@@ -412,8 +386,7 @@ impl Q6KPart {
             // Bits 2 G and 2 G + 1 of each byte become bits 4 and 5.
             let turn = _mm512_set1_epi32(4 - 2 * G as i32);
             let two = _mm512_and_si512(_mm512_rolv_epi32(self.twos[column], turn), upper);
-            let values = widen(_mm512_or_si512(four, two))
-                .map(|values| _mm512_mullo_epi16(_mm512_sub_epi16(values, middle), scale));
+            let values = add(_mm512_or_si512(four, two), OFFSET - 32);
             // SAFETY: by the contract of this function.
             unsafe { store(values, self.group + G, 4 * self.first + column, panel) };
         }

@@ -3,16 +3,17 @@
 use std::arch::x86_64::*;
 use std::array::from_fn;
 
-use super::super::format::{GREATEST_OF_GROUP, GROUP, GroupedRow};
+use super::super::format::GROUP;
 use super::super::instructions::STRIP;
 use super::super::mixture::{Buffers, Rows};
-use super::panel::{ELEMENTS, Panel};
-use super::{TILE, quantize, round, tiles};
+use super::activations::{GREATEST_OF_WORDS, WordRow, round, to_words};
+use super::panel::{PAIRS, Panel};
+use super::{TILE, tiles};
 
-const _: () = assert!(Rows::MOST <= ELEMENTS, "a panel holds the rows");
+const _: () = assert!(Rows::MOST <= PAIRS, "a panel holds the rows");
 
 /// Floats that have room for the weights of a result.
-const ROOM: usize = GroupedRow::new(Rows::MOST).bytes / 4;
+const ROOM: usize = WordRow::new(Rows::MOST).bytes / 4;
 
 /// Adds the mixture of some rows to each result, see [`Mix`](super::super::mixture::Mix).
 ///
@@ -34,8 +35,8 @@ pub(super) unsafe fn mix<const BF16: bool>(rows: &Rows<'_>, buffers: &mut Buffer
                 .copy_from_nonoverlapping(*from, rows.count);
             let to = to.as_mut_ptr().cast();
             match BF16 {
-                true => round::round(&whole, to),
-                false => quantize::quantize_groups(&whole, to),
+                true => round(&whole, to),
+                false => to_words(&whole, to),
             }
         }
     }
@@ -114,7 +115,7 @@ unsafe fn fill_bf16(rows: &Rows<'_>, first: usize, columns: usize, panel: &mut P
 /// As [`numbers`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn fill_integers(rows: &Rows<'_>, first: usize, columns: usize, panel: &mut Panel) {
-    let greatest = _mm512_set1_ps(f32::from(GREATEST_OF_GROUP));
+    let greatest = _mm512_set1_ps(f32::from(GREATEST_OF_WORDS));
     let lower = _mm512_set1_epi32(0xffff);
     for group in 0..Rows::MOST / GROUP {
         // SAFETY: by the contract of this function; the panel has the group.
@@ -165,9 +166,9 @@ unsafe fn tile<const T: usize, const BF16: bool>(
         match BF16 {
             true => tiles::bf16_pairs(panel, inputs.map(|x| x.cast()), Rows::MOST, out),
             false => {
-                let parts = GroupedRow::new(Rows::MOST);
+                let parts = WordRow::new(Rows::MOST);
                 let inputs = inputs.map(|x| parts.part(x, 0));
-                tiles::groups::<T, 1>(panel, inputs, Rows::MOST, out);
+                tiles::words::<T, 1>(panel, inputs, Rows::MOST, out);
             }
         }
         for (i, sums) in sums.iter().enumerate() {

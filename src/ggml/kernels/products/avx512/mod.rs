@@ -1,29 +1,26 @@
-//! AVX-512 with VNNI: a vector has an element, or a pair of elements, of each row of a strip.
+//! AVX-512 with VNNI: a vector has two or four elements of each row of a strip.
 
+mod activations;
 mod decode;
 mod mix;
 mod panel;
-mod quantize;
-mod round;
 mod tiles;
 mod transpose;
 
 use std::array::from_fn;
 use std::ops::Range;
 
-use super::avx2;
-use super::format::{Format, GroupedRow, QuantizedRow};
-use super::instructions::{Instructions, STRIP, Strip};
+use super::format::{Format, GROUP};
+use super::instructions::{Conversion, Convert, Instructions, STRIP, Strip};
 use super::scratch::Scratch;
-use panel::{ELEMENTS, Panel};
+use activations::{ByteRow, WordRow};
+use panel::{PAIRS, Panel, QUADS};
 use transpose::Rows;
 
 pub(super) const INSTRUCTIONS: Instructions = Instructions {
     name: "avx512",
     has_wide_vectors: true,
-    quantize: avx2::INSTRUCTIONS.quantize,
-    quantize_groups: Some(quantize::quantize_groups),
-    round: None,
+    conversion: conversion::<false>,
     mix_integers: Some(mix::mix::<false>),
     mix_bf16: None,
     product: product::<false>,
@@ -32,7 +29,7 @@ pub(super) const INSTRUCTIONS: Instructions = Instructions {
 /// With products of BF16.
 pub(super) const WITH_BF16: Instructions = Instructions {
     name: "avx512_bf16",
-    round: Some(round::round),
+    conversion: conversion::<true>,
     mix_bf16: Some(mix::mix::<true>),
     product: product::<true>,
     ..INSTRUCTIONS
@@ -45,10 +42,10 @@ const TILE: usize = 12;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Activations {
     BF16,
-    /// A [`GroupedRow`].
-    Groups,
-    /// A [`QuantizedRow`].
-    Blocks,
+    /// A [`WordRow`].
+    Words,
+    /// A [`ByteRow`].
+    Bytes,
 }
 
 impl Activations {
@@ -56,10 +53,31 @@ impl Activations {
     fn of(format: Format, bf16: bool) -> Self {
         match format {
             Format::BF16 if bf16 => Self::BF16,
-            Format::F16 | Format::BF16 => Self::Groups,
-            _ => Self::Blocks,
+            Format::F16 | Format::BF16 => Self::Words,
+            _ => Self::Bytes,
         }
     }
+
+    /// Elements of a row that a panel holds.
+    fn elements(self) -> usize {
+        match self {
+            Self::BF16 | Self::Words => PAIRS,
+            Self::Bytes => QUADS,
+        }
+    }
+}
+
+/// See [`Instructions::conversion`].
+fn conversion<const BF16: bool>(format: Format, k: usize) -> Option<Conversion> {
+    static ROUND: Convert = activations::round;
+    static TO_WORDS: Convert = activations::to_words;
+    static TO_BYTES: Convert = activations::to_bytes;
+    let (convert, bytes) = match Activations::of(format, BF16) {
+        Activations::BF16 => (&ROUND, 2 * k),
+        Activations::Words => (&TO_WORDS, WordRow::new(k).bytes),
+        Activations::Bytes => (&TO_BYTES, ByteRow::new(k).bytes()),
+    };
+    Some(Conversion { convert, bytes })
 }
 
 /// Multiplies a strip, see [`Instructions::product`]. With `BF16` the activations for weights in
@@ -74,10 +92,11 @@ unsafe fn product<const BF16: bool>(strip: &Strip<'_>, scratch: &mut Scratch, ou
     let panel: &mut Panel = scratch.panel();
     let format = strip.format;
     let activations = Activations::of(format, BF16);
-    let chunks = strip.k.div_ceil(ELEMENTS);
+    let most = activations.elements();
+    let chunks = strip.k.div_ceil(most);
     for chunk in 0..chunks {
-        let first = chunk * ELEMENTS;
-        let k = ELEMENTS.min(strip.k - first);
+        let first = chunk * most;
+        let k = most.min(strip.k - first);
         // Beyond the last row the results have no meaning.
         let rows: Rows = from_fn(|r| {
             let offset = r.min(strip.rows - 1) * strip.stride + format.bytes(first);
@@ -164,19 +183,20 @@ unsafe fn tile<const T: usize, const C: usize>(
                 let inputs = inputs.map(|x| x.cast::<u16>().add(first));
                 tiles::bf16_pairs(panel, inputs, k, out);
             }
-            Activations::Groups => {
-                let parts = GroupedRow::new(strip.k);
+            Activations::Words => {
+                let parts = WordRow::new(strip.k);
                 let inputs = inputs.map(|x| parts.part(x, first));
-                tiles::groups::<T, C>(panel, inputs, k, out);
+                tiles::words::<T, C>(panel, inputs, k, out);
             }
-            Activations::Blocks => {
-                let parts = QuantizedRow::new(strip.k);
+            Activations::Bytes => {
+                let parts = ByteRow::new(strip.k);
                 let inputs = inputs.map(|x| parts.part(x, first));
                 match strip.format {
                     Format::Q4_K | Format::Q5_K => {
-                        tiles::blocks::<T, C, true>(panel, inputs, k, out);
+                        tiles::bytes_and_minima::<T, C>(panel, inputs, k, out);
                     }
-                    _ => tiles::blocks::<T, C, false>(panel, inputs, k, out),
+                    Format::Q6_K => tiles::bytes::<T, C, 16>(panel, inputs, k, out),
+                    _ => tiles::bytes::<T, C, GROUP>(panel, inputs, k, out),
                 }
             }
         }

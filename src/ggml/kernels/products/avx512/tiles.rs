@@ -8,7 +8,8 @@
 use std::arch::x86_64::*;
 use std::array::from_fn;
 
-use super::super::format::{BLOCK, GROUP, GroupedPart, QuantizedPart};
+use super::super::format::GROUP;
+use super::activations::{BytePart, WordPart};
 use super::panel::Panel;
 
 /// Sums of each input in floats, every one of which takes every second pair: an addition must wait for
@@ -49,48 +50,26 @@ pub(super) unsafe fn bf16_pairs<const T: usize>(
     }
 }
 
-/// Sums of the products of a group, of which those of an input are summed in `C` vectors, because an
-/// addition must wait for the one before it.
-///
-/// # Safety
-/// The panel and the inputs have the group.
+/// Adds up the vectors of sums of each input.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn group_products<const T: usize, const C: usize>(
-    panel: &Panel,
-    inputs: [*const i16; T],
-    group: usize,
-) -> [__m512; T] {
-    let mut sums = [[_mm512_setzero_si512(); T]; C];
-    for pair in (group * GROUP / 2..(group + 1) * GROUP / 2).step_by(C) {
-        for c in 0..C {
-            // SAFETY: by the contract of this function.
-            unsafe {
-                let w = _mm512_load_si512(panel.values.as_ptr().add(pair + c).cast());
-                for t in 0..T {
-                    let x = inputs[t].cast::<i32>().add(pair + c).read_unaligned();
-                    sums[c][t] = _mm512_dpwssd_epi32(sums[c][t], w, _mm512_set1_epi32(x));
-                }
-            }
-        }
-    }
-    for c in 1..C {
-        for t in 0..T {
-            sums[0][t] = _mm512_add_epi32(sums[0][t], sums[c][t]);
-        }
-    }
-    from_fn(|t| _mm512_cvtepi32_ps(sums[0][t]))
+#[target_feature(enable = "avx512f")]
+fn total<const T: usize, const C: usize>(sums: [[__m512i; T]; C]) -> [__m512; T] {
+    from_fn(|t| {
+        let total = (1..C).fold(sums[0][t], |sum, c| _mm512_add_epi32(sum, sums[c][t]));
+        _mm512_cvtepi32_ps(total)
+    })
 }
 
-/// Integers with a scale for each group, of the rows as of the inputs.
+/// I16 times I16, with a scale for each group, of the rows as of the inputs. The products of an input
+/// are summed in `C` vectors, because an addition must wait for the one before it.
 ///
 /// # Safety
 /// The inputs have `k` elements, whole groups; each output has as many as a strip has rows.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-pub(super) unsafe fn groups<const T: usize, const C: usize>(
+pub(super) unsafe fn words<const T: usize, const C: usize>(
     panel: &Panel,
-    inputs: [GroupedPart; T],
+    inputs: [WordPart; T],
     k: usize,
     out: [*mut f32; T],
 ) {
@@ -98,7 +77,21 @@ pub(super) unsafe fn groups<const T: usize, const C: usize>(
     unsafe {
         let mut sums: [__m512; T] = from_fn(|t| _mm512_loadu_ps(out[t]));
         for g in 0..k / GROUP {
-            let products = group_products::<T, C>(panel, inputs.map(|x| x.values), g);
+            let mut parts = [[_mm512_setzero_si512(); T]; C];
+            for pair in (g * GROUP / 2..(g + 1) * GROUP / 2).step_by(C) {
+                for c in 0..C {
+                    let w = _mm512_load_si512(panel.values.as_ptr().add(pair + c).cast());
+                    for t in 0..T {
+                        let x = inputs[t]
+                            .values
+                            .cast::<i32>()
+                            .add(pair + c)
+                            .read_unaligned();
+                        parts[c][t] = _mm512_dpwssd_epi32(parts[c][t], w, _mm512_set1_epi32(x));
+                    }
+                }
+            }
+            let products = total(parts);
             let scale = _mm512_load_ps(panel.scales.as_ptr().add(g).cast());
             for t in 0..T {
                 let scale = _mm512_mul_ps(scale, _mm512_set1_ps(*inputs[t].scales.add(g)));
@@ -111,47 +104,105 @@ pub(super) unsafe fn groups<const T: usize, const C: usize>(
     }
 }
 
-/// Integers with a scale, and with `MINIMA` a minimum, for each group; those of the inputs have one
-/// for each block.
+/// The products of `LEN` elements of U8, with I8, from those of quad `first` on, added to `start`.
+///
+/// # Safety
+/// The panel and the inputs have them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn products<const T: usize, const C: usize, const LEN: usize>(
+    panel: &Panel,
+    inputs: [BytePart; T],
+    first: usize,
+    start: [__m512i; T],
+) -> [__m512; T] {
+    let mut parts = [[_mm512_setzero_si512(); T]; C];
+    parts[0] = start;
+    for quad in (first..first + LEN / 4).step_by(C) {
+        for c in 0..C {
+            // SAFETY: by the contract of this function.
+            unsafe {
+                let w = _mm512_load_si512(panel.values.as_ptr().add(quad + c).cast());
+                for t in 0..T {
+                    let x = inputs[t]
+                        .values
+                        .cast::<i32>()
+                        .add(quad + c)
+                        .read_unaligned();
+                    parts[c][t] = _mm512_dpbusd_epi32(parts[c][t], w, _mm512_set1_epi32(x));
+                }
+            }
+        }
+    }
+    total(parts)
+}
+
+/// U8, to which [`OFFSET`](super::activations::OFFSET) was added, times I8, with a scale for `LEN`
+/// elements, a group or half of one. `C` as for [`words`].
 ///
 /// # Safety
 /// The inputs have `k` elements, whole groups; each output has as many as a strip has rows.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-pub(super) unsafe fn blocks<const T: usize, const C: usize, const MINIMA: bool>(
+pub(super) unsafe fn bytes<const T: usize, const C: usize, const LEN: usize>(
     panel: &Panel,
-    inputs: [QuantizedPart; T],
+    inputs: [BytePart; T],
     k: usize,
     out: [*mut f32; T],
 ) {
-    for begin in (0..k).step_by(BLOCK) {
-        let groups = begin / GROUP..k.min(begin + BLOCK) / GROUP;
-        let mut block = [_mm512_setzero_ps(); T];
-        // SAFETY: by the contract of this function; the panel has as many elements.
-        unsafe {
-            for g in groups.clone() {
-                let products = group_products::<T, C>(panel, inputs.map(|x| x.values), g);
-                let scale = _mm512_load_ps(panel.scales.as_ptr().add(g).cast());
-                for t in 0..T {
-                    block[t] = _mm512_fmadd_ps(products[t], scale, block[t]);
-                }
-            }
-            let mut sums: [__m512; T] = from_fn(|t| {
-                let scale = _mm512_set1_ps(*inputs[t].scales.add(begin / BLOCK));
-                _mm512_fmadd_ps(block[t], scale, _mm512_loadu_ps(out[t]))
+    // SAFETY: by the contract of this function; the panel has as many elements.
+    unsafe {
+        let mut sums: [__m512; T] = from_fn(|t| _mm512_loadu_ps(out[t]));
+        for part in 0..k / LEN {
+            let start = from_fn(|t| {
+                let offsets = match LEN {
+                    GROUP => inputs[t].offsets,
+                    _ => inputs[t].offsets_of_halves,
+                };
+                _mm512_set1_epi32(*offsets.add(part))
             });
-            if MINIMA {
-                for g in groups {
-                    let minimum = _mm512_load_ps(panel.minima.as_ptr().add(g).cast());
-                    for t in 0..T {
-                        let x = _mm512_set1_ps(*inputs[t].sums.add(g));
-                        sums[t] = _mm512_fnmadd_ps(minimum, x, sums[t]);
-                    }
-                }
-            }
+            let products = products::<T, C, LEN>(panel, inputs, part * LEN / 4, start);
+            let scale = _mm512_load_ps(panel.scales.as_ptr().add(part).cast());
             for t in 0..T {
-                _mm512_storeu_ps(out[t], sums[t]);
+                let x = _mm512_set1_ps(*inputs[t].scales.add(part * LEN / GROUP));
+                sums[t] = _mm512_fmadd_ps(products[t], _mm512_mul_ps(scale, x), sums[t]);
             }
+        }
+        for t in 0..T {
+            _mm512_storeu_ps(out[t], sums[t]);
+        }
+    }
+}
+
+/// U8 times I8, with a scale and a minimum for each group. `C` as for [`words`].
+///
+/// # Safety
+/// The inputs have `k` elements, whole groups; each output has as many as a strip has rows.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) unsafe fn bytes_and_minima<const T: usize, const C: usize>(
+    panel: &Panel,
+    inputs: [BytePart; T],
+    k: usize,
+    out: [*mut f32; T],
+) {
+    // SAFETY: by the contract of this function; the panel has as many elements.
+    unsafe {
+        let mut sums: [__m512; T] = from_fn(|t| _mm512_loadu_ps(out[t]));
+        for g in 0..k / GROUP {
+            let start = [_mm512_setzero_si512(); T];
+            let products = products::<T, C, GROUP>(panel, inputs, g * GROUP / 4, start);
+            let scale = _mm512_load_ps(panel.scales.as_ptr().add(g).cast());
+            let minimum = _mm512_load_ps(panel.minima.as_ptr().add(g).cast());
+            for t in 0..T {
+                let x = _mm512_set1_ps(*inputs[t].scales.add(g));
+                sums[t] = _mm512_fmadd_ps(products[t], _mm512_mul_ps(scale, x), sums[t]);
+                let sum = _mm512_set1_ps(*inputs[t].sums.add(g));
+                sums[t] = _mm512_fnmadd_ps(minimum, sum, sums[t]);
+            }
+        }
+        for t in 0..T {
+            _mm512_storeu_ps(out[t], sums[t]);
         }
     }
 }

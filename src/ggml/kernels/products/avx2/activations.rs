@@ -2,7 +2,60 @@
 
 use std::arch::x86_64::*;
 
-use super::super::format::{BLOCK, GREATEST, GROUP, QuantizedRow};
+use super::super::format::{BLOCK, GROUP};
+
+/// The greatest quantized activation: the sum of 32 products with a weight of Q6_K, at most
+/// 32 · 128, remains below 2^31.
+const GREATEST: i16 = 16_383;
+
+/// A quantized row of activations: scales of [`BLOCK`] elements (F32), sums of groups (F32, times the scale),
+/// values (I16). Each part begins at a multiple of 32 bytes.
+pub(super) struct QuantizedRow {
+    /// Offset of the sums in bytes.
+    pub(super) sums: usize,
+    /// Offset of the values in bytes.
+    pub(super) values: usize,
+    /// Size in bytes.
+    pub(super) bytes: usize,
+}
+
+impl QuantizedRow {
+    /// Of `k` elements, which are whole groups.
+    pub(super) fn new(k: usize) -> Self {
+        let sums = 4 * k.div_ceil(BLOCK).next_multiple_of(8);
+        let values = sums + 4 * (k / GROUP).next_multiple_of(8);
+        Self {
+            sums,
+            values,
+            bytes: values + 2 * k,
+        }
+    }
+
+    /// The part of a row from element `first` on, which begins a block.
+    ///
+    /// # Safety
+    /// `row` is a quantized row of this size, and has the element.
+    pub(super) unsafe fn part(&self, row: *const u8, first: usize) -> QuantizedPart {
+        // SAFETY: by the contract of this function.
+        unsafe {
+            QuantizedPart {
+                scales: row.cast::<f32>().add(first / BLOCK),
+                sums: row.add(self.sums).cast::<f32>().add(first / GROUP),
+                values: row.add(self.values).cast::<i16>().add(first),
+            }
+        }
+    }
+}
+
+/// A part of a quantized row.
+#[derive(Clone, Copy)]
+pub(super) struct QuantizedPart {
+    /// One for each block.
+    pub(super) scales: *const f32,
+    /// Sums of the groups.
+    pub(super) sums: *const f32,
+    pub(super) values: *const i16,
+}
 
 /// Quantizes a row, see [`Instructions::quantize`](super::Instructions::quantize). A block that
 /// has a number that is not finite gets the scale NaN.

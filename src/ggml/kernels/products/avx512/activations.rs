@@ -1,0 +1,202 @@
+//! Activations become BF16, or integers with a scale for each group.
+
+use std::arch::x86_64::*;
+use std::array::from_fn;
+
+use super::super::format::GROUP;
+
+/// Vectors of a group.
+const VECTORS: usize = GROUP / 16;
+/// The greatest integer of 8 bits that stands for an activation.
+const GREATEST_OF_BYTES: f32 = 127.0;
+/// The greatest integer that stands for a float, of weights in F16 and of their activations: the sum
+/// of 32 products remains below 2^31.
+pub(super) const GREATEST_OF_WORDS: u16 = 8191;
+
+/// A row of integers of 14 bits for weights that are floats: a scale (F32) for each group, then the
+/// integers (I16).
+pub(super) struct WordRow {
+    /// Offset of the integers in bytes.
+    values: usize,
+    /// Size in bytes.
+    pub(super) bytes: usize,
+}
+
+/// A part of a [`WordRow`].
+#[derive(Clone, Copy)]
+pub(super) struct WordPart {
+    /// One for each group.
+    pub(super) scales: *const f32,
+    pub(super) values: *const i16,
+}
+
+impl WordRow {
+    /// Of `k` elements, which are whole groups.
+    pub(super) const fn new(k: usize) -> Self {
+        let values = 4 * (k / GROUP);
+        Self {
+            values,
+            bytes: values + 2 * k,
+        }
+    }
+
+    /// The part of a row from element `first` on, which begins a group.
+    ///
+    /// # Safety
+    /// `row` is a row of this size, and has the element.
+    pub(super) unsafe fn part(&self, row: *const u8, first: usize) -> WordPart {
+        // SAFETY: by the contract of this function.
+        unsafe {
+            WordPart {
+                scales: row.cast::<f32>().add(first / GROUP),
+                values: row.add(self.values).cast::<i16>().add(first),
+            }
+        }
+    }
+}
+
+/// A row of integers of 8 bits for quantized weights. For each group a scale (F32) and the sum of the
+/// elements (F32), then for each group, and for each half of one, the sum of the integers times
+/// -[`OFFSET`] (I32), then the integers (I8).
+pub(super) struct ByteRow {
+    groups: usize,
+}
+
+/// What is added to weights with a sign, because a factor of the product has none.
+pub(super) const OFFSET: i32 = 128;
+
+/// A part of a [`ByteRow`].
+#[derive(Clone, Copy)]
+pub(super) struct BytePart {
+    /// One for each group.
+    pub(super) scales: *const f32,
+    /// One for each group.
+    pub(super) sums: *const f32,
+    /// One for each group.
+    pub(super) offsets: *const i32,
+    /// One for each half of a group.
+    pub(super) offsets_of_halves: *const i32,
+    pub(super) values: *const i8,
+}
+
+impl ByteRow {
+    /// Of `k` elements, which are whole groups.
+    pub(super) fn new(k: usize) -> Self {
+        Self { groups: k / GROUP }
+    }
+
+    /// Size in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.groups * (5 * 4 + GROUP)
+    }
+
+    /// The part of a row from element `first` on, which begins a group.
+    ///
+    /// # Safety
+    /// `row` is a row of this size, and has the element.
+    pub(super) unsafe fn part(&self, row: *const u8, first: usize) -> BytePart {
+        let (groups, g) = (self.groups, first / GROUP);
+        // SAFETY: by the contract of this function.
+        unsafe {
+            let scales = row.cast::<f32>();
+            let offsets = scales.add(2 * groups).cast::<i32>();
+            let halves = offsets.add(groups);
+            BytePart {
+                scales: scales.add(g),
+                sums: scales.add(groups + g),
+                offsets: offsets.add(g),
+                offsets_of_halves: halves.add(2 * g),
+                values: halves.add(2 * groups).cast::<i8>().add(first),
+            }
+        }
+    }
+}
+
+/// Rounds a row to BF16.
+///
+/// # Safety
+/// As for [`Convert`](super::super::instructions::Convert).
+#[target_feature(enable = "avx512f,avx512vl,avx512bf16")]
+pub(super) unsafe fn round(row: &[f32], to: *mut u8) {
+    for (i, values) in row.chunks_exact(16).enumerate() {
+        // SAFETY: 16 floats, and room for as many numbers of two bytes. A vector of BF16 has the
+        // layout of one of integers.
+        unsafe {
+            let rounded = _mm512_cvtneps_pbh(_mm512_loadu_ps(values.as_ptr()));
+            let bits = std::mem::transmute::<__m256bh, __m256i>(rounded);
+            _mm256_storeu_si256(to.cast::<u16>().add(16 * i).cast(), bits);
+        }
+    }
+}
+
+/// The integers of a group, and their scale: NaN if a number is not finite.
+///
+/// # Safety
+/// `group` has [`GROUP`] numbers.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn quantize(group: *const f32, greatest: f32) -> ([__m512i; VECTORS], f32) {
+    // SAFETY: by the contract of this function.
+    let numbers: [__m512; VECTORS] = from_fn(|i| unsafe { _mm512_loadu_ps(group.add(16 * i)) });
+    // As integers the magnitudes of floats have the order of the floats, with NaN last.
+    let bits = numbers.map(|v| _mm512_castps_si512(_mm512_abs_ps(v)));
+    let (scale, inverse) =
+        match f32::from_bits(_mm512_reduce_max_epu32(_mm512_max_epu32(bits[0], bits[1]))) {
+            most if !most.is_finite() => (f32::NAN, 0.0),
+            most if most < 1e-30 => (0.0, 0.0),
+            most => (most / greatest, greatest / most),
+        };
+    let inverse = _mm512_set1_ps(inverse);
+    let integers = numbers.map(|v| _mm512_cvtps_epi32(_mm512_mul_ps(v, inverse)));
+    (integers, scale)
+}
+
+/// Makes a [`WordRow`].
+///
+/// # Safety
+/// As for [`Convert`](super::super::instructions::Convert).
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) unsafe fn to_words(row: &[f32], to: *mut u8) {
+    let parts = WordRow::new(row.len());
+    for (g, group) in row.chunks_exact(GROUP).enumerate() {
+        // SAFETY: a group of floats, and room for as many integers and a scale.
+        unsafe {
+            let (integers, scale) = quantize(group.as_ptr(), f32::from(GREATEST_OF_WORDS));
+            let part = parts.part(to, g * GROUP);
+            part.scales.cast_mut().write(scale);
+            for (i, integers) in integers.into_iter().enumerate() {
+                let to = part.values.cast_mut().add(16 * i);
+                _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(integers));
+            }
+        }
+    }
+}
+
+/// Makes a [`ByteRow`].
+///
+/// # Safety
+/// As for [`Convert`](super::super::instructions::Convert).
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) unsafe fn to_bytes(row: &[f32], to: *mut u8) {
+    let parts = ByteRow::new(row.len());
+    for (g, group) in row.chunks_exact(GROUP).enumerate() {
+        // SAFETY: a group of floats, and room for as many integers and what a row has for a group.
+        unsafe {
+            let (integers, scale) = quantize(group.as_ptr(), GREATEST_OF_BYTES);
+            let part = parts.part(to, g * GROUP);
+            let sums = integers.map(|integers| _mm512_reduce_add_epi32(integers));
+            let sum = sums[0] + sums[1];
+            part.scales.cast_mut().write(scale);
+            part.sums.cast_mut().write(sum as f32 * scale);
+            part.offsets.cast_mut().write(-OFFSET * sum);
+            for (i, (integers, sum)) in integers.into_iter().zip(sums).enumerate() {
+                part.offsets_of_halves
+                    .cast_mut()
+                    .add(i)
+                    .write(-OFFSET * sum);
+                let to = part.values.cast_mut().add(16 * i);
+                _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(integers));
+            }
+        }
+    }
+}
