@@ -121,7 +121,9 @@ impl ExpertProduct {
         let matrices = Context::new(1)?;
         let weights = matrices.tensor(ty, &ne, "weights")?;
         matrices.allocate(memory, WHAT, ADVICE)?.mark_weights();
-        weights.write(0, &random_weights(ty, ne.iter().product()))?;
+        // All experts have the same numbers, which take long to quantize.
+        let expert = random_weights(ty, shape.k * shape.rows);
+        weights.write(0, &expert.repeat(experts))?;
 
         let executor = executor(threads, |ctx| describe(ctx, &weights))?;
         Ok(Some(Self { executor }))
