@@ -122,8 +122,8 @@ impl FormRequest {
     pub fn from_json(json: &str) -> Result<Self> {
         let required = [("form", BLANK.to_string().into())];
         json_fields::read(json, &required).map_err(|it| match it.field {
-            // The message has the name.
-            Some(field) if !it.problem.starts_with("unknown field") => {
+            // The message has the name of an unknown field, but not its place in a list.
+            Some(field) if field.starts_with('/') || !it.problem.starts_with("unknown field") => {
                 refusal(format!("\"{field}\": {}", it.problem))
             }
             _ => refusal(it.problem),
@@ -164,5 +164,10 @@ mod tests {
             let error = FormRequest::from_json(bad).unwrap_err().to_string();
             assert!(error.starts_with("form: "), "{error}");
         }
+        let blanks = r#"[{"name": "a"}, {"name": "b", "choice": []}]"#;
+        let request = format!(r#"{{"form": "▢ ▢", "blanks": {blanks}}}"#);
+        let error = FormRequest::from_json(&request).unwrap_err().to_string();
+        let expected = "form: \"/blanks/1\": unknown field \"choice\", expected one of \"name\"";
+        assert!(error.starts_with(expected), "{error}");
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 /// What is wrong with a request.
 #[derive(Debug)]
 pub(crate) struct Wrong {
-    /// The field, if a single one is.
+    /// The field, if a single one is; of an item of a list its JSON pointer.
     pub(crate) field: Option<String>,
     pub(crate) problem: String,
 }
@@ -39,15 +39,25 @@ fn culprit<T: DeserializeOwned>(
     let valid: Map<String, Value> = required
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
-    for (name, value) in fields {
+    let error_of = |name: &str, value: Value| {
         let mut alone = valid.clone();
-        alone.insert(name.clone(), value);
-        if let Err(error) = serde_json::from_value::<T>(Value::Object(alone)) {
-            return Wrong {
-                field: Some(name),
-                problem: in_plain_words(&error),
-            };
-        }
+        alone.insert(name.to_owned(), value);
+        serde_json::from_value::<T>(Value::Object(alone)).err()
+    };
+    for (name, value) in fields {
+        let Some(whole) = error_of(&name, value.clone()) else {
+            continue;
+        };
+        let items = value.as_array().into_iter().flatten().enumerate();
+        let mut items = items.filter_map(|(index, item)| {
+            let error = error_of(&name, Value::Array(vec![item.clone()]))?;
+            Some((format!("/{name}/{index}"), error))
+        });
+        let (field, error) = items.next().unwrap_or((name.clone(), whole));
+        return Wrong {
+            field: Some(field),
+            problem: in_plain_words(&error),
+        };
     }
     Wrong {
         field: None,
@@ -58,29 +68,19 @@ fn culprit<T: DeserializeOwned>(
 /// A message without the names of Rust's types. Names of fields stand between quotation marks: between
 /// backticks they would be parameters.
 fn in_plain_words(error: &serde_json::Error) -> String {
+    let from_0 = |max: u64| format!("a whole number from 0 to {max}");
     let names = [
-        (
-            "expected usize",
-            "expected a whole number from 0 to 18446744073709551615",
-        ),
-        (
-            "expected u64",
-            "expected a whole number from 0 to 18446744073709551615",
-        ),
-        (
-            "expected u32",
-            "expected a whole number from 0 to 4294967295",
-        ),
-        (
-            "expected i64",
-            "expected a whole number of at most 9223372036854775807",
-        ),
-        ("expected a sequence", "expected a list"),
-        ("expected a map", "expected an object"),
+        ("usize", from_0(usize::MAX as u64)),
+        ("u64", from_0(u64::MAX)),
+        ("u32", from_0(u32::MAX.into())),
+        ("i64", format!("a whole number of at most {}", i64::MAX)),
+        ("a sequence", "a list".into()),
+        ("a map", "an object".into()),
     ];
-    let replace = |text: String, (from, to): (&str, &str)| text.replace(from, to);
     let text = error.to_string().replace('`', "\"");
-    names.into_iter().fold(text, replace)
+    names.into_iter().fold(text, |text, (from, to)| {
+        text.replace(&format!("expected {from}"), &format!("expected {to}"))
+    })
 }
 
 fn members_without_nulls(members: Map<String, Value>) -> Map<String, Value> {
@@ -95,5 +95,101 @@ fn without_nulls(value: Value) -> Value {
         Value::Object(members) => Value::Object(members_without_nulls(members)),
         Value::Array(items) => items.into_iter().map(without_nulls).collect(),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only their errors matter")]
+    struct Request {
+        text: String,
+        #[serde(default)]
+        parts: Vec<Part>,
+        #[serde(default)]
+        count: usize,
+        #[serde(default)]
+        number: u32,
+        #[serde(default)]
+        seed: u64,
+        #[serde(default)]
+        limit: i64,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only their errors matter")]
+    struct Part {
+        name: String,
+    }
+
+    /// The field and the message.
+    fn wrong(request: &Value) -> (Option<String>, String) {
+        let required = [("text", "a".into())];
+        let wrong = read::<Request>(&request.to_string(), &required).unwrap_err();
+        (wrong.field, wrong.problem)
+    }
+
+    #[test]
+    fn items_of_lists_are_named_by_their_pointers() {
+        for (parts, field, problem) in [
+            (
+                json!([{"name": "a"}, {"name": "b", "nme": 1}]),
+                "/parts/1",
+                "unknown field \"nme\", expected \"name\"",
+            ),
+            (json!([{"name": 5}]), "/parts/0", "invalid type: integer"),
+            (
+                json!([{"name": "a"}, 5]),
+                "/parts/1",
+                "invalid type: integer",
+            ),
+            (json!(5), "parts", "expected a list"),
+        ] {
+            let found = wrong(&json!({"text": "a", "parts": parts}));
+            assert_eq!(found.0.as_deref(), Some(field), "{}", found.1);
+            assert!(found.1.contains(problem), "{}", found.1);
+        }
+    }
+
+    #[test]
+    fn numbers_out_of_range_have_the_range_in_plain_words() {
+        for (field, value, range) in [
+            (
+                "count",
+                json!(-1),
+                "a whole number from 0 to 18446744073709551615",
+            ),
+            (
+                "seed",
+                json!(1e30),
+                "a whole number from 0 to 18446744073709551615",
+            ),
+            (
+                "number",
+                json!(4_294_967_296_u64),
+                "a whole number from 0 to 4294967295",
+            ),
+            ("number", json!(-1), "a whole number from 0 to 4294967295"),
+            (
+                "limit",
+                json!(u64::MAX),
+                "a whole number of at most 9223372036854775807",
+            ),
+        ] {
+            let found = wrong(&json!({"text": "a", field: value}));
+            assert_eq!(found.0.as_deref(), Some(field));
+            assert!(
+                found.1.ends_with(&format!("expected {range}")),
+                "{}",
+                found.1
+            );
+        }
     }
 }

@@ -181,7 +181,11 @@ fn what_is_no_form_is_named() {
         (r#"{"form": 5}"#, "known.txt: \"form\": "),
         (
             r#"{"form": "▢", "blanks": [{"name": "x", "choices": [5]}]}"#,
-            "known.txt: \"blanks\": ",
+            "known.txt: \"/blanks/0\": ",
+        ),
+        (
+            r#"{"form": "▢ ▢", "blanks": [{"name": "x"}, {"name": "y", "choice": ["a"]}]}"#,
+            "known.txt: \"/blanks/1\": unknown field \"choice\", expected one of \"name\"",
         ),
         (r#"{"steps": 1}"#, "known.txt: missing field \"form\""),
     ] {
