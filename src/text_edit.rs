@@ -187,6 +187,36 @@ mod tests {
         }
     }
 
+    /// Which parts are thoughts in the end, of parts with these tokens and whether they began as thoughts.
+    fn kept(parts: &[(&'static [Token], bool)]) -> Vec<bool> {
+        let marks = vec![false, true, false, true];
+        let original = Original::new(vec![10, 11, 12, 13], marks, 0.5).unwrap();
+        let part = |(tokens, thinks): &(&'static [Token], bool)| Part {
+            tokens,
+            thinks: *thinks,
+        };
+        let mut parts: Vec<Part<'_>> = parts.iter().map(part).collect();
+        keep_protected(&mut parts, &original);
+        parts.iter().map(|part| part.thinks).collect()
+    }
+
+    #[test]
+    fn a_thought_that_has_what_is_protected_is_text() {
+        assert_eq!(kept(&[(&[5], true), (&[11, 6, 13], false)]), [true, false]);
+        assert_eq!(
+            kept(&[(&[5], true), (&[11], true), (&[12, 13], false)]),
+            [true, false, false]
+        );
+        assert_eq!(kept(&[(&[11], true), (&[13], true)]), [false, false]);
+    }
+
+    #[test]
+    fn the_thoughts_of_an_edit_that_was_cut_stay_thoughts() {
+        // Token 13 was never written, so that text would not be whole with them either.
+        assert_eq!(kept(&[(&[10], false), (&[11], true)]), [false, true]);
+        assert_eq!(kept(&[(&[5], true), (&[11, 12], false)]), [true, false]);
+    }
+
     #[test]
     fn protected_lines_have_the_line_ends_around_them() {
         let text = "a\nb\nc\nd";
