@@ -16,7 +16,7 @@
 //!                            ▲
 //!                        language ◀─ trellis ◀─ best, sums ◀─ lattice
 //!                                                    └▶ groups ─▶ tables, scaled ─▶ number
-//! shared, lengths, passages ─▶ automaton      rows ─▶ tables
+//! shared, lengths, passages ─▶ automaton      row_sums ◀─ rows ─▶ tables
 //! ```
 
 pub mod automaton;
@@ -37,6 +37,7 @@ mod number;
 mod pairs;
 mod passages;
 mod prefix;
+mod row_sums;
 pub mod rows;
 mod scaffold;
 mod scaled;

@@ -1,11 +1,12 @@
 //! The distribution of one position: its sums by token class, which the lattice reads, and what it
 //! becomes given the language.
 
-use multiversion::multiversion;
-
 use super::automaton::TokenAutomaton;
+use super::row_sums::{ClassSum, scale, sum_of, sum_where};
 use super::tables::{ClassTables, Projection};
 use crate::token::Token;
+
+pub use super::row_sums::Spread;
 
 /// Weights below this share of the row's greatest may have lost their order to rounding: classes
 /// without a greater one are computed from the exact logarithms.
@@ -156,51 +157,27 @@ impl RowTable {
     /// The table of a row. Its entries are NaN if a weight is not a number.
     pub fn new(row: &Row<'_>, classes: &dyn Classes) -> Self {
         let count = classes.count();
-        // Neighbours are often of one class: two sums each, so that one need not wait for the other.
-        let mut sums = vec![[0.0_f32; 2]; count];
-        let mut carried = vec![0.0_f64; count];
-        let mut greatest = vec![f32::NEG_INFINITY; count];
-        let mut best = vec![0; count];
-        let mut first = 0;
-        let stretches = row
-            .weights
-            .chunks(STRETCH)
-            .zip(classes.of().chunks(STRETCH));
-        for (weights, of) in stretches {
-            for (i, (&weight, &class)) in weights.iter().zip(of).enumerate() {
-                let class = usize::from(class);
-                sums[class][i % 2] += weight;
-                if weight > greatest[class] {
-                    greatest[class] = weight;
-                    best[class] = (first + i) as Token;
-                }
-            }
-            for (carried, sum) in carried.iter_mut().zip(&mut sums) {
-                *carried += f64::from(sum[0]) + f64::from(sum[1]);
-                *sum = [0.0; 2];
-            }
-            first += weights.len();
-        }
-        let total: f64 = carried.iter().sum();
+        let all = (0..count).map(|class| class as u16);
+        let largest = all
+            .clone()
+            .max_by_key(|class| classes.members(*class).len());
+        let sums = all.map(|class| match Some(class) == largest {
+            true => sum_where(row.weights, classes.of(), class),
+            false => sum_of(row.weights, classes.members(class)),
+        });
+        let sums: Vec<ClassSum> = sums.collect();
+        let total: f64 = sums.iter().map(|sum| sum.total).sum();
         let log_total = total.ln() as f32;
-        let top = greatest.iter().copied().fold(0.0, f32::max);
+        let top = sums.iter().map(|sum| sum.greatest).fold(0.0, f32::max);
+        let log = |weight: f64| (weight / total).ln() as f32;
         let mut table = Self {
-            log_sum: carried
-                .iter()
-                .map(|sum| (sum / total).ln() as f32)
-                .collect(),
-            log_max: greatest
-                .iter()
-                .map(|w| (f64::from(*w) / total).ln() as f32)
-                .collect(),
-            best,
+            log_sum: sums.iter().map(|sum| log(sum.total)).collect(),
+            log_max: sums.iter().map(|sum| log(sum.greatest.into())).collect(),
+            best: sums.iter().map(|sum| sum.best).collect(),
             log_row_max: 0.0,
             argmax: 0,
             log_total,
-            faint: greatest
-                .iter()
-                .map(|weight| *weight < FAINT * top)
-                .collect(),
+            faint: sums.iter().map(|sum| sum.greatest < FAINT * top).collect(),
         };
         for class in 0..count {
             if table.faint[class] {
@@ -312,7 +289,7 @@ impl RowTable {
             );
             return drawn.unwrap_or(self.argmax);
         };
-        let members = classes.members(class).iter().copied();
+        let members = classes.members(class);
         let (log_max, log_sum) = (
             self.log_max[usize::from(class)],
             self.log_sum[usize::from(class)],
@@ -322,12 +299,11 @@ impl RowTable {
                 let most = log_max + self.log_total;
                 let weight = |token| f64::from((row.exact)(row.weights, token) - most).exp();
                 let total = f64::from(log_sum - log_max).exp();
-                pick(members.map(|t| (t, weight(t))), remainder * total)
+                pick(members.iter().map(|t| (*t, weight(*t))), remainder * total)
             }
             false => {
                 let total = f64::from(log_sum + self.log_total).exp();
-                let weight = |token: Token| f64::from(row.weights[token as usize]);
-                pick(members.map(|t| (t, weight(t))), remainder * total)
+                pick_member(row.weights, members, remainder * total)
             }
         };
         drawn.unwrap_or(self.best[usize::from(class)])
@@ -350,132 +326,27 @@ fn pick(weights: impl Iterator<Item = (Token, f64)>, target: f64) -> Option<Toke
     last
 }
 
-/// Sums over a row of weights.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Spread {
-    /// Of all weights.
-    pub total: f64,
-    /// How many weights are above the least that counts.
-    pub kept: usize,
-    /// Sum of the others.
-    pub dropped: f64,
-    /// Entropy in nats.
-    pub entropy: f32,
-    /// The greatest weight.
-    first: f32,
-    /// The second.
-    second: f32,
-}
+/// Tokens of a class that are skipped at once where another one is drawn.
+const PICKED: usize = 256;
 
-impl Spread {
-    /// Of a row as it is, whose greatest weight is about `greatest`.
-    pub fn of(weights: &mut [f32], greatest: f32, least: f32) -> Self {
-        let one_class = vec![0; weights.len()];
-        scale(weights, &one_class, &[1.0], greatest, least)
-    }
-}
-
-/// Values that are worked on together: what the widest vector registers hold.
-const LANES: usize = 16;
-/// Sums of so many values are exact enough in F32.
-const STRETCH: usize = 4096;
-
-/// Multiplies each weight by the factor of its class, and sums the row. `greatest` is about the
-/// greatest of the results.
-#[multiversion(targets(
-    "x86_64+avx512f+avx512bw+avx512dq+avx512vl",
-    "x86_64+avx2+fma",
-    "aarch64+neon"
-))]
-fn scale(weights: &mut [f32], of: &[u16], factors: &[f32], greatest: f32, least: f32) -> Spread {
-    let unit = 1.0 / greatest;
-    let (mut total, mut moment, mut dropped) = (0.0_f64, 0.0_f64, 0.0_f64);
-    let (mut best, mut next) = ([0.0_f32; LANES], [0.0_f32; LANES]);
-    let mut kept = [0_u32; LANES];
-    for (weights, of) in weights.chunks_mut(STRETCH).zip(of.chunks(STRETCH)) {
-        let (mut sums, mut moments) = ([0.0_f32; LANES], [0.0_f32; LANES]);
-        let mut left = [0.0_f32; LANES];
-        for (weights, of) in weights.chunks_mut(LANES).zip(of.chunks(LANES)) {
-            let mut lanes = [0.0_f32; LANES];
-            for ((weight, class), lane) in weights.iter_mut().zip(of).zip(&mut lanes) {
-                *weight *= factors[usize::from(*class)];
-                *lane = *weight;
-            }
-            // Loops over whole arrays, one for each sum: compilers vectorize them.
-            for lane in 0..LANES {
-                sums[lane] += lanes[lane];
-            }
-            for lane in 0..LANES {
-                moments[lane] += lanes[lane] * ln(lanes[lane] * unit);
-            }
-            for lane in 0..LANES {
-                let keep = lanes[lane] > least;
-                kept[lane] += u32::from(keep);
-                left[lane] += if keep { 0.0 } else { lanes[lane] };
-            }
-            for lane in 0..LANES {
-                let (weight, top) = (lanes[lane], best[lane]);
-                let lower = if weight > top { top } else { weight };
-                next[lane] = if lower > next[lane] {
-                    lower
-                } else {
-                    next[lane]
-                };
-                best[lane] = if weight > top { weight } else { top };
-            }
+/// [`pick`] among the tokens of a class, by their weights in a row.
+fn pick_member(weights: &[f32], members: &[Token], target: f64) -> Option<Token> {
+    // The stretch in which it is, and the sum before that.
+    let (mut found, mut sum) = (None, 0.0);
+    for stretch in members.chunks(PICKED) {
+        let total = sum_of(weights, stretch).total;
+        if total > 0.0 {
+            found = Some((stretch, sum));
         }
-        total += sums.iter().map(|sum| f64::from(*sum)).sum::<f64>();
-        moment += moments.iter().map(|sum| f64::from(*sum)).sum::<f64>();
-        dropped += left.iter().map(|sum| f64::from(*sum)).sum::<f64>();
+        sum += total;
+        if sum > target {
+            break;
+        }
     }
-    let (mut first, mut second) = (0.0_f32, 0.0_f32);
-    for (best, next) in best.into_iter().zip(next) {
-        second = second.max(next).max(first.min(best));
-        first = first.max(best);
-    }
-    // H = ln Z − Σ w ln w / Z, with weights relative to the greatest.
-    let entropy = (total * f64::from(unit)).ln() - moment / total;
-    Spread {
-        total,
-        kept: kept.iter().sum::<u32>() as usize,
-        dropped,
-        // Rounding may leave a tiny negative value; NaN must stay visible.
-        entropy: if entropy < 0.0 { 0.0 } else { entropy as f32 },
-        first,
-        second,
-    }
-}
-
-/// The natural logarithm of a number that is not negative, within 2e-7 of its size or itself; of 0
-/// and subnormal numbers a finite one. Without branches, so that compilers vectorize it. The
-/// polynomial is that of Cephes' logf (Moshier 1984).
-#[inline(always)]
-fn ln(x: f32) -> f32 {
-    const SQRT_HALF: f32 = std::f32::consts::FRAC_1_SQRT_2;
-    let bits = x.to_bits();
-    // x = m 2^e with m in [1/2, 1).
-    let exponent = (bits >> 23) as i32 - 126;
-    let mantissa = f32::from_bits((bits & 0x007f_ffff) | 0x3f00_0000);
-    let low = mantissa < SQRT_HALF;
-    let e = (exponent - i32::from(low)) as f32;
-    let m = if low { mantissa + mantissa } else { mantissa } - 1.0;
-    let square = m * m;
-    let mut p = 7.037_684e-2_f32;
-    for term in [
-        -1.151_461e-1,
-        1.167_699_9e-1,
-        -1.242_014_1e-1,
-        1.424_932_3e-1,
-        -1.666_805_7e-1,
-        2.000_071_5e-1,
-        -2.499_999_4e-1,
-        3.333_333e-1,
-    ] {
-        p = p * m + term;
-    }
-    let tail = p * m * square - 0.5 * square;
-    // ln 2 in two parts.
-    m + (tail - 2.121_944_4e-4 * e) + 0.693_359_4 * e
+    let (stretch, before) = found?;
+    let each = stretch.iter();
+    let each = each.map(|token| (*token, f64::from(weights[*token as usize])));
+    pick(each, target - before)
 }
 
 #[cfg(test)]
@@ -634,21 +505,6 @@ mod tests {
                 prop_assert!((f64::from(choice.margin) - (sorted[0] - sorted[1])).abs() < 1e-4);
             }
         }
-    }
-
-    #[test]
-    fn the_logarithm_is_that_of_f64() {
-        for step in 0..2_000_000_u32 {
-            // All exponents, and mantissas all over.
-            let x = f32::from_bits(0x0080_0000 + step * 1000);
-            if !x.is_finite() {
-                break;
-            }
-            let expected = f64::from(x).ln();
-            let error = (f64::from(ln(x)) - expected).abs();
-            assert!(error <= 2e-7 * expected.abs().max(1.0), "{x:e}: {error:e}");
-        }
-        assert!(ln(0.0).is_finite());
     }
 
     #[test]

@@ -1,0 +1,383 @@
+//! Sums over the row of a position: by token class, and of what a language makes of it. Vectorized, as rows have
+//! as many weights as a vocabulary has tokens.
+
+use multiversion::multiversion;
+
+use crate::token::Token;
+
+/// Values that are worked on together: what the widest vector registers hold.
+const LANES: usize = 16;
+/// Sums of so many values are exact enough in F32.
+const STRETCH: usize = 4096;
+
+/// Sums over a row of weights.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Spread {
+    /// Of all weights.
+    pub total: f64,
+    /// How many weights are above the least that counts.
+    pub kept: usize,
+    /// Sum of the others.
+    pub dropped: f64,
+    /// Entropy in nats.
+    pub entropy: f32,
+    /// The greatest weight.
+    pub(super) first: f32,
+    /// The second.
+    pub(super) second: f32,
+}
+
+impl Spread {
+    /// Of a row whose greatest weight is about `greatest`.
+    pub fn of(weights: &[f32], greatest: f32, least: f32) -> Self {
+        sum(weights, greatest, least)
+    }
+}
+
+/// Stands in a list for no token: no vocabulary has as many.
+const NO_TOKEN: Token = Token::MAX;
+
+/// The weights of a class.
+pub(super) struct ClassSum {
+    pub(super) total: f64,
+    /// The greatest; −∞ of no token.
+    pub(super) greatest: f32,
+    /// The first token that has it.
+    pub(super) best: Token,
+}
+
+/// Sums the weights of a class, whose tokens are in the order of ids. Class by class, and not token by token:
+/// sums of a class stay in registers.
+#[multiversion(targets(
+    "x86_64+avx512f+avx512bw+avx512dq+avx512vl",
+    "x86_64+avx2+fma",
+    "aarch64+neon"
+))]
+pub(super) fn sum_of(weights: &[f32], members: &[Token]) -> ClassSum {
+    let mut total = 0.0_f64;
+    let (mut greatest, mut best) = ([f32::NEG_INFINITY; LANES], [0; LANES]);
+    for stretch in members.chunks(STRETCH) {
+        let mut sums = [0.0_f32; LANES];
+        for tokens in stretch.chunks(LANES) {
+            // Only the last one is shorter.
+            let ids: [Token; LANES] = tokens.try_into().unwrap_or_else(|_| {
+                let mut ids = [NO_TOKEN; LANES];
+                ids[..tokens.len()].copy_from_slice(tokens);
+                ids
+            });
+            let weight = |id: Token| weights.get(id as usize).copied();
+            let lanes = ids.map(|id| weight(id).unwrap_or(0.0));
+            for lane in 0..LANES {
+                sums[lane] += lanes[lane];
+            }
+            for lane in 0..LANES {
+                let above = lanes[lane] > greatest[lane] && ids[lane] != NO_TOKEN;
+                greatest[lane] = if above { lanes[lane] } else { greatest[lane] };
+                best[lane] = if above { ids[lane] } else { best[lane] };
+            }
+        }
+        total += sums.iter().map(|sum| f64::from(*sum)).sum::<f64>();
+    }
+    ClassSum::new(total, greatest, best)
+}
+
+/// The same for a class that has most tokens: of all of a row, those of class `class`, in the order of memory.
+#[multiversion(targets(
+    "x86_64+avx512f+avx512bw+avx512dq+avx512vl",
+    "x86_64+avx2+fma",
+    "aarch64+neon"
+))]
+pub(super) fn sum_where(weights: &[f32], of: &[u16], class: u16) -> ClassSum {
+    let mut total = 0.0_f64;
+    let (mut greatest, mut best) = ([f32::NEG_INFINITY; LANES], [0; LANES]);
+    let mut first = 0;
+    for (weights, of) in weights.chunks(STRETCH).zip(of.chunks(STRETCH)) {
+        let mut sums = [0.0_f32; LANES];
+        let (lanes, rest) = weights.as_chunks::<LANES>();
+        let (classes, of_rest) = of.as_chunks::<LANES>();
+        for (weights, classes) in lanes.iter().zip(classes) {
+            for lane in 0..LANES {
+                let is_member = classes[lane] == class;
+                sums[lane] += if is_member { weights[lane] } else { 0.0 };
+            }
+            for lane in 0..LANES {
+                let above = classes[lane] == class && weights[lane] > greatest[lane];
+                greatest[lane] = if above { weights[lane] } else { greatest[lane] };
+                best[lane] = if above {
+                    first + lane as Token
+                } else {
+                    best[lane]
+                };
+            }
+            first += LANES as Token;
+        }
+        for (lane, (weight, of)) in rest.iter().zip(of_rest).enumerate() {
+            if *of == class {
+                sums[lane] += weight;
+                if *weight > greatest[lane] {
+                    (greatest[lane], best[lane]) = (*weight, first + lane as Token);
+                }
+            }
+        }
+        total += sums.iter().map(|sum| f64::from(*sum)).sum::<f64>();
+    }
+    ClassSum::new(total, greatest, best)
+}
+
+impl ClassSum {
+    /// Of the greatest weights of each lane, with their first tokens.
+    fn new(total: f64, greatest: [f32; LANES], best: [Token; LANES]) -> Self {
+        let mut first = Self {
+            total,
+            greatest: f32::NEG_INFINITY,
+            best: 0,
+        };
+        for (greatest, best) in greatest.into_iter().zip(best) {
+            let is_first = greatest == first.greatest && best < first.best;
+            if greatest > first.greatest || is_first {
+                (first.greatest, first.best) = (greatest, best);
+            }
+        }
+        first
+    }
+}
+
+/// Multiplies each weight by the factor of its class, and sums the row. `greatest` is about the
+/// greatest of the results.
+#[multiversion(targets(
+    "x86_64+avx512f+avx512bw+avx512dq+avx512vl",
+    "x86_64+avx2+fma",
+    "aarch64+neon"
+))]
+pub(super) fn scale(
+    weights: &mut [f32],
+    of: &[u16],
+    factors: &[f32],
+    greatest: f32,
+    least: f32,
+) -> Spread {
+    let mut sums = Sums::new(greatest, least);
+    // No class is beyond the factors: an index that is checked so does not prevent vectorization.
+    let factor = |class: u16| factors.get(usize::from(class)).copied().unwrap_or(0.0);
+    for (weights, of) in weights.chunks_mut(STRETCH).zip(of.chunks(STRETCH)) {
+        let (lanes, rest) = weights.as_chunks_mut::<LANES>();
+        let (classes, of_rest) = of.as_chunks::<LANES>();
+        for (weights, classes) in lanes.iter_mut().zip(classes) {
+            let factors = classes.map(factor);
+            for lane in 0..LANES {
+                weights[lane] *= factors[lane];
+            }
+        }
+        for (weight, class) in rest.iter_mut().zip(of_rest) {
+            *weight *= factor(*class);
+        }
+        sums.add(weights);
+    }
+    sums.finish()
+}
+
+/// Sums a row.
+#[multiversion(targets(
+    "x86_64+avx512f+avx512bw+avx512dq+avx512vl",
+    "x86_64+avx2+fma",
+    "aarch64+neon"
+))]
+fn sum(weights: &[f32], greatest: f32, least: f32) -> Spread {
+    let mut sums = Sums::new(greatest, least);
+    weights
+        .chunks(STRETCH)
+        .for_each(|weights| sums.add(weights));
+    sums.finish()
+}
+
+/// The sums of a [`Spread`], so far.
+struct Sums {
+    least: f32,
+    unit: f32,
+    total: f64,
+    /// Of w ln w.
+    moment: f64,
+    dropped: f64,
+    best: [f32; LANES],
+    next: [f32; LANES],
+    kept: [u32; LANES],
+}
+
+impl Sums {
+    #[inline(always)]
+    fn new(greatest: f32, least: f32) -> Self {
+        Self {
+            least,
+            unit: 1.0 / greatest,
+            total: 0.0,
+            moment: 0.0,
+            dropped: 0.0,
+            best: [0.0; LANES],
+            next: [0.0; LANES],
+            kept: [0; LANES],
+        }
+    }
+
+    /// Adds a stretch of weights.
+    #[inline(always)]
+    fn add(&mut self, weights: &[f32]) {
+        let (mut sums, mut moments) = ([0.0_f32; LANES], [0.0_f32; LANES]);
+        let mut left = [0.0_f32; LANES];
+        let (mut best, mut next, mut kept) = (self.best, self.next, self.kept);
+        let (whole, rest) = weights.as_chunks::<LANES>();
+        // Weights of 0 add nothing.
+        let mut last = [0.0; LANES];
+        last[..rest.len()].copy_from_slice(rest);
+        for lanes in whole.iter().chain((!rest.is_empty()).then_some(&last)) {
+            // Loops over whole arrays, one for each sum: compilers vectorize them.
+            for lane in 0..LANES {
+                sums[lane] += lanes[lane];
+            }
+            for lane in 0..LANES {
+                moments[lane] += lanes[lane] * ln(lanes[lane] * self.unit);
+            }
+            for lane in 0..LANES {
+                let keep = lanes[lane] > self.least;
+                kept[lane] += u32::from(keep);
+                left[lane] += if keep { 0.0 } else { lanes[lane] };
+            }
+            for lane in 0..LANES {
+                let (weight, top) = (lanes[lane], best[lane]);
+                let lower = if weight > top { top } else { weight };
+                next[lane] = if lower > next[lane] {
+                    lower
+                } else {
+                    next[lane]
+                };
+                best[lane] = if weight > top { weight } else { top };
+            }
+        }
+        (self.best, self.next, self.kept) = (best, next, kept);
+        self.total += sums.iter().map(|sum| f64::from(*sum)).sum::<f64>();
+        self.moment += moments.iter().map(|sum| f64::from(*sum)).sum::<f64>();
+        self.dropped += left.iter().map(|sum| f64::from(*sum)).sum::<f64>();
+    }
+
+    fn finish(self) -> Spread {
+        let (mut first, mut second) = (0.0_f32, 0.0_f32);
+        for (best, next) in self.best.into_iter().zip(self.next) {
+            second = second.max(next).max(first.min(best));
+            first = first.max(best);
+        }
+        // H = ln Z − Σ w ln w / Z, with weights relative to the greatest.
+        let entropy = (self.total * f64::from(self.unit)).ln() - self.moment / self.total;
+        Spread {
+            total: self.total,
+            kept: self.kept.iter().sum::<u32>() as usize,
+            dropped: self.dropped,
+            // Rounding may leave a tiny negative value; NaN must stay visible.
+            entropy: if entropy < 0.0 { 0.0 } else { entropy as f32 },
+            first,
+            second,
+        }
+    }
+}
+
+/// The natural logarithm of a number that is not negative, within 2e-7 of its size or itself; of 0
+/// and subnormal numbers a finite one. Without branches, so that compilers vectorize it. The
+/// polynomial is that of Cephes' logf (Moshier 1984).
+#[inline(always)]
+fn ln(x: f32) -> f32 {
+    const SQRT_HALF: f32 = std::f32::consts::FRAC_1_SQRT_2;
+    let bits = x.to_bits();
+    // x = m 2^e with m in [1/2, 1).
+    let exponent = (bits >> 23) as i32 - 126;
+    let mantissa = f32::from_bits((bits & 0x007f_ffff) | 0x3f00_0000);
+    let low = mantissa < SQRT_HALF;
+    let e = (exponent - i32::from(low)) as f32;
+    let m = if low { mantissa + mantissa } else { mantissa } - 1.0;
+    let square = m * m;
+    let mut p = 7.037_684e-2_f32;
+    for term in [
+        -1.151_461e-1,
+        1.167_699_9e-1,
+        -1.242_014_1e-1,
+        1.424_932_3e-1,
+        -1.666_805_7e-1,
+        2.000_071_5e-1,
+        -2.499_999_4e-1,
+        3.333_333e-1,
+    ] {
+        p = p * m + term;
+    }
+    let tail = p * m * square - 0.5 * square;
+    // ln 2 in two parts.
+    m + (tail - 2.121_944_4e-4 * e) + 0.693_359_4 * e
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_logarithm_is_that_of_f64() {
+        for step in 0..2_000_000_u32 {
+            // All exponents, and mantissas all over.
+            let x = f32::from_bits(0x0080_0000 + step * 1000);
+            if !x.is_finite() {
+                break;
+            }
+            let expected = f64::from(x).ln();
+            let error = (f64::from(ln(x)) - expected).abs();
+            assert!(error <= 2e-7 * expected.abs().max(1.0), "{x:e}: {error:e}");
+        }
+        assert!(ln(0.0).is_finite());
+    }
+
+    /// Weights of which some are equal, in a row that is no multiple of the lanes.
+    fn weights() -> Vec<f32> {
+        (0..3 * STRETCH + 5)
+            .map(|i| ((i * 37) % 1000) as f32)
+            .collect()
+    }
+
+    #[test]
+    fn a_class_is_the_same_by_its_tokens_and_in_the_row() {
+        let weights = weights();
+        for count in [1, 2, 7, 1000] {
+            let of: Vec<u16> = (0..weights.len()).map(|i| (i * i % count) as u16).collect();
+            for class in 0..count as u16 {
+                let members = (0..weights.len()).filter(|i| of[*i] == class);
+                let members: Vec<Token> = members.map(|i| i as Token).collect();
+                let own = || members.iter().map(|token| weights[*token as usize]);
+                let total: f64 = own().map(f64::from).sum();
+                let greatest = own().fold(f32::NEG_INFINITY, f32::max);
+                let best = members.iter().find(|t| weights[**t as usize] == greatest);
+                for sum in [sum_of(&weights, &members), sum_where(&weights, &of, class)] {
+                    assert!(
+                        (sum.total - total).abs() <= 1e-6 * total,
+                        "{} {total}",
+                        sum.total
+                    );
+                    assert_eq!(sum.greatest, greatest);
+                    assert_eq!(best.copied().unwrap_or(0), sum.best);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_is_scaled_by_class_and_summed() {
+        let mut scaled = weights();
+        let of: Vec<u16> = (0..scaled.len()).map(|i| (i % 3) as u16).collect();
+        let found = scale(&mut scaled, &of, &[0.5, 0.0, 2.0], 2000.0, 10.0);
+        for ((weight, before), of) in scaled.iter().zip(weights()).zip(of) {
+            assert_eq!(*weight, before * [0.5, 0.0, 2.0][usize::from(of)]);
+        }
+        assert_eq!(found, Spread::of(&scaled, 2000.0, 10.0));
+        let kept = scaled.iter().filter(|weight| **weight > 10.0);
+        assert_eq!(found.kept, kept.count());
+        let total: f64 = scaled.iter().copied().map(f64::from).sum();
+        assert!((found.total - total).abs() < 1e-6 * total);
+        let entropy = scaled.iter().filter(|weight| **weight > 0.0).map(|weight| {
+            let p = f64::from(*weight) / total;
+            -p * p.ln()
+        });
+        assert!((f64::from(found.entropy) - entropy.sum::<f64>()).abs() < 1e-4);
+    }
+}
