@@ -50,8 +50,8 @@ pub struct Form {
 /// How a form is filled.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FormParams {
-    /// Number of denoising steps, at least 1. Blanks whose choices differ in their number of tokens are
-    /// always read in one. Default 1.
+    /// Number of denoising steps, at least 1. Blanks with a choice of several tokens, or with texts of several
+    /// lengths, are always read in one. Default 1.
     pub steps: u32,
     /// Number of canvases that differ in their noise, at least 1: answers are means over them. Default 4.
     pub samples: usize,
@@ -105,6 +105,14 @@ impl Blank {
                 lengths.dedup();
                 lengths
             }
+        }
+    }
+
+    /// Whether its texts need canvases of their own: they differ in length, or are choices of several tokens.
+    pub(crate) fn is_judged(&self) -> bool {
+        match &self.kind {
+            BlankKind::Choices(choices) => choices.iter().any(|choice| choice.len() > 1),
+            BlankKind::Free(_) | BlankKind::Language { .. } => self.lengths().len() > 1,
         }
     }
 

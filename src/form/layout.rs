@@ -54,6 +54,8 @@ impl Frame {
 pub(crate) enum Width {
     /// These tokens.
     Known(Vec<Token>),
+    /// These tokens, and then this number of unknown ones.
+    Begun(Vec<Token>, usize),
     /// This number of unknown ones.
     Open(usize),
 }
@@ -66,8 +68,14 @@ pub(crate) enum Judged {
     Nothing,
     /// What the model writes before the text, which is left out itself.
     Before,
-    /// The length of the blank with this index.
-    Blank(usize),
+    /// What stands in a blank.
+    Blank {
+        /// The index of the blank.
+        index: usize,
+        /// Number of positions that are left out as well, although nothing is judged by them: canvases on
+        /// which the blank has other lengths then show the same of what follows it.
+        spare: usize,
+    },
 }
 
 /// A known token that a canvas does not show, to see whether the model expects it there.
@@ -106,6 +114,10 @@ impl Layout {
             held_out: Vec::new(),
         };
         let mut room = HELD_OUT;
+        let mut spare = match judged {
+            Judged::Blank { spare, .. } => spare,
+            Judged::Nothing | Judged::Before => 0,
+        };
         match judged {
             Judged::Before => {
                 frame
@@ -113,7 +125,7 @@ impl Layout {
                     .iter()
                     .for_each(|token| this.hold_out(HeldOut::Text(*token)));
             }
-            Judged::Nothing | Judged::Blank(_) => {
+            Judged::Nothing | Judged::Blank { .. } => {
                 this.template.fixed(&frame.before);
             }
         }
@@ -126,7 +138,11 @@ impl Layout {
                     for token in &tokens[..left_out] {
                         this.hold_out(HeldOut::Text(*token));
                     }
-                    this.template.fixed(&tokens[left_out..]);
+                    let shown = &tokens[left_out..];
+                    let hidden = if is_judged { shown.len().min(spare) } else { 0 };
+                    spare -= hidden;
+                    this.hide(hidden);
+                    this.template.fixed(&shown[hidden..]);
                 }
                 Piece::Blank(blank) => {
                     let width = &widths[this.starts.len()];
@@ -136,7 +152,11 @@ impl Layout {
             }
         }
         let is_judged = judged.applies_after(this.starts.len());
-        this.close(frame, is_judged && room > 0);
+        this.close(
+            frame,
+            is_judged && room > 0,
+            if is_judged { spare } else { 0 },
+        );
         this
     }
 
@@ -151,6 +171,10 @@ impl Layout {
         match width {
             Width::Known(tokens) => {
                 self.template.fixed(tokens);
+            }
+            Width::Begun(tokens, open) => {
+                self.template.fixed(tokens);
+                self.hide(*open);
             }
             Width::Open(len) => {
                 let sets = match restricts {
@@ -172,14 +196,25 @@ impl Layout {
         self.template.free();
     }
 
-    /// Puts an end token and padding after the text.
-    fn close(&mut self, frame: &Frame, is_judged: bool) {
+    /// Leaves positions out by which nothing is judged.
+    fn hide(&mut self, count: usize) {
+        (0..count).for_each(|_| {
+            self.template.free();
+        });
+    }
+
+    /// Puts an end token and padding after the text, of which `spare` positions are left out.
+    fn close(&mut self, frame: &Frame, is_judged: bool, mut spare: usize) {
         let used = self.template.slots().len();
         if used == frame.canvas || frame.end.ids.is_empty() {
             return;
         }
         match (is_judged, &frame.end.ids[..]) {
             (true, _) => self.hold_out(HeldOut::End),
+            (false, _) if spare > 0 => {
+                spare -= 1;
+                self.hide(1);
+            }
             (false, [only]) => {
                 self.template.fixed(&[*only]);
             }
@@ -188,7 +223,10 @@ impl Layout {
             }
         }
         if let Some(pad) = frame.end.pad {
-            self.template.fixed(&vec![pad; frame.canvas - used - 1]);
+            let padding = frame.canvas - used - 1;
+            let hidden = padding.min(spare);
+            self.hide(hidden);
+            self.template.fixed(&vec![pad; padding - hidden]);
         }
     }
 }
@@ -209,7 +247,7 @@ impl Judged {
         match self {
             Self::Nothing => false,
             Self::Before => true,
-            Self::Blank(index) => blanks == index + 1,
+            Self::Blank { index, .. } => blanks == index + 1,
         }
     }
 }
@@ -255,6 +293,10 @@ mod tests {
             Piece::Text((30..40).collect()),
         ])
         .unwrap()
+    }
+
+    fn judged(index: usize, spare: usize) -> Judged {
+        Judged::Blank { index, spare }
     }
 
     fn frame(canvas: Option<usize>) -> Result<Frame> {
@@ -316,13 +358,7 @@ mod tests {
     #[test]
     fn what_follows_a_judged_blank_is_left_out_up_to_the_next_blank_or_the_end() {
         let widths = [Width::Open(1), Width::Known(vec![8])];
-        let layout = Layout::new(
-            &form(),
-            &frame(None).unwrap(),
-            &widths,
-            Judged::Blank(0),
-            false,
-        );
+        let layout = Layout::new(&form(), &frame(None).unwrap(), &widths, judged(0, 0), false);
         let text = [20, 21, 22].map(HeldOut::Text);
         let expected: Vec<_> = (4..7).zip(text).collect();
         assert_eq!(layout.held_out, expected);
@@ -330,15 +366,18 @@ mod tests {
             layout.template.slots()[3..8],
             [Free, Free, Free, Free, Fixed(8)]
         );
-        let layout = Layout::new(
-            &form(),
-            &frame(None).unwrap(),
-            &widths,
-            Judged::Blank(1),
-            false,
-        );
+        let layout = Layout::new(&form(), &frame(None).unwrap(), &widths, judged(1, 0), false);
         assert_eq!(layout.held_out.len(), 8);
         assert_eq!(layout.template.slots()[8 + 8], Fixed(38));
+        // After them as many as are to spare: text, the end, padding.
+        let spared = |spare| {
+            let frame = frame(None).unwrap();
+            let layout = Layout::new(&form(), &frame, &widths, judged(1, spare), false);
+            assert_eq!(layout.held_out.len(), 8);
+            let slots = layout.template.slots()[16..].iter();
+            slots.filter(|slot| **slot == Free).count()
+        };
+        assert_eq!([0, 1, 3, 5, 99].map(spared), [0, 1, 3, 5, 16]);
 
         let blank = Blank {
             name: "a".into(),
@@ -349,10 +388,35 @@ mod tests {
             &last,
             &frame(None).unwrap(),
             &[Width::Open(2)],
-            Judged::Blank(0),
+            judged(0, 0),
             false,
         );
         assert_eq!(layout.held_out, [(3, HeldOut::Text(20)), (4, HeldOut::End)]);
+        // With the shorter choice, the canvas shows the same from the padding on.
+        let shorter = |spare| {
+            let widths = [Width::Begun(vec![1], 0)];
+            Layout::new(
+                &last,
+                &frame(None).unwrap(),
+                &widths,
+                judged(0, spare),
+                false,
+            )
+        };
+        assert_eq!(shorter(0).template.slots()[4..6], [Fixed(0), Fixed(0)]);
+        let begun = Layout::new(
+            &last,
+            &frame(None).unwrap(),
+            &[Width::Begun(vec![2], 1)],
+            judged(0, 0),
+            false,
+        );
+        assert_eq!(begun.template.slots()[1..4], [Fixed(2), Free, Free]);
+        assert_eq!(
+            shorter(1).template.slots()[2..],
+            begun.template.slots()[2..]
+        );
+        assert_eq!(shorter(1).held_out, shorter(0).held_out);
         // What comes before the text is left out, and all of the text as well.
         let frame = frame(None).unwrap();
         let layout = Layout::new(&last, &frame, &[Width::Open(2)], Judged::Before, false);

@@ -3,18 +3,20 @@
 //!
 //! ```text
 //! blank ◀─ layout ─▶ tally ─▶ answer
-//!                      ▲        ▲
-//!                    language_tally
+//!            ▲        ▲   ▲       ▲
+//!            choices ─┘  language_tally
 //! ```
 
 mod answer;
 mod blank;
+mod choices;
 mod language_tally;
 mod layout;
 mod tally;
 
 pub use answer::{FilledBlank, FilledForm, ScoredChoice};
 pub use blank::{Blank, BlankKind, Form, FormParams, Piece};
+pub(crate) use choices::ChoiceCanvas;
 pub(crate) use language_tally::LanguageTally;
 pub(crate) use layout::{Frame, Judged, Layout, Width};
-pub(crate) use tally::{FreeTally, LengthTally, RowLogits, log_sum};
+pub(crate) use tally::{ChoiceTally, FreeTally, RowLogits, log_sum};

@@ -58,67 +58,52 @@ pub(super) fn standard_error(count: usize, sum: f64, squares: f64) -> Option<f64
     (count > 1).then(|| (variance / n).sqrt())
 }
 
-/// The choices of a blank: what each canvas says of them. Choices of different lengths need a canvas
-/// for each length; what the model makes of the text after the blank says how likely the length is.
+/// The choices of a blank: what the canvases of each sample say of them.
 #[derive(Debug, Clone)]
-pub(crate) struct LengthTally {
+pub(crate) struct ChoiceTally {
     choices: Vec<Vec<Token>>,
-    lengths: Vec<usize>,
-    /// For each sample and each choice the log-probability of its tokens at their positions.
-    own: Vec<Vec<f64>>,
-    /// For each sample and each length the log-probability of the text that was left out.
-    held_out: Vec<Vec<f64>>,
+    /// For each sample and each choice the log-probability of its tokens, and of what is judged after them.
+    choice: Vec<Vec<f64>>,
+    /// For each sample and each length that choices have the log-probability of what is judged after it,
+    /// whatever stands in the blank.
+    length: Vec<Vec<f64>>,
 }
 
-impl LengthTally {
-    pub(crate) fn new(choices: &[Vec<Token>], lengths: Vec<usize>, samples: usize) -> Self {
+impl ChoiceTally {
+    /// For choices of `lengths` different lengths.
+    pub(crate) fn new(choices: &[Vec<Token>], lengths: usize, samples: usize) -> Self {
         Self {
-            own: vec![vec![0.0; choices.len()]; samples],
-            held_out: vec![vec![0.0; lengths.len()]; samples],
             choices: choices.to_vec(),
-            lengths,
+            choice: vec![vec![0.0; choices.len()]; samples],
+            length: vec![vec![0.0; lengths]; samples],
         }
     }
 
-    /// Takes position `index` of the blank from a sample's canvas of this length.
-    pub(crate) fn take(&mut self, sample: usize, length: usize, index: usize, row: &RowLogits<'_>) {
-        for (own, choice) in self.own[sample].iter_mut().zip(&self.choices) {
-            if choice.len() == length {
-                *own += row.logprob(choice[index]);
-            }
-        }
+    /// Takes the log-probability of a token of a choice, or of one that is judged after it.
+    pub(crate) fn take(&mut self, sample: usize, choice: usize, logprob: f64) {
+        self.choice[sample][choice] += logprob;
     }
 
-    /// Takes the log-probability of a token that was left out of a sample's canvas of this length.
-    pub(crate) fn take_held_out(&mut self, sample: usize, length: usize, logprob: f64) {
-        let index = self.index(length);
-        self.held_out[sample][index] += logprob;
+    /// Takes the log-probability of a token that is judged after any text of the length with this index.
+    pub(crate) fn take_length(&mut self, sample: usize, length: usize, logprob: f64) {
+        self.length[sample][length] += logprob;
     }
 
-    fn index(&self, length: usize) -> usize {
-        self.lengths
-            .iter()
-            .position(|known| *known == length)
-            .unwrap_or(0)
-    }
-
-    /// For a sample, the log-probability of each choice together with what was left out.
-    fn joint(&self, sample: usize) -> Vec<f64> {
-        let held_out = |choice: &Vec<Token>| self.held_out[sample][self.index(choice.len())];
-        let own = self.own[sample].iter().zip(&self.choices);
-        own.map(|(own, choice)| own + held_out(choice)).collect()
+    /// Takes the position of choices that all have one token.
+    pub(crate) fn take_position(&mut self, sample: usize, row: &RowLogits<'_>) {
+        let choices = self.choice[sample].iter_mut().zip(&self.choices);
+        choices.for_each(|(sum, choice)| *sum += row.logprob(choice[0]));
     }
 
     /// The answer.
     pub(crate) fn answer(&self, name: &str) -> FilledBlank {
-        let samples = self.own.len();
-        let joint: Vec<Vec<f64>> = (0..samples).map(|sample| self.joint(sample)).collect();
-        let sums = |index: usize| log_sum(joint.iter().map(move |sample| sample[index]));
+        let samples = self.choice.len();
+        let sums = |index: usize| log_sum(self.choice.iter().map(move |sample| sample[index]));
         let scores: Vec<f64> = (0..self.choices.len()).map(sums).collect();
         let total = log_sum(scores.iter().copied());
-        let lengths = self.held_out.iter().flatten().copied();
-        let of_lengths = log_sum(lengths);
-        let restricted: Vec<Vec<f64>> = joint
+        let of_lengths = log_sum(self.length.iter().flatten().copied());
+        let restricted: Vec<Vec<f64>> = self
+            .choice
             .iter()
             .map(|sample| {
                 let total = log_sum(sample.iter().copied());
@@ -275,10 +260,10 @@ mod tests {
     #[test]
     fn choices_of_one_token_by_hand() {
         let choices = [vec![1], vec![2]];
-        let mut tally = LengthTally::new(&choices, vec![1], 2);
+        let mut tally = ChoiceTally::new(&choices, 1, 2);
         for (sample, row) in [[0.5, 0.4, 0.1], [0.2, 0.2, 0.6]].iter().enumerate() {
             let logits = logits(row);
-            tally.take(sample, 1, 0, &RowLogits::new(&logits).unwrap());
+            tally.take_position(sample, &RowLogits::new(&logits).unwrap());
         }
         let blank = tally.answer("a");
         // Means 0.3 and 0.35.
@@ -295,9 +280,9 @@ mod tests {
 
     #[test]
     fn one_sample_has_no_standard_error() {
-        let mut tally = LengthTally::new(&[vec![0], vec![1]], vec![1], 1);
+        let mut tally = ChoiceTally::new(&[vec![0], vec![1]], 1, 1);
         let logits = logits(&[0.25, 0.25, 0.5]);
-        tally.take(0, 1, 0, &RowLogits::new(&logits).unwrap());
+        tally.take_position(0, &RowLogits::new(&logits).unwrap());
         let blank = tally.answer("a");
         // Of equals the first.
         assert_eq!((blank.choice, blank.standard_error), (Some(0), None));
@@ -310,20 +295,21 @@ mod tests {
     fn the_text_after_it_decides_between_lengths() {
         // Alone the short one is likelier; what follows it is not.
         let choices = [vec![0], vec![1, 2]];
-        let mut tally = LengthTally::new(&choices, vec![1, 2], 1);
-        let logits = logits(&[0.6, 0.2, 0.2]);
-        let row = RowLogits::new(&logits).unwrap();
-        tally.take(0, 1, 0, &row);
-        tally.take(0, 2, 0, &row);
-        tally.take(0, 2, 1, &row);
+        let mut tally = ChoiceTally::new(&choices, 2, 1);
+        let take = |tally: &mut ChoiceTally, choice, p: f64| tally.take(0, choice, p.ln());
+        take(&mut tally, 0, 0.6);
+        take(&mut tally, 1, 0.2);
+        take(&mut tally, 1, 0.2);
         assert_eq!(tally.answer("a").choice, Some(0));
-        tally.take_held_out(0, 1, 0.001_f64.ln());
-        tally.take_held_out(0, 2, 0.5_f64.ln());
+        take(&mut tally, 0, 0.001);
+        take(&mut tally, 1, 0.5);
+        tally.take_length(0, 0, 0.01_f64.ln());
+        tally.take_length(0, 1, 0.09_f64.ln());
         let blank = tally.answer("a");
         assert_eq!(blank.choice, Some(1));
         let (short, long) = (0.6 * 0.001, 0.04 * 0.5);
         close(blank.probability, long / (short + long));
-        close(blank.allowed_mass, (short + long) / 0.501);
+        close(blank.allowed_mass, (short + long) / 0.1);
     }
 
     #[test]

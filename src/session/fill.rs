@@ -3,11 +3,12 @@
 
 use super::Session;
 use super::rows::CanvasRow;
-use crate::diffusion::{AcceptanceRule, CancelFlag, DiffusionParams, Token};
+use crate::constraint::Constraint;
+use crate::diffusion::{AcceptanceRule, CancelFlag, DiffusionParams, Template, Token};
 use crate::error::{Error, Result};
 use crate::form::{
-    Blank, BlankKind, FilledBlank, FilledForm, Form, FormParams, Frame, FreeTally, Judged,
-    LanguageTally, Layout, LengthTally, RowLogits, Width, log_sum,
+    Blank, BlankKind, ChoiceCanvas, ChoiceTally, FilledBlank, FilledForm, Form, FormParams, Frame,
+    FreeTally, Judged, LanguageTally, Layout, RowLogits, Width, log_sum,
 };
 use crate::parameter::Parameter;
 
@@ -17,11 +18,14 @@ impl Session {
     /// out, and what it expects at their positions counts. None is nothing.
     ///
     /// A blank whose texts all have the same number of tokens is read from [`FormParams::samples`] canvases
-    /// after their last step. A choice of several tokens counts with the product of their probabilities. Where
-    /// choices, or the texts of a language, differ in length, each length has canvases of its own, read after
-    /// one step: up to 8 known tokens after the blank are left out of them, and what the model makes of their
-    /// positions counts too. Such blanks are filled first, in order, and the other blanks see what they are
-    /// filled with.
+    /// after their last step. Choices of which some have several tokens, and texts of a language that differ in
+    /// length, have canvases of their own, read after one step. Such blanks are filled first, in order, and the
+    /// other blanks see what they are filled with.
+    ///
+    /// A choice of several tokens counts with the product of their probabilities, each given the tokens before
+    /// it that tell the choice from others. Where choices, or the texts of a language, differ in length, up to 8
+    /// known tokens after the blank are left out of their canvases, and what the model makes of the positions
+    /// of these counts too.
     ///
     /// A text of a language counts with the product of the means, over the samples, of its tokens'
     /// probabilities. In the steps before the last, only the tokens that some text has at a position may stand
@@ -85,28 +89,26 @@ struct Filling<'a> {
     report: FilledForm,
 }
 
-/// What canvases say of a blank.
+/// What canvases say of a blank whose texts all have the same number of tokens, choices one.
 enum Tally {
-    Choices(LengthTally),
+    Choices(ChoiceTally),
     Free(FreeTally),
     Language(Box<LanguageTally>),
 }
 
 impl Tally {
     fn new(blank: &Blank, samples: usize) -> Self {
-        let lengths = blank.lengths();
         match &blank.kind {
-            BlankKind::Choices(choices) => {
-                Self::Choices(LengthTally::new(choices, lengths, samples))
-            }
+            BlankKind::Choices(choices) => Self::Choices(ChoiceTally::new(choices, 1, samples)),
             BlankKind::Free(sets) => Self::Free(FreeTally::new(sets, samples)),
             BlankKind::Language { language, .. } => {
-                Self::Language(Box::new(LanguageTally::new(language, &lengths, samples)))
+                let tally = LanguageTally::new(language, &blank.lengths(), samples);
+                Self::Language(Box::new(tally))
             }
         }
     }
 
-    /// Takes position `index` of the blank from a sample's canvas on which it has `length` tokens.
+    /// Takes position `index` of the blank, which has `length` tokens, from a sample's canvas.
     fn take(
         &mut self,
         sample: usize,
@@ -115,21 +117,11 @@ impl Tally {
         row: &RowLogits<'_>,
     ) -> Result<()> {
         match self {
-            Self::Choices(tally) => tally.take(sample, length, index, row),
+            Self::Choices(tally) => tally.take_position(sample, row),
             Self::Free(tally) => tally.take(index, row),
             Self::Language(tally) => return tally.take(sample, length, index, row),
         }
         Ok(())
-    }
-
-    /// Takes the log-probability of a token that was left out of such a canvas.
-    fn take_held_out(&mut self, sample: usize, length: usize, logprob: f64) {
-        match self {
-            Self::Choices(tally) => tally.take_held_out(sample, length, logprob),
-            // It has one length, which nothing has to judge.
-            Self::Free(_) => {}
-            Self::Language(tally) => tally.take_held_out(sample, length, logprob),
-        }
     }
 
     fn answer(&self, name: &str) -> FilledBlank {
@@ -148,8 +140,14 @@ impl Filling<'_> {
             self.frame.before = self.choose(before)?;
         }
         for (index, blank) in form.blanks().enumerate() {
-            if blank.lengths().len() > 1 {
-                let answer = self.judge(index, blank)?;
+            if blank.is_judged() {
+                let answer = match &blank.kind {
+                    BlankKind::Choices(choices) => self.judge_choices(index, blank, choices)?,
+                    BlankKind::Language { language, .. } => {
+                        self.judge_lengths(index, blank, language)?
+                    }
+                    BlankKind::Free(_) => continue,
+                };
                 self.widths[index] = Width::Known(answer.tokens.clone());
                 self.answers[index] = Some(answer);
             }
@@ -199,27 +197,70 @@ impl Filling<'_> {
         Ok(before[best].clone())
     }
 
-    /// A canvas of each sample, of which what is left out is read, and more.
-    fn judged_rows(&self, layout: &Layout, more: &[usize]) -> Vec<CanvasRow> {
-        let held_out = layout.held_out.iter().map(|(position, _)| *position);
-        let read: Vec<usize> = more.iter().copied().chain(held_out).collect();
+    /// A canvas of each sample, of which these positions are read.
+    fn samples_of(&self, template: &Template, read: &[usize]) -> Vec<CanvasRow> {
         let row = |sample: usize| CanvasRow {
-            template: layout.template.clone(),
+            template: template.clone(),
             noise: sample as u32,
-            read: read.clone(),
+            read: read.to_vec(),
         };
         (0..self.params.samples).map(row).collect()
     }
 
-    /// Fills a blank whose texts differ in length.
-    fn judge(&mut self, index: usize, blank: &Blank) -> Result<FilledBlank> {
+    /// A canvas of each sample, of which what is left out is read, and more.
+    fn judged_rows(&self, layout: &Layout, more: &[usize]) -> Vec<CanvasRow> {
+        let held_out = layout.held_out.iter().map(|(position, _)| *position);
+        let read: Vec<usize> = more.iter().copied().chain(held_out).collect();
+        self.samples_of(&layout.template, &read)
+    }
+
+    /// Fills a blank with choices of which some have several tokens.
+    fn judge_choices(
+        &mut self,
+        index: usize,
+        blank: &Blank,
+        choices: &[Vec<Token>],
+    ) -> Result<FilledBlank> {
+        let (lengths, samples) = (blank.lengths(), self.params.samples);
+        let longest = blank.longest();
+        let layout = |known: &[Token], length: usize| {
+            let mut widths = self.widths.clone();
+            widths[index] = Width::Begun(known.to_vec(), length - known.len());
+            let spare = longest - length;
+            let judged = match lengths.len() {
+                1 => Judged::Nothing,
+                _ => Judged::Blank { index, spare },
+            };
+            Layout::new(self.form, &self.frame, &widths, judged, false)
+        };
+        let canvases = ChoiceCanvas::of(choices, &lengths, index, &layout);
+        let rows = canvases.iter();
+        let rows = rows.flat_map(|canvas| self.samples_of(&canvas.template, &canvas.positions()));
+        let rows: Vec<CanvasRow> = rows.collect();
+        let mut tally = ChoiceTally::new(choices, lengths.len(), samples);
+        let ends = self.frame.end.ids.clone();
+        self.denoise(&rows, 1, &mut |row, position, logits| {
+            canvases[row / samples].take(&mut tally, row % samples, (position, logits), &ends);
+            Ok(())
+        })?;
+        Ok(tally.answer(&blank.name))
+    }
+
+    /// Fills a blank with a language whose texts differ in length.
+    fn judge_lengths(
+        &mut self,
+        index: usize,
+        blank: &Blank,
+        language: &Constraint,
+    ) -> Result<FilledBlank> {
         let (lengths, samples) = (blank.lengths(), self.params.samples);
         let layouts: Vec<Layout> = lengths
             .iter()
             .map(|length| {
                 let mut widths = self.widths.clone();
                 widths[index] = Width::Open(*length);
-                Layout::new(self.form, &self.frame, &widths, Judged::Blank(index), false)
+                let judged = Judged::Blank { index, spare: 0 };
+                Layout::new(self.form, &self.frame, &widths, judged, false)
             })
             .collect();
         let mut rows = Vec::new();
@@ -228,7 +269,7 @@ impl Filling<'_> {
             let own: Vec<usize> = (start..start + length).collect();
             rows.extend(self.judged_rows(layout, &own));
         }
-        let mut tally = Tally::new(blank, samples);
+        let mut tally = LanguageTally::new(language, &lengths, samples);
         let ends = self.frame.end.ids.clone();
         self.denoise(&rows, 1, &mut |row, position, logits| {
             let (which, sample) = (row / samples, row % samples);
@@ -270,13 +311,8 @@ impl Filling<'_> {
         if tallies.is_empty() {
             return Ok(());
         }
-        let rows: Vec<CanvasRow> = (0..samples)
-            .map(|sample| CanvasRow {
-                template: layout.template.clone(),
-                noise: sample as u32,
-                read: read.iter().map(|(position, ..)| *position).collect(),
-            })
-            .collect();
+        let positions: Vec<usize> = read.iter().map(|(position, ..)| *position).collect();
+        let rows = self.samples_of(&layout.template, &positions);
         self.denoise(&rows, steps, &mut |sample, position, logits| {
             let found = read.iter().find(|(p, ..)| *p == position);
             let Some((_, tally, index)) = found.copied() else {

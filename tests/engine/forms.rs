@@ -158,26 +158,45 @@ fn answers_equal_a_host_computation_from_full_logits() {
             &cancel,
         )
         .unwrap();
-    // Four canvases of 16 in a pass.
+    // Four canvases of 16 in a pass: of the choices of two tokens, the first tokens, then the second ones
+    // after 30 and after 32; then the other blanks.
     assert_eq!(
         (filled.canvas, filled.rows, filled.passes),
-        (16, SAMPLES, 2)
+        (16, 4 * SAMPLES, 5 + 2)
     );
 
-    let known = [9, 10, 11, -1, 12, -1, -1, -1, -1];
-    let known = known.map(|token: Token| (token >= 0).then_some(token));
-    let rows: Vec<_> = (0..SAMPLES as u32)
-        .map(|sample| log_probabilities(&mut session, &closed(&known, 16), sample))
-        .collect();
-    let mean = |score: &dyn Fn(&Vec<Vec<f64>>) -> f64| {
-        rows.iter().map(|row| score(row).exp()).sum::<f64>() / SAMPLES as f64
+    let second: Vec<Option<Token>> = filled.blanks[1].tokens.iter().copied().map(Some).collect();
+    let mut canvases = |two: [Option<Token>; 2]| -> Vec<Vec<Vec<f64>>> {
+        let known = [Some(9), Some(10), Some(11), None, Some(12)];
+        let known = [&known[..], &two, &[None, None]].concat();
+        (0..SAMPLES as u32)
+            .map(|sample| log_probabilities(&mut session, &closed(&known, 16), sample))
+            .collect()
     };
-    for (blank, start, all) in [(0, 3, &one[..]), (1, 5, &two[..])] {
-        let score = |row: &Vec<Vec<f64>>, choice: &[Token]| -> f64 {
-            let at = |(i, token): (usize, &Token)| row[start + i][*token as usize];
-            choice.iter().enumerate().map(at).sum()
+    let (open, after_30, after_32) = (
+        canvases([None, None]),
+        canvases([Some(30), None]),
+        canvases([Some(32), None]),
+    );
+    let rows = canvases([second[0], second[1]]);
+    let mean = |score: &dyn Fn(usize) -> f64| {
+        (0..SAMPLES).map(|sample| score(sample).exp()).sum::<f64>() / SAMPLES as f64
+    };
+    for (blank, all) in [(0, &one[..]), (1, &two[..])] {
+        let score = |sample: usize, choice: &[Token]| -> f64 {
+            let [first, .., last] = choice else {
+                return rows[sample][3][choice[0] as usize];
+            };
+            let after = match first {
+                30 => &after_30,
+                _ => &after_32,
+            };
+            open[sample][5][*first as usize] + after[sample][6][*last as usize]
         };
-        let means: Vec<f64> = all.iter().map(|c| mean(&|row| score(row, c))).collect();
+        let means: Vec<f64> = all
+            .iter()
+            .map(|c| mean(&|sample| score(sample, c)))
+            .collect();
         let mass: f64 = means.iter().sum();
         let found = &filled.blanks[blank];
         close(found.allowed_mass, mass, "mass");
@@ -191,9 +210,9 @@ fn answers_equal_a_host_computation_from_full_logits() {
             close(found.choices[index].probability, p, "probability");
             close(found.choices[index].logprob, p.ln(), "logprob");
             entropy -= p * p.ln();
-            let of_samples = rows.iter().map(|row| {
-                let total: f64 = all.iter().map(|c| score(row, c).exp()).sum();
-                score(row, choice).exp() / total
+            let of_samples = (0..SAMPLES).map(|sample| {
+                let total: f64 = all.iter().map(|c| score(sample, c).exp()).sum();
+                score(sample, choice).exp() / total
             });
             let of_samples: Vec<f64> = of_samples.collect();
             let center = of_samples.iter().sum::<f64>() / SAMPLES as f64;
@@ -207,8 +226,10 @@ fn answers_equal_a_host_computation_from_full_logits() {
     let found = &filled.blanks[2];
     let mut logprob = 0.0;
     for (i, token) in found.tokens.iter().enumerate() {
-        let means = (0..session.limits().vocab).map(|t| mean(&|row| row[7 + i][t]));
-        let means: Vec<f64> = means.collect();
+        let vocab = rows[0][0].len();
+        let means: Vec<f64> = (0..vocab)
+            .map(|t| mean(&|sample| rows[sample][7 + i][t]))
+            .collect();
         let best = (0..means.len()).max_by(|a, b| means[*a].total_cmp(&means[*b]));
         assert_eq!(*token as usize, best.unwrap());
         logprob += means[best.unwrap()].ln();
@@ -225,11 +246,14 @@ fn answers_equal_a_host_computation_from_full_logits() {
     assert_eq!(filled.tokens, whole);
 }
 
-/// Brute force: a canvas for each length, and every choice scored on that of its own.
+/// Brute force: of every choice its first token on a canvas of its length, and the others, with what follows
+/// them, after the tokens that tell it from others.
 #[test]
 fn choices_of_different_lengths_are_ranked_as_by_brute_force() {
     const SAMPLES: usize = 3;
-    let all: [&[Token]; 4] = [&[20], &[21, 22, 23], &[24, 25], &[26]];
+    // With the tokens that tell each from the others.
+    let all: [&[Token]; 5] = [&[20], &[21, 22, 23], &[24, 25], &[26], &[21, 22]];
+    let telling = [1, 3, 1, 1, 2];
     let after = [40, 41];
     let form = |order: &[usize]| {
         let ordered: Vec<&[Token]> = order.iter().map(|index| all[*index]).collect();
@@ -245,30 +269,35 @@ fn choices_of_different_lengths_are_ranked_as_by_brute_force() {
     let cancel = CancelFlag::default();
     let params = params(SAMPLES);
     let filled = session
-        .fill(&prompt(9), &[], &form(&[0, 1, 2, 3]), &params, &cancel)
+        .fill(&prompt(9), &[], &form(&[0, 1, 2, 3, 4]), &params, &cancel)
         .unwrap();
-    // Three lengths, then the other blank.
-    assert_eq!(filled.rows, 4 * SAMPLES);
+    // Three lengths; after 20, 24, 26, 21 22 23, and at two lengths 21 and 21 22; then the other blank.
+    assert_eq!(filled.rows, (3 + 8 + 1) * SAMPLES);
 
-    let mut scores = [0.0; 4];
+    let mut scores = [0.0; 5];
     let mut of_lengths = 0.0;
-    for length in 1..=3 {
-        let mut known = vec![Some(10)];
-        // The blank, the text after it that is left out, and the other blank.
-        known.resize(1 + length + after.len() + 1, None);
-        for sample in 0..SAMPLES as u32 {
-            let row = log_probabilities(&mut session, &closed(&known, 16), sample);
-            let at = |start: usize, tokens: &[Token]| -> f64 {
-                let each = tokens.iter().enumerate();
-                each.map(|(i, token)| row[start + i][*token as usize]).sum()
-            };
-            let left_out = at(1 + length, &after);
-            of_lengths += left_out.exp();
-            for (score, choice) in scores.iter_mut().zip(&all) {
-                if choice.len() == length {
-                    *score += (at(1, choice) + left_out).exp();
-                }
-            }
+    for sample in 0..SAMPLES as u32 {
+        // The blank, which begins with known tokens, the text after it that is left out, and the other blank.
+        let mut row = |begun: &[Token], length: usize| {
+            let mut known = vec![Some(10)];
+            known.extend(begun.iter().copied().map(Some));
+            known.resize(1 + length + after.len() + 1, None);
+            log_probabilities(&mut session, &closed(&known, 16), sample)
+        };
+        let left_out = |row: &[Vec<f64>], length: usize| {
+            let each = after.iter().enumerate();
+            each.map(|(i, token)| row[1 + length + i][*token as usize])
+                .sum::<f64>()
+        };
+        for length in 1..=3 {
+            of_lengths += left_out(&row(&[], length), length).exp();
+        }
+        for ((score, choice), telling) in scores.iter_mut().zip(all).zip(telling) {
+            let len = choice.len();
+            let known = |i: usize| &choice[..i.min(telling)];
+            let own = (0..len).map(|i| row(known(i), len)[1 + i][choice[i] as usize]);
+            let own: f64 = own.collect::<Vec<f64>>().iter().sum();
+            *score += (own + left_out(&row(known(len), len), len)).exp();
         }
     }
     let total: f64 = scores.iter().sum();
@@ -277,16 +306,16 @@ fn choices_of_different_lengths_are_ranked_as_by_brute_force() {
         close(choice.probability, score / total, "probability");
     }
     close(blank.allowed_mass, total / of_lengths, "mass");
-    let best = (0..4)
+    let best = (0..5)
         .max_by(|a, b| scores[*a].total_cmp(&scores[*b]))
         .unwrap();
     assert_eq!((blank.choice, &blank.tokens[..]), (Some(best), all[best]));
     // The order of the choices changes nothing.
     let other = session
-        .fill(&prompt(9), &[], &form(&[2, 0, 3, 1]), &params, &cancel)
+        .fill(&prompt(9), &[], &form(&[2, 0, 4, 3, 1]), &params, &cancel)
         .unwrap();
     assert_eq!(other.tokens, filled.tokens);
-    for (index, original) in [2, 0, 3, 1].into_iter().enumerate() {
+    for (index, original) in [2, 0, 4, 3, 1].into_iter().enumerate() {
         let (found, expected) = (&other.blanks[0].choices[index], &blank.choices[original]);
         close(found.probability, expected.probability, "reordered");
     }

@@ -1,0 +1,123 @@
+//! Which canvases the choices of a blank are read from, if some have several tokens. The tokens of a choice
+//! depend on each other: what the model expects at a position counts given the tokens before it.
+
+use super::layout::{HeldOut, Layout};
+use super::tally::{ChoiceTally, RowLogits};
+use crate::diffusion::{Template, Token};
+
+/// What a position of a canvas says.
+#[derive(Debug, Clone, PartialEq)]
+enum Reading {
+    /// How likely a token is that stands in a choice, or is judged after it.
+    Choice(usize, HeldOut),
+    /// How likely a token is that is judged after a text of the length with this index.
+    Length(usize, HeldOut),
+}
+
+/// A canvas, and what it is read for.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ChoiceCanvas {
+    pub(crate) template: Template,
+    readings: Vec<(usize, Reading)>,
+}
+
+impl ChoiceCanvas {
+    /// The canvases of these choices, which have `lengths`. `layout` has a blank of that many tokens, of
+    /// which the first are known, as number `index`.
+    ///
+    /// A token is read after those before it, as far as these tell its choice from others: the first
+    /// tokens that do so are known on a canvas from which all further ones are read.
+    pub(crate) fn of(
+        choices: &[Vec<Token>],
+        lengths: &[usize],
+        index: usize,
+        layout: &dyn Fn(&[Token], usize) -> Layout,
+    ) -> Vec<Self> {
+        let mut all = Vec::new();
+        for (which, length) in lengths.iter().enumerate() {
+            let of_length = layout(&[], *length);
+            let judged = of_length.held_out.iter().cloned();
+            let readings =
+                judged.map(|(position, token)| (position, Reading::Length(which, token)));
+            Self::add(&mut all, &of_length.template, readings);
+        }
+        for (number, choice) in choices.iter().enumerate() {
+            let others = choices
+                .iter()
+                .enumerate()
+                .filter(|(other, _)| *other != number);
+            let shared = others.map(|(_, other)| common_prefix(choice, other)).max();
+            // One more token tells it from the others, unless it is the beginning of one.
+            let telling = shared.map_or(0, |shared| choice.len().min(shared + 1));
+            for known in 0..=telling {
+                let canvas = layout(&choice[..known], choice.len());
+                let start = canvas.starts[index];
+                let last = known == telling;
+                let read = known..if last { choice.len() } else { known + 1 };
+                let own = read.map(|i| (start + i, HeldOut::Text(choice[i])));
+                let after = canvas.held_out.iter().cloned().filter(|_| last);
+                let readings = own.chain(after);
+                let readings =
+                    readings.map(|(position, token)| (position, Reading::Choice(number, token)));
+                Self::add(&mut all, &canvas.template, readings);
+            }
+        }
+        all
+    }
+
+    /// Adds readings of a canvas.
+    fn add(
+        all: &mut Vec<Self>,
+        template: &Template,
+        readings: impl Iterator<Item = (usize, Reading)>,
+    ) {
+        let mut readings = readings.peekable();
+        if readings.peek().is_none() {
+            return;
+        }
+        match all.iter_mut().find(|canvas| canvas.template == *template) {
+            Some(canvas) => canvas.readings.extend(readings),
+            None => all.push(Self {
+                template: template.clone(),
+                readings: readings.collect(),
+            }),
+        }
+    }
+
+    /// The positions that are read.
+    pub(crate) fn positions(&self) -> Vec<usize> {
+        let mut positions: Vec<usize> = self
+            .readings
+            .iter()
+            .map(|(position, _)| *position)
+            .collect();
+        positions.sort_unstable();
+        positions.dedup();
+        positions
+    }
+
+    /// Takes a position of a sample's canvas; `ends` are the end tokens.
+    pub(crate) fn take(
+        &self,
+        tally: &mut ChoiceTally,
+        sample: usize,
+        (position, row): (usize, &RowLogits<'_>),
+        ends: &[Token],
+    ) {
+        for (_, reading) in self.readings.iter().filter(|(at, _)| *at == position) {
+            match reading {
+                Reading::Choice(choice, token) => {
+                    tally.take(sample, *choice, token.logprob(row, ends));
+                }
+                Reading::Length(length, token) => {
+                    tally.take_length(sample, *length, token.logprob(row, ends));
+                }
+            }
+        }
+    }
+}
+
+/// How many tokens two texts begin with in common.
+fn common_prefix(a: &[Token], b: &[Token]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
