@@ -83,8 +83,13 @@ pub enum Next<'a> {
     /// Encode some of these tokens, starting with the first: they are what remains of the prompt.
     /// Then [`Generator::prefilled`].
     Prefill(&'a [Token]),
-    /// Begin a canvas of this number of tokens. Then [`Generator::begun`].
-    Begin(usize),
+    /// Begin canvases that the next step reads at once. Then [`Generator::begun`].
+    Begin {
+        /// Tokens of each.
+        len: usize,
+        /// How many.
+        count: usize,
+    },
     /// Denoise. Then [`Generator::stepped`].
     Step(StepInput<'a>, &'a mut Draws),
     /// Score a finished canvas. Then [`Generator::scored`].
@@ -265,7 +270,10 @@ impl Generator {
     pub fn next<'a>(&'a mut self, noise: &'a dyn NoiseSource) -> Result<Next<'a>> {
         Ok(match (self.stage, &mut self.run) {
             (Stage::Prefilling, _) => Next::Prefill(&self.prompt[self.encoded..]),
-            (Stage::Beginning, _) => Next::Begin(self.canvas_len),
+            (Stage::Beginning, run) => Next::Begin {
+                len: self.canvas_len,
+                count: run.as_ref().map_or(1, |run| run.rows()),
+            },
             (Stage::Denoising, Some(run)) => {
                 let (input, draws) = run.begin_step(noise)?;
                 Next::Step(input, draws)
@@ -307,6 +315,7 @@ impl Generator {
     fn blank(&self) -> Blank<'_> {
         Blank {
             len: self.canvas_len,
+            room: self.limits.context - self.prefix,
             limits: &self.limits,
             end: &self.end,
             answer: &self.generation.tokens,
@@ -335,6 +344,9 @@ impl Generator {
         } else if run.status() != CanvasStatus::Running {
             // No step would change the canvas.
             self.end_canvas(on_event);
+        } else if run.rows() > 1 {
+            // One canvas has begun.
+            self.stage = Stage::Beginning;
         }
         Ok(())
     }

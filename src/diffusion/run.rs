@@ -41,6 +41,12 @@ pub trait Run: Send {
         false
     }
 
+    /// How many canvases the next step reads at once if it is the first to the model: its input has their
+    /// positions one after the other. By default one.
+    fn rows(&self) -> usize {
+        1
+    }
+
     /// How many canvases a pass reads. By default one.
     fn lookahead(&self) -> Lookahead {
         Lookahead::Canvases(1)
@@ -152,6 +158,8 @@ pub trait Recipe: Send {
 pub struct Blank<'a> {
     /// Tokens of the canvas.
     pub len: usize,
+    /// Tokens of canvases that have room after the prefix.
+    pub room: usize,
     /// The model.
     pub limits: &'a Limits,
     /// The tokens that end the answer.

@@ -50,8 +50,8 @@ pub fn advance(
             let count = pass.len();
             generator.prefilled(count, start, on_event);
         }
-        Next::Begin(len) => {
-            denoiser.begin_canvas(len)?;
+        Next::Begin { len, count } => {
+            denoiser.begin_canvases(len, count)?;
             generator.begun(noise, on_event)?;
         }
         Next::Step(input, draws) => {

@@ -213,13 +213,18 @@ pub struct Draws {
 impl Draws {
     /// For a canvas of `len` positions, with `token` everywhere before the first draw.
     pub fn new(len: usize, token: Token) -> Self {
-        Self {
-            argmax: vec![token; len],
-            sampled: vec![token; len],
-            entropy: vec![0.0; len],
-            probability: vec![0.0; len],
-            margin: vec![0.0; len],
-            target_logprobs: Vec::new(),
+        let mut draws = Self::default();
+        draws.resize(len, token);
+        draws
+    }
+
+    /// Changes the number of positions; new ones have `token`.
+    pub(crate) fn resize(&mut self, len: usize, token: Token) {
+        for tokens in [&mut self.argmax, &mut self.sampled] {
+            tokens.resize(len, token);
+        }
+        for numbers in [&mut self.entropy, &mut self.probability, &mut self.margin] {
+            numbers.resize(len, 0.0);
         }
     }
 
@@ -404,6 +409,21 @@ pub trait Denoiser {
     /// # Errors
     /// There is no room, the length is not one of the model's, or the device fails.
     fn begin_canvas(&mut self, len: usize) -> Result<()>;
+
+    /// Begins `count` canvases of `len` tokens each, which all follow the prefix and do not see each other.
+    /// For [`step`](Self::step) they are one canvas of `len * count` positions. By default there can be one.
+    ///
+    /// # Errors
+    /// As [`begin_canvas`](Self::begin_canvas); there are none, or more than the model takes at once.
+    fn begin_canvases(&mut self, len: usize, count: usize) -> Result<()> {
+        match count {
+            1 => self.begin_canvas(len),
+            _ => {
+                let problem = format!("{count} at once: this model begins one");
+                Err(Error::parameter(Parameter::Canvas, problem))
+            }
+        }
+    }
 
     /// One forward pass over the canvas. If the model has self-conditioning, each step is
     /// conditioned on the distribution of the previous one.

@@ -209,24 +209,6 @@ impl SequenceDenoiser {
         self.sequence.cache.restore(snapshot)
     }
 
-    /// Begins `count` canvases of `len` tokens each, which all follow the cached tokens and do not see
-    /// each other. For [`step`](Denoiser::step) they are one canvas of `len * count` positions.
-    ///
-    /// # Errors
-    /// As [`begin_canvas`](Denoiser::begin_canvas); there are none, or they have more tokens together
-    /// than a canvas of the trained length.
-    pub fn begin_canvases(&mut self, len: usize, count: usize) -> Result<()> {
-        let trained = self.model().hparams().canvas_length;
-        check_canvas_length(len, trained)?;
-        if count == 0 || len * count > trained {
-            return Err(Error::parameter(
-                Parameter::Canvas,
-                format!("{count} of {len} tokens: together they have 1 to {trained}"),
-            ));
-        }
-        self.sequence.begin_canvases(len, count)
-    }
-
     /// Maximum number of tokens in one prefill pass.
     pub fn batch(&self) -> usize {
         self.batch
@@ -554,6 +536,19 @@ impl Denoiser for SequenceDenoiser {
 
     fn begin_canvas(&mut self, len: usize) -> Result<()> {
         self.begin_canvases(len, 1)
+    }
+
+    /// Together they have at most as many tokens as a canvas of the trained length.
+    fn begin_canvases(&mut self, len: usize, count: usize) -> Result<()> {
+        let trained = self.model().hparams().canvas_length;
+        check_canvas_length(len, trained)?;
+        if count == 0 || len * count > trained {
+            return Err(Error::parameter(
+                Parameter::Canvas,
+                format!("{count} of {len} tokens: together they have 1 to {trained}"),
+            ));
+        }
+        self.sequence.begin_canvases(len, count)
     }
 
     fn step(&mut self, input: &StepInput<'_>, draws: &mut Draws) -> Result<()> {

@@ -11,7 +11,8 @@ use llama_diffusion::internal::synthetic::masked::{MaskedFamily, write_masked};
 use llama_diffusion::internal::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::{
     CancelFlag, DiffusionParams, Event, GapPrompt, GapTokens, InfillAnswer, InfillExtra,
-    InfillRequest, InfillStop, Result, Session, SessionBatch, SessionParams, TextModel, Token,
+    InfillRequest, InfillStop, KvType, Result, Session, SessionBatch, SessionParams, TextModel,
+    Token,
 };
 use llama_diffusion_testing::placements::on_cpu;
 
@@ -133,6 +134,58 @@ fn whatever_is_cut_comes_back_byte_for_byte() {
         }
     }
     assert!(cuts > 500);
+}
+
+#[test]
+fn lengths_compared_in_one_pass_score_as_one_after_the_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    let len = 2 * CANVAS;
+    let geometry = Geometry {
+        canvas_length: 4 * len,
+        ..Geometry::tiny()
+    };
+    let types = WeightTypes::Uniform(TensorType::F32);
+    write_synthetic(&path, &geometry, types, 7).unwrap();
+    let model = load(&path);
+    let before =
+        "The night is long and the fire is small, so that nobody sees who comes. ".repeat(2);
+    let request = request(&before, "\tthe end of the night", GapTokens::Auto);
+    let params = DiffusionParams {
+        canvas: Some(len),
+        max_canvases: Some(1),
+        ..params(2)
+    };
+    // Without room for a second canvas after the prompt, and with room for all that a pass reads.
+    let prompt = model.text_gap(&request, &GapPrompt::Document).unwrap();
+    let contexts = [1, 4].map(|canvases| prompt.prompt().len() + canvases * len);
+    let [one_by_one, at_once] = contexts.map(|context| {
+        let settings = SessionParams {
+            context: Some(context),
+            threads: Some(1),
+            kv_type: KvType::F32,
+            ..SessionParams::default()
+        };
+        let gap = model.text_gap(&request, &GapPrompt::Document).unwrap();
+        let recipe = gap.recipe(&request, &params, 5);
+        let go_on = &mut |_: Event<'_>| ControlFlow::Continue(());
+        let answer = model.session(&settings).unwrap().generate(
+            gap.prompt(),
+            &recipe,
+            &CancelFlag::default(),
+            go_on,
+        );
+        (answer.unwrap().generation, recipe.report().lengths)
+    });
+    // The search and 16 scores, or as many by four; then the canvas.
+    let written = one_by_one.0.steps - (1 + 16);
+    assert_eq!(at_once.0.steps, 1 + 4 + written);
+    assert_eq!(at_once.0.tokens, one_by_one.0.tokens);
+    assert_eq!(at_once.1.len(), 8);
+    for (a, b) in at_once.1.iter().zip(&one_by_one.1) {
+        assert_eq!(a.tokens, b.tokens);
+        assert!((a.logprob - b.logprob).abs() < 1e-4, "{a:?} {b:?}");
+    }
 }
 
 #[test]

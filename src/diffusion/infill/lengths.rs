@@ -68,15 +68,18 @@ impl Lengths {
         CANDIDATES as u32 * DRAWS
     }
 
-    /// The length to score next, and by which draw of the noise.
-    pub(super) fn next(&self) -> Option<(usize, u32)> {
+    /// The lengths to score next, at most `most`, each with the draw of the noise that it is scored by.
+    pub(super) fn next(&self, most: usize) -> Vec<(usize, u32)> {
         let count = self.candidates.len();
-        let draw = self.scored.checked_div(count)? as u32;
-        let length = self.candidates[self.scored % count].tokens;
-        (draw < DRAWS).then_some((length, draw))
+        let last = (self.scored + most).min(count * DRAWS as usize);
+        let scoring = |index: usize| {
+            let draw = (index / count) as u32;
+            (self.candidates[index % count].tokens, draw)
+        };
+        (self.scored..last).map(scoring).collect()
     }
 
-    /// Takes the score of the length that is next.
+    /// Takes the score of the length that is next, the first of [`next`](Self::next).
     pub(super) fn score(&mut self, logprob: f32) {
         let index = self.scored % self.candidates.len();
         let candidate = &mut self.candidates[index];
@@ -117,15 +120,25 @@ mod tests {
         let mut lengths = Lengths::of_range(4..=5).unwrap();
         let mut order = Vec::new();
         for score in [-1.0, -2.0, -5.0, -1.0] {
-            order.push(lengths.next().unwrap());
+            order.extend(lengths.next(1));
             lengths.score(score);
         }
         assert_eq!(order, [(4, 0), (5, 0), (4, 1), (5, 1)]);
-        assert_eq!(lengths.next(), None);
+        assert_eq!(lengths.next(1), []);
         let ranked = lengths.ranked();
         assert_eq!((ranked[0].tokens, ranked[0].mean()), (5, -1.5));
         assert_eq!((ranked[1].tokens, ranked[1].mean()), (4, -3.0));
-        assert_eq!(Lengths::default().next(), None);
+        assert_eq!(Lengths::default().next(3), []);
+    }
+
+    #[test]
+    fn several_are_scored_at_once_in_the_same_order() {
+        let mut lengths = Lengths::of_range(4..=6).unwrap();
+        assert_eq!(lengths.next(2), [(4, 0), (5, 0)]);
+        lengths.score(-1.0);
+        lengths.score(-2.0);
+        assert_eq!(lengths.next(2), [(6, 0), (4, 1)]);
+        assert_eq!(lengths.next(9), [(6, 0), (4, 1), (5, 1), (6, 1)]);
     }
 
     #[test]

@@ -25,7 +25,7 @@ const NOISE_APART: u32 = 8 << 24;
 enum Phase {
     /// How likely what comes after the gap is at each position, on a canvas of noise.
     Search,
-    /// How likely what comes after the gap is after a gap of one length.
+    /// How likely what comes after the gap is after gaps of one or more lengths, each on a canvas of its own.
     Compare,
     /// The canvas.
     Write(Writing),
@@ -54,8 +54,10 @@ pub(super) struct GapRun {
     /// Tokens that are left for the answer, here and on further canvases.
     budget: usize,
     lengths: Lengths,
+    /// Maximum number of canvases that a comparison reads at once.
+    most_rows: usize,
     phase: Phase,
-    /// Input and output of a comparison.
+    /// Input and output of a comparison: the canvases that it reads at once, one after the other.
     canvas: Vec<Token>,
     free: Vec<bool>,
     uniforms: Vec<f32>,
@@ -91,6 +93,7 @@ impl GapRun {
             left: total.map(|total| total.saturating_sub(blank.answer.len())),
             budget: blank.budget,
             lengths: Lengths::default(),
+            most_rows: (blank.limits.canvas.unwrap_or(len).min(blank.room) / len).max(1),
             phase: Phase::Compare,
             canvas: vec![0; len],
             free: vec![true; len],
@@ -146,28 +149,56 @@ impl GapRun {
     /// Prepares the next comparison; after the last one, or when the time is up, the canvas itself.
     fn compare(&mut self, noise: &dyn NoiseSource) -> Result<()> {
         let next = match self.is_over() {
-            true => None,
-            false => self.lengths.next(),
+            true => Vec::new(),
+            false => self.lengths.next(self.most_rows),
         };
-        let Some((length, draw)) = next else {
+        if next.is_empty() {
             return self.write_best(noise);
-        };
-        noise.initial_canvas(NOISE_APART * (2 + draw) + self.block, &mut self.canvas)?;
+        }
+        self.read_rows(next.len());
+        self.targets.clear();
+        for (row, (length, draw)) in next.into_iter().enumerate() {
+            self.compare_on(row * self.len, length, draw, noise)?;
+        }
+        self.phase = Phase::Compare;
+        Ok(())
+    }
+
+    /// Makes room for the canvases of the next comparison.
+    fn read_rows(&mut self, rows: usize) {
+        let positions = rows * self.len;
+        self.canvas.resize(positions, 0);
+        self.free.resize(positions, true);
+        self.uniforms.resize(positions, 0.0);
+        self.draws.resize(positions, 0);
+    }
+
+    /// Prepares the canvas from position `start` on for the comparison of a length.
+    fn compare_on(
+        &mut self,
+        start: usize,
+        length: usize,
+        draw: u32,
+        noise: &dyn NoiseSource,
+    ) -> Result<()> {
+        let canvas = &mut self.canvas[start..start + self.len];
+        noise.initial_canvas(NOISE_APART * (2 + draw) + self.block, canvas)?;
         // What is scored is held out.
         let known = length + self.scored;
         let after = self.after[self.scored..].iter().zip(known..self.len);
-        after.for_each(|(token, position)| self.canvas[position] = *token);
+        after.for_each(|(token, position)| canvas[position] = *token);
         let shown = self.after.len().min(self.len - length);
         let fixed = known..length + shown;
-        for (position, free) in self.free.iter_mut().enumerate() {
-            *free = !fixed.contains(&position);
+        for position in 0..self.len {
+            self.free[start + position] = !fixed.contains(&position);
         }
         for position in fixed {
-            self.draws.fix(position, self.canvas[position]);
+            self.draws
+                .fix(start + position, self.canvas[start + position]);
         }
         let scored = self.after[..self.scored].iter().enumerate();
-        self.targets = scored.map(|(i, token)| (length + i, *token)).collect();
-        self.phase = Phase::Compare;
+        let targets = scored.map(|(i, token)| (start + length + i, *token));
+        self.targets.extend(targets);
         Ok(())
     }
 
@@ -178,19 +209,14 @@ impl GapRun {
             return Err(Error::NotFinite {
                 block: self.block,
                 step: self.steps,
-                position: self.targets[target].0,
+                position: self.targets[target].0 % self.len,
             });
         }
         let mean = |of: &[f32]| of.iter().sum::<f32>() / of.len() as f32;
+        let means: Vec<f32> = logprobs.chunks(self.scored).map(mean).collect();
         match self.phase {
-            Phase::Search => {
-                let means: Vec<f32> = logprobs.chunks(self.scored).map(mean).collect();
-                self.lengths = Lengths::most_likely(self.range(), &means);
-            }
-            Phase::Compare => {
-                let score = mean(logprobs);
-                self.lengths.score(score);
-            }
+            Phase::Search => self.lengths = Lengths::most_likely(self.range(), &means),
+            Phase::Compare => means.into_iter().for_each(|mean| self.lengths.score(mean)),
             Phase::Write(_) => {}
         }
         self.steps += 1;
@@ -290,7 +316,10 @@ impl GapRun {
     fn max_compared(&self) -> u32 {
         match self.phase {
             Phase::Write(_) => self.compared,
-            Phase::Search | Phase::Compare => 1 + Lengths::max_scores(),
+            // A context has fewer positions than the numbers of steps.
+            Phase::Search | Phase::Compare => {
+                1 + Lengths::max_scores().div_ceil(self.most_rows as u32)
+            }
         }
     }
 }
@@ -350,21 +379,29 @@ impl Run for GapRun {
         self.steps == self.compared
     }
 
+    fn rows(&self) -> usize {
+        match self.phase {
+            Phase::Search | Phase::Compare => self.canvas.len() / self.len,
+            Phase::Write(_) => 1,
+        }
+    }
+
     fn draft(&self) -> Draft<'_> {
         let params = &self.infill.params;
         let max_steps = self.max_compared() + params.max_steps;
         match &self.phase {
+            // The first of the canvases that are read at once.
             Phase::Search | Phase::Compare => Draft {
                 block: self.block,
                 step: self.steps.saturating_sub(1),
                 max_steps,
                 temperature: params.t_max,
-                argmax: &self.draws.argmax,
-                sampled: &self.draws.sampled,
-                entropy: &self.draws.entropy,
-                probability: &self.draws.probability,
+                argmax: &self.draws.argmax[..self.len],
+                sampled: &self.draws.sampled[..self.len],
+                entropy: &self.draws.entropy[..self.len],
+                probability: &self.draws.probability[..self.len],
                 accepted: &self.accepted,
-                canvas: &self.canvas,
+                canvas: &self.canvas[..self.len],
                 mean_entropy: 0.0,
                 stable: false,
                 status: CanvasStatus::Running,

@@ -48,6 +48,8 @@ type Compared = (Vec<Token>, Vec<(usize, Token)>);
 
 /// A model that knows the text from the first canvas on. It needs three steps for a canvas.
 struct Script {
+    /// How many canvases it reads at once.
+    rows: usize,
     text: Vec<Token>,
     prefix: usize,
     step: usize,
@@ -59,6 +61,7 @@ struct Script {
 impl Script {
     fn new(text: &str) -> Self {
         Self {
+            rows: 1,
             text: tokens(text),
             prefix: PROMPT,
             step: 0,
@@ -80,7 +83,7 @@ impl Script {
 impl Denoiser for Script {
     fn limits(&self) -> Limits {
         Limits {
-            canvas: Some(CANVAS),
+            canvas: Some(CANVAS * self.rows),
             context: 1000,
             vocab: 28,
             pass: 64,
@@ -104,21 +107,27 @@ impl Denoiser for Script {
         Ok(())
     }
 
-    fn begin_canvas(&mut self, _: usize) -> Result<()> {
+    fn begin_canvas(&mut self, len: usize) -> Result<()> {
+        self.begin_canvases(len, 1)
+    }
+
+    fn begin_canvases(&mut self, len: usize, count: usize) -> Result<()> {
+        assert!(len == CANVAS && (1..=self.rows).contains(&count));
         self.step = 0;
         self.begun += 1;
         Ok(())
     }
 
     fn step(&mut self, input: &StepInput<'_>, draws: &mut Draws) -> Result<()> {
-        let logprob = |&(position, token): &(usize, Token)| match token == self.at(position) {
-            true => -0.25,
-            false => -9.0 - position as f32 / 100.0,
-        };
+        let logprob =
+            |&(position, token): &(usize, Token)| match token == self.at(position % CANVAS) {
+                true => -0.25,
+                false => -9.0 - (position % CANVAS) as f32 / 100.0,
+            };
         draws.target_logprobs = input.targets.iter().map(logprob).collect();
-        for position in (0..CANVAS).filter(|position| input.free[*position]) {
-            draws.argmax[position] = self.at(position);
-            draws.sampled[position] = self.at(position);
+        for position in (0..input.canvas.len()).filter(|position| input.free[*position]) {
+            draws.argmax[position] = self.at(position % CANVAS);
+            draws.sampled[position] = self.at(position % CANVAS);
             draws.entropy[position] = if self.step < 1 { 1.0 } else { 0.0 };
         }
         if !input.targets.is_empty() {
@@ -254,6 +263,46 @@ fn comparisons_hold_out_what_they_score() {
     }
     assert_ne!(drawn[0].1, drawn[8].1);
     assert_eq!(drawn[0].0, drawn[8].0);
+}
+
+#[test]
+fn several_lengths_are_compared_in_a_pass_where_the_model_reads_several_canvases() {
+    let run = |rows: usize, text: &str, max_tokens: Option<usize>| {
+        let mut script = Script {
+            rows,
+            ..Script::new(text)
+        };
+        let params = DiffusionParams {
+            canvas: Some(CANVAS),
+            ..params(max_tokens)
+        };
+        let infill = Infill::new(params, gap("ab", AFTER), None);
+        let (generation, drafts) = fill(&mut script, &infill).unwrap();
+        assert!(drafts.iter().all(|draft| draft.canvas.len() == CANVAS));
+        let passes = script.compared.len();
+        // Each canvas with its targets, as if it had been read alone.
+        let mut alone: Vec<Compared> = Vec::new();
+        for (canvas, targets) in script.compared {
+            for (row, canvas) in canvas.chunks(CANVAS).enumerate() {
+                let of_row = |(position, _): &&(usize, Token)| position / CANVAS == row;
+                let targets = targets.iter().filter(of_row);
+                let targets = targets.map(|(position, token)| (position % CANVAS, *token));
+                alone.push((canvas.to_vec(), targets.collect()));
+            }
+        }
+        (passes, alone, generation.tokens, infill.report())
+    };
+    // All of the lengths, which needs no search, and the likeliest ones.
+    for (max_tokens, compared, passes) in [(Some(6), 7 * 2, 4), (None, 1 + 8 * 2, 1 + 4)] {
+        let text = format!("bjumps{AFTER}");
+        let (one_by_one, expected, tokens, report) = run(1, &text, max_tokens);
+        assert_eq!(one_by_one, compared);
+        assert_eq!(report.lengths[0].tokens, 5);
+        assert_eq!(
+            run(4, &text, max_tokens),
+            (passes, expected, tokens, report)
+        );
+    }
 }
 
 #[test]
