@@ -78,68 +78,18 @@ pub(super) fn sum_of(weights: &[f32], members: &[Token]) -> ClassSum {
         }
         total += sums.iter().map(|sum| f64::from(*sum)).sum::<f64>();
     }
-    ClassSum::new(total, greatest, best)
-}
-
-/// The same for a class that has most tokens: of all of a row, those of class `class`, in the order of memory.
-#[multiversion(targets(
-    "x86_64+avx512f+avx512bw+avx512dq+avx512vl",
-    "x86_64+avx2+fma",
-    "aarch64+neon"
-))]
-pub(super) fn sum_where(weights: &[f32], of: &[u16], class: u16) -> ClassSum {
-    let mut total = 0.0_f64;
-    let (mut greatest, mut best) = ([f32::NEG_INFINITY; LANES], [0; LANES]);
-    let mut first = 0;
-    for (weights, of) in weights.chunks(STRETCH).zip(of.chunks(STRETCH)) {
-        let mut sums = [0.0_f32; LANES];
-        let (lanes, rest) = weights.as_chunks::<LANES>();
-        let (classes, of_rest) = of.as_chunks::<LANES>();
-        for (weights, classes) in lanes.iter().zip(classes) {
-            for lane in 0..LANES {
-                let is_member = classes[lane] == class;
-                sums[lane] += if is_member { weights[lane] } else { 0.0 };
-            }
-            for lane in 0..LANES {
-                let above = classes[lane] == class && weights[lane] > greatest[lane];
-                greatest[lane] = if above { weights[lane] } else { greatest[lane] };
-                best[lane] = if above {
-                    first + lane as Token
-                } else {
-                    best[lane]
-                };
-            }
-            first += LANES as Token;
+    let mut first = ClassSum {
+        total,
+        greatest: f32::NEG_INFINITY,
+        best: 0,
+    };
+    for (greatest, best) in greatest.into_iter().zip(best) {
+        let is_first = greatest == first.greatest && best < first.best;
+        if greatest > first.greatest || is_first {
+            (first.greatest, first.best) = (greatest, best);
         }
-        for (lane, (weight, of)) in rest.iter().zip(of_rest).enumerate() {
-            if *of == class {
-                sums[lane] += weight;
-                if *weight > greatest[lane] {
-                    (greatest[lane], best[lane]) = (*weight, first + lane as Token);
-                }
-            }
-        }
-        total += sums.iter().map(|sum| f64::from(*sum)).sum::<f64>();
     }
-    ClassSum::new(total, greatest, best)
-}
-
-impl ClassSum {
-    /// Of the greatest weights of each lane, with their first tokens.
-    fn new(total: f64, greatest: [f32; LANES], best: [Token; LANES]) -> Self {
-        let mut first = Self {
-            total,
-            greatest: f32::NEG_INFINITY,
-            best: 0,
-        };
-        for (greatest, best) in greatest.into_iter().zip(best) {
-            let is_first = greatest == first.greatest && best < first.best;
-            if greatest > first.greatest || is_first {
-                (first.greatest, first.best) = (greatest, best);
-            }
-        }
-        first
-    }
+    first
 }
 
 /// Multiplies each weight by the factor of its class, and sums the row. `greatest` is about the
@@ -337,26 +287,23 @@ mod tests {
     }
 
     #[test]
-    fn a_class_is_the_same_by_its_tokens_and_in_the_row() {
+    fn a_class_has_the_sum_and_the_first_of_its_greatest_weights() {
         let weights = weights();
         for count in [1, 2, 7, 1000] {
-            let of: Vec<u16> = (0..weights.len()).map(|i| (i * i % count) as u16).collect();
-            for class in 0..count as u16 {
-                let members = (0..weights.len()).filter(|i| of[*i] == class);
+            for class in 0..count {
+                let members = (0..weights.len()).filter(|i| i * i % count == class);
                 let members: Vec<Token> = members.map(|i| i as Token).collect();
                 let own = || members.iter().map(|token| weights[*token as usize]);
                 let total: f64 = own().map(f64::from).sum();
                 let greatest = own().fold(f32::NEG_INFINITY, f32::max);
-                let best = members.iter().find(|t| weights[**t as usize] == greatest);
-                for sum in [sum_of(&weights, &members), sum_where(&weights, &of, class)] {
-                    assert!(
-                        (sum.total - total).abs() <= 1e-6 * total,
-                        "{} {total}",
-                        sum.total
-                    );
-                    assert_eq!(sum.greatest, greatest);
-                    assert_eq!(best.copied().unwrap_or(0), sum.best);
-                }
+                let best = members
+                    .iter()
+                    .find(|token| weights[**token as usize] == greatest);
+                let sum = sum_of(&weights, &members);
+                let error = (sum.total - total).abs();
+                assert!(error <= 1e-6 * total, "{} {total}", sum.total);
+                assert_eq!(sum.greatest, greatest);
+                assert_eq!(best.copied().unwrap_or(0), sum.best);
             }
         }
     }

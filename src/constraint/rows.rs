@@ -2,7 +2,7 @@
 //! becomes given the language.
 
 use super::automaton::TokenAutomaton;
-use super::row_sums::{ClassSum, scale, sum_of, sum_where};
+use super::row_sums::{ClassSum, scale, sum_of};
 use super::tables::{ClassTables, Projection};
 use crate::token::Token;
 
@@ -157,14 +157,7 @@ impl RowTable {
     /// The table of a row. Its entries are NaN if a weight is not a number.
     pub fn new(row: &Row<'_>, classes: &dyn Classes) -> Self {
         let count = classes.count();
-        let all = (0..count).map(|class| class as u16);
-        let largest = all
-            .clone()
-            .max_by_key(|class| classes.members(*class).len());
-        let sums = all.map(|class| match Some(class) == largest {
-            true => sum_where(row.weights, classes.of(), class),
-            false => sum_of(row.weights, classes.members(class)),
-        });
+        let sums = (0..count).map(|class| sum_of(row.weights, classes.members(class as u16)));
         let sums: Vec<ClassSum> = sums.collect();
         let total: f64 = sums.iter().map(|sum| sum.total).sum();
         let log_total = total.ln() as f32;
