@@ -55,7 +55,7 @@ impl ChoiceCanvas {
                 let last = known == telling;
                 let read = known..if last { choice.len() } else { known + 1 };
                 let own = read.map(|i| (start + i, HeldOut::Text(choice[i])));
-                let after = canvas.held_out.iter().cloned().filter(|_| last);
+                let after = canvas.held_out.iter().filter(|_| last).cloned();
                 let readings = own.chain(after);
                 let readings =
                     readings.map(|(position, token)| (position, Reading::Choice(number, token)));
