@@ -116,6 +116,19 @@ class Soak:
         }
         connection.close()
 
+    def fill(self):
+        """Fills all slots, and what is kept of earlier prompts: memory that is taken once is no growth."""
+        props = json.loads(self.server.get("/props"))
+        context = props["default_generation_settings"]["n_ctx"]
+        connection = self.server.connect()
+        _, answer = post(connection, "/tokenize", {"content": "a b c d"})
+        for token in answer["tokens"]:
+            for slot in range(props["total_slots"]):
+                prompt = [token] * (context * 7 // 8)
+                body = {"prompt": prompt, "id_slot": slot, "n_predict": 0}
+                expect(*post(connection, "/completion", body))
+        connection.close()
+
     def stream(self, number):
         """Requests until the time is over."""
         chance = random.Random(number)
@@ -188,6 +201,7 @@ def main():
     with Server(args.server, *args.flags.split()) as server:
         _, *before = server.resources()
         soak = Soak(server)
+        soak.fill()
         streams = [threading.Thread(target=soak.stream, args=(number,)) for number in range(args.streams)]
         for stream in streams:
             stream.start()
