@@ -186,6 +186,18 @@ test("the text does not shrink while it is denoised", () =>
     }
   }));
 
+test("beside a long answer, the slider stays in sight", () =>
+  withPage({ context: { viewport: { width: 390, height: 700 } } }, async (page) => {
+    await ask(page, "A long story, please.");
+    await answered(page);
+    await page.evaluate(() => scrollTo(0, 0));
+    const reachable = await slider(page).evaluate((range) => {
+      const { left, top, width, height } = range.getBoundingClientRect();
+      return document.elementFromPoint(left + width / 2, top + height / 2) === range;
+    });
+    assert.ok(reachable);
+  }));
+
 test("screen readers get finished canvases, never noise", () =>
   withPage({}, async (page) => {
     const said = page.locator("#announcer");
