@@ -15,6 +15,8 @@ for (const colorScheme of /** @type {const} */ (["light", "dark"])) {
     const page = await browser.newPage({ colorScheme, viewport: { width, height: width > 800 ? 860 : 844 } });
     const shot = async (/** @type {string} */ name) => {
       await page.waitForTimeout(250);
+      // The header of a whole page is at its top.
+      if (name !== "chat") await page.evaluate(() => scrollTo(0, 0));
       await page.screenshot({ path: `${directory}/${name}-${colorScheme}-${width}.png`, fullPage: name !== "chat" });
     };
     await page.goto(mock.url);
