@@ -34,8 +34,9 @@ target_dir := $(or $(CARGO_TARGET_DIR),target)$(addprefix /,$(subst $() ,-,$(str
 build_flags := $(cargo_flags) --target-dir $(call quote,$(target_dir)) $(addprefix --features ,$(backends))
 docs_rs_flags := --locked --target-dir target/docs-rs
 
-client_tests := LLAMA_DIFFUSION_SERVER=$(call quote,$(abspath $(target_dir))/release/llama-diffusion-server) \
-	crates/server/tests/clients/run.sh
+built_server := LLAMA_DIFFUSION_SERVER=$(call quote,$(abspath $(target_dir))/release/llama-diffusion-server)
+client_tests := $(built_server) crates/server/tests/clients/run.sh
+page_tests := crates/server/tests/page/run.sh
 
 .PHONY: run serve test tools header install ffi-test page-test client-test help
 
@@ -55,7 +56,9 @@ test: tools
 	DOCS_RS=1 cargo clippy --lib --bins --no-default-features --features cuda,rpc,vulkan $(docs_rs_flags) -- -D warnings
 	DOCS_RS=1 cargo clippy --lib --bins --features cuda,dynamic-backends,portable $(docs_rs_flags) -- -D warnings
 	ffi-tests/run.sh
-	$(client_tests) # with the server that `cargo test` has built
+	# With the server that `cargo test` has built.
+	$(client_tests)
+	$(built_server) $(page_tests)
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -123,7 +126,7 @@ ffi-test:
 	ffi-tests/run.sh
 
 page-test:
-	crates/server/tests/page/run.sh
+	$(page_tests)
 
 client-test: tools
 	cargo build $(build_flags) -p llama-diffusion-server

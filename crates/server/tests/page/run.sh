@@ -15,7 +15,7 @@ command -v npm >/dev/null || skip "npm is not installed"
 export CHROMIUM=${CHROMIUM:-$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)}
 [ -n "$CHROMIUM" ] || skip "Chromium is not installed (CHROMIUM may name it)"
 if ! cmp -s package-lock.json node_modules/.installed; then
-    npm ci --no-audit --no-fund
+    npm ci --no-audit --no-fund --fetch-retries 1 || skip "the Node packages cannot be had"
     cp package-lock.json node_modules/.installed
 fi
 npm run --silent check
