@@ -96,6 +96,24 @@ impl TextModel {
         self.model.file().metadata().get(CHAT_TEMPLATE)
     }
 
+    /// What templates of this model are rendered with. `variables` go to the template, such as
+    /// `enable_thinking`; `opens` is whether the text ends with the opening of the model's next turn.
+    ///
+    /// # Errors
+    /// The token that begins or ends a sequence has no text.
+    pub fn render_options(
+        &self,
+        variables: Map<String, Value>,
+        opens: bool,
+    ) -> Result<RenderOptions> {
+        Ok(RenderOptions {
+            bos_token: self.token_text(self.vocab.bos())?,
+            eos_token: self.token_text(self.vocab.eos())?,
+            add_generation_prompt: opens,
+            extra: variables,
+        })
+    }
+
     /// The tokens of a conversation up to the opening of the model's next turn. `variables` go to
     /// the template, such as `enable_thinking`.
     ///
@@ -110,21 +128,31 @@ impl TextModel {
         messages: &[Message],
         variables: Map<String, Value>,
     ) -> Result<Vec<Token>> {
-        let mut options = RenderOptions {
-            bos_token: self.token_text(self.vocab.bos())?,
-            eos_token: self.token_text(self.vocab.eos())?,
-            add_generation_prompt: true,
-            extra: variables,
-        };
+        let options = self.render_options(variables, true)?;
         let text = template.render(messages, &options)?;
+        self.rendered_prompt(template, messages, options, &text)
+    }
+
+    /// The same for a caller who looks at the `text` first: it is what the template makes of these
+    /// messages with these options.
+    ///
+    /// # Errors
+    /// As [`chat_prompt`](Self::chat_prompt).
+    pub fn rendered_prompt(
+        &self,
+        template: &ChatTemplate,
+        messages: &[Message],
+        mut options: RenderOptions,
+        text: &str,
+    ) -> Result<Vec<Token>> {
         // The template has written the special tokens out, including the first one.
-        let tokens = self.vocab.tokenize(&text, false, true)?;
+        let tokens = self.vocab.tokenize(text, false, true)?;
         if tokens.is_empty() {
             return Err(Error::ChatTemplate(
                 "it makes no text of these messages: use another template".into(),
             ));
         }
-        let Some(marked) = self.control.mark(messages, &options.extra, &text)? else {
+        let Some(marked) = self.control.mark(messages, &options.extra, text)? else {
             return Ok(tokens);
         };
         options.extra.clone_from(&marked.variables);

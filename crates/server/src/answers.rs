@@ -18,7 +18,7 @@ use crate::protocol::assemble::{Assembler, Delta};
 use crate::protocol::error::{ApiError, ErrorKind};
 use crate::protocol::format::{Finished, Progress, timings_so_far};
 use crate::read::Reader;
-use crate::served::refused_in;
+use crate::refusals::refused_in;
 
 /// What happens next in one of the answers.
 pub enum Happening {

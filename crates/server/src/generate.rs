@@ -18,6 +18,7 @@ use crate::body::read_body;
 use crate::drafts::{DraftSlot, Payloads};
 use crate::engine::job::{Class, FormTask, Group, Job, Outlet, Task};
 use crate::followed::{Begin, Followed};
+use crate::plans::Plan;
 use crate::protocol::answer::Usage;
 use crate::protocol::assemble::{Delta, Finish};
 use crate::protocol::error::{ApiError, ErrorKind};
@@ -27,7 +28,7 @@ use crate::protocol::request::{Capabilities, TokenLimit};
 use crate::protocol::value;
 use crate::read::Reader;
 use crate::reply::{error_with, json};
-use crate::served::{Plan, Served};
+use crate::served::Served;
 use crate::sse;
 use crate::state::{Ready, State};
 

@@ -13,8 +13,9 @@ use crate::protocol::error::{ApiError, ErrorKind};
 use crate::protocol::request::{Capabilities, Family, Input, Request};
 use crate::protocol::tokens::{self, Tokenize};
 use crate::protocol::{anthropic, chat, responses, value};
+use crate::refusals::refused;
 use crate::routes::{GENERATING, OF_CANVASES};
-use crate::served::{Defaults, Served, refused};
+use crate::served::{Defaults, Served};
 use crate::state::State;
 
 /// `/health`.
@@ -289,7 +290,8 @@ pub fn apply_template(
     capabilities: &Capabilities,
 ) -> Result<Value, ApiError> {
     let (chat, thoughts, opens) = tokens::apply_template(body, capabilities)?;
-    Ok(json!({"prompt": served.render(&chat, thoughts, opens)?}))
+    let text = served.rendered(&chat, thoughts, opens)?.text;
+    Ok(json!({"prompt": text + &chat.prefix}))
 }
 
 /// The number of tokens of a conversation.

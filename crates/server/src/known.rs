@@ -23,7 +23,7 @@ pub fn templates(request: &Request, canvas: usize) -> Result<Vec<Template>, ApiE
 /// As [`templates`].
 pub fn read(
     request: &Request,
-    params: DiffusionParams,
+    params: &DiffusionParams,
     canvas: usize,
 ) -> Result<Option<ReadTask>, ApiError> {
     let Some(known) = &request.known else {
@@ -37,7 +37,7 @@ pub fn read(
     Ok(Some(ReadTask {
         template: template(known, canvas, set.as_ref())?,
         positions: params.max_tokens.unwrap_or(canvas).min(canvas),
-        params,
+        params: params.clone(),
         top: request.logprobs.unwrap_or(0),
         tokens: wanted.tokens.clone(),
         constrained: wanted.constrained,

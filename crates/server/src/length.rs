@@ -4,10 +4,9 @@
 use std::sync::OnceLock;
 
 use llama_diffusion::{Token, Vocab};
-use serde_json::Value;
 
 use crate::protocol::error::ApiError;
-use crate::protocol::request::{Chat, Piece};
+use crate::protocol::request::Piece;
 use crate::served::Served;
 
 /// Bytes of text that a token stands for at most. They are counted when the first long text comes.
@@ -42,22 +41,6 @@ impl Served {
             Piece::Tokens(_) => 0,
         });
         self.check_bytes(texts.sum())
-    }
-
-    /// Refuses a conversation that cannot fit, by what its template makes of it: that may leave something
-    /// out.
-    ///
-    /// # Errors
-    /// As [`check_pieces`](Self::check_pieces), or the template rejects the conversation.
-    pub fn check_chat(&self, chat: &Chat, thoughts: Option<bool>) -> Result<(), ApiError> {
-        let messages = chat.messages.iter().map(|message| message.content.len());
-        let variables = chat.variables.values().map(Value::to_string);
-        let variables = variables.map(|text| text.len());
-        let bytes = messages.chain(variables).sum::<usize>() + chat.prefix.len();
-        match bytes > self.context {
-            true => self.check_bytes(self.render(chat, thoughts, true)?.len()),
-            false => Ok(()),
-        }
     }
 
     /// Refuses a text that cannot fit.

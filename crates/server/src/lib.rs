@@ -1,7 +1,7 @@
 //! The parts of `llama-diffusion-server` that can be used and tested without a socket.
 //!
 //! ```text
-//! run ─▶ listen ─▶ routes ─▶ access ─▶ page, generate, info ─▶ protocol ─▶ served ─▶ params: prompts and recipes
+//! run ─▶ listen ─▶ routes ─▶ access ─▶ page, generate, info ─▶ protocol ─▶ prompts, plans ─▶ served
 //!  └▶ load ─▶ engine: thread ─▶ scheduler ─▶ batch        │
 //!                                   └▶ updates ─▶ answers ─▶ read ─▶ protocol ─▶ a body, or sse
 //! visual ─▶ load: answers by lines, without HTTP and without the engine
@@ -32,8 +32,11 @@ mod memory;
 mod metrics;
 mod page;
 mod params;
+mod plans;
+mod prompts;
 pub mod protocol;
 mod read;
+mod refusals;
 mod reply;
 mod routes;
 pub mod run;

@@ -7,8 +7,9 @@ use llama_diffusion::diffusion::{Original, TokenScore};
 use llama_diffusion::form::FilledForm;
 use llama_diffusion::{FormAnswer, Result, TextForm, Token, Utf8Stream};
 
+use crate::plans::Filling;
 use crate::protocol::answer::{AnswerToken, Canvas, Channel, EndReason, Score, Span};
-use crate::served::{Filling, Served};
+use crate::served::Served;
 
 /// Reads the tokens of one answer.
 pub struct Reader {

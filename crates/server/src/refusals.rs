@@ -1,0 +1,53 @@
+//! Errors of the library as answers to the request that caused them.
+
+use llama_diffusion::{Error, Parameter};
+
+use crate::protocol::error::{ApiError, ErrorKind};
+use crate::protocol::sampling::field_of;
+
+/// An error of a chat template about a conversation.
+pub fn rejected(error: &Error) -> ApiError {
+    match error {
+        Error::ChatTemplate(problem) => {
+            ApiError::field("messages", format!("the chat template: {problem}"))
+        }
+        error => refused(error),
+    }
+}
+
+/// An error of the library about what a request asks for.
+pub fn refused(error: &Error) -> ApiError {
+    refused_in(error, None)
+}
+
+/// The same for a request whose constraint is in this field.
+pub fn refused_in(error: &Error, constraint: Option<&str>) -> ApiError {
+    refused_by(error, |parameter| match (parameter, constraint) {
+        (Parameter::Constraint, Some(field)) => field,
+        _ => named(parameter),
+    })
+}
+
+/// The same for a form, whose canvas has a field of its own.
+pub fn refused_form(error: &Error) -> ApiError {
+    refused_by(error, |parameter| match parameter {
+        Parameter::Canvas => "canvas",
+        _ => named(parameter),
+    })
+}
+
+/// The same for a request in which parameters have these fields.
+fn refused_by<'a>(error: &Error, field: impl Fn(Parameter) -> &'a str) -> ApiError {
+    ApiError {
+        param: match error {
+            Error::InvalidParameter { parameter, .. } => Some(field(*parameter).to_owned()),
+            _ => None,
+        },
+        ..ApiError::new(ErrorKind::InvalidRequest, error.message_with(&field))
+    }
+}
+
+/// The field of a parameter in most requests.
+fn named(parameter: Parameter) -> &'static str {
+    field_of(parameter).unwrap_or_else(|| parameter.name())
+}
