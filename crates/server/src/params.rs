@@ -6,7 +6,10 @@ use llama_diffusion::{AnswerLength, DiffusionParams, MaskedParams, Result, Sampl
 use crate::protocol::request::{MaskedOverrides, Request, Sampler, TokenLimit};
 
 /// Those of a canvas model.
-pub fn canvas_params(defaults: &DiffusionParams, request: &Request) -> DiffusionParams {
+///
+/// # Errors
+/// `t_min` is higher than a `t_max` that the request does not set.
+pub fn canvas_params(defaults: &DiffusionParams, request: &Request) -> Result<DiffusionParams> {
     let Sampler {
         canvas,
         max_canvases,
@@ -16,6 +19,7 @@ pub fn canvas_params(defaults: &DiffusionParams, request: &Request) -> Diffusion
         min_logprob,
         masked: _,
     } = &request.sampler;
+    canvas.check_t_min(defaults.t_max)?;
     let SamplerOverrides {
         max_steps,
         t_min,
@@ -25,7 +29,7 @@ pub fn canvas_params(defaults: &DiffusionParams, request: &Request) -> Diffusion
         confidence_threshold,
     } = *canvas;
     let is_scored = request.logprobs.is_some() || min_logprob.is_some();
-    DiffusionParams {
+    Ok(DiffusionParams {
         max_steps: max_steps.unwrap_or(defaults.max_steps),
         t_min: t_min.unwrap_or(defaults.t_min),
         t_max: t_max.unwrap_or(defaults.t_max),
@@ -47,7 +51,7 @@ pub fn canvas_params(defaults: &DiffusionParams, request: &Request) -> Diffusion
             ..Scoring::default()
         }),
         ..defaults.clone()
-    }
+    })
 }
 
 /// Those of a masked model.

@@ -62,12 +62,8 @@ impl Served {
                 .recipe(request, input, &prompt.tokens, seed)
                 .map(Plan::Text);
         };
-        let checked = request.sampler.canvas.check_t_min(defaults.t_max);
-        checked.map_err(|error| refused(&error))?;
-        let params = DiffusionParams {
-            seed,
-            ..canvas_params(defaults, request)
-        };
+        let params = canvas_params(defaults, request).map_err(|error| refused(&error))?;
+        let params = DiffusionParams { seed, ..params };
         Ok(match &prompt.task {
             Task::Text => match known::read(request, &params, self.canvas(&params))? {
                 Some(task) => {
@@ -105,7 +101,7 @@ impl Served {
         let constraint = self.constraint(request, input, prompt)?;
         Ok(match &self.defaults {
             Defaults::Canvas(defaults) => {
-                let params = canvas_params(defaults, request);
+                let params = canvas_params(defaults, request).map_err(|error| refused(&error))?;
                 let params = DiffusionParams {
                     seed,
                     constraint,

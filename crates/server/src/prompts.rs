@@ -127,7 +127,9 @@ impl Served {
             text: extra.text.clone(),
         });
         let params = match &self.defaults {
-            Defaults::Canvas(defaults) => canvas_params(defaults, request),
+            Defaults::Canvas(defaults) => {
+                canvas_params(defaults, request).map_err(|error| refused(&error))?
+            }
             // Refused by the model.
             Defaults::Masked(_) => DiffusionParams::default(),
         };

@@ -198,6 +198,12 @@ fn an_error_ends_a_request_and_not_the_process() {
             json!({"n_blocks": "x", "messages": []}).to_string(),
             "ERR parse n_blocks: is a string",
         ),
+        // The server's own t_max, which the request does not name, is lower.
+        (
+            json!({"messages": [{"role": "user", "content": "Hi"}], "diffusion": {"t_min": 5}})
+                .to_string(),
+            "ERR parse diffusion.t_min: ",
+        ),
         (long.to_string(), "ERR toolong "),
     ] {
         let path = visual.write(body.as_bytes());
