@@ -205,7 +205,7 @@ impl Args {
         let mut args = Self::from_arg_matches(&parsed.matches)?;
         args.warn(&parsed);
         args.warnings.splice(..0, parsed.warnings);
-        args.canvas_warnings = parsed.canvas_warnings;
+        args.canvas_warnings.extend(parsed.canvas_warnings);
         args.masked_warnings = parsed.masked_warnings;
         Ok(args)
     }
@@ -223,6 +223,11 @@ impl Args {
         if parsed.is_chosen("main_gpu") && self.placement.devices.split_mode != SplitMode::None {
             self.warnings
                 .push("--main-gpu has no effect without --split-mode none".into());
+        }
+        let is_one_prompt = !self.is_chat(true) && self.cache.prompt_cache.is_none();
+        if parsed.is_chosen("ctx_checkpoints") && is_one_prompt {
+            let line = "--ctx-checkpoints has no effect without --conversation or --prompt-cache";
+            self.canvas_warnings.push(line.into());
         }
     }
 

@@ -220,6 +220,24 @@ fn the_smaller_batch_and_the_trained_context() {
     );
 }
 
+/// A session goes back to the end of an earlier prompt: beside one prompt there is none.
+#[test]
+fn checkpoints_have_a_warning_where_there_is_one_prompt() {
+    for (line, is_in_vain) in [
+        ("-ctxcp 2", false), // perhaps a chat
+        ("-ctxcp 2 -p x", true),
+        ("-ctxcp 2 -st", true),
+        ("-ctxcp 2 -p x -cnv", false),
+        ("-ctxcp 2 -p x --prompt-cache c", false),
+        ("-p x", false),
+    ] {
+        let args = parse(&line.split(' ').collect::<Vec<_>>()).unwrap();
+        let lines: Vec<&str> = args.canvas_warnings.iter().map(String::as_str).collect();
+        let warning = "--ctx-checkpoints has no effect without --conversation or --prompt-cache";
+        assert_eq!(lines, [warning][..usize::from(is_in_vain)], "{line}");
+    }
+}
+
 /// The command lines of llama.cpp's documents for its diffusion tools, by what they set.
 #[test]
 fn upstream_s_command_lines() {
