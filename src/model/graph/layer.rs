@@ -11,9 +11,6 @@ use crate::ggml::kernels::products::FirstMatrices;
 use crate::ggml::ops::Rope;
 use crate::ggml::tensor::Tensor;
 
-/// Queries from which on our own attention is faster than ggml's, which multiplies vectors.
-const FEWEST_QUERIES: usize = 8;
-
 /// A layer of one graph.
 pub(super) struct Layer<'a> {
     pub(super) build: Builder<'a>,
@@ -111,7 +108,7 @@ impl Layer<'_> {
         let shape = [dim, inputs.keys, layer.n_kv_heads];
         let k = ctx.view(&cache.k, shape, [row, head], 0)?;
         let v = ctx.view(&cache.v, shape, [row, head], 0)?;
-        if build.choice.flash && build.choice.kernels == Kernels::Cpu && tokens >= FEWEST_QUERIES {
+        if build.choice.flash && build.choice.kernels == Kernels::Cpu {
             let mixed = ctx.attention(&q, &k, &v, &inputs.mask)?;
             return ctx.reshape(&mixed, &[dim * heads, tokens]);
         }
