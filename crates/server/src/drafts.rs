@@ -92,13 +92,19 @@ impl DraftSlot {
 
     /// What an answer has not sent yet, in order.
     pub fn take(&self, answer: usize) -> Vec<Shown> {
+        self.take_until(answer, u32::MAX)
+    }
+
+    /// The same of canvases up to `block`; what is of later ones stays.
+    pub fn take_until(&self, answer: usize, block: u32) -> Vec<Shown> {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(latest) = latest.get_mut(answer) else {
             return Vec::new();
         };
-        let begun = latest.begun.take().map(Shown::Begun);
-        let draft = latest.draft.take().map(Shown::Draft);
-        begun.into_iter().chain(draft).collect()
+        let begun = latest.begun.take_if(|canvas| canvas.block <= block);
+        let draft = latest.draft.take_if(|draft| draft.block <= block);
+        let begun = begun.map(Shown::Begun);
+        begun.into_iter().chain(draft.map(Shown::Draft)).collect()
     }
 
     /// Waits until an answer has something to send, and returns which one.

@@ -151,15 +151,19 @@ impl Viewer {
 
     /// What has happened in an answer since it was last asked, in order.
     fn news(&mut self, index: usize) -> OfModel<Vec<Value>> {
-        // The drafts first: a canvas before them is in the story by then.
-        let drafts = self.slot.take(index);
+        let view = &mut self.answers[index];
         let (canvases, ended) = {
             let story = self.story.borrow();
             let chapter = &story.answers[index];
-            let new = chapter.canvases[self.answers[index].canvases..].to_vec();
-            (new, chapter.ended.clone())
+            (
+                chapter.canvases[view.canvases..].to_vec(),
+                chapter.ended.clone(),
+            )
         };
-        let view = &mut self.answers[index];
+        // The story first: the last draft of each of its canvases is in its place by then. What comes
+        // after a canvas that is not in the story waits for it.
+        let next = canvases.last().map_or(view.block, |last| last.block + 1);
+        let drafts = self.slot.take_until(index, next);
         let mut lines = Vec::new();
         let mut canvases = canvases.into_iter().peekable();
         for draft in drafts {

@@ -226,6 +226,26 @@ mod tests {
         assert_eq!(step(&deaf.take(0)), Some((100, 1)));
     }
 
+    /// A canvas may end between two looks of a viewer, who then has to show its end first.
+    #[test]
+    fn drafts_of_later_canvases_wait() {
+        let slot = viewer(1);
+        let publish = |block, step| {
+            let draft = Draft {
+                block,
+                ..draft(step)
+            };
+            slot.publish(0, &Event::Draft(draft), &mut None);
+        };
+        publish(0, 7);
+        assert!(slot.take_until(1, 0).is_empty());
+        assert_eq!(slot.take_until(0, 0).len(), 1);
+        publish(1, 0);
+        assert!(slot.take_until(0, 0).is_empty());
+        assert_eq!(slot.take_until(0, 1).len(), 1);
+        assert!(slot.take(0).is_empty());
+    }
+
     #[test]
     fn a_request_is_listed_as_long_as_it_lives() {
         let register = Arc::new(Register::default());
