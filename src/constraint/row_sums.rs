@@ -279,7 +279,7 @@ mod tests {
         assert!(ln(0.0).is_finite());
     }
 
-    /// Weights of which some are equal, in a row that is no multiple of the lanes.
+    /// Weights of which some are equal, in a row that is not a multiple of the lanes.
     fn weights() -> Vec<f32> {
         (0..3 * STRETCH + 5)
             .map(|i| ((i * 37) % 1000) as f32)

@@ -193,24 +193,12 @@ impl Tile {
     ) {
         let (dim, rows, count) = (self.dim, self.softmax.len(), seen.len());
         self.read(k, head, seen.clone());
+        let queries = (self.queries.as_ptr(), [dim, 1]);
+        let keys_of_block = (self.block.as_ptr(), [1, dim]);
         // SAFETY: the matrices are rows x dim, dim x count and rows x count within their buffers.
         unsafe {
-            sgemm(
-                rows,
-                dim,
-                count,
-                1.0,
-                self.queries.as_ptr(),
-                dim as isize,
-                1,
-                self.block.as_ptr(),
-                1,
-                dim as isize,
-                0.0,
-                self.scores.as_mut_ptr(),
-                KEYS as isize,
-                1,
-            );
+            let scores = (self.scores.as_mut_ptr(), KEYS);
+            product([rows, dim, count], queries, keys_of_block, 0.0, scores);
         }
         let masks = mask.chunks_exact(keys).map(|row| &row[seen.clone()]);
         let rows_of_keys = self.scores.chunks_exact_mut(KEYS).zip(masks.cycle());
@@ -225,24 +213,12 @@ impl Tile {
             }
         }
         self.read(v, head, seen);
+        let shares = (self.scores.as_ptr(), [KEYS, 1]);
+        let values = (self.block.as_ptr(), [dim, 1]);
         // SAFETY: the matrices are rows x count, count x dim and rows x dim within their buffers.
         unsafe {
-            sgemm(
-                rows,
-                count,
-                dim,
-                1.0,
-                self.scores.as_ptr(),
-                KEYS as isize,
-                1,
-                self.block.as_ptr(),
-                dim as isize,
-                1,
-                1.0,
-                self.mixed.as_mut_ptr(),
-                dim as isize,
-                1,
-            );
+            let mixed = (self.mixed.as_mut_ptr(), dim);
+            product([rows, count, dim], shares, values, 1.0, mixed);
         }
     }
 
@@ -266,6 +242,40 @@ impl Tile {
             }
         }
     }
+}
+
+/// `c = a b + keep c` of `a [m, k]`, `b [k, n]` and `c [m, n]`. Numbers say how far the rows, and the
+/// columns, of a matrix are apart.
+///
+/// # Safety
+/// The matrices have these numbers of rows and columns.
+unsafe fn product(
+    [m, k, n]: [usize; 3],
+    (a, of_a): (*const f32, [usize; 2]),
+    (b, of_b): (*const f32, [usize; 2]),
+    keep: f32,
+    (c, of_c): (*mut f32, usize),
+) {
+    let ([ar, ac], [br, bc]) = (of_a.map(|n| n as isize), of_b.map(|n| n as isize));
+    // SAFETY: by the contract of this function.
+    unsafe {
+        sgemm(
+            m,
+            k,
+            n,
+            1.0,
+            a,
+            ar,
+            ac,
+            b,
+            br,
+            bc,
+            keep,
+            c,
+            of_c as isize,
+            1,
+        )
+    };
 }
 
 /// The keys from the first to the last of a block that a query of the tile sees, from a whole number

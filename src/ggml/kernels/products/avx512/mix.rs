@@ -130,7 +130,7 @@ unsafe fn fill_integers(rows: &Rows<'_>, first: usize, columns: usize, panel: &m
             let is_some = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(most, _mm512_set1_ps(1e-30));
             let inverse = _mm512_maskz_div_ps(is_some, greatest, most);
             let scale = _mm512_maskz_div_ps(is_some, most, greatest);
-            // Infinity, which is no scale, becomes NaN; numbers do not change.
+            // An infinite scale becomes NaN; numbers do not change.
             let scale = _mm512_add_ps(scale, _mm512_sub_ps(scale, scale));
             _mm512_store_ps(panel.scales[group].as_mut_ptr(), scale);
             for i in 0..GROUP / 2 {
