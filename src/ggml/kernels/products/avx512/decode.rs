@@ -22,8 +22,12 @@ pub(super) unsafe fn decode(format: Format, rows: &Rows, k: usize, panel: &mut P
     // SAFETY: by the contract of this function.
     unsafe {
         match format {
-            Format::F16 => (0..k / GROUP).for_each(|g| floats::<10, 15>(rows, g * 64, g, panel)),
-            Format::BF16 => (0..k / GROUP).for_each(|g| floats::<7, 127>(rows, g * 64, g, panel)),
+            Format::F16 => {
+                (0..k / GROUP).for_each(|g| floats::<10, 15>(rows, g * GROUP * bytes, g, panel))
+            }
+            Format::BF16 => {
+                (0..k / GROUP).for_each(|g| floats::<7, 127>(rows, g * GROUP * bytes, g, panel))
+            }
             Format::Q8_0 => (0..k / GROUP).for_each(|g| q8_0(rows, g * bytes, g, panel)),
             Format::Q4_0 => (0..k / GROUP).for_each(|g| q4_0(rows, g * bytes, g, panel)),
             Format::Q5_0 => (0..k / GROUP).for_each(|g| q5_0(rows, g * bytes, g, panel)),
