@@ -9,6 +9,8 @@ use crate::token::Token;
 const LANES: usize = 16;
 /// Sums of so many values are exact enough in F32.
 const STRETCH: usize = 4096;
+/// Tokens of a class that are summed together, and looked through for the greatest weight.
+const CLASS_STRETCH: usize = 1024;
 
 /// Sums over a row of weights.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -34,9 +36,6 @@ impl Spread {
     }
 }
 
-/// Stands in a list for no token: no vocabulary has as many.
-const NO_TOKEN: Token = Token::MAX;
-
 /// The weights of a class.
 pub(super) struct ClassSum {
     pub(super) total: f64,
@@ -54,42 +53,42 @@ pub(super) struct ClassSum {
     "aarch64+neon"
 ))]
 pub(super) fn sum_of(weights: &[f32], members: &[Token]) -> ClassSum {
-    let mut total = 0.0_f64;
-    let (mut greatest, mut best) = ([f32::NEG_INFINITY; LANES], [0; LANES]);
-    for stretch in members.chunks(STRETCH) {
-        let mut sums = [0.0_f32; LANES];
-        for tokens in stretch.chunks(LANES) {
-            // Only the last one is shorter.
-            let ids: [Token; LANES] = tokens.try_into().unwrap_or_else(|_| {
-                let mut ids = [NO_TOKEN; LANES];
-                ids[..tokens.len()].copy_from_slice(tokens);
-                ids
-            });
-            let weight = |id: Token| weights.get(id as usize).copied();
-            let lanes = ids.map(|id| weight(id).unwrap_or(0.0));
+    // No token is beyond the row: an index that is checked so does not prevent vectorization.
+    let weight = |id: &Token| weights.get(*id as usize).copied().unwrap_or(0.0);
+    let (mut total, mut greatest) = (0.0_f64, f32::NEG_INFINITY);
+    // Where the first of the greatest is.
+    let mut found: &[Token] = &[];
+    for stretch in members.chunks(CLASS_STRETCH) {
+        let (mut sums, mut most) = ([0.0_f32; LANES], [f32::NEG_INFINITY; LANES]);
+        let (whole, rest) = stretch.as_chunks::<LANES>();
+        for ids in whole {
             for lane in 0..LANES {
-                sums[lane] += lanes[lane];
+                let weight = weight(&ids[lane]);
+                sums[lane] += weight;
+                most[lane] = if weight > most[lane] {
+                    weight
+                } else {
+                    most[lane]
+                };
             }
-            for lane in 0..LANES {
-                let above = lanes[lane] > greatest[lane] && ids[lane] != NO_TOKEN;
-                greatest[lane] = if above { lanes[lane] } else { greatest[lane] };
-                best[lane] = if above { ids[lane] } else { best[lane] };
-            }
+        }
+        for (id, (sum, most)) in rest.iter().zip(sums.iter_mut().zip(&mut most)) {
+            let weight = weight(id);
+            *sum += weight;
+            *most = most.max(weight);
         }
         total += sums.iter().map(|sum| f64::from(*sum)).sum::<f64>();
-    }
-    let mut first = ClassSum {
-        total,
-        greatest: f32::NEG_INFINITY,
-        best: 0,
-    };
-    for (greatest, best) in greatest.into_iter().zip(best) {
-        let is_first = greatest == first.greatest && best < first.best;
-        if greatest > first.greatest || is_first {
-            (first.greatest, first.best) = (greatest, best);
+        let most = most.into_iter().fold(f32::NEG_INFINITY, f32::max);
+        if most > greatest {
+            (greatest, found) = (most, stretch);
         }
     }
-    first
+    let best = found.iter().find(|id| weight(id) == greatest);
+    ClassSum {
+        total,
+        greatest,
+        best: best.copied().unwrap_or(0),
+    }
 }
 
 /// Multiplies each weight by the factor of its class, and sums the row. `greatest` is about the
@@ -107,18 +106,10 @@ pub(super) fn scale(
     least: f32,
 ) -> Spread {
     let mut sums = Sums::new(greatest, least);
-    // No class is beyond the factors: an index that is checked so does not prevent vectorization.
+    // As above, no class is beyond the factors.
     let factor = |class: u16| factors.get(usize::from(class)).copied().unwrap_or(0.0);
     for (weights, of) in weights.chunks_mut(STRETCH).zip(of.chunks(STRETCH)) {
-        let (lanes, rest) = weights.as_chunks_mut::<LANES>();
-        let (classes, of_rest) = of.as_chunks::<LANES>();
-        for (weights, classes) in lanes.iter_mut().zip(classes) {
-            let factors = classes.map(factor);
-            for lane in 0..LANES {
-                weights[lane] *= factors[lane];
-            }
-        }
-        for (weight, class) in rest.iter_mut().zip(of_rest) {
+        for (weight, class) in weights.iter_mut().zip(of) {
             *weight *= factor(*class);
         }
         sums.add(weights);
@@ -148,9 +139,48 @@ struct Sums {
     /// Of w ln w.
     moment: f64,
     dropped: f64,
+    lanes: LaneSums,
+}
+
+/// Sums by lane.
+#[derive(Clone, Copy, Default)]
+struct LaneSums {
+    // Of a stretch.
+    total: [f32; LANES],
+    moment: [f32; LANES],
+    dropped: [f32; LANES],
+    // Of the row.
     best: [f32; LANES],
     next: [f32; LANES],
     kept: [u32; LANES],
+}
+
+impl LaneSums {
+    /// Adds the weights of a register.
+    #[inline(always)]
+    fn add(&mut self, weights: &[f32; LANES], unit: f32, least: f32) {
+        // Loops over whole arrays, one for each sum: compilers vectorize them.
+        for lane in 0..LANES {
+            self.total[lane] += weights[lane];
+        }
+        for lane in 0..LANES {
+            self.moment[lane] += weights[lane] * ln(weights[lane] * unit);
+        }
+        for lane in 0..LANES {
+            self.kept[lane] += u32::from(weights[lane] > least);
+        }
+        for lane in 0..LANES {
+            let keep = weights[lane] > least;
+            self.dropped[lane] += if keep { 0.0 } else { weights[lane] };
+        }
+        for lane in 0..LANES {
+            let (weight, top) = (weights[lane], self.best[lane]);
+            let lower = if weight > top { top } else { weight };
+            let next = self.next[lane];
+            self.next[lane] = if lower > next { lower } else { next };
+            self.best[lane] = if weight > top { weight } else { top };
+        }
+    }
 }
 
 impl Sums {
@@ -162,55 +192,42 @@ impl Sums {
             total: 0.0,
             moment: 0.0,
             dropped: 0.0,
-            best: [0.0; LANES],
-            next: [0.0; LANES],
-            kept: [0; LANES],
+            lanes: LaneSums::default(),
         }
     }
 
     /// Adds a stretch of weights.
     #[inline(always)]
     fn add(&mut self, weights: &[f32]) {
-        let (mut sums, mut moments) = ([0.0_f32; LANES], [0.0_f32; LANES]);
-        let mut left = [0.0_f32; LANES];
-        let (mut best, mut next, mut kept) = (self.best, self.next, self.kept);
+        let (unit, least) = (self.unit, self.least);
+        // A variable: its arrays stay in registers.
+        let mut sums = LaneSums {
+            total: [0.0; LANES],
+            moment: [0.0; LANES],
+            dropped: [0.0; LANES],
+            ..self.lanes
+        };
         let (whole, rest) = weights.as_chunks::<LANES>();
-        // Weights of 0 add nothing.
-        let mut last = [0.0; LANES];
-        last[..rest.len()].copy_from_slice(rest);
-        for lanes in whole.iter().chain((!rest.is_empty()).then_some(&last)) {
-            // Loops over whole arrays, one for each sum: compilers vectorize them.
-            for lane in 0..LANES {
-                sums[lane] += lanes[lane];
-            }
-            for lane in 0..LANES {
-                moments[lane] += lanes[lane] * ln(lanes[lane] * self.unit);
-            }
-            for lane in 0..LANES {
-                let keep = lanes[lane] > self.least;
-                kept[lane] += u32::from(keep);
-                left[lane] += if keep { 0.0 } else { lanes[lane] };
-            }
-            for lane in 0..LANES {
-                let (weight, top) = (lanes[lane], best[lane]);
-                let lower = if weight > top { top } else { weight };
-                next[lane] = if lower > next[lane] {
-                    lower
-                } else {
-                    next[lane]
-                };
-                best[lane] = if weight > top { weight } else { top };
-            }
+        // A loop that also takes the rest would not be vectorized.
+        for lanes in whole {
+            sums.add(lanes, unit, least);
         }
-        (self.best, self.next, self.kept) = (best, next, kept);
-        self.total += sums.iter().map(|sum| f64::from(*sum)).sum::<f64>();
-        self.moment += moments.iter().map(|sum| f64::from(*sum)).sum::<f64>();
-        self.dropped += left.iter().map(|sum| f64::from(*sum)).sum::<f64>();
+        if !rest.is_empty() {
+            // Weights of 0 add nothing.
+            let mut last = [0.0; LANES];
+            last[..rest.len()].copy_from_slice(rest);
+            sums.add(&last, unit, least);
+        }
+        let total = |lanes: [f32; LANES]| lanes.into_iter().map(f64::from).sum::<f64>();
+        self.total += total(sums.total);
+        self.moment += total(sums.moment);
+        self.dropped += total(sums.dropped);
+        self.lanes = sums;
     }
 
     fn finish(self) -> Spread {
         let (mut first, mut second) = (0.0_f32, 0.0_f32);
-        for (best, next) in self.best.into_iter().zip(self.next) {
+        for (best, next) in self.lanes.best.into_iter().zip(self.lanes.next) {
             second = second.max(next).max(first.min(best));
             first = first.max(best);
         }
@@ -218,7 +235,7 @@ impl Sums {
         let entropy = (self.total * f64::from(self.unit)).ln() - self.moment / self.total;
         Spread {
             total: self.total,
-            kept: self.kept.iter().sum::<u32>() as usize,
+            kept: self.lanes.kept.iter().sum::<u32>() as usize,
             dropped: self.dropped,
             // Rounding may leave a tiny negative value; NaN must stay visible.
             entropy: if entropy < 0.0 { 0.0 } else { entropy as f32 },
