@@ -1,7 +1,6 @@
 //! Activations become BF16, or integers with a scale for each group.
 
 use std::arch::x86_64::*;
-use std::array::from_fn;
 
 use super::super::format::GROUP;
 
@@ -22,12 +21,12 @@ pub(super) struct WordRow {
     pub(super) bytes: usize,
 }
 
-/// A part of a [`WordRow`].
+/// Where a part of a [`WordRow`] is: offsets in bytes.
 #[derive(Clone, Copy)]
 pub(super) struct WordPart {
     /// One for each group.
-    pub(super) scales: *const f32,
-    pub(super) values: *const i16,
+    pub(super) scales: usize,
+    pub(super) values: usize,
 }
 
 impl WordRow {
@@ -41,16 +40,10 @@ impl WordRow {
     }
 
     /// The part of a row from element `first` on, which begins a group.
-    ///
-    /// # Safety
-    /// `row` is a row of this size, and has the element.
-    pub(super) unsafe fn part(&self, row: *const u8, first: usize) -> WordPart {
-        // SAFETY: by the contract of this function.
-        unsafe {
-            WordPart {
-                scales: row.cast::<f32>().add(first / GROUP),
-                values: row.add(self.values).cast::<i16>().add(first),
-            }
+    pub(super) fn part(&self, first: usize) -> WordPart {
+        WordPart {
+            scales: 4 * (first / GROUP),
+            values: self.values + 2 * first,
         }
     }
 }
@@ -65,18 +58,18 @@ pub(super) struct ByteRow {
 /// What is added to weights with a sign, because a factor of the product has none.
 pub(super) const OFFSET: i32 = 128;
 
-/// A part of a [`ByteRow`].
+/// Where a part of a [`ByteRow`] is: offsets in bytes.
 #[derive(Clone, Copy)]
 pub(super) struct BytePart {
     /// One for each group.
-    pub(super) scales: *const f32,
+    pub(super) scales: usize,
     /// One for each group.
-    pub(super) sums: *const f32,
+    pub(super) sums: usize,
     /// One for each group.
-    pub(super) offsets: *const i32,
+    pub(super) offsets: usize,
     /// One for each half of a group.
-    pub(super) offsets_of_halves: *const i32,
-    pub(super) values: *const i8,
+    pub(super) offsets_of_halves: usize,
+    pub(super) values: usize,
 }
 
 impl ByteRow {
@@ -91,23 +84,14 @@ impl ByteRow {
     }
 
     /// The part of a row from element `first` on, which begins a group.
-    ///
-    /// # Safety
-    /// `row` is a row of this size, and has the element.
-    pub(super) unsafe fn part(&self, row: *const u8, first: usize) -> BytePart {
+    pub(super) fn part(&self, first: usize) -> BytePart {
         let (groups, g) = (self.groups, first / GROUP);
-        // SAFETY: by the contract of this function.
-        unsafe {
-            let scales = row.cast::<f32>();
-            let offsets = scales.add(2 * groups).cast::<i32>();
-            let halves = offsets.add(groups);
-            BytePart {
-                scales: scales.add(g),
-                sums: scales.add(groups + g),
-                offsets: offsets.add(g),
-                offsets_of_halves: halves.add(2 * g),
-                values: halves.add(2 * groups).cast::<i8>().add(first),
-            }
+        BytePart {
+            scales: 4 * g,
+            sums: 4 * (groups + g),
+            offsets: 4 * (2 * groups + g),
+            offsets_of_halves: 4 * (3 * groups + 2 * g),
+            values: 4 * (5 * groups) + first,
         }
     }
 }
@@ -129,6 +113,13 @@ pub(super) unsafe fn round(row: &[f32], to: *mut u8) {
     }
 }
 
+/// The bits of the magnitudes of floats.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn magnitudes(numbers: __m512) -> __m512i {
+    _mm512_castps_si512(_mm512_abs_ps(numbers))
+}
+
 /// The integers of a group, and their scale: NaN if a number is not finite.
 ///
 /// # Safety
@@ -136,18 +127,23 @@ pub(super) unsafe fn round(row: &[f32], to: *mut u8) {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn quantize(group: *const f32, greatest: f32) -> ([__m512i; VECTORS], f32) {
+    // Without closures: to `core` they have other processor features, and stay calls.
     // SAFETY: by the contract of this function.
-    let numbers: [__m512; VECTORS] = from_fn(|i| unsafe { _mm512_loadu_ps(group.add(16 * i)) });
+    let numbers: [__m512; VECTORS] =
+        unsafe { [_mm512_loadu_ps(group), _mm512_loadu_ps(group.add(16))] };
     // As integers the magnitudes of floats have the order of the floats, with NaN last.
-    let bits = numbers.map(|v| _mm512_castps_si512(_mm512_abs_ps(v)));
-    let (scale, inverse) =
-        match f32::from_bits(_mm512_reduce_max_epu32(_mm512_max_epu32(bits[0], bits[1]))) {
-            most if !most.is_finite() => (f32::NAN, 0.0),
-            most if most < 1e-30 => (0.0, 0.0),
-            most => (most / greatest, greatest / most),
-        };
+    let [first, second] = numbers;
+    let greater = _mm512_max_epu32(magnitudes(first), magnitudes(second));
+    let (scale, inverse) = match f32::from_bits(_mm512_reduce_max_epu32(greater)) {
+        most if !most.is_finite() => (f32::NAN, 0.0),
+        most if most < 1e-30 => (0.0, 0.0),
+        most => (most / greatest, greatest / most),
+    };
     let inverse = _mm512_set1_ps(inverse);
-    let integers = numbers.map(|v| _mm512_cvtps_epi32(_mm512_mul_ps(v, inverse)));
+    let mut integers = [_mm512_setzero_si512(); VECTORS];
+    for (integers, numbers) in integers.iter_mut().zip(numbers) {
+        *integers = _mm512_cvtps_epi32(_mm512_mul_ps(numbers, inverse));
+    }
     (integers, scale)
 }
 
@@ -162,11 +158,11 @@ pub(super) unsafe fn to_words(row: &[f32], to: *mut u8) {
         // SAFETY: a group of floats, and room for as many integers and a scale.
         unsafe {
             let (integers, scale) = quantize(group.as_ptr(), f32::from(GREATEST_OF_WORDS));
-            let part = parts.part(to, g * GROUP);
-            part.scales.cast_mut().write(scale);
+            let part = parts.part(g * GROUP);
+            to.add(part.scales).cast::<f32>().write(scale);
+            let values = to.add(part.values).cast::<__m256i>();
             for (i, integers) in integers.into_iter().enumerate() {
-                let to = part.values.cast_mut().add(16 * i);
-                _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(integers));
+                _mm256_storeu_si256(values.add(i), _mm512_cvtepi32_epi16(integers));
             }
         }
     }
@@ -183,20 +179,19 @@ pub(super) unsafe fn to_bytes(row: &[f32], to: *mut u8) {
         // SAFETY: a group of floats, and room for as many integers and what a row has for a group.
         unsafe {
             let (integers, scale) = quantize(group.as_ptr(), GREATEST_OF_BYTES);
-            let part = parts.part(to, g * GROUP);
-            let sums = integers.map(|integers| _mm512_reduce_add_epi32(integers));
-            let sum = sums[0] + sums[1];
-            part.scales.cast_mut().write(scale);
-            part.sums.cast_mut().write(sum as f32 * scale);
-            part.offsets.cast_mut().write(-OFFSET * sum);
-            for (i, (integers, sum)) in integers.into_iter().zip(sums).enumerate() {
-                part.offsets_of_halves
-                    .cast_mut()
-                    .add(i)
-                    .write(-OFFSET * sum);
-                let to = part.values.cast_mut().add(16 * i);
-                _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(integers));
+            let part = parts.part(g * GROUP);
+            let mut sums = [0; VECTORS];
+            let values = to.add(part.values).cast::<__m128i>();
+            let halves = to.add(part.offsets_of_halves).cast::<i32>();
+            for (i, integers) in integers.into_iter().enumerate() {
+                sums[i] = _mm512_reduce_add_epi32(integers);
+                halves.add(i).write(-OFFSET * sums[i]);
+                _mm_storeu_si128(values.add(i), _mm512_cvtepi32_epi8(integers));
             }
+            let sum = sums[0] + sums[1];
+            to.add(part.scales).cast::<f32>().write(scale);
+            to.add(part.sums).cast::<f32>().write(sum as f32 * scale);
+            to.add(part.offsets).cast::<i32>().write(-OFFSET * sum);
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Rows of numbers, mixed with weights: both in BF16, or both as integers.
 
 use std::arch::x86_64::*;
-use std::array::from_fn;
 
 use super::super::format::GROUP;
 use super::super::instructions::STRIP;
@@ -159,16 +158,18 @@ unsafe fn tile<const T: usize, const BF16: bool>(
     columns: usize,
 ) {
     let mut sums = [[0.0_f32; STRIP]; T];
-    let out = sums.each_mut().map(|sums| sums.as_mut_ptr());
-    let inputs: [*const u8; T] = from_fn(|i| weights[(t + i) * ROOM..].as_ptr().cast());
+    let out = sums.as_mut_ptr().cast();
+    let mut inputs = [std::ptr::null(); T];
+    for (i, input) in inputs.iter_mut().enumerate() {
+        *input = weights[(t + i) * ROOM..].as_ptr().cast();
+    }
     // SAFETY: by the contract of this function.
     unsafe {
         match BF16 {
-            true => tiles::bf16_pairs(panel, inputs.map(|x| x.cast()), Rows::MOST, out),
+            true => tiles::bf16_pairs(panel, inputs, 0, Rows::MOST, out),
             false => {
-                let parts = WordRow::new(Rows::MOST);
-                let inputs = inputs.map(|x| parts.part(x, 0));
-                tiles::words::<T, 1>(panel, inputs, Rows::MOST, out);
+                let part = WordRow::new(Rows::MOST).part(0);
+                tiles::words::<T, 1>(panel, inputs, part, Rows::MOST, out);
             }
         }
         for (i, sums) in sums.iter().enumerate() {

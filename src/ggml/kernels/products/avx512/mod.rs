@@ -174,29 +174,25 @@ unsafe fn tile<const T: usize, const C: usize>(
     out: *mut f32,
 ) {
     let (first, k) = (part.start, part.len());
-    let inputs: [*const u8; T] = from_fn(|i| strip.inputs[t + i]);
+    let inputs = strip.inputs[t..].first_chunk::<T>();
+    let inputs = *inputs.expect("a tile of inputs");
     // SAFETY: by the contract of this function; rows of inputs have `strip.k` elements.
     unsafe {
-        let out: [*mut f32; T] = from_fn(|i| out.add((t + i) * STRIP));
+        let out = out.add(t * STRIP);
         match activations {
-            Activations::BF16 => {
-                let inputs = inputs.map(|x| x.cast::<u16>().add(first));
-                tiles::bf16_pairs(panel, inputs, k, out);
-            }
+            Activations::BF16 => tiles::bf16_pairs(panel, inputs, first, k, out),
             Activations::Words => {
-                let parts = WordRow::new(strip.k);
-                let inputs = inputs.map(|x| parts.part(x, first));
-                tiles::words::<T, C>(panel, inputs, k, out);
+                let part = WordRow::new(strip.k).part(first);
+                tiles::words::<T, C>(panel, inputs, part, k, out);
             }
             Activations::Bytes => {
-                let parts = ByteRow::new(strip.k);
-                let inputs = inputs.map(|x| parts.part(x, first));
+                let part = ByteRow::new(strip.k).part(first);
                 match strip.format {
                     Format::Q4_K | Format::Q5_K => {
-                        tiles::bytes_and_minima::<T, C>(panel, inputs, k, out);
+                        tiles::bytes_and_minima::<T, C>(panel, inputs, part, k, out);
                     }
-                    Format::Q6_K => tiles::bytes::<T, C, 16>(panel, inputs, k, out),
-                    _ => tiles::bytes::<T, C, GROUP>(panel, inputs, k, out),
+                    Format::Q6_K => tiles::bytes::<T, C, 16>(panel, inputs, part, k, out),
+                    _ => tiles::bytes::<T, C, GROUP>(panel, inputs, part, k, out),
                 }
             }
         }
