@@ -8,8 +8,9 @@ use llama_diffusion::recording::Recorder;
 use llama_diffusion::{Answer, CancelFlag, Event, FinishReason, Result, Session, TextModel, Token};
 
 use crate::corrections::CorrectionLine;
-use crate::engine::{Run, canvas_len};
+use crate::engine::{Engine, canvas_len};
 use crate::logprobs::Logprobs;
+use crate::output::Output;
 use crate::prompt::Setting;
 use crate::prompt_cache::PromptCache;
 use crate::report::Report;
@@ -19,7 +20,8 @@ use llama_diffusion_flags::streams::say;
 /// Answers conversations. What one begins like the one before it stays in the KV
 /// cache, if the model has one.
 pub struct Answerer<'a> {
-    run: Run,
+    engine: Engine,
+    output: &'a Output,
     model: &'a TextModel,
     setting: Setting,
     session: Session,
@@ -44,24 +46,26 @@ impl<'a> Answerer<'a> {
     /// # Errors
     /// As [`TextModel::session`], or a file cannot be written.
     pub fn new(
-        run: Run,
+        engine: Engine,
+        output: &'a Output,
         model: &'a TextModel,
         setting: Setting,
         cache: Option<PromptCache>,
     ) -> Result<Self> {
-        let mut session = run.session(model)?;
+        let mut session = engine.session(model)?;
         // A masked model has no KV cache, and a warning has said so.
         let mut cache = cache.filter(|_| model.model().mask().is_none());
         if let Some(cache) = &mut cache {
             cache.restore(&mut session)?;
         }
-        let recorder = match &run.record {
+        let recorder = match &output.record {
             Some(path) => Some(Recorder::create(path, model.splitter(&[]).channel())?),
             None => None,
         };
-        let logprobs = run.logprobs()?;
+        let logprobs = output.logprobs()?;
         Ok(Self {
-            run,
+            engine,
+            output,
             model,
             setting,
             session,
@@ -87,7 +91,7 @@ impl<'a> Answerer<'a> {
         cancel: &CancelFlag,
     ) -> Result<Reply> {
         let tokens = self.setting.tokens(self.model, messages)?;
-        let recipe = self.run.recipe(self.model, &tokens, seed)?;
+        let recipe = self.engine.recipe(self.model, &tokens, seed)?;
         let vocab = self.model.vocab();
         let placeholder = self.model.model().mask();
         let piece = |token: Token| match Some(token) == placeholder {
@@ -98,7 +102,7 @@ impl<'a> Answerer<'a> {
         if let Some(recorder) = &mut self.recorder {
             recorder.begin(&splitter)?;
         }
-        let mut view = View::new(&self.run.show, &piece, splitter, cancel);
+        let mut view = View::new(&self.output.show, &piece, splitter, cancel);
         let recorder = &mut self.recorder;
         let mut shown = Ok(());
         let on_event = &mut |event: Event<'_>| {
@@ -116,7 +120,7 @@ impl<'a> Answerer<'a> {
         };
         let cache = self.cache.as_mut();
         let session = &mut self.session;
-        let result = match self.run.ahead(seed) {
+        let result = match self.engine.ahead(seed) {
             Some((count, params)) => {
                 session.generate_after(count, &tokens, &params, cancel, on_event)
             }
@@ -128,26 +132,26 @@ impl<'a> Answerer<'a> {
         if let Some(recorder) = &mut self.recorder {
             recorder.end()?;
         }
-        let answer = result.map_err(|error| self.run.with_flags(error))?;
+        let answer = result.map_err(|error| self.engine.with_flags(error))?;
         let generation = &answer.generation;
         let text = self.model.answer_text(&tokens, &generation.tokens)?;
         if let Some(logprobs) = &mut self.logprobs {
             logprobs.write(vocab, &generation.scores)?;
         }
         let model = self.model.model();
-        if self.run.shows_summary {
+        if self.output.shows_summary {
             say(Report {
                 answer: &answer,
                 canvas: canvas_len(model, &answer),
                 prompt: tokens.len(),
                 seed,
-                sampler: self.run.sampler(),
-                limit: self.run.limit(),
+                sampler: self.engine.sampler(),
+                limit: self.engine.limit(),
                 text: &text,
                 caches: model.mask().is_none(),
             });
         }
-        if self.run.shows_corrections {
+        if self.output.shows_corrections {
             let piece = |token| piece(token);
             say(CorrectionLine::new(&generation.corrections, &piece)?);
         }

@@ -6,6 +6,7 @@ mod common;
 mod constraint;
 mod edit;
 mod escape;
+mod files;
 mod form;
 mod infill;
 mod jobs;
@@ -21,21 +22,22 @@ use llama_diffusion::{
     DiffusionParams, Error, MaskedParams, Result, SamplerOverrides, SessionParams,
 };
 
-pub use cache::{CacheArgs, Saves};
+use cache::CacheArgs;
+pub use cache::Saves;
+pub use chat::ChatArgs;
 pub use common::PromptSource;
+pub use constraint::ConstraintArgs;
 pub use edit::EditArgs;
+pub use files::Named;
 pub use infill::InfillArgs;
-use output::OutputArgs;
-pub use output::PaceArgs;
+use output::{OutputArgs, PaceArgs};
 
 use crate::cross_entropy::CrossEntropyArgs;
 use crate::flags::FLAGS;
 use crate::quantize::QuantizeArgs;
 use crate::rpc_server::RpcServerArgs;
 use crate::view::Show;
-use chat::ChatArgs;
 use common::CommonArgs;
-use constraint::ConstraintArgs;
 use form::FormArgs;
 use llama_diffusion_flags::devices::SplitMode;
 use llama_diffusion_flags::diffusion::DiffusionArgs;
@@ -257,7 +259,7 @@ impl Args {
         Show {
             drafts: output.drafts,
             progress: output.progress,
-            pace: output.pace.clone(),
+            pace: output.pace.pace(),
             thoughts: self.chat.show_thinking,
             colors: output.log.has_colors(true),
             logs_details: output.logs_details(),

@@ -7,7 +7,7 @@ use llama_diffusion::constraint::{ByteAutomaton, Constraint, ConstraintError, Li
 use llama_diffusion::{Error, Result, TextModel, Thoughts, Token};
 use serde_json::Value;
 
-use crate::args::Args;
+use crate::args::ConstraintArgs;
 use llama_diffusion_flags::input;
 
 /// A language, and what the model writes before its texts.
@@ -17,13 +17,13 @@ pub struct Language {
 }
 
 impl Language {
-    /// The language that the flags ask for, if they do. It is read before minutes of loading.
+    /// The language that the flags ask for, if they do, after such thoughts. It is read before minutes
+    /// of loading.
     ///
     /// # Errors
     /// A file cannot be read, JSON is malformed, or the schema or the expression cannot be honoured:
     /// the message names the flag or the file.
-    pub fn read(args: &Args) -> Result<Option<Self>> {
-        let flags = &args.constraint;
+    pub fn read(flags: &ConstraintArgs, thoughts: Thoughts) -> Result<Option<Self>> {
         let limits = Limits::default();
         let automaton = if let Some(pattern) = &flags.grammar_regex {
             let made = ByteAutomaton::from_regex(pattern, &limits);
@@ -38,7 +38,7 @@ impl Language {
         };
         Ok(Some(Self {
             automaton,
-            thoughts: args.chat.thoughts(),
+            thoughts,
         }))
     }
 

@@ -4,20 +4,20 @@ mod diff;
 
 use std::io::{self, IsTerminal as _};
 use std::ops::{ControlFlow, RangeInclusive};
+use std::path::Path;
 
 use llama_diffusion::chat::{Message, Role};
-use llama_diffusion::{
-    AnyModel, CancelFlag, DiffusionParams, Error, Event, Result, TextModel, edit_message,
-};
+use llama_diffusion::{CancelFlag, DiffusionParams, Error, Event, Result, TextModel, edit_message};
 use llama_diffusion_flags::streams::{print, say};
 
-use crate::args::Args;
+use crate::args::{EditArgs, PromptSource};
 use crate::constraint::Language;
 use crate::corrections::CorrectionLine;
 use crate::ending::Ending;
-use crate::engine::{Run, canvas_len};
-use crate::prompt::{Setting, first_message};
+use crate::engine::canvas_len;
+use crate::prompt::{self, Setting};
 use crate::report::Report;
+use crate::run::{Run, canvas_model};
 use llama_diffusion_flags::input;
 
 /// What is to be edited, and how.
@@ -31,28 +31,29 @@ pub struct Edit {
 }
 
 impl Edit {
-    /// Reads the file that the flags name, if they do.
+    /// Reads the text of a file, and what to change: the instruction, or a prompt.
     ///
     /// # Errors
-    /// A file cannot be read, is empty or not UTF-8, the instruction is missing or empty, or the constraint
-    /// cannot be honoured.
-    pub fn read(args: &Args) -> Result<Option<Self>> {
-        let flags = &args.edit;
-        let Some(path) = &flags.edit else {
-            return Ok(None);
-        };
+    /// A file cannot be read, is empty or not UTF-8, or the instruction is missing or empty.
+    pub fn read(path: &Path, flags: &EditArgs, prompt: Option<PromptSource>) -> Result<Self> {
         let text = input::file(path)?;
         if text.trim().is_empty() {
             let name = path.display().to_string();
             return Err(refusal(name, "it is empty: give a text to edit"));
         }
-        Ok(Some(Self {
-            message: message(args, body(&text))?,
+        let instruction = flags.instruction.as_deref();
+        Ok(Self {
+            message: message(instruction, prompt, body(&text))?,
             text,
             strength: flags.strength,
             protected: flags.protected(),
-            language: Language::read(args)?,
-        }))
+            language: None,
+        })
+    }
+
+    /// The same, constrained to a language.
+    pub fn in_language(self, language: Option<Language>) -> Self {
+        Self { language, ..self }
     }
 
     /// Edits the text and prints it.
@@ -61,38 +62,33 @@ impl Edit {
     /// The model is a masked one, the text has no such lines or does not fit, or the device fails.
     pub fn run(
         &self,
-        args: &Args,
+        run: &Run,
         model: &TextModel,
         setting: &Setting,
-        seed: u64,
         cancel: &CancelFlag,
     ) -> Result<Ending> {
-        if let AnyModel::Masked(_) = model.model() {
-            let problem = "this is a masked model, which cannot edit a text: give a canvas model";
-            return Err(refusal("--edit", problem));
-        }
-        let run = Run::settle(args, model.model(), None)?;
+        let canvas_model = canvas_model(model, "--edit", "edit a text")?;
+        let engine = run.engine(model.model())?;
         let body = body(&self.text);
         let original = model.original(body, &self.protected, self.strength)?;
         let mut messages = setting.opening();
         messages.push(Message::new(Role::User, &self.message));
         let original = original.ending_with(setting.answer_end(model)?);
         let prompt = setting.tokens(model, &messages)?;
-        let trained = model.model().canvas_length().unwrap_or(1);
         let language = self.language.as_ref();
         let constraint = language.map(|language| language.of(model, &prompt));
         let params = DiffusionParams {
             constraint: constraint.transpose()?,
-            ..args.diffusion((&model.model().overrides(), trained), seed)?
+            ..run.diffusion(canvas_model, run.seed)?
         };
-        let logprobs = run.logprobs()?;
+        let logprobs = run.output.logprobs()?;
         let go_on = &mut |_: Event<'_>| ControlFlow::Continue(());
-        let mut session = run.session(model)?;
+        let mut session = engine.session(model)?;
         let answer = session.edit(&prompt, &original, &params, cancel, go_on)?;
         let text = model.edited_text(&prompt, &original, &answer.generation.tokens)?;
         let edited = format!("{}{}", text.text, &self.text[body.len()..]);
         print(
-            &match io::stdout().is_terminal() && args.output.log.has_colors(true) {
+            &match io::stdout().is_terminal() && run.output.show.colors {
                 true => diff::painted(&self.text, &edited),
                 false => edited,
             },
@@ -100,19 +96,19 @@ impl Edit {
         if let Some(mut logprobs) = logprobs {
             logprobs.write(model.vocab(), &answer.generation.scores)?;
         }
-        if run.shows_summary {
+        if run.output.shows_summary {
             say(Report {
                 answer: &answer,
                 canvas: canvas_len(model.model(), &answer),
                 prompt: prompt.len(),
-                seed,
-                sampler: run.sampler(),
+                seed: run.seed,
+                sampler: engine.sampler(),
                 limit: "the edited text is too long",
                 text: &text,
                 caches: true,
             });
         }
-        if run.shows_corrections {
+        if run.output.shows_corrections {
             let piece = |token| model.vocab().piece(token, false);
             say(CorrectionLine::new(&answer.generation.corrections, &piece)?);
         }
@@ -126,15 +122,15 @@ fn body(text: &str) -> &str {
 }
 
 /// What the model reads: the instruction and the text, or the prompt alone.
-fn message(args: &Args, body: &str) -> Result<String> {
-    match args.edit.instruction.as_deref().map(str::trim) {
+fn message(instruction: Option<&str>, prompt: Option<PromptSource>, body: &str) -> Result<String> {
+    match instruction.map(str::trim) {
         Some("") => Err(refusal("--instruction", "it is empty: say what to change")),
         Some(instruction) => Ok(edit_message(instruction, body)),
-        None if args.common.prompt().is_none() => {
+        None if prompt.is_none() => {
             let problem = "nothing says what to change: give --instruction, or a prompt with -p";
             Err(refusal("--edit", problem))
         }
-        None => Ok(first_message(args, false)?.unwrap_or_default()),
+        None => prompt::read(prompt),
     }
 }
 

@@ -1,46 +1,31 @@
-//! How a run answers: what the flags say, settled for the family of the model.
+//! How answers are generated: what differs between the families of models.
 
-use std::path::PathBuf;
-
-use llama_diffusion::diffusion::{Recipe, Scorer};
+use llama_diffusion::diffusion::Recipe;
 use llama_diffusion::{
     Answer, AnswerLength, AnyModel, DiffusionParams, Error, MaskedParams, Result, Session,
     SessionParams, TextModel, Token,
 };
 use llama_diffusion_flags::streams::say;
 
-use crate::args::Args;
 use crate::constraint::Language;
 use crate::form::Known;
-use crate::logprobs::Logprobs;
-use crate::view::Show;
 
-/// How a run answers.
-pub struct Run {
-    family: Family,
-    session: SessionParams,
+/// How answers are generated.
+pub struct Engine {
+    pub family: Family,
+    pub session: SessionParams,
     /// Whether the memory of the session is reported.
-    reports_memory: bool,
+    pub reports_memory: bool,
     /// What answers are constrained to.
-    language: Option<Language>,
+    pub language: Option<Language>,
     /// What answers begin with.
-    known: Option<Known>,
-    pub show: Show,
-    /// Whether each answer is followed by what it took.
-    pub shows_summary: bool,
-    /// Whether a line about its corrections follows, too.
-    pub shows_corrections: bool,
-    /// The file of the recording.
-    pub record: Option<PathBuf>,
+    pub known: Option<Known>,
     /// Tokens that the encoder writes before the first canvas.
-    ahead: usize,
-    /// The file of the log-probabilities, and what they are by.
-    logprobs: Option<PathBuf>,
-    scorer: Scorer,
+    pub ahead: usize,
 }
 
 /// Parameters of an answer, but for the seed.
-enum Family {
+pub enum Family {
     Canvas(DiffusionParams),
     Masked {
         params: MaskedParams,
@@ -49,76 +34,7 @@ enum Family {
     },
 }
 
-impl Run {
-    /// Settles the flags for a model, and warns of those that have no effect on it. What cannot work
-    /// is reported before memory is reserved.
-    ///
-    /// # Errors
-    /// Flags that cannot work.
-    pub fn settle(args: &Args, model: &AnyModel, language: Option<Language>) -> Result<Self> {
-        let warnings = match model {
-            AnyModel::Canvas(_) => &args.canvas_warnings,
-            AnyModel::Masked(_) => &args.masked_warnings,
-        };
-        for warning in warnings {
-            tracing::warn!("{warning}");
-        }
-        if let (AnyModel::Masked(_), Some(flag)) = (model, args.scoring.flag()) {
-            return Err(Error::Input {
-                name: flag.into(),
-                problem:
-                    "this is a masked model, which has no encoder and no canvas to score: give a \
-                     canvas model, or omit the flag"
-                        .into(),
-            });
-        }
-        let family = match model {
-            AnyModel::Canvas(model) => {
-                let trained = model.hparams().canvas_length;
-                Family::Canvas(args.diffusion((&model.overrides(), trained), 0)?)
-            }
-            AnyModel::Masked(_) => Family::Masked {
-                params: args.masked(0)?,
-                algorithm: args.masked.algorithm(),
-            },
-        };
-        args.common
-            .session
-            .warn_of_long_context(model.context_length(), 1);
-        Ok(Self {
-            session: match family {
-                Family::Canvas(_) => args.session()?,
-                Family::Masked { .. } => args.common.session.masked(),
-            },
-            family,
-            language,
-            known: None,
-            reports_memory: args.output.log.verbose,
-            show: args.show(),
-            shows_summary: args.output.shows_summary(),
-            shows_corrections: args.output.corrections,
-            record: args.output.record.clone(),
-            ahead: args.scoring.ahead(),
-            logprobs: args.scoring.logprobs.clone(),
-            scorer: args.scoring.scorer(),
-        })
-    }
-
-    /// The same with a text that its answers begin with.
-    pub fn beginning_with(self, known: Option<Known>) -> Self {
-        Self { known, ..self }
-    }
-
-    /// Creates the file of the log-probabilities, if there is one.
-    ///
-    /// # Errors
-    /// It cannot be written.
-    pub fn logprobs(&self) -> Result<Option<Logprobs>> {
-        let path = self.logprobs.as_deref();
-        path.map(|path| Logprobs::create(path, self.scorer))
-            .transpose()
-    }
-
+impl Engine {
     /// Reserves the memory of a session.
     ///
     /// # Errors

@@ -1,17 +1,19 @@
 //! `--form` and `--template`: texts that are known in part.
 
+use std::path::Path;
+
 use llama_diffusion::chat::{Message, Role};
 use llama_diffusion::diffusion::Template;
 use llama_diffusion::{
-    AnyModel, CancelFlag, Error, FormRequest, Parameter, Result, TextModel, Thoughts, Token,
+    CancelFlag, Error, FormRequest, Parameter, Result, TextModel, Thoughts, Token,
 };
 use llama_diffusion_flags::input;
 use llama_diffusion_flags::streams::print;
 
-use crate::args::Args;
+use crate::args::PromptSource;
 use crate::ending::Ending;
-use crate::engine::Run;
-use crate::prompt::{Setting, first_message};
+use crate::prompt::{self, Setting};
+use crate::run::{Run, canvas_model};
 
 /// A form to fill.
 pub struct FilledIn {
@@ -23,27 +25,29 @@ pub struct FilledIn {
 }
 
 impl FilledIn {
-    /// Reads the form that the flags name, if they do, and the prompt.
+    /// Reads the form of a file and the prompt that it answers after such thoughts. A seed of the user
+    /// takes precedence over that of the form.
     ///
     /// # Errors
     /// A file cannot be read, or is not a form: the message names it.
-    pub fn read(args: &Args) -> Result<Option<Self>> {
-        let Some(path) = &args.form.form else {
-            return Ok(None);
-        };
+    pub fn read(
+        path: &Path,
+        seed: Option<u64>,
+        prompt: Option<PromptSource>,
+        thoughts: Thoughts,
+    ) -> Result<Self> {
         let name = path.display().to_string();
         let request = FormRequest::from_json(&input::file(path)?);
         let mut request = request.map_err(|error| in_file(&name, error))?;
-        if let Some(seed) = args.common.seed() {
+        if let Some(seed) = seed {
             request.seed = seed;
         }
-        let prompt = first_message(args, false)?.unwrap_or_default();
-        Ok(Some(Self {
+        Ok(Self {
             name,
             request,
-            prompt,
-            thoughts: args.chat.thoughts(),
-        }))
+            prompt: prompt::read(prompt)?,
+            thoughts,
+        })
     }
 
     /// Fills the form and prints what stands in its blanks.
@@ -52,23 +56,17 @@ impl FilledIn {
     /// The model is a masked one, the form does not fit it, or the device fails.
     pub fn run(
         &self,
-        args: &Args,
+        run: &Run,
         model: &TextModel,
         setting: &Setting,
         cancel: &CancelFlag,
     ) -> Result<Ending> {
-        if let AnyModel::Masked(_) = model.model() {
-            let problem = "this is a masked model, which cannot fill a form: give a canvas model";
-            return Err(Error::Input {
-                name: "--form".into(),
-                problem: problem.into(),
-            });
-        }
-        let run = Run::settle(args, model.model(), None)?;
+        canvas_model(model, "--form", "fill a form")?;
+        let engine = run.engine(model.model())?;
         let mut messages = setting.opening();
         messages.push(Message::new(Role::User, &self.prompt));
         let prompt = setting.tokens(model, &messages)?;
-        let mut session = run.session(model)?;
+        let mut session = engine.session(model)?;
         let (request, thoughts) = (&self.request, self.thoughts);
         let answer = model.fill(&mut session, &prompt, request, thoughts, cancel);
         let answer = answer.map_err(|error| in_file(&self.name, error))?;
@@ -108,24 +106,18 @@ pub struct Known {
 }
 
 impl Known {
-    /// Reads the text that the flags name, if they do.
+    /// Reads the text of a file, which follows such thoughts.
     ///
     /// # Errors
     /// The file cannot be read, or is empty.
-    pub fn read(args: &Args) -> Result<Option<Self>> {
-        let Some(path) = &args.form.template else {
-            return Ok(None);
-        };
+    pub fn read(path: &Path, thoughts: Thoughts) -> Result<Self> {
         let text = input::without_last_line_end(input::file(path)?);
         match text.is_empty() {
             true => Err(Error::Input {
                 name: path.display().to_string(),
                 problem: "it is empty: give the text that the answer begins with".into(),
             }),
-            false => Ok(Some(Self {
-                text,
-                thoughts: args.chat.thoughts(),
-            })),
+            false => Ok(Self { text, thoughts }),
         }
     }
 

@@ -5,21 +5,28 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use llama_diffusion::{
-    AnyModel, CancelFlag, DiffusionParams, Error, Event, InfillAnswer, InfillRequest, InfillStop,
-    Result, Session, TextModel,
+    CancelFlag, DiffusionParams, Error, Event, InfillAnswer, InfillRequest, InfillStop, Result,
+    Session, TextModel,
 };
 use llama_diffusion_flags::input;
 use llama_diffusion_flags::streams::{print, say};
 use serde_json::{Value, json};
 
-use crate::args::{Args, InfillArgs, message};
+use crate::args::{InfillArgs, message};
 use crate::ending::Ending;
-use crate::engine::Run;
 use crate::interrupt::Interrupt;
 use crate::prompt::Setting;
+use crate::run::{Run, canvas_model};
 
 /// The gaps of a run.
-pub enum Gaps {
+pub struct Gaps {
+    /// The flag that asks for them.
+    flag: &'static str,
+    source: Source,
+}
+
+/// Where the texts around gaps come from.
+enum Source {
     /// One, whose texts are in files.
     One(Box<InfillRequest>),
     /// Those that the standard input asks for.
@@ -32,19 +39,21 @@ impl Gaps {
     /// # Errors
     /// A file cannot be read or is not UTF-8.
     pub fn read(args: &InfillArgs) -> Result<Option<Self>> {
-        if args.infill_json {
-            return Ok(Some(Self::Lines));
-        }
-        if args.infill_prefix.is_none() && args.infill_suffix.is_none() {
+        let Some(flag) = args.flag() else {
             return Ok(None);
+        };
+        if args.infill_json {
+            let source = Source::Lines;
+            return Ok(Some(Self { flag, source }));
         }
         let text = |path: &Option<PathBuf>| path.as_deref().map_or(Ok(String::new()), input::file);
-        Ok(Some(Self::One(Box::new(InfillRequest {
+        let source = Source::One(Box::new(InfillRequest {
             input_prefix: text(&args.infill_prefix)?,
             input_suffix: text(&args.infill_suffix)?,
             infill_tokens: args.infill_tokens,
             ..InfillRequest::default()
-        }))))
+        }));
+        Ok(Some(Self { flag, source }))
     }
 
     /// Fills the gaps.
@@ -53,27 +62,21 @@ impl Gaps {
     /// The model is a masked one, a flag cannot work, or the only gap cannot be filled.
     pub fn run(
         self,
-        args: &Args,
+        run: &Run,
         model: &TextModel,
         setting: &Setting,
-        seed: u64,
         interrupt: &Interrupt,
     ) -> Result<Ending> {
-        let flag = args.infill.flag();
-        if let AnyModel::Masked(_) = model.model() {
-            let problem = "this is a masked model, which cannot fill gaps: give a canvas model";
-            return Err(refusal(flag, problem));
-        }
-        let run = Run::settle(args, model.model(), None)?;
-        let trained = model.model().canvas_length().unwrap_or(1);
+        let canvas_model = canvas_model(model, self.flag, "fill gaps")?;
+        let engine = run.engine(model.model())?;
         let mut filler = Filler {
             model,
             setting,
-            params: args.diffusion((&model.model().overrides(), trained), seed)?,
-            session: run.session(model)?,
+            params: run.diffusion(canvas_model, run.seed)?,
+            session: engine.session(model)?,
         };
-        match self {
-            Self::One(mut request) => {
+        match self.source {
+            Source::One(mut request) => {
                 let limit = filler
                     .params
                     .max_tokens
@@ -84,7 +87,7 @@ impl Gaps {
                 for answer in &answers {
                     print(&answer.content)?;
                     stop = answer.stop;
-                    if run.shows_summary {
+                    if run.output.shows_summary {
                         say(Summary(answer));
                     }
                 }
@@ -93,18 +96,7 @@ impl Gaps {
                     InfillStop::Complete | InfillStop::Limit | InfillStop::Time => Ending::Done,
                 })
             }
-            Self::Lines => filler.answer_lines(interrupt),
-        }
-    }
-}
-
-impl InfillArgs {
-    /// The flag that asks for gaps.
-    fn flag(&self) -> &'static str {
-        match (&self.infill_prefix, &self.infill_suffix) {
-            (Some(_), _) => "--infill-prefix",
-            (None, Some(_)) => "--infill-suffix",
-            (None, None) => "--infill-json",
+            Source::Lines => filler.answer_lines(interrupt),
         }
     }
 }
@@ -188,12 +180,5 @@ impl std::fmt::Display for Summary<'_> {
             timings.predicted_ms,
             answer.seed
         )
-    }
-}
-
-fn refusal(name: &str, problem: &str) -> Error {
-    Error::Input {
-        name: name.into(),
-        problem: problem.into(),
     }
 }

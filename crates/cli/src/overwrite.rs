@@ -7,21 +7,20 @@ use std::path::{Path, PathBuf};
 use llama_diffusion::model::file::ModelFile;
 use llama_diffusion::{Error, Result};
 
-use crate::args::{Args, PromptSource, Subcommand};
-
-/// A file, and its purpose.
-type Named = (&'static str, PathBuf);
+use crate::args::{Args, Named};
 
 /// Rejects an output file that is also another file of the command line.
 ///
 /// # Errors
 /// The file that would be lost.
 pub fn check(args: &Args) -> Result<()> {
-    let written = written(args);
+    let written = args.written_files();
     if written.is_empty() {
         return Ok(());
     }
-    let read = read(args);
+    let models = args.model_files();
+    let parts = models.iter().flat_map(|path| model_files(path));
+    let read: Vec<Named> = parts.chain(args.read_files()).collect();
     for (index, (flag, path)) in written.iter().enumerate() {
         let before = written[..index].iter();
         let taken = read
@@ -37,73 +36,6 @@ pub fn check(args: &Args) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The outputs, by their flags.
-fn written(args: &Args) -> Vec<Named> {
-    let output = &args.output;
-    let flags = [
-        ("--log-file", output.log.log_file.as_ref()),
-        ("--record", output.record.as_ref()),
-        ("--logprobs", args.scoring.logprobs.as_ref()),
-        ("--prompt-cache", args.cache.written()),
-    ];
-    let mut files: Vec<Named> = flags
-        .into_iter()
-        .filter_map(|(flag, path)| Some((flag, path.cloned()?)))
-        .collect();
-    match &args.command {
-        Some(Subcommand::Quantize(options)) => files.push(("OUT", options.output.clone())),
-        Some(Subcommand::Replay(options)) => {
-            files.extend(options.svg.clone().map(|path| ("--svg", path)));
-        }
-        _ => {}
-    }
-    files
-}
-
-fn read(args: &Args) -> Vec<Named> {
-    let mut files = Vec::new();
-    match &args.command {
-        None => {
-            let model = args.placement.model().ok().flatten();
-            files.extend(model.iter().flat_map(|path| model_files(path)));
-            if let Some(PromptSource::File(path)) = args.common.prompt() {
-                files.push(("the prompt", path));
-            }
-            let edited = args.edit.edit.clone();
-            files.extend(edited.map(|path| ("the text to edit", path)));
-            let form = args.form.form.clone();
-            files.extend(form.map(|path| ("the form", path)));
-            let known = args.form.template.clone();
-            files.extend(known.map(|path| ("the template", path)));
-            let (chat, infill) = (&args.chat, &args.infill);
-            for (what, path) in [
-                ("the system prompt", chat.system_prompt_file.as_ref()),
-                (
-                    "the chat template",
-                    chat.template.chat_template_file.as_ref(),
-                ),
-                ("the prompt cache", args.cache.only_read()),
-                ("the text before the gap", infill.infill_prefix.as_ref()),
-                ("the text after the gap", infill.infill_suffix.as_ref()),
-            ] {
-                files.extend(path.cloned().map(|path| (what, path)));
-            }
-        }
-        Some(Subcommand::CrossEntropy(options)) => {
-            files.push(("the file of answers", options.answers.clone()));
-            files.extend(options.models.iter().flat_map(|path| model_files(path)));
-        }
-        Some(Subcommand::Quantize(options)) => {
-            files.extend(model_files(&options.input));
-            let matrix = options.imatrix.clone();
-            files.extend(matrix.map(|path| ("the importance matrix", path)));
-        }
-        Some(Subcommand::Replay(options)) => files.push(("the recording", options.file.clone())),
-        Some(Subcommand::RpcServer(_)) => {}
-    }
-    files
 }
 
 /// All parts of a model. Errors of the model are reported when it is loaded.

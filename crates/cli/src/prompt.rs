@@ -6,23 +6,21 @@ use serde_json::{Map, Value};
 
 use llama_diffusion_flags::input;
 
-use crate::args::{Args, PromptSource};
+use crate::args::{ChatArgs, PromptSource};
 
-/// The first message of the user, if the command line or a pipe has one.
+/// The prompt: the text or the file of the command line, else the standard input.
 ///
 /// # Errors
 /// It is empty, a file cannot be read, or it is not UTF-8.
-pub fn first_message(args: &Args, chat: bool) -> Result<Option<String>> {
-    let text = match args.common.prompt() {
+pub fn read(source: Option<PromptSource>) -> Result<String> {
+    let text = match source {
         Some(PromptSource::Text(text)) => input::without_mark(text),
         Some(PromptSource::File(path)) => input::without_last_line_end(input::file(&path)?),
-        // Each line is a message.
-        None if chat => return Ok(None),
         None => input::without_last_line_end(input::stdin()?),
     };
     match text.is_empty() {
         true => Err(error("prompt (-p, -f or standard input)", "it is empty")),
-        false => Ok(Some(text)),
+        false => Ok(text),
     }
 }
 
@@ -37,19 +35,18 @@ pub struct Setting {
 
 impl Setting {
     /// Reads the files that the flags name, so that their errors are reported before minutes of
-    /// loading.
+    /// loading. `system` is the system prompt of the command line itself.
     ///
     /// # Errors
     /// A file that cannot be read, or a template that cannot be parsed.
-    pub fn read(args: &Args) -> Result<Self> {
-        let chat = &args.chat;
+    pub fn read(chat: &ChatArgs, system: Option<String>) -> Result<Self> {
         let template = match chat.raw {
             true => None,
             false => chat.template.template()?,
         };
         let system = match &chat.system_prompt_file {
             Some(path) => Some(input::without_last_line_end(input::file(path)?)),
-            None => args.system(),
+            None => system,
         };
         // An empty one counts as none, as in llama.cpp.
         let system = system.filter(|text| !text.is_empty());
@@ -57,7 +54,7 @@ impl Setting {
             system,
             raw: chat.raw,
             template,
-            variables: args.chat.template_variables(),
+            variables: chat.template_variables(),
         })
     }
 

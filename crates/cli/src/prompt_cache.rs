@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use llama_diffusion::{Error, Generation, Result, Session, Snapshot, Token};
 
-use crate::args::{CacheArgs, Saves};
+use crate::args::Saves;
 
 /// The file, and when it is written.
 pub struct PromptCache {
@@ -18,16 +18,11 @@ pub struct PromptCache {
 }
 
 impl PromptCache {
-    /// Reads the file that the flags name, if it exists. An empty one counts as new, as in
-    /// llama.cpp.
+    /// Reads the file, if it exists. An empty one counts as new, as in llama.cpp.
     ///
     /// # Errors
     /// It is not the file of a session, it is damaged, or a new one cannot be created.
-    pub fn read(args: &CacheArgs) -> Result<Option<Self>> {
-        let Some(path) = &args.prompt_cache else {
-            return Ok(None);
-        };
-        let saves = args.saves();
+    pub fn read(path: &Path, saves: Saves) -> Result<Self> {
         let snapshot = match size(path)? {
             Some(1..) => Some(Snapshot::load(path)?),
             Some(0) | None => {
@@ -42,11 +37,11 @@ impl PromptCache {
                 None
             }
         };
-        Ok(Some(Self {
-            path: path.clone(),
+        Ok(Self {
+            path: path.to_owned(),
             saves,
             snapshot,
-        }))
+        })
     }
 
     /// Restores the contents of the file in a session.

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use llama_diffusion::{CancelFlag, Error, Event, Result};
 
-use crate::args::{PaceArgs, ReplayArgs};
+use crate::args::ReplayArgs;
 use crate::corrections::CorrectionLine;
 use crate::svg;
-use crate::view::{Show, View};
+use crate::view::{Pace, Show, View};
 use llama_diffusion::recording::{Answer, Recording};
 use llama_diffusion_flags::input;
 use llama_diffusion_flags::streams::say;
@@ -25,7 +25,7 @@ pub fn run(options: &ReplayArgs, show: Show, cancel: &CancelFlag) -> Result<()> 
     let recording = Recording::parse(&options.file, &input::file(&options.file)?)?;
     match &options.svg {
         Some(path) => {
-            draw(&recording, &options.pace, path)?;
+            draw(&recording, options.pace.pace(), path)?;
             let mut answers = recording.answers.iter().filter(|_| options.corrections);
             answers.try_for_each(|answer| report(&recording, answer))?;
         }
@@ -33,7 +33,7 @@ pub fn run(options: &ReplayArgs, show: Show, cancel: &CancelFlag) -> Result<()> 
             let show = Show {
                 drafts: true,
                 progress: true,
-                pace: options.pace.clone(),
+                pace: options.pace.pace(),
                 ..show
             };
             play(&recording, &show, options.corrections, cancel)?;
@@ -42,7 +42,7 @@ pub fn run(options: &ReplayArgs, show: Show, cancel: &CancelFlag) -> Result<()> 
     recording.check_end()
 }
 
-fn draw(recording: &Recording, pace: &PaceArgs, path: &Path) -> Result<()> {
+fn draw(recording: &Recording, pace: Pace, path: &Path) -> Result<()> {
     let picture = svg::draw(recording, pace)?;
     fs::write(path, &picture.svg).map_err(|source| Error::Io {
         path: path.to_owned(),

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use llama_diffusion::Result;
 
-use crate::args::PaceArgs;
+use crate::view::Pace;
 use film::Film;
 use llama_diffusion::recording::Recording;
 
@@ -33,9 +33,9 @@ const HOLD: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// A token of it has no bytes.
-pub fn draw(recording: &Recording, pace: &PaceArgs) -> Result<Picture> {
+pub fn draw(recording: &Recording, pace: Pace) -> Result<Picture> {
     let film = Film::of(recording, pace.interval)?;
-    let frame = pace.delay().max(Duration::from_millis(1));
+    let frame = pace.delay.max(Duration::from_millis(1));
     let clock = markup::Clock::new(frame, film.frames(), HOLD);
     Ok(Picture {
         svg: markup::document(&film, &clock),

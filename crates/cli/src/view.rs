@@ -6,6 +6,7 @@ mod suspend;
 
 use std::io::{self, IsTerminal as _, Stdout, Write};
 use std::mem;
+use std::time::Duration;
 
 use llama_diffusion::chat::thinking::{Section, Splitter};
 use llama_diffusion::diffusion::{CanvasStatus, Draft, NewCanvas, ScoredCanvas};
@@ -15,7 +16,6 @@ pub use draft::{Accepted, Origin, Span, Status, noise, shown};
 pub use region::{exit, make_way, make_way_for_panics};
 pub use suspend::handle as handle_stops;
 
-use crate::args::PaceArgs;
 use crate::interrupt::pause;
 use draft::{painted, wrap};
 use llama_diffusion_flags::streams::{output_error, print, say, say_part};
@@ -45,7 +45,7 @@ pub struct View<'a> {
     whole_lines: bool,
     /// Whether the output is at the beginning of a line.
     at_line_start: bool,
-    pace: PaceArgs,
+    pace: Pace,
     cancel: &'a CancelFlag,
     drafts: Drafts,
     splitter: Splitter,
@@ -68,14 +68,23 @@ enum Thoughts {
     Shown(Utf8Stream),
 }
 
-/// What is shown of an answer beside its text, settled from the flags.
+/// Which drafts are shown, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Every how many steps.
+    pub interval: u32,
+    /// The pause after a draft.
+    pub delay: Duration,
+}
+
+/// What is shown of an answer beside its text.
 #[derive(Clone, Debug)]
 pub struct Show {
     /// Each draft of a canvas.
     pub drafts: bool,
     /// How many steps of a canvas are done.
     pub progress: bool,
-    pub pace: PaceArgs,
+    pub pace: Pace,
     /// What the model thinks.
     pub thoughts: bool,
     /// Whether a terminal gets colours.
@@ -111,7 +120,7 @@ impl<'a> View<'a> {
             line: String::new(),
             whole_lines: others_write && io::stdout().is_terminal(),
             at_line_start: true,
-            pace: show.pace.clone(),
+            pace: show.pace,
             cancel,
             drafts,
             splitter,
@@ -197,7 +206,7 @@ impl<'a> View<'a> {
             let spans = noise(canvas, hidden, self.piece)?;
             live.draw(&canvas.into(), spans, terminal_size())
                 .map_err(output_error)?;
-            pause(self.pace.delay(), self.cancel);
+            pause(self.pace.delay, self.cancel);
         }
         Ok(())
     }
@@ -217,7 +226,7 @@ impl<'a> View<'a> {
                     .map_err(output_error)?;
             }
         }
-        pause(self.pace.delay(), self.cancel);
+        pause(self.pace.delay, self.cancel);
         Ok(())
     }
 

@@ -28,6 +28,17 @@ pub struct InfillArgs {
     pub infill_json: bool,
 }
 
+impl InfillArgs {
+    /// The flag that asks for gaps, if one does.
+    pub fn flag(&self) -> Option<&'static str> {
+        match (&self.infill_prefix, &self.infill_suffix) {
+            (Some(_), _) => Some("--infill-prefix"),
+            (None, Some(_)) => Some("--infill-suffix"),
+            (None, None) => self.infill_json.then_some("--infill-json"),
+        }
+    }
+}
+
 fn parse_gap_tokens(text: &str) -> Result<GapTokens, String> {
     match text {
         "auto" => Ok(GapTokens::Auto),

@@ -7,11 +7,12 @@ use clap::builder::BoolishValueParser;
 use clap_complete::Shell;
 use tracing::level_filters::LevelFilter;
 
+use crate::view::Pace;
 use llama_diffusion_flags::log::LogArgs;
 use llama_diffusion_flags::numbers::whole;
 
 /// Which drafts are shown, and for how long.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Output")]
 pub struct PaceArgs {
     /// Show every N-th step only
@@ -26,13 +27,16 @@ pub struct PaceArgs {
         default_value = "0",
         value_parser = whole(0..=u64::MAX)
     )]
-    pub delay: u64,
+    delay: u64,
 }
 
 impl PaceArgs {
-    /// The pause after a draft.
-    pub fn delay(&self) -> Duration {
-        Duration::from_millis(self.delay)
+    /// Which drafts are shown, and for how long.
+    pub fn pace(&self) -> Pace {
+        Pace {
+            interval: self.interval,
+            delay: Duration::from_millis(self.delay),
+        }
     }
 }
 
