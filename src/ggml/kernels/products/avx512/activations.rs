@@ -120,7 +120,7 @@ fn magnitudes(numbers: __m512) -> __m512i {
     _mm512_castps_si512(_mm512_abs_ps(numbers))
 }
 
-/// The integers of a group, and their scale: NaN if a number is not finite.
+/// The integers of a group, and their scale: zeros and NaN if a number is not finite.
 ///
 /// # Safety
 /// `group` has [`GROUP`] numbers.
@@ -135,7 +135,7 @@ unsafe fn quantize(group: *const f32, greatest: f32) -> ([__m512i; VECTORS], f32
     let [first, second] = numbers;
     let greater = _mm512_max_epu32(magnitudes(first), magnitudes(second));
     let (scale, inverse) = match f32::from_bits(_mm512_reduce_max_epu32(greater)) {
-        most if !most.is_finite() => (f32::NAN, 0.0),
+        most if !most.is_finite() => return ([_mm512_setzero_si512(); VECTORS], f32::NAN),
         most if most < 1e-30 => (0.0, 0.0),
         most => (most / greatest, greatest / most),
     };
