@@ -24,7 +24,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRATCH = ROOT / "target" / "mutants"
-CARGO = ["cargo", "test", "--package", "llama-diffusion", "--locked", "--config", "profile.dev.debug=0", "--quiet"]
+# Optimized, because each test runs many times; with the checks of the dev profile.
+PROFILE = ["--config", "profile.dev.debug=0", "--config", "profile.dev.opt-level=1"]
+CARGO = ["cargo", "test", "--package", "llama-diffusion", "--locked", *PROFILE, "--quiet"]
 BUILD_SECONDS = 1800
 # A fault may make a loop endless.
 TEST_SECONDS = 240
