@@ -1,7 +1,9 @@
 //! Which cached positions a token may attend to, and which slot of the cache holds a position. Pure
-//! arithmetic, without ggml.
+//! arithmetic: of ggml it knows the elements of a mask.
 
 use std::ops::Range;
+
+use crate::ggml::ops::{HIDDEN, VISIBLE};
 
 /// The KV cache of one kind of layer as a ring of slots: position `p` lies in slot `p % slots`.
 ///
@@ -14,11 +16,6 @@ pub struct KeyLayout {
     /// Positions that a token sees, itself included; `None` is all.
     pub window: Option<usize>,
 }
-
-/// Value of an F16 mask element for a visible key: 0.
-const VISIBLE: u16 = 0;
-/// Value of an F16 mask element for a hidden key: negative infinity.
-const HIDDEN: u16 = 0xfc00;
 
 impl KeyLayout {
     /// The slot of a position.

@@ -6,6 +6,11 @@ use crate::error::{Error, Result};
 use crate::gguf::TensorType;
 use crate::sys;
 
+/// Element of an F16 mask for a key that a query sees: 0.
+pub(crate) const VISIBLE: u16 = 0;
+/// Element of an F16 mask for a key that it does not see: negative infinity.
+pub(crate) const HIDDEN: u16 = 0xfc00;
+
 /// How the rotary embedding is applied; the frequencies are in the divisors tensor.
 pub(crate) struct Rope<'a> {
     /// I32 `[tokens]`: absolute positions.

@@ -16,5 +16,5 @@ mod elements;
 mod layout;
 mod products;
 
-pub(crate) use attention::Rope;
+pub(crate) use attention::{HIDDEN, Rope, VISIBLE};
 pub(super) use custom::CpuKernel;

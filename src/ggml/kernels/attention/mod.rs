@@ -16,7 +16,7 @@ use matrixmultiply::sgemm;
 use multiversion::multiversion;
 
 use super::super::context::Context;
-use super::super::ops::CpuKernel;
+use super::super::ops::{CpuKernel, VISIBLE};
 use super::super::tensor::Tensor;
 use super::LANES;
 use super::math::exp;
@@ -30,8 +30,6 @@ use crate::sys;
 const KEYS: usize = 128;
 /// Rows (a query of one head each) of a tile, where the threads leave that many.
 const ROWS: usize = 256;
-/// A mask element that shows a key.
-const VISIBLE: u16 = 0;
 
 impl Context {
     /// Attention: contiguous `q [head_dim, heads, queries]` in F32, `k` and `v` `[head_dim, keys,

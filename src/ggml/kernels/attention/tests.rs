@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use super::VISIBLE;
 use crate::ggml::compute::{Executor, Graph};
 use crate::ggml::context::Context;
 use crate::ggml::convert::{from_f32, to_f32};
 use crate::ggml::device::Device;
+use crate::ggml::ops::{HIDDEN, VISIBLE};
 use crate::gguf::TensorType;
-
-const HIDDEN: u16 = 0xfc00;
 
 /// Numbers from -1 to 1 without a pattern.
 fn noise(seed: u32, n: usize) -> Vec<f32> {

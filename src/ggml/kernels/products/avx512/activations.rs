@@ -15,10 +15,7 @@ pub(super) const GREATEST_OF_WORDS: u16 = 8191;
 /// A row of integers of 14 bits for weights that are floats: a scale (F32) for each group, then the
 /// integers (I16).
 pub(super) struct WordRow {
-    /// Offset of the integers in bytes.
-    values: usize,
-    /// Size in bytes.
-    pub(super) bytes: usize,
+    groups: usize,
 }
 
 /// Where a part of a [`WordRow`] is: offsets in bytes.
@@ -32,18 +29,19 @@ pub(super) struct WordPart {
 impl WordRow {
     /// Of `k` elements, which are whole groups.
     pub(super) const fn new(k: usize) -> Self {
-        let values = 4 * (k / GROUP);
-        Self {
-            values,
-            bytes: values + 2 * k,
-        }
+        Self { groups: k / GROUP }
+    }
+
+    /// Size in bytes.
+    pub(super) const fn bytes(&self) -> usize {
+        self.groups * (4 + 2 * GROUP)
     }
 
     /// The part of a row from element `first` on, which begins a group.
     pub(super) fn part(&self, first: usize) -> WordPart {
         WordPart {
             scales: 4 * (first / GROUP),
-            values: self.values + 2 * first,
+            values: 4 * self.groups + 2 * first,
         }
     }
 }

@@ -12,7 +12,7 @@ use super::{TILE, tiles};
 const _: () = assert!(Rows::MOST <= PAIRS, "a panel holds the rows");
 
 /// Floats that have room for the weights of a result.
-const ROOM: usize = WordRow::new(Rows::MOST).bytes / 4;
+const ROOM: usize = WordRow::new(Rows::MOST).bytes() / 4;
 
 /// Adds the mixture of some rows to each result, see [`Mix`](super::super::mixture::Mix).
 ///

@@ -74,7 +74,7 @@ fn conversion<const BF16: bool>(format: Format, k: usize) -> Option<Conversion> 
     static TO_BYTES: Convert = activations::to_bytes;
     let (convert, bytes) = match Activations::of(format, BF16) {
         Activations::BF16 => (&ROUND, 2 * k),
-        Activations::Words => (&TO_WORDS, WordRow::new(k).bytes),
+        Activations::Words => (&TO_WORDS, WordRow::new(k).bytes()),
         Activations::Bytes => (&TO_BYTES, ByteRow::new(k).bytes()),
     };
     Some(Conversion { convert, bytes })
