@@ -12,7 +12,7 @@ use llama_diffusion::{
 use crate::params::canvas_params;
 use crate::protocol::error::ApiError;
 use crate::protocol::request::{self, Input, Request};
-use crate::refusals::{refused, refused_form, rejected};
+use crate::refusals::{refused, refused_form};
 use crate::served::{Defaults, Served, Template};
 
 /// What is to be answered, as the engine reads it.
@@ -86,9 +86,9 @@ impl Served {
         let variables = template.map(Template::without_thoughts).unwrap_or_default();
         let template = template.map(|template| &template.template);
         let end = self.model.answer_end(template, variables.clone());
-        let original = original.ending_with(end.map_err(|error| rejected(&error))?);
+        let original = original.ending_with(end.map_err(|error| refused(&error))?);
         let tokens = self.model.prompt(template, &[message], variables);
-        let tokens = tokens.map_err(|error| rejected(&error))?;
+        let tokens = tokens.map_err(|error| refused(&error))?;
         Ok((tokens, Task::Edit(Arc::new(original))))
     }
 
@@ -142,7 +142,7 @@ impl Served {
         let gap = self
             .model
             .text_gap_within(&request, &prompt, &params, self.context);
-        gap.map_err(|error| rejected(&error))
+        gap.map_err(|error| refused(&error))
     }
 }
 

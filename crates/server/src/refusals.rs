@@ -5,11 +5,11 @@ use llama_diffusion::{Error, Parameter};
 use crate::protocol::error::{ApiError, ErrorKind};
 use crate::protocol::sampling::field_of;
 
-/// An error of a chat template about a conversation.
-pub fn rejected(error: &Error) -> ApiError {
+/// An error of a chat template about a conversation, which the request has in `field`.
+pub fn rejected(error: &Error, field: &str) -> ApiError {
     match error {
         Error::ChatTemplate(problem) => {
-            ApiError::field("messages", format!("the chat template: {problem}"))
+            ApiError::field(field, format!("the chat template: {problem}"))
         }
         error => refused(error),
     }

@@ -125,7 +125,7 @@ impl Served {
         let tokens = self
             .model
             .rendered_prompt(template, &chat.messages, options, &text);
-        let mut tokens = tokens.map_err(|error| rejected(&error))?;
+        let mut tokens = tokens.map_err(|error| rejected(&error, chat.field))?;
         if !chat.prefix.is_empty() {
             let prefix = self.model.vocab().tokenize(&chat.prefix, false, false);
             tokens.extend(prefix.map_err(|error| refused(&error))?);
@@ -149,7 +149,7 @@ impl Served {
         let options = options.map_err(|error| refused(&error))?;
         let text = template.template.render(&chat.messages, &options);
         Ok(Rendered {
-            text: text.map_err(|error| rejected(&error))?,
+            text: text.map_err(|error| rejected(&error, chat.field))?,
             options,
         })
     }

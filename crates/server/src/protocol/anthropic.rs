@@ -79,7 +79,7 @@ fn conversation(body: &Object<'_>, tools: &Tools) -> Result<Chat, ApiError> {
     if !tools.declared.is_empty() {
         variables.insert("tools".into(), tools.declared.clone().into());
     }
-    Ok(continued(messages, variables))
+    Ok(continued("messages", messages, variables))
 }
 
 /// Adds a message: its tool results first, each as a message of its own.

@@ -80,6 +80,7 @@ pub fn conversation(body: &Object<'_>, tools: &Tools) -> Result<(Chat, Option<bo
         false => String::new(),
     };
     let chat = Chat {
+        field: "messages",
         messages,
         variables,
         prefix,
@@ -134,12 +135,18 @@ fn continues(body: &Object<'_>, messages: &[Message]) -> Result<bool, ApiError> 
     }
 }
 
-/// A conversation of other protocols: the assistant's message at the end is continued.
-pub fn continued(mut messages: Vec<Message>, variables: Map<String, Value>) -> Chat {
+/// A conversation of other protocols, which have it in `field`: the assistant's message at the end is
+/// continued.
+pub fn continued(
+    field: &'static str,
+    mut messages: Vec<Message>,
+    variables: Map<String, Value>,
+) -> Chat {
     let is_open =
         |last: &mut Message| last.role == Role::Assistant && !last.extra.contains_key("tool_calls");
     let prefix = messages.pop_if(is_open).map(|last| last.content);
     Chat {
+        field,
         messages,
         variables,
         prefix: prefix.unwrap_or_default(),

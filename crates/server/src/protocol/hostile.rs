@@ -28,7 +28,7 @@ pub(super) fn endpoints() -> [(Read, Value); 9] {
             native::read_infill,
             json!({"input_prefix": "a", "input_suffix": "b"}),
         ),
-        (responses::read, json!({"input": "Hi"})),
+        (responses::read, json!({})),
         (
             anthropic::read,
             json!({"messages": messages, "max_tokens": 5}),

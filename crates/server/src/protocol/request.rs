@@ -114,6 +114,8 @@ pub enum Input {
 /// A conversation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Chat {
+    /// The field of the request that has the messages, for errors.
+    pub field: &'static str,
     /// The messages, without the one that the answer continues.
     pub messages: Vec<Message>,
     /// Variables of the template, such as `tools`.

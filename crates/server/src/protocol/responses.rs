@@ -55,19 +55,8 @@ fn conversation(body: &Object<'_>, tools: &Tools) -> Result<(Chat, Option<bool>)
     if let Some(instructions) = body.string("instructions")? {
         messages.push(Message::new(Role::System, instructions));
     }
-    let input = body.require("input")?;
-    match input.value {
-        Value::String(text) => messages.push(Message::new(Role::User, text.as_str())),
-        Value::Array(_) => {
-            let before = messages.len();
-            for item in input.list()? {
-                take(&item, &mut messages)?;
-            }
-            if messages.len() == before {
-                return Err(input.error("is empty: give at least one item"));
-            }
-        }
-        _ => return Err(input.wrong("a string or a list of items")),
+    if let Some(input) = body.get("input") {
+        take_all(&input, &mut messages)?;
     }
     let mut variables = Map::new();
     let reasoning = body.object("reasoning")?;
@@ -77,7 +66,25 @@ fn conversation(body: &Object<'_>, tools: &Tools) -> Result<(Chat, Option<bool>)
     if !tools.declared.is_empty() {
         variables.insert("tools".into(), tools.declared.clone().into());
     }
-    Ok((continued(messages, variables), effort.flatten()))
+    Ok((continued("input", messages, variables), effort.flatten()))
+}
+
+/// Adds an input, which has at least one message, to the messages.
+fn take_all(input: &Field<'_>, messages: &mut Vec<Message>) -> Result<(), ApiError> {
+    match input.value {
+        Value::String(text) => messages.push(Message::new(Role::User, text.as_str())),
+        Value::Array(_) => {
+            let before = messages.len();
+            for item in input.list()? {
+                take(&item, messages)?;
+            }
+            if messages.len() == before {
+                return Err(input.error("is empty: give at least one item, or leave it out"));
+            }
+        }
+        _ => return Err(input.wrong("a string or a list of items")),
+    }
+    Ok(())
 }
 
 /// Adds an item of the input to the messages.
@@ -229,20 +236,27 @@ mod tests {
     }
 
     #[test]
-    fn an_input_is_required() {
-        for body in [
-            json!({}),
-            json!({"input": null}),
-            json!({"instructions": "Be brief."}),
-            json!({"instructions": "Be brief.", "input": []}),
+    fn an_input_may_be_left_out() {
+        for (body, roles) in [
+            (json!({}), &[][..]),
+            (json!({"input": null}), &[]),
+            (json!({"instructions": "Be brief."}), &[Role::System]),
         ] {
-            let error = exact(&body).unwrap_err();
-            assert_eq!(
-                (error.status(), error.param.as_deref()),
-                (400, Some("input")),
-                "{body}"
-            );
+            let Some(Input::Chat(chat)) = exact(&body).unwrap().request.inputs.pop() else {
+                panic!("{body}")
+            };
+            let found: Vec<_> = chat.messages.iter().map(|message| message.role).collect();
+            assert_eq!(found, roles, "{body}");
         }
+    }
+
+    #[test]
+    fn an_input_that_says_nothing_is_an_error() {
+        let empty = json!({"instructions": "Be brief.", "input": []});
+        assert_eq!(
+            exact(&empty).unwrap_err().message,
+            "input: is empty: give at least one item, or leave it out"
+        );
         let error = exact(&json!({"input": 5})).unwrap_err();
         assert_eq!(
             error.message,

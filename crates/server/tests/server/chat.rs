@@ -164,6 +164,27 @@ fn what_cannot_work_is_named() {
 }
 
 #[test]
+fn a_response_without_an_input() {
+    let server = Server::start("");
+    for (body, prompt) in [
+        (json!({}), "<|turn>model\n"),
+        (
+            json!({"instructions": QUESTION}),
+            "<|turn>system\nWhat is the capital of Norway?<turn|>\n<|turn>model\n",
+        ),
+    ] {
+        let answer = server.ask("/v1/responses", &body);
+        assert_eq!(answer["object"], "response", "{body}");
+        let tokens = server.ask(
+            "/tokenize",
+            &json!({"content": prompt, "add_special": true}),
+        );
+        let read = tokens["tokens"].as_array().unwrap().len();
+        assert_eq!(answer["usage"]["input_tokens"], read, "{body}");
+    }
+}
+
+#[test]
 fn responses_and_messages() {
     let server = Server::start("");
     let response = server.ask("/v1/responses", &json!({"input": QUESTION, "seed": 7}));

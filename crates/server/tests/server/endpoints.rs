@@ -83,8 +83,8 @@ fn errors_are_json_whatever_is_wrong() {
     for (path, body, status) in [
         ("/v1/chat/completions", json!({}), 400),
         ("/v1/chat/completions", json!({"messages": "x"}), 400),
-        ("/v1/responses", json!({}), 400),
-        ("/v1/responses/input_tokens", json!({}), 400),
+        ("/v1/responses", json!({"input": []}), 400),
+        ("/v1/responses/input_tokens", json!({"input": 5}), 400),
         ("/v1/embeddings", json!({"input": "x"}), 501),
         ("/infill", json!({"input_prefix": "a"}), 400),
         (

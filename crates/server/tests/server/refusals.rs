@@ -107,6 +107,22 @@ fn the_field_that_the_request_has_is_to_blame() {
 }
 
 #[test]
+fn a_template_that_rejects_a_conversation_blames_the_field_that_has_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let template = directory.path().join("template.jinja");
+    std::fs::write(&template, "{{ raise_exception('say more') }}").unwrap();
+    let server = Server::start(&format!("--chat-template-file {}", template.display()));
+    for (path, body, param) in [
+        ("/v1/responses", json!({}), "input"),
+        ("/v1/chat/completions", chat(QUESTION), "messages"),
+    ] {
+        let (status, error) = server.refused(path, &body);
+        assert_eq!((status, &error["param"]), (400, &json!(param)), "{error}");
+        assert!(error["message"].as_str().unwrap().contains("say more"));
+    }
+}
+
+#[test]
 fn a_prompt_that_no_tokens_could_make_fit_is_not_tokenized() {
     let server = Server::start("");
     let text = "word ".repeat(400_000);
