@@ -1,9 +1,9 @@
-//! What the server is and does: properties, slots, models, tokens.
+//! What the server is and does: properties, slots, tokens.
 
 use std::sync::Arc;
 
 use axum::body::Body;
-use llama_diffusion::{AnyModel, Token};
+use llama_diffusion::Token;
 use serde_json::{Map, Value, json};
 
 use crate::body::read_body;
@@ -162,80 +162,6 @@ pub fn metrics(state: &State) -> Result<String, ApiError> {
 fn turned_off(how: &str) -> ApiError {
     let message = format!("this endpoint is turned off: {how}");
     ApiError::new(ErrorKind::NotSupported, message)
-}
-
-/// `/v1/models`.
-///
-/// # Errors
-/// 503 while nothing is answered.
-pub fn models(state: &State) -> Result<Value, ApiError> {
-    let served = &state.ready()?.served;
-    let entry = model_entry(state, served);
-    Ok(json!({
-        "object": "list",
-        "data": [entry],
-        "models": [{
-            "name": served.names.first(),
-            "model": served.names.first(),
-            "type": "model",
-            "capabilities": ["completion"],
-            "details": {"format": "gguf", "family": family(served)},
-        }],
-    }))
-}
-
-/// `/v1/models/{id}`.
-///
-/// # Errors
-/// 404: there is no such model. 503: nothing is answered.
-pub fn model(state: &State, id: &str) -> Result<Value, ApiError> {
-    let served = &state.ready()?.served;
-    match served.names.iter().any(|name| name == id) {
-        true => Ok(model_entry(state, served)),
-        false => {
-            let message =
-                format!("there is no model '{id}': /v1/models lists the one that is served");
-            Err(ApiError::new(ErrorKind::NotFound, message))
-        }
-    }
-}
-
-fn model_entry(state: &State, served: &Served) -> Value {
-    let model = served.model.model();
-    let tensors = || model.file().tensors().map(|(_, tensor)| tensor);
-    let parameters: usize = tensors()
-        .map(|t| t.info.shape.iter().product::<usize>())
-        .sum();
-    let size: usize = tensors().map(|tensor| tensor.data.len()).sum();
-    let width = match model {
-        AnyModel::Canvas(model) => Some(model.hparams().d),
-        AnyModel::Masked(_) => None,
-    };
-    json!({
-        "id": served.names.first(),
-        "aliases": served.names,
-        "tags": state.config.tags,
-        "object": "model",
-        "created": state.started,
-        "owned_by": "llama-diffusion",
-        "meta": {
-            "vocab_type": 2,
-            "n_vocab": served.model.vocab().len(),
-            "n_ctx": served.context,
-            "n_ctx_train": model.context_length(),
-            "n_embd": width,
-            "n_params": parameters,
-            "size": size,
-        },
-        "architecture": {"input_modalities": ["text"], "output_modalities": ["text"]},
-    })
-}
-
-fn family(served: &Served) -> &'static str {
-    match served.family() {
-        Family::Canvas => "canvas",
-        Family::Masked => "masked",
-    }
 }
 
 /// What is computed from a body.

@@ -30,6 +30,7 @@ mod listen;
 mod load;
 mod memory;
 mod metrics;
+mod models;
 mod page;
 mod params;
 mod plans;

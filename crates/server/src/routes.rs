@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Extension, Path, Query, State as Shared};
-use axum::http::{HeaderName, HeaderValue, Method, Request};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use axum::middleware::{from_fn_with_state, map_request};
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -23,6 +23,7 @@ use crate::follow;
 use crate::generate::{Endpoint, respond};
 use crate::info::{self, Compute};
 use crate::linger::linger;
+use crate::models;
 use crate::page;
 use crate::protocol::error::{ApiError, ErrorKind};
 use crate::protocol::openapi::OPENAPI;
@@ -142,8 +143,8 @@ pub fn router(state: &Arc<State>) -> Router {
         .route("/slots", get(slots))
         .route("/slots/{id}", post(slot_action))
         .route("/metrics", get(metrics))
-        .route("/models", get(models))
-        .route("/v1/models", get(models))
+        .route("/models", get(list_models))
+        .route("/v1/models", get(list_models))
         .route("/v1/models/{id}", get(model))
         .route("/openapi.json", get(openapi))
         .route("/diffusion/drafts/{id}", get(drafts));
@@ -278,18 +279,43 @@ async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
     }
 }
 
-async fn models(Shared(state): Shared<Arc<State>>) -> Response {
-    answer(info::models(&state))
+/// An answer whose errors have the form of Anthropic's endpoints.
+fn anthropic_answer(result: Result<Value>) -> Response {
+    match result {
+        Ok(value) => json(&value),
+        Err(error) => error_with(&error, &error.anthropic()),
+    }
+}
+
+async fn list_models(
+    Shared(state): Shared<Arc<State>>,
+    headers: HeaderMap,
+    query: std::result::Result<Query<models::Query>, QueryRejection>,
+) -> Response {
+    match models::is_anthropic(&headers) {
+        true => {
+            let query = query.map_err(|error| unreadable(&error));
+            anthropic_answer(query.and_then(|Query(query)| models::anthropic_list(&state, &query)))
+        }
+        false => answer(models::list(&state)),
+    }
 }
 
 async fn model(
     Shared(state): Shared<Arc<State>>,
+    headers: HeaderMap,
     id: std::result::Result<Path<String>, PathRejection>,
 ) -> Response {
-    match id {
-        Ok(Path(id)) => answer(info::model(&state, &id)),
-        Err(_) => not_found().await, // its bytes are not text
+    match (id, models::is_anthropic(&headers)) {
+        (Ok(Path(id)), true) => anthropic_answer(models::anthropic_one(&state, &id)),
+        (Ok(Path(id)), false) => answer(models::one(&state, &id)),
+        (Err(_), _) => not_found().await, // its bytes are not text
     }
+}
+
+fn unreadable(query: &QueryRejection) -> ApiError {
+    let message = format!("the query cannot be read: {query}");
+    ApiError::new(ErrorKind::InvalidRequest, message)
 }
 
 async fn drafts(
@@ -302,10 +328,7 @@ async fn drafts(
     };
     match query {
         Ok(Query(query)) => follow::respond(&state, &id, &query),
-        Err(error) => {
-            let message = format!("the query cannot be read: {error}");
-            error_response(&ApiError::new(ErrorKind::InvalidRequest, message))
-        }
+        Err(error) => error_response(&unreadable(&error)),
     }
 }
 

@@ -42,6 +42,44 @@ fn what_the_server_says_of_itself() {
 }
 
 #[test]
+fn models_have_the_form_of_the_clients_protocol() {
+    let server = Server::start("-a beta,alpha");
+    let asked = |path: &str| {
+        let request = server.get(path).header("anthropic-version", "2023-06-01");
+        let response = request.send().unwrap();
+        let status = response.status().as_u16();
+        (status, response.json::<serde_json::Value>().unwrap())
+    };
+    let (_, models) = asked("/v1/models?limit=1");
+    let model = &models["data"][0];
+    assert_eq!(
+        [&model["type"], &model["id"], &model["display_name"]],
+        ["model", "alpha", "alpha"]
+    );
+    assert_eq!(model["created_at"], "1970-01-01T00:00:00Z");
+    assert_eq!(
+        (&models["first_id"], &models["last_id"], &models["has_more"]),
+        (&json!("alpha"), &json!("alpha"), &json!(false))
+    );
+    assert_eq!(asked("/v1/models/beta"), (200, model.clone()));
+    let (_, next) = asked("/v1/models?after_id=alpha");
+    assert_eq!(
+        next,
+        json!({"data": [], "has_more": false, "first_id": null, "last_id": null})
+    );
+    for (path, status, kind) in [
+        ("/v1/models?limit=0", 400, "invalid_request_error"),
+        ("/v1/models/gamma", 404, "not_found_error"),
+    ] {
+        let (found, error) = asked(path);
+        assert_eq!((found, &error["type"]), (status, &json!("error")), "{path}");
+        assert_eq!(error["error"]["type"], kind, "{path}");
+    }
+    assert_eq!(server.json("/v1/models")["object"], "list");
+    assert_eq!(server.json("/v1/models/beta")["object"], "model");
+}
+
+#[test]
 fn texts_and_tokens() {
     let server = Server::start("");
     let tokens = server.ask("/tokenize", &json!({"content": "Hello <|turn>"}));
