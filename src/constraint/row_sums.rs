@@ -157,6 +157,10 @@ struct LaneSums {
 
 impl LaneSums {
     /// Adds the weights of a register.
+    #[allow(
+        clippy::needless_range_loop,
+        reason = "loops over lanes become registers"
+    )]
     #[inline(always)]
     fn add(&mut self, weights: &[f32; LANES], unit: f32, least: f32) {
         // Loops over whole arrays, one for each sum: compilers vectorize them.
