@@ -150,10 +150,7 @@ pub fn router(state: &Arc<State>) -> Router {
         .route("/diffusion/drafts/{id}", get(drafts));
     for (path, compute, write) in COMPUTING {
         let handler = move |Shared(state): Shared<Arc<State>>, body: Body| async move {
-            match info::compute(&state, body, compute).await {
-                Ok(value) => json(&value),
-                Err(error) => error_with(&error, &write(&error)),
-            }
+            answer_as(info::compute(&state, body, compute).await, write)
         };
         router = router.route(path, post(handler));
     }
@@ -199,9 +196,14 @@ fn cors(state: &Arc<State>) -> CorsLayer {
 }
 
 fn answer(result: Result<Value>) -> Response {
+    answer_as(result, ApiError::openai)
+}
+
+/// An answer whose errors have the form of a protocol.
+fn answer_as(result: Result<Value>, write: WriteError) -> Response {
     match result {
         Ok(value) => json(&value),
-        Err(error) => error_response(&error),
+        Err(error) => error_with(&error, &write(&error)),
     }
 }
 
@@ -279,14 +281,6 @@ async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
     }
 }
 
-/// An answer whose errors have the form of Anthropic's endpoints.
-fn anthropic_answer(result: Result<Value>) -> Response {
-    match result {
-        Ok(value) => json(&value),
-        Err(error) => error_with(&error, &error.anthropic()),
-    }
-}
-
 async fn list_models(
     Shared(state): Shared<Arc<State>>,
     headers: HeaderMap,
@@ -295,7 +289,8 @@ async fn list_models(
     match models::is_anthropic(&headers) {
         true => {
             let query = query.map_err(|error| unreadable(&error));
-            anthropic_answer(query.and_then(|Query(query)| models::anthropic_list(&state, &query)))
+            let list = query.and_then(|Query(query)| models::anthropic_list(&state, &query));
+            answer_as(list, ApiError::anthropic)
         }
         false => answer(models::list(&state)),
     }
@@ -307,7 +302,7 @@ async fn model(
     id: std::result::Result<Path<String>, PathRejection>,
 ) -> Response {
     match (id, models::is_anthropic(&headers)) {
-        (Ok(Path(id)), true) => anthropic_answer(models::anthropic_one(&state, &id)),
+        (Ok(Path(id)), true) => answer_as(models::anthropic_one(&state, &id), ApiError::anthropic),
         (Ok(Path(id)), false) => answer(models::one(&state, &id)),
         (Err(_), _) => not_found().await, // its bytes are not text
     }
