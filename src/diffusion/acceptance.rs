@@ -8,7 +8,7 @@
 /// # Panics
 /// If the slices differ in length.
 pub fn accept_within_bound(entropy: &[f32], bound: f32, accepted: &mut [bool]) {
-    accept(entropy, accepted, |sum, _| sum as f32 <= bound);
+    accept_forcing(entropy, bound, |_| false, accepted);
 }
 
 /// Entropy-bound acceptance: marks the positions whose sampled token is kept.
@@ -23,13 +23,20 @@ pub fn accept_within_bound(entropy: &[f32], bound: f32, accepted: &mut [bool]) {
 /// # Panics
 /// If the slices differ in length.
 pub fn accept_by_entropy(entropy: &[f32], bound: f32, accepted: &mut [bool]) {
-    // Rounded as torch does on the CPU: cumsum accumulates in F64 and stores F32. The sum before
-    // adding `own` would differ, because the reference subtracts.
-    accept(entropy, accepted, |sum, own| sum as f32 - own <= bound);
+    accept_forcing(entropy, bound, |_| true, accepted);
 }
 
-/// Marks the positions, the most certain first, whose sum of entropies up to their own is accepted.
-fn accept(entropy: &[f32], accepted: &mut [bool], accepts: impl Fn(f64, f32) -> bool) {
+/// The same for canvases of which a part is known: [`accept_by_entropy`] at the positions that `forces`
+/// accepts, [`accept_within_bound`] at the others. The sums are those of all positions.
+///
+/// # Panics
+/// If the slices differ in length.
+pub(super) fn accept_forcing(
+    entropy: &[f32],
+    bound: f32,
+    forces: impl Fn(usize) -> bool,
+    accepted: &mut [bool],
+) {
     assert_eq!(entropy.len(), accepted.len());
     let mut order: Vec<usize> = (0..entropy.len()).collect();
     order.sort_by(|&a, &b| entropy[a].total_cmp(&entropy[b]));
@@ -37,7 +44,10 @@ fn accept(entropy: &[f32], accepted: &mut [bool], accepts: impl Fn(f64, f32) -> 
     for position in order {
         let own = entropy[position];
         sum += f64::from(own);
-        accepted[position] = accepts(sum, own);
+        // Rounded as torch does on the CPU: cumsum accumulates in F64 and stores F32. The sum before
+        // adding `own` would differ, because the reference subtracts.
+        let counted = if forces(position) { own } else { 0.0 };
+        accepted[position] = sum as f32 - counted <= bound;
     }
 }
 
@@ -65,6 +75,21 @@ mod tests {
         assert_eq!(within(&entropy, 0.75), [false, true, false, true]);
         assert_eq!(within(&entropy, 3.75), [true; 4]);
         assert_eq!(within(&[], 0.1), [] as [bool; 0]);
+    }
+
+    #[test]
+    fn what_is_known_is_accepted_within_the_bound_alone() {
+        // Sorted 0.25, 0.5, 1, 2; the sums up to each are 0.25, 0.75, 1.75, 3.75.
+        let entropy = [1.0, 0.25, 2.0, 0.5];
+        let forcing = |forced: &[usize], bound| {
+            let mut accepted = vec![true; entropy.len()];
+            accept_forcing(&entropy, bound, |p| forced.contains(&p), &mut accepted);
+            accepted
+        };
+        assert_eq!(forcing(&[0], 0.75), [true, true, false, true]); // the sum before it
+        assert_eq!(forcing(&[1, 2, 3], 0.75), [false, true, false, true]);
+        assert_eq!(forcing(&[1], 0.1), [false, true, false, false]);
+        assert_eq!(forcing(&[0], 0.1), [false; 4]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! to the finished block.
 
 use super::Token;
-use super::acceptance::{accept_by_entropy, accept_within_bound};
+use super::acceptance::accept_forcing;
 use super::canvas_length::check_canvas_length;
 use super::continued::{Continued, Written, check_constraint};
 use super::convergence::{StabilityTracker, mean_entropy};
@@ -144,10 +144,8 @@ impl CanvasRun {
         let entropy: Vec<f32> = positions.iter().map(|&p| self.draws.entropy[p]).collect();
         let mut kept = vec![false; entropy.len()];
         let bound = self.params.entropy_bound;
-        match self.bounded {
-            true => accept_within_bound(&entropy, bound, &mut kept),
-            false => accept_by_entropy(&entropy, bound, &mut kept),
-        }
+        let forces = |i: usize| !self.bounded && self.template.kept(positions[i]).is_none();
+        accept_forcing(&entropy, bound, forces, &mut kept);
         self.accepted.fill(true);
         for (position, kept) in positions.into_iter().zip(kept) {
             self.accepted[position] = kept;
@@ -223,6 +221,9 @@ impl Run for CanvasRun {
         self.mean_entropy = self.accept();
         let draws = &self.draws;
         noise.renoise(self.block, step, &mut self.noise)?;
+        for (position, token) in self.noise.iter_mut().enumerate() {
+            *token = self.template.kept(position).unwrap_or(*token);
+        }
         renoise(
             &self.accepted,
             &draws.sampled,
@@ -491,6 +492,25 @@ mod tests {
             let fixed = template.is_fixed(3);
             assert_eq!(run.draft().accepted, [!is_bounded, false, false, fixed]);
         }
+    }
+
+    #[test]
+    fn a_text_that_is_kept_comes_back_where_no_token_is_accepted() {
+        let mut template = Template::new();
+        template.begin_with(vec![Some(1), Some(2), None, Some(4)]);
+        template.keep_beginning();
+        let mut run = new_run(&DiffusionParams {
+            templates: vec![template],
+            ..params()
+        });
+        assert_eq!(run.draft().canvas, [1, 2, 92, 4]);
+        // Position 0 is within the bound, and 1 is not with its own entropy; nothing is left for the rest.
+        step(&mut run, [5; 4], [0.25, 0.5, 0.75, 2.0]).unwrap();
+        assert_eq!(run.draft().accepted, [true, false, false, false]);
+        assert_eq!(run.draft().canvas, [15, 2, 52, 4]);
+        // Forced where there is no text.
+        step(&mut run, [5; 4], [9.0, 2.0, 0.75, 2.0]).unwrap();
+        assert_eq!(run.draft().canvas, [1, 2, 15, 4]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Editing: a text is the beginning of the canvases, a share of its tokens is noise, and the steps
-//! begin late in the schedule (SDEdit, Meng et al. 2021, arXiv:2108.01073, for uniform noise).
+//! begin late in the schedule (SDEdit, Meng et al. 2021, arXiv:2108.01073, for uniform noise). The rest of
+//! the text comes back in each step where the model is not certain of another token.
 
 use super::Token;
 use super::canvas::CanvasRun;
@@ -35,7 +36,7 @@ pub struct Original {
 impl Original {
     /// The tokens of a text, with which of them stay as they are. `strength`, from 0 to 1, is the
     /// share of the other positions of a canvas that begin as noise. 0 shows the model the whole text,
-    /// 1 nothing of it.
+    /// 1 nothing of it. What it shows stays until the model is certain of another token.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] if there are no tokens, not one mark for each, or the strength is
@@ -187,6 +188,7 @@ impl Original {
         }
         template
             .begin_with(tokens)
+            .keep_beginning()
             .begin_at(first_step(self.strength, max_steps));
         Ok(template)
     }

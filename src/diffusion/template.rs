@@ -26,6 +26,8 @@ pub struct Template {
     sets: Vec<TokenSet>,
     /// What the canvas begins with instead of noise.
     initial: Vec<Option<Token>>,
+    /// Whether `initial` is a text that stays where the model is uncertain.
+    keeps_initial: bool,
     /// The step that it begins at.
     first_step: u32,
 }
@@ -60,6 +62,13 @@ impl Template {
     /// Sets what the canvas begins with; `None` is noise. A fixed position begins with its token.
     pub fn begin_with(&mut self, tokens: Vec<Option<Token>>) -> &mut Self {
         self.initial = tokens;
+        self
+    }
+
+    /// Makes what the canvas [begins with](Self::begin_with) stay where the model is uncertain: no acceptance of
+    /// another token is forced there, and in place of noise the token comes back.
+    pub(super) fn keep_beginning(&mut self) -> &mut Self {
+        self.keeps_initial = true;
         self
     }
 
@@ -161,6 +170,12 @@ impl Template {
         }
     }
 
+    /// The token that a position becomes again where none is accepted, if it is not noise.
+    pub(super) fn kept(&self, position: usize) -> Option<Token> {
+        let token = self.initial.get(position).copied().flatten();
+        token.filter(|_| self.keeps_initial)
+    }
+
     /// For each position of a canvas, the index of its set.
     pub(super) fn set_indices(&self, canvas: usize) -> Vec<Option<usize>> {
         let set = |slot: &Slot| match slot {
@@ -231,6 +246,15 @@ mod tests {
         let mut canvas = [1, 2, 3, 4];
         template.fill(&mut canvas);
         assert_eq!(canvas, [5, 7, 3, 4]);
+    }
+
+    #[test]
+    fn a_beginning_is_kept_where_there_is_one_and_it_is_asked_for() {
+        let mut template = Template::new();
+        template.begin_with(vec![Some(6), None]);
+        assert_eq!(template.kept(0), None);
+        template.keep_beginning();
+        assert_eq!([0, 1, 2].map(|p| template.kept(p)), [Some(6), None, None]);
     }
 
     #[test]
