@@ -304,6 +304,64 @@ fn constants_and_enumerations_obey_the_other_keywords() {
 }
 
 #[test]
+fn whole_numbers_that_a_double_rounds_keep_their_digits() {
+    // 2^63 - 1, 2^63, 2^63 + 1 and 2^64 - 1 are two doubles; -2^63 is the least of 64 bits.
+    let numbers = [
+        "9223372036854775807",
+        "9223372036854775808",
+        "9223372036854775809",
+        "18446744073709551615",
+        "-9223372036854775808",
+        "-9223372036854775807",
+    ];
+    let written = |number: &str| -> Value { serde_json::from_str(number).unwrap() };
+    for number in numbers {
+        let others: Vec<&str> = numbers.into_iter().filter(|n| *n != number).collect();
+        let value = written(number);
+        check(json!({"const": value}), &[number], &others);
+        check(
+            json!({"type": "integer", "enum": [value]}),
+            &[number],
+            &others,
+        );
+        check(
+            json!({"enum": [value], "minimum": value, "maximum": value}),
+            &[number],
+            &others,
+        );
+        check(
+            json!({"const": [{"n": value}]}),
+            &[&format!("[{{\"n\":{number}}}]")],
+            &[],
+        );
+    }
+    let all: Vec<Value> = numbers.into_iter().map(written).collect();
+    check(json!({"enum": all}), &numbers, &["9223372036854775806"]);
+    for (keyword, bound, accepted) in [
+        ("minimum", numbers[2], &[2, 3][..]),
+        ("exclusiveMinimum", numbers[1], &[2, 3]),
+        ("maximum", numbers[1], &[0, 1, 4, 5]),
+        ("exclusiveMaximum", numbers[1], &[0, 4, 5]),
+        ("maximum", numbers[4], &[4]),
+        ("exclusiveMaximum", numbers[5], &[4]),
+        ("multipleOf", "3", &[2, 3]),
+        ("multipleOf", "7", &[0, 5]),
+    ] {
+        let is_accepted = |i: &usize| accepted.contains(i);
+        let (inside, outside): (Vec<usize>, Vec<usize>) = (0..numbers.len()).partition(is_accepted);
+        let texts = |of: Vec<usize>| of.into_iter().map(|i| numbers[i]).collect::<Vec<_>>();
+        let schema = json!({"enum": all, keyword: written(bound)});
+        check(schema, &texts(inside), &texts(outside));
+    }
+    // Of so many digits no integer is written freely, and a bound among them is told apart.
+    check(
+        json!({"type": "integer", "maximum": written(numbers[3])}),
+        &["0", "-12345678901234567", "12345678901234567"],
+        &["18446744073709551615", "18446744073709551616"],
+    );
+}
+
+#[test]
 fn all_of_merges() {
     let schema = json!({"allOf": [
         {"type": "object", "properties": {"a": {"minimum": 1}}, "required": ["a"]},
