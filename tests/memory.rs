@@ -1,19 +1,71 @@
-//! The peak of resident memory, in a process of its own.
+//! Resident memory, in a process of its own.
 
 #![cfg(target_os = "linux")]
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use llama_diffusion::diffusion::{CanvasRun, CounterNoise, Denoiser as _, Run as _};
 use llama_diffusion::gguf::TensorType;
 use llama_diffusion::internal::synthetic::{Geometry, WeightTypes, write_synthetic};
+use llama_diffusion::model::{BatchMember, CanvasBatch, DenoiserParams, SequenceDenoiser};
 use llama_diffusion::{
-    CancelFlag, DiffusionParams, EndTokens, Model, ModelParams, Session, SessionParams,
+    CancelFlag, DiffusionParams, EndTokens, FlashAttention, KvType, Model, ModelParams, Session,
+    SessionParams,
 };
 use llama_diffusion_testing::process::status;
 
+/// One test at a time: they measure the process.
+static ALONE: Mutex<()> = Mutex::new(());
+
+#[test]
+fn an_unloaded_batch_releases_the_caches_of_its_sequences() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    let types = WeightTypes::Uniform(TensorType::F32);
+    write_synthetic(&path, &Geometry::tiny(), types, 1).unwrap();
+    let model = Arc::new(
+        Model::load(&path, &ModelParams::default(), &mut |_| {
+            ControlFlow::Continue(())
+        })
+        .unwrap(),
+    );
+    let params = DenoiserParams {
+        context: 65_536,
+        batch: 64,
+        threads: 1,
+        prefill_threads: 1,
+        kv_type: KvType::F32,
+        flash_attention: FlashAttention::On,
+        swa_full: true,
+        checkpoints: 0,
+    };
+    let mut denoiser = SequenceDenoiser::new(&model, &params).unwrap();
+    let cache = denoiser.memory().0;
+    assert!(cache > 30 << 20, "{cache} bytes are too few to be measured");
+    let mut batch = CanvasBatch::new(&denoiser, 1).unwrap();
+    denoiser.encode(&[5, 6]).unwrap();
+    denoiser.begin_canvas(16).unwrap();
+    let noise = CounterNoise::new(1, model.hparams().vocab_size).unwrap();
+    let mut run = CanvasRun::new(&DiffusionParams::default(), 0, 16, &noise).unwrap();
+    let (input, draws) = run.begin_step(&noise).unwrap();
+    let member = BatchMember {
+        denoiser: &mut denoiser,
+        input,
+        draws,
+    };
+    batch.step(&mut [member]).unwrap();
+    drop(denoiser);
+    let held = status("VmRSS");
+    batch.unload();
+    let freed = held.saturating_sub(status("VmRSS"));
+    assert!(freed > cache / 10 * 9, "{freed} of {cache} bytes are freed");
+}
+
 #[test]
 fn memory_is_weights_cache_and_three_times_the_logits() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let dir = tempfile::tempdir().unwrap();
     let geometry = Geometry {
         vocab_size: 32_768,

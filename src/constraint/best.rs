@@ -83,3 +83,21 @@ fn first_maximum(numbers: impl Iterator<Item = f64>) -> Option<usize> {
     }
     best.0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::first_maximum;
+
+    #[test]
+    fn of_equal_numbers_the_first_counts_and_of_none_none() {
+        const NONE: f64 = f64::NEG_INFINITY;
+        for (numbers, expected) in [
+            (&[NONE, 1.0, 3.0, 3.0][..], Some(2)),
+            (&[3.0, 3.0], Some(0)),
+            (&[NONE, NONE], None),
+            (&[], None),
+        ] {
+            assert_eq!(first_maximum(numbers.iter().copied()), expected);
+        }
+    }
+}

@@ -138,8 +138,8 @@ impl<N: Number> SumPass<N> {
             for lane in (0..count).rev() {
                 let position = first + lane;
                 self.backward_step(trellis, (position, lane), &weights[position * groups..]);
-                let through_tail = self.row(trellis, position)[tail].times(self.backward[0][tail]);
-                projection.tail[position] = through_tail.over(z).to_f64() as f32;
+                let in_tail = self.row(trellis, position)[tail];
+                projection.tail[position] = in_tail.over(z).to_f64() as f32;
             }
             self.sum_classes(&trellis.automaton.groups);
             for (lane, row) in (0..count).zip(first..) {
@@ -190,18 +190,18 @@ impl<N: Number> SumPass<N> {
             }
             current[state] = N::total(sum);
         }
-        let (end, rest) = (automaton.end as usize, next[tail]);
+        let end = automaton.end as usize;
         let accepting = automaton.accepting.iter();
         // Of states that are not affordable nothing may flow back.
         for &state in accepting.filter(|s| trellis.language.affords(**s, position)) {
             let state = state as usize;
             let mut sum = N::EMPTY;
             N::add(&mut sum, current[state]);
-            N::add_product(&mut sum, rest, weights[end]);
+            // Anything may come after an end: the sum of the tail is 1.
+            N::add(&mut sum, weights[end]);
             current[state] = N::total(sum);
-            N::add_product(&mut flows[end][lane], before[state], rest);
+            N::add(&mut flows[end][lane], before[state]);
         }
-        current[tail] = rest;
         self.backward.swap(0, 1);
     }
 }

@@ -7,7 +7,7 @@ use llama_diffusion::constraint::rows::{Given, Row, RowTable};
 use llama_diffusion::constraint::{CanvasLanguage, ClassTables, Constraint, Work};
 use llama_diffusion::diffusion::{
     Allowed, ConstrainAt, Denoiser, DrawRule, Draws, Filter, Lookahead, Scoring, Steering,
-    StepInput, Template,
+    StepInput, Template, TokenSet,
 };
 use llama_diffusion::internal::synthetic::masked::{MaskedFamily, write_masked};
 use llama_diffusion::{
@@ -309,6 +309,83 @@ fn fixed_positions_and_a_language_hold_together() {
         error.contains("the fixed positions of the canvas leave no text"),
         "{error}"
     );
+}
+
+/// A text that the model prefers by far does not go through a position that is fixed to another token.
+#[test]
+fn a_language_goes_on_from_a_fixed_position_whatever_the_model_wants_there() {
+    let token = |text: &str| match DEMO.vocab().tokenize(text, false, false).unwrap()[..] {
+        [token] => token,
+        ref tokens => panic!("{text}: {tokens:?}"),
+    };
+    let mut template = Template::new();
+    template.fixed(&[token("3")]);
+    for constrain_at in [ConstrainAt::Step, ConstrainAt::Commit] {
+        let params = DiffusionParams {
+            constraint: Some(constraint("The capital of Norway is Oslo.|3[5-9]")),
+            constrain_at,
+            templates: vec![template.clone()],
+            ..DiffusionParams::default()
+        };
+        let generation = answer(QUESTION, &params).unwrap();
+        let text = text(&generation);
+        assert!(Regex::new("^3[5-9]$").unwrap().is_match(&text), "{text:?}");
+    }
+}
+
+/// A language that says nothing but which tokens each position has conditions the next step as sets of tokens do.
+#[test]
+fn what_a_language_leaves_conditions_the_next_step_as_allowed_sets_do() {
+    let texts = ["7", "%", "3"];
+    let (language, len) = (constraint(&texts.concat()), texts.len());
+    let automaton = language.automaton();
+    // Each character is a token, and a byte that is one.
+    let vocab = DEMO.vocab();
+    let sets = texts.map(|text| -> TokenSet {
+        let all = 0..vocab.len() as Token;
+        let is_it = |token: &Token| vocab.detokenize(&[*token], false).is_ok_and(|t| t == text);
+        all.filter(is_it).collect()
+    });
+    let logits = [true, false].map(|by_language| {
+        let mut session = session();
+        session.prefill(&chat(QUESTION)).unwrap();
+        let denoiser = session.canvas_denoiser().unwrap();
+        let n = denoiser.limits().canvas.unwrap();
+        denoiser.begin_canvas(n).unwrap();
+        let canvas: Vec<Token> = (0..n).map(|p| (p * 31) as Token % 900 + 20).collect();
+        let of: Vec<Option<usize>> = (0..n).map(|p| (p < len).then_some(p)).collect();
+        for _ in 0..2 {
+            let input = StepInput {
+                canvas: &canvas,
+                free: &vec![true; n],
+                allowed: match by_language {
+                    true => Allowed::All,
+                    false => Allowed::Sets {
+                        sets: &sets,
+                        of: &of,
+                    },
+                },
+                filter: Filter::NONE,
+                rule: DrawRule::Inverse {
+                    temperature: 0.7,
+                    uniforms: &vec![0.5; n],
+                },
+                guidance: 0.0,
+                average: 0.0,
+                language: by_language.then(|| Steering {
+                    language: CanvasLanguage::new(automaton, automaton.start(), len, len).unwrap(),
+                    at: ConstrainAt::Step,
+                }),
+                targets: &[],
+            };
+            denoiser.step(&input, &mut Draws::new(n, 0)).unwrap();
+        }
+        denoiser.logits().unwrap()
+    });
+    let [by_language, by_sets] = &logits;
+    let far = by_language.iter().zip(by_sets).map(|(a, b)| (a - b).abs());
+    let far = far.fold(0.0, f32::max);
+    assert!(far < 1e-4, "{far}");
 }
 
 #[test]

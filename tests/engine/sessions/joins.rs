@@ -384,6 +384,27 @@ fn a_short_prompt_takes_the_room_of_half_a_canvas() {
 }
 
 #[test]
+fn where_no_canvas_waits_a_step_reads_short_prompts_of_one_pass_together() {
+    // With canvases of 16 tokens, more than both have.
+    const PASS: usize = 48;
+    let params = SessionParams {
+        batch: Some(PASS),
+        ..settings()
+    };
+    for (second, fits) in [(PASS - 20, true), (PASS - 19, false)] {
+        let sessions = (0..2).map(|_| session(&*MODEL, &params));
+        let mut batch = SessionBatch::new(sessions.collect()).unwrap();
+        let ids = [text(20, 0), text(second, 1)].map(|prompt| {
+            let joined = batch.join(&prompt, &request(1, 3), &CancelFlag::default());
+            joined.unwrap()
+        });
+        batch.step(&mut nobody).unwrap();
+        let encoded = ids.map(|id| batch.stage(id) == Some(Stage::Denoising));
+        assert_eq!(encoded, [true, fits], "20 and {second} tokens");
+    }
+}
+
+#[test]
 fn a_cancelled_prompt_is_read_no_further() {
     let mut batch = batch(1);
     let cancel = CancelFlag::default();
