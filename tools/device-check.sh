@@ -55,13 +55,13 @@ if [ -n "${BIN:-}" ]; then
 else
     # As in the Makefile: a build with other features has its own folder.
     flags=(--release --locked --target-dir "$target${features:+/$features}" --features "$features")
-    built=$(cargo test "${flags[@]}" -p llama-diffusion --test device --test device_golden \
-        --no-run --message-format=json-render-diagnostics)
+    # One command: cargo would compile for the tests and again for the program.
+    built=$(cargo build "${flags[@]}" -p llama-diffusion -p llama-diffusion-cli --bin llama-diffusion-cli \
+        --test device --test device_golden --message-format=json-render-diagnostics)
     executable() { sed -n 's/.*"executable":"\([^"]*\/'"$1"'\)".*/\1/p' <<<"$built" | tail -n 1; }
     hash='-[0-9a-f]*'
     tests=("$(executable "device$hash")" "$(executable "device_golden$hash")")
-    cargo build "${flags[@]}" -p llama-diffusion-cli
-    cli=$target${features:+/$features}/${CARGO_BUILD_TARGET:+$CARGO_BUILD_TARGET/}release/llama-diffusion-cli
+    cli=$(executable llama-diffusion-cli)
 fi
 
 # Words of a command, split intentionally.
