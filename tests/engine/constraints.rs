@@ -329,7 +329,10 @@ fn a_language_goes_on_from_a_fixed_position_whatever_the_model_wants_there() {
         };
         let generation = answer(QUESTION, &params).unwrap();
         let text = text(&generation);
-        assert!(Regex::new("^3[5-9]$").unwrap().is_match(&text), "{text:?}");
+        assert!(
+            ["35", "36", "37", "38", "39"].contains(&text.as_str()),
+            "{text:?}"
+        );
     }
 }
 

@@ -58,6 +58,11 @@ impl Format {
         self.ty().block_bytes()
     }
 
+    /// Elements that are decoded together: whole blocks and groups.
+    pub(super) fn part(self) -> usize {
+        self.ty().block_len().max(GROUP)
+    }
+
     /// Bytes of `k` elements, which are whole blocks.
     pub(super) fn bytes(self, k: usize) -> usize {
         k / self.ty().block_len() * self.block_bytes()

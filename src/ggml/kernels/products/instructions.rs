@@ -28,21 +28,53 @@ pub(super) struct Strip<'a> {
 }
 
 impl Strip<'_> {
-    /// Begins to read part `part` of `parts` of the next strip from memory: the processor does not
-    /// foresee where that is, and would wait for every row.
-    #[inline]
-    pub(super) fn prefetch_next(&self, part: usize, parts: usize) {
+    /// What is read ahead while this strip is multiplied, in `parts`.
+    pub(super) fn ahead(&self, parts: usize) -> Ahead {
+        Ahead {
+            next: self.next,
+            each: (self.rows * self.stride).div_ceil(parts),
+            due: 0,
+            done: 0,
+        }
+    }
+}
+
+/// Reads the next strip from memory while another one is multiplied: the processor does not foresee where
+/// that is, and would wait for every row.
+pub(super) struct Ahead {
+    next: *const u8,
+    /// Bytes of a part.
+    each: usize,
+    due: usize,
+    done: usize,
+}
+
+impl Ahead {
+    /// Reads nothing.
+    pub(super) fn nothing() -> Self {
+        Self {
+            next: std::ptr::null(),
+            each: 0,
+            due: 0,
+            done: 0,
+        }
+    }
+
+    /// Begins to read so many parts. Few at a time are read beside the work; many at once would stop it.
+    #[inline(always)]
+    pub(super) fn read(&mut self, parts: usize) {
         /// Bytes that are read together.
         const LINE: usize = 64;
-        let lines = (self.rows * self.stride).div_ceil(LINE);
-        for line in lines * part / parts..lines * (part + 1) / parts {
-            let at = self.next.wrapping_add(line * LINE);
+        self.due += parts * self.each;
+        while self.done < self.due {
+            let at = self.next.wrapping_add(self.done);
             #[cfg(target_arch = "x86_64")]
             // SAFETY: an instruction of all processors, which ignores what cannot be read.
             unsafe {
                 use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
                 _mm_prefetch::<_MM_HINT_T1>(at.cast());
             }
+            self.done += LINE;
         }
     }
 }

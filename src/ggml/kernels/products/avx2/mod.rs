@@ -41,11 +41,12 @@ unsafe fn product(strip: &Strip<'_>, scratch: &mut Scratch, out: &mut [f32]) {
     let format = strip.format;
     let most = if format.is_float() { FLOATS } else { INTEGERS };
     let (chunks, tiles) = (strip.k.div_ceil(most), strip.rows.div_ceil(ROWS));
+    let mut ahead = strip.ahead(chunks * tiles);
     for chunk in 0..chunks {
         let first = chunk * most;
         let k = most.min(strip.k - first);
         for tile in (0..strip.rows).step_by(ROWS) {
-            strip.prefetch_next(chunk * tiles + tile / ROWS, chunks * tiles);
+            ahead.read(1);
             for r in 0..ROWS {
                 // Beyond the last row the results have no meaning.
                 let row = (tile + r).min(strip.rows - 1);

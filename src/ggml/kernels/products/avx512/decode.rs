@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 use std::array::from_fn;
 
 use super::super::format::{BLOCK, Format, GROUP};
-use super::super::instructions::STRIP;
+use super::super::instructions::{Ahead, STRIP};
 use super::activations::{GREATEST_OF_WORDS, OFFSET};
 use super::panel::Panel;
 use super::transpose::{Rows, transpose};
@@ -17,23 +17,29 @@ const GROUPS: usize = BLOCK / GROUP;
 /// # Safety
 /// The rows have `k` elements of the format, whole groups and blocks, which fit the panel.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) unsafe fn decode(format: Format, rows: &Rows, k: usize, panel: &mut Panel) {
-    let bytes = format.block_bytes();
-    // SAFETY: by the contract of this function.
-    unsafe {
-        match format {
-            Format::F16 => {
-                (0..k / GROUP).for_each(|g| floats::<10, 15>(rows, g * GROUP * bytes, g, panel))
+pub(super) unsafe fn decode(
+    format: Format,
+    rows: &Rows,
+    k: usize,
+    panel: &mut Panel,
+    ahead: &mut Ahead,
+) {
+    let part = format.part();
+    for first in (0..k).step_by(part) {
+        let (offset, group) = (format.bytes(first), first / GROUP);
+        ahead.read(part / GROUP);
+        // SAFETY: by the contract of this function.
+        unsafe {
+            match format {
+                Format::F16 => floats::<10, 15>(rows, offset, group, panel),
+                Format::BF16 => floats::<7, 127>(rows, offset, group, panel),
+                Format::Q8_0 => q8_0(rows, offset, group, panel),
+                Format::Q4_0 => q4_0(rows, offset, group, panel),
+                Format::Q5_0 => q5_0(rows, offset, group, panel),
+                Format::Q4_K => q4_k(rows, offset, group, panel),
+                Format::Q5_K => q5_k(rows, offset, group, panel),
+                Format::Q6_K => q6_k(rows, offset, group, panel),
             }
-            Format::BF16 => {
-                (0..k / GROUP).for_each(|g| floats::<7, 127>(rows, g * GROUP * bytes, g, panel))
-            }
-            Format::Q8_0 => (0..k / GROUP).for_each(|g| q8_0(rows, g * bytes, g, panel)),
-            Format::Q4_0 => (0..k / GROUP).for_each(|g| q4_0(rows, g * bytes, g, panel)),
-            Format::Q5_0 => (0..k / GROUP).for_each(|g| q5_0(rows, g * bytes, g, panel)),
-            Format::Q4_K => (0..k / BLOCK).for_each(|b| q4_k(rows, b * bytes, b * GROUPS, panel)),
-            Format::Q5_K => (0..k / BLOCK).for_each(|b| q5_k(rows, b * bytes, b * GROUPS, panel)),
-            Format::Q6_K => (0..k / BLOCK).for_each(|b| q6_k(rows, b * bytes, b * GROUPS, panel)),
         }
     }
 }
@@ -104,14 +110,17 @@ unsafe fn floats<const MANTISSA: u32, const BIAS: i32>(
 /// # Safety
 /// The rows have `k` elements, whole groups, which fit the panel.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) unsafe fn bf16_pairs(rows: &Rows, k: usize, panel: &mut Panel) {
+pub(super) unsafe fn bf16_pairs(rows: &Rows, k: usize, panel: &mut Panel, ahead: &mut Ahead) {
     let mut to = panel.values.as_mut_ptr();
-    for i in (0..k).step_by(8) {
-        // SAFETY: by the contract of this function.
-        unsafe {
-            for pairs in transpose(rows, 2 * i) {
-                _mm512_store_si512(to.cast(), pairs);
-                to = to.add(1);
+    for first in (0..k).step_by(GROUP) {
+        ahead.read(1);
+        for i in (first..first + GROUP).step_by(8) {
+            // SAFETY: by the contract of this function.
+            unsafe {
+                for pairs in transpose(rows, 2 * i) {
+                    _mm512_store_si512(to.cast(), pairs);
+                    to = to.add(1);
+                }
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::super::format::GROUP;
-use super::super::instructions::STRIP;
+use super::super::instructions::{Ahead, STRIP};
 use super::super::mixture::{Buffers, Rows};
 use super::activations::{GREATEST_OF_WORDS, WordRow, round, to_words};
 use super::panel::{PAIRS, Panel};
@@ -163,13 +163,15 @@ unsafe fn tile<const T: usize, const BF16: bool>(
     for (i, input) in inputs.iter_mut().enumerate() {
         *input = weights[(t + i) * ROOM..].as_ptr().cast();
     }
+    // The columns of an embedding are next to each other.
+    let ahead = &mut Ahead::nothing();
     // SAFETY: by the contract of this function.
     unsafe {
         match BF16 {
-            true => tiles::bf16_pairs(panel, inputs, 0, Rows::MOST, out),
+            true => tiles::bf16_pairs(panel, inputs, 0, Rows::MOST, ahead, out),
             false => {
                 let part = WordRow::new(Rows::MOST).part(0);
-                tiles::words::<T, 1>(panel, inputs, part, Rows::MOST, out);
+                tiles::words::<T, 1>(panel, inputs, part, Rows::MOST, ahead, out);
             }
         }
         for (i, sums) in sums.iter().enumerate() {

@@ -11,7 +11,7 @@ use std::array::from_fn;
 use std::ops::Range;
 
 use super::format::{Format, GROUP};
-use super::instructions::{Conversion, Convert, Instructions, STRIP, Strip};
+use super::instructions::{Ahead, Conversion, Convert, Instructions, STRIP, Strip};
 use super::scratch::Scratch;
 use activations::{ByteRow, WordRow};
 use panel::{PAIRS, Panel, QUADS};
@@ -94,6 +94,9 @@ unsafe fn product<const BF16: bool>(strip: &Strip<'_>, scratch: &mut Scratch, ou
     let activations = Activations::of(format, BF16);
     let most = activations.elements();
     let chunks = strip.k.div_ceil(most);
+    let tiles = strip.inputs.len().div_ceil(TILE);
+    // With each group, as it is decoded and as each tile is multiplied.
+    let ahead = &mut strip.ahead(strip.k / GROUP * (1 + tiles));
     for chunk in 0..chunks {
         let first = chunk * most;
         let k = most.min(strip.k - first);
@@ -106,13 +109,11 @@ unsafe fn product<const BF16: bool>(strip: &Strip<'_>, scratch: &mut Scratch, ou
         // a row for every input.
         unsafe {
             match activations {
-                Activations::BF16 => decode::bf16_pairs(&rows, k, panel),
-                _ => decode::decode(format, &rows, k, panel),
+                Activations::BF16 => decode::bf16_pairs(&rows, k, panel, ahead),
+                _ => decode::decode(format, &rows, k, panel, ahead),
             }
-            let tiles = strip.inputs.len().div_ceil(TILE);
             let mut t = 0;
             for i in 0..tiles {
-                strip.prefetch_next(chunk * tiles + i, chunks * tiles);
                 let n = (strip.inputs.len() - t).div_ceil(tiles - i);
                 multiply(
                     strip,
@@ -120,6 +121,7 @@ unsafe fn product<const BF16: bool>(strip: &Strip<'_>, scratch: &mut Scratch, ou
                     panel,
                     t..t + n,
                     first..first + k,
+                    ahead,
                     out.as_mut_ptr(),
                 );
                 t += n;
@@ -140,12 +142,13 @@ unsafe fn multiply(
     panel: &Panel,
     inputs: Range<usize>,
     part: Range<usize>,
+    ahead: &mut Ahead,
     out: *mut f32,
 ) {
     macro_rules! tile {
         ($($n:literal: $c:literal,)*) => {
             match inputs.len() {
-                $($n => tile::<$n, $c>(strip, activations, panel, inputs.start, part, out),)*
+                $($n => tile::<$n, $c>(strip, activations, panel, inputs.start, part, ahead, out),)*
                 _ => unreachable!("a tile has 1 to {TILE} inputs"),
             }
         };
@@ -171,6 +174,7 @@ unsafe fn tile<const T: usize, const C: usize>(
     panel: &Panel,
     t: usize,
     part: Range<usize>,
+    ahead: &mut Ahead,
     out: *mut f32,
 ) {
     let (first, k) = (part.start, part.len());
@@ -180,19 +184,19 @@ unsafe fn tile<const T: usize, const C: usize>(
     unsafe {
         let out = out.add(t * STRIP);
         match activations {
-            Activations::BF16 => tiles::bf16_pairs(panel, inputs, first, k, out),
+            Activations::BF16 => tiles::bf16_pairs(panel, inputs, first, k, ahead, out),
             Activations::Words => {
                 let part = WordRow::new(strip.k).part(first);
-                tiles::words::<T, C>(panel, inputs, part, k, out);
+                tiles::words::<T, C>(panel, inputs, part, k, ahead, out);
             }
             Activations::Bytes => {
                 let part = ByteRow::new(strip.k).part(first);
                 match strip.format {
                     Format::Q4_K | Format::Q5_K => {
-                        tiles::bytes_and_minima::<T, C>(panel, inputs, part, k, out);
+                        tiles::bytes_and_minima::<T, C>(panel, inputs, part, k, ahead, out);
                     }
-                    Format::Q6_K => tiles::bytes::<T, C, 16>(panel, inputs, part, k, out),
-                    _ => tiles::bytes::<T, C, GROUP>(panel, inputs, part, k, out),
+                    Format::Q6_K => tiles::bytes::<T, C, 16>(panel, inputs, part, k, ahead, out),
+                    _ => tiles::bytes::<T, C, GROUP>(panel, inputs, part, k, ahead, out),
                 }
             }
         }

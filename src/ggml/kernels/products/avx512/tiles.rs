@@ -8,7 +8,7 @@
 use std::arch::x86_64::*;
 
 use super::super::format::GROUP;
-use super::super::instructions::STRIP;
+use super::super::instructions::{Ahead, STRIP};
 use super::activations::{BytePart, WordPart};
 use super::panel::Panel;
 
@@ -27,6 +27,7 @@ pub(super) unsafe fn bf16_pairs<const T: usize>(
     inputs: [*const u8; T],
     first: usize,
     k: usize,
+    ahead: &mut Ahead,
     out: *mut f32,
 ) {
     // SAFETY: by the contract of this function; the panel has as many pairs. A vector of pairs of
@@ -34,12 +35,15 @@ pub(super) unsafe fn bf16_pairs<const T: usize>(
     unsafe {
         let pairs = |bits| std::mem::transmute::<__m512i, __m512bh>(bits);
         let mut sums = [[_mm512_setzero_ps(); T]; CHAINS];
-        for i in (0..k / 2).step_by(CHAINS) {
-            for c in 0..CHAINS {
-                let w = pairs(_mm512_load_si512(panel.values.as_ptr().add(i + c).cast()));
-                for t in 0..T {
-                    let x = number(inputs[t], 2 * first, i + c);
-                    sums[c][t] = _mm512_dpbf16_ps(sums[c][t], w, pairs(_mm512_set1_epi32(x)));
+        for g in 0..k / GROUP {
+            ahead.read(1);
+            for i in (g * GROUP / 2..(g + 1) * GROUP / 2).step_by(CHAINS) {
+                for c in 0..CHAINS {
+                    let w = pairs(_mm512_load_si512(panel.values.as_ptr().add(i + c).cast()));
+                    for t in 0..T {
+                        let x = number(inputs[t], 2 * first, i + c);
+                        sums[c][t] = _mm512_dpbf16_ps(sums[c][t], w, pairs(_mm512_set1_epi32(x)));
+                    }
                 }
             }
         }
@@ -127,12 +131,14 @@ pub(super) unsafe fn words<const T: usize, const C: usize>(
     inputs: [*const u8; T],
     part: WordPart,
     k: usize,
+    ahead: &mut Ahead,
     out: *mut f32,
 ) {
     // SAFETY: by the contract of this function; the panel has as many elements.
     unsafe {
         let mut sums: [__m512; T] = load(out);
         for g in 0..k / GROUP {
+            ahead.read(1);
             let mut parts = [[_mm512_setzero_si512(); T]; C];
             for pair in (g * GROUP / 2..(g + 1) * GROUP / 2).step_by(C) {
                 for c in 0..C {
@@ -196,6 +202,7 @@ pub(super) unsafe fn bytes<const T: usize, const C: usize, const LEN: usize>(
     inputs: [*const u8; T],
     part: BytePart,
     k: usize,
+    ahead: &mut Ahead,
     out: *mut f32,
 ) {
     // SAFETY: by the contract of this function; the panel has as many elements.
@@ -206,6 +213,9 @@ pub(super) unsafe fn bytes<const T: usize, const C: usize, const LEN: usize>(
             _ => part.offsets_of_halves,
         };
         for i in 0..k / LEN {
+            if i % (GROUP / LEN) == 0 {
+                ahead.read(1);
+            }
             let mut start = [_mm512_setzero_si512(); T];
             for t in 0..T {
                 start[t] = _mm512_set1_epi32(number(inputs[t], offsets, i));
@@ -232,12 +242,14 @@ pub(super) unsafe fn bytes_and_minima<const T: usize, const C: usize>(
     inputs: [*const u8; T],
     part: BytePart,
     k: usize,
+    ahead: &mut Ahead,
     out: *mut f32,
 ) {
     // SAFETY: by the contract of this function; the panel has as many elements.
     unsafe {
         let mut sums: [__m512; T] = load(out);
         for g in 0..k / GROUP {
+            ahead.read(1);
             let start = [_mm512_setzero_si512(); T];
             let products =
                 products::<T, C, GROUP>(panel, inputs, part.values, g * GROUP / 4, start);
