@@ -93,9 +93,11 @@ unsafe extern "C" fn attention_kernel(
         let tile = tile_len(queries, group, kv_heads, threads as usize);
         let tiles = queries.div_ceil(tile);
         let mut work = Tile::new(dim, group * tile);
+        // Of each tile; all heads see the same.
+        let mut seen: Vec<Option<Vec<Range<usize>>>> = vec![None; tiles];
         for item in share(kv_heads * tiles, index, threads) {
-            let (head, first) = (item / tiles, item % tiles * tile);
-            let range = first..queries.min(first + tile);
+            let (head, number) = (item / tiles, item % tiles);
+            let range = number * tile..queries.min((number + 1) * tile);
             // Rows are those of one head after the other.
             let row_of = |head: usize, query: usize| (query * heads + head) * dim;
             let group = head * group..(head + 1) * group;
@@ -108,7 +110,9 @@ unsafe extern "C" fn attention_kernel(
                 from_raw_parts(row, dim)
             }));
             let mask = &mask[range.start * keys..range.end * keys];
-            work.attend([&k, &v], head, mask, keys);
+            for keys_of_block in seen[number].get_or_insert_with(|| seen_keys(mask, keys)) {
+                work.attend([&k, &v], head, mask, keys, keys_of_block.clone());
+            }
             let out = |offset| from_raw_parts_mut(node.data.cast::<f32>().add(offset), dim);
             work.finish(offsets().map(out));
         }
@@ -171,17 +175,9 @@ impl Tile {
         self.softmax.resize(self.queries.len() / self.dim, none);
     }
 
-    /// Attends to the keys and values of a head; `mask` has a row of `keys` for each query.
-    fn attend(&mut self, [k, v]: [&Reader<'_>; 2], head: usize, mask: &[u16], keys: usize) {
-        for first in (0..keys).step_by(KEYS) {
-            let block = first..keys.min(first + KEYS);
-            if let Some(seen) = seen_keys(mask, keys, block) {
-                self.attend_to_block([k, v], head, mask, keys, seen);
-            }
-        }
-    }
-
-    fn attend_to_block(
+    /// Attends to the keys and values of a head that are `seen`, at most [`KEYS`]; `mask` has a row of `keys`
+    /// for each query.
+    fn attend(
         &mut self,
         [k, v]: [&Reader<'_>; 2],
         head: usize,
@@ -276,9 +272,16 @@ unsafe fn product(
     };
 }
 
+/// The keys that queries of the tile see, block by block; see [`seen_of_block`].
+fn seen_keys(mask: &[u16], keys: usize) -> Vec<Range<usize>> {
+    let blocks = (0..keys).step_by(KEYS);
+    let seen = |first: usize| seen_of_block(mask, keys, first..keys.min(first + KEYS));
+    blocks.filter_map(seen).collect()
+}
+
 /// The keys from the first to the last of a block that a query of the tile sees, from a whole number
 /// of lanes on; `None` if none sees any.
-fn seen_keys(mask: &[u16], keys: usize, block: Range<usize>) -> Option<Range<usize>> {
+fn seen_of_block(mask: &[u16], keys: usize, block: Range<usize>) -> Option<Range<usize>> {
     let visible = |key: &u16| *key == VISIBLE;
     let mut seen: Option<Range<usize>> = None;
     for row in mask.chunks_exact(keys) {
