@@ -226,7 +226,8 @@ pub fn count_chat(
     body: &Map<String, Value>,
     capabilities: &Capabilities,
 ) -> Result<Value, ApiError> {
-    count(served, &chat::read(body, capabilities)?.request)
+    let request = chat::read(body, capabilities)?.request;
+    Ok(tokens::input_tokens(count(served, &request)?))
 }
 
 /// The number of tokens of a request to `/v1/responses`.
@@ -235,16 +236,16 @@ pub fn count_responses(
     body: &Map<String, Value>,
     capabilities: &Capabilities,
 ) -> Result<Value, ApiError> {
-    count(served, &responses::read(body, capabilities)?.request)
+    let request = responses::read(body, capabilities)?.request;
+    Ok(tokens::input_tokens(count(served, &request)?))
 }
 
-fn count(served: &Served, request: &Request) -> Result<Value, ApiError> {
+fn count(served: &Served, request: &Request) -> Result<usize, ApiError> {
     let count = request.inputs.iter().map(|input| match input {
         Input::Chat(chat) => Ok(served.chat(chat, request.thoughts)?.len()),
         other => Ok(served.prompt(other, request)?.tokens.len()),
     });
-    let count: Result<usize, ApiError> = count.sum();
-    Ok(tokens::input_tokens(count?))
+    count.sum()
 }
 
 /// The number of tokens of a request to `/v1/messages`.
@@ -253,6 +254,6 @@ pub fn count_messages(
     body: &Map<String, Value>,
     capabilities: &Capabilities,
 ) -> Result<Value, ApiError> {
-    let chat = anthropic::read_count(body, capabilities)?;
-    Ok(anthropic::counted(served.chat(&chat, None)?.len()))
+    let request = anthropic::read_count(body, capabilities)?;
+    Ok(anthropic::counted(count(served, &request)?))
 }

@@ -56,10 +56,12 @@ pub fn read(body: &Map<String, Value>, capabilities: &Capabilities) -> Result<Wo
 pub fn read_count(
     body: &Map<String, Value>,
     capabilities: &Capabilities,
-) -> Result<Chat, ApiError> {
+) -> Result<Request, ApiError> {
     let body = Object::root(body);
     let tools = tools(&body, capabilities)?;
-    conversation(&body, &tools)
+    let mut request = Request::new(vec![Input::Chat(conversation(&body, &tools)?)]);
+    think(&mut request, &body)?;
+    Ok(request)
 }
 
 fn conversation(body: &Object<'_>, tools: &Tools) -> Result<Chat, ApiError> {
@@ -298,6 +300,17 @@ mod tests {
     }
 
     #[test]
+    fn a_count_is_of_the_prompt_with_its_thoughts() {
+        let mut body = json!({"messages": [{"role": "user", "content": "Hi"}]});
+        body["thinking"] = json!({"type": "enabled", "budget_tokens": 2000});
+        let counted = read_count(body.as_object().unwrap(), &capabilities()).unwrap();
+        let mut answered = work(body).unwrap().request;
+        answered.tokens = counted.tokens;
+        assert_eq!(counted.thoughts, Some(true));
+        assert_eq!(counted, answered);
+    }
+
+    #[test]
     fn blocks_become_messages() {
         let chat = chat(json!({
             "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
@@ -360,10 +373,11 @@ mod tests {
         assert_eq!(work.reply.options.ignored, ["top_k"]);
         let body = json!({"messages": [{"role": "user", "content": "Hi"}], "tools": tools});
         let Value::Object(map) = &body else { panic!() };
-        assert_eq!(
-            read_count(map, &capabilities()).unwrap().variables["tools"][0]["function"]["name"],
-            "f"
-        );
+        let counted = read_count(map, &capabilities()).unwrap();
+        let [Input::Chat(chat)] = &counted.inputs[..] else {
+            panic!("{counted:?}")
+        };
+        assert_eq!(chat.variables["tools"][0]["function"]["name"], "f");
     }
 
     #[test]

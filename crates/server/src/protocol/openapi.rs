@@ -135,6 +135,22 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_count_has_the_messages_of_an_answer() {
+        let document = document();
+        let counted = request_of(&document, "/v1/messages/count_tokens");
+        let answered = properties(&document, request_of(&document, "/v1/messages"));
+        for (name, described) in properties(&document, counted) {
+            assert_eq!(answered[name], described, "{name}");
+        }
+        let validator = validator(&document, counted);
+        assert!(!validator.is_valid(&json!({"messages": [{}]})));
+        let tools = json!([{"name": "f"}]);
+        let messages = json!([{"role": "user", "content": "Hi"}]);
+        check(&validator, &json!({"messages": messages}));
+        assert!(!validator.is_valid(&json!({"messages": messages, "tools": tools})));
+    }
+
+    #[test]
     fn answers_and_errors_are_as_described() {
         let document = document();
         for ((path, _), (read, body)) in TABLES.into_iter().zip(endpoints()) {
