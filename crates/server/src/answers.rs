@@ -91,6 +91,8 @@ pub struct Answer {
     pub assembler: Assembler,
     /// Writes drafts, if the client wants them.
     pub payloads: Option<Payloads>,
+    /// The number of its current canvas.
+    pub block: u32,
     /// Its tokens so far.
     pub usage: Usage,
     /// Its seed.
@@ -235,7 +237,8 @@ impl Answers {
         let (Some(drafts), Some(payloads)) = (&self.drafts, &mut answer.payloads) else {
             return Ok(());
         };
-        for shown in drafts.take(index) {
+        // What is of a later canvas waits until this one has been shown.
+        for shown in drafts.take_until(index, answer.block) {
             let lines = payloads.show(&shown, answer.reader.splitter());
             let lines = lines.map_err(|error| internal(&error))?;
             self.guard.metrics.draft_sent();
@@ -257,6 +260,7 @@ impl Answers {
     ) -> Result<(), ApiError> {
         self.show_drafts(index)?;
         let answer = &mut self.answers[index];
+        answer.block = canvas.block + 1;
         if let Some(payloads) = &mut answer.payloads {
             let lines = payloads.canvas(canvas).map_err(|error| internal(&error))?;
             self.ready.extend(

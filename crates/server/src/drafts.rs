@@ -1,8 +1,8 @@
-//! Drafts on their way to a client: one place for each answer, never a queue. A slow reader loses
-//! drafts, never text.
+//! Drafts on their way to a client: a place for the latest one of each canvas, not a queue of all. A slow
+//! reader loses drafts, never text, and never the last draft of a canvas.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use llama_diffusion::chat::thinking::Splitter;
 use llama_diffusion::diffusion::{CanvasStatus, FinishedCanvas, OwnedDraft, OwnedNewCanvas};
@@ -14,22 +14,17 @@ use crate::metrics::Metrics;
 use crate::protocol::request::{DraftLevel, Drafts};
 use crate::served::Served;
 
-/// The latest draft of each answer of a request.
+/// What of each answer of a request has not been sent yet.
 pub struct DraftSlot {
     wanted: Drafts,
-    latest: Mutex<Vec<Latest>>,
+    /// By answer, in order.
+    waiting: Mutex<Vec<Vec<Shown>>>,
     published: Notify,
     metrics: Arc<Metrics>,
 }
 
-/// What an answer has not sent yet.
-#[derive(Default)]
-struct Latest {
-    begun: Option<Arc<OwnedNewCanvas>>,
-    draft: Option<Arc<OwnedDraft>>,
-}
-
 /// What of an answer is sent next. Several viewers share it.
+#[derive(Clone)]
 pub enum Shown {
     /// A canvas before its first step.
     Begun(Arc<OwnedNewCanvas>),
@@ -45,78 +40,71 @@ impl Shown {
             Self::Draft(draft) => draft.block,
         }
     }
+
+    /// Whether it says nothing once something follows it.
+    fn is_passing(&self) -> bool {
+        matches!(self, Self::Draft(draft) if draft.status == CanvasStatus::Running)
+    }
 }
 
 impl DraftSlot {
     /// Places for a number of answers.
     pub fn new(wanted: Drafts, answers: usize, metrics: Arc<Metrics>) -> Self {
-        let latest = (0..answers).map(|_| Latest::default()).collect();
         Self {
             wanted,
-            latest: Mutex::new(latest),
+            waiting: Mutex::new((0..answers).map(|_| Vec::new()).collect()),
             published: Notify::new(),
             metrics,
         }
     }
 
-    /// Replaces what the answer has not sent yet. `copy` is that of the event, once there is one.
+    fn waiting(&self) -> MutexGuard<'_, Vec<Vec<Shown>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds an event, in the place of the draft before it. `copy` is that of the event, once there is one.
     pub fn publish(&self, answer: usize, event: &Event<'_>, copy: &mut Option<Shown>) {
-        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(latest) = latest.get_mut(answer) else {
+        let mut waiting = self.waiting();
+        let Some(waiting) = waiting.get_mut(answer) else {
             return;
         };
-        match event {
+        let shown = match event {
             Event::CanvasBegun(canvas) if self.wanted.level == DraftLevel::Full => {
-                let made = || Shown::Begun(Arc::new((*canvas).into()));
-                if let Shown::Begun(canvas) = copy.get_or_insert_with(made) {
-                    latest.begun = Some(Arc::clone(canvas));
-                }
+                copy.get_or_insert_with(|| Shown::Begun(Arc::new((*canvas).into())))
             }
             Event::Draft(draft) => {
                 let is_last = draft.status != CanvasStatus::Running;
                 if !is_last && !(draft.step + 1).is_multiple_of(self.wanted.every) {
                     return;
                 }
-                let made = || Shown::Draft(Arc::new((*draft).into()));
-                let Shown::Draft(draft) = copy.get_or_insert_with(made) else {
-                    return;
-                };
-                if latest.draft.replace(Arc::clone(draft)).is_some() {
-                    self.metrics.drafts_coalesced(1);
-                }
+                copy.get_or_insert_with(|| Shown::Draft(Arc::new((*draft).into())))
             }
             _ => return,
+        };
+        if waiting.pop_if(|last| last.is_passing()).is_some() {
+            self.metrics.drafts_coalesced(1);
         }
+        waiting.push(shown.clone());
         self.published.notify_one();
     }
 
-    /// What an answer has not sent yet, in order.
-    pub fn take(&self, answer: usize) -> Vec<Shown> {
-        self.take_until(answer, u32::MAX)
-    }
-
-    /// The same of canvases up to `block`; what is of later ones stays.
+    /// What an answer has not sent yet of canvases up to `block`, in order; what is of later ones stays.
     pub fn take_until(&self, answer: usize, block: u32) -> Vec<Shown> {
-        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(latest) = latest.get_mut(answer) else {
+        let mut waiting = self.waiting();
+        let Some(waiting) = waiting.get_mut(answer) else {
             return Vec::new();
         };
-        let begun = latest.begun.take_if(|canvas| canvas.block <= block);
-        let draft = latest.draft.take_if(|draft| draft.block <= block);
-        let begun = begun.map(Shown::Begun);
-        begun.into_iter().chain(draft.map(Shown::Draft)).collect()
+        let later = waiting.partition_point(|shown| shown.block() <= block);
+        waiting.drain(..later).collect()
     }
 
     /// Waits until an answer has something to send, and returns which one.
     pub async fn any(&self) -> usize {
         loop {
             let published = self.published.notified();
-            {
-                let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-                let is_full = |latest: &Latest| latest.begun.is_some() || latest.draft.is_some();
-                if let Some(answer) = latest.iter().position(is_full) {
-                    return answer;
-                }
+            let found = self.waiting().iter().position(|all| !all.is_empty());
+            if let Some(answer) = found {
+                return answer;
             }
             published.await;
         }

@@ -216,34 +216,47 @@ mod tests {
             followed.show(0, &Event::Draft(draft(number)));
             let is_tenth = number % 10 == 9;
             let places = 2 + usize::from(is_tenth);
-            assert_eq!(step(&reader.take(0)), Some((number, places)));
+            assert_eq!(step(&reader.take_until(0, 0)), Some((number, places)));
             let tenth = is_tenth.then_some((number, 2));
-            assert_eq!(step(&rare.take(0)), tenth);
+            assert_eq!(step(&rare.take_until(0, 0)), tenth);
         }
         followed.remove(&reader);
         followed.show(0, &Event::Draft(draft(100)));
-        assert_eq!(step(&reader.take(0)), None);
-        assert_eq!(step(&deaf.take(0)), Some((100, 1)));
+        assert_eq!(step(&reader.take_until(0, 0)), None);
+        assert_eq!(step(&deaf.take_until(0, 0)), Some((100, 1)));
     }
 
     /// A canvas may end between two looks of a viewer, who then has to show its end first.
     #[test]
-    fn drafts_of_later_canvases_wait() {
+    fn the_last_draft_of_each_canvas_waits() {
         let slot = viewer(1);
-        let publish = |block, step| {
+        let publish = |block, step, status| {
             let draft = Draft {
                 block,
+                status,
                 ..draft(step)
             };
             slot.publish(0, &Event::Draft(draft), &mut None);
         };
-        publish(0, 7);
+        let steps = |shown: Vec<Shown>| -> Vec<(u32, u32)> {
+            let step = |shown| match shown {
+                Shown::Draft(draft) => (draft.block, draft.step),
+                Shown::Begun(canvas) => (canvas.block, u32::MAX),
+            };
+            shown.into_iter().map(step).collect()
+        };
+        publish(0, 7, CanvasStatus::Running);
         assert!(slot.take_until(1, 0).is_empty());
-        assert_eq!(slot.take_until(0, 0).len(), 1);
-        publish(1, 0);
-        assert!(slot.take_until(0, 0).is_empty());
-        assert_eq!(slot.take_until(0, 1).len(), 1);
-        assert!(slot.take(0).is_empty());
+        assert_eq!(steps(slot.take_until(0, 0)), [(0, 7)]);
+        publish(0, 8, CanvasStatus::Running);
+        publish(0, 9, CanvasStatus::OutOfSteps);
+        publish(1, 0, CanvasStatus::Running);
+        publish(1, 1, CanvasStatus::Converged);
+        publish(2, 0, CanvasStatus::Running);
+        publish(2, 1, CanvasStatus::Running);
+        assert_eq!(steps(slot.take_until(0, 0)), [(0, 9)]);
+        assert_eq!(steps(slot.take_until(0, 2)), [(1, 1), (2, 1)]);
+        assert!(slot.take_until(0, 2).is_empty());
     }
 
     #[test]

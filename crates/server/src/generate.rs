@@ -234,6 +234,7 @@ fn submit(
             payloads: request
                 .drafts
                 .map(|drafts| Payloads::new(&ready.served, drafts.level)),
+            block: 0,
             usage: Usage {
                 prompt: asked.prompt.len(),
                 ..Usage::default()

@@ -63,6 +63,18 @@ fn of_kind<'a>(events: &'a [Value], kind: &str) -> Vec<&'a Value> {
         .collect()
 }
 
+/// The last draft of a canvas always comes, and none comes after its canvas.
+fn check_last_drafts(events: &[Value], who: &str) {
+    let shown = events.iter().filter(|event| event["event"] != "pieces");
+    let shown: Vec<_> = shown.collect();
+    let pairs = shown.windows(2);
+    let pairs = pairs.filter(|pair| pair[1]["event"] == "canvas");
+    for (block, pair) in pairs.enumerate() {
+        assert_eq!(pair[0]["step"], STEPS - 1, "{who}");
+        assert_eq!(pair[0]["block"], block, "{who}");
+    }
+}
+
 #[test]
 fn a_viewer_sees_what_the_client_sees() {
     let server = Server::start("-np 1");
@@ -92,6 +104,7 @@ fn a_viewer_sees_what_the_client_sees() {
         );
         event
     };
+    check_last_drafts(&client, "client");
     let [full, text, rare] = viewers.map(|viewer| viewer.join().unwrap());
     for (events, level) in [(&full, "full"), (&text, "text"), (&rare, "tokens")] {
         let canvases = of_kind(events, "canvas").into_iter().map(without_index);
@@ -106,15 +119,7 @@ fn a_viewer_sees_what_the_client_sees() {
         assert_eq!(&last, client.last().unwrap());
         assert_eq!(last["event"].take(), "end");
         assert_eq!(last["ignored"], json!(["temperature"]));
-        // The last draft of a canvas always comes, and none comes after its canvas.
-        let shown = events.iter().filter(|event| event["event"] != "pieces");
-        let shown: Vec<_> = shown.collect();
-        let pairs = shown.windows(2);
-        let pairs = pairs.filter(|pair| pair[1]["event"] == "canvas");
-        for (block, pair) in pairs.enumerate() {
-            assert_eq!(pair[0]["step"], STEPS - 1, "{level}");
-            assert_eq!(pair[0]["block"], block, "{level}");
-        }
+        check_last_drafts(events, level);
         let drafts = of_kind(events, "draft");
         let at = |draft: &Value| (draft["block"].as_u64(), draft["step"].as_u64());
         assert!(
