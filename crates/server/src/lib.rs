@@ -44,5 +44,6 @@ pub mod run;
 mod served;
 mod slot_files;
 mod sse;
+mod stall;
 mod state;
 pub mod visual;

@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpSocket;
 
 use crate::args::{HttpArgs, Tls};
+use crate::stall::Stalling;
 
 /// How long a request's header may take, and a connection may be idle.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -122,27 +123,38 @@ fn open_unix(path: &std::path::Path) -> io::Result<Listener> {
     Ok(Listener::Unix(listener, SocketFile(path.to_owned())))
 }
 
-/// Closes connections beyond a number.
+/// What clients may do.
+#[derive(Clone, Copy)]
+pub struct Limits {
+    /// Connections at once.
+    pub connections: usize,
+    /// How long a client may read nothing.
+    pub stall: Duration,
+}
+
+/// Closes connections beyond these limits.
 #[derive(Clone)]
 struct Limited<A> {
     inner: A,
     control: Control,
-    limit: usize,
+    limits: Limits,
 }
 
 impl<A, I, S> Accept<I, S> for Limited<A>
 where
     A: Accept<I, S, Stream = I, Service = S, Future = Ready<io::Result<(I, S)>>>,
 {
-    type Stream = I;
+    type Stream = Stalling<I>;
     type Service = S;
-    type Future = Ready<io::Result<(I, S)>>;
+    type Future = Ready<io::Result<(Stalling<I>, S)>>;
 
     fn accept(&self, stream: I, service: S) -> Self::Future {
-        match self.control.connection_count() > self.limit {
-            true => ready(Err(io::Error::other("there are too many connections"))),
-            false => self.inner.accept(stream, service),
+        if self.control.connection_count() > self.limits.connections {
+            return ready(Err(io::Error::other("there are too many connections")));
         }
+        let accepted = self.inner.accept(stream, service).into_inner();
+        let stall = self.limits.stall;
+        ready(accepted.map(|(stream, service)| (Stalling::new(stream, stall), service)))
     }
 }
 
@@ -155,19 +167,19 @@ pub async fn serve(
     router: Router,
     tls: Option<Tls>,
     control: &Control,
-    limit: usize,
+    limits: Limits,
 ) -> io::Result<()> {
     match listener {
         Listener::Tcp(listener) => {
             let server = Server::<SocketAddr>::from_listener(listener);
             let acceptor = NoDelayAcceptor::new();
-            run(server, acceptor, router, tls, control, limit).await
+            run(server, acceptor, router, tls, control, limits).await
         }
         #[cfg(unix)]
         Listener::Unix(listener, _file) => {
             let server = Server::<std::os::unix::net::SocketAddr>::from_listener(listener);
             let acceptor = DefaultAcceptor::new();
-            run(server, acceptor, router, tls, control, limit).await
+            run(server, acceptor, router, tls, control, limits).await
         }
     }
 }
@@ -178,7 +190,7 @@ async fn run<A, Acc>(
     router: Router,
     tls: Option<Tls>,
     control: &Control,
-    limit: usize,
+    limits: Limits,
 ) -> io::Result<()>
 where
     A: Address + Send + 'static,
@@ -209,7 +221,7 @@ where
     let acceptor = Limited {
         inner: acceptor,
         control: control.clone(),
-        limit,
+        limits,
     };
     let service = router.into_make_service();
     match tls {

@@ -84,7 +84,11 @@ async fn serve(args: Args) -> Result<()> {
     ));
     let control = Control::new();
     let router = router(&state);
-    let (limit, drain) = (args.http.max_connections, args.http.drain_timeout());
+    let limits = listen::Limits {
+        connections: args.http.max_connections,
+        stall: args.http.timeout(),
+    };
+    let drain = args.http.drain_timeout();
     tokio::spawn(end_on_signal(Arc::clone(&state), control.clone(), drain));
     let (report, report_of_engine) = oneshot::channel();
     let of_engine = Arc::clone(&state);
@@ -93,7 +97,7 @@ async fn serve(args: Args) -> Result<()> {
         let _ = report.send(run_engine(&args, &of_engine, &commands)); // nobody waits after a signal
     });
     spawned.map_err(|error| failed("the thread of the engine", &error))?;
-    let serving = listen::serve(listener, router, tls, &control, limit);
+    let serving = listen::serve(listener, router, tls, &control, limits);
     tokio::pin!(serving);
     tokio::select! {
         served = &mut serving => served.map_err(|error| failed("the listener", &error)),

@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::thread;
 use std::time::Duration;
 
 use crate::process::Server;
@@ -50,4 +51,33 @@ fn names_of_headers_begin_with_capital_letters() {
     ] {
         assert!(answer.contains(name), "{answer}");
     }
+}
+
+/// Otherwise it would hold a connection, and its answer, for ever.
+#[test]
+fn a_client_that_reads_nothing_is_cut_off() {
+    const REQUESTS: usize = 2000;
+    let server = Server::start_loading("--timeout 1");
+    let address = server.base.strip_prefix("http://").unwrap();
+    let mut socket = TcpStream::connect(address).unwrap();
+    let limit = Some(Duration::from_secs(60));
+    socket.set_read_timeout(limit).unwrap();
+    socket.set_write_timeout(limit).unwrap();
+    let request = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    socket.write_all(&request.repeat(REQUESTS)).unwrap();
+    thread::sleep(Duration::from_secs(5));
+    let (mut bytes, mut part) = (0, vec![0; 1 << 20]);
+    // It ends, or is reset.
+    while let Ok(read @ 1..) = socket.read(&mut part) {
+        bytes += read;
+    }
+    let all = REQUESTS
+        * server
+            .get("/openapi.json")
+            .send()
+            .unwrap()
+            .bytes()
+            .unwrap()
+            .len();
+    assert!(bytes < all / 2, "{bytes} of {all}");
 }
