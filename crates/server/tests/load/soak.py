@@ -181,6 +181,16 @@ def slope(samples):
     return statistics.linear_regression(requests, [resident for _, resident in samples]).slope
 
 
+def settled(server):
+    """Descriptors and threads before the soak. The connections of the start close a moment later: they must not hide
+    a descriptor that is lost."""
+    samples = []
+    for _ in range(10):
+        samples.append(server.resources()[1:])
+        time.sleep(0.1)
+    return [min(values) for values in zip(*samples)]
+
+
 def returned(server, before, patience=60):
     """Descriptors and threads once they are those from before, or as they are in the end."""
     deadline = time.monotonic() + patience
@@ -199,7 +209,7 @@ def main():
     parser.add_argument("--flags", default="-np 4 --cache-ram 8", help="of the server")
     args = parser.parse_args()
     with Server(args.server, *args.flags.split()) as server:
-        _, *before = server.resources()
+        before = settled(server)
         soak = Soak(server)
         soak.fill()
         streams = [threading.Thread(target=soak.stream, args=(number,)) for number in range(args.streams)]
