@@ -44,6 +44,5 @@ pub mod run;
 mod served;
 mod slot_files;
 mod sse;
-mod stall;
 mod state;
 pub mod visual;

@@ -3,6 +3,7 @@
 use std::future::{Ready, ready};
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::pin::Pin;
 use std::time::Duration;
 
 use axum::Router;
@@ -13,9 +14,9 @@ use axum_server::{Address, Control, Handle, Server};
 use llama_diffusion::{Error, Result};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpSocket;
+use tokio_io_timeout::TimeoutWriter;
 
 use crate::args::{HttpArgs, Tls};
-use crate::stall::Stalling;
 
 /// How long a request's header may take, and a connection may be idle.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -142,19 +143,23 @@ struct Limited<A> {
 
 impl<A, I, S> Accept<I, S> for Limited<A>
 where
+    I: AsyncWrite,
     A: Accept<I, S, Stream = I, Service = S, Future = Ready<io::Result<(I, S)>>>,
 {
-    type Stream = Stalling<I>;
+    type Stream = Pin<Box<TimeoutWriter<I>>>;
     type Service = S;
-    type Future = Ready<io::Result<(Stalling<I>, S)>>;
+    type Future = Ready<io::Result<(Self::Stream, S)>>;
 
     fn accept(&self, stream: I, service: S) -> Self::Future {
         if self.control.connection_count() > self.limits.connections {
             return ready(Err(io::Error::other("there are too many connections")));
         }
         let accepted = self.inner.accept(stream, service).into_inner();
-        let stall = self.limits.stall;
-        ready(accepted.map(|(stream, service)| (Stalling::new(stream, stall), service)))
+        ready(accepted.map(|(stream, service)| {
+            let mut stream = TimeoutWriter::new(stream);
+            stream.set_timeout(Some(self.limits.stall));
+            (Box::pin(stream), service)
+        }))
     }
 }
 
