@@ -1120,7 +1120,7 @@ typedef struct diffusion_result {
      */
     double denoise_seconds;
     /**
-     * Time to append finished canvases to the cache.
+     * Time to append finished canvases to the cache, and to write tokens one by one.
      */
     double commit_seconds;
     /**

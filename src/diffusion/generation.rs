@@ -26,7 +26,7 @@ pub struct Timing {
     /// All denoising steps, without the event handler. In a batch each step counts for every answer
     /// that took part.
     pub denoise: Duration,
-    /// Committing canvases to the prefix.
+    /// Committing canvases to the prefix, and tokens that were written one by one.
     pub commit: Duration,
 }
 

@@ -1,12 +1,13 @@
 //! Plain decoding by the causal encoder, before the first canvas.
 
 use std::ops::ControlFlow;
+use std::time::Instant;
 
 use super::parts::{From, append, renumbered};
 use super::{Answer, Session};
 use crate::diffusion::{
     CancelFlag, CounterNoise, DiffusionParams, Event, FinishReason, FinishedCanvas, Generation,
-    Recipe as _, Token, TokenScore,
+    Recipe as _, Timing, Token, TokenScore,
 };
 use crate::error::{Error, Result};
 use crate::parameter::Parameter;
@@ -46,8 +47,8 @@ impl Session {
         if count == 0 {
             return self.generate(prompt, params, cancel, on_event);
         }
-        let (ahead, reused) = self.decode(prompt, count, cancel)?;
         let mut generation = Generation::empty();
+        let (ahead, reused) = self.decode(prompt, count, cancel, &mut generation.timing)?;
         let end = self.end.clone();
         let ended = ahead.last().is_some_and(|token| end.is_end(*token));
         let answer = &ahead[..ahead.len() - usize::from(ended)];
@@ -97,6 +98,7 @@ impl Session {
         prompt: &[Token],
         count: usize,
         cancel: &CancelFlag,
+        timing: &mut Timing,
     ) -> Result<(Vec<Token>, usize)> {
         let (context, canvas) = (self.limits().context, self.limits().canvas.unwrap_or(1));
         if prompt.len().saturating_add(count + canvas) > context {
@@ -106,7 +108,9 @@ impl Session {
                 context,
             });
         }
+        let start = Instant::now();
         let (mut logits, reused) = self.encode_checked(prompt, Parameter::Ahead)?;
+        timing.prefill = start.elapsed();
         let end = self.end.clone();
         let encoder = self.canvas_denoiser()?;
         let mut tokens = Vec::new();
@@ -123,6 +127,7 @@ impl Session {
                 logits = encoder.encode_with_logits(&[token])?;
             }
         }
+        timing.commit = start.elapsed() - timing.prefill;
         Ok((tokens, reused))
     }
 

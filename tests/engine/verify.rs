@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use llama_diffusion::chat::{Message, Role};
 use llama_diffusion::diffusion::{
-    OwnedEvent, OwnedScoredCanvas, Scorer, Scoring, Template, TokenScore,
+    OwnedEvent, OwnedScoredCanvas, Scorer, Scoring, Template, Timing, TokenScore,
 };
 use llama_diffusion::gguf::TensorType;
 use llama_diffusion::internal::synthetic::{Geometry, WeightTypes, write_synthetic};
@@ -599,4 +600,22 @@ fn an_encoder_that_agrees_with_the_prompt_writes_ahead() {
         .collect();
     assert_eq!(blocks, [0, 1, 2]);
     assert!(matches!(&events[0], OwnedEvent::CanvasDone(canvas) if canvas.tokens == expected));
+
+    // Without a canvas the time is that of these tokens.
+    session.reset().unwrap();
+    let only = DiffusionParams {
+        max_tokens: Some(10),
+        ..params
+    };
+    let go_on = &mut |_: Event<'_>| ControlFlow::Continue(());
+    let answer = session.generate_after(10, prompt, &only, &CancelFlag::default(), go_on);
+    let generation = answer.unwrap().generation;
+    assert_eq!(generation.tokens, expected);
+    let Timing {
+        prefill,
+        denoise,
+        commit,
+    } = generation.timing;
+    assert!(prefill > Duration::ZERO && commit > Duration::ZERO);
+    assert_eq!(denoise, Duration::ZERO);
 }

@@ -73,7 +73,7 @@ pub struct diffusion_result {
     pub prefill_seconds: f64,
     /// Time of all denoising steps, without callbacks.
     pub denoise_seconds: f64,
-    /// Time to append finished canvases to the cache.
+    /// Time to append finished canvases to the cache, and to write tokens one by one.
     pub commit_seconds: f64,
     /// A `diffusion_finish`.
     pub finish: i32,
