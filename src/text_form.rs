@@ -88,7 +88,7 @@ impl TextModel {
     ) -> Result<TextForm> {
         let (mut gaps, rest) = gaps(&request.form, &request.blanks)?;
         let form = Form::new(self.pieces(&mut gaps, &rest)?)?;
-        let mut before = vec![self.before_text(prompt, thoughts)?];
+        let mut before = vec![self.before_text(prompt, thoughts, Parameter::Form)?];
         if !before[0].is_empty() {
             // Not every model writes it.
             before.push(Vec::new());
@@ -130,7 +130,7 @@ impl TextModel {
     /// The prompt has begun a thought, or the vocabulary cannot spell the text.
     pub fn template(&self, text: &str, prompt: &[Token], thoughts: Thoughts) -> Result<Template> {
         let mut template = Template::new();
-        template.fixed(&self.before_text(prompt, thoughts)?);
+        template.fixed(&self.before_text(prompt, thoughts, Parameter::Template)?);
         let (mut gaps, rest) = gaps(text, &[])?;
         for piece in self.pieces(&mut gaps, &rest)? {
             match piece {
@@ -149,8 +149,13 @@ impl TextModel {
         Ok(template)
     }
 
-    /// What the model writes before a text that is known.
-    fn before_text(&self, prompt: &[Token], thoughts: Thoughts) -> Result<Vec<Token>> {
+    /// What the model writes before a text that is known, which `parameter` gives.
+    fn before_text(
+        &self,
+        prompt: &[Token],
+        thoughts: Thoughts,
+        parameter: Parameter,
+    ) -> Result<Vec<Token>> {
         match self.scaffold(prompt, thoughts)? {
             Scaffold::None => Ok(Vec::new()),
             Scaffold::Fixed(tokens) => Ok(tokens),
@@ -162,7 +167,7 @@ impl TextModel {
             Scaffold::Until(_) | Scaffold::Between { .. } => {
                 let problem =
                     "a known text cannot follow a thought of unknown length: turn thinking off";
-                Err(Error::parameter(Parameter::Form, problem))
+                Err(Error::parameter(parameter, problem))
             }
         }
     }

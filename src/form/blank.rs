@@ -50,7 +50,7 @@ pub struct Form {
 /// How a form is filled.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FormParams {
-    /// Number of denoising steps, at least 1. Blanks with a choice of several tokens, or with texts of several
+    /// Number of denoising steps, 1 to [`MAX_STEPS`](Self::MAX_STEPS). Blanks with a choice of several tokens, or with texts of several
     /// lengths, are always read in one. Default 1.
     pub steps: u32,
     /// Number of canvases that differ in their noise, at least 1: answers are means over them. Default 4.
@@ -73,6 +73,8 @@ impl Default for FormParams {
 }
 
 impl FormParams {
+    /// The maximum of [`steps`](Self::steps): far more than a canvas needs.
+    pub const MAX_STEPS: u32 = 4096;
     /// The maximum of [`samples`](Self::samples).
     pub const MAX_SAMPLES: usize = 4096;
 
@@ -81,8 +83,10 @@ impl FormParams {
     /// # Errors
     /// [`Error::InvalidParameter`] names the first parameter out of range.
     pub fn validate(&self) -> Result<()> {
-        if self.steps == 0 {
-            return Err(refusal("steps is 0, but must be at least 1".into()));
+        if !(1..=Self::MAX_STEPS).contains(&self.steps) {
+            let (steps, max) = (self.steps, Self::MAX_STEPS);
+            let problem = format!("steps is {steps}, but must be 1 to {max}");
+            return Err(refusal(problem));
         }
         if !(1..=Self::MAX_SAMPLES).contains(&self.samples) {
             let (samples, max) = (self.samples, Self::MAX_SAMPLES);
@@ -329,6 +333,10 @@ mod tests {
         };
         assert_eq!(problem(1, 1), Ok(()));
         assert!(problem(0, 1).unwrap_err().starts_with("form: steps is 0"));
+        assert_eq!(
+            problem(1_000_000, 1).unwrap_err(),
+            "form: steps is 1000000, but must be 1 to 4096"
+        );
         assert!(problem(1, 0).unwrap_err().starts_with("form: samples is 0"));
         assert!(
             problem(1, 5000)

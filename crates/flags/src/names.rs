@@ -16,6 +16,7 @@ pub fn flags(parameter: Parameter) -> Option<&'static str> {
         Parameter::MinLogprob => "--verify",
         Parameter::Ahead => "--ar",
         Parameter::Form => "--form",
+        Parameter::Template => "--template",
         Parameter::GapLength => "--infill-tokens",
         Parameter::Strength => "--strength",
         Parameter::Protected => "--protect",
@@ -86,12 +87,10 @@ mod tests {
     use super::*;
 
     /// What no flag sets: the arguments of calls.
-    const WITHOUT: [Parameter; 15] = [
-        Parameter::Template,
+    const WITHOUT: [Parameter; 13] = [
         Parameter::BackendDirectory,
         Parameter::Prompt,
         Parameter::Tokens,
-        Parameter::Template,
         Parameter::Draws,
         Parameter::Noise,
         Parameter::Recipe,
