@@ -22,6 +22,8 @@ use llama_diffusion_flags::input;
 
 /// What is to be edited, and how.
 pub struct Edit {
+    /// The byte order mark of the file, if it has one.
+    mark: &'static str,
     text: String,
     /// What the model reads.
     message: String,
@@ -36,7 +38,7 @@ impl Edit {
     /// # Errors
     /// A file cannot be read, is empty or not UTF-8, or the instruction is missing or empty.
     pub fn read(path: &Path, flags: &EditArgs, prompt: Option<PromptSource>) -> Result<Self> {
-        let text = input::file(path)?;
+        let (mark, text) = input::marked_file(path)?;
         if text.trim().is_empty() {
             let name = path.display().to_string();
             return Err(refusal(name, "it is empty: give a text to edit"));
@@ -44,6 +46,7 @@ impl Edit {
         let instruction = flags.instruction.as_deref();
         Ok(Self {
             message: message(instruction, prompt, body(&text))?,
+            mark,
             text,
             strength: flags.strength,
             protected: flags.protected(),
@@ -90,7 +93,7 @@ impl Edit {
         print(
             &match io::stdout().is_terminal() && run.output.show.colors {
                 true => diff::painted(&self.text, &edited),
-                false => edited,
+                false => format!("{}{edited}", self.mark),
             },
         )?;
         if let Some(mut logprobs) = logprobs {

@@ -23,11 +23,24 @@ const OTHER_MARKS: [(&[u8], &str); 4] = [
 /// # Errors
 /// The file cannot be read, or is not UTF-8.
 pub fn file(path: &Path) -> Result<String> {
+    Ok(marked_file(path)?.1)
+}
+
+/// The byte order mark that a file begins with, if any, and the text after it.
+///
+/// # Errors
+/// As [`file()`].
+pub fn marked_file(path: &Path) -> Result<(&'static str, String)> {
     let bytes = fs::read(path).map_err(|source| Error::Io {
         path: path.to_owned(),
         source,
     })?;
-    text(bytes, &path.display().to_string())
+    let mark = if bytes.starts_with(MARK.as_bytes()) {
+        MARK
+    } else {
+        ""
+    };
+    Ok((mark, text(bytes, &path.display().to_string())?))
 }
 
 /// The text of the standard input, to its end.

@@ -24,15 +24,14 @@ pub struct EditArgs {
 
     /// Lines that stay byte for byte, such as 2,5-7
     #[arg(long, value_name = "LINES", value_parser = parse_lines)]
-    protect: Option<Lines>,
+    protect: Vec<Lines>,
 }
 
 impl EditArgs {
     /// The lines that stay.
     pub fn protected(&self) -> Vec<RangeInclusive<usize>> {
-        self.protect
-            .clone()
-            .map_or(Vec::new(), |Lines(lines)| lines)
+        let lines = self.protect.iter().flat_map(|Lines(lines)| lines);
+        lines.cloned().collect()
     }
 }
 

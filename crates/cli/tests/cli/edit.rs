@@ -59,6 +59,27 @@ fn protected_lines_stay_byte_for_byte() {
 }
 
 #[test]
+fn lines_of_several_flags_and_a_byte_order_mark_stay() {
+    let contents = "\u{feff}Leo runs to the park.\nMia goes to the lake.\nEnd";
+    let line = [
+        "--instruction",
+        "Past tense",
+        "--protect",
+        "1",
+        "--protect",
+        "3",
+    ];
+    let output = edit(contents.as_bytes(), &line);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let written = text(&output.stdout);
+    let first = "\u{feff}Leo runs to the park.\n";
+    assert!(
+        written.starts_with(first) && written.ends_with("\nEnd"),
+        "{written:?}"
+    );
+}
+
+#[test]
 fn the_corrections_of_an_edit_are_counted() {
     let line = ["--instruction", "Past tense", "--diffusion-stats"];
     let output = edit(b"Leo runs to the park.\n", &line);
