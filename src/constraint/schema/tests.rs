@@ -353,7 +353,7 @@ fn whole_numbers_that_a_double_rounds_keep_their_digits() {
         let schema = json!({"enum": all, keyword: written(bound)});
         check(schema, &texts(inside), &texts(outside));
     }
-    // Of so many digits no integer is written freely, and a bound among them is told apart.
+    // Integers of so many digits are never written freely: a maximum among them allows all others.
     check(
         json!({"type": "integer", "maximum": written(numbers[3])}),
         &["0", "-12345678901234567", "12345678901234567"],
