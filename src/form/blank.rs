@@ -50,8 +50,8 @@ pub struct Form {
 /// How a form is filled.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FormParams {
-    /// Number of denoising steps, 1 to [`MAX_STEPS`](Self::MAX_STEPS). Blanks with a choice of several tokens, or with texts of several
-    /// lengths, are always read in one. Default 1.
+    /// Number of denoising steps, 1 to [`MAX_STEPS`](Self::MAX_STEPS). Blanks with a choice of several
+    /// tokens, or with texts of several lengths, are always read in one. Default 1.
     pub steps: u32,
     /// Number of canvases that differ in their noise, at least 1: answers are means over them. Default 4.
     pub samples: usize,
