@@ -19,7 +19,11 @@ pub struct FormRequest {
     pub form: String,
     /// The blanks, in order. Those that are not listed have no choices, and their numbers, from 1, as
     /// names.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "json_fields::objects",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub blanks: Vec<BlankRequest>,
     /// As [`FormParams::steps`].
     #[serde(default = "default_steps")]

@@ -19,6 +19,7 @@ pub struct InfillRequest {
     /// What comes after the gap.
     pub input_suffix: String,
     /// Other texts that the model reads first.
+    #[serde(deserialize_with = "json_fields::objects")]
     pub input_extra: Vec<InfillExtra>,
     /// The line of the gap, up to it.
     pub prompt: String,

@@ -33,6 +33,31 @@ impl<'t> GapTexts<'t> {
         }
     }
 
+    /// What is nearest to the gap: at least the last `bytes` of the text before it, and the first of the text
+    /// after it, and other texts as long as that. To make tokens of all of a long text takes long.
+    pub(crate) fn nearest(&self, bytes: usize) -> Self {
+        let mut begin = self.before.len().saturating_sub(bytes);
+        while !self.before.is_char_boundary(begin) {
+            begin -= 1;
+        }
+        let mut end = bytes.min(self.after.len());
+        while !self.after.is_char_boundary(end) {
+            end += 1;
+        }
+        let mut length = 0;
+        let near = self.extra.iter().rev().take_while(|extra| {
+            let is_near = length <= bytes;
+            length += extra.text.len();
+            is_near
+        });
+        Self {
+            extra: &self.extra[self.extra.len() - near.count()..],
+            before: &self.before[begin..],
+            after: &self.after[..end],
+            turn: self.turn,
+        }
+    }
+
     /// What is left of them in `room` tokens: the last lines before the gap, the first ones after it, and
     /// the last of the other texts. `repeats` says whether the model's turn begins with the text before.
     pub(crate) fn within(&self, room: usize, repeats: bool, model: &TextModel) -> Result<Self> {
@@ -108,6 +133,29 @@ impl TextModel {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_nearest_texts_are_whole_characters_and_whole_other_texts() {
+        let extra = |text: &str| InfillExtra {
+            text: text.into(),
+            ..InfillExtra::default()
+        };
+        let extra = ["far", "near", "next"].map(extra);
+        let texts = GapTexts::new(&extra, "aéb", "xéy");
+        for (bytes, before, after, extras) in [
+            (0, "", "", 1),
+            (1, "b", "x", 1),
+            (2, "éb", "xé", 1),
+            (3, "éb", "xé", 1),
+            (4, "aéb", "xéy", 2),
+            (7, "aéb", "xéy", 2),
+            (8, "aéb", "xéy", 3),
+        ] {
+            let near = texts.nearest(bytes);
+            assert_eq!((near.before, near.after), (before, after), "{bytes}");
+            assert_eq!(near.extra, &extra[3 - extras..], "{bytes}");
+        }
+    }
 
     #[test]
     fn the_text_before_has_three_quarters_or_what_the_other_leaves() {

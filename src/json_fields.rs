@@ -1,7 +1,9 @@
 //! Requests as objects in JSON, whose errors name the field that is wrong.
 
-use serde::de::DeserializeOwned;
+use serde::de::{Deserialize as _, DeserializeOwned, Deserializer, Error as _};
 use serde_json::{Map, Value};
+
+use crate::json;
 
 /// What is wrong with a request.
 #[derive(Debug)]
@@ -20,13 +22,28 @@ pub(crate) fn read<T: DeserializeOwned>(
     text: &str,
     required: &[(&str, Value)],
 ) -> Result<T, Wrong> {
-    let fields: Map<String, Value> = serde_json::from_str(text).map_err(|error| Wrong {
+    let whole = json::parse(text.as_bytes()).and_then(serde_json::from_value);
+    let fields: Map<String, Value> = whole.map_err(|error| Wrong {
         field: None,
         problem: in_plain_words(&error),
     })?;
     let fields = members_without_nulls(fields);
     let whole = serde_json::from_value(Value::Object(fields.clone()));
     whole.map_err(|error| culprit::<T>(fields, required, &error))
+}
+
+/// Reads a list of objects: serde also reads a list as an object, by the order of its fields.
+///
+/// # Errors
+/// An item is not an object, or not one of these.
+pub(crate) fn objects<'de, T: DeserializeOwned, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    let items = Vec::<Map<String, Value>>::deserialize(deserializer)?;
+    let items = items.into_iter().map(Value::Object);
+    items
+        .map(|item| serde_json::from_value(item).map_err(D::Error::custom))
+        .collect()
 }
 
 /// The field that alone does not make a request either.
@@ -48,7 +65,9 @@ fn culprit<T: DeserializeOwned>(
         let Some(whole) = error_of(&name, value.clone()) else {
             continue;
         };
-        let items = value.as_array().into_iter().flatten().enumerate();
+        let is_list = error_of(&name, Value::Array(Vec::new())).is_none();
+        let items = value.as_array().filter(|_| is_list);
+        let items = items.into_iter().flatten().enumerate();
         let mut items = items.filter_map(|(index, item)| {
             let error = error_of(&name, Value::Array(vec![item.clone()]))?;
             Some((format!("/{name}/{index}"), error))

@@ -41,6 +41,7 @@ mod host_memory;
 pub mod hub;
 mod infill;
 mod infill_room;
+mod json;
 mod json_fields;
 #[allow(unsafe_code, reason = "libllama is C")]
 mod llama;
@@ -108,6 +109,7 @@ pub mod internal {
     pub use crate::error::ErrorKind;
     pub use crate::ggml::log::capture as capture_log;
     pub use crate::ggml::remote::serve_rpc;
+    pub use crate::json::parse as parse_json;
     pub use crate::temporary::{Tracked, remove_all};
 
     /// Metadata keys, and a writer of files.

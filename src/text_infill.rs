@@ -176,7 +176,17 @@ impl TextModel {
         let canvas = params.canvas.or(self.model().canvas_length());
         let room = prompt_room(context, canvas.unwrap_or(1), request);
         let before = request.before();
-        let whole = GapTexts::new(&request.input_extra, &before, &request.input_suffix);
+        let all = GapTexts::new(&request.input_extra, &before, &request.input_suffix);
+        // Twice as long as what may have room: cut, it is too long for the room still.
+        let near = all.nearest(room.saturating_mul(2 * self.constraint_vocabulary()?.longest()));
+        let whole = match prompt {
+            GapPrompt::Chat { .. } => near,
+            // The text after the gap is not in the prompt.
+            GapPrompt::Document => GapTexts {
+                after: all.after,
+                ..near
+            },
+        };
         let mut layout = self.laid_out(&whole, prompt)?;
         let is_truncated = layout.prompt.len() > room;
         if is_truncated {
@@ -185,7 +195,6 @@ impl TextModel {
             for _ in 0..CUTS {
                 let cut = match prompt {
                     GapPrompt::Chat { .. } => whole.within(goal, true, self)?,
-                    // The text after the gap is not in the prompt.
                     GapPrompt::Document => GapTexts {
                         after: whole.after,
                         ..GapTexts { after: "", ..whole }.within(goal, false, self)?

@@ -66,9 +66,7 @@ pub enum ConstraintError {
     #[error("the model has no end token: a constrained answer cannot end without one")]
     NoEndToken,
     /// The shortest text that satisfies the constraint is longer than allowed.
-    #[error(
-        "the constraint needs at least {needed} tokens, but only {budget} may be written: allow more tokens"
-    )]
+    #[error("the constraint needs at least {needed} tokens, but only {budget} may be written")]
     Budget {
         /// Tokens of the shortest continuation.
         needed: usize,

@@ -54,6 +54,12 @@ impl Vocabulary {
         self.size
     }
 
+    /// Number of bytes of the longest token.
+    pub fn longest(&self) -> usize {
+        let lengths = self.offsets.windows(2).map(|w| w[1] - w[0]);
+        lengths.max().unwrap_or(0)
+    }
+
     /// The tokens that a text may contain, in ascending order of their bytes: the token, its bytes, and how
     /// many of them the one before shares.
     pub(super) fn sorted(&self) -> impl Iterator<Item = (Token, &[u8], usize)> {
@@ -80,6 +86,7 @@ mod tests {
         ];
         let vocabulary = Vocabulary::new(texts.map(|text| text.map(|t| t.as_bytes().to_vec())));
         assert_eq!(vocabulary.size(), 7);
+        assert_eq!(vocabulary.longest(), 3);
         let sorted: Vec<_> = vocabulary.sorted().collect();
         let expected: [(Token, &[u8], usize); 5] = [
             (5, b"a", 0),

@@ -11,7 +11,7 @@ use super::params::{AcceptanceRule, DiffusionParams};
 use super::random::NoiseSource;
 use super::renoise::renoise;
 use super::repair::Repair;
-use super::run::{Blank, EndTokens, Recipe, Run, check_finite};
+use super::run::{Blank, Budget, EndTokens, Recipe, Run, check_finite};
 use super::score::Scoring;
 use super::step::{Allowed, DrawFeatures, DrawRule, Draws, Filter, Limits, Steering, StepInput};
 use super::temperature::TemperatureSchedule;
@@ -332,8 +332,8 @@ impl Recipe for DiffusionParams {
         Ok(self.canvas.or(limits.canvas).unwrap_or(1))
     }
 
-    fn check_budget(&self, budget: usize) -> Result<()> {
-        check_constraint(self.constraint.as_ref(), budget)
+    fn check_budget(&self, budget: Budget) -> Result<()> {
+        check_constraint(self.constraint.as_ref(), budget, "raise `max_canvases`")
     }
 
     fn max_tokens(&self) -> Option<usize> {

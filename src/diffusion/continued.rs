@@ -1,7 +1,7 @@
 //! The constraint of an answer from canvas to canvas.
 
 use super::Token;
-use super::run::Blank;
+use super::run::{Blank, Budget, BudgetLimit};
 use crate::constraint::{CanvasLanguage, Constraint, ConstraintError, State};
 use crate::error::{Error, Result};
 use crate::parameter::Parameter;
@@ -99,16 +99,30 @@ impl Continued {
     }
 }
 
-/// Checks that an answer of at most `budget` tokens can follow a constraint.
-pub(super) fn check_constraint(constraint: Option<&Constraint>, budget: usize) -> Result<()> {
+/// Checks that an answer within `budget` can follow a constraint. `more_canvases` is the advice where the
+/// number of canvases is the limit.
+pub(super) fn check_constraint(
+    constraint: Option<&Constraint>,
+    budget: Budget,
+    more_canvases: &str,
+) -> Result<()> {
     let Some(constraint) = constraint else {
         return Ok(());
     };
-    let needed = constraint
-        .automaton()
-        .min_tokens(constraint.automaton().start());
-    match needed > budget {
-        true => Err(refused(ConstraintError::Budget { needed, budget })),
-        false => Ok(()),
+    let automaton = constraint.automaton();
+    let needed = automaton.min_tokens(automaton.start());
+    if needed <= budget.tokens {
+        return Ok(());
     }
+    let error = ConstraintError::Budget {
+        needed,
+        budget: budget.tokens,
+    };
+    let advice = match budget.limit {
+        BudgetLimit::Tokens => "raise `max_tokens`",
+        BudgetLimit::Canvases => more_canvases,
+        BudgetLimit::Context => "raise `context` or shorten the prompt",
+    };
+    let problem = format!("{error}: {advice}");
+    Err(Error::parameter(Parameter::Constraint, problem))
 }

@@ -10,7 +10,7 @@ use super::event::FinishedCanvas;
 use super::params::{AcceptanceRule, DiffusionParams};
 use super::random::NoiseSource;
 use super::repair::Repair;
-use super::run::{Blank, Recipe, Run};
+use super::run::{Blank, Budget, Recipe, Run};
 use super::score::Scoring;
 use super::step::{DrawFeatures, Limits, TokenSet};
 use super::template::Template;
@@ -323,8 +323,9 @@ impl Recipe for Edit {
         self.params.canvas_len(prompt, limits)
     }
 
-    fn check_budget(&self, budget: usize) -> Result<()> {
-        check_constraint(self.params.constraint.as_ref(), budget)
+    fn check_budget(&self, budget: Budget) -> Result<()> {
+        let advice = "the text to edit is too short for it";
+        check_constraint(self.params.constraint.as_ref(), budget, advice)
     }
 
     fn max_tokens(&self) -> Option<usize> {

@@ -12,7 +12,7 @@ use super::event::{
 };
 use super::guesses::Guesses;
 use super::random::NoiseSource;
-use super::run::{Blank, EndTokens, Recipe, Run};
+use super::run::{Blank, Budget, BudgetLimit, EndTokens, Recipe, Run};
 use super::score::{Scoring, TokenScore, total_logprob};
 use super::step::{Denoiser, Draws, Limits, Lookahead, StepInput};
 use crate::error::{Error, Result};
@@ -237,15 +237,30 @@ impl Generator {
         Ok(this)
     }
 
-    /// Maximum number of tokens that may be written from the next canvas on: what is left of the
-    /// limits on tokens and canvases, and of the context.
-    fn budget(&self) -> usize {
+    /// What may be written from the next canvas on: what is left of the limits on tokens and canvases,
+    /// and of the context.
+    fn budget(&self) -> Budget {
         let limit = self.recipe.max_tokens();
         let tokens = limit.map_or(usize::MAX, |max| max - self.generation.tokens.len());
         let done = self.generation.canvases.len();
         let canvases = self.max_canvases.map_or(usize::MAX, |max| max - done);
         let fitting = (self.limits.context - self.prefix) / self.canvas_len;
-        tokens.min(canvases.min(fitting) * self.canvas_len)
+        let limits = [
+            (tokens, BudgetLimit::Tokens),
+            (
+                canvases.saturating_mul(self.canvas_len),
+                BudgetLimit::Canvases,
+            ),
+            (fitting * self.canvas_len, BudgetLimit::Context),
+        ];
+        let [mut tightest, rest @ ..] = limits;
+        for limit in rest {
+            if limit.0 < tightest.0 {
+                tightest = limit;
+            }
+        }
+        let (tokens, limit) = tightest;
+        Budget { tokens, limit }
     }
 
     /// Its state.
@@ -320,7 +335,7 @@ impl Generator {
             end: &self.end,
             answer: &self.generation.tokens,
             canvases: &self.generation.canvases,
-            budget: self.budget(),
+            budget: self.budget().tokens,
         }
     }
 

@@ -59,7 +59,7 @@ pub use infill::{Gap, GapReport, Infill, LengthScore};
 pub use masked::{AnswerLength, MaskedParams, Parallel};
 pub use params::{AcceptanceRule, DiffusionParams, SamplerOverrides};
 pub use random::{CounterNoise, NoiseSource, RecordedBlock, RecordedNoise, RecordedStep};
-pub use run::{Blank, EndTokens, Recipe, Run};
+pub use run::{Blank, Budget, BudgetLimit, EndTokens, Recipe, Run};
 pub use scheduler::{advance, generate};
 pub use score::{Scorer, Scoring, TokenScore};
 pub use step::{

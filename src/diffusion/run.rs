@@ -76,6 +76,26 @@ pub trait Run: Send {
     fn finish(&mut self, end: &EndTokens) -> FinishedCanvas;
 }
 
+/// How much may be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Maximum number of tokens.
+    pub tokens: usize,
+    /// Why not more.
+    pub limit: BudgetLimit,
+}
+
+/// What limits a [`Budget`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BudgetLimit {
+    /// The maximum number of tokens.
+    Tokens,
+    /// The maximum number of canvases.
+    Canvases,
+    /// The context, which has no room for another canvas.
+    Context,
+}
+
 /// Parameters of a generation, and the kind of diffusion that they are for.
 pub trait Recipe: Send {
     /// Checks every parameter, and that a model can do what they require.
@@ -90,11 +110,11 @@ pub trait Recipe: Send {
     /// The prompt leaves no room for the canvas.
     fn canvas_len(&self, prompt: usize, limits: &Limits) -> Result<usize>;
 
-    /// Checks that an answer of at most `budget` tokens can be what the parameters require.
+    /// Checks that an answer within `budget` can be what the parameters require.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] with the number of tokens that are needed.
-    fn check_budget(&self, budget: usize) -> Result<()>;
+    fn check_budget(&self, budget: Budget) -> Result<()>;
 
     /// Maximum number of tokens in the answer; `None` is unlimited.
     fn max_tokens(&self) -> Option<usize>;

@@ -180,8 +180,10 @@ fn no_budget_cuts_a_text() {
         assert!(expected.is_match(&text(&generation)), "{max_tokens}");
         assert_eq!(generation.finish, FinishReason::EndOfText);
     }
-    for (max_tokens, max_canvases, allowed) in [(needed - 1, None, needed - 1), (300, Some(2), 64)]
-    {
+    for (max_tokens, max_canvases, allowed, advice) in [
+        (needed - 1, None, needed - 1, "raise `max_tokens`"),
+        (300, Some(2), 64, "raise `max_canvases`"),
+    ] {
         let params = DiffusionParams {
             constraint: Some(constraint.clone()),
             max_tokens: Some(max_tokens),
@@ -193,6 +195,7 @@ fn no_budget_cuts_a_text() {
             "constraint: the constraint needs at least {needed} tokens, but only {allowed} may be written"
         );
         assert!(error.starts_with(&expected), "{error}");
+        assert!(error.ends_with(&format!(": {advice}")), "{error}");
     }
 }
 

@@ -1,12 +1,11 @@
 //! What an answer is constrained to.
 
-use serde_json::Value;
-
 use super::border::{Failure, Result, optional_c_str};
 use super::model::diffusion_model;
 use super::params::diffusion_params;
 use llama_diffusion::constraint::{Constraint, SchemaOptions};
 use llama_diffusion::diffusion::ConstrainAt;
+use llama_diffusion::internal::parse_json;
 use llama_diffusion::{Error, Thoughts, Token};
 
 /// What a constraint changes before the end of a canvas.
@@ -80,8 +79,9 @@ pub(super) unsafe fn constraint(
         }
         (None, Some(pattern)) => ("regex", shared.text()?.regex(pattern, prompt, thoughts)),
         (Some(schema), None) => {
-            let schema: Value = serde_json::from_str(schema).map_err(|error| {
-                Failure::argument("json_schema", format_args!("it is not JSON: {error}"))
+            let schema = parse_json(schema.as_bytes()).map_err(|error| {
+                let problem = format_args!("it is not JSON: {error}");
+                Failure::argument("json_schema", problem)
             })?;
             if params.json_depth == 0 {
                 return Err(Failure::argument(

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use llama_diffusion::constraint::schema::{SchemaOptions, json_schema};
 use llama_diffusion::constraint::{ByteAutomaton, Constraint, ConstraintError, Limits};
+use llama_diffusion::internal::parse_json;
 use llama_diffusion::{Error, Result, TextModel, Thoughts, Token};
-use serde_json::Value;
 
 use crate::args::ConstraintArgs;
 use llama_diffusion_flags::input;
@@ -56,7 +56,7 @@ fn read_schema(path: &Path) -> Result<String> {
 }
 
 fn schema_language(name: &str, text: &str, depth: usize, limits: &Limits) -> Result<ByteAutomaton> {
-    let schema: Value = serde_json::from_str(text).map_err(|error| Error::Input {
+    let schema = parse_json(text.as_bytes()).map_err(|error| Error::Input {
         name: name.into(),
         problem: format!("it is not JSON: {error}"),
     })?;

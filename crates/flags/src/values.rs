@@ -4,6 +4,7 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::ops::Bound;
 
 use llama_diffusion::diffusion::Lookahead;
+use llama_diffusion::internal::parse_json;
 use llama_diffusion::{Error, KvType, MetadataOverride, MetadataValue};
 use serde_json::{Map, Value};
 
@@ -17,9 +18,10 @@ pub const ABOVE_0: (Bound<f32>, Bound<f32>) = (Bound::Excluded(0.0), Bound::Unbo
 pub struct Variables(pub Map<String, Value>);
 
 pub fn parse_variables(text: &str) -> Result<Variables, String> {
-    serde_json::from_str(text)
+    parse_json(text.as_bytes())
+        .and_then(serde_json::from_value)
         .map(Variables)
-        .map_err(|error| format!("this is no JSON object: {error}"))
+        .map_err(|error| format!("it is not a JSON object: {error}"))
 }
 
 /// A number of tokens, or none.

@@ -1,5 +1,7 @@
 //! Keywords that say nothing about how a value is written, and those whose meaning cannot be kept.
 
+use serde_json::Value;
+
 use super::refusal::At;
 use crate::constraint::error::ConstraintError;
 
@@ -51,10 +53,16 @@ const UNSUPPORTED: [&str; 22] = [
     "$recursiveAnchor",
 ];
 
+/// Where other schemas stand, for references to them.
+const DEFINITIONS: [&str; 2] = ["$defs", "definitions"];
+
 /// Passes over a keyword that may be ignored. As in llguidance, unknown ones may not: they could be
 /// misspelt. Keywords of one's own begin with `x-`.
-pub(super) fn ignore(at: At<'_>) -> Result<(), ConstraintError> {
+pub(super) fn ignore(at: At<'_>, value: &Value) -> Result<(), ConstraintError> {
     let keyword = at.keyword;
+    if DEFINITIONS.contains(&keyword) && !value.is_object() {
+        return Err(at.malformed("an object"));
+    }
     if IGNORED.contains(&keyword) || keyword.starts_with("x-") {
         return Ok(());
     }

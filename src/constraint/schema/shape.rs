@@ -89,7 +89,7 @@ impl<'a> Shape<'a> {
             _ if self.string.take(at, value, compiler)? => Types::STRING,
             _ if self.array.take(schema, keyword, value)? => Types::ARRAY,
             _ if self.object.take(schema, keyword, value)? => Types::OBJECT,
-            _ => return keywords::ignore(at),
+            _ => return keywords::ignore(at, value),
         };
         self.spoken_of = self.spoken_of.or(spoken_of);
         Ok(())

@@ -14,7 +14,7 @@ use super::canvas_length::check_canvas_length;
 use super::continued::check_constraint;
 use super::params::DiffusionParams;
 use super::random::NoiseSource;
-use super::run::{Blank, EndTokens, Recipe, Run};
+use super::run::{Blank, Budget, EndTokens, Recipe, Run};
 use super::step::{DrawFeatures, Limits};
 use super::template::Template;
 use crate::constraint::Constraint;
@@ -233,8 +233,8 @@ impl Recipe for Infill {
         self.params.canvas_len(prompt, limits)
     }
 
-    fn check_budget(&self, budget: usize) -> Result<()> {
-        check_constraint(Some(&self.gap.language), budget)
+    fn check_budget(&self, budget: Budget) -> Result<()> {
+        check_constraint(Some(&self.gap.language), budget, "raise `max_canvases`")
     }
 
     fn max_tokens(&self) -> Option<usize> {

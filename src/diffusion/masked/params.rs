@@ -4,7 +4,7 @@ use super::run::MaskedRun;
 use crate::constraint::Constraint;
 use crate::diffusion::continued::check_constraint;
 use crate::diffusion::random::NoiseSource;
-use crate::diffusion::run::{Blank, Recipe, Run};
+use crate::diffusion::run::{Blank, Budget, Recipe, Run};
 use crate::diffusion::step::{DrawFeatures, Filter, Limits, Lookahead};
 use crate::diffusion::template::Template;
 use crate::diffusion::transfer::{Algorithm, TransferSchedule};
@@ -238,8 +238,9 @@ impl Recipe for MaskedParams {
         }
     }
 
-    fn check_budget(&self, budget: usize) -> Result<()> {
-        check_constraint(self.constraint.as_ref(), budget)
+    fn check_budget(&self, budget: Budget) -> Result<()> {
+        // The answer is one canvas.
+        check_constraint(self.constraint.as_ref(), budget, "raise `length`")
     }
 
     fn max_tokens(&self) -> Option<usize> {

@@ -210,6 +210,11 @@ fn constraints_that_cannot_work_are_named() {
             "{problem}\ninstead of {expected}"
         );
     }
+    let too_short = problem(|p| {
+        p.regex = c"[ab]{40}".as_ptr();
+        p.max_tokens = 2;
+    });
+    assert!(too_short.ends_with(": raise max_tokens"), "{too_short}");
 }
 
 /// What drafts must hold.

@@ -68,6 +68,33 @@ fn what_cannot_be_honoured_is_named() {
             vec!["-j", SCHEMA, "-n", "2"],
             "error: -j, -jf, --grammar-regex: the constraint needs at least",
         ),
+        (
+            vec!["-j", SCHEMA, "-n", "2"],
+            "tokens, but only 2 may be written: raise -n\n",
+        ),
+        (
+            vec![
+                "--grammar-regex",
+                "[ab]{40}",
+                "--canvas",
+                "16",
+                "--diffusion-blocks",
+                "1",
+            ],
+            "only 16 may be written: raise --diffusion-blocks\n",
+        ),
+        (
+            vec!["--grammar-regex", "(ab|c){900}", "-c", "256"],
+            " may be written: raise -c or shorten the prompt\n",
+        ),
+        (
+            vec!["-j", r#"{"type": "null", "type": "string"}"#],
+            "error: -j: it is not JSON: the name \"type\" stands twice at line 1 column",
+        ),
+        (
+            vec!["-j", r#"{"type": "null", "$defs": []}"#],
+            "error: -j: the schema at '#': the keyword '$defs' must be an object",
+        ),
     ] {
         let (status, out, err) = cli(&args);
         assert_eq!((status, out.as_str()), (1, ""), "{args:?}");

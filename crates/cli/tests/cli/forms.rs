@@ -180,6 +180,18 @@ fn what_is_no_form_is_named() {
         (r#"{"form": "▢", "seed": -1}"#, "known.txt: \"seed\": "),
         (r#"{"form": 5}"#, "known.txt: \"form\": "),
         (
+            r#"{"form": ["▢"]}"#,
+            "known.txt: \"form\": invalid type: sequence, expected a string",
+        ),
+        (
+            r#"{"form": "▢", "form": "▢ ▢"}"#,
+            "known.txt: the name \"form\" stands twice at line 1 column",
+        ),
+        (
+            r#"{"form": "▢ ▢", "blanks": [{"name": "x"}, ["y", ["a"]]]}"#,
+            "known.txt: \"/blanks/1\": invalid type: sequence, expected an object",
+        ),
+        (
             r#"{"form": "▢", "blanks": [{"name": "x", "choices": [5]}]}"#,
             "known.txt: \"/blanks/0\": ",
         ),

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::ops::RangeInclusive;
 
+use llama_diffusion::internal::parse_json;
 use serde_json::{Map, Value};
 
 use super::error::{ApiError, ErrorKind};
@@ -12,7 +13,7 @@ use super::error::{ApiError, ErrorKind};
 /// # Errors
 /// 400: it is not JSON, or not an object.
 pub fn body(bytes: &[u8]) -> Result<Map<String, Value>, ApiError> {
-    let problem = match serde_json::from_slice(bytes) {
+    let problem = match parse_json(bytes) {
         Ok(Value::Object(map)) => return Ok(map),
         Ok(other) => format!("the body is {}, but must be an object", kind(&other)),
         Err(error) => format!("the body is not JSON: {error}"),

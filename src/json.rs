@@ -1,0 +1,144 @@
+//! JSON in which an object has each name once. Where a name stands twice, readers disagree on which value
+//! counts (RFC 8259, section 4), and one of them would be dropped without a word.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::map::Entry;
+use serde_json::{Map, Number, Value};
+
+/// Reads a value.
+///
+/// # Errors
+/// It is not JSON, or an object has a name twice.
+pub fn parse(text: &[u8]) -> serde_json::Result<Value> {
+    serde_json::from_slice(text).map(|Distinct(value)| value)
+}
+
+/// A value without names that stand twice.
+struct Distinct(Value);
+
+impl<'de> Deserialize<'de> for Distinct {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AnyValue).map(Self)
+    }
+}
+
+struct AnyValue;
+
+impl<'de> Visitor<'de> for AnyValue {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        let number = Number::from_f64(value).ok_or_else(|| E::custom("number out of range"))?;
+        Ok(Value::Number(number))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(Value::String(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(Distinct(item)) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Value::Array(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some(name) = members.next_key::<String>()? {
+            match object.entry(name) {
+                Entry::Vacant(place) => {
+                    let Distinct(value) = members.next_value()?;
+                    place.insert(value);
+                }
+                Entry::Occupied(place) => {
+                    let problem = format!("the name {:?} stands twice", place.key());
+                    return Err(A::Error::custom(problem));
+                }
+            }
+        }
+        Ok(Value::Object(object))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_those_of_the_library_for_json() {
+        for text in [
+            "null",
+            "[true, false, []]",
+            "[0, -1, 18446744073709551615, -9223372036854775808, 0.5, 1e300, 123456789012345678901]",
+            r#"{"b": {"a": "\u00e9\n"}, "a": [{"a": 1}, {"a": 2}], "": ""}"#,
+        ] {
+            let expected: Value = serde_json::from_str(text).unwrap();
+            let value = parse(text.as_bytes()).unwrap();
+            assert_eq!(value.to_string(), expected.to_string());
+        }
+    }
+
+    #[test]
+    fn what_is_not_json_has_the_place_of_the_library_for_json() {
+        let deep = "[".repeat(200);
+        for text in [
+            "",
+            "{",
+            "[1,]",
+            "{1: 2}",
+            "1e400",
+            "[1] 2",
+            "\"\\ud800\"",
+            &deep,
+        ] {
+            let expected = serde_json::from_str::<Value>(text).unwrap_err();
+            let error = parse(text.as_bytes()).unwrap_err();
+            assert_eq!(error.to_string(), expected.to_string());
+        }
+        assert!(parse(b"\"\xff\"").is_err());
+    }
+
+    #[test]
+    fn a_name_that_stands_twice_is_an_error_at_any_depth() {
+        for text in [
+            r#"{"a": 1, "a": 1}"#,
+            r#"[{"b": {"a": 1, "c": 2, "a": 3}}]"#,
+            r#"{"a": 1, "\u0061": 2}"#,
+        ] {
+            let error = parse(text.as_bytes()).unwrap_err().to_string();
+            assert!(
+                error.starts_with("the name \"a\" stands twice at line 1 column"),
+                "{error}"
+            );
+        }
+    }
+}
