@@ -11,6 +11,9 @@ use crate::parameter::Parameter;
 pub struct TokenScore {
     /// The token.
     pub token: Token,
+    /// What scored it.
+    #[serde(default)]
+    pub by: Scorer,
     /// Its log-probability, in nats.
     pub logprob: f32,
     /// Entropy of the distribution, in nats.
@@ -21,8 +24,8 @@ pub struct TokenScore {
 }
 
 impl TokenScore {
-    /// The score of `token`, which must be in the vocabulary, with the `top` most likely ones, by
-    /// the logits of its position. It is not finite if they are not.
+    /// The denoiser's score of `token`, which must be in the vocabulary, with the `top` most likely ones,
+    /// by the logits of its position. It is not finite if they are not.
     pub fn new(logits: &[f32], token: Token, top: usize) -> Self {
         let greatest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let shifted = |logit: f32| f64::from(logit) - f64::from(greatest);
@@ -36,6 +39,7 @@ impl TokenScore {
         let logprob = |token: Token| (shifted(logits[token as usize]) - log_total) as f32;
         Self {
             token,
+            by: Scorer::Denoiser,
             logprob: logprob(token),
             entropy: (log_total - weighted / total) as f32,
             top: most_likely(logits, top)
@@ -65,7 +69,8 @@ fn most_likely(logits: &[f32], count: usize) -> Vec<Token> {
 }
 
 /// What scores a finished canvas.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Scorer {
     /// The denoiser, by a step that reads the finished canvas, without self-conditioning: how likely each
     /// token is with all others around it.
@@ -161,6 +166,7 @@ mod tests {
     fn doubts_are_below_the_threshold_and_before_the_end() {
         let score = |logprob| TokenScore {
             token: 1,
+            by: Scorer::Denoiser,
             logprob,
             entropy: 0.0,
             top: Vec::new(),

@@ -17,8 +17,8 @@ use super::profile::Profile;
 use super::score;
 use super::sequence::{Sequence, allocate_cache};
 use crate::diffusion::{
-    Allowed, Denoiser, DrawFeatures, DrawRule, Draws, Filter, Limits, StepInput, Token, TokenScore,
-    check_canvas_length,
+    Allowed, Denoiser, DrawFeatures, DrawRule, Draws, Filter, Limits, Scorer, StepInput, Token,
+    TokenScore, check_canvas_length,
 };
 use crate::error::{Error, Result};
 use crate::ggml::backend::Backend;
@@ -597,7 +597,10 @@ impl Denoiser for SequenceDenoiser {
         let read = [&[*last], &canvas[..canvas.len() - 1]].concat();
         self.encode_passes(&read, Predicted::AfterEach)?;
         let (hparams, threads) = (self.model().hparams(), self.threads);
-        let scores = score::of_canvas(self.predicted()?, hparams, (canvas, top), threads)?;
+        let mut scores = score::of_canvas(self.predicted()?, hparams, (canvas, top), threads)?;
+        scores
+            .iter_mut()
+            .for_each(|score| score.by = Scorer::Encoder);
         self.keep_and_encode(&prefix)?;
         if let Some(end) = protected {
             self.protect(end);

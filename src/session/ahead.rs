@@ -7,7 +7,7 @@ use super::parts::{From, append, renumbered};
 use super::{Answer, Session};
 use crate::diffusion::{
     CancelFlag, CounterNoise, DiffusionParams, Event, FinishReason, FinishedCanvas, Generation,
-    Recipe as _, Timing, Token, TokenScore,
+    Recipe as _, ScoredCanvas, Scorer, Timing, Token, TokenScore,
 };
 use crate::error::{Error, Result};
 use crate::parameter::Parameter;
@@ -21,10 +21,20 @@ fn is_trained(mean_logprob: f64, vocab: usize) -> bool {
     mean_logprob > -(vocab as f64).ln() / 2.0
 }
 
+/// What the encoder wrote.
+struct Ahead {
+    tokens: Vec<Token>,
+    /// Of each token, if they are asked for.
+    scores: Vec<TokenScore>,
+    /// Tokens of the prompt that were cached.
+    reused: usize,
+}
+
 impl Session {
     /// Answers like [`generate`](Self::generate), but writes the first tokens, at most `count`, one by one:
     /// each is the most likely one by the causal encoder. Canvases follow, unless the answer has ended.
-    /// The tokens are reported as a finished canvas without steps.
+    /// The tokens are reported as a finished canvas without steps, and if canvases are scored, with the
+    /// encoder's scores.
     ///
     /// # Errors
     /// As [`generate`](Self::generate); `params` have a constraint or templates; the model is of a masked
@@ -48,7 +58,12 @@ impl Session {
             return self.generate(prompt, params, cancel, on_event);
         }
         let mut generation = Generation::empty();
-        let (ahead, reused) = self.decode(prompt, count, cancel, &mut generation.timing)?;
+        let top = params.scoring.map(|scoring| scoring.top);
+        let Ahead {
+            tokens: ahead,
+            scores,
+            reused,
+        } = self.decode(prompt, count, top, cancel, &mut generation.timing)?;
         let end = self.end.clone();
         let ended = ahead.last().is_some_and(|token| end.is_end(*token));
         let answer = &ahead[..ahead.len() - usize::from(ended)];
@@ -62,7 +77,23 @@ impl Session {
             ended,
         };
         generation.tokens.extend(answer);
-        let flow = on_event(Event::CanvasDone(&canvas));
+        let scored = Event::Scored(ScoredCanvas {
+            block: 0,
+            round: 0,
+            tokens: &ahead,
+            scores: &scores,
+            doubted: &vec![false; ahead.len()],
+        });
+        let mut flow = match top {
+            Some(_) => on_event(scored),
+            None => ControlFlow::Continue(()),
+        };
+        if flow.is_continue() {
+            flow = on_event(Event::CanvasDone(&canvas));
+        }
+        generation
+            .scores
+            .extend(scores.into_iter().take(answer.len()));
         generation.canvases.push(canvas);
         let is_full = params.max_tokens.is_some_and(|max| ahead.len() >= max);
         generation.finish = if ended {
@@ -91,15 +122,16 @@ impl Session {
         Ok(Answer { generation, reused })
     }
 
-    /// Up to `count` tokens after a prompt, the last of which may end the answer, and how many tokens of
-    /// the prompt were cached.
+    /// Up to `count` tokens after a prompt, the last of which may end the answer. With `top`, each has a
+    /// score that lists as many of the most likely tokens.
     fn decode(
         &mut self,
         prompt: &[Token],
         count: usize,
+        top: Option<usize>,
         cancel: &CancelFlag,
         timing: &mut Timing,
-    ) -> Result<(Vec<Token>, usize)> {
+    ) -> Result<Ahead> {
         let (context, canvas) = (self.limits().context, self.limits().canvas.unwrap_or(1));
         if prompt.len().saturating_add(count + canvas) > context {
             return Err(Error::ContextFull {
@@ -113,13 +145,17 @@ impl Session {
         timing.prefill = start.elapsed();
         let end = self.end.clone();
         let encoder = self.canvas_denoiser()?;
-        let mut tokens = Vec::new();
+        let (mut tokens, mut scores) = (Vec::new(), Vec::new());
         while tokens.len() < count && !cancel.is_cancelled() {
             let best = TokenScore::new(&logits, 0, 1).top;
             let Some((token, _)) = best.first().copied() else {
                 break;
             };
             tokens.push(token);
+            scores.extend(top.map(|top| TokenScore {
+                by: Scorer::Encoder,
+                ..TokenScore::new(&logits, token, top)
+            }));
             if end.is_end(token) {
                 break;
             }
@@ -128,7 +164,11 @@ impl Session {
             }
         }
         timing.commit = start.elapsed() - timing.prefill;
-        Ok((tokens, reused))
+        Ok(Ahead {
+            tokens,
+            scores,
+            reused,
+        })
     }
 
     /// Encodes a prompt, and checks that the encoder is trained to predict tokens. Returns what it predicts after

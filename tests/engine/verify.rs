@@ -599,7 +599,28 @@ fn an_encoder_that_agrees_with_the_prompt_writes_ahead() {
         .map(|canvas| canvas.block)
         .collect();
     assert_eq!(blocks, [0, 1, 2]);
-    assert!(matches!(&events[0], OwnedEvent::CanvasDone(canvas) if canvas.tokens == expected));
+    let OwnedEvent::Scored(scored) = &events[0] else {
+        panic!("{:?}", events[0])
+    };
+    assert_eq!(scored.tokens, expected);
+    assert!(matches!(&events[1], OwnedEvent::CanvasDone(canvas) if canvas.tokens == expected));
+
+    // Each token has a score: the first ones by the encoder, the others by the denoiser.
+    let of: Vec<_> = generation.scores.iter().map(|score| score.token).collect();
+    assert_eq!(of, generation.tokens);
+    let by: Vec<_> = generation.scores.iter().map(|score| score.by).collect();
+    assert_eq!(by[..10], [Scorer::Encoder; 10]);
+    assert!(by.len() > 10 && by[10..].iter().all(|by| *by == Scorer::Denoiser));
+    for (index, score) in generation.scores[..10].iter().enumerate() {
+        session.reset().unwrap();
+        let encoder = session.canvas_denoiser().unwrap();
+        let logits = encoder.encode_with_logits(&text[..50 + index]).unwrap();
+        let own = TokenScore::new(&logits, score.token, score.top.len());
+        assert!(
+            (own.logprob - score.logprob).abs() < 1e-3,
+            "{own:?} {score:?}"
+        );
+    }
 
     // Without a canvas the time is that of these tokens.
     session.reset().unwrap();

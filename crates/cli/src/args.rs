@@ -14,6 +14,7 @@ mod output;
 mod scoring;
 
 use std::ffi::OsString;
+use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 
 use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser};
@@ -261,7 +262,7 @@ impl Args {
             progress: output.progress,
             pace: output.pace.pace(),
             thoughts: self.chat.show_thinking,
-            colors: output.log.has_colors(true),
+            colors: output.log.has_colors(io::stdout().is_terminal()),
             logs_details: output.logs_details(),
             quiet: output.log.is_quiet(),
         }

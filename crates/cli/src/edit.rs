@@ -2,7 +2,6 @@
 
 mod diff;
 
-use std::io::{self, IsTerminal as _};
 use std::ops::{ControlFlow, RangeInclusive};
 use std::path::Path;
 
@@ -90,12 +89,10 @@ impl Edit {
         let answer = session.edit(&prompt, &original, &params, cancel, go_on)?;
         let text = model.edited_text(&prompt, &original, &answer.generation.tokens)?;
         let edited = format!("{}{}", text.text, &self.text[body.len()..]);
-        print(
-            &match io::stdout().is_terminal() && run.output.show.colors {
-                true => diff::painted(&self.text, &edited),
-                false => format!("{}{edited}", self.mark),
-            },
-        )?;
+        print(&match run.output.show.colors {
+            true => diff::painted(&self.text, &edited),
+            false => format!("{}{edited}", self.mark),
+        })?;
         if let Some(mut logprobs) = logprobs {
             logprobs.write(model.vocab(), &answer.generation.scores)?;
         }

@@ -12,7 +12,6 @@ use serde::Serialize;
 /// The file.
 pub struct Logprobs {
     path: PathBuf,
-    source: &'static str,
     out: BufWriter<File>,
 }
 
@@ -32,7 +31,7 @@ struct Line {
     token: Likely,
     top_logprobs: Vec<Likely>,
     entropy: f32,
-    source: &'static str,
+    source: Scorer,
 }
 
 impl Likely {
@@ -48,21 +47,17 @@ impl Likely {
 }
 
 impl Logprobs {
-    /// Creates the file, for scores by `scorer`. An existing one with that name is replaced.
+    /// Creates the file. An existing one with that name is replaced.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn create(path: &Path, scorer: Scorer) -> Result<Self> {
+    pub fn create(path: &Path) -> Result<Self> {
         let file = File::create(path).map_err(|source| Error::Io {
             path: path.to_owned(),
             source,
         })?;
         Ok(Self {
             path: path.to_owned(),
-            source: match scorer {
-                Scorer::Denoiser => "denoiser",
-                Scorer::Encoder => "encoder",
-            },
             out: BufWriter::new(file),
         })
     }
@@ -80,7 +75,7 @@ impl Logprobs {
                     .map(|(token, logprob)| Likely::new(vocab, *token, *logprob))
                     .collect::<Result<_>>()?,
                 entropy: score.entropy,
-                source: self.source,
+                source: score.by,
             };
             let written = serde_json::to_writer(&mut self.out, &line)
                 .map_err(io::Error::from)

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use llama_diffusion::Result;
-use llama_diffusion::diffusion::Scorer;
 
 use crate::logprobs::Logprobs;
 use crate::view::Show;
@@ -17,8 +16,8 @@ pub struct Output {
     pub shows_corrections: bool,
     /// The file of the recording.
     pub record: Option<PathBuf>,
-    /// The file of the log-probabilities, and what they are by.
-    pub logprobs: Option<(PathBuf, Scorer)>,
+    /// The file of the log-probabilities.
+    pub logprobs: Option<PathBuf>,
 }
 
 impl Output {
@@ -27,8 +26,7 @@ impl Output {
     /// # Errors
     /// It cannot be written.
     pub fn logprobs(&self) -> Result<Option<Logprobs>> {
-        let file = self.logprobs.as_ref();
-        file.map(|(path, scorer)| Logprobs::create(path, *scorer))
-            .transpose()
+        let file = self.logprobs.as_deref();
+        file.map(Logprobs::create).transpose()
     }
 }

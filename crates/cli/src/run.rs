@@ -28,7 +28,7 @@ impl Run {
                 shows_summary: args.output.shows_summary(),
                 shows_corrections: args.output.corrections,
                 record: args.output.record.clone(),
-                logprobs: logprobs.map(|path| (path, args.scoring.scorer())),
+                logprobs,
             },
             args,
         }

@@ -87,7 +87,7 @@ pub struct Show {
     pub pace: Pace,
     /// What the model thinks.
     pub thoughts: bool,
-    /// Whether a terminal gets colours.
+    /// Whether the output gets colours.
     pub colors: bool,
     /// Whether log lines may appear on the terminal meanwhile.
     pub logs_details: bool,

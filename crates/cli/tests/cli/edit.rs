@@ -108,6 +108,26 @@ fn a_prompt_alone_asks_for_what_the_text_becomes() {
 }
 
 #[test]
+fn colors_show_what_has_changed_where_they_are_asked_for() {
+    let past = ["--instruction", "Put this into the past tense"];
+    let written = |color: &str| {
+        let args = [&past[..], &["--color", color]].concat();
+        let output = edit(b"Leo runs to the park.\n", &args);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout).to_owned()
+    };
+    // The output is not a terminal.
+    for color in ["off", "auto"] {
+        assert_eq!(written(color), "Leo ran to the park.\n");
+    }
+    let painted = written("on");
+    assert!(
+        painted.contains("\x1b[") && painted.contains("ran"),
+        "{painted:?}"
+    );
+}
+
+#[test]
 fn an_edited_text_follows_a_constraint() {
     let past = |line: &[&'static str]| {
         let args = [&["--instruction", "Put this into the past tense"], line].concat();
