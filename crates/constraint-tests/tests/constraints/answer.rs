@@ -179,3 +179,17 @@ impl Writer<'_> {
 pub(crate) fn vocabulary(tokens: &[Option<Vec<u8>>]) -> Vocabulary {
     Vocabulary::new(tokens.iter().cloned())
 }
+
+/// Below the shortest answer, every budget is refused with both numbers.
+pub(crate) fn check_refusal(automaton: &TokenAutomaton, needed: usize) {
+    for budget in [0, needed / 2, needed.saturating_sub(1)]
+        .into_iter()
+        .filter(|&budget| budget < needed)
+    {
+        let refused = CanvasLanguage::new(automaton, automaton.start(), 32, budget);
+        assert_eq!(
+            refused.err(),
+            Some(ConstraintError::Budget { needed, budget })
+        );
+    }
+}

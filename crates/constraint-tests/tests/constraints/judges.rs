@@ -12,8 +12,11 @@ use toktrie::{ApproximateTokEnv, TokEnv};
 pub(crate) struct Judges {
     validator: Validator,
     /// None where llguidance does not take the schema.
-    grammar: Option<Matcher>,
+    grammar: Option<Grammar>,
 }
+
+/// A language as llguidance understands it.
+pub(crate) struct Grammar(Matcher);
 
 /// Who rejects a text, and why.
 #[derive(Debug)]
@@ -43,16 +46,21 @@ impl Court {
         let mut lenient = schema.clone();
         lenient["x-guidance"] =
             json!({"json_allow_general_unicode_escapes": true, "coerce_one_of": true});
-        let grammar = self
-            .factory
-            .create_parser(TopLevelGrammar::from_json_schema(without_own(lenient)));
         Judges {
             validator: validator.unwrap_or_else(|error| panic!("{schema}: {error}")),
-            grammar: grammar
-                .ok()
-                .map(|parser| Matcher::new(Ok(parser)))
-                .filter(|matcher| !matcher.is_error()),
+            grammar: self.grammar(TopLevelGrammar::from_json_schema(without_own(lenient))),
         }
+    }
+
+    /// The texts that a regular expression matches as a whole.
+    pub(crate) fn expression(&self, pattern: &str) -> Option<Grammar> {
+        self.grammar(TopLevelGrammar::from_regex(pattern))
+    }
+
+    fn grammar(&self, grammar: TopLevelGrammar) -> Option<Grammar> {
+        let parser = self.factory.create_parser(grammar).ok()?;
+        let matcher = Matcher::new(Ok(parser));
+        (!matcher.is_error()).then_some(Grammar(matcher))
     }
 }
 
@@ -90,26 +98,28 @@ impl Judges {
             .map_err(|error| Rejection::Jsonschema(error.to_string()))?;
         self.grammar
             .as_ref()
-            .map_or(Ok(()), |fresh| read(fresh, text))
+            .map_or(Ok(()), |grammar| grammar.reads(text))
             .map_err(Rejection::Llguidance)
     }
 }
 
-/// Whether a grammar takes a text as a whole.
-fn read(fresh: &Matcher, text: &[u8]) -> Result<(), String> {
-    let mut grammar = fresh.deep_clone();
-    let bytes: Vec<u32> = text.iter().map(|&byte| byte.into()).collect();
-    let read = grammar
-        .try_consume_tokens(&bytes)
-        .map_err(|error| error.to_string())?;
-    if read < bytes.len() {
-        return Err(format!(
-            "rejects byte {read}, after {:?}",
-            String::from_utf8_lossy(&text[..read])
-        ));
-    }
-    match grammar.is_stopped() || grammar.is_accepting().unwrap_or(false) {
-        true => Ok(()),
-        false => Err("is incomplete".to_owned()),
+impl Grammar {
+    /// Whether it takes a text as a whole.
+    pub(crate) fn reads(&self, text: &[u8]) -> Result<(), String> {
+        let mut grammar = self.0.deep_clone();
+        let bytes: Vec<u32> = text.iter().map(|&byte| byte.into()).collect();
+        let read = grammar
+            .try_consume_tokens(&bytes)
+            .map_err(|error| error.to_string())?;
+        if read < bytes.len() {
+            return Err(format!(
+                "rejects byte {read}, after {:?}",
+                String::from_utf8_lossy(&text[..read])
+            ));
+        }
+        match grammar.is_stopped() || grammar.is_accepting().unwrap_or(false) {
+            true => Ok(()),
+            false => Err("is incomplete".to_owned()),
+        }
     }
 }

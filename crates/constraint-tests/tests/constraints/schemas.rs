@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use llama_diffusion::constraint::{
-    CanvasLanguage, ConstraintError, Limits, Scaffold, SchemaOptions, TokenAutomaton, json_schema,
+    ConstraintError, Limits, Scaffold, SchemaOptions, TokenAutomaton, json_schema,
 };
 use serde_json::Value;
 
-use crate::answer::{ALL_LOGITS, Writer, end_token, tokens, vocabulary};
+use crate::answer::{ALL_LOGITS, Writer, check_refusal, end_token, tokens, vocabulary};
 use crate::generator::{KEYWORDS, document};
 use crate::judges::{Court, Rejection};
 use crate::random::Random;
@@ -125,20 +125,6 @@ fn has_decimals(schema: &Value) -> bool {
                 || members.values().any(has_decimals)
         }
         _ => false,
-    }
-}
-
-/// Below the shortest answer, every budget is refused with both numbers.
-fn check_refusal(automaton: &TokenAutomaton, needed: usize) {
-    for budget in [0, needed / 2, needed.saturating_sub(1)]
-        .into_iter()
-        .filter(|&budget| budget < needed)
-    {
-        let refused = CanvasLanguage::new(automaton, automaton.start(), 32, budget);
-        assert_eq!(
-            refused.err(),
-            Some(ConstraintError::Budget { needed, budget })
-        );
     }
 }
 
