@@ -50,6 +50,10 @@ pub struct TestRow {
     pub corrections: Option<usize>,
     /// The positions where they did.
     pub corrected_positions: Option<usize>,
+    /// In which steps, with their numbers, both from 1: `2: 5, 4: 1`.
+    pub corrections_by_step: Option<String>,
+    /// The last of them; `None` also if there was none.
+    pub last_correction: Option<String>,
 }
 
 /// Time of one part of a pass.

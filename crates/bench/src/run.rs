@@ -20,6 +20,7 @@ use llama_diffusion::{
 };
 
 use crate::args::Args;
+use crate::corrections;
 use crate::cost::Cost;
 use crate::output::{PartRow, ProfileRow, Report, TestRow};
 use crate::stats::Spread;
@@ -304,7 +305,9 @@ impl Bench<'_> {
         };
         report.tests.push(TestRow {
             corrections: corrections.as_ref().map(Corrections::total),
-            corrected_positions: corrections.map(|corrections| corrections.positions),
+            corrected_positions: corrections.as_ref().map(|all| all.positions),
+            corrections_by_step: corrections.as_ref().map(corrections::by_step),
+            last_correction: corrections.as_ref().and_then(corrections::last),
             graphs_built: Some(all.graphs_built - warm.graphs_built),
             graphs_captured: Some(all.graphs_captured),
             captures_dropped: Some(all.captures_dropped),

@@ -80,6 +80,14 @@ fn corrections_are_counted_on_request_for_answers_to_a_prompt() {
     // At least one position per correction, at most one correction per step and position.
     assert!(positions > 0.0 && positions <= corrections, "{positions}");
     assert!(corrections <= 3.0 * positions, "{corrections}");
+    let text = |key: &str| tests[2][key].as_str().unwrap().to_owned();
+    let by_step = text("corrections_by_step");
+    let counts = by_step
+        .split(", ")
+        .map(|part| part.split_once(": ").unwrap().1);
+    let sum: f64 = counts.map(|count| count.parse::<f64>().unwrap()).sum();
+    assert_eq!(sum, corrections, "{by_step}");
+    assert!(text("last_correction").starts_with("canvas "));
     let without = json(&args[..4]);
     assert!(without["tests"][2]["corrections"].is_null());
 }
