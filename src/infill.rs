@@ -136,13 +136,22 @@ impl InfillRequest {
                 format!("it is not an object in JSON: {}", it.problem),
             ),
         })?;
-        Self::check(&request)?;
-        match (request.infill_tokens.given(), request.limit()) {
+        request.check()?;
+        request.check_length()?;
+        Ok(request)
+    }
+
+    /// Checks that a given length of the gap is within the limit.
+    ///
+    /// # Errors
+    /// [`Error::Input`] names `infill_tokens`.
+    pub fn check_length(&self) -> Result<()> {
+        match (self.infill_tokens.given(), self.limit()) {
             (Some(tokens), Some(limit)) if tokens > limit && limit > 0 => Err(wrong(
                 "infill_tokens",
                 format!("is {tokens}, but n_predict is {limit}: raise it"),
             )),
-            _ => Ok(request),
+            _ => Ok(()),
         }
     }
 

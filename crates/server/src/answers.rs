@@ -321,7 +321,7 @@ impl Answers {
             statistics: ended.statistics,
             slot: ended.slot,
             seed: answer.seed,
-            truncated: answer.reader.is_truncated(),
+            gap: answer.reader.gap(),
         };
         let form = answer.form.take();
         let finished = Box::new(Finished { finish, end, form });

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use llama_diffusion::constraint::Constraint;
 use llama_diffusion::diffusion::{Edit, Infill, Original, Recipe};
-use llama_diffusion::{DiffusionParams, MaskedParams, TextForm, TextGap, Thoughts, Token};
+use llama_diffusion::{DiffusionParams, MaskedParams, TextForm, Thoughts, Token};
 use llama_diffusion_flags::template::THINKING;
 use serde_json::Value;
 
 use crate::engine::job::ReadTask;
 use crate::known;
 use crate::params::{canvas_params, masked_params};
-use crate::prompts::{Prompt, Task, wanted};
+use crate::prompts::{AskedGap, Prompt, Task};
 use crate::protocol::error::ApiError;
 use crate::protocol::request::{Input, Request};
 use crate::refusals::{refused, refused_in};
@@ -40,7 +40,7 @@ pub enum Plan {
 #[derive(Clone)]
 pub struct Filling {
     /// The gap.
-    pub gap: Arc<TextGap>,
+    pub asked: Arc<AskedGap>,
     /// How it is filled.
     pub recipe: Infill,
 }
@@ -72,7 +72,7 @@ impl Served {
                 }
                 None => Plan::Text(self.recipe(request, input, &prompt.tokens, seed)?),
             },
-            Task::Gap(gap) => Plan::Gap(Box::new(filling(gap, request, &params)?)),
+            Task::Gap(asked) => Plan::Gap(Box::new(filling(asked, request, &params)?)),
             Task::Edit(original) => {
                 let params = DiffusionParams {
                     constraint: self.constraint(request, input, &prompt.tokens)?,
@@ -168,7 +168,7 @@ impl Served {
 
 /// How a gap is filled.
 fn filling(
-    gap: &Arc<TextGap>,
+    asked: &Arc<AskedGap>,
     request: &Request,
     params: &DiffusionParams,
 ) -> Result<Filling, ApiError> {
@@ -177,7 +177,7 @@ fn filling(
         return Err(ApiError::field(&constraint.field, problem));
     }
     Ok(Filling {
-        gap: Arc::clone(gap),
-        recipe: gap.recipe(&wanted(params), params, 0).within(request.time),
+        asked: Arc::clone(asked),
+        recipe: asked.gap.recipe(&asked.request, params, 0),
     })
 }

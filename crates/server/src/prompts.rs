@@ -5,13 +5,13 @@ use std::sync::Arc;
 use llama_diffusion::chat::{Message, Role};
 use llama_diffusion::diffusion::{Original, check_canvas_length};
 use llama_diffusion::{
-    DiffusionParams, FormRequest, GapPrompt, InfillExtra, InfillRequest, TextForm, TextGap, Token,
+    DiffusionParams, FormRequest, GapPrompt, GapTokens, InfillRequest, TextForm, TextGap, Token,
     edit_message,
 };
 
 use crate::params::canvas_params;
 use crate::protocol::error::ApiError;
-use crate::protocol::request::{self, Input, Request};
+use crate::protocol::request::{self, Input, Request, TokenLimit};
 use crate::refusals::{refused, refused_form};
 use crate::served::{Defaults, Served, Template};
 
@@ -30,11 +30,19 @@ pub(crate) enum Task {
     /// Free text.
     Text,
     /// What fills a gap.
-    Gap(Arc<TextGap>),
+    Gap(Arc<AskedGap>),
     /// A text that changes.
     Edit(Arc<Original>),
     /// A form.
     Form(Arc<TextForm>),
+}
+
+/// A gap, and what is asked about it.
+pub struct AskedGap {
+    /// The gap.
+    pub gap: TextGap,
+    /// The request.
+    pub request: InfillRequest,
 }
 
 impl Served {
@@ -56,9 +64,9 @@ impl Served {
                 self.check_pieces(pieces)?;
                 (self.tokens(pieces, true, true)?, Task::Text)
             }
-            Input::Infill(texts) => {
-                let gap = self.gap(texts, request)?;
-                (gap.prompt().to_vec(), Task::Gap(Arc::new(gap)))
+            Input::Infill(gap) => {
+                let asked = self.gap(gap, request)?;
+                (asked.gap.prompt().to_vec(), Task::Gap(Arc::new(asked)))
             }
             Input::Edit(edit) => self.edit(edit)?,
             Input::Form(form) => self.form(form, request)?,
@@ -113,7 +121,7 @@ impl Served {
     }
 
     /// The gap between two texts.
-    fn gap(&self, texts: &request::Infill, request: &Request) -> Result<TextGap, ApiError> {
+    fn gap(&self, gap: &InfillRequest, request: &Request) -> Result<AskedGap, ApiError> {
         let prompt = match &self.template {
             None => GapPrompt::Document,
             Some(template) => GapPrompt::Chat {
@@ -122,10 +130,6 @@ impl Served {
                 variables: template.without_thoughts(),
             },
         };
-        let extra = texts.extra.iter().map(|extra| InfillExtra {
-            filename: extra.file.clone().unwrap_or_default(),
-            text: extra.text.clone(),
-        });
         let params = match &self.defaults {
             Defaults::Canvas(defaults) => {
                 canvas_params(defaults, request).map_err(|error| refused(&error))?
@@ -133,23 +137,29 @@ impl Served {
             // Refused by the model.
             Defaults::Masked(_) => DiffusionParams::default(),
         };
-        let request = InfillRequest {
-            input_prefix: texts.prefix.clone(),
-            input_suffix: texts.suffix.clone(),
-            input_extra: extra.collect(),
-            ..wanted(&params)
-        };
+        let asked = limited(gap, request, &params);
+        let checked = asked.check_length();
+        checked.map_err(|error| ApiError::input(&error))?;
         let gap = self
             .model
-            .text_gap_within(&request, &prompt, &params, self.context);
-        gap.map_err(|error| refused(&error))
+            .text_gap_within(&asked, &prompt, &params, self.context);
+        Ok(AskedGap {
+            gap: gap.map_err(|error| refused(&error))?,
+            request: asked,
+        })
     }
 }
 
-/// A request for a gap of so many tokens as `params` allow.
-pub(crate) fn wanted(params: &DiffusionParams) -> InfillRequest {
+/// A gap within the limits of its request. The seeds of its answers are those of their parameters.
+fn limited(gap: &InfillRequest, request: &Request, params: &DiffusionParams) -> InfillRequest {
     InfillRequest {
         n_predict: params.max_tokens.map_or(-1, |tokens| tokens as i64),
-        ..InfillRequest::default()
+        t_max_predict_ms: request.time.map_or(0, |time| time.as_millis() as u64),
+        infill_tokens: match request.tokens {
+            // Nothing is written, and the parameters of such an answer have room for a single token.
+            TokenLimit::Tokens(0) => GapTokens::Auto,
+            _ => gap.infill_tokens,
+        },
+        ..gap.clone()
     }
 }

@@ -8,7 +8,7 @@ use llama_diffusion::form::FilledForm;
 use llama_diffusion::{FormAnswer, Result, TextForm, Token, Utf8Stream};
 
 use crate::plans::Filling;
-use crate::protocol::answer::{AnswerToken, Canvas, Channel, EndReason, Score, Span};
+use crate::protocol::answer::{AnswerToken, Canvas, Channel, EndReason, GapEnd, Score, Span};
 use crate::served::Served;
 
 /// Reads the tokens of one answer.
@@ -157,10 +157,16 @@ impl Reader {
         }
     }
 
-    /// Whether the texts around the gap were too long for the context.
-    pub fn is_truncated(&self) -> bool {
-        let gap = self.gap.as_ref();
-        gap.is_some_and(|gap| gap.filling.gap.is_truncated())
+    /// What is known about the gap, if the answer fills one.
+    pub fn gap(&self) -> Option<GapEnd> {
+        let Filling { asked, recipe } = &self.gap.as_ref()?.filling;
+        Some(GapEnd {
+            truncated: asked.gap.is_truncated(),
+            lengths: match asked.request.infill_lengths {
+                true => recipe.report().lengths,
+                false => Vec::new(),
+            },
+        })
     }
 
     /// Tokens of the answer, by what the engine counts.
@@ -250,11 +256,9 @@ impl Reader {
         match &mut self.gap {
             None => self.turn(self.channel, &mut spans),
             Some(gap) => {
-                let Filling {
-                    gap: around,
-                    recipe,
-                } = &gap.filling;
-                let content = self.served.model.gap_content(around, recipe, &gap.tokens)?;
+                let Filling { asked, recipe } = &gap.filling;
+                let model = &self.served.model;
+                let content = model.gap_content(&asked.gap, recipe, &gap.tokens)?;
                 gap.is_closed = content.is_closed;
                 gap.content = Some(content.tokens);
                 // Tokens at its edges may hold parts of the texts around it: the content has its own.

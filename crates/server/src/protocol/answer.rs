@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use llama_diffusion::Token;
+use llama_diffusion::diffusion::LengthScore;
 
 /// What the texts of an answer belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,8 +81,17 @@ pub struct End {
     pub slot: usize,
     /// The seed that was used.
     pub seed: u64,
-    /// Whether the model has read only a part of the texts around a gap.
+    /// What is known about the gap that the answer fills, if it fills one.
+    pub gap: Option<GapEnd>,
+}
+
+/// What is known at the end about a gap.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GapEnd {
+    /// Whether the model has read only a part of the texts around it.
     pub truncated: bool,
+    /// The lengths that were compared, if the request asks for them.
+    pub lengths: Vec<LengthScore>,
 }
 
 /// Counts of tokens.

@@ -1,5 +1,6 @@
 //! Errors as clients see them: a status, a type, a message, and the field that is wrong.
 
+use llama_diffusion::Error;
 use serde_json::{Value, json};
 
 /// What kind of error a client sees; it decides the status.
@@ -116,6 +117,14 @@ impl ApiError {
             message: format!("{path}: {}", problem.as_ref()),
             param: Some(path),
             ..Self::new(ErrorKind::InvalidRequest, "")
+        }
+    }
+
+    /// An error of the library about a request that it reads by itself.
+    pub fn input(error: &Error) -> Self {
+        match error {
+            Error::Input { name, problem } => Self::field(name, problem),
+            other => Self::new(ErrorKind::InvalidRequest, other.to_string()),
         }
     }
 

@@ -306,7 +306,7 @@ pub(super) mod tests {
                 },
                 slot: 0,
                 seed: 42,
-                truncated: false,
+                gap: None,
             },
             form: None,
         }

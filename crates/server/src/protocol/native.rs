@@ -45,7 +45,7 @@ pub fn read_infill(
 ) -> Result<Work, ApiError> {
     let body = Object::root(body);
     let gap = prompt::infill(&body)?;
-    let prompt = gap.prefix.clone().into();
+    let prompt = gap.before().into();
     let protocol = Protocol::Native(Box::default());
     let work = work(
         &body,
@@ -165,8 +165,8 @@ mod tests {
         let work = read_infill(map, &capabilities()).unwrap();
         assert_eq!(work.request.slot, Some(0));
         assert_eq!(work.request.time, Some(Duration::from_millis(250)));
-        assert!(matches!(&work.request.inputs[..], [Input::Infill(gap)] if gap.prefix == "a\nc"));
-        assert_eq!(work.reply.options.ignored.len(), 4);
+        assert!(matches!(&work.request.inputs[..], [Input::Infill(gap)] if gap.before() == "a\nc"));
+        assert_eq!(work.reply.options.ignored.len(), 5);
         // Its warm-up.
         let mut map = map.clone();
         map.insert("n_predict".into(), 0.into());

@@ -1,12 +1,14 @@
 //! Answers of llama-server's own completions, whole and as a stream.
 
+use llama_diffusion::{InfillAnswer, InfillStop, InfillTimings};
 use serde_json::{Map, Value, json};
 
-use super::answer::{AnswerToken, EndReason};
+use super::answer::{AnswerToken, EndReason, GapEnd};
 use super::assemble::{Delta, Finish};
 use super::chat_format::prompt_progress;
 use super::format::{
-    Choice, Finished, Meta, Progress, Stream, StreamEvent, chat_logprobs, statistics, timings,
+    Choice, Finished, Meta, Progress, Stream, StreamEvent, chat_logprobs, milliseconds, statistics,
+    timings,
 };
 use super::native::Echo;
 use super::reply::Options;
@@ -134,7 +136,7 @@ impl Last<'_> {
         let mut settings = echo.settings.clone();
         settings.insert("seed".into(), end.seed.into());
         let (stop_type, word) = stop_type(self.finished);
-        let body = json!({
+        let mut body = json!({
             "content": self.content,
             "index": index,
             "tokens": self.tokens,
@@ -147,15 +149,64 @@ impl Last<'_> {
             "generation_settings": settings,
             "prompt": echo.prompt,
             "has_new_line": self.has_new_line,
-            "truncated": end.truncated,
+            "truncated": end.gap.as_ref().is_some_and(|gap| gap.truncated),
             "stop_type": stop_type,
             "stopping_word": word,
             "timings": timings(end),
             "diffusion": statistics(end, &options.ignored),
         });
+        if let Some(gap) = &end.gap {
+            complete(&mut body, json!(self.filled(gap)));
+        }
         match &echo.fields {
             Some(fields) => chosen(&body, fields),
             None => body,
+        }
+    }
+
+    /// The answer as the library has it.
+    fn filled(&self, gap: &GapEnd) -> InfillAnswer {
+        let end = &self.finished.end;
+        let usage = &end.usage;
+        InfillAnswer {
+            content: self.content.to_owned(),
+            tokens_predicted: usage.completion,
+            stop: match end.reason {
+                EndReason::EndOfText => InfillStop::Complete,
+                EndReason::Length => InfillStop::Limit,
+                EndReason::Time => InfillStop::Time,
+                EndReason::Stopped => InfillStop::Cancelled,
+            },
+            truncated: gap.truncated,
+            seed: end.seed,
+            timings: InfillTimings {
+                cache_n: usage.cached,
+                prompt_n: usage.prompt.saturating_sub(usage.cached),
+                prompt_ms: milliseconds(end.timings.prompt),
+                predicted_n: usage.completion,
+                predicted_ms: milliseconds(end.timings.predicted),
+                steps: end.statistics.steps,
+            },
+            lengths: gap.lengths.clone(),
+        }
+    }
+}
+
+/// Adds what an answer of the library has and llama-server's has not.
+fn complete(body: &mut Value, mut answer: Value) {
+    // llama-server's `stop` says whether a part of a stream is the last one.
+    answer["infill_stop"] = answer["stop"].take();
+    add_missing(body, answer);
+}
+
+/// Adds members that an object has not, also to the objects in it.
+fn add_missing(object: &mut Value, more: Value) {
+    if let (Value::Object(members), Value::Object(more)) = (object, more) {
+        for (name, value) in more {
+            match members.get_mut(&name) {
+                Some(own) => add_missing(own, value),
+                None => drop(members.insert(name, value)),
+            }
         }
     }
 }
@@ -201,6 +252,7 @@ fn probabilities(tokens: &[AnswerToken]) -> Value {
 mod tests {
     use super::super::format::tests::{finished, meta, text};
     use super::*;
+    use llama_diffusion::diffusion::LengthScore;
 
     fn options() -> Options {
         Options {
@@ -249,6 +301,51 @@ mod tests {
             let body = answer(&meta(), &options(), &echo(None), &[choice(finish)]);
             assert_eq!(body["stop_type"], name);
         }
+    }
+
+    #[test]
+    fn the_answer_of_a_gap_is_that_of_the_library_as_well() {
+        let mut finished = finished(Finish::EndOfText);
+        let lengths = vec![LengthScore {
+            tokens: 10,
+            logprob: -0.5,
+        }];
+        finished.end.gap = Some(GapEnd {
+            truncated: true,
+            lengths: lengths.clone(),
+        });
+        let choice = Choice::new([text("a\nb")], finished);
+        let mut body = answer(&meta(), &options(), &echo(None), &[choice]);
+        assert_eq!(
+            (&body["stop"], &body["stop_type"]),
+            (&json!(true), &json!("eos"))
+        );
+        assert_eq!(body["timings"]["predicted_per_token_ms"], 2.0);
+        body["stop"] = body["infill_stop"].take();
+        let expected = InfillAnswer {
+            content: "a\nb".into(),
+            tokens_predicted: 10,
+            stop: InfillStop::Complete,
+            truncated: true,
+            seed: 42,
+            timings: InfillTimings {
+                cache_n: 20,
+                prompt_n: 10,
+                prompt_ms: 5.0,
+                predicted_n: 10,
+                predicted_ms: 20.0,
+                steps: 5,
+            },
+            lengths,
+        };
+        assert_eq!(
+            serde_json::from_value::<InfillAnswer>(body).unwrap(),
+            expected
+        );
+        // Other answers have nothing of it.
+        let other = [self::choice(Finish::EndOfText)];
+        let other = answer(&meta(), &options(), &echo(None), &other);
+        assert!(other.get("infill_stop").is_none() && other.get("seed").is_none());
     }
 
     #[test]

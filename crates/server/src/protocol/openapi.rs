@@ -8,9 +8,11 @@ pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use jsonschema::Validator;
+    use llama_diffusion::diffusion::LengthScore;
     use llama_diffusion::{BlankAnswer, ChoiceAnswer, FormAnswer};
     use serde_json::{Map, Value, json};
 
+    use super::super::answer::GapEnd;
     use super::super::assemble::Finish;
     use super::super::fields::{Class, Shape};
     use super::super::format::Choice;
@@ -179,6 +181,7 @@ pub(super) mod tests {
             };
             let mut end = finished(finish);
             end.form = (path == "/diffusion/fill").then(filled);
+            end.end.gap = (path == "/infill").then(gap);
             let answer = work.reply.answer(&meta(), &[Choice::new(deltas, end)]);
             check(&validator_of_answers, &answer);
             // An object without anything is not an answer.
@@ -191,6 +194,15 @@ pub(super) mod tests {
                 &validator(&document, &schema["content"]["application/json"]["schema"]),
                 &error,
             );
+        }
+    }
+
+    /// A gap whose lengths are listed.
+    fn gap() -> GapEnd {
+        let (tokens, logprob) = (3, -0.5);
+        GapEnd {
+            lengths: vec![LengthScore { tokens, logprob }],
+            ..GapEnd::default()
         }
     }
 

@@ -1,10 +1,12 @@
 //! Prompts without a conversation: texts, tokens, mixtures and lists of them, and gaps to fill.
 
-use llama_diffusion::Token;
-use serde_json::Value;
+use std::collections::BTreeMap;
+
+use llama_diffusion::{InfillRequest, Token};
+use serde_json::{Value, json};
 
 use super::error::ApiError;
-use super::request::{ExtraText, Infill, Input, Piece};
+use super::request::{Input, Piece};
 use super::value::{Field, Object};
 
 /// Prompts of a request.
@@ -101,7 +103,7 @@ const MARKS: [[&str; 3]; 5] = [
 
 /// The gap of a prompt that a client wrote for a fill-in-the-middle model: with canvases any model
 /// fills gaps, and no model here knows these marks.
-fn between_marks(prompt: &str) -> Option<Infill> {
+fn between_marks(prompt: &str) -> Option<InfillRequest> {
     MARKS.iter().find_map(|[prefix, suffix, middle]| {
         let rest = prompt.trim().strip_prefix(prefix)?.strip_suffix(middle)?;
         let (before, after) = rest.split_once(suffix)?;
@@ -114,45 +116,52 @@ fn between_marks(prompt: &str) -> Option<Infill> {
             }
             false => text.to_owned(),
         };
-        Some(Infill {
-            prefix: trim(before),
-            suffix: trim(after),
-            ..Infill::default()
+        Some(InfillRequest {
+            input_prefix: trim(before),
+            input_suffix: trim(after),
+            ..InfillRequest::default()
         })
     })
 }
+
+/// Fields of `/infill` that [`InfillRequest`] reads. Those of all endpoints that generate have more names
+/// and other defaults here.
+const OF_GAP: [&str; 6] = [
+    "input_prefix",
+    "input_suffix",
+    "input_extra",
+    "prompt",
+    "infill_tokens",
+    "infill_lengths",
+];
 
 /// Reads the gap of `/infill`.
 ///
 /// # Errors
 /// 400 with the field that is wrong.
-pub fn infill(body: &Object<'_>) -> Result<Infill, ApiError> {
-    let mut prefix = body.require("input_prefix")?.string()?.to_owned();
-    // The beginning of the line with the gap.
-    prefix += body.string("prompt")?.unwrap_or_default();
-    let extra = body.list("input_extra")?;
-    Ok(Infill {
-        extra: extra.iter().map(extra_text).collect::<Result<_, _>>()?,
-        prefix,
-        suffix: body.require("input_suffix")?.string()?.to_owned(),
-        indent: body
-            .count("n_indent", 0..=u32::MAX)?
-            .filter(|columns| *columns > 0),
-    })
-}
-
-fn extra_text(field: &Field<'_>) -> Result<ExtraText, ApiError> {
-    let object = field.object()?;
-    Ok(ExtraText {
-        file: object.string("filename")?.map(str::to_owned),
-        text: object.require("text")?.string()?.to_owned(),
-    })
+pub fn infill(body: &Object<'_>) -> Result<InfillRequest, ApiError> {
+    // llama-server demands more than the library: without these a client has made a mistake.
+    for name in ["input_prefix", "input_suffix"] {
+        body.require(name)?;
+    }
+    for extra in body.list("input_extra")? {
+        let extra = extra.object()?;
+        extra.require("text")?.string()?;
+        extra.string("filename")?;
+    }
+    let fields = OF_GAP
+        .iter()
+        .filter_map(|name| Some((name, body.get(name)?.value)));
+    let mut gap = json!(fields.collect::<BTreeMap<_, _>>());
+    // The length is checked once the limit is known, which may be the server's.
+    gap["n_predict"] = (-1).into();
+    InfillRequest::from_json(&gap.to_string()).map_err(|error| ApiError::input(&error))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use llama_diffusion::GapTokens;
 
     fn prompts(prompt: Value) -> Result<Vec<Input>, ApiError> {
         let field = Field {
@@ -218,7 +227,7 @@ mod tests {
             let [Input::Infill(gap)] = &inputs[..] else {
                 panic!("{prompt}");
             };
-            assert_eq!((gap.prefix.as_str(), gap.suffix.as_str()), ("a(", ")\n"));
+            assert_eq!((&*gap.before(), &*gap.input_suffix), ("a(", ")\n"));
         }
         for prompt in [
             "see <|fim_prefix|>a<|fim_suffix|>b<|fim_middle|>",
@@ -239,14 +248,19 @@ mod tests {
         });
         let Value::Object(map) = &body else { panic!() };
         let gap = infill(&Object::root(map)).unwrap();
-        assert_eq!(
-            (gap.prefix.as_str(), gap.indent),
-            ("fn main() {\n    let x", Some(4))
-        );
-        assert_eq!(gap.extra[0].file.as_deref(), Some("a.rs"));
+        assert_eq!(gap.before(), "fn main() {\n    let x");
+        assert_eq!(gap.input_suffix, "\n}\n");
+        let names: Vec<&str> = gap.input_extra.iter().map(|it| &*it.filename).collect();
+        assert_eq!(names, ["a.rs", ""]);
+        assert_eq!(gap.infill_tokens, GapTokens::Auto);
+        assert!(!gap.infill_lengths);
         for (name, value, param) in [
             ("input_prefix", json!(null), "input_prefix"),
             ("input_suffix", json!(5), "input_suffix"),
+            ("prompt", json!(["a"]), "prompt"),
+            ("infill_tokens", json!("x"), "infill_tokens"),
+            ("infill_tokens", json!(-1), "infill_tokens"),
+            ("infill_lengths", json!(1), "infill_lengths"),
             ("input_extra", json!("a"), "input_extra"),
             ("input_extra", json!([{}]), "input_extra[0].text"),
             (
@@ -259,6 +273,23 @@ mod tests {
             wrong.insert(name.into(), value);
             let error = infill(&Object::root(&wrong)).unwrap_err();
             assert_eq!(error.param.as_deref(), Some(param));
+            assert!(error.message.starts_with(&format!("{param}: ")));
+        }
+    }
+
+    #[test]
+    fn the_length_of_a_gap_is_read_as_the_library_reads_it() {
+        for (tokens, expected) in [
+            (json!(null), GapTokens::Auto),
+            (json!("auto"), GapTokens::Auto),
+            (json!(700), GapTokens::Given(700)),
+        ] {
+            let body = json!({"input_prefix": "a", "input_suffix": "b", "infill_tokens": tokens,
+                "infill_lengths": true, "n_predict": -1});
+            let Value::Object(map) = &body else { panic!() };
+            let gap = infill(&Object::root(map)).unwrap();
+            assert_eq!(gap, InfillRequest::from_json(&body.to_string()).unwrap());
+            assert_eq!((gap.infill_tokens, gap.infill_lengths), (expected, true));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use llama_diffusion::chat::Message;
 use llama_diffusion::diffusion::{AcceptanceRule, Algorithm, ConstrainAt};
-use llama_diffusion::{FormRequest, SamplerOverrides, Token};
+use llama_diffusion::{FormRequest, InfillRequest, SamplerOverrides, Token};
 use serde_json::{Map, Value};
 
 /// What the server and its model can do: a request that needs more is refused.
@@ -103,8 +103,8 @@ pub enum Input {
     Chat(Chat),
     /// A prompt as it is, without a template.
     Prompt(Vec<Piece>),
-    /// Text between two others.
-    Infill(Infill),
+    /// Text between two others. The limits and the seed are those of the request.
+    Infill(InfillRequest),
     /// A text that changes as an instruction asks for.
     Edit(Edit),
     /// A text with blanks, as the answer to something.
@@ -135,19 +135,6 @@ pub enum Piece {
     Tokens(Vec<Token>),
 }
 
-/// A gap to fill.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Infill {
-    /// Other texts that may help, the least important one first.
-    pub extra: Vec<ExtraText>,
-    /// What comes before the gap.
-    pub prefix: String,
-    /// What comes after it.
-    pub suffix: String,
-    /// Columns by which the line of the gap is indented, if the client knows.
-    pub indent: Option<usize>,
-}
-
 /// A text to edit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Edit {
@@ -175,15 +162,6 @@ pub struct Form {
     pub of: Box<Input>,
     /// The form. The seed is that of the request.
     pub request: FormRequest,
-}
-
-/// A text besides the one with the gap.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ExtraText {
-    /// Its file, if it has one.
-    pub file: Option<String>,
-    /// The text.
-    pub text: String,
 }
 
 /// Maximum number of tokens in an answer.

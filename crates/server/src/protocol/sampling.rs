@@ -314,6 +314,7 @@ pub fn field_of(parameter: Parameter) -> Option<&'static str> {
         Parameter::Prompt => "prompt",
         Parameter::Template => "diffusion_seed_canvas",
         Parameter::Form => "form",
+        Parameter::GapLength => "infill_tokens",
         Parameter::Protected => "protected",
         Parameter::Strength => "strength",
         _ => return None,

@@ -1,12 +1,13 @@
 //! OpenAI's text completions, and the fill-in-the-middle endpoint of Mistral and Inception.
 
+use llama_diffusion::InfillRequest;
 use serde_json::{Map, Value};
 
 use super::assemble::{Assembly, ThoughtFormat};
 use super::error::ApiError;
 use super::fields::{self, FIM, TEXT, Table};
 use super::reply::{Options, Protocol, Reply, Work};
-use super::request::{Capabilities, Infill, Input, Request};
+use super::request::{Capabilities, Input, Request};
 use super::value::{Field, Object};
 use super::{language, prompt, sampling};
 
@@ -48,10 +49,10 @@ pub fn read_fim(body: &Map<String, Value>, capabilities: &Capabilities) -> Resul
 
 /// A gap between a prompt and a suffix.
 fn gap(prompt: &Field<'_>, suffix: &str) -> Result<Input, ApiError> {
-    Ok(Input::Infill(Infill {
-        prefix: prompt.string()?.to_owned(),
-        suffix: suffix.to_owned(),
-        ..Infill::default()
+    Ok(Input::Infill(InfillRequest {
+        input_prefix: prompt.string()?.to_owned(),
+        input_suffix: suffix.to_owned(),
+        ..InfillRequest::default()
     }))
 }
 
@@ -120,10 +121,10 @@ mod tests {
 
     #[test]
     fn a_suffix_makes_a_gap() {
-        let expected = Input::Infill(Infill {
-            prefix: "a".into(),
-            suffix: "b".into(),
-            ..Infill::default()
+        let expected = Input::Infill(InfillRequest {
+            input_prefix: "a".into(),
+            input_suffix: "b".into(),
+            ..InfillRequest::default()
         });
         let body = json!({"prompt": "a", "suffix": "b"});
         let Value::Object(map) = &body else { panic!() };

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use llama_diffusion::{InfillAnswer, InfillStop};
 use serde_json::{Value, json};
 
 use crate::process::Server;
@@ -117,6 +118,95 @@ fn several_answers_have_seeds_that_follow() {
     }
 }
 
+/// A gap of the demo model, with other fields.
+fn gap(more: Value) -> Value {
+    let mut body = json!({"input_prefix": "Mia has a ", "input_suffix": " hat.\n", "seed": 3});
+    body.as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
+    body
+}
+
+/// The library's answer in the one of the server.
+fn of_library(answer: &Value) -> InfillAnswer {
+    assert_eq!(answer["stop"], true, "{answer}");
+    let mut answer = answer.clone();
+    answer["stop"] = answer["infill_stop"].take();
+    serde_json::from_value(answer).unwrap()
+}
+
+#[test]
+fn the_length_of_a_gap_is_given_or_refused_by_name() {
+    let server = Server::start("");
+    for (body, problem) in [
+        (
+            json!({"infill_tokens": "x"}),
+            "infill_tokens: it is neither",
+        ),
+        (json!({"infill_tokens": -1}), "infill_tokens: it is neither"),
+        (
+            json!({"infill_tokens": 9, "n_predict": 8}),
+            "infill_tokens: is 9, but n_predict is 8: raise it",
+        ),
+        (
+            json!({"infill_tokens": 99_999}),
+            "infill_tokens: is 99999, but there is no room",
+        ),
+        (json!({"infill_lengths": 1}), "infill_lengths: "),
+    ] {
+        let (status, error) = server.refused("/infill", &gap(body));
+        let (field, _) = problem.split_once(':').unwrap();
+        assert_eq!((status, &error["param"]), (400, &json!(field)), "{error}");
+        let message = error["message"].as_str().unwrap();
+        assert!(message.starts_with(problem), "{message}");
+    }
+    for tokens in [1, 4] {
+        let answer = server.ask("/infill", &gap(json!({"infill_tokens": tokens})));
+        let found = of_library(&answer);
+        assert_eq!(found.tokens_predicted, tokens, "{answer}");
+        assert_eq!((found.stop, found.seed), (InfillStop::Complete, 3));
+        assert!(found.timings.steps > 0 && found.lengths.is_empty());
+    }
+    let auto = server.ask("/infill", &gap(json!({"infill_tokens": "auto"})));
+    let absent = server.ask("/infill", &gap(json!({})));
+    assert_eq!(auto["content"], absent["content"]);
+    // A warm-up has the fields of the request after it.
+    let warm = gap(json!({"infill_tokens": 4, "n_predict": 0}));
+    let warm = server.ask("/infill", &warm);
+    assert_eq!(of_library(&warm).stop, InfillStop::Limit);
+}
+
+#[test]
+fn a_limit_of_the_server_is_one_of_the_length() {
+    let server = Server::start("-n 8");
+    let (status, error) = server.refused("/infill", &gap(json!({"infill_tokens": 9})));
+    assert_eq!((status, &error["param"]), (400, &json!("infill_tokens")));
+    let longer = gap(json!({"infill_tokens": 9, "n_predict": 9}));
+    assert_eq!(server.ask("/infill", &longer)["tokens_predicted"], 9);
+}
+
+#[test]
+fn the_lengths_that_were_compared_are_listed_on_request() {
+    let server = Server::start("-np 2 -c 2048");
+    let asked = gap(json!({"infill_lengths": true, "n_predict": 6}));
+    let found = of_library(&server.ask("/infill", &asked));
+    assert!(found.lengths.len() > 1, "{found:?}");
+    assert_eq!(found.lengths[0].tokens, found.tokens_predicted);
+    let logprobs = found.lengths.iter().map(|length| length.logprob);
+    assert!(logprobs.is_sorted_by(|a, b| a >= b), "{found:?}");
+    let last = server.stream("/infill", &asked).pop().unwrap();
+    assert_eq!(of_library(&last).lengths, found.lengths);
+    let mut several = asked;
+    several["n_cmpl"] = 2.into();
+    let answers = server.ask("/infill", &several);
+    let answers: Vec<_> = answers.as_array().unwrap().iter().map(of_library).collect();
+    assert_eq!(answers[0].content, found.content);
+    assert_eq!(answers.iter().map(|it| it.seed).collect::<Vec<_>>(), [3, 4]);
+    assert!(answers.iter().all(|answer| !answer.lengths.is_empty()));
+    let other = server.ask("/infill", &gap(json!({"n_predict": 6})));
+    assert!(other.get("lengths").is_none(), "{other}");
+}
+
 #[test]
 fn the_time_limit_gives_the_draft() {
     let server = Server::start("");
@@ -125,6 +215,7 @@ fn the_time_limit_gives_the_draft() {
     let start = Instant::now();
     let answer = server.ask("/infill", &body);
     assert_eq!(answer["stop_type"], "limit");
+    assert_eq!(answer["infill_stop"], "time");
     assert!(start.elapsed().as_secs() < 20);
 }
 
