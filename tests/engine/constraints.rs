@@ -475,7 +475,12 @@ fn expressions_that_cannot_work_say_why() {
 #[test]
 fn masked_models_follow_a_language() {
     let dir = tempfile::tempdir().unwrap();
-    for family in [MaskedFamily::Dream, MaskedFamily::LladaMoe] {
+    for family in [
+        MaskedFamily::Dream,
+        MaskedFamily::Llada,
+        MaskedFamily::LladaMoe,
+        MaskedFamily::Rnd1,
+    ] {
         let path = dir.path().join(format!("{family:?}.gguf"));
         write_masked(&path, family, 11, &|_| ()).unwrap();
         let go_on = &mut |_| ControlFlow::Continue(());
