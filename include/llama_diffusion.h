@@ -1023,7 +1023,8 @@ typedef struct diffusion_params {
     /**
      * Number of tokens that the causal encoder writes one by one before the first canvas, each the most
      * likely one; 0 is none. An error if the encoder is not trained to predict tokens, and together with
-     * a constraint or with templates. Not for masked models. Default 0.
+     * a constraint or with templates. They are a canvas without steps, and `on_scores` receives the
+     * encoder's scores of them, whatever `scorer` is. Not for masked models. Default 0.
      */
     size_t ahead;
     /**

@@ -661,14 +661,12 @@ fn an_open_choice_stays_the_more_often_the_lower_the_strength() {
         shares.push(kept as f64 / all as f64);
     }
     assert_eq!(shares[0], 1.0, "all are kept");
-    assert!(
-        // A tie that rounding breaks is one or two of 72 edits.
-        shares.is_sorted_by(|before, after| *after <= before + 0.03),
-        "{shares:?}"
-    );
-    assert!((0.4..0.8).contains(&shares[5]), "{shares:?}");
     // Each color is asked for once with each sentence.
     let chance = 1.0 / COLORS.len() as f64;
     let deviation = (chance * (1.0 - chance) / all as f64).sqrt();
+    // A tie that rounding breaks is one or two of 72 edits, and the share of chance is itself a draw.
+    let falls = |before: &f64, after: &f64| *after <= before.max(chance + 2.0 * deviation) + 0.03;
+    assert!(shares.is_sorted_by(falls), "{shares:?}");
+    assert!((0.4..0.8).contains(&shares[5]), "{shares:?}");
     assert!((shares[10] - chance).abs() < 3.0 * deviation, "{shares:?}");
 }

@@ -141,7 +141,8 @@ pub struct diffusion_params {
     pub template_count: usize,
     /// Number of tokens that the causal encoder writes one by one before the first canvas, each the most
     /// likely one; 0 is none. An error if the encoder is not trained to predict tokens, and together with
-    /// a constraint or with templates. Not for masked models. Default 0.
+    /// a constraint or with templates. They are a canvas without steps, and `on_scores` receives the
+    /// encoder's scores of them, whatever `scorer` is. Not for masked models. Default 0.
     pub ahead: usize,
     /// This field and the two below are for masked models. An approximation: each step also unmasks the
     /// tokens that are more likely than this, at most 1; 0 is none. Default 0.
