@@ -1,6 +1,6 @@
 //! `--infill-prefix`, `--infill-suffix`, `--infill-json`: gaps in texts.
 
-use std::io::{self, BufRead as _};
+use std::io::{self, BufRead as _, IsTerminal as _};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use llama_diffusion::{
     Session, TextModel,
 };
 use llama_diffusion_flags::input;
-use llama_diffusion_flags::streams::{print, say};
+use llama_diffusion_flags::streams::{print, say, say_part};
 use serde_json::{Value, json};
 
 use crate::args::{InfillArgs, message};
@@ -88,6 +88,10 @@ impl Gaps {
                     print(&answer.content)?;
                     stop = answer.stop;
                     if run.output.shows_summary {
+                        // On the line after the text, which rarely ends with its line.
+                        if io::stdout().is_terminal() && !answer.content.ends_with('\n') {
+                            say_part('\n');
+                        }
                         say(Summary(answer));
                     }
                 }

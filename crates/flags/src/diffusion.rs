@@ -10,7 +10,7 @@ use crate::values::{ABOVE_0, CanvasLength, Limit, parse_canvas_length};
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Diffusion")]
 pub struct DiffusionArgs {
-    /// Most canvases
+    /// Maximum number of canvases
     #[arg(long = "diffusion-blocks", value_name = "N", value_parser = whole(1..=usize::MAX))]
     blocks: Option<usize>,
 
@@ -20,12 +20,12 @@ pub struct DiffusionArgs {
     #[arg(long = "canvas", value_name = "N|auto", value_parser = parse_canvas_length)]
     canvas: Option<CanvasLength>,
 
-    /// Most denoising steps per canvas; --diffusion-eb-max-steps goes before it. For a masked model,
-    /// the steps of the whole answer (default 128)
+    /// Maximum number of denoising steps per canvas; --diffusion-eb-max-steps takes precedence. For a
+    /// masked model, the steps of the whole answer (default 128)
     #[arg(long = "diffusion-steps", value_name = "N", value_parser = whole(1..=u32::MAX))]
     pub steps: Option<u32>,
 
-    /// Most denoising steps per canvas [model, else 48]
+    /// Maximum number of denoising steps per canvas [model, else 48]
     #[arg(long = "diffusion-eb-max-steps", value_name = "N", value_parser = whole(1..=u32::MAX))]
     max_steps: Option<u32>,
 

@@ -106,7 +106,7 @@ pub struct MaskedArgs {
     )]
     temp: f32,
 
-    /// Draw from the most likely tokens only, so many; 0 is all
+    /// Draw only from the N most likely tokens; 0: from all
     #[arg(long, value_name = "N", default_value = "40", value_parser = whole(i64::MIN..=i64::MAX))]
     top_k: i64,
 

@@ -27,7 +27,7 @@ pub struct CommonArgs {
     #[arg(long, overrides_with = "escape")]
     no_escape: bool,
 
-    /// Most tokens of an answer, -1 for no limit. Whole canvases are denoised, and the last one
+    /// Maximum number of tokens in an answer, -1 for no limit. Whole canvases are denoised, and the last one
     /// is cut. Default: 256, or no limit if --diffusion-blocks is given. For a masked model, the
     /// tokens of its answer; without -n, prompt and answer together have those of -ub
     #[arg(short = 'n', long, value_name = "N", value_parser = parse_limit)]
