@@ -245,21 +245,15 @@ impl Generator {
         let done = self.generation.canvases.len();
         let canvases = self.max_canvases.map_or(usize::MAX, |max| max - done);
         let fitting = (self.limits.context - self.prefix) / self.canvas_len;
-        let limits = [
-            (tokens, BudgetLimit::Tokens),
-            (
-                canvases.saturating_mul(self.canvas_len),
-                BudgetLimit::Canvases,
-            ),
-            (fitting * self.canvas_len, BudgetLimit::Context),
-        ];
-        let [mut tightest, rest @ ..] = limits;
-        for limit in rest {
-            if limit.0 < tightest.0 {
-                tightest = limit;
-            }
-        }
-        let (tokens, limit) = tightest;
+        let canvases = canvases.saturating_mul(self.canvas_len);
+        let fitting = fitting * self.canvas_len;
+        let (tokens, limit) = if tokens <= canvases.min(fitting) {
+            (tokens, BudgetLimit::Tokens)
+        } else if canvases <= fitting {
+            (canvases, BudgetLimit::Canvases)
+        } else {
+            (fitting, BudgetLimit::Context)
+        };
         Budget { tokens, limit }
     }
 

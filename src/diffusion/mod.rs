@@ -61,6 +61,7 @@ pub use params::{AcceptanceRule, DiffusionParams, SamplerOverrides};
 pub use random::{CounterNoise, NoiseSource, RecordedBlock, RecordedNoise, RecordedStep};
 pub use run::{Blank, Budget, BudgetLimit, EndTokens, Recipe, Run};
 pub use scheduler::{advance, generate};
+pub(crate) use score::most_likely;
 pub use score::{Scorer, Scoring, TokenScore};
 pub use step::{
     Allowed, ConstrainAt, Denoiser, DrawFeatures, DrawRule, Draws, Filter, Guess, Limits,

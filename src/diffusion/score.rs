@@ -51,7 +51,7 @@ impl TokenScore {
 }
 
 /// The `count` tokens with the greatest logits, in descending order.
-fn most_likely(logits: &[f32], count: usize) -> Vec<Token> {
+pub(crate) fn most_likely(logits: &[f32], count: usize) -> Vec<Token> {
     if count == 0 {
         return Vec::new();
     }

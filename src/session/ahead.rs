@@ -7,7 +7,7 @@ use super::parts::{From, append, renumbered};
 use super::{Answer, Session};
 use crate::diffusion::{
     CancelFlag, CounterNoise, DiffusionParams, Event, FinishReason, FinishedCanvas, Generation,
-    Recipe as _, ScoredCanvas, Scorer, Timing, Token, TokenScore,
+    Recipe as _, ScoredCanvas, Scorer, Timing, Token, TokenScore, most_likely,
 };
 use crate::error::{Error, Result};
 use crate::parameter::Parameter;
@@ -147,8 +147,7 @@ impl Session {
         let encoder = self.canvas_denoiser()?;
         let (mut tokens, mut scores) = (Vec::new(), Vec::new());
         while tokens.len() < count && !cancel.is_cancelled() {
-            let best = TokenScore::new(&logits, 0, 1).top;
-            let Some((token, _)) = best.first().copied() else {
+            let Some(&token) = most_likely(&logits, 1).first() else {
                 break;
             };
             tokens.push(token);
