@@ -20,7 +20,7 @@ use llama_diffusion_flags::streams::say;
 
 /// Measures how fast a DiffusionGemma model encodes prompts and denoises canvases.
 ///
-/// Every combination of -m, -p, -n, -t, -fa and --parallel is one test: a prompt of this number of
+/// Every combination of -m, -p, -n, -t, -fa, --canvas and --parallel is one test: a prompt of this number of
 /// tokens is encoded (pp), then canvases are denoised after it (dn), each in exactly --steps steps.
 /// --synthetic needs no file: the weights are generated. --server measures a running server: every
 /// combination of -n, --drafts and --parallel is one test.
@@ -74,6 +74,17 @@ pub struct Args {
     /// Canvases of the answer, instead of its tokens
     #[arg(long, value_name = "N", value_parser = whole(1..=usize::MAX))]
     canvases: Option<usize>,
+
+    /// Tokens of a canvas: a multiple of 16 below the length that the model was trained with, or this
+    /// length, which is the default
+    #[arg(
+        long,
+        value_name = "N,…",
+        value_delimiter = ',',
+        conflicts_with_all = ["profile", "compare_upstream"],
+        value_parser = numbers(1..=usize::MAX)
+    )]
+    canvas: Vec<Numbers>,
 
     /// Denoising steps of each canvas. With --server by default as many as the model needs
     #[arg(long, value_name = "N", default_value = "8", value_parser = whole(1..=usize::MAX))]
@@ -299,7 +310,15 @@ impl Args {
         lists::all(&self.n_prompt)
     }
 
-    /// Canvases of the answers, of a model with canvases of `length` tokens.
+    /// Lengths of the canvas, of a model that was trained with `trained` tokens.
+    pub fn canvas(&self, trained: usize) -> Vec<usize> {
+        match self.canvas.is_empty() {
+            true => vec![trained],
+            false => lists::all(&self.canvas),
+        }
+    }
+
+    /// Canvases of the answers, of `length` tokens each.
     pub fn answers(&self, length: usize) -> Vec<usize> {
         match self.n_gen.is_empty() {
             true => vec![self.canvases.unwrap_or(1)],

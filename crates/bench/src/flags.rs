@@ -19,6 +19,7 @@ const LIVE: &[Group] = &[(
         "-p --n-prompt N",
         "-n --n-gen N",
         "--canvases N",
+        "--canvas N",
         "--steps N",
         "--parallel N",
         "-t --threads N LLAMA_ARG_THREADS",

@@ -78,17 +78,20 @@ fn measure(args: &Args, source: &Source, report: &mut Report) -> Result<()> {
         name,
         model: Arc::new(model),
     };
+    let trained = bench.model.hparams().canvas_length;
     let settings = args.threads().into_iter().flat_map(|threads| {
         args.flash_attn.iter().flat_map(move |&flash_attn| {
-            let with = move |parallel| Setting {
-                threads,
-                flash_attn,
-                parallel,
-            };
-            args.parallel().into_iter().map(with)
+            args.canvas(trained).into_iter().flat_map(move |canvas| {
+                let with = move |parallel| Setting {
+                    threads,
+                    flash_attn,
+                    canvas,
+                    parallel,
+                };
+                args.parallel().into_iter().map(with)
+            })
         })
     });
-    let answers = args.answers(bench.model.hparams().canvas_length);
     for setting in settings {
         let mut upstream = match args.compare_upstream {
             true => Some(upstream::Upstream::new(&bench, setting.threads)?),
@@ -97,7 +100,7 @@ fn measure(args: &Args, source: &Source, report: &mut Report) -> Result<()> {
         for prompt in args.prompts() {
             // A prompt is encoded before each of the answers, and reported once.
             let mut reads = prompt > 0;
-            for &canvases in &answers {
+            for canvases in args.answers(setting.canvas) {
                 let work = Work {
                     prompt,
                     reads: mem::take(&mut reads),

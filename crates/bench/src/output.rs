@@ -26,6 +26,8 @@ pub struct TestRow {
     pub parallel: usize,
     pub test: String,
     pub n_prompt: usize,
+    /// Tokens of a canvas.
+    pub canvas: Option<usize>,
     pub n_canvases: Option<usize>,
     pub n_steps: Option<usize>,
     /// Tokens per second.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use llama_diffusion::diffusion::{
     Allowed, Corrections, CounterNoise, Denoiser as _, DrawRule, Draws, Filter, Generator,
-    StepInput, generate,
+    StepInput, check_canvas_length, generate,
 };
 use llama_diffusion::internal::measure::device_rates;
 use llama_diffusion::model::profile::{Part, Profile};
@@ -52,6 +52,8 @@ pub struct Bench<'a> {
 pub struct Setting {
     pub threads: usize,
     pub flash_attn: When,
+    /// Tokens of a canvas.
+    pub canvas: usize,
     /// Sequences that are denoised together.
     pub parallel: usize,
 }
@@ -110,9 +112,13 @@ fn step_input<'a>(canvas: &'a [Token], free: &'a [bool], uniforms: &'a [f32]) ->
 impl Runner {
     fn new(bench: &Bench<'_>, setting: Setting, prompt: usize, canvases: usize) -> Result<Self> {
         let hparams = bench.model.hparams();
-        let n = hparams.canvas_length;
+        let (n, trained) = (setting.canvas, hparams.canvas_length);
+        check_canvas_length(n, trained)?;
         let params = DenoiserParams {
-            context: canvases.saturating_mul(n).saturating_add(prompt).max(n + 1),
+            context: canvases
+                .saturating_mul(n)
+                .saturating_add(prompt)
+                .max(trained + 1),
             batch: bench.args.compute.batch().unwrap_or(n.max(256)),
             threads: setting.threads,
             prefill_threads: setting.threads,
@@ -216,6 +222,7 @@ impl Runner {
             max_steps: u32::try_from(steps).unwrap_or(u32::MAX),
             max_tokens: None,
             max_canvases: Some(canvases),
+            canvas: Some(self.canvas.len()),
             ..DiffusionParams::default()
         };
         let limits = denoiser.limits();
@@ -387,7 +394,7 @@ impl Bench<'_> {
             prompt, canvases, ..
         } = work;
         let steps = self.args.steps;
-        let canvas = self.model.hparams().canvas_length;
+        let canvas = setting.canvas;
         let blocks = (canvases * setting.parallel) as f64;
         let work = |s: &Sample| s.steps.iter().sum::<f64>() + s.commits;
         let speeds: Vec<f64> = samples
@@ -406,6 +413,7 @@ impl Bench<'_> {
         };
         TestRow {
             n_prompt: prompt,
+            canvas: Some(canvas),
             n_canvases: Some(canvases),
             n_steps: Some(steps),
             avg_ms: Spread::of(&times).mean,

@@ -277,6 +277,54 @@ fn lists_and_ranges_are_those_of_llama_bench() {
 }
 
 #[test]
+fn shorter_canvases_are_tests_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    let geometry = Geometry {
+        canvas_length: 48,
+        ..Geometry::tiny()
+    };
+    write_synthetic(&path, &geometry, WeightTypes::Uniform(TensorType::F32), 7).unwrap();
+    let of_model = |args: &[&str]| {
+        let model = [
+            "-m",
+            path.to_str().unwrap(),
+            "-p",
+            "0",
+            "-r",
+            "1",
+            "--steps",
+            "2",
+        ];
+        bench(&[&model[..], args].concat())
+    };
+    let output = of_model(&["--canvas", "16-48+16", "-n", "48", "-o", "json"]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let tests = report["tests"].as_array().unwrap();
+    let shapes: Vec<_> = tests
+        .iter()
+        .map(|row| (number(row, "canvas"), number(row, "n_canvases")))
+        .collect();
+    assert_eq!(shapes, [(16.0, 3.0), (32.0, 2.0), (48.0, 1.0)]);
+    assert_eq!(tests[1]["test"], "dn2x32x2 @ 0");
+
+    for (refused, problem) in [
+        (&["--canvas", "24"][..], "--canvas: has 24 tokens"),
+        (&["--canvas", "64"], "--canvas: has 64 tokens"),
+        (&["--canvas", "16", "--profile"], "--profile"),
+        (
+            &["--canvas", "16", "--compare-upstream"],
+            "--compare-upstream",
+        ),
+    ] {
+        let output = of_model(refused);
+        let said = text(&output.stderr);
+        assert_ne!(output.status.code(), Some(0), "{refused:?}");
+        assert!(said.contains(problem), "{refused:?}: {said}");
+    }
+}
+
+#[test]
 fn flags_of_llama_bench_are_known() {
     let flags = "-nkvo 1|-nkvo 0|--repack 1|--no-host 0|-embd 0|-nopo 0|-nopo 1|--offline|--delay 0|--progress|-oe csv";
     let inert =
