@@ -5,6 +5,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::device::{BufferType, Device};
+use super::huge_pages;
 use crate::error::{Error, Result};
 use crate::gguf::Mapping;
 use crate::sys;
@@ -58,6 +59,7 @@ impl Buffer {
                 advice: advice.into(),
             });
         };
+        huge_pages::advise_buffer(raw);
         Ok(Self {
             raw,
             stands_for: None,

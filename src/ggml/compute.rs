@@ -11,6 +11,7 @@ use super::context::Context;
 use super::device::Device;
 use super::guard::guarded;
 use super::headroom;
+use super::huge_pages;
 use super::log::{self, Captures};
 use super::profile::{Times, Watch};
 use super::rpc::Servers;
@@ -47,6 +48,20 @@ impl Graph {
     pub(crate) fn add(&self, result: &Tensor) {
         // SAFETY: the tensor and what it depends on are alive (see `Arena`).
         unsafe { sys::ggml_build_forward_expand(self.raw.as_ptr(), self.context.reads(result)) };
+    }
+
+    /// The memory of its nodes, each buffer once or more often.
+    fn buffers(&self) -> impl Iterator<Item = NonNull<sys::ggml_backend_buffer>> {
+        // SAFETY: a live graph.
+        let count = unsafe { sys::ggml_graph_n_nodes(self.raw.as_ptr()) };
+        let mut last = None;
+        (0..count).filter_map(move |i| {
+            // SAFETY: an index below the number of nodes, which the graph keeps.
+            let buffer = unsafe { (*sys::ggml_graph_node(self.raw.as_ptr(), i)).buffer };
+            let buffer = NonNull::new(buffer).filter(|buffer| last != Some(*buffer));
+            last = buffer.or(last);
+            buffer
+        })
     }
 
     /// Address, operation and label of the nodes, in the order in which they run.
@@ -223,6 +238,7 @@ impl Executor {
             return Err(self.refused(|graph| build(graph).map(drop), advice));
         }
         headroom::check(self.purpose, 0)?; // for ggml's working memory
+        graph.buffers().for_each(huge_pages::advise_buffer);
         self.graph = Some(graph);
         Ok(built)
     }

@@ -29,6 +29,7 @@ pub(crate) mod device;
 mod gpus;
 mod guard;
 pub(crate) mod headroom;
+mod huge_pages;
 pub(crate) mod kernels;
 pub(crate) mod log;
 pub(crate) mod ops;

@@ -277,6 +277,12 @@ impl Tensor {
         unsafe { sys::ggml_backend_dev_supports_op(device.as_ptr(), self.raw.as_ptr()) }
     }
 
+    /// Whether the device takes this node over from the CPU, and copies weights in host memory for it.
+    pub(crate) fn is_offloaded_to(&self, device: Device) -> bool {
+        // SAFETY: a live device and node; a pure query.
+        unsafe { sys::ggml_backend_dev_offload_op(device.as_ptr(), self.raw.as_ptr()) }
+    }
+
     /// Whether the device can run this node, built by a temporary context, with its first operand,
     /// `weight`, in memory of this type.
     pub(crate) fn runs_on_with(&self, device: Device, weight: &Self, memory: BufferType) -> bool {
