@@ -27,6 +27,7 @@ use crate::ggml::compute::{Backends, Executor, Graph};
 use crate::ggml::context::Context;
 use crate::ggml::convert::to_f32;
 use crate::ggml::cuda::CudaDraw;
+use crate::ggml::device::Device;
 use crate::ggml::tensor::Tensor;
 use crate::ggml::threads::within_affinity;
 use crate::ggml::transfer::transferred;
@@ -448,7 +449,31 @@ pub(super) fn choose_nodes(model: &Model, params: &DenoiserParams) -> Result<Nod
     Ok(NodeChoice {
         flash,
         kernels: own_kernels(model),
-        own_experts: model.own_kernels && !model.placement.offloads_experts(),
+        own_experts: own_experts(model)?,
+    })
+}
+
+/// See [`NodeChoice::own_experts`].
+fn own_experts(model: &Model) -> Result<usize> {
+    /// In a larger pass a GPU computes the experts, for which they are copied to it: as long as its bus
+    /// takes for that, the CPU computes them for about this number of tokens.
+    const WITHOUT_COPY: usize = 512;
+    if !model.own_kernels {
+        return Ok(0);
+    }
+    let ctx = Context::new(8)?;
+    let tokens = WITHOUT_COPY + 1;
+    let experts = ctx.tensor(TensorType::F16, &[32, 32, 2], "experts")?;
+    let input = ctx.tensor(TensorType::F32, &[32, 1, tokens], "input")?;
+    let chosen = ctx.tensor(TensorType::I32, &[1, tokens], "chosen")?;
+    let product = ctx.mul_mat_id(&experts, &input, &chosen)?;
+    let is_offloaded = |device: &Device| product.is_offloaded_to(*device);
+    let is_offloaded =
+        model.placement.may_offload() && model.placement.devices().iter().any(is_offloaded);
+    Ok(if is_offloaded {
+        WITHOUT_COPY
+    } else {
+        usize::MAX
     })
 }
 

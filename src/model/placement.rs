@@ -151,8 +151,8 @@ impl Placement {
         self.op_offload
     }
 
-    /// Whether a GPU computes the products of experts in host memory.
-    pub(super) fn offloads_experts(&self) -> bool {
+    /// Whether a GPU may compute products of weights in host memory.
+    pub(super) fn may_offload(&self) -> bool {
         self.op_offload && !self.is_cpu_only()
     }
 

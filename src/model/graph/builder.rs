@@ -15,8 +15,9 @@ pub(crate) struct NodeChoice {
     pub(crate) flash: bool,
     /// Kernels of our own.
     pub(crate) kernels: Kernels,
-    /// Experts in host memory run in kernels of our own, whatever else runs on a GPU.
-    pub(crate) own_experts: bool,
+    /// Maximum number of tokens in a pass for which experts in host memory run in kernels of our own,
+    /// whatever else runs on a GPU.
+    pub(crate) own_experts: usize,
 }
 
 /// Which kernels of our own replace ggml's operations.

@@ -156,7 +156,7 @@ impl Layer<'_> {
             Experts::Split { gate, up } => FirstMatrices::Split(gate, up),
         };
         let own = ctx.expert_instructions(&first, &w.experts_down);
-        if let Some(own) = own.filter(|_| build.choice.own_experts) {
+        if let Some(own) = own.filter(|_| tokens <= build.choice.own_experts) {
             let hidden = ctx.experts_hidden(own, &first, &input, &chosen)?;
             return ctx.experts_output(own, &w.experts_down, &hidden, &chosen, &share);
         }

@@ -74,15 +74,12 @@ impl<'a> Chooser<'a> {
             }
             return Ok(self.settle(tensor, memory));
         }
-        if self.is_ours(tensor, operation) {
-            return Ok(self.settle(tensor, cpu.buffer_type()));
-        }
         let device = self.placement.device_of(tensor.layer, is_expert(tensor));
         let mut candidates = Vec::new();
         if device != cpu {
             candidates.push((device, device.buffer_type()));
         }
-        if operation.is_product() {
+        if operation.is_product() && !self.is_read_as_stored(tensor, operation) {
             candidates.extend(self.cpu_extra.iter().map(|memory| (cpu, *memory)));
         }
         for (device, memory) in candidates {
@@ -93,15 +90,19 @@ impl<'a> Chooser<'a> {
         Ok(self.settle(tensor, cpu.buffer_type()))
     }
 
-    /// Whether our kernels multiply a tensor, which they read as the file has it.
-    fn is_ours(&self, tensor: &Located, operation: Operation) -> bool {
+    /// Whether a tensor in host memory is read as the file has it: by our kernels, or by a GPU that computes
+    /// with a copy.
+    fn is_read_as_stored(&self, tensor: &Located, operation: Operation) -> bool {
         let (ty, k) = (tensor.info.ty, tensor.info.shape[0]);
-        let found = match operation {
-            Operation::ExpertProduct => Instructions::of_experts(ty, k),
-            Operation::Product => Instructions::of_dense(ty, k),
-            Operation::Lookup | Operation::Scale => None,
-        };
-        self.placement.is_cpu_only() && found.is_some()
+        match operation {
+            Operation::ExpertProduct => {
+                self.placement.may_offload() || Instructions::of_experts(ty, k).is_some()
+            }
+            Operation::Product => {
+                self.placement.is_cpu_only() && Instructions::of_dense(ty, k).is_some()
+            }
+            Operation::Lookup | Operation::Scale => true,
+        }
     }
 
     fn settle(&self, tensor: &Located, memory: BufferType) -> Memory {
