@@ -1,7 +1,7 @@
 //! The constraint of an answer from canvas to canvas.
 
 use super::Token;
-use super::run::{Blank, Budget, BudgetLimit};
+use super::run::{Blank, Budget};
 use crate::constraint::{CanvasLanguage, Constraint, ConstraintError, State};
 use crate::error::{Error, Result};
 use crate::parameter::Parameter;
@@ -118,11 +118,6 @@ pub(super) fn check_constraint(
         needed,
         budget: budget.tokens,
     };
-    let advice = match budget.limit {
-        BudgetLimit::Tokens => "raise `max_tokens`",
-        BudgetLimit::Canvases => more_canvases,
-        BudgetLimit::Context => "raise `context` or shorten the prompt",
-    };
-    let problem = format!("{error}: {advice}");
+    let problem = format!("{error}: {}", budget.advice(more_canvases));
     Err(Error::parameter(Parameter::Constraint, problem))
 }

@@ -143,21 +143,42 @@ pub struct Generator {
 }
 
 /// Rejects a prompt that is empty, or after which there is no room for a canvas.
-pub(crate) fn check_prompt(prompt: &[Token], canvas: usize, limits: &Limits) -> Result<()> {
-    if prompt.is_empty() {
+pub(crate) fn check_prompt(prompt: usize, canvas: usize, limits: &Limits) -> Result<()> {
+    if prompt == 0 {
         return Err(Error::parameter(
             Parameter::Prompt,
             "it is empty: give at least one token",
         ));
     }
-    if prompt.len().saturating_add(canvas) > limits.context {
+    if prompt.saturating_add(canvas) > limits.context {
         return Err(Error::ContextFull {
-            prompt: prompt.len(),
+            prompt,
             canvas,
             context: limits.context,
         });
     }
     Ok(())
+}
+
+/// What may be written with these limits on tokens and on canvases of `canvas_len` tokens, and this number of
+/// free positions.
+fn budget(
+    tokens: Option<usize>,
+    canvases: Option<usize>,
+    canvas_len: usize,
+    positions: usize,
+) -> Budget {
+    let fitting = positions / canvas_len * canvas_len;
+    let tokens = tokens.unwrap_or(usize::MAX);
+    let canvases = canvases.map_or(usize::MAX, |most| most.saturating_mul(canvas_len));
+    let (tokens, limit) = if tokens <= canvases.min(fitting) {
+        (tokens, BudgetLimit::Tokens)
+    } else if canvases <= fitting {
+        (canvases, BudgetLimit::Canvases)
+    } else {
+        (fitting, BudgetLimit::Context)
+    };
+    Budget { tokens, limit }
 }
 
 /// A canvas whose steps are done, and its scores.
@@ -210,10 +231,8 @@ impl Generator {
         end: &EndTokens,
         limits: Limits,
     ) -> Result<Self> {
-        recipe.validate(&limits)?;
-        let canvas_len = recipe.canvas_len(prompt.len(), &limits)?;
-        check_prompt(prompt, canvas_len, &limits)?;
-        let this = Self {
+        let canvas_len = Self::check_answer(recipe.as_ref(), prompt.len(), &limits)?;
+        Ok(Self {
             max_canvases: recipe.canvas_limit(canvas_len),
             recipe,
             end: end.clone(),
@@ -232,29 +251,37 @@ impl Generator {
             is_read: false,
             corrections: CorrectionCounter::default(),
             generation: Generation::empty(),
-        };
-        this.recipe.check_budget(this.budget())?;
-        Ok(this)
+        })
+    }
+
+    /// Checks that an answer to a prompt of `prompt` tokens can begin, as [`new`](Self::new) does. Returns the
+    /// number of tokens of each canvas.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn check_answer(recipe: &dyn Recipe, prompt: usize, limits: &Limits) -> Result<usize> {
+        recipe.validate(limits)?;
+        let canvas_len = recipe.canvas_len(prompt, limits)?;
+        check_prompt(prompt, canvas_len, limits)?;
+        recipe.check_budget(budget(
+            recipe.max_tokens(),
+            recipe.canvas_limit(canvas_len),
+            canvas_len,
+            limits.context - prompt,
+        ))?;
+        Ok(canvas_len)
     }
 
     /// What may be written from the next canvas on: what is left of the limits on tokens and canvases,
     /// and of the context.
     fn budget(&self) -> Budget {
-        let limit = self.recipe.max_tokens();
-        let tokens = limit.map_or(usize::MAX, |max| max - self.generation.tokens.len());
-        let done = self.generation.canvases.len();
-        let canvases = self.max_canvases.map_or(usize::MAX, |max| max - done);
-        let fitting = (self.limits.context - self.prefix) / self.canvas_len;
-        let canvases = canvases.saturating_mul(self.canvas_len);
-        let fitting = fitting * self.canvas_len;
-        let (tokens, limit) = if tokens <= canvases.min(fitting) {
-            (tokens, BudgetLimit::Tokens)
-        } else if canvases <= fitting {
-            (canvases, BudgetLimit::Canvases)
-        } else {
-            (fitting, BudgetLimit::Context)
-        };
-        Budget { tokens, limit }
+        let (tokens, done) = (self.generation.tokens.len(), self.generation.canvases.len());
+        budget(
+            self.recipe.max_tokens().map(|max| max - tokens),
+            self.max_canvases.map(|max| max - done),
+            self.canvas_len,
+            self.limits.context - self.prefix,
+        )
     }
 
     /// Its state.

@@ -85,6 +85,17 @@ pub struct Budget {
     pub limit: BudgetLimit,
 }
 
+impl Budget {
+    /// How there is more of it; `more_canvases` is the advice where the number of canvases is the limit.
+    pub(super) fn advice<'a>(&self, more_canvases: &'a str) -> &'a str {
+        match self.limit {
+            BudgetLimit::Tokens => "raise `max_tokens`",
+            BudgetLimit::Canvases => more_canvases,
+            BudgetLimit::Context => "raise `context` or shorten the prompt",
+        }
+    }
+}
+
 /// What limits a [`Budget`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BudgetLimit {

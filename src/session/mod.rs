@@ -209,7 +209,7 @@ impl Session {
     /// The prompt is empty or too long for the context, or the device fails.
     pub fn prefill(&mut self, prompt: &[Token]) -> Result<usize> {
         let limits = self.limits();
-        check_prompt(prompt, limits.canvas.unwrap_or(1), &limits)?;
+        check_prompt(prompt.len(), limits.canvas.unwrap_or(1), &limits)?;
         let reused = self.usable_prefix(prompt);
         self.keep_for(prompt, reused)?;
         for pass in prompt[reused..].chunks(limits.pass) {

@@ -66,7 +66,7 @@ impl Session {
         };
         Recipe::validate(&params, &limits)?;
         let len = params.canvas_len(prompt.len(), &limits)?;
-        check_prompt(prompt, len, &limits)?;
+        check_prompt(prompt.len(), len, &limits)?;
         let beyond = rows.iter().flat_map(|row| &row.read).find(|p| **p >= len);
         if let Some(position) = beyond {
             let problem = format!("{position} is not one of the {len} of the canvas");

@@ -234,7 +234,16 @@ impl Recipe for Infill {
     }
 
     fn check_budget(&self, budget: Budget) -> Result<()> {
-        check_constraint(Some(&self.gap.language), budget, "raise `max_canvases`")
+        let more_canvases = "raise `max_canvases`";
+        match self.length {
+            Some(length) if length.saturating_add(self.gap.around) > budget.tokens => {
+                let advice = budget.advice(more_canvases);
+                let problem =
+                    format!("is {length}, but there is no room for as many tokens: {advice}");
+                Err(Error::parameter(Parameter::GapLength, problem))
+            }
+            _ => check_constraint(Some(&self.gap.language), budget, more_canvases),
+        }
     }
 
     fn max_tokens(&self) -> Option<usize> {

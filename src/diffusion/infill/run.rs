@@ -15,7 +15,6 @@ use crate::diffusion::run::{Blank, EndTokens, Run};
 use crate::diffusion::step::{Allowed, DrawRule, Draws, Filter, StepInput};
 use crate::diffusion::template::Template;
 use crate::error::{Error, Result};
-use crate::parameter::Parameter;
 
 /// Lengths are compared on the noise of the canvases from this on, so that none repeats the draws of the
 /// canvas itself, or of a repair.
@@ -106,7 +105,7 @@ impl GapRun {
         };
         run.infill.progress().report = GapReport::default();
         match (infill.length, Lengths::of_range(run.range())) {
-            (Some(length), _) => run.write_given(length, noise)?,
+            (Some(_), _) => run.write_given(noise)?,
             (None, _) if run.scored == 0 => run.write_best(noise)?,
             (None, Some(few)) => {
                 run.lengths = few;
@@ -252,17 +251,12 @@ impl GapRun {
     }
 
     /// Begins the canvas with a gap of the length that was given, as far as the canvas holds it.
-    fn write_given(&mut self, length: usize, noise: &dyn NoiseSource) -> Result<()> {
+    fn write_given(&mut self, noise: &dyn NoiseSource) -> Result<()> {
         let left = self.left.unwrap_or(0).max(self.language.min_tokens());
-        if left <= self.len {
-            return self.write(left, noise);
+        match left <= self.len {
+            true => self.write(left, noise),
+            false => self.write_on(noise),
         }
-        if left > self.budget {
-            let problem =
-                format!("is {length}, but there is no room for as many tokens: raise `context`");
-            return Err(Error::parameter(Parameter::GapLength, problem));
-        }
-        self.write_on(noise)
     }
 
     /// Begins the canvas with this number of tokens before what is fixed.

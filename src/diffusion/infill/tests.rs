@@ -408,8 +408,30 @@ fn what_cannot_work_is_named() {
     let infill = Infill::new(params(None), gap("ab", AFTER), None);
     let error = infill.validate(&masked).unwrap_err().to_string();
     assert!(error.contains("masked family"), "{error}");
-    let mut script = Script::new("bcd");
-    let long = Infill::new(params(None), gap("ab", AFTER), Some(2000));
-    let error = fill(&mut script, &long).unwrap_err().to_string();
-    assert!(error.contains("2000"), "{error}");
+}
+
+#[test]
+fn a_length_that_nothing_has_room_for_is_named_before_the_first_step() {
+    let limits = Script::new("").limits();
+    let most = |max_canvases: Option<usize>| max_canvases.unwrap_or(31) * CANVAS - 2;
+    for (max_canvases, advice) in [(None, "`context`"), (Some(2), "`max_canvases`")] {
+        let infill = |length| {
+            let params = DiffusionParams {
+                max_canvases,
+                ..params(None)
+            };
+            Infill::new(params, gap("ab", AFTER), Some(length))
+        };
+        let longest = most(max_canvases);
+        let text = format!("b{}{AFTER}", "x".repeat(longest));
+        let (generation, _) = fill(&mut Script::new(&text), &infill(longest)).unwrap();
+        assert_eq!(generation.tokens.len(), longest + 2);
+        for length in [longest + 1, usize::MAX] {
+            let error = Generator::check_answer(&infill(length), PROMPT, &limits).unwrap_err();
+            let problem = format!("gap_length: is {length}, but there is no room");
+            let error = error.to_string();
+            assert!(error.starts_with(&problem), "{error}");
+            assert!(error.contains(&format!("raise {advice}")), "{error}");
+        }
+    }
 }
