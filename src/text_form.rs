@@ -1,10 +1,10 @@
 //! The text side of a form: the tokens of its text and of what may stand in its blanks.
 
 use crate::constrained::Thoughts;
-use crate::constraint::{ByteAutomaton, Constraint, Limits, Scaffold, TokenAutomaton};
-use crate::diffusion::{CancelFlag, Template, Token, TokenSet};
+use crate::constraint::{self, ByteAutomaton, Constraint, Scaffold, TokenAutomaton};
+use crate::diffusion::{CancelFlag, EndTokens, Limits, Template, Token, TokenSet};
 use crate::error::{Error, Result};
-use crate::form::{Blank, BlankKind, FilledBlank, FilledForm, Form, FormParams, Piece};
+use crate::form::{Blank, BlankKind, FilledBlank, FilledForm, Form, FormParams, Frame, Piece};
 use crate::form_request::{
     BLANK, BlankAnswer, BlankRequest, ChoiceAnswer, FormAnswer, FormRequest, refusal,
 };
@@ -48,6 +48,15 @@ impl TextForm {
     /// How it is filled.
     pub fn params(&self) -> &FormParams {
         &self.params
+    }
+
+    /// Checks that a session with these limits can fill it.
+    ///
+    /// # Errors
+    /// As [`Session::fill`] before its first pass.
+    pub fn check(&self, limits: &Limits) -> Result<()> {
+        let end = EndTokens::default();
+        Frame::within(limits, &self.form, &self.before, &end, &self.params).map(drop)
     }
 }
 
@@ -270,7 +279,7 @@ impl TextModel {
                 gap.name, gap.tokens
             )));
         }
-        let limits = Limits::default();
+        let limits = constraint::Limits::default();
         let before = if gap.takes_space { " " } else { "" };
         let vocabulary = self.constraint_vocabulary()?;
         ByteAutomaton::from_regex(pattern, &limits)

@@ -1,11 +1,12 @@
 //! How a form lies on a canvas.
 
-use super::blank::{Blank, BlankKind, Form, Piece, refusal};
+use super::blank::{Blank, BlankKind, Form, FormParams, Piece, refusal};
 use super::tally::RowLogits;
 use crate::diffusion::{
-    EndTokens, Template, Token, TokenSet, check_canvas_length, shortest_canvas,
+    EndTokens, Limits, Template, Token, TokenSet, check_canvas_length, shortest_canvas,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::parameter::Parameter;
 
 /// Known tokens after a blank that are left out to judge its length.
 const HELD_OUT: usize = 8;
@@ -22,6 +23,30 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
+    /// For a form after the longest of `before`, in a session with these limits.
+    ///
+    /// # Errors
+    /// Parameters out of range, a model of a masked family, a token outside the vocabulary; as
+    /// [`new`](Self::new).
+    pub(crate) fn within(
+        limits: &Limits,
+        form: &Form,
+        before: &[Vec<Token>],
+        end: &EndTokens,
+        params: &FormParams,
+    ) -> Result<Self> {
+        params.validate()?;
+        let trained = limits.canvas.ok_or_else(|| {
+            let problem =
+                "its model is of a masked family, which cannot fill a form: use a canvas model";
+            Error::parameter(Parameter::Session, problem)
+        })?;
+        form.check_tokens(limits.vocab)?;
+        let longest = before.iter().max_by_key(|tokens| tokens.len());
+        let longest = longest.map_or(&[][..], |tokens| tokens);
+        Self::new(form, longest, end, params.canvas, trained)
+    }
+
     /// For a form on the shortest canvas that holds it, or on one of `canvas` tokens.
     ///
     /// # Errors

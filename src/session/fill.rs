@@ -10,7 +10,6 @@ use crate::form::{
     Blank, BlankKind, ChoiceCanvas, ChoiceTally, FilledBlank, FilledForm, Form, FormParams, Frame,
     FreeTally, Judged, LanguageTally, Layout, RowLogits, Width, log_sum,
 };
-use crate::parameter::Parameter;
 
 impl Session {
     /// Fills a form as the answer to `prompt`; `before` has what the model may write before its answer,
@@ -42,16 +41,7 @@ impl Session {
         params: &FormParams,
         cancel: &CancelFlag,
     ) -> Result<FilledForm> {
-        params.validate()?;
-        let trained = self.limits().canvas.ok_or_else(|| {
-            let problem =
-                "its model is of a masked family, which cannot fill a form: use a canvas model";
-            Error::parameter(Parameter::Session, problem)
-        })?;
-        form.check_tokens(self.limits().vocab)?;
-        let longest = before.iter().max_by_key(|tokens| tokens.len());
-        let longest = longest.cloned().unwrap_or_default();
-        let frame = Frame::new(form, &longest, &self.end, params.canvas, trained)?;
+        let frame = Frame::within(&self.limits(), form, before, &self.end, params)?;
         let widths = form.blanks().map(|blank| Width::Open(blank.longest()));
         Filling {
             prompt,
