@@ -8,7 +8,7 @@ use super::error::ApiError;
 use super::fields::{self, CHAT};
 use super::reply::{Options, Protocol, Reply, Work};
 use super::request::{Capabilities, Chat, Input, Request};
-use super::sampling::MAX_LOGPROBS;
+use super::sampling::{MAX_LOGPROBS, check_logprobs};
 use super::tools::Tools;
 use super::value::Object;
 use super::{known, language, messages, sampling, tools};
@@ -26,7 +26,7 @@ pub fn read(body: &Map<String, Value>, capabilities: &Capabilities) -> Result<Wo
     sampling::read(&mut request, &body, capabilities)?;
     request.thoughts = thoughts;
     request.thought_budget = thought_budget(&body)?;
-    request.logprobs = logprobs(&body, capabilities)?;
+    logprobs(&mut request, &body, capabilities)?;
     check_modalities(&body)?;
     constrain(&mut request, language::read(&body)?, &tools)?;
     known::read(&mut request, &body, capabilities)?;
@@ -153,8 +153,12 @@ pub fn continued(
     }
 }
 
-/// `logprobs` and `top_logprobs`, or `n_probs`.
-fn logprobs(body: &Object<'_>, capabilities: &Capabilities) -> Result<Option<usize>, ApiError> {
+/// Sets `logprobs` and `top_logprobs`, or `n_probs`.
+fn logprobs(
+    request: &mut Request,
+    body: &Object<'_>,
+    capabilities: &Capabilities,
+) -> Result<(), ApiError> {
     let on = body.flag("logprobs")?;
     let top = body.count("top_logprobs", 0..=MAX_LOGPROBS)?;
     if top.is_some_and(|top| top > 0) && !on {
@@ -163,17 +167,12 @@ fn logprobs(body: &Object<'_>, capabilities: &Capabilities) -> Result<Option<usi
     let probs = body
         .count("n_probs", 0..=MAX_LOGPROBS)?
         .filter(|count| *count > 0);
-    let wanted = match on {
+    let name = if on { "logprobs" } else { "n_probs" };
+    request.logprobs = match on {
         true => Some(top.unwrap_or(0)),
         false => probs,
     };
-    match wanted {
-        Some(_) if !capabilities.scores => {
-            let name = if on { "logprobs" } else { "n_probs" };
-            Err(body.error(name, "this model has no log-probabilities: remove it"))
-        }
-        wanted => Ok(wanted),
-    }
+    check_logprobs(request, body, name, capabilities)
 }
 
 fn thought_budget(body: &Object<'_>) -> Result<Option<usize>, ApiError> {

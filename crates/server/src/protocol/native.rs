@@ -65,9 +65,7 @@ fn finished(
 ) -> Result<Work, ApiError> {
     let probabilities = body.count("n_probs", 0..=sampling::MAX_LOGPROBS)?;
     work.request.logprobs = probabilities.filter(|count| *count > 0);
-    if work.request.logprobs.is_some() && !capabilities.scores {
-        return Err(body.error("n_probs", "this model has no log-probabilities: remove it"));
-    }
+    sampling::check_logprobs(&work.request, body, "n_probs", capabilities)?;
     let options = &mut work.reply.options;
     options.logprobs = work.request.logprobs.is_some();
     options.tokens |= options.stream;

@@ -94,6 +94,12 @@ impl Request {
             slot: None,
         }
     }
+
+    /// Whether an answer fills a gap.
+    pub fn fills_gap(&self) -> bool {
+        let is_gap = |input: &Input| matches!(input, Input::Infill(_));
+        self.inputs.iter().any(is_gap)
+    }
 }
 
 /// What an answer answers.

@@ -18,6 +18,9 @@ const MAX_STOP: usize = 64;
 /// Log-probabilities of other tokens at a position, as OpenAI has it.
 pub const MAX_LOGPROBS: u32 = 20;
 
+/// Why log-probabilities are refused.
+const UNSCORED: &str = "what fills a gap has no log-probabilities: remove it";
+
 /// Time between drafts, unless the request says more.
 const INTERVAL_MS: usize = 33;
 
@@ -46,6 +49,11 @@ pub fn read(
         request.sampler = sampler(diffusion, capabilities.family)?;
         request.drafts = drafts(diffusion)?;
     }
+    if let (Some(diffusion), Some(_)) = (&diffusion, request.sampler.min_logprob)
+        && request.fills_gap()
+    {
+        return Err(diffusion.error("min_logprob", UNSCORED));
+    }
     if capabilities.family == Family::Masked {
         request.sampler.masked = over(request.sampler.masked, body)?;
     }
@@ -62,6 +70,24 @@ pub fn read(
         });
     }
     Ok(())
+}
+
+/// Checks that answers can have the log-probabilities that a request asks for in the field `name`.
+///
+/// # Errors
+/// 400: they cannot.
+pub fn check_logprobs(
+    request: &Request,
+    body: &Object<'_>,
+    name: &str,
+    capabilities: &Capabilities,
+) -> Result<(), ApiError> {
+    let problem = match request.logprobs {
+        Some(_) if !capabilities.scores => "this model has no log-probabilities: remove it",
+        Some(_) if request.fills_gap() => UNSCORED,
+        _ => return Ok(()),
+    };
+    Err(body.error(name, problem))
 }
 
 fn milliseconds(count: usize) -> Duration {

@@ -24,9 +24,7 @@ pub fn read(body: &Map<String, Value>, capabilities: &Capabilities) -> Result<Wo
     };
     let mut work = work(&body, TEXT, inputs, Protocol::Text, capabilities)?;
     work.request.logprobs = body.count("logprobs", 0..=sampling::MAX_LOGPROBS)?;
-    if work.request.logprobs.is_some() && !capabilities.scores {
-        return Err(body.error("logprobs", "this model has no log-probabilities: remove it"));
-    }
+    sampling::check_logprobs(&work.request, &body, "logprobs", capabilities)?;
     work.reply.options.logprobs = work.request.logprobs.is_some();
     if let Some(best_of) = body.get("best_of")
         && best_of.count(1..=u32::MAX)? > work.request.choices
