@@ -42,7 +42,7 @@ pub fn props(state: &State) -> Result<Value, ApiError> {
     let vocab = served.model.vocab();
     Ok(json!({
         "default_generation_settings": {
-            "n_ctx": served.context,
+            "n_ctx": served.limits.context,
             "params": {"seed": served.seed.map_or(json!(-1), Value::from), "n_predict": max_tokens(served)},
         },
         "total_slots": served.slots,
@@ -127,7 +127,7 @@ fn slot(id: usize, view: &SlotView, served: &Served) -> Value {
     json!({
         "id": id,
         "id_task": view.job.map_or(json!(-1), Value::from),
-        "n_ctx": served.context,
+        "n_ctx": served.limits.context,
         "speculative": false,
         "is_processing": view.is_busy,
         "n_prompt_tokens": view.prompt,

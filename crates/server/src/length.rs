@@ -49,13 +49,17 @@ impl Served {
     /// As [`check_pieces`](Self::check_pieces).
     pub fn check_bytes(&self, bytes: usize) -> Result<(), ApiError> {
         // Below that, even tokens of one byte fit, but for a canvas.
-        if bytes <= self.context {
+        if bytes <= self.limits.context {
             return Ok(());
         }
         let longest = self.longest_token.bytes(self.model.vocab());
         let least = bytes.div_ceil(longest);
-        match least + self.canvas_room() > self.context {
-            true => Err(ApiError::context_size_of_bytes(bytes, least, self.context)),
+        match least + self.canvas_room() > self.limits.context {
+            true => Err(ApiError::context_size_of_bytes(
+                bytes,
+                least,
+                self.limits.context,
+            )),
             false => Ok(()),
         }
     }

@@ -83,9 +83,6 @@ fn served(args: &Args, model: TextModel, sessions: &[Session]) -> Result<Served>
     let reports = sessions.iter().filter_map(Session::memory_report);
     let caches = reports.flat_map(|report| report.devices);
     let kv_bytes = caches.map(|device| device.kv_cache).sum();
-    let context = sessions
-        .first()
-        .map_or(0, |session| session.limits().context);
     let defaults = match model.model() {
         AnyModel::Canvas(canvas) => {
             let trained = canvas.hparams().canvas_length;
@@ -108,7 +105,7 @@ fn served(args: &Args, model: TextModel, sessions: &[Session]) -> Result<Served>
         defaults,
         seed: args.seed.0,
         slots: sessions.len(),
-        context,
+        limits: sessions[0].limits(),
         kv_bytes,
         thought_budget: args.thought_budget(),
         longest_token: LongestToken::default(),

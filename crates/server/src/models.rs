@@ -128,7 +128,7 @@ fn entry(state: &State, served: &Served) -> Value {
         "meta": {
             "vocab_type": 2,
             "n_vocab": served.model.vocab().len(),
-            "n_ctx": served.context,
+            "n_ctx": served.limits.context,
             "n_ctx_train": model.context_length(),
             "n_embd": width,
             "n_params": parameters,
@@ -158,8 +158,8 @@ fn anthropic_entry(served: &Served) -> Value {
         "retires_at": null,
         "line": null,
         "capabilities": null,
-        "max_input_tokens": served.context.saturating_sub(served.canvas_room()),
-        "max_tokens": served.context,
+        "max_input_tokens": served.limits.context.saturating_sub(served.canvas_room()),
+        "max_tokens": served.limits.context,
     })
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use llama_diffusion::constraint::Constraint;
-use llama_diffusion::diffusion::{Edit, Infill, Original, Recipe};
+use llama_diffusion::diffusion::{Edit, Generator, Infill, Original, Recipe, check_canvas_length};
 use llama_diffusion::{DiffusionParams, MaskedParams, TextForm, Thoughts, Token};
 use llama_diffusion_flags::template::THINKING;
 use serde_json::Value;
@@ -64,27 +64,48 @@ impl Served {
         };
         let params = canvas_params(defaults, request).map_err(|error| refused(&error))?;
         let params = DiffusionParams { seed, ..params };
+        let tokens = &prompt.tokens;
         Ok(match &prompt.task {
-            Task::Text => match known::read(request, &params, self.canvas(&params))? {
+            Task::Text => match known::read(request, &params, self.canvas(&params)?)? {
                 Some(task) => {
-                    task.params.validate().map_err(|error| refused(&error))?;
+                    self.check(&task.recipe(), request, tokens)?;
                     Plan::Read(Box::new(task))
                 }
-                None => Plan::Text(self.recipe(request, input, &prompt.tokens, seed)?),
+                None => Plan::Text(self.recipe(request, input, tokens, seed)?),
             },
-            Task::Gap(asked) => Plan::Gap(Box::new(filling(asked, request, &params)?)),
+            Task::Gap(asked) => {
+                let filling = filling(asked, request, &params)?;
+                self.check(&filling.recipe, request, tokens)?;
+                Plan::Gap(Box::new(filling))
+            }
             Task::Edit(original) => {
                 let params = DiffusionParams {
-                    constraint: self.constraint(request, input, &prompt.tokens)?,
+                    constraint: self.constraint(request, input, tokens)?,
                     ..params
                 };
+                let edit = Edit::new(params, Original::clone(original));
+                self.check(&edit, request, tokens)?;
                 Plan::Edit {
                     original: Arc::clone(original),
-                    recipe: Box::new(Edit::new(params, Original::clone(original))),
+                    recipe: Box::new(edit),
                 }
             }
             Task::Form(form) => Plan::Form(Arc::clone(form)),
         })
+    }
+
+    /// Refuses what the engine would refuse before the first step: a stream has not begun yet.
+    fn check(
+        &self,
+        recipe: &dyn Recipe,
+        request: &Request,
+        prompt: &[Token],
+    ) -> Result<(), ApiError> {
+        let field = request.constraint.as_ref().map(|it| it.field.as_str());
+        match Generator::check_answer(recipe, prompt.len(), &self.limits) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(refused_in(&error, field)),
+        }
     }
 
     /// How an answer to a prompt is generated.
@@ -99,17 +120,15 @@ impl Served {
         seed: u64,
     ) -> Result<Box<dyn Recipe>, ApiError> {
         let constraint = self.constraint(request, input, prompt)?;
-        Ok(match &self.defaults {
+        let recipe: Box<dyn Recipe> = match &self.defaults {
             Defaults::Canvas(defaults) => {
                 let params = canvas_params(defaults, request).map_err(|error| refused(&error))?;
-                let params = DiffusionParams {
+                Box::new(DiffusionParams {
                     seed,
                     constraint,
-                    templates: known::templates(request, self.canvas(&params))?,
+                    templates: known::templates(request, self.canvas(&params)?)?,
                     ..params
-                };
-                params.validate().map_err(|error| refused(&error))?;
-                Box::new(params)
+                })
             }
             Defaults::Masked(defaults) => {
                 let params = masked_params(defaults, request).map_err(|error| refused(&error))?;
@@ -119,7 +138,9 @@ impl Served {
                     ..params
                 })
             }
-        })
+        };
+        self.check(recipe.as_ref(), request, prompt)?;
+        Ok(recipe)
     }
 
     /// What an answer to a prompt is constrained to, if the request says so.
@@ -140,9 +161,11 @@ impl Served {
     }
 
     /// Tokens of a canvas.
-    fn canvas(&self, params: &DiffusionParams) -> usize {
-        let trained = self.model.model().canvas_length();
-        params.canvas.or(trained).unwrap_or(1)
+    fn canvas(&self, params: &DiffusionParams) -> Result<usize, ApiError> {
+        let trained = self.canvas_room();
+        let canvas = params.canvas.unwrap_or(trained);
+        check_canvas_length(canvas, trained).map_err(|error| refused(&error))?;
+        Ok(canvas)
     }
 
     /// What the model writes before its answer.

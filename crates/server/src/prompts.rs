@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use llama_diffusion::chat::{Message, Role};
-use llama_diffusion::diffusion::{Original, check_canvas_length};
+use llama_diffusion::diffusion::Original;
 use llama_diffusion::{
     DiffusionParams, FormRequest, GapPrompt, GapTokens, InfillRequest, TextForm, TextGap, Token,
     edit_message,
@@ -77,8 +77,8 @@ impl Served {
                 "it is empty: give at least one token",
             ));
         }
-        match tokens.len() + self.canvas_room() > self.context {
-            true => Err(ApiError::context_size(tokens.len(), self.context)),
+        match tokens.len() + self.canvas_room() > self.limits.context {
+            true => Err(ApiError::context_size(tokens.len(), self.limits.context)),
             false => Ok(Prompt { tokens, task }),
         }
     }
@@ -112,11 +112,10 @@ impl Served {
             seed: request.seed.unwrap_or_default(),
             ..form.request.clone()
         };
-        let trained = self.model.model().canvas_length().unwrap_or(1);
-        let checked = check_canvas_length(form.canvas.unwrap_or(trained), trained);
-        checked.map_err(|error| refused_form(&error))?;
         let form = self.model.text_form(&form, &tokens, thoughts);
         let form = form.map_err(|error| refused_form(&error))?;
+        let checked = form.check(&self.limits);
+        checked.map_err(|error| refused_form(&error))?;
         Ok((tokens, Task::Form(Arc::new(form))))
     }
 
@@ -142,7 +141,7 @@ impl Served {
         checked.map_err(|error| ApiError::input(&error))?;
         let gap = self
             .model
-            .text_gap_within(&asked, &prompt, &params, self.context);
+            .text_gap_within(&asked, &prompt, &params, self.limits.context);
         Ok(AskedGap {
             gap: gap.map_err(|error| refused(&error))?,
             request: asked,

@@ -38,16 +38,36 @@ pub fn refused_form(error: &Error) -> ApiError {
 
 /// The same for a request in which parameters have these fields.
 fn refused_by<'a>(error: &Error, field: impl Fn(Parameter) -> &'a str) -> ApiError {
-    ApiError {
-        param: match error {
-            Error::InvalidParameter { parameter, .. } => Some(field(*parameter).to_owned()),
-            _ => None,
+    let message = error.message_with(&field);
+    match error {
+        Error::InvalidParameter { parameter, .. } => ApiError {
+            param: Some(field(*parameter).to_owned()),
+            ..ApiError::new(ErrorKind::InvalidRequest, message)
         },
-        ..ApiError::new(ErrorKind::InvalidRequest, error.message_with(&field))
+        Error::AnswerTooLong { .. } => ApiError::field(field(Parameter::Length), message),
+        _ => ApiError::new(ErrorKind::InvalidRequest, message),
     }
 }
 
 /// The field of a parameter in most requests.
 fn named(parameter: Parameter) -> &'static str {
     field_of(parameter).unwrap_or_else(|| parameter.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_is_too_long_is_an_error_of_its_limit() {
+        let error = Error::AnswerTooLong {
+            prompt: 5,
+            answer: 99,
+            context: 64,
+        };
+        let error = refused(&error);
+        assert_eq!(error.param.as_deref(), Some("max_tokens"));
+        assert!(error.message.starts_with("max_tokens: the prompt has 5"));
+        assert!(error.message.contains("lower max_tokens"), "{error:?}");
+    }
 }

@@ -152,7 +152,7 @@ fn run_engine(
         served.names.first().map(String::as_str).unwrap_or_default(),
         start.elapsed().as_secs_f64(),
         if slots == 1 { "" } else { "s" },
-        served.context,
+        served.limits.context,
     );
     let scheduler = Scheduler::new(
         engine,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use llama_diffusion::chat::{ChatTemplate, RenderOptions};
+use llama_diffusion::diffusion::Limits;
 use llama_diffusion::{AnyModel, DiffusionParams, MaskedParams, TextModel, Token};
 use llama_diffusion_flags::template::THINKING;
 use serde_json::{Map, Value};
@@ -28,8 +29,8 @@ pub struct Served {
     pub seed: Option<u64>,
     /// Number of slots.
     pub slots: usize,
-    /// Positions of each slot.
-    pub context: usize,
+    /// What each slot can do.
+    pub limits: Limits,
     /// Bytes of the KV caches of all slots.
     pub kv_bytes: usize,
     /// Maximum number of tokens in the thoughts of an answer whose request sets none.

@@ -75,7 +75,10 @@ fn serve(args: &Args) -> Result<()> {
         max_bytes: args.http.max_body(),
         out: io::stdout().lock(),
     };
-    let (vocab, context) = (visual.served.model.vocab().len(), visual.served.context);
+    let (vocab, context) = (
+        visual.served.model.vocab().len(),
+        visual.served.limits.context,
+    );
     visual.say(&format!("READY {vocab} {context}"))?;
     for line in io::stdin().lock().split(b'\n') {
         let line = line.map_err(|source| Error::Io {
@@ -191,7 +194,7 @@ impl<W: Write> Visual<W> {
             generation.canvases.len(),
             generation.steps,
             self.canvas,
-            self.served.context,
+            self.served.limits.context,
         ))
     }
 }

@@ -91,6 +91,17 @@ pub struct ReadTask {
     pub constrained: bool,
 }
 
+impl ReadTask {
+    /// The recipe of its canvas.
+    pub fn recipe(&self) -> DiffusionParams {
+        DiffusionParams {
+            templates: vec![self.template.clone()],
+            scoring: None,
+            ..self.params.clone()
+        }
+    }
+}
+
 /// What is read of a canvas.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CanvasReport {

@@ -106,6 +106,102 @@ fn the_field_that_the_request_has_is_to_blame() {
     }
 }
 
+/// What is known before the first step is no event of a stream.
+#[test]
+fn a_stream_does_not_begin_if_the_answer_cannot() {
+    let server = Server::start("");
+    let long = json!({"const": "a".repeat(60)});
+    let edit = |name: &str, value: serde_json::Value| {
+        let mut body = json!({"text": "Tom takes a fox.\nYes.", "instruction": "Shorten it"});
+        body[name] = value;
+        body
+    };
+    let gap = |name: &str, value: serde_json::Value| {
+        let mut body = json!({"input_prefix": "a", "input_suffix": "b"});
+        body[name] = value;
+        body
+    };
+    let short = json!({"canvas_length": 7});
+    let contradicted = json!({"text": "Tom.\nYes.", "instruction": "Shorten it",
+        "protected": [[2, 2]], "json_schema": {"type": "integer"}});
+    let mut read = chat(QUESTION);
+    read["diffusion_read_only"] = true.into();
+    read["diffusion_canvas_length"] = 7.into();
+    let mut seeded = chat(QUESTION);
+    seeded["diffusion_seed_canvas"] = json!([1, 2]);
+    seeded["diffusion"] = short.clone();
+    for (path, mut body, param) in [
+        (
+            "/infill",
+            gap("infill_tokens", 99_999.into()),
+            "infill_tokens",
+        ),
+        (
+            "/infill",
+            json!({"input_prefix": "a", "input_suffix": "b", "infill_tokens": 99,
+                "diffusion": {"max_canvases": 2}}),
+            "infill_tokens",
+        ),
+        (
+            "/infill",
+            gap("diffusion", short.clone()),
+            "diffusion.canvas_length",
+        ),
+        ("/infill", gap("n_probs", 2.into()), "n_probs"),
+        (
+            "/infill",
+            gap("diffusion", json!({"min_logprob": -1})),
+            "diffusion.min_logprob",
+        ),
+        (
+            "/v1/completions",
+            json!({"prompt": "a", "suffix": "b", "logprobs": 0}),
+            "logprobs",
+        ),
+        (
+            "/v1/fim/completions",
+            json!({"prompt": "a", "suffix": "b", "diffusion": short}),
+            "diffusion.canvas_length",
+        ),
+        (
+            "/completion",
+            json!({"prompt": "Hi", "diffusion": short}),
+            "diffusion.canvas_length",
+        ),
+        (
+            "/completion",
+            json!({"prompt": "Hi", "json_schema": long, "n_predict": 3}),
+            "json_schema",
+        ),
+        (
+            "/diffusion/edit",
+            edit("diffusion", short.clone()),
+            "diffusion.canvas_length",
+        ),
+        ("/diffusion/edit", contradicted, "protected"),
+        (
+            "/diffusion/fill",
+            json!({"prompt": "Hi", "form": format!("▢ {}", "word ".repeat(60))}),
+            "form",
+        ),
+        (
+            "/diffusion/fill",
+            json!({"prompt": "Hi", "form": "▢", "canvas": 99_999}),
+            "canvas",
+        ),
+        ("/v1/chat/completions", read, "diffusion.canvas_length"),
+        // Before a canvas of that length is made.
+        ("/v1/chat/completions", seeded, "diffusion.canvas_length"),
+    ] {
+        body["stream"] = true.into();
+        let (status, error) = server.refused(path, &body);
+        assert_eq!((status, &error["param"]), (400, &json!(param)), "{error}");
+        let message = error["message"].as_str().unwrap();
+        assert!(message.starts_with(&format!("{param}: ")), "{message}");
+        assert!(!message.contains('`'), "{message}");
+    }
+}
+
 #[test]
 fn a_template_that_rejects_a_conversation_blames_the_field_that_has_it() {
     let directory = tempfile::tempdir().unwrap();
