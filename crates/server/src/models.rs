@@ -5,14 +5,13 @@ use llama_diffusion::AnyModel;
 use serde_json::{Value, json};
 
 use crate::protocol::error::{ApiError, ErrorKind};
+use crate::protocol::ranges::PAGE;
 use crate::protocol::request::Family;
 use crate::served::Served;
 use crate::state::State;
 
 /// The header that all clients of Anthropic send.
 const VERSION: &str = "anthropic-version";
-/// Maximum number of models on a page.
-const MAX_LIMIT: u32 = 1000;
 
 /// Names and values of a query. A name may come several times.
 pub type Query = Vec<(String, String)>;
@@ -94,8 +93,9 @@ fn shows_model(query: &Query) -> Result<bool, ApiError> {
     };
     for limit in values("limit") {
         let limit = limit.parse().ok();
-        if limit.is_none_or(|limit: u32| !(1..=MAX_LIMIT).contains(&limit)) {
-            let problem = format!("must be a whole number from 1 to {MAX_LIMIT}");
+        if limit.is_none_or(|limit: u32| !PAGE.contains(&limit)) {
+            let (low, high) = (PAGE.start(), PAGE.end());
+            let problem = format!("must be a whole number from {low} to {high}");
             return Err(ApiError::field("limit", problem));
         }
     }

@@ -7,14 +7,13 @@ use super::assemble::Assembly;
 use super::chat::{constrain, continued};
 use super::error::ApiError;
 use super::fields::{self, ANTHROPIC};
-use super::language;
 use super::messages::{called, text};
 use super::reply::{Options, Protocol, Reply, Work};
 use super::request::{Capabilities, Chat, Constraint, Input, Request, TokenLimit};
 use super::responses::add_call;
-use super::sampling;
 use super::tools::{Choice, Function, Tools, resolve};
 use super::value::Object;
+use super::{language, ranges, sampling};
 
 /// Reads a request to `/v1/messages`.
 ///
@@ -22,7 +21,7 @@ use super::value::Object;
 /// 400 with the field that is wrong or not supported.
 pub fn read(body: &Map<String, Value>, capabilities: &Capabilities) -> Result<Work, ApiError> {
     let body = Object::root(body);
-    let limit = body.require("max_tokens")?.count(1..=u32::MAX)?;
+    let limit = body.require("max_tokens")?.count(ranges::COUNT)?;
     let ignored = fields::check(&body, ANTHROPIC, capabilities.family)?;
     let tools = tools(&body, capabilities)?;
     let mut request = Request::new(vec![Input::Chat(conversation(&body, &tools)?)]);
@@ -184,7 +183,7 @@ fn think(request: &mut Request, body: &Object<'_>) -> Result<(), ApiError> {
     };
     let kinds = [("enabled", true), ("adaptive", true), ("disabled", false)];
     request.thoughts = Some(thinking.require("type")?.choice(&kinds)?);
-    request.thought_budget = thinking.count("budget_tokens", 1..=u32::MAX)?;
+    request.thought_budget = thinking.count("budget_tokens", ranges::COUNT)?;
     Ok(())
 }
 

@@ -8,10 +8,10 @@ use super::error::ApiError;
 use super::fields::{self, CHAT};
 use super::reply::{Options, Protocol, Reply, Work};
 use super::request::{Capabilities, Chat, Input, Request};
-use super::sampling::{MAX_LOGPROBS, check_logprobs};
+use super::sampling::check_logprobs;
 use super::tools::Tools;
 use super::value::Object;
-use super::{known, language, messages, sampling, tools};
+use super::{known, language, messages, ranges, sampling, tools};
 
 /// Reads a request to `/v1/chat/completions`.
 ///
@@ -160,12 +160,12 @@ fn logprobs(
     capabilities: &Capabilities,
 ) -> Result<(), ApiError> {
     let on = body.flag("logprobs")?;
-    let top = body.count("top_logprobs", 0..=MAX_LOGPROBS)?;
+    let top = body.count("top_logprobs", ranges::LOGPROBS)?;
     if top.is_some_and(|top| top > 0) && !on {
         return Err(body.error("top_logprobs", "needs logprobs: set it to true"));
     }
     let probs = body
-        .count("n_probs", 0..=MAX_LOGPROBS)?
+        .count("n_probs", ranges::LOGPROBS)?
         .filter(|count| *count > 0);
     let name = if on { "logprobs" } else { "n_probs" };
     request.logprobs = match on {
@@ -179,7 +179,7 @@ fn thought_budget(body: &Object<'_>) -> Result<Option<usize>, ApiError> {
     let Some(field) = body.get("thinking_budget_tokens") else {
         return Ok(None);
     };
-    let budget = field.integer(-1..=i64::from(u32::MAX))?;
+    let budget = field.integer(ranges::COUNT_OR_ANY)?;
     // -1 means unlimited, also where the server has one.
     Ok(Some(usize::try_from(budget).unwrap_or(usize::MAX)))
 }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::assemble::ThoughtFormat;
 use super::error::ApiError;
 use super::fields::EDIT;
+use super::ranges;
 use super::reply::{Protocol, Work};
 use super::request::{Capabilities, Edit, Family, Input, TokenLimit};
 use super::text::work;
@@ -50,7 +51,7 @@ fn edit(body: &Object<'_>) -> Result<Edit, ApiError> {
     let edit = Edit {
         text: text.string()?.to_owned(),
         instruction: instruction.string()?.trim().to_owned(),
-        strength: body.number("strength", 0.0..=1.0)?.unwrap_or(STRENGTH),
+        strength: body.number("strength", ranges::SHARE)?.unwrap_or(STRENGTH),
         protected: Vec::new(),
     };
     if edit.text.trim().is_empty() {
@@ -74,7 +75,7 @@ fn protects(range: &Field<'_>, lines: usize) -> Result<RangeInclusive<usize>, Ap
         return Err(range.error("it is not a pair of lines: give the first and the last one"));
     };
     let line = |field: &Field<'_>| {
-        let line = field.count(1..=u32::MAX)?;
+        let line = field.count(ranges::COUNT)?;
         match line <= lines {
             true => Ok(line),
             false => Err(field.error(format!("is {line}, but the text has lines 1 to {lines}"))),

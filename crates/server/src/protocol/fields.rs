@@ -1,6 +1,7 @@
 //! Every field that an endpoint knows, and what becomes of it. All others are ignored.
 
 use super::error::ApiError;
+use super::ranges;
 use super::request::Family;
 use super::value::Object;
 
@@ -406,8 +407,8 @@ pub fn check(body: &Object<'_>, table: Table, family: Family) -> Result<Vec<Stri
                 Class::Ignored(shape) => {
                     match shape {
                         Shape::Any => {}
-                        Shape::Number => drop(field.number(f32::MIN..=f32::MAX)?),
-                        Shape::Count => drop(field.integer(-1..=i64::from(u32::MAX))?),
+                        Shape::Number => drop(field.number(ranges::SINGLE)?),
+                        Shape::Count => drop(field.integer(ranges::COUNT_OR_ANY)?),
                     }
                     if family == Family::Canvas || !MASKED.contains(&name) {
                         ignored.push(name.to_owned());

@@ -7,15 +7,12 @@ use serde_json::{Map, Value};
 use super::chat::conversation;
 use super::error::ApiError;
 use super::fields::{FORM, says_nothing};
-use super::prompt;
 use super::reply::{Protocol, Work};
 use super::request::{Capabilities, Family, Form, Input, TokenLimit};
 use super::text::work;
 use super::tools::Tools;
 use super::value::{Field, Object};
-
-/// Maximum number of steps, and of samples: a form is filled at once, while other answers wait.
-const MAX: u32 = 64;
+use super::{prompt, ranges};
 
 /// Fields that say how canvases follow each other, which a form does not have.
 const OF_ANSWERS: [&str; 4] = ["stop", "t_max_predict_ms", "diffusion", "diffusing"];
@@ -70,14 +67,16 @@ fn answered(body: &Object<'_>, capabilities: &Capabilities) -> Result<(Input, bo
 fn request(body: &Object<'_>) -> Result<FormRequest, ApiError> {
     let default = FormParams::default();
     let blanks = body.list("blanks")?;
-    let steps = body.count("steps", 1..=MAX)?;
+    let steps = body.count("steps", ranges::PASSES)?;
     Ok(FormRequest {
         form: body.require("form")?.string()?.to_owned(),
         blanks: blanks.iter().map(blank).collect::<Result<_, _>>()?,
         steps: steps.map_or(default.steps, |steps| steps as u32),
-        samples: body.count("samples", 1..=MAX)?.unwrap_or(default.samples),
+        samples: body
+            .count("samples", ranges::PASSES)?
+            .unwrap_or(default.samples),
         seed: default.seed,
-        canvas: body.count("canvas", 1..=u32::MAX)?,
+        canvas: body.count("canvas", ranges::COUNT)?,
     })
 }
 

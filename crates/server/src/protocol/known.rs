@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::error::ApiError;
 use super::prompt::token;
+use super::ranges;
 use super::request::{Capabilities, Family, KnownCanvas, ReadCanvas, Request};
 use super::value::{Field, Object};
 
@@ -42,7 +43,7 @@ impl<'a> Fields<'a> {
     }
 
     fn count(&self, name: &str) -> Result<Option<usize>, ApiError> {
-        let count = self.get(name).map(|field| field.count(1..=u32::MAX));
+        let count = self.get(name).map(|field| field.count(ranges::COUNT));
         count.transpose()
     }
 
@@ -88,7 +89,7 @@ pub fn read(
 fn pinned(fields: &Fields<'_>, seed: usize) -> Result<Vec<usize>, ApiError> {
     let pinned = fields.list("diffusion_pinned")?;
     let position = |field: &Field<'_>| {
-        let position = field.count(0..=u32::MAX)?;
+        let position = field.count(ranges::COUNT_FROM_0)?;
         match position < seed {
             true => Ok(position),
             false => Err(field.error(format!(

@@ -2,7 +2,7 @@
 //! frameworks, engines or threads.
 //!
 //! ```text
-//! error ─▶ value ─▶ fields, sampling, messages, tools, language, prompt, known
+//! error ─▶ ranges, value ─▶ fields, sampling, messages, tools, language, prompt, known
 //!   ─▶ chat, text, native, responses, anthropic, edit, form ─▶ request ─▶ (the engine)
 //! (the engine) ─▶ answer ─▶ assemble (stop, tool_calls) ─▶ format ─▶ *_format
 //! ```
@@ -31,6 +31,7 @@ pub mod native;
 mod native_format;
 pub mod openapi;
 mod prompt;
+pub mod ranges;
 pub mod reply;
 pub mod request;
 pub mod responses;

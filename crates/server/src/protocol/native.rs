@@ -4,12 +4,12 @@ use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
 use super::fields::{INFILL, NATIVE};
-use super::prompt;
 use super::reply::{Protocol, Work};
 use super::request::{Capabilities, Input, Request, TokenLimit};
 use super::sampling::{self, texts};
 use super::text::work;
 use super::value::Object;
+use super::{prompt, ranges};
 
 /// What an answer repeats of its request.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -63,7 +63,7 @@ fn finished(
     prompt: Value,
     capabilities: &Capabilities,
 ) -> Result<Work, ApiError> {
-    let probabilities = body.count("n_probs", 0..=sampling::MAX_LOGPROBS)?;
+    let probabilities = body.count("n_probs", ranges::LOGPROBS)?;
     work.request.logprobs = probabilities.filter(|count| *count > 0);
     sampling::check_logprobs(&work.request, body, "n_probs", capabilities)?;
     let options = &mut work.reply.options;

@@ -1,7 +1,12 @@
 //! The description of all endpoints, for `/openapi.json`.
 
+use std::sync::LazyLock;
+
+use super::ranges;
+
 /// OpenAPI 3.1, as JSON.
-pub const OPENAPI: &str = include_str!("../../openapi.json");
+pub static OPENAPI: LazyLock<String> =
+    LazyLock::new(|| ranges::described(include_str!("../../openapi.json")));
 
 #[cfg(test)]
 pub(super) mod tests {
@@ -18,13 +23,13 @@ pub(super) mod tests {
     use super::super::format::Choice;
     use super::super::format::tests::{call, finished, meta, text};
     use super::super::hostile::endpoints;
-    use super::super::request::Capabilities;
+    use super::super::request::{Capabilities, Family};
     use super::super::tests::capabilities;
     use super::super::{TABLES, error::ApiError, sampling};
     use super::OPENAPI;
 
     pub(in crate::protocol) fn document() -> Value {
-        serde_json::from_str(OPENAPI).unwrap()
+        serde_json::from_str(&OPENAPI).unwrap()
     }
 
     /// What `#/…` stands for.
@@ -244,6 +249,93 @@ pub(super) mod tests {
         let mut body: Map<String, Value> = serde_json::from_value(body.clone()).unwrap();
         body.insert(name.to_owned(), value.clone());
         read(&body, capabilities).is_ok()
+    }
+
+    /// Values that a schema of a number just allows, and just does not.
+    fn around(schema: &Value) -> Option<[(Value, bool); 4]> {
+        let (low, high) = (&schema["minimum"], &schema["maximum"]);
+        let beyond = |end: &Value, step: i64| match (end.as_i64(), end.as_f64()) {
+            (Some(end), _) => Some(json!(i128::from(end) + i128::from(step))),
+            (None, Some(end)) => Some(json!(end + step as f64 * (1e-6 + 1e-3 * end.abs()))),
+            (None, None) => None,
+        };
+        let (below, above) = (beyond(low, -1)?, beyond(high, 1)?);
+        let (low, high) = (low.clone(), high.clone());
+        Some([(low, true), (high, true), (below, false), (above, false)])
+    }
+
+    /// Reads a body with the field `name` at the ends of its range, and beyond them. `wrap` is the body.
+    fn check_range(
+        endpoint: usize,
+        (name, schema): (&str, &Value),
+        family: Family,
+        wrap: impl Fn(Value) -> Value,
+    ) -> usize {
+        let capabilities = Capabilities {
+            family,
+            slots: usize::MAX,
+            ..capabilities()
+        };
+        let (read, least) = &endpoints()[endpoint];
+        let values = around(schema);
+        for (value, is_described) in values.iter().flatten() {
+            let mut body = least.as_object().unwrap().clone();
+            body.extend(wrap(value.clone()).as_object().unwrap().clone());
+            let error = read(&body, &capabilities).err();
+            let error = error.filter(|error| error.param.as_deref() == Some(name));
+            // Within its range, only what else the body has may be the reason.
+            let is_out =
+                error.is_some_and(|error| !is_described || error.message.contains("but must be"));
+            assert_eq!(is_out, !is_described, "{}: {body:?}", TABLES[endpoint].0);
+        }
+        values.iter().flatten().count()
+    }
+
+    #[test]
+    fn numbers_are_read_in_the_ranges_that_are_described() {
+        let document = document();
+        let mut count = 0;
+        for (endpoint, (path, _)) in TABLES.into_iter().enumerate() {
+            for (name, schema) in properties(&document, request_of(&document, path)) {
+                let wrap = |value| json!({name: value});
+                count += check_range(endpoint, (name, schema), Family::Canvas, wrap);
+            }
+        }
+        assert!(count > 1000, "{count}");
+        let diffusion = &document["components"]["schemas"]["Diffusion"];
+        for (name, schema) in properties(&document, diffusion) {
+            let family = match sampling::DIFFUSION[2].contains(&name) {
+                true => Family::Masked,
+                false => Family::Canvas,
+            };
+            let field = format!("diffusion.{name}");
+            let wrap = |value| json!({"diffusion": {name: value}});
+            check_range(0, (&field, schema), family, wrap);
+        }
+    }
+
+    #[test]
+    fn every_number_of_a_request_has_a_range() {
+        fn walk(value: &Value) {
+            let kinds = value["type"].as_array();
+            if kinds.is_some_and(|kinds| kinds.contains(&json!("number"))) {
+                assert!(value["minimum"].is_number(), "{value}");
+                assert!(value["maximum"].is_number(), "{value}");
+            }
+            assert!(value.get("range").is_none(), "{value}");
+            match value {
+                Value::Object(map) => map.values().for_each(walk),
+                Value::Array(list) => list.iter().for_each(walk),
+                _ => {}
+            }
+        }
+        let document = document();
+        for (path, _) in TABLES {
+            properties(&document, request_of(&document, path))
+                .into_values()
+                .for_each(walk);
+        }
+        walk(&document["components"]["schemas"]["Diffusion"]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::error::ApiError;
 use super::form_format::FormStream;
 use super::format::{Choice, Meta, Stream};
 use super::native::Echo;
+use super::ranges;
 use super::request::Request;
 use super::responses_format::ResponsesStream;
 use super::text_format::{Also, TextStream};
@@ -118,7 +119,7 @@ impl Options {
             .map(|options| options.flag("include_usage"))
             .transpose()?;
         let ping = body.get("sse_ping_interval");
-        let ping = ping.map(|field| field.integer(-1..=86_400)).transpose()?;
+        let ping = ping.map(|field| field.integer(ranges::PING)).transpose()?;
         Ok(Self {
             stream: body.flag("stream")?,
             choices: request.choices,

@@ -9,10 +9,9 @@ use super::error::ApiError;
 use super::fields::{self, RESPONSES};
 use super::reply::{Options, Protocol, Reply, Work};
 use super::request::{Capabilities, Chat, Input, Request, TokenLimit};
-use super::sampling::{self, MAX_LOGPROBS};
 use super::tools::{Choice, Function, REQUIRED, Tools, chat_choice, resolve};
 use super::value::{Field, Object};
-use super::{language, messages};
+use super::{language, messages, ranges, sampling};
 
 /// Reads a request to `/v1/responses`.
 ///
@@ -27,7 +26,7 @@ pub fn read(body: &Map<String, Value>, capabilities: &Capabilities) -> Result<Wo
     sampling::read(&mut request, &body, capabilities)?;
     request.thoughts = thoughts;
     if let Some(limit) = body.get("max_output_tokens") {
-        request.tokens = TokenLimit::Tokens(limit.count(1..=u32::MAX)?);
+        request.tokens = TokenLimit::Tokens(limit.count(ranges::COUNT)?);
     }
     request.logprobs = logprobs(&body, capabilities)?;
     constrain(&mut request, format(&body)?, &tools)?;
@@ -180,7 +179,7 @@ fn format(body: &Object<'_>) -> Result<Option<super::request::Constraint>, ApiEr
 
 /// Log-probabilities, if `include` asks for them.
 fn logprobs(body: &Object<'_>, capabilities: &Capabilities) -> Result<Option<usize>, ApiError> {
-    let top = body.count("top_logprobs", 0..=MAX_LOGPROBS)?;
+    let top = body.count("top_logprobs", ranges::LOGPROBS)?;
     for include in body.list("include")? {
         if include.string()? == "message.output_text.logprobs" {
             return match capabilities.scores {

@@ -7,6 +7,7 @@ use llama_diffusion::diffusion::{AcceptanceRule, Algorithm, ConstrainAt};
 use llama_diffusion::{Parameter, SamplerOverrides};
 
 use super::error::ApiError;
+use super::ranges;
 use super::request::{
     Capabilities, DraftLevel, Drafts, Family, MaskedOverrides, Request, Sampler, TokenLimit,
 };
@@ -14,9 +15,6 @@ use super::value::{Field, Object};
 
 /// Stop strings of a request.
 const MAX_STOP: usize = 64;
-
-/// Log-probabilities of other tokens at a position, as OpenAI has it.
-pub const MAX_LOGPROBS: u32 = 20;
 
 /// Why log-probabilities are refused.
 const UNSCORED: &str = "what fills a gap has no log-probabilities: remove it";
@@ -35,7 +33,7 @@ pub fn read(
 ) -> Result<(), ApiError> {
     request.choices = choices(body, capabilities)?;
     request.tokens = token_limit(body)?;
-    request.time = match body.count("t_max_predict_ms", 0..=u32::MAX)? {
+    request.time = match body.count("t_max_predict_ms", ranges::COUNT_FROM_0)? {
         // As in llama.cpp, 0 is no limit.
         None | Some(0) => None,
         Some(ms) => Some(milliseconds(ms)),
@@ -97,7 +95,7 @@ fn milliseconds(count: usize) -> Duration {
 fn choices(body: &Object<'_>, capabilities: &Capabilities) -> Result<usize, ApiError> {
     let mut chosen = None;
     for field in ["n", "n_cmpl"].iter().filter_map(|name| body.get(name)) {
-        let count = field.count(1..=u32::MAX)?;
+        let count = field.count(ranges::COUNT)?;
         if count > capabilities.slots {
             return Err(field.error(format!(
                 "is {count}, but the server has {} slots: ask for fewer answers, or start it with a larger \
@@ -114,7 +112,7 @@ fn token_limit(body: &Object<'_>) -> Result<TokenLimit, ApiError> {
     let mut chosen = None;
     let names = ["max_completion_tokens", "max_tokens", "n_predict"];
     for field in names.iter().filter_map(|name| body.get(name)) {
-        chosen.get_or_insert(match field.integer(-1..=i64::from(u32::MAX))? {
+        chosen.get_or_insert(match field.integer(ranges::COUNT_OR_ANY)? {
             -1 => TokenLimit::Unlimited,
             count => TokenLimit::Tokens(count as usize),
         });
@@ -160,7 +158,7 @@ fn seed(body: &Object<'_>) -> Result<Option<u64>, ApiError> {
     let Some(field) = body.get("seed") else {
         return Ok(None);
     };
-    Ok(u64::try_from(field.integer(-1..=i64::MAX)?).ok())
+    Ok(u64::try_from(field.integer(ranges::SEED)?).ok())
 }
 
 /// As llama-server, any number names a slot: editors count their requests.
@@ -168,13 +166,9 @@ fn slot(body: &Object<'_>, capabilities: &Capabilities) -> Result<Option<usize>,
     let Some(field) = body.get("id_slot") else {
         return Ok(None);
     };
-    let number = usize::try_from(field.integer(-1..=i64::from(u32::MAX))?);
+    let number = usize::try_from(field.integer(ranges::COUNT_OR_ANY)?);
     Ok(number.ok().map(|number| number % capabilities.slots.max(1)))
 }
-
-/// The numbers of a request that are single-precision and above 0.
-const POSITIVE: std::ops::RangeInclusive<f32> = f32::MIN_POSITIVE..=f32::MAX;
-const NOT_NEGATIVE: std::ops::RangeInclusive<f32> = 0.0..=f32::MAX;
 
 /// Fields of `diffusion`, for all families, for canvases, and for masked models.
 pub const DIFFUSION: [&[&str]; 3] = [
@@ -230,7 +224,7 @@ fn sampler(diffusion: &Object<'_>, family: Family) -> Result<Sampler, ApiError> 
 }
 
 fn canvas(diffusion: &Object<'_>) -> Result<Sampler, ApiError> {
-    let count = |name, low| diffusion.count(name, low..=u32::MAX);
+    let count = |name| diffusion.count(name, ranges::COUNT);
     let acceptance = [
         ("auto", AcceptanceRule::Auto),
         ("reference", AcceptanceRule::Reference),
@@ -239,18 +233,20 @@ fn canvas(diffusion: &Object<'_>) -> Result<Sampler, ApiError> {
     let constrain_at = [("step", ConstrainAt::Step), ("commit", ConstrainAt::Commit)];
     let sampler = Sampler {
         canvas: SamplerOverrides {
-            max_steps: count("max_steps", 1)?.map(|steps| steps as u32),
-            t_min: diffusion.number("t_min", NOT_NEGATIVE)?,
-            t_max: diffusion.number("t_max", 1e-20..=f32::MAX)?,
-            entropy_bound: diffusion.number("entropy_bound", POSITIVE)?,
-            stability_threshold: count("stability_threshold", 0)?.map(|steps| steps as u32),
-            confidence_threshold: diffusion.number("confidence_threshold", NOT_NEGATIVE)?,
+            max_steps: count("max_steps")?.map(|steps| steps as u32),
+            t_min: diffusion.number("t_min", ranges::NOT_NEGATIVE)?,
+            t_max: diffusion.number("t_max", ranges::DIVISOR)?,
+            entropy_bound: diffusion.number("entropy_bound", ranges::POSITIVE)?,
+            stability_threshold: diffusion
+                .count("stability_threshold", ranges::COUNT_FROM_0)?
+                .map(|steps| steps as u32),
+            confidence_threshold: diffusion.number("confidence_threshold", ranges::NOT_NEGATIVE)?,
         },
-        max_canvases: count("max_canvases", 1)?,
-        canvas_length: count("canvas_length", 1)?,
+        max_canvases: count("max_canvases")?,
+        canvas_length: count("canvas_length")?,
         acceptance: diffusion.choice("acceptance", &acceptance)?,
         constrain_at: diffusion.choice("constrain_at", &constrain_at)?,
-        min_logprob: diffusion.number("min_logprob", f32::MIN..=0.0)?,
+        min_logprob: diffusion.number("min_logprob", ranges::NOT_POSITIVE)?,
         masked: MaskedOverrides::default(),
     };
     match (sampler.canvas.t_min, sampler.canvas.t_max) {
@@ -266,13 +262,13 @@ fn masked(diffusion: &Object<'_>) -> Result<MaskedOverrides, ApiError> {
     let algorithms = Algorithm::ALL.map(|algorithm| (algorithm.name(), algorithm));
     let masked = MaskedOverrides {
         steps: diffusion
-            .count("steps", 1..=u32::MAX)?
+            .count("steps", ranges::COUNT)?
             .map(|steps| steps as u32),
-        eps: diffusion.number("eps", f32::MIN_POSITIVE..=1.0)?,
-        block_length: diffusion.count("block_length", 1..=u32::MAX)?,
+        eps: diffusion.number("eps", ranges::POSITIVE_SHARE)?,
+        block_length: diffusion.count("block_length", ranges::COUNT)?,
         algorithm: diffusion.choice("algorithm", &algorithms)?,
-        algorithm_temperature: diffusion.number("algorithm_temperature", NOT_NEGATIVE)?,
-        guidance: diffusion.number("guidance", NOT_NEGATIVE)?,
+        algorithm_temperature: diffusion.number("algorithm_temperature", ranges::NOT_NEGATIVE)?,
+        guidance: diffusion.number("guidance", ranges::NOT_NEGATIVE)?,
         gumbel_noise: diffusion.boolean("gumbel_noise")?,
         ..MaskedOverrides::default()
     };
@@ -283,9 +279,9 @@ fn masked(diffusion: &Object<'_>) -> Result<MaskedOverrides, ApiError> {
 fn over(masked: MaskedOverrides, body: &Object<'_>) -> Result<MaskedOverrides, ApiError> {
     let top_k = body
         .get("top_k")
-        .map(|field| field.integer(-1..=i64::from(u32::MAX)));
-    let temperature = body.number("temperature", NOT_NEGATIVE)?;
-    let top_p = body.number("top_p", f32::MIN_POSITIVE..=1.0)?;
+        .map(|field| field.integer(ranges::COUNT_OR_ANY));
+    let temperature = body.number("temperature", ranges::NOT_NEGATIVE)?;
+    let top_p = body.number("top_p", ranges::POSITIVE_SHARE)?;
     Ok(MaskedOverrides {
         temperature: masked.temperature.or(temperature),
         top_k: masked
@@ -308,8 +304,8 @@ pub fn drafts(diffusion: &Object<'_>) -> Result<Option<Drafts>, ApiError> {
         ("full", Some(DraftLevel::Full)),
     ];
     let level = diffusion.choice("drafts", &levels)?.flatten();
-    let interval = diffusion.count("min_interval_ms", 0..=60_000)?;
-    let every = diffusion.count("every", 1..=u32::MAX)?;
+    let interval = diffusion.count("min_interval_ms", ranges::INTERVAL)?;
+    let every = diffusion.count("every", ranges::COUNT)?;
     Ok(level.map(|level| Drafts {
         level,
         min_interval: milliseconds(interval.unwrap_or(INTERVAL_MS)),

@@ -9,7 +9,7 @@ use super::fields::{self, FIM, TEXT, Table};
 use super::reply::{Options, Protocol, Reply, Work};
 use super::request::{Capabilities, Input, Request};
 use super::value::{Field, Object};
-use super::{language, prompt, sampling};
+use super::{language, prompt, ranges, sampling};
 
 /// Reads a request to `/v1/completions`.
 ///
@@ -23,11 +23,11 @@ pub fn read(body: &Map<String, Value>, capabilities: &Capabilities) -> Result<Wo
         _ => prompt::read(&field, capabilities.vocabulary)?,
     };
     let mut work = work(&body, TEXT, inputs, Protocol::Text, capabilities)?;
-    work.request.logprobs = body.count("logprobs", 0..=sampling::MAX_LOGPROBS)?;
+    work.request.logprobs = body.count("logprobs", ranges::LOGPROBS)?;
     sampling::check_logprobs(&work.request, &body, "logprobs", capabilities)?;
     work.reply.options.logprobs = work.request.logprobs.is_some();
     if let Some(best_of) = body.get("best_of")
-        && best_of.count(1..=u32::MAX)? > work.request.choices
+        && best_of.count(ranges::COUNT)? > work.request.choices
     {
         return Err(best_of.error("is more than n: all answers are returned, so set it to n"));
     }
