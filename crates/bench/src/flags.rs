@@ -1,8 +1,8 @@
 //! One record for each flag of the tool. clap's definitions of those that work are in `args`.
 
+use llama_diffusion_flags::parse::Effect::Works;
+use llama_diffusion_flags::parse::{Flags, Group};
 use llama_diffusion_flags::shared::SHARED;
-use llama_diffusion_flags::table::Effect::Works;
-use llama_diffusion_flags::table::{Flags, Group};
 
 use crate::inert::INERT;
 

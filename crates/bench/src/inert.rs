@@ -1,9 +1,9 @@
 //! The flags of llama-bench that have no effect.
 
-use llama_diffusion_flags::table::Effect::{
+use llama_diffusion_flags::parse::Effect::{
     Given, GivenUnlessOff, None as Without, NoneUnlessOff, Refused,
 };
-use llama_diffusion_flags::table::Group;
+use llama_diffusion_flags::parse::Group;
 
 /// All of them, by how they are handled.
 pub const INERT: &[Group] = &[

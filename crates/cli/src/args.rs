@@ -44,9 +44,9 @@ use llama_diffusion_flags::devices::SplitMode;
 use llama_diffusion_flags::diffusion::DiffusionArgs;
 use llama_diffusion_flags::masked::MaskedArgs;
 use llama_diffusion_flags::names;
+use llama_diffusion_flags::parse::Parsed;
 use llama_diffusion_flags::placement::PlacementArgs;
 use llama_diffusion_flags::streams::print;
-use llama_diffusion_flags::table::Parsed;
 use scoring::ScoringArgs;
 
 /// This version, the source of the llama.cpp inside, and what it was built with.

@@ -1,9 +1,9 @@
 //! One record for each flag of the tool. clap's definitions of those that work are in `args`.
 
 use llama_diffusion_flags::inert::INERT;
+use llama_diffusion_flags::parse::Effect::{ForCanvas, Works};
+use llama_diffusion_flags::parse::{Flags, Group};
 use llama_diffusion_flags::shared::{ANSWER, CACHE, CANVAS, SHARED};
-use llama_diffusion_flags::table::Effect::{ForCanvas, Works};
-use llama_diffusion_flags::table::{Flags, Group};
 
 use crate::inert;
 

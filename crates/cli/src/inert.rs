@@ -1,7 +1,7 @@
 //! The flags of llama.cpp that do nothing in this tool.
 
-use llama_diffusion_flags::table::Effect::{None as Without, Refused};
-use llama_diffusion_flags::table::Group;
+use llama_diffusion_flags::parse::Effect::{None as Without, Refused};
+use llama_diffusion_flags::parse::Group;
 
 /// All of them, by what becomes of them.
 pub const INERT: &[Group] = &[

@@ -1,7 +1,7 @@
 //! The flags of llama.cpp that do nothing in any program.
 
-use crate::table::Effect::{Given, GivenUnlessOff, None as Without, NoneUnlessOff, Refused};
-use crate::table::Group;
+use crate::parse::Effect::{Given, GivenUnlessOff, None as Without, NoneUnlessOff, Refused};
+use crate::parse::Group;
 
 /// All of them, by what becomes of them.
 pub const INERT: &[Group] = &[

@@ -1,4 +1,8 @@
 //! What the command-line tools share: flags, their spelling, and the standard streams.
+//!
+//! The type and the help of a flag that several programs have are in a struct `…Args` of one of these
+//! modules, such as [`diffusion`] or [`placement`]; those of other flags are in the `args` of their program.
+//! Its names, its environment variable and its effect are in [`shared`], [`inert`], or the program's `flags.rs`.
 
 #![deny(unsafe_code)]
 
@@ -12,6 +16,7 @@ pub mod log;
 pub mod masked;
 pub mod names;
 pub mod numbers;
+pub mod parse;
 pub mod placement;
 pub mod program;
 pub mod session;
@@ -19,6 +24,5 @@ pub mod shared;
 pub mod signals;
 pub mod spelling;
 pub mod streams;
-pub mod table;
 pub mod template;
 pub mod values;

@@ -1,7 +1,7 @@
 //! The records of the flags that the tools share.
 
-use crate::table::Effect::{ForCanvas, ForMasked, Works};
-use crate::table::Group;
+use crate::parse::Effect::{ForCanvas, ForMasked, Works};
+use crate::parse::Group;
 
 /// Why flags of the KV cache have no effect on masked models.
 pub const CACHE: &str = "a masked model has no KV cache: every step reads the whole text";

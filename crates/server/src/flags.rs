@@ -1,11 +1,11 @@
 //! One record for each flag of the server. clap's definitions of those that work are in `args`.
 
 use llama_diffusion_flags::inert::INERT;
-use llama_diffusion_flags::shared::{ANSWER, CACHE, SHARED};
-use llama_diffusion_flags::table::Effect::{
+use llama_diffusion_flags::parse::Effect::{
     self, ForCanvas, Given, None as Without, Refused, Works,
 };
-use llama_diffusion_flags::table::{Flags, Group};
+use llama_diffusion_flags::parse::{Flags, Group};
+use llama_diffusion_flags::shared::{ANSWER, CACHE, SHARED};
 
 /// All of them.
 pub const FLAGS: Flags = Flags(&[LIVE, ANSWER, SHARED, INERT, OWN_INERT]);

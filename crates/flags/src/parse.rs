@@ -1,4 +1,6 @@
-//! One record for each flag: its names, its environment variables, and what becomes of it.
+//! Parses a command line by the lists of flags of a program: each flag has one record, of its names, its
+//! environment variables, and what becomes of it. The lists are in `shared.rs` and `inert.rs`, and in
+//! `flags.rs` of each program.
 //!
 //! clap has the types and the help of flags that work. Flags of llama.cpp that do nothing here are
 //! taken if they cannot change an answer, so that its command lines work; each use is answered by a
@@ -48,7 +50,7 @@ pub type Group = (Effect, &'static [&'static str]);
 #[derive(Clone, Copy)]
 pub struct Flags(pub &'static [&'static [Group]]);
 
-/// A flag, as it is written in the table.
+/// A flag, as it is written in a list.
 struct Record {
     effect: Effect,
     /// Without their dashes. The first long one names it.
@@ -452,7 +454,7 @@ impl Flags {
             .collect()
     }
 
-    /// What is wrong between the table and clap's own definition, for tests: each flag that works
+    /// What is wrong between the lists and clap's own definition, for tests: each flag that works
     /// has one record, and each such record a flag of the same kind.
     pub fn problems(self, own: &Command) -> Vec<String> {
         let live: Vec<Record> = self.read().filter(Record::works).collect();
@@ -466,7 +468,7 @@ impl Flags {
             let has_own = arg.get_env().is_some() || arg.get_all_aliases().is_some();
             if has_own {
                 problems.push(format!(
-                    "--{long}: variables and other names are the table's"
+                    "--{long}: variables and other names belong in its record"
                 ));
             }
         }
