@@ -1,6 +1,8 @@
 //! The C interface: the functions and structs of `include/llama_diffusion.h`, which is generated
-//! from this module (`make header`). The documentation here is written for readers of the header,
-//! whose opening comment (`cbindgen.toml`) has the rules that hold for all of it.
+//! from the modules here (`make header`). Each has one subject of the header, such as `model`,
+//! `generate` or `form`; `params` has the parameters of an answer, `border` what crosses from C.
+//! The documentation is written for readers of the header, whose opening comment (`cbindgen.toml`)
+//! has the rules that hold for all of it.
 //!
 //! Every exported function that can fail runs in `border::guard`, which turns failures and panics
 //! into a status and an error object, and every one that frees in `border::release`; the others

@@ -1,4 +1,5 @@
-//! Where a schema cannot be honoured, and why.
+//! Makes the errors about a schema: [`At`] for one about a keyword, [`refuse`] for one about a whole schema,
+//! each with the place as a JSON pointer. Which keywords are refused is in `keywords.rs`.
 
 use serde_json::Value;
 

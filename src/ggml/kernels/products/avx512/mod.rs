@@ -1,4 +1,6 @@
-//! AVX-512 with VNNI: a vector has two or four elements of each row of a strip.
+//! The products with AVX-512 and VNNI: what they consist of, and how a strip of weights is cut into panels and
+//! tiles. `decode` makes a panel of stored weights, `activations` converts the inputs, `tiles` has the innermost
+//! loops, and `mix` the rows of self-conditioning. A vector has two or four elements of each row of a strip.
 
 mod activations;
 mod decode;
