@@ -4,7 +4,7 @@
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
 
@@ -14,6 +14,14 @@ use serde_json::{Map, Number, Value};
 /// It is not JSON, or an object has a name twice.
 pub fn parse(text: &[u8]) -> serde_json::Result<Value> {
     serde_json::from_slice(text).map(|Distinct(value)| value)
+}
+
+/// Reads what has this type.
+///
+/// # Errors
+/// As [`parse`]; or the value has another type.
+pub fn read<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
+    parse(text.as_bytes()).and_then(serde_json::from_value)
 }
 
 /// A value without names that stand twice.

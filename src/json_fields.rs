@@ -22,8 +22,7 @@ pub(crate) fn read<T: DeserializeOwned>(
     text: &str,
     required: &[(&str, Value)],
 ) -> Result<T, Wrong> {
-    let whole = json::parse(text.as_bytes()).and_then(serde_json::from_value);
-    let fields: Map<String, Value> = whole.map_err(|error| Wrong {
+    let fields: Map<String, Value> = json::read(text).map_err(|error| Wrong {
         field: None,
         problem: in_plain_words(&error),
     })?;

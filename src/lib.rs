@@ -109,7 +109,7 @@ pub mod internal {
     pub use crate::error::ErrorKind;
     pub use crate::ggml::log::capture as capture_log;
     pub use crate::ggml::remote::serve_rpc;
-    pub use crate::json::parse as parse_json;
+    pub use crate::json::{parse as parse_json, read as read_json};
     pub use crate::temporary::{Tracked, remove_all};
 
     /// Metadata keys, and a writer of files.

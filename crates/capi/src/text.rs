@@ -11,7 +11,7 @@ use super::error::{diffusion_error, diffusion_status};
 use super::model::diffusion_model;
 use llama_diffusion::TextModel;
 use llama_diffusion::chat::{ChatTemplate, Message};
-use llama_diffusion::internal::parse_json;
+use llama_diffusion::internal::read_json;
 
 /// Splits a text into tokens. Any thread may call it.
 ///
@@ -122,8 +122,7 @@ pub unsafe extern "C" fn diffusion_apply_chat_template(
 }
 
 fn json<T: serde::de::DeserializeOwned>(name: &str, text: &str) -> Result<T> {
-    let value = parse_json(text.as_bytes()).and_then(serde_json::from_value);
-    value.map_err(|error| Failure::argument(name, error))
+    read_json(text).map_err(|error| Failure::argument(name, error))
 }
 
 fn require_template(text: &TextModel) -> Result<ChatTemplate> {

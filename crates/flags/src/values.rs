@@ -4,7 +4,7 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::ops::Bound;
 
 use llama_diffusion::diffusion::Lookahead;
-use llama_diffusion::internal::parse_json;
+use llama_diffusion::internal::read_json;
 use llama_diffusion::{Error, KvType, MetadataOverride, MetadataValue};
 use serde_json::{Map, Value};
 
@@ -18,8 +18,7 @@ pub const ABOVE_0: (Bound<f32>, Bound<f32>) = (Bound::Excluded(0.0), Bound::Unbo
 pub struct Variables(pub Map<String, Value>);
 
 pub fn parse_variables(text: &str) -> Result<Variables, String> {
-    parse_json(text.as_bytes())
-        .and_then(serde_json::from_value)
+    read_json(text)
         .map(Variables)
         .map_err(|error| format!("it is not a JSON object: {error}"))
 }
