@@ -1,7 +1,6 @@
 //! `llama-diffusion-bench`: how fast a DiffusionGemma model is on this machine, or a server of one.
 
 mod args;
-mod corrections;
 mod cost;
 mod flags;
 mod inert;

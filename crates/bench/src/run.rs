@@ -20,12 +20,12 @@ use llama_diffusion::{
 };
 
 use crate::args::Args;
-use crate::corrections;
 use crate::cost::Cost;
 use crate::output::{PartRow, ProfileRow, Report, TestRow};
 use crate::stats::Spread;
 use crate::upstream::Upstream;
 use llama_diffusion_flags::compute::When;
+use llama_diffusion_flags::corrections;
 use llama_diffusion_flags::streams::say;
 
 /// Milliseconds that `f` takes.
@@ -314,7 +314,9 @@ impl Bench<'_> {
             corrections: corrections.as_ref().map(Corrections::total),
             corrected_positions: corrections.as_ref().map(|all| all.positions),
             corrections_by_step: corrections.as_ref().map(corrections::by_step),
-            last_correction: corrections.as_ref().and_then(corrections::last),
+            last_correction: corrections.and_then(|all| all.last).map(|last| {
+                corrections::place(&last, format_args!("token {}", last.from), last.to)
+            }),
             graphs_built: Some(all.graphs_built - warm.graphs_built),
             graphs_captured: Some(all.graphs_captured),
             captures_dropped: Some(all.captures_dropped),

@@ -4,6 +4,7 @@ use std::fmt;
 
 use llama_diffusion::diffusion::Corrections;
 use llama_diffusion::{Result, Token};
+use llama_diffusion_flags::corrections;
 
 /// How many accepted tokens later steps replaced, in which steps, and the last of them.
 pub struct CorrectionLine<'a> {
@@ -39,27 +40,17 @@ impl<'a> CorrectionLine<'a> {
 
 impl fmt::Display for CorrectionLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let corrections = self.corrections;
-        let (Some(last), Some([from, to])) = (corrections.last, &self.last) else {
+        let all = self.corrections;
+        let (Some(last), Some([from, to])) = (all.last, &self.last) else {
             return f.write_str("corrections: none");
         };
-        let plural = |count: usize| if count == 1 { "" } else { "s" };
-        let (total, positions) = (corrections.total(), corrections.positions);
+        let (total, positions) = (all.total(), all.positions);
+        let plural = if positions == 1 { "" } else { "s" };
         write!(
             f,
-            "corrections: {total} at {positions} position{}; by step:",
-            plural(positions)
-        )?;
-        let steps = corrections.by_step.iter().enumerate();
-        for (step, count) in steps.filter(|(_, count)| **count > 0) {
-            write!(f, " {}: {count},", step + 1)?;
-        }
-        write!(
-            f,
-            " last: canvas {}, step {}, position {}, {from} to {to}",
-            last.block + 1,
-            last.step + 1,
-            last.position + 1
+            "corrections: {total} at {positions} position{plural}; by step: {}, last: {}",
+            corrections::by_step(all),
+            corrections::place(&last, from, to)
         )
     }
 }

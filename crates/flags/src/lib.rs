@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 
 pub mod compute;
+pub mod corrections;
 pub mod demo;
 pub mod devices;
 pub mod diffusion;
