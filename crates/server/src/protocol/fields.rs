@@ -320,24 +320,24 @@ pub const NATIVE: Table = &[
     )],
 ];
 
+/// Fields of `/infill` that [`InfillRequest`](llama_diffusion::InfillRequest) reads. Those of all endpoints that
+/// generate have more names and other defaults here.
+pub const OF_INFILL_REQUEST: &[&str] = &[
+    "input_prefix",
+    "input_suffix",
+    "input_extra",
+    "prompt",
+    "infill_tokens",
+    "infill_lengths",
+];
+
 /// Fields of gaps for editors.
 pub const INFILL: Table = &[
     COMMON,
     OF_VLLM,
     &[
-        (
-            Class::Used,
-            &[
-                "input_prefix",
-                "input_suffix",
-                "input_extra",
-                "prompt",
-                "infill_tokens",
-                "infill_lengths",
-                "n_probs",
-                "response_fields",
-            ],
-        ),
+        (Class::Used, OF_INFILL_REQUEST),
+        (Class::Used, &["n_probs", "response_fields"]),
         (Class::Ignored(Shape::Count), &["n_indent"]),
         OF_GAPS,
     ],

@@ -6,6 +6,7 @@ use llama_diffusion::{InfillRequest, Token};
 use serde_json::{Value, json};
 
 use super::error::ApiError;
+use super::fields::OF_INFILL_REQUEST;
 use super::request::{Input, Piece};
 use super::value::{Field, Object};
 
@@ -124,17 +125,6 @@ fn between_marks(prompt: &str) -> Option<InfillRequest> {
     })
 }
 
-/// Fields of `/infill` that [`InfillRequest`] reads. Those of all endpoints that generate have more names
-/// and other defaults here.
-const OF_GAP: [&str; 6] = [
-    "input_prefix",
-    "input_suffix",
-    "input_extra",
-    "prompt",
-    "infill_tokens",
-    "infill_lengths",
-];
-
 /// Reads the gap of `/infill`.
 ///
 /// # Errors
@@ -149,7 +139,7 @@ pub fn infill(body: &Object<'_>) -> Result<InfillRequest, ApiError> {
         extra.require("text")?.string()?;
         extra.string("filename")?;
     }
-    let fields = OF_GAP
+    let fields = OF_INFILL_REQUEST
         .iter()
         .filter_map(|name| Some((name, body.get(name)?.value)));
     let mut gap = json!(fields.collect::<BTreeMap<_, _>>());
