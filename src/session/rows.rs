@@ -65,6 +65,11 @@ impl Session {
             ..params.clone()
         };
         Recipe::validate(&params, &limits)?;
+        let params = DiffusionParams {
+            // Each row is made with its own template and a copy of the parameters.
+            templates: Vec::new(),
+            ..params
+        };
         let len = params.canvas_len(prompt.len(), &limits)?;
         check_prompt(prompt.len(), len, &limits)?;
         let beyond = rows.iter().flat_map(|row| &row.read).find(|p| **p >= len);
