@@ -87,23 +87,19 @@ fn negative(magnitude: Expression) -> Expression {
 }
 
 /// Numbers without an exponent from a bound on. Their syntax is checked elsewhere.
-pub(super) fn at_least(bound: &Decimal, exclusive: bool) -> Expression {
+pub(super) fn at_least(bound: &Decimal) -> Expression {
     if bound.negative {
-        return Expression::choice([unsigned(), negative(not_above(bound, exclusive))]);
+        return Expression::choice([unsigned(), negative(not_above(bound))]);
     }
-    not_below(bound, exclusive)
+    not_below(bound)
 }
 
 /// Numbers without an exponent up to a bound.
-pub(super) fn at_most(bound: &Decimal, exclusive: bool) -> Expression {
+pub(super) fn at_most(bound: &Decimal) -> Expression {
     if bound.negative {
-        return negative(not_below(bound, exclusive));
+        return negative(not_below(bound));
     }
-    let below_zero = match bound.is_zero() && exclusive {
-        true => not_below(bound, true),
-        false => unsigned(),
-    };
-    Expression::choice([negative(below_zero), not_above(bound, exclusive)])
+    Expression::choice([negative(unsigned()), not_above(bound)])
 }
 
 /// The digits of a magnitude before the point: one 0 if there are none.
@@ -116,7 +112,7 @@ fn whole_digits(bound: &Decimal) -> &[u8] {
 }
 
 /// Numbers without a sign whose magnitude is not below that of the bound.
-fn not_below(bound: &Decimal, exclusive: bool) -> Expression {
+fn not_below(bound: &Decimal) -> Expression {
     let mut graph = Graph::new();
     let whole = whole_digits(bound);
     let above = graph.state();
@@ -134,7 +130,7 @@ fn not_below(bound: &Decimal, exclusive: bool) -> Expression {
         equal = graph.step(equal, Expression::digit(digit, digit));
     }
     let digits = any_digit().repeat(0, None);
-    if bound.fraction.is_empty() && !exclusive {
+    if bound.fraction.is_empty() {
         graph.edge(equal, decimals().optional(), above);
         return graph.finish();
     }
@@ -144,19 +140,12 @@ fn not_below(bound: &Decimal, exclusive: bool) -> Expression {
         graph.edge(equal, Expression::sequence(larger), above);
         equal = graph.step(equal, Expression::digit(digit, digit));
     }
-    let more = match exclusive {
-        false => digits,
-        true => {
-            let zeros = Expression::text("0").repeat(0, None);
-            Expression::sequence([zeros, Expression::digit(1, 9), digits])
-        }
-    };
-    graph.edge(equal, more, above);
+    graph.edge(equal, digits, above);
     graph.finish()
 }
 
 /// Numbers without a sign whose magnitude is not above that of the bound.
-fn not_above(bound: &Decimal, exclusive: bool) -> Expression {
+fn not_above(bound: &Decimal) -> Expression {
     let mut graph = Graph::new();
     let whole = whole_digits(bound);
     let below = graph.state();
@@ -174,10 +163,7 @@ fn not_above(bound: &Decimal, exclusive: bool) -> Expression {
         graph.edge(equal, smaller, below);
         equal = graph.step(equal, Expression::digit(digit, digit));
     }
-    let closed = !exclusive;
-    if closed || !bound.fraction.is_empty() {
-        graph.accept(equal);
-    }
+    graph.accept(equal);
     equal = graph.step(equal, Expression::text("."));
     for (index, &digit) in bound.fraction.iter().enumerate() {
         if index > 0 {
@@ -187,10 +173,8 @@ fn not_above(bound: &Decimal, exclusive: bool) -> Expression {
         graph.edge(equal, smaller, below);
         equal = graph.step(equal, Expression::digit(digit, digit));
     }
-    if closed {
-        let zeros = Expression::text("0").repeat(usize::from(bound.fraction.is_empty()), None);
-        graph.edge(equal, zeros, below);
-    }
+    let zeros = Expression::text("0").repeat(usize::from(bound.fraction.is_empty()), None);
+    graph.edge(equal, zeros, below);
     graph.finish()
 }
 

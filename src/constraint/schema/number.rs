@@ -13,8 +13,12 @@ use super::refusal::{At, refuse, too_large};
 use super::types::Types;
 use crate::constraint::error::ConstraintError;
 
-/// Digits that a double keeps. A number with more may be rounded to an exclusive bound, or to no multiple.
+/// Digits that a double keeps. A number with more may be rounded to an exclusive bound of so many digits, or
+/// to no multiple.
 const EXACT_DIGITS: usize = 15;
+
+/// No number is written that is closer to 0 without being 0: it would have more digits.
+const CLOSEST_TO_0: f64 = 1e-17;
 
 /// Each multiple has as many states as its divisor.
 const MAX_DIVISOR: u32 = 1000;
@@ -23,6 +27,8 @@ const MAX_DIVISOR: u32 = 1000;
 #[derive(Clone)]
 struct Bound {
     value: Decimal,
+    /// The number as readers round it.
+    double: f64,
     exclusive: bool,
     pointer: String,
 }
@@ -54,16 +60,15 @@ impl NumberRules {
             }
             _ => return Ok(false),
         };
-        let value = Decimal::new(number(at, value)?);
-        let pointer = at.pointer();
-        self.bounds.push((
-            side,
-            Bound {
-                value,
-                exclusive,
-                pointer,
-            },
-        ));
+        let number = number(at, value)?;
+        let bound = Bound {
+            value: Decimal::new(number),
+            // Every number of a JSON value has one.
+            double: number.as_f64().unwrap_or_default(),
+            exclusive,
+            pointer: at.pointer(),
+        };
+        self.bounds.push((side, bound));
         Ok(true)
     }
 
@@ -107,8 +112,10 @@ impl NumberRules {
         if !integer && self.bounds.is_empty() {
             return Ok(any_number());
         }
+        let exclusive = || self.bounds.iter().filter(|(_, bound)| bound.exclusive);
+        let is_short = |(_, bound): &(Side, Bound)| bound.value.significant() <= EXACT_DIGITS;
         let rounding_matters =
-            !self.divisors.is_empty() || self.bounds.iter().any(|(_, bound)| bound.exclusive);
+            !self.divisors.is_empty() || exclusive().next().is_some() && exclusive().all(is_short);
         let digits = match (rounding_matters, integer) {
             (true, _) => EXACT_DIGITS,
             (false, true) => INTEGER_DIGITS,
@@ -120,10 +127,11 @@ impl NumberRules {
             number_syntax(digits, false)
         };
         for (side, bound) in &self.bounds {
-            bound.check(*side, digits, integer)?;
+            bound.check(*side, digits)?;
+            let nearest = bound.nearest(*side);
             let range = match side {
-                Side::Low => at_least(&bound.value, bound.exclusive),
-                Side::High => at_most(&bound.value, bound.exclusive),
+                Side::Low => at_least(&nearest),
+                Side::High => at_most(&nearest),
             };
             numbers = both(&numbers, &range, &bound.pointer, effort)?;
         }
@@ -147,18 +155,33 @@ impl NumberRules {
 
 impl Bound {
     /// Whether numbers with so many digits can be on the right side of it.
-    fn check(&self, side: Side, digits: usize, integer: bool) -> Result<(), ConstraintError> {
+    fn check(&self, side: Side, digits: usize) -> Result<(), ConstraintError> {
         let beyond = self.value.negative == (side == Side::High) && self.value.whole.len() > digits;
-        let problem = if beyond {
-            format!("leaves only numbers of more than {digits} digits, which are never written")
-        } else if self.exclusive && !integer && self.value.significant() > EXACT_DIGITS {
-            format!(
-                "has more than {EXACT_DIGITS} digits, so that rounding decides what it excludes: write fewer"
-            )
-        } else {
-            return Ok(());
+        match beyond {
+            true => Err(refuse(
+                &self.pointer,
+                format!(
+                    "leaves only numbers of more than {digits} digits, which are never written"
+                ),
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// The number on this side of it that is nearest to it. Readers round numbers to doubles, so next to
+    /// an exclusive bound this is the next double: what lies beyond it is rounded to it at most.
+    fn nearest(&self, side: Side) -> Decimal {
+        if !self.exclusive {
+            return self.value.clone();
+        }
+        let next = match (side, self.value.is_zero()) {
+            (Side::Low, true) => CLOSEST_TO_0,
+            (Side::High, true) => -CLOSEST_TO_0,
+            (Side::Low, false) => self.double.next_up(),
+            (Side::High, false) => self.double.next_down(),
         };
-        Err(refuse(&self.pointer, problem))
+        // Beyond the last double `check` leaves nothing.
+        Number::from_f64(next).map_or_else(|| self.value.clone(), |next| Decimal::new(&next))
     }
 }
 
@@ -310,6 +333,41 @@ mod tests {
     }
 
     #[test]
+    fn exclusive_bounds_exclude_what_is_rounded_to_them() {
+        for (bound, types) in [
+            ("0.12345678901234567", Types::NUMBER),
+            ("-0.12345678901234567", Types::NUMBER),
+            ("1234567890123456", Types::NUMBER),
+            ("1234567890123456", Types::INTEGER),
+            ("-1234567890123456", Types::INTEGER),
+            ("9007199254740992", Types::INTEGER),
+            ("9007199254740993", Types::INTEGER),
+        ] {
+            let value: Value = serde_json::from_str(bound).unwrap();
+            let limit = value.as_f64().unwrap();
+            let whole: i64 = bound.parse().unwrap_or_default();
+            let schema = |keyword: &str| written(&json!({ keyword: value }), types);
+            let (above, below) = (schema("exclusiveMinimum"), schema("exclusiveMaximum"));
+            let mut doubles = vec![limit.next_down().next_down(), limit.next_up().next_up()];
+            doubles.extend([limit.next_down(), limit, limit.next_up()]);
+            let mut texts: Vec<String> = doubles.iter().map(f64::to_string).collect();
+            texts.extend((whole - 3..=whole + 3).map(|number| number.to_string()));
+            if let Some(digits) = bound.strip_suffix('7') {
+                texts.extend((0..10).map(|last| format!("{digits}{last}")));
+            }
+            for text in texts {
+                let x: f64 = text.parse().unwrap();
+                if types == Types::INTEGER && text.contains('.') {
+                    continue;
+                }
+                for (dfa, obeys) in [(&above, x > limit), (&below, x < limit)] {
+                    assert_eq!(dfa.accepts(text.as_bytes()), obeys, "{text} with {bound}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn numbers_never_overflow() {
         let dfa = dfa(&any_number());
         for (text, expected) in [
@@ -338,9 +396,9 @@ mod tests {
             (json!({"minimum": 1e18}), Types::INTEGER, "#/minimum"),
             (json!({"maximum": -1e30}), Types::NUMBER, "#/maximum"),
             (
-                json!({"exclusiveMaximum": 0.123_456_789_012_345_67}),
+                json!({"exclusiveMinimum": f64::MAX}),
                 Types::NUMBER,
-                "#/exclusiveMaximum",
+                "#/exclusiveMinimum",
             ),
         ] {
             let error = rules(&schema)
