@@ -171,7 +171,8 @@ mod tests {
         let blanks = r#"[{"name": "a"}, {"name": "b", "choice": []}]"#;
         let request = format!(r#"{{"form": "▢ ▢", "blanks": {blanks}}}"#);
         let error = FormRequest::from_json(&request).unwrap_err().to_string();
-        let expected = "form: \"/blanks/1\": unknown field \"choice\", expected one of \"name\"";
+        let expected =
+            "form: \"/blanks/1/choice\": unknown field \"choice\", expected one of \"name\"";
         assert!(error.starts_with(expected), "{error}");
     }
 }

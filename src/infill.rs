@@ -327,7 +327,7 @@ mod tests {
             (r#"{"input_prefix":"a"#, "request: "),
             (r#"{"prompt":"a","input_suffix":3}"#, "input_suffix: "),
             (r#"{"input_extra":{"text":"a"}}"#, "input_extra: "),
-            (r#"{"input_extra":[{"text":1}]}"#, "/input_extra/0: "),
+            (r#"{"input_extra":[{"text":1}]}"#, "/input_extra/0/text: "),
             (r#"{"input_extra":["a"]}"#, "/input_extra/0: "),
             (r#"{"n_predict":"many"}"#, "n_predict: "),
             (r#"{"n_predict":-2}"#, "n_predict: "),

@@ -16,6 +16,11 @@ pub fn parse(text: &[u8]) -> serde_json::Result<Value> {
     serde_json::from_slice(text).map(|Distinct(value)| value)
 }
 
+/// The JSON pointer of a member or an item of what `pointer` points to.
+pub(crate) fn pointer_to(pointer: &str, token: &str) -> String {
+    format!("{pointer}/{}", token.replace('~', "~0").replace('/', "~1"))
+}
+
 /// Reads what has this type.
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 use serde::de::{Deserialize as _, DeserializeOwned, Deserializer, Error as _};
 use serde_json::{Map, Value};
 
-use crate::json;
+use crate::json::{self, pointer_to};
 
 /// What is wrong with a request.
 #[derive(Debug)]
@@ -68,8 +68,12 @@ fn culprit<T: DeserializeOwned>(
         let items = value.as_array().filter(|_| is_list);
         let items = items.into_iter().flatten().enumerate();
         let mut items = items.filter_map(|(index, item)| {
-            let error = error_of(&name, Value::Array(vec![item.clone()]))?;
-            Some((format!("/{name}/{index}"), error))
+            let of_item = |item: Value| error_of(&name, Value::Array(vec![item]));
+            let error = of_item(item.clone())?;
+            let place = pointer_to(&pointer_to("", &name), &index.to_string());
+            let member = member_at_fault(item, &error, of_item);
+            let place = member.map_or(place.clone(), |member| pointer_to(&place, member));
+            Some((place, error))
         });
         let (field, error) = items.next().unwrap_or((name.clone(), whole));
         return Wrong {
@@ -81,6 +85,27 @@ fn culprit<T: DeserializeOwned>(
         field: None,
         problem: in_plain_words(error),
     }
+}
+
+/// The member of an item that this error is about: the last of the first members that have the same error.
+/// `None` if the item is not an object, or lacks a member.
+fn member_at_fault<'a>(
+    item: &'a Value,
+    error: &serde_json::Error,
+    error_of: impl Fn(Value) -> Option<serde_json::Error>,
+) -> Option<&'a str> {
+    let members = item.as_object()?;
+    let fails_alike = |count: &usize| {
+        let first = members.iter().take(*count);
+        let first = first.map(|(name, value)| (name.clone(), value.clone()));
+        error_of(Value::Object(first.collect()))
+            .is_some_and(|found| found.to_string() == error.to_string())
+    };
+    let count = (0..=members.len()).find(fails_alike)?;
+    members
+        .keys()
+        .nth(count.checked_sub(1)?)
+        .map(String::as_str)
 }
 
 /// A message without the names of Rust's types. Names of fields stand between quotation marks: between
@@ -159,10 +184,20 @@ mod tests {
         for (parts, field, problem) in [
             (
                 json!([{"name": "a"}, {"name": "b", "nme": 1}]),
-                "/parts/1",
+                "/parts/1/nme",
                 "unknown field \"nme\", expected \"name\"",
             ),
-            (json!([{"name": 5}]), "/parts/0", "invalid type: integer"),
+            (
+                json!([{"name": 5}]),
+                "/parts/0/name",
+                "invalid type: integer",
+            ),
+            (
+                json!([{"a/b~": 1, "name": 5}]),
+                "/parts/0/a~1b~0",
+                "unknown field \"a/b~\"",
+            ),
+            (json!([{}]), "/parts/0", "missing field \"name\""),
             (
                 json!([{"name": "a"}, 5]),
                 "/parts/1",

@@ -4,8 +4,9 @@ use std::rc::Rc;
 
 use serde_json::Value;
 
-use super::refusal::{At, join};
+use super::refusal::At;
 use crate::constraint::error::ConstraintError;
+use crate::json::pointer_to;
 
 /// A schema with its place.
 #[derive(Clone)]
@@ -62,7 +63,7 @@ impl<'a> Located<'a> {
     pub(super) fn branch(&self, keyword: &str, index: usize, schema: &'a Value) -> Self {
         Self {
             schema,
-            pointer: join(&join(&self.pointer, keyword), &index.to_string()).into(),
+            pointer: pointer_to(&pointer_to(&self.pointer, keyword), &index.to_string()).into(),
             scope: self.scope.clone(),
             embedded: self.is_embedded(),
         }
@@ -73,7 +74,7 @@ impl<'a> Located<'a> {
         let pointer = tokens
             .iter()
             .fold(self.pointer.to_string(), |pointer, token| {
-                join(&pointer, token)
+                pointer_to(&pointer, token)
             });
         let mut scope = self.scope.clone();
         if scope.here > 0 {
@@ -163,7 +164,7 @@ fn look_up<'a>(
             _ => None,
         };
         schema = next.ok_or_else(|| at.refuse(format!("'{reference}' leads nowhere")))?;
-        pointer = join(&pointer, &token);
+        pointer = pointer_to(&pointer, &token);
         if has_id(schema) {
             return Err(at.refuse(format!(
                 "'{reference}' leads into a schema with an $id of its own: remove that $id"

@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use crate::constraint::error::ConstraintError;
+use crate::json::pointer_to;
 
 /// A keyword's place in the schema.
 #[derive(Clone, Copy)]
@@ -16,7 +17,7 @@ pub(super) struct At<'a> {
 impl At<'_> {
     /// JSON pointer of the keyword's value.
     pub(super) fn pointer(&self) -> String {
-        join(self.pointer, self.keyword)
+        pointer_to(self.pointer, self.keyword)
     }
 
     pub(super) fn refuse(&self, problem: impl Into<String>) -> ConstraintError {
@@ -66,9 +67,4 @@ pub(super) fn too_large(pointer: &str) -> ConstraintError {
 /// A pointer as a fragment, as references write it.
 pub(super) fn shown(pointer: &str) -> String {
     format!("#{pointer}")
-}
-
-/// The pointer of a member or an item.
-pub(super) fn join(pointer: &str, token: &str) -> String {
-    format!("{pointer}/{}", token.replace('~', "~0").replace('/', "~1"))
 }

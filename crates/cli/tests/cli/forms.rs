@@ -193,11 +193,11 @@ fn what_is_no_form_is_named() {
         ),
         (
             r#"{"form": "▢", "blanks": [{"name": "x", "choices": [5]}]}"#,
-            "known.txt: \"/blanks/0\": ",
+            "known.txt: \"/blanks/0/choices\": ",
         ),
         (
             r#"{"form": "▢ ▢", "blanks": [{"name": "x"}, {"name": "y", "choice": ["a"]}]}"#,
-            "known.txt: \"/blanks/1\": unknown field \"choice\", expected one of \"name\"",
+            "known.txt: \"/blanks/1/choice\": unknown field \"choice\", expected one of \"name\"",
         ),
         (r#"{"steps": 1}"#, "known.txt: missing field \"form\""),
     ] {
