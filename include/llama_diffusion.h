@@ -985,7 +985,8 @@ typedef struct diffusion_params {
      */
     diffusion_scores_callback on_scores;
     /**
-     * Number of the most likely tokens of each position that `on_scores` receives. Default 0.
+     * Number of the most likely tokens of each position that `on_scores` receives, at most
+     * `diffusion_model_vocab_size`. Default 0.
      */
     size_t top_logprobs;
     /**

@@ -42,6 +42,8 @@ parameters! {
     ConfidenceThreshold = "confidence_threshold",
     /// Log-probability below which a token of a finished canvas is doubted.
     MinLogprob = "min_logprob",
+    /// How many of the most likely tokens a score lists.
+    TopTokens = "top",
     /// Maximum number of tokens in an answer.
     MaxTokens = "max_tokens",
     /// Maximum number of canvases in an answer.

@@ -296,6 +296,8 @@ impl Recipe for Edit {
             ));
         };
         self.params.validate()?;
+        let scoring = self.params.scoring.unwrap_or_default();
+        scoring.check_vocab(limits.vocab)?;
         let is_bounded = match self.params.acceptance {
             AcceptanceRule::Auto => self.original.protects_after(0),
             AcceptanceRule::Reference => false,

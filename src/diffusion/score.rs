@@ -90,7 +90,7 @@ pub struct Scoring {
     /// side are denoised again, with everything else fixed. A repair is kept if it makes the canvas
     /// more likely; there are at most [`ROUNDS`](Self::ROUNDS) of them. `None` only scores.
     pub min_logprob: Option<f32>,
-    /// How many of the most likely tokens each score lists.
+    /// How many of the most likely tokens each score lists; at most those of the vocabulary.
     pub top: usize,
 }
 
@@ -113,6 +113,20 @@ impl Scoring {
                 format!("is {min}, but a log-probability is finite, and 0 or less"),
             )),
             _ => Ok(()),
+        }
+    }
+
+    /// Checks it for a vocabulary of `vocab` tokens.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] if `top` is more than that.
+    pub(crate) fn check_vocab(&self, vocab: usize) -> Result<()> {
+        match self.top > vocab {
+            true => Err(Error::parameter(
+                Parameter::TopTokens,
+                format!("is {}, but the vocabulary has {vocab} tokens", self.top),
+            )),
+            false => Ok(()),
         }
     }
 

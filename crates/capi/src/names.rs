@@ -23,6 +23,7 @@ pub(super) fn field(parameter: Parameter) -> &'static str {
         Parameter::Ahead => "ahead",
         Parameter::Protected => "line_ranges",
         Parameter::GapLength => "infill_tokens",
+        Parameter::TopTokens => "top_logprobs",
         same => same.name(),
     }
 }

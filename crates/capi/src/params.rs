@@ -119,7 +119,8 @@ pub struct diffusion_params {
     pub min_logprob: f32,
     /// Called with the scores of each canvas, which take a step; may be NULL, as `on_step`.
     pub on_scores: diffusion_scores_callback,
-    /// Number of the most likely tokens of each position that `on_scores` receives. Default 0.
+    /// Number of the most likely tokens of each position that `on_scores` receives, at most
+    /// `diffusion_model_vocab_size`. Default 0.
     pub top_logprobs: usize,
     /// The answer is JSON that this JSON Schema allows, by construction; "{}" is any JSON. UTF-8 that
     /// ends at a zero byte. NULL, the default, is no schema. A keyword whose meaning cannot be kept is an

@@ -14,6 +14,7 @@ pub fn flags(parameter: Parameter) -> Option<&'static str> {
         Parameter::EntropyBound => "--diffusion-eb-entropy-bound",
         Parameter::ConfidenceThreshold => "--diffusion-eb-confidence",
         Parameter::MinLogprob => "--verify",
+        Parameter::TopTokens => "--top-logprobs",
         Parameter::Ahead => "--ar",
         Parameter::Form => "--form",
         Parameter::Template => "--template",

@@ -172,6 +172,13 @@ fn constraints_that_cannot_work_are_named() {
         ),
         (
             |p| {
+                p.min_logprob = -1.0;
+                p.top_logprobs = 99_999;
+            },
+            "top_logprobs: is 99999, but the vocabulary has ",
+        ),
+        (
+            |p| {
                 p.json_schema = c"{}".as_ptr();
                 p.regex = c"a".as_ptr();
             },

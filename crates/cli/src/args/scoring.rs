@@ -25,7 +25,7 @@ pub struct ScoringArgs {
     #[arg(long, value_name = "FILE")]
     pub logprobs: Option<PathBuf>,
 
-    /// With --logprobs, the N most likely tokens at each position too
+    /// With --logprobs, the N most likely tokens at each position too, at most those of the vocabulary
     #[arg(long, value_name = "N", default_value = "0", value_parser = whole(0..=usize::MAX))]
     top_logprobs: usize,
 }

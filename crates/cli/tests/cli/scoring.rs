@@ -47,6 +47,29 @@ fn each_token_of_the_answer_has_a_line() {
 }
 
 #[test]
+fn more_likely_tokens_than_the_vocabulary_has_are_refused() {
+    let dir = TempDir::new().unwrap();
+    let logprobs = dir.path().join("logprobs.jsonl");
+    let file = dir.path().join("text.txt");
+    fs::write(&file, "Oslo is large.").unwrap();
+    for line in [
+        vec!["-p", "the"],
+        vec!["-p", "the", "--ar", "2"],
+        vec!["--edit", file.to_str().unwrap(), "--instruction", "Shorten"],
+    ] {
+        let mut command = common::tool();
+        command
+            .args(&line)
+            .args(["--top-logprobs", "99999", "--logprobs"]);
+        let output = command.arg(&logprobs).output().unwrap();
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{line:?}: {message}");
+        let expected = "error: --top-logprobs: is 99999, but the vocabulary has ";
+        assert!(message.contains(expected), "{line:?}: {message}");
+    }
+}
+
+#[test]
 fn what_is_doubted_is_denoised_again() {
     let dir = TempDir::new().unwrap();
     let record = dir.path().join("recording.jsonl");

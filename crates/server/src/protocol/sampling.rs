@@ -322,6 +322,7 @@ pub fn field_of(parameter: Parameter) -> Option<&'static str> {
         Parameter::EntropyBound => "diffusion.entropy_bound",
         Parameter::ConfidenceThreshold => "diffusion.confidence_threshold",
         Parameter::MinLogprob => "diffusion.min_logprob",
+        Parameter::TopTokens => "top_logprobs",
         Parameter::MaxCanvases => "diffusion.max_canvases",
         Parameter::Canvas => "diffusion.canvas_length",
         Parameter::Steps => "diffusion.steps",
