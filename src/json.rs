@@ -1,19 +1,42 @@
 //! JSON in which an object has each name once. Where a name stands twice, readers disagree on which value
 //! counts (RFC 8259, section 4), and one of them would be dropped without a word.
 
+use std::cell::RefCell;
 use std::fmt;
 
-use serde::Deserialize;
-use serde::de::{DeserializeOwned, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor,
+};
 use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
 
 /// Reads a value.
 ///
 /// # Errors
-/// It is not JSON, or an object has a name twice.
+/// It is not JSON, an object has a name twice, or a number is too large for a double.
 pub fn parse(text: &[u8]) -> serde_json::Result<Value> {
-    serde_json::from_slice(text).map(|Distinct(value)| value)
+    let place = RefCell::default();
+    let mut input = serde_json::Deserializer::from_slice(text);
+    let value = Distinct(&place).deserialize(&mut input);
+    let value = value.and_then(|value| input.end().map(|()| value));
+    value.map_err(|error| located(error, &place.into_inner()))
+}
+
+/// An error about a number that is too large, with the place of the number: the innermost name comes first.
+fn located(error: serde_json::Error, place: &[String]) -> serde_json::Error {
+    let problem = error.to_string();
+    let Some(position) = problem.strip_prefix("number out of range") else {
+        return error;
+    };
+    if place.is_empty() {
+        return error;
+    }
+    let names = place.iter().rev();
+    let pointer = names.fold(String::new(), |pointer, name| pointer_to(&pointer, name));
+    serde_json::Error::custom(format!(
+        "the number at '{pointer}' is out of range: give one from -{max:e} to {max:e}{position}",
+        max = f64::MAX
+    ))
 }
 
 /// The JSON pointer of a member or an item of what `pointer` points to.
@@ -29,18 +52,20 @@ pub fn read<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
     parse(text.as_bytes()).and_then(serde_json::from_value)
 }
 
-/// A value without names that stand twice.
-struct Distinct(Value);
+/// Reads a value without names that stand twice. Where that fails, the list gets the names and indices that
+/// lead to the place, the innermost first.
+#[derive(Clone, Copy)]
+struct Distinct<'a>(&'a RefCell<Vec<String>>);
 
-impl<'de> Deserialize<'de> for Distinct {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AnyValue).map(Self)
+impl<'de> DeserializeSeed<'de> for Distinct<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
     }
 }
 
-struct AnyValue;
-
-impl<'de> Visitor<'de> for AnyValue {
+impl<'de> Visitor<'de> for Distinct<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -78,7 +103,14 @@ impl<'de> Visitor<'de> for AnyValue {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
-        while let Some(Distinct(item)) = items.next_element()? {
+        let failed = |error, index: usize| {
+            self.0.borrow_mut().push(index.to_string());
+            error
+        };
+        while let Some(item) = items
+            .next_element_seed(self)
+            .map_err(|error| failed(error, list.len()))?
+        {
             list.push(item);
         }
         Ok(Value::Array(list))
@@ -88,10 +120,13 @@ impl<'de> Visitor<'de> for AnyValue {
         let mut object = Map::new();
         while let Some(name) = members.next_key::<String>()? {
             match object.entry(name) {
-                Entry::Vacant(place) => {
-                    let Distinct(value) = members.next_value()?;
-                    place.insert(value);
-                }
+                Entry::Vacant(place) => match members.next_value_seed(self) {
+                    Ok(value) => drop(place.insert(value)),
+                    Err(error) => {
+                        self.0.borrow_mut().push(place.key().clone());
+                        return Err(error);
+                    }
+                },
                 Entry::Occupied(place) => {
                     let problem = format!("the name {:?} stands twice", place.key());
                     return Err(A::Error::custom(problem));
@@ -151,6 +186,25 @@ mod tests {
             assert!(
                 error.starts_with("the name \"a\" stands twice at line 1 column"),
                 "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_too_large_has_its_place() {
+        for (text, place) in [
+            (r#"{"a/b": {"minimum": 1e400}}"#, "/a~1b/minimum"),
+            (r#"[1, {"enum": [2, -1e999]}]"#, "/1/enum/1"),
+        ] {
+            let error = parse(text.as_bytes()).unwrap_err();
+            let expected = format!("the number at '{place}' is out of range: give one from -1.797");
+            assert!(error.to_string().starts_with(&expected), "{error}");
+            let own = serde_json::from_str::<Value>(text).unwrap_err();
+            assert_eq!((error.line(), error.column()), (own.line(), own.column()));
+            assert!(
+                error
+                    .to_string()
+                    .ends_with(&format!("column {}", own.column()))
             );
         }
     }

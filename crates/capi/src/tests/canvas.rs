@@ -171,6 +171,10 @@ fn constraints_that_cannot_work_are_named() {
             "json_depth: is 0",
         ),
         (
+            |p| p.json_schema = c"{\"minimum\": 1e400}".as_ptr(),
+            "json_schema: it is not JSON: the number at '/minimum' is out of range: ",
+        ),
+        (
             |p| {
                 p.min_logprob = -1.0;
                 p.top_logprobs = 99_999;

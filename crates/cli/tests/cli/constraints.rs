@@ -95,6 +95,10 @@ fn what_cannot_be_honoured_is_named() {
             vec!["-j", r#"{"type": "null", "$defs": []}"#],
             "error: -j: the schema at '#': the keyword '$defs' must be an object",
         ),
+        (
+            vec!["-j", r#"{"properties": {"a": {"minimum": 1e400}}}"#],
+            "error: -j: it is not JSON: the number at '/properties/a/minimum' is out of range: ",
+        ),
     ] {
         let (status, out, err) = cli(&args);
         assert_eq!((status, out.as_str()), (1, ""), "{args:?}");
