@@ -155,6 +155,8 @@ parameters! {
     Template = "template",
     /// The language that an answer follows.
     Constraint = "constraint",
+    /// How deep JSON may be nested where a schema sets no limit.
+    JsonDepth = "depth",
     /// How an answer is generated, as a whole: the parameters of the other family of models.
     Recipe = "recipe",
     /// Prompts and answers to score.

@@ -1,12 +1,14 @@
 //! What an answer is constrained to.
 
 use super::border::{Failure, Result, optional_c_str};
+use super::error::diffusion_status;
 use super::model::diffusion_model;
+use super::names::field;
 use super::params::diffusion_params;
 use llama_diffusion::constraint::{Constraint, SchemaOptions};
 use llama_diffusion::diffusion::ConstrainAt;
 use llama_diffusion::internal::parse_json;
-use llama_diffusion::{Error, Thoughts, Token};
+use llama_diffusion::{Error, Parameter, Thoughts, Token};
 
 /// What a constraint changes before the end of a canvas.
 #[repr(i32)]
@@ -98,7 +100,16 @@ pub(super) unsafe fn constraint(
         }
     };
     made.map(Some).map_err(|error| match error {
-        Error::InvalidParameter { problem, .. } => Failure::argument(name, problem),
+        Error::InvalidParameter { .. } => {
+            let called = |parameter| match parameter {
+                Parameter::Constraint => name,
+                other => field(other),
+            };
+            Failure::new(
+                diffusion_status::InvalidArgument,
+                error.message_with(called),
+            )
+        }
         error => error.into(),
     })
 }

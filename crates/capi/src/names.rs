@@ -24,6 +24,7 @@ pub(super) fn field(parameter: Parameter) -> &'static str {
         Parameter::Protected => "line_ranges",
         Parameter::GapLength => "infill_tokens",
         Parameter::TopTokens => "top_logprobs",
+        Parameter::JsonDepth => "json_depth",
         same => same.name(),
     }
 }

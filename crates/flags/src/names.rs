@@ -39,6 +39,7 @@ pub fn flags(parameter: Parameter) -> Option<&'static str> {
         Parameter::Guidance => "--diffusion-cfg-scale",
         Parameter::TopP => "--top-p",
         Parameter::Constraint => "-j, -jf, --grammar-regex",
+        Parameter::JsonDepth => "--json-depth",
         Parameter::Context => "-c",
         Parameter::Batch => "-b",
         Parameter::Threads => "-t",

@@ -9,7 +9,7 @@ use super::any;
 use super::automaton::Effort;
 use super::expression::Expression;
 use super::located::Located;
-use super::refusal::{refuse, too_large};
+use super::refusal::{Largest, refuse};
 use super::shape::Shape;
 use super::whitespace::Whitespace;
 use super::{Cut, SchemaLanguage, SchemaOptions};
@@ -73,7 +73,7 @@ impl<'a> Compiler<'a> {
                 .iter()
                 .map(|pointer| Cut::new(pointer, self.options.depth))
                 .collect(),
-            largest: largest.to_owned(),
+            largest: Largest::new(largest, self.root),
             ..SchemaLanguage::new(&expression)?
         })
     }
@@ -118,7 +118,7 @@ impl<'a> Compiler<'a> {
         }
         let expression = self.fresh_value(schemas, level, &pointer)?;
         if expression.is_too_large() {
-            return Err(too_large(&pointer));
+            return Err(Largest::new(&pointer, self.root).refuse("too many states"));
         }
         self.sizes.push((pointer, expression.size()));
         self.known.insert(key, expression.clone());

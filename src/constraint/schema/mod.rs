@@ -39,6 +39,7 @@ use serde_json::Value;
 
 use self::compiler::Compiler;
 use self::expression::Expression;
+use self::refusal::Largest;
 use super::bytes::ByteAutomaton;
 use super::error::{ConstraintError, Limits};
 
@@ -70,8 +71,8 @@ pub struct SchemaLanguage {
     nfa: NFA,
     /// Where values could be nested deeper than they are in the language.
     pub cuts: Vec<Cut>,
-    /// Pointer of the innermost schema that takes up most of the automaton.
-    largest: String,
+    /// The innermost schema that takes up most of the automaton.
+    largest: Largest,
 }
 
 impl SchemaLanguage {
@@ -80,7 +81,7 @@ impl SchemaLanguage {
         Ok(Self {
             nfa,
             cuts: Vec::new(),
-            largest: String::new(),
+            largest: Largest::default(),
         })
     }
 
@@ -90,10 +91,9 @@ impl SchemaLanguage {
     /// [`ConstraintError::Schema`]: it would exceed `limits`; the place is that of the schema to change.
     pub fn automaton(&self, limits: &Limits) -> Result<ByteAutomaton, ConstraintError> {
         ByteAutomaton::from_nfa(&self.nfa, limits).map_err(|error| match error {
-            ConstraintError::TooLarge { what, limit } => refusal::refuse(
-                &self.largest,
-                format!("needs more than {limit} {what}: {}", refusal::SMALLER),
-            ),
+            ConstraintError::TooLarge { what, limit } => {
+                self.largest.refuse(&format!("more than {limit} {what}"))
+            }
             other => other,
         })
     }

@@ -57,11 +57,58 @@ pub(super) fn refuse(pointer: &str, problem: impl Into<String>) -> ConstraintErr
     }
 }
 
-/// How an automaton becomes smaller.
-pub(super) const SMALLER: &str = "lower minItems, maxItems, minLength, maxLength or the depth, or list fewer values and properties";
+/// How an automaton becomes smaller. `depth` is that of `SchemaOptions`.
+const SMALLER: &str = "lower minItems, maxItems, minLength, maxLength or `depth`, or list fewer values and properties";
 
+/// Keywords that repeat what takes up states.
+const COUNTS: [&str; 4] = ["minItems", "maxItems", "minLength", "maxLength"];
+
+/// A count that may be why there are too many states. Smaller ones hardly are.
+const LARGE_COUNT: usize = 100;
+
+/// A schema that takes up most of an automaton.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Largest {
+    /// JSON pointer of the schema.
+    pointer: String,
+    /// Its keyword with the greatest count, and the count, if that is large.
+    count: Option<(&'static str, usize)>,
+}
+
+impl Largest {
+    /// The schema at this place of a document.
+    pub(super) fn new(pointer: &str, root: &Value) -> Self {
+        let schema = root.pointer(pointer);
+        let count = |keyword: &'static str| {
+            let at = At { pointer, keyword };
+            Some((keyword, at.count(schema?.get(keyword)?).ok()?))
+        };
+        let counts = COUNTS.into_iter().filter_map(count);
+        let large = counts.filter(|(_, count)| *count >= LARGE_COUNT);
+        Self {
+            pointer: pointer.to_owned(),
+            count: large.max_by_key(|(_, count)| *count),
+        }
+    }
+
+    /// What needs this many states, such as "too many states".
+    pub(super) fn refuse(&self, states: &str) -> ConstraintError {
+        let pointer = &self.pointer;
+        match self.count {
+            Some((keyword, count)) => At { pointer, keyword }
+                .refuse(format!("is {count}, which needs {states}: lower it")),
+            None => refuse(pointer, format!("needs {states}: {SMALLER}")),
+        }
+    }
+}
+
+/// What stands here needs too many states.
 pub(super) fn too_large(pointer: &str) -> ConstraintError {
-    refuse(pointer, format!("needs too many states: {SMALLER}"))
+    let whole = Largest {
+        pointer: pointer.to_owned(),
+        count: None,
+    };
+    whole.refuse("too many states")
 }
 
 /// A pointer as a fragment, as references write it.

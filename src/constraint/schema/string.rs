@@ -61,7 +61,7 @@ impl StringRules {
     fn length(&mut self, at: At<'_>, value: &Value) -> Result<usize, ConstraintError> {
         let length = at.count(value)?;
         if length > MAX_LENGTH {
-            return Err(at.refuse(format!("is {length}, but lengths up to {MAX_LENGTH} can be counted: lower it or leave it out")));
+            return Err(at.refuse(format!("is {value}, but lengths up to {MAX_LENGTH} can be counted: lower it or leave it out")));
         }
         self.length = Some(at.pointer());
         Ok(length)

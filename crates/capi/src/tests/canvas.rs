@@ -171,6 +171,14 @@ fn constraints_that_cannot_work_are_named() {
             "json_depth: is 0",
         ),
         (
+            |p| {
+                p.json_schema = c"{}".as_ptr();
+                p.json_depth = 8;
+            },
+            "json_schema: the schema at '#': needs too many states: lower minItems, maxItems, minLength, maxLength \
+             or json_depth, or ",
+        ),
+        (
             |p| p.json_schema = c"{\"minimum\": 1e400}".as_ptr(),
             "json_schema: it is not JSON: the number at '/minimum' is out of range: ",
         ),

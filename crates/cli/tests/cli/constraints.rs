@@ -96,6 +96,11 @@ fn what_cannot_be_honoured_is_named() {
             "error: -j: the schema at '#': the keyword '$defs' must be an object",
         ),
         (
+            vec!["-j", "{}", "--json-depth", "8"],
+            "error: -j: the schema at '#': needs too many states: lower minItems, maxItems, minLength, maxLength or \
+             --json-depth, or",
+        ),
+        (
             vec!["-j", r#"{"properties": {"a": {"minimum": 1e400}}}"#],
             "error: -j: it is not JSON: the number at '/properties/a/minimum' is out of range: ",
         ),

@@ -212,3 +212,36 @@ fn branches_that_overlap_are_refused() {
         );
     }
 }
+
+#[test]
+fn too_many_states_name_the_count_or_the_depth() {
+    let refusal = |schema: &Value, depth| {
+        let options = SchemaOptions {
+            depth,
+            ..SchemaOptions::default()
+        };
+        let language = json_schema(schema, &options);
+        let automaton = language.and_then(|language| language.automaton(&Limits::default()));
+        automaton.unwrap_err().to_string()
+    };
+    let text = json!({"properties": {"a": {"type": "string", "maxLength": 2000}}});
+    assert_eq!(
+        refusal(&text, 4),
+        "the schema at '#/properties/a': the keyword 'maxLength' is 2000, which needs more than 20000 states: lower it"
+    );
+    let list =
+        json!({"type": "array", "maxItems": 1000, "items": {"type": "string", "maxLength": 300}});
+    assert_eq!(
+        refusal(&list, 4),
+        "the schema at '#': the keyword 'maxItems' is 1000, which needs too many states: lower it"
+    );
+    let error = refusal(&json!({}), 8);
+    let expected = "the schema at '#': needs too many states: lower minItems, maxItems, minLength, maxLength or `depth`,";
+    assert!(error.starts_with(expected), "{error}");
+    // A count is named as it is written.
+    let error = refusal(&json!({"maxLength": 1e30}), 4);
+    assert!(
+        error.contains("'maxLength' is 1e+30, but lengths up to 2000"),
+        "{error}"
+    );
+}
