@@ -3,6 +3,7 @@
 mod bad_files;
 mod batch;
 mod canvas_length;
+mod canvas_quality;
 mod chat_prompt;
 mod constraints;
 mod draws;

@@ -60,14 +60,14 @@ impl Score {
 const EASY: [&str; 5] = ["facts", "days", "lists", "json", "code"];
 const SEEDS: [u64; 2] = [1, 2];
 
-/// Minimum percentages: of the easy tasks, and of all. 100 and 97.2 were measured; on processors
+/// Minimum percentages: of the easy tasks, and of all. 100 and 98.5 were measured; on processors
 /// that round differently a few of 400 answers may differ.
 const LEAST_EASY: f64 = 98.0;
-const LEAST_ALL: f64 = 95.5;
-/// Maximum difference, in percentage points, from transformers, which has 97.8.
+const LEAST_ALL: f64 = 97.0;
+/// Maximum difference, in percentage points, from transformers, which has 98.5, too.
 const MOST_APART: f64 = 1.5;
-/// 7.70 was measured.
-const LEAST_TOKENS_PER_FORWARD: f64 = 7.5;
+/// 7.75 was measured.
+const LEAST_TOKENS_PER_FORWARD: f64 = 7.55;
 
 #[test]
 fn held_back_prompts_are_answered_as_well_as_by_the_reference() {

@@ -9,8 +9,8 @@ import re
 import zlib
 
 from words import (
-    ACTIONS, ANIMALS, CITIES, COLORS, COUNTRIES, DAYS, FRIENDS, FRUIT, HELP, HOMES, MONTHS, NAMES, PLACES, THINGS,
-    UNKNOWN, VERBS, pick, plural,
+    ACTIONS, ANIMALS, CITIES, COLORS, COUNTRIES, DAYS, FRIENDS, FRUIT, HELP, HOMES, KINDS, MONTHS, NAMES, OTHER_THINGS,
+    PLACES, THINGS, UNKNOWN, VERBS, invented, pick, plural,
 )
 
 GAP = "____"  # marks a gap in a prompt
@@ -53,6 +53,7 @@ WEEK = (
     "{before}: {first}\n{here}: {second}\n{after}: {third}\n{name} goes to the {first}, then to the {second}, then to the "
     "{third}."
 )
+PAST = {**VERBS, **ACTIONS, "is": "was", "has": "had", "like": "liked"}
 FUNCTIONS = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}
 # What follows from what, in most documents that have both.
 FOLLOWS = {
@@ -216,6 +217,59 @@ def edit(r):
     return f"Change {old} to {new}: {text}", answer, f"change {i} {old} {new}"
 
 
+SENTENCES = (
+    "{name} {verb} a {color} {noun}.", "{name} {goes} to the {place}.", "The {color} {noun} is in the {place}.",
+    "{name} {verb} the {noun}.", "{name} {goes} to the {place} with {friend}.", "{name} has a {noun} and a {thing}.",
+    "{name} and {friend} like the {color} {noun}.", "The {noun} is {color}.", "It is {day}.",
+)
+SHORT_LINES = (
+    "Dear {name},", "Hello {name}!", "Hi {name},", "Good morning!", "Thank you, {name}!", "Goodbye!", "Your {friend}", "{name}",
+    "The {color} {noun}", "- a {color} {noun}", "- {noun}: {color}", "- {thing}", "{number}. {noun}", "{day}: {place}",
+    "{country}, {city}", "{thing} = {number}", "{color}, {noun}, {place}", "Where is the {noun}?",
+)
+CHANGED = (COLORS, NAMES, PLACES, ANIMALS + THINGS, DAYS, list(COUNTRIES), CITIES)  # of one kind in a text to edit
+WORDS = sorted({word for kind in (*KINDS, OTHER_THINGS) for word in kind if word.isalpha()})
+
+
+def lines(r):
+    """A text to change as a whole: lines, paragraphs or sentences. It may have words that mean nothing here."""
+    names, colors, places = r.sample(NAMES, 2), r.sample(COLORS, 2), r.sample(PLACES, 2)
+    nouns = [r.choice(ANIMALS + THINGS), r.choice(r.choice([ANIMALS + THINGS, OTHER_THINGS]))]
+    if r.random() < 0.15:
+        names[0], nouns[1] = invented(r), invented(r).lower()
+
+    def facts():
+        return dict(
+            name=r.choice(names), color=r.choice(colors), place=r.choice(places), noun=r.choice(nouns),
+            verb=r.choice(list(ACTIONS)), goes=r.choice(list(VERBS)), friend=r.choice(NAMES), thing=r.choice(THINGS),
+            day=r.choice(DAYS), number=r.randint(1, 99), country=r.choice(list(COUNTRIES)), city=r.choice(CITIES),
+        )
+
+    def line():
+        kind = r.random()
+        if kind < 0.6:
+            return " ".join(r.choice(SENTENCES).format(**facts()) for _ in range(1 + (r.random() < 0.3)))
+        if kind < 0.85:
+            return r.choice(SHORT_LINES).format(**facts())
+        return " ".join(r.choices(WORDS, k=r.randint(2, 7))) + r.choice(["", ".", "!", ":"])
+
+    kind = r.choice("change change change change past past document".split())
+    if kind == "document":
+        text, _ = filled(*document(r)[:2])
+    else:
+        text = r.choice(["\n", "\n", "\n", "\n\n", " "]).join(line() for _ in range(r.choice([1, 2, 2, 3, 3, 4, 5])))
+    if kind == "past":
+        question = r.choice(["Rewrite in the past tense", "Put these sentences into the past tense"])
+        answer = re.sub(r"\w+", lambda word: PAST.get(word[0], word[0]), text)
+        return f"{question}: {text}", answer, f"past {text[:24]}"
+    said = re.findall(r"[A-Za-z]+", text)
+    known = [(old, kind) for kind in CHANGED for old in said if old in kind]
+    old, kind = r.choice(known) if known and r.random() < 0.8 else (r.choice(said), WORDS)
+    new = r.choice([word for word in kind if word not in said])
+    question = r.choice(["Change {} to {}", "Change {} to {}", "Replace {} with {}"]).format(old, new)
+    return f"{question}: {text}", re.sub(rf"\b{old}\b", new, text), f"change {old} {new}"
+
+
 TASTES = {  # what is asked, of which values
     "color": COLORS,
     "animal": ANIMALS,
@@ -332,7 +386,7 @@ def numbers(r):
     return question, answer, "" if i == 6 or step == 2 else question
 
 
-CANVAS_TASKS = (infill, schema, edit, tastes, why, greetings, numbers)
+CANVAS_TASKS = (infill, schema, edit, lines, tastes, why, greetings, numbers)
 OPEN = ("edit", "tastes")
 
 
@@ -346,6 +400,7 @@ def is_open(task, key):
 
 def original(example):
     """The text that a prompt asks to change into another of its form; None if it asks for something else."""
-    if example.task == "edit" and example.key.startswith(("change ", "recolor ", "rename ")):
+    edits = example.task == "edit" and example.key.startswith(("change ", "recolor ", "rename "))
+    if edits or example.task == "lines":
         return example.messages[-1][1].partition(": ")[2]
     return None

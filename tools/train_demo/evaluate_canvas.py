@@ -10,6 +10,7 @@ import random
 import re
 from pathlib import Path
 
+import canvas_cases
 import canvas_tasks
 import tasks
 import words
@@ -33,21 +34,9 @@ def table(head, rows):
         print(f"| {' | '.join(map(str, row))} |")
 
 
-def gaps(r, count):
-    """Gaps that something after them decides, and nothing before them: what is before, in, and after them."""
-    while count:
-        template, facts, key = canvas_tasks.document(r)
-        if tasks.is_held(key):
-            text, spans = canvas_tasks.filled(template, facts)
-            start, end, decided_later = canvas_tasks.gap_in(r, template, text, spans)
-            if decided_later:
-                yield text[:start], text[start:end], text[end:]
-                count -= 1
-
-
 def infill(tool, r, count):
     """Gaps of unknown length, with the text after them and without."""
-    drawn = list(gaps(r, count))
+    drawn = list(canvas_cases.gaps(r, count))
     both = tool.infill(dict(input_prefix=a, input_suffix=b, seed=1) for a, _, b in drawn)
     alone = tool.infill(dict(input_prefix=a, seed=1) for a, _, _ in drawn)
     rows = []
@@ -62,12 +51,6 @@ def infill(tool, r, count):
         exact = (percent([row[i] for row in of_size]) for i in (1, 2))
         lines.append((name, len(of_size), *exact, f"{mean:.0f}"))
     table(("words and marks in the gap", "gaps", "exact", "exact without the text after it", "ms"), lines)
-
-
-def json_schema(layout):
-    """The JSON Schema of a layout {field: type}, as prompts of `schema` give it."""
-    properties = {field: dict(type=kind) for field, kind in layout.items()}
-    return dict(type="object", properties=properties, required=list(layout), additionalProperties=False)
 
 
 def follows(text, layout):
@@ -87,13 +70,9 @@ def schema(tool, r, count):
     lines = []
     for name, held in (("known", False), ("held back", True)):
         same, steps, valid, exact = [], ([], []), ([], []), ([], [])
-        for _ in range(count):
-            draw = tasks.draw(r, "schema", held=held)
-            layout = json.loads(re.search(r"\{.*\}", draw.messages[0][1])[0])
-            found = (
-                tool.answer(draw.messages, 1),
-                tool.answer(draw.messages, 1, "-j", json.dumps(json_schema(layout))),
-            )
+        for draw, layout in canvas_cases.layouts(r, count, held):
+            schema = json.dumps(canvas_cases.json_schema(layout))
+            found = tool.answer(draw.messages, 1), tool.answer(draw.messages, 1, "-j", schema)
             for i, answer in enumerate(found):
                 steps[i].append(answer.steps)
                 valid[i].append(follows(answer.text, layout))
@@ -107,19 +86,26 @@ def schema(tool, r, count):
 
 
 def edit(tool, r, count):
-    """Edits that the instruction determines; lines that are protected."""
-    edits = []
-    while len(edits) < count:
-        draw = tasks.draw(r, "edit", held=True)
-        instruction, _, text = draw.messages[0][1].partition(": ")
-        if instruction.startswith("Change ") and " to " in instruction:
-            edits.append((instruction, text, draw.answer))
+    """Edits that the instruction determines."""
+    edits = list(canvas_cases.edits(r, count, "edit"))
     lines = []
     for strength in STRENGTHS:
         found = [tool.edit(*edit[:2], strength, seed) for seed, edit in enumerate(edits)]
         right = [text == answer for (text, _), (_, _, answer) in zip(found, edits)]
-        lines.append((strength, len(edits), percent(right), f"{sum(steps for _, steps in found) / len(edits):.1f}"))
+        lines.append((strength, count, percent(right), f"{sum(steps for _, steps in found) / count:.1f}"))
     table(("strength", "edits", "followed", "steps"), lines)
+
+
+def edit_lines(tool, r, count):
+    """The same for texts of several lines, paragraphs or sentences, on canvases of both lengths."""
+    edits = list(canvas_cases.edits(r, count, "lines"))
+    lines = []
+    for strength in STRENGTHS[::5]:
+        for canvas in (32, 16):
+            found = [tool.edit(*edit[:2], strength, seed, "--canvas", canvas) for seed, edit in enumerate(edits)]
+            right = [text == answer for (text, _), (_, _, answer) in zip(found, edits)]
+            lines.append((strength, canvas, count, percent(right), f"{sum(steps for _, steps in found) / count:.1f}"))
+    table(("strength", "canvas", "edits of several lines", "followed", "steps"), lines)
 
 
 CHOSEN = (words.COLORS, words.NAMES, words.PLACES)  # what edits leave open
@@ -182,14 +168,11 @@ def calibration_error(answers):
 
 def tastes(tool, r, count):
     """One-word answers as forms with choices: half of them are facts, the others have frequencies."""
-    asked = [(name, what, like) for name in words.NAMES for what in canvas_tasks.TASTES for like in canvas_tasks.LIKES]
     groups = {"facts": [], "open": []}
-    for name, what, like in r.sample(asked, min(2 * count, len(asked))):
-        choices, weights = canvas_tasks.TASTES[what], canvas_tasks.taste(name, what)
+    for prompt, choices, shares in canvas_cases.tastes(r, 2 * count):
         form = dict(form="▢", blanks=[dict(name="answer", choices=choices)], samples=4)
-        blank = tool.fill((("user", like.format(name=name, what=what)),), form)["blanks"][0]
-        right = weights.get(choices[blank["choice"]], 0.0)
-        groups["facts" if len(weights) == 1 else "open"].append((blank["probability"], right))
+        blank = tool.fill((("user", prompt),), form)["blanks"][0]
+        groups["facts" if 1.0 in shares else "open"].append((blank["probability"], shares[blank["choice"]]))
     groups["all"] = groups["facts"] + groups["open"]
     lines = []
     for name, answers in groups.items():
@@ -257,7 +240,7 @@ def prompts(tool, r, count):
 
 
 PARTS = {
-    "infill": infill, "schema": schema, "edit": edit, "open": open_choices, "protect": protect, "tastes": tastes,
+    "infill": infill, "schema": schema, "edit": edit, "lines": edit_lines, "open": open_choices, "protect": protect, "tastes": tastes,
     "verify": verify, "prompts": prompts,
 }
 

@@ -32,6 +32,7 @@ class Row(NamedTuple):
     shown: list  # the same with mistakes
     free: list  # which positions are to be found; the others are fixed
     open: bool  # whether several answers are right
+    unedited: bool  # whether `shown` is the text that the prompt asks to change
 
 
 class Rows:
@@ -65,9 +66,11 @@ class Rows:
         canvas = answer[start : start + size]
         several = canvas_tasks.is_open(example.task, example.key)
         shown = canvas if several else self.mistaken(canvas)
-        if (original := canvas_tasks.original(example)) and r.random() < UNEDITED:
+        original = canvas_tasks.original(example)
+        unedited = original is not None and r.random() < UNEDITED
+        if unedited:
             shown = (tk.answer_ids(self.tokenizer, original, size) + [tk.PAD] * (start + size))[start : start + size]
-        return Row(example.task, len(prompt), prompt + answer[:start], canvas, shown, free, several)
+        return Row(example.task, len(prompt), prompt + answer[:start], canvas, shown, free, several, unedited)
 
     def gap(self, example):
         """The gap's tokens (begin, end), of an example that has one."""
@@ -137,7 +140,8 @@ class Batches:
 
     def next(self):
         """Tasks; texts [B, T] of prefix and canvas, padded on the right; the prefixes' lengths [B] and the prompts' [B];
-        canvases [B, C], the same with mistakes [B, C], their free positions [B, C], and which rows are open [B]."""
+        canvases [B, C], the same with mistakes [B, C], their free positions [B, C], and which rows are open [B] and which
+        show the text to edit [B]."""
         weights = self.weights()
         while True:
             row = self.rows.row(self.example(weights))
@@ -155,6 +159,7 @@ class Batches:
                     torch.tensor([row.shown for row in rows]),
                     torch.tensor([row.free for row in rows]),
                     torch.tensor([row.open for row in rows]),
+                    torch.tensor([row.unedited for row in rows]),
                 )
                 rows.clear()
                 return batch

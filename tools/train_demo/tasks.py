@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from canvas_tasks import CANVAS_TASKS
 from words import (
     ACTIONS, ANIMALS, CITIES, COLORS, COUNTRIES, DAYS, FRIENDS, FRUIT, HELP, HOMES, MONTHS, NAMES, PLACES, THINGS,
-    UNKNOWN, VERBS, base, pick, plural,
+    UNKNOWN, VERBS, base, invented, pick, plural,
 )
 
 HELD_BACK = 12  # one key in this many
@@ -449,13 +449,6 @@ def system(r):
     return [("system", order), ("user", question)], answer, f"{country} {i} {j}"
 
 
-SYLLABLES = "ba be bo da do fa ga go ka ko la lo ma mu na no pa po ra ro sa ta to va vo za zu".split()
-
-
-def invented(r):
-    return "".join(r.choice(SYLLABLES) for _ in range(r.randint(2, 3))).capitalize() + r.choice(["", "n", "r", "land"])
-
-
 def refusal(r):
     name, place = r.choice(NAMES), invented(r)
     i, (question, key) = pick(r, [
@@ -499,7 +492,7 @@ TASKS = {task.__name__: task for task in QUESTIONS + CANVAS_TASKS}
 # How often each is drawn before the sampler adapts to its loss: harder ones more.
 WEIGHTS = dict(facts=1.2, days=1.2, arithmetic=2.5, counting=0.8, lists=1.0, json=1.0, code=1.0, rewriting=1.3,
                sorting=1.8, sudoku=2.0, stories=1.6, chat=1.4, system=0.7, refusal=0.6, talk=0.3, infill=4.0, schema=1.2,
-               edit=2.5, tastes=3.0, why=0.7, greetings=0.7, numbers=1.0)
+               edit=2.5, lines=8.0, tastes=3.0, why=0.7, greetings=0.7, numbers=1.0)
 # Whose prompts' last mark is not part of what is to be copied; and those that mean the same in lower case.
 UNMARKED = ("facts", "days", "arithmetic", "counting", "code", "stories", "refusal", "talk", "tastes", "why", "greetings",
             "numbers")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+import canvas_cases
 import canvas_tasks
 import evaluate
 import evaluate_canvas
@@ -141,6 +142,25 @@ class TestCanvasTasks(unittest.TestCase):
         for question, found in answers.items():
             if " to " in question.split(":")[0]:
                 self.assertEqual(len(found), 1, question)
+
+    def test_edits_of_several_lines_change_what_the_instruction_names_and_nothing_else(self):
+        r = random.Random(12)
+        sizes = set()
+        for _ in range(3000):
+            draw = tasks.draw(r, "lines")
+            instruction, _, text = draw.messages[0][1].partition(": ")
+            self.assertEqual(canvas_tasks.original(draw), text)
+            before, after = re.findall(r"\w+|\W", text), re.findall(r"\w+|\W", draw.answer)
+            changed = {(a, b) for a, b in zip(before, after, strict=True) if a != b}
+            if match := re.fullmatch(r"(?:Change (\w+) to|Replace (\w+) with) (\w+)", instruction):
+                self.assertEqual(changed, {(match[1] or match[2], match[3])})
+                self.assertNotIn(match[1] or match[2], after)
+            else:
+                self.assertIn("past tense", instruction)
+                self.assertLessEqual(changed, set(canvas_tasks.PAST.items()))
+                self.assertFalse(set(after) & set(canvas_tasks.PAST))
+            sizes.add(text.count("\n") + 1)
+        self.assertLessEqual({1, 2, 3, 4, 5, 6}, sizes)
 
     def test_half_of_the_tastes_are_facts_and_the_others_frequencies(self):
         weights = [canvas_tasks.taste(name, what) for name in words.NAMES for what in canvas_tasks.TASTES]
@@ -367,8 +387,8 @@ class TestNetwork(unittest.TestCase):
         def loss(shown, free=free, canvas=canvas):
             torch.manual_seed(3)
             with torch.no_grad():
-                several = torch.zeros(len(text), dtype=torch.bool)
-                return train.loss_of(model, text, lengths, starts, canvas, shown, free, several, encoder=False)[:, 0]
+                no = torch.zeros(len(text), dtype=torch.bool)
+                return train.loss_of(model, text, lengths, starts, canvas, shown, free, no, no, encoder=False)[:, 0]
 
         wrong = canvas.clone()
         wrong[:, 20] = 7
@@ -440,7 +460,7 @@ class TestEvaluation(unittest.TestCase):
         self.assertEqual({d.task for d in draws}, {task.__name__ for task in tasks.QUESTIONS})
 
     def test_gaps_are_held_back_and_decided_by_what_follows(self):
-        gaps = list(evaluate_canvas.gaps(random.Random(12), 200))
+        gaps = list(canvas_cases.gaps(random.Random(12), 200))
         self.assertEqual(len(gaps), 200)
         sizes = [len(re.findall(r"\w+|[^\w\s]", gap)) for _, gap, _ in gaps]
         self.assertLessEqual(set(range(1, 20)), set(sizes))
@@ -448,6 +468,10 @@ class TestEvaluation(unittest.TestCase):
         for before, gap, after in gaps:
             self.assertTrue(gap and after)
             self.assertNotIn(f"{canvas_tasks.FILL}\n{before}{canvas_tasks.GAP}{after}", shown)
+
+    def test_the_engine_s_cases_are_written_here(self):
+        lines = (export.ROOT / "tests/quality/canvas.jsonl").read_text().splitlines()
+        self.assertEqual([json.loads(line) for line in lines], list(canvas_cases.cases()))
 
     def test_a_layout_is_followed_in_its_order_and_types(self):
         layout = dict(name="string", age="integer")
@@ -457,7 +481,7 @@ class TestEvaluation(unittest.TestCase):
         )
         for text in (turned, short, number, true, "[", "4"):
             self.assertFalse(evaluate_canvas.follows(text, layout), text)
-        self.assertEqual(evaluate_canvas.json_schema(layout)["required"], ["name", "age"])
+        self.assertEqual(canvas_cases.json_schema(layout)["required"], ["name", "age"])
 
     def test_calibration(self):
         self.assertAlmostEqual(evaluate_canvas.calibration_error([(0.95, 1), (0.93, 0.88)]), 0)

@@ -36,14 +36,14 @@ WARMUP = 100  # steps
 DECAY = 0.7  # the last part of the time, in which the learning rates fall to zero
 
 
-def loss_of(model, text, lengths, starts, canvas, shown, free, several, *, encoder=True, dtype=torch.float32):
+def loss_of(model, text, lengths, starts, canvas, shown, free, several, unedited, *, encoder=True, dtype=torch.float32):
     """Losses of each row [B, 2]: of denoising its canvas, and of the encoder's next tokens, 0 without `encoder`.
 
     Denoising is a first step, and for half of the rows a later one. A first step has no self-conditioning and, for most
     rows, nothing but noise. A later one has the first one's logits, and a part of the canvas revealed: for one row the
     tokens `shown`, for the next what the first step thinks likeliest. Where `several` answers are right, what is revealed is
-    always the right one, and first steps have every level of noise: so the denoiser keeps what a canvas holds. Fixed
-    positions are always clean. See `Batches.next` for the tensors.
+    always the right one, and first steps have every level of noise, as they have where `unedited` texts are shown: so the
+    denoiser keeps what a canvas holds. Fixed positions are always clean. See `Batches.next` for the tensors.
     """
     rows, half = len(canvas), len(canvas) // 2
     run = network.Pass(model, dtype)
@@ -59,7 +59,7 @@ def loss_of(model, text, lengths, starts, canvas, shown, free, several, *, encod
         tokens = torch.where(torch.rand(tokens.shape) < level, torch.randint(0, tk.VOCAB, tokens.shape), tokens)
         return torch.where(free, tokens, canvas[: len(tokens)])
 
-    level = torch.rand(rows, 1) / torch.where(several.unsqueeze(1), 1.0, ALL_NOISE)
+    level = torch.rand(rows, 1) / torch.where((several | unedited).unsqueeze(1), 1.0, ALL_NOISE)
     first = run.decode(noised(shown, level, free), cache, lengths)
     losses = cross_entropy(first, canvas, free)
     seen = first[:half].detach()
@@ -194,7 +194,7 @@ def main():
         for opt in opts:
             opt.step()
             opt.zero_grad()
-        batches.learn(drawn, losses[:, 0], batch[-2].all(1))
+        batches.learn(drawn, losses[:, 0], batch[-3].all(1))
         step += 1
         spent += (clock() - begin) / args.threads
         if encoder:

@@ -46,6 +46,7 @@ ANIMALS = list(HOMES)
 PLACES = "park river forest garden market school lake hill farm".split()
 THINGS = "lamp book cup chair ball hat key bag ring box".split()
 FRUIT = "apples pears plums nuts cakes coins stones books".split()
+OTHER_THINGS = "bus car tree house table door window bird train boat star shoe coat flower".split()  # named in no other task
 PLURALS = {"mouse": "mice", "fox": "foxes", "sheep": "sheep", "box": "boxes"}
 VERBS = {"walks": "walked", "runs": "ran", "goes": "went", "comes": "came", "drives": "drove", "swims": "swam"}
 ACTIONS = {"sees": "saw", "finds": "found", "buys": "bought", "draws": "drew", "likes": "liked", "takes": "took"}
@@ -61,6 +62,9 @@ KINDS = (  # words of which one can stand where another does
 )
 
 
+SYLLABLES = "ba be bo da do fa ga go ka ko la lo ma mu na no pa po ra ro sa ta to va vo za zu".split()
+
+
 def plural(noun):
     return PLURALS.get(noun, noun + "s")
 
@@ -74,3 +78,8 @@ def pick(r, choices):
     """An index and the element there."""
     i = r.randrange(len(choices))
     return i, choices[i]
+
+
+def invented(r):
+    """A name that nobody has."""
+    return "".join(r.choice(SYLLABLES) for _ in range(r.randint(2, 3))).capitalize() + r.choice(["", "n", "r", "land"])

@@ -52,7 +52,7 @@ fn on_the_command_line() {
 fn a_chat_forgets_thoughts() {
     // Other templates remove thoughts from messages themselves, where they find the marks.
     const TEMPLATE: &str = "{{ bos_token }}{% for m in messages %}<|turn>{{ m.role }}\n\
-        {{ m.content }}<turn|>\n{% endfor %}<|turn>model\n";
+        {{ m.content }}<turn|>\n{% endfor %}<|turn>model{{ '\\n' }}";
     let dir = TempDir::new().unwrap();
     let model = thinker(&dir);
     let input = format!("{QUESTION}\n{QUESTION}\n");
