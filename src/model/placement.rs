@@ -1,4 +1,5 @@
-//! Which device holds which part of the model: layers, experts, single tensors and the KV cache.
+//! Which device holds which part of the model: layers, experts, single tensors and the KV cache. Which of its
+//! memories holds a tensor, or the mapped file, is chosen in `weights/choose_memory.rs`.
 
 use regex::Regex;
 

@@ -7,7 +7,7 @@ use super::super::hparams::{LayerHparams, LayerKind};
 use super::super::memory::{Purpose, Usage};
 use super::super::tensors::Located;
 use super::Source;
-use super::memory::Memory;
+use super::choose_memory::Memory;
 use crate::error::Result;
 use crate::ggml::buffer::Allocation;
 use crate::ggml::context::Context;

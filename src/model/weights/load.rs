@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::super::file::ModelFile;
 use super::super::memory::{Purpose, Usage};
 use super::super::tensors::Located;
-use super::memory::{Memory, is_expert};
+use super::choose_memory::{Memory, is_expert};
 use crate::error::{Error, Result};
 use crate::ggml::buffer::{Allocation, Buffer};
 use crate::ggml::context::Context;

@@ -1,8 +1,8 @@
 //! The weights where they are used: in the mapped file, or copied to a device.
 
+mod choose_memory;
 mod derived;
 mod load;
-mod memory;
 
 use std::collections::HashMap;
 
@@ -17,11 +17,11 @@ use crate::ggml::buffer::Allocation;
 use crate::ggml::device::BufferType;
 use crate::ggml::tensor::Tensor;
 use crate::gguf::TensorType;
+pub(super) use choose_memory::is_expert;
+use choose_memory::{Chooser, Operation};
 use derived::Derived;
 pub(super) use derived::{DerivedLayer, transposed_type};
 use load::{LoadPlan, LoadProgress};
-pub(super) use memory::is_expert;
-use memory::{Chooser, Operation};
 
 /// The weights of a model as tensors, and what is computed from them once.
 pub(crate) struct Weights {

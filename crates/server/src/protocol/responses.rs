@@ -1,4 +1,4 @@
-//! OpenAI's Responses as chats.
+//! Requests of OpenAI's Responses, as chats. `responses_format` writes the answers; the paths are in `routes.rs`.
 
 use llama_diffusion::chat::{Message, Role};
 use serde_json::{Map, Value, json};
