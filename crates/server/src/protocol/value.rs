@@ -361,7 +361,7 @@ mod tests {
         assert!(problem(b"[1]").contains("the body is a list, but must be an object"));
         assert!(problem(b"{").starts_with("the body is not JSON: EOF"));
         assert!(problem(b"{\"a\": NaN}").starts_with("the body is not JSON"));
-        assert!(problem(b"{\"a\": 1e999}").contains("number out of range"));
+        assert!(problem(b"{\"a\": 1e999}").contains("the number at '/a' is out of range"));
         assert!(problem("[".repeat(100_000).as_bytes()).contains("recursion limit"));
     }
 
