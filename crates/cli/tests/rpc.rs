@@ -11,6 +11,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use common::rpc::{Fault, Server, deserted, listen, proxy};
+use llama_diffusion::chat::{Message, Role};
 use llama_diffusion::diffusion::{Algorithm, Filter, TransferSchedule};
 use llama_diffusion::gguf::TensorType;
 use llama_diffusion::internal::synthetic::masked::{MaskedFamily, write_masked};
@@ -18,7 +19,8 @@ use llama_diffusion::internal::synthetic::{Geometry, WeightTypes, write_syntheti
 use llama_diffusion::model::MaskedModel;
 use llama_diffusion::{
     AnswerLength, CancelFlag, Device, DiffusionParams, EndTokens, Error, Event, MaskedParams,
-    Model, ModelParams, Result, Session, SessionParams, TensorOverride, Token,
+    Model, ModelParams, Result, SamplerOverrides, Session, SessionParams, TensorOverride,
+    TextModel, Token,
 };
 use llama_diffusion_testing::shared_dir::shared_dir;
 
@@ -161,6 +163,42 @@ fn parts_of_the_model_lie_where_they_are_wanted() {
         },
     ] {
         assert_eq!(whole_answer(&params).unwrap(), *EXPECTED, "{params:?}");
+    }
+}
+
+/// Kernels of this crate compute them, which a server does not have.
+#[test]
+fn experts_of_this_machine_work_beside_a_server() {
+    let server = Server::start();
+    let device = add(&server.endpoint);
+    for no_op_offload in [false, true] {
+        let params = ModelParams {
+            overrides: vec![TensorOverride {
+                pattern: "exps".parse().unwrap(),
+                memory: "CPU".into(),
+            }],
+            no_op_offload,
+            ..on(&device)
+        };
+        let path = Path::new(llama_diffusion_demo_model::PATH);
+        let text = TextModel::load(path, &params, &mut |_| ControlFlow::Continue(())).unwrap();
+        let template = text.chat_template().unwrap().unwrap();
+        let question = [Message::new(Role::User, "What is the capital of Norway?")];
+        let prompt = text
+            .chat_prompt(&template, &question, Default::default())
+            .unwrap();
+        let settings = SessionParams {
+            threads: Some(1),
+            ..SessionParams::default()
+        };
+        let mut session = text.session(&settings).unwrap();
+        let overrides = text.model().overrides();
+        let params = DiffusionParams::resolve(&SamplerOverrides::default(), &overrides).unwrap();
+        let go_on = &mut |_: Event<'_>| ControlFlow::Continue(());
+        let answer = session.generate(&prompt, &params, &CancelFlag::default(), go_on);
+        let tokens = answer.unwrap().generation.tokens;
+        let said = text.vocab().detokenize(&tokens, false).unwrap();
+        assert_eq!(said, "The capital of Norway is Oslo.");
     }
 }
 

@@ -27,7 +27,9 @@ impl Context {
             Some(Conversion { convert, bytes }) => {
                 // F32 in name only: custom nodes have this type.
                 let ne = [bytes / 4, n1, n2];
-                self.custom_with(&ne, &[x], convert_kernel as CpuKernel, convert)
+                // The kernel does not read the weights, but their place is its own: a server of RPC devices
+                // would take any node, and has no such function.
+                self.custom_with(&ne, &[x, weights], convert_kernel as CpuKernel, convert)
             }
         }
     }
