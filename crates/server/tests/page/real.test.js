@@ -117,10 +117,10 @@ test("an edit keeps the lines that are not selected", options, () =>
     await text.fill("Anna sees a dog.\nTom takes a red fox.");
     await text.evaluate((/** @type {HTMLTextAreaElement} */ area) => area.setSelectionRange(20, 22));
     const field = page.getByRole("textbox", { name: "What to change" });
-    await field.fill("Rewrite in the past tense");
+    await field.fill("Change red to blue");
     await field.press("Enter");
     await page.getByRole("button", { name: "Accept" }).click();
-    assert.match(await text.inputValue(), /^Anna sees a dog\.\n./);
+    assert.equal(await text.inputValue(), "Anna sees a dog.\nTom takes a blue fox.");
     assert.equal(await busySlots(), 0);
   }));
 
