@@ -1,10 +1,8 @@
 //! Edits: canvases that begin as a text.
 
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
-use llama_diffusion::chat::{Message, Role};
 use llama_diffusion::constraint::{
     ByteAutomaton, Constraint, Limits, Scaffold, TokenAutomaton, Vocabulary,
 };
@@ -14,11 +12,13 @@ use llama_diffusion::internal::synthetic::masked::{MaskedFamily, write_masked};
 use llama_diffusion::internal::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::model::MaskedModel;
 use llama_diffusion::{
-    Answer, CancelFlag, DiffusionParams, EndTokens, Event, FinishReason, Model, SamplerOverrides,
-    Session, SessionBatch, SessionParams, TextModel, Thoughts, Token, edit_message,
+    Answer, CancelFlag, DiffusionParams, EndTokens, Event, FinishReason, Model, Session,
+    SessionBatch, SessionParams, TextModel, Thoughts, Token, edit_message,
 };
 use llama_diffusion_testing::placements::on_cpu;
 use llama_diffusion_testing::steps::prompt;
+
+use crate::demo::Demo;
 
 const CANVAS: usize = Geometry::tiny().canvas_length;
 
@@ -534,39 +534,10 @@ fn what_cannot_be_edited_is_refused() {
     );
 }
 
-struct Demo {
-    text: TextModel,
-    session: Session,
-    params: DiffusionParams,
-}
-
 impl Demo {
-    fn new() -> Self {
-        let path = Path::new(llama_diffusion_demo_model::PATH);
-        let go_on = &mut |_| ControlFlow::Continue(());
-        let text = TextModel::load(path, &Default::default(), go_on).unwrap();
-        let settings = SessionParams {
-            threads: Some(1),
-            ..SessionParams::default()
-        };
-        let session = text.session(&settings).unwrap();
-        let overrides = text.model().overrides();
-        let params = DiffusionParams::resolve(&SamplerOverrides::default(), &overrides).unwrap();
-        Self {
-            text,
-            session,
-            params,
-        }
-    }
-
     /// The edited text, and the steps that it took.
     fn edit(&mut self, message: &str, original: &Original, seed: u64) -> (String, u64) {
-        let template = self.text.chat_template().unwrap();
-        let messages = [Message::new(Role::User, message)];
-        let prompt = self
-            .text
-            .prompt(template.as_ref(), &messages, Default::default())
-            .unwrap();
+        let prompt = self.prompt(message);
         let params = DiffusionParams {
             seed,
             ..self.params.clone()

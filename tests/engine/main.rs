@@ -6,6 +6,7 @@ mod canvas_length;
 mod canvas_quality;
 mod chat_prompt;
 mod constraints;
+mod demo;
 mod draws;
 mod edit;
 mod forms;
