@@ -160,7 +160,7 @@ class TestCanvasTasks(unittest.TestCase):
                 self.assertLessEqual(changed, set(canvas_tasks.PAST.items()))
                 self.assertFalse(set(after) & set(canvas_tasks.PAST))
             sizes.add(text.count("\n") + 1)
-        self.assertLessEqual({1, 2, 3, 4, 5, 6}, sizes)
+        self.assertLessEqual({1, 2, 3, 4, 5, 7, 9}, sizes)
 
     def test_half_of_the_tastes_are_facts_and_the_others_frequencies(self):
         weights = [canvas_tasks.taste(name, what) for name in words.NAMES for what in canvas_tasks.TASTES]
