@@ -22,7 +22,7 @@ pub const POSITIVE_SHARE: RangeInclusive<f32> = f32::MIN_POSITIVE..=1.0;
 pub const COUNT: RangeInclusive<u32> = 1..=u32::MAX;
 /// A count, or an index.
 pub const COUNT_FROM_0: RangeInclusive<u32> = 0..=u32::MAX;
-/// A count; -1 is no limit, or no choice.
+/// A count; -1 means no limit, or no choice.
 pub const COUNT_OR_ANY: RangeInclusive<i64> = -1..=u32::MAX as i64;
 /// A seed; -1 is a random one.
 pub const SEED: RangeInclusive<i64> = -1..=i64::MAX;

@@ -106,7 +106,7 @@ fn the_field_that_the_request_has_is_to_blame() {
     }
 }
 
-/// What is known before the first step is no event of a stream.
+/// What is known before the first step is not an event of a stream.
 #[test]
 fn a_stream_does_not_begin_if_the_answer_cannot() {
     let server = Server::start("");
