@@ -13,12 +13,14 @@ use llama_diffusion::diffusion::{
 use llama_diffusion::gguf::TensorType;
 use llama_diffusion::internal::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::{
-    CancelFlag, DiffusionParams, EndTokens, Event, Generation, KvType, Model, SamplerOverrides,
-    Session, SessionBatch, SessionParams, TextModel, Token,
+    CancelFlag, DiffusionParams, EndTokens, Event, Generation, KvType, Model, Session,
+    SessionBatch, SessionParams, TextModel, Token,
 };
 use llama_diffusion_testing::placements::on_cpu;
 use llama_diffusion_testing::steps::prompt;
 use serde::Deserialize;
+
+use crate::demo;
 
 const CANVAS: usize = Geometry::tiny().canvas_length;
 const VOCAB: usize = Geometry::tiny().vocab_size;
@@ -89,16 +91,11 @@ struct Demo {
 
 impl Demo {
     fn new() -> Self {
-        let path = Path::new(llama_diffusion_demo_model::PATH);
-        let go_on = &mut |_| ControlFlow::Continue(());
-        let text = TextModel::load(path, &Default::default(), go_on).unwrap();
-        let settings = SessionParams {
-            threads: Some(1),
-            ..SessionParams::default()
-        };
-        let session = text.session(&settings).unwrap();
-        let overrides = text.model().overrides();
-        let params = DiffusionParams::resolve(&SamplerOverrides::default(), &overrides).unwrap();
+        let demo::Demo {
+            text,
+            session,
+            params,
+        } = demo::Demo::new();
         let mut mates = HashMap::new();
         for kind in KINDS {
             for before in ["", " "] {
