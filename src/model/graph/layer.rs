@@ -155,7 +155,7 @@ impl Layer<'_> {
             Experts::Fused { gate_up } => FirstMatrices::Fused(gate_up),
             Experts::Split { gate, up } => FirstMatrices::Split(gate, up),
         };
-        let own = ctx.expert_instructions(&first, &w.experts_down);
+        let own = ctx.expert_instructions(&first, &w.experts_down, used);
         if let Some(own) = own.filter(|_| tokens <= build.choice.own_experts) {
             let hidden = ctx.experts_hidden(own, &first, &input, &chosen)?;
             return ctx.experts_output(own, &w.experts_down, &hidden, &chosen, &share);

@@ -5,7 +5,7 @@ use crate::ggml::context::Context;
 use crate::ggml::convert::to_f32;
 use crate::ggml::device::Device;
 use crate::ggml::kernels::draw::WEIGHT_SCALE;
-use crate::ggml::kernels::products::mixing;
+use crate::ggml::kernels::products::{Mix, mixing, sets};
 use crate::ggml::tensor::Tensor;
 use crate::gguf::TensorType;
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use std::sync::Arc;
 const D: usize = 512;
 /// More rows than are multiplied together.
 const VOCAB: usize = 600;
-const POSITIONS: usize = 5;
+/// More than one tile, and the part of one.
+const POSITIONS: usize = 21;
 /// The weight above which a sparse mixture keeps a token.
 const LIMIT: f32 = 1e-6 / VOCAB as f32 * WEIGHT_SCALE;
 
@@ -101,7 +102,12 @@ fn a_dense_mixture_is_the_sum_of_all_rows() {
         // 2^-13 of the greatest of their group.
         let rounds = mixing(ty).is_some() && ty != TensorType::F16;
         let limit = if rounds { 2.02 / 256.0 } else { 1e-3 };
-        for (by, limit) in [(mixing(ty), limit), (&None, 1e-5)] {
+        let mut mixes: Vec<(&'static Option<Mix>, f64)> = vec![(mixing(ty), limit), (&None, 1e-5)];
+        if rounds {
+            // On this processor, and with the tiles of others.
+            mixes.extend(sets().iter().map(|set| (&set.mix_bf16, limit)));
+        }
+        for (by, limit) in mixes {
             let dense = |context: &Context, table: &Tensor, weights: &Tensor| {
                 context.dense_mixture_by(by, table, weights)
             };

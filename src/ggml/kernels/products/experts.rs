@@ -8,8 +8,9 @@ use super::super::super::tensor::Tensor;
 use super::super::geglu::geglu_row;
 use super::super::rows::share;
 use super::activations::is_rows;
+use super::inputs::Inputs;
 use super::instructions::{Instructions, STRIP};
-use super::matrices::{Matrices, input_row, is_readable, unfit};
+use super::matrices::{Matrices, is_readable, unfit};
 use super::routes::Routes;
 use super::scratch::Scratch;
 use crate::error::Result;
@@ -66,13 +67,17 @@ fn instructions_for(experts: &Tensor) -> Option<&'static Instructions> {
 
 impl Context {
     /// The instructions with which the kernels run the experts, if they can run those with these
-    /// matrices.
+    /// matrices. Each token has `used` of them.
     pub(crate) fn expert_instructions(
         &self,
         first: &FirstMatrices<'_>,
         down: &Tensor,
+        used: usize,
     ) -> Option<&'static Instructions> {
-        instructions_for(down).filter(|_| first.are_multiplied())
+        /// Of DiffusionGemma.
+        const CANVAS: usize = 256;
+        let best = instructions_for(down).filter(|_| first.are_multiplied())?;
+        Some(best.for_inputs(CANVAS * used / down.ne()[2].max(1)))
     }
 
     /// The hidden layer of the chosen experts, `gelu(gate x) * (up x)`: `x [d, tokens]` and
@@ -152,19 +157,24 @@ unsafe extern "C" fn hidden_kernel(
         let routes = Routes::new(node.src[1], (*first).ne[2] as usize);
         let (hidden, used) = (node.ne[0] as usize, node.ne[1] as usize);
         let mut scratch = Scratch::new();
+        let mut inputs = Inputs::default();
         let [mut gates, mut ups, mut products] = [const { Vec::new() }; 3];
         let (index, threads) = (index as usize, threads as usize);
         for (expert, routes, strips) in routes.share(gate.strips(), index, threads) {
-            let inputs: Vec<_> = routes.iter().map(|r| input_row(x, r / used)).collect();
+            if strips.is_empty() {
+                continue;
+            }
+            let tokens = routes.iter().map(|route| route / used);
+            let inputs = inputs.choose(instructions, x, tokens);
             for buffer in [&mut gates, &mut ups, &mut products] {
                 buffer.resize(routes.len() * STRIP, 0.0_f32);
             }
             for s in strips {
                 let (this, next) = ([expert, s], [expert, s + 1]);
-                let strip = gate.strip(this, next, &inputs);
+                let strip = gate.strip(this, next, inputs);
                 let rows = strip.rows;
                 (instructions.product)(&strip, &mut scratch, &mut gates);
-                (instructions.product)(&up.strip(this, next, &inputs), &mut scratch, &mut ups);
+                (instructions.product)(&up.strip(this, next, inputs), &mut scratch, &mut ups);
                 geglu_row(&gates, &ups, &mut products);
                 for (route, product) in routes.iter().zip(products.chunks_exact(STRIP)) {
                     let to = node.data.cast::<f32>().add(route * hidden + s * STRIP);
@@ -199,19 +209,27 @@ unsafe extern "C" fn output_kernel(
         let shares = std::slice::from_raw_parts((*shares).data.cast::<f32>(), used * tokens);
         let mut scratch = Scratch::new();
         let (mut products, mut sums) = (Vec::new(), vec![0.0_f32; tokens * STRIP]);
-        let mut inputs = Vec::new();
-        let experts: Vec<_> = routes.experts().collect();
-        for s in share(matrices.strips(), index, threads) {
+        let strips = share(matrices.strips(), index, threads);
+        if strips.is_empty() {
+            return;
+        }
+        let experts: Vec<_> = routes
+            .experts()
+            .map(|(expert, routes)| {
+                let mut inputs = Inputs::default();
+                inputs.choose(instructions, x, routes.iter().copied());
+                (expert, routes, inputs)
+            })
+            .collect();
+        for s in strips {
             sums.fill(0.0);
-            for (i, (expert, routes)) in experts.iter().enumerate() {
-                inputs.clear();
-                inputs.extend(routes.iter().map(|route| input_row(x, *route)));
+            for (i, (expert, routes, inputs)) in experts.iter().enumerate() {
                 products.resize(routes.len() * STRIP, 0.0_f32);
                 let next = match experts.get(i + 1) {
-                    Some((expert, _)) => [*expert, s],
+                    Some((expert, ..)) => [*expert, s],
                     None => [experts[0].0, s + 1],
                 };
-                let strip = matrices.strip([*expert, s], next, &inputs);
+                let strip = matrices.strip([*expert, s], next, inputs.rows());
                 (instructions.product)(&strip, &mut scratch, &mut products);
                 for (route, product) in routes.iter().zip(products.chunks_exact(STRIP)) {
                     let sum = &mut sums[route / used * STRIP..][..STRIP];

@@ -97,13 +97,17 @@ pub(crate) struct Instructions {
     pub(crate) name: &'static str,
     /// Whether vectors have 512 bits.
     pub(super) has_wide_vectors: bool,
+    /// Inputs of a strip from which on the set is faster than the next one.
+    pub(super) least_inputs: usize,
+    /// Whether inputs are read faster if they lie next to each other.
+    pub(super) wants_neighbours: bool,
     /// What rows of `k` activations become before they are multiplied with weights of a format;
     /// `None` if they remain F32.
     pub(super) conversion: fn(Format, usize) -> Option<Conversion>,
     /// Mixes rows as integers, if floats become integers.
     pub(super) mix_integers: Option<Mix>,
     /// Mixes rows in BF16, if the processor multiplies BF16.
-    pub(super) mix_bf16: Option<Mix>,
+    pub(in super::super) mix_bf16: Option<Mix>,
     /// Multiplies a strip: [`STRIP`] results for each input, of which those beyond the rows of the
     /// strip have no meaning.
     ///
@@ -128,6 +132,9 @@ impl Instructions {
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512vnni");
                 if has_avx512 && is_x86_feature_detected!("avx512bf16") {
+                    if super::avx512::amx::is_available() {
+                        found.push(&super::avx512::amx::INSTRUCTIONS);
+                    }
                     found.push(&super::avx512::WITH_BF16);
                 }
                 if has_avx512 {
@@ -139,6 +146,18 @@ impl Instructions {
             }
             found
         })
+    }
+
+    /// This set, or the best one for as many inputs of a strip as products have at the usual length of a canvas.
+    /// It does not depend on the tokens of one pass, so that these change no bit of a result.
+    pub(super) fn for_inputs(&'static self, inputs: usize) -> &'static Self {
+        let mut others = Self::of_this_processor().iter().copied();
+        match self.least_inputs <= inputs {
+            true => self,
+            false => others
+                .find(|other| other.least_inputs <= inputs)
+                .unwrap_or(self),
+        }
     }
 
     /// Those with which this processor multiplies experts with rows of `k` elements of type `ty`

@@ -27,7 +27,7 @@ impl Rows<'_> {
 
 /// Memory of a thread that mixes.
 pub(crate) struct Buffers {
-    pub(super) scratch: Box<Scratch>,
+    pub(super) scratch: Scratch,
     /// Weights as they are multiplied.
     pub(super) weights: Vec<f32>,
 }

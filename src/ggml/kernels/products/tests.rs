@@ -20,10 +20,21 @@ const TYPES: [TensorType; 8] = [
     TensorType::Q6_K,
 ];
 
+/// The sets of instructions of this processor, and AMX as the emulator has it.
+pub(in super::super) fn sets() -> Vec<&'static Instructions> {
+    let mut sets = Instructions::of_this_processor().to_vec();
+    #[cfg(target_arch = "x86_64")]
+    if sets.first().is_some_and(|best| best.name == "avx512_bf16") {
+        avx512::amx::emulator::install();
+        sets.push(&avx512::amx::INSTRUCTIONS);
+    }
+    sets
+}
+
 /// The types that the kernels multiply on this processor, with each set of instructions.
 fn kernels() -> impl Iterator<Item = (&'static Instructions, TensorType)> {
-    let all = Instructions::of_this_processor().iter();
-    let with_types = all.flat_map(|set| TYPES.into_iter().map(|ty| (*set, ty)));
+    let all = sets().into_iter();
+    let with_types = all.flat_map(|set| TYPES.into_iter().map(move |ty| (set, ty)));
     with_types.filter(|(_, ty)| Instructions::of_experts(*ty, 256).is_some())
 }
 
@@ -183,6 +194,8 @@ fn error(got: &[f32], want: &[f64]) -> f64 {
 /// The error that the operations may have.
 fn limit(own: &Instructions, ty: TensorType) -> f64 {
     match ty {
+        // Weights and activations have 8 bits and an exponent.
+        _ if own.name == "amx_bf16" && ty != TensorType::F16 => 2e-3,
         // Activations have 8 bits.
         TensorType::BF16 if own.mix_bf16.is_some() => 2e-3,
         // Weights and activations have 14 bits.
@@ -292,7 +305,7 @@ fn a_dense_product_is_that_of_f64_with_any_number_of_inputs_and_threads() {
     for (own, ty) in kernels().filter(|(_, ty)| Instructions::of_dense(*ty, 256).is_some()) {
         for (k, n) in lengths(ty)
             .into_iter()
-            .flat_map(|k| [1, 3, 29].map(|n| (k, n)))
+            .flat_map(|k| [1, 3, 29, 128, 183].map(|n| (k, n)))
         {
             let weights = Weights::new(ty, [k, M, 1], 1);
             let x = noise(2, k * n);
@@ -474,7 +487,7 @@ fn matrices_that_do_not_fit_are_refused() {
     let (x, chosen) = (f32s(&[64, 3]), tensor(TensorType::I32, &[2, 3]));
     let first = FirstMatrices::Split(&gate, &gate);
     // Without memory: the kernels read only that of the host.
-    assert!(context.expert_instructions(&first, &gate).is_none());
+    assert!(context.expert_instructions(&first, &gate, 2).is_none());
     for (ty, k) in [
         (TensorType::F16, 33),
         (TensorType::F32, 64),
@@ -491,7 +504,7 @@ fn matrices_that_do_not_fit_are_refused() {
     context.allocate(memory, "a test", "").unwrap();
     // Several matrices.
     assert!(context.dense_product(own, &gate, &x).is_err());
-    assert!(context.expert_instructions(&first, &gate).is_some());
+    assert!(context.expert_instructions(&first, &gate, 2).is_some());
     let described = Context::new(8).unwrap();
     for (x, fits) in [(&x, true), (&gate, false)] {
         let node = described.experts_hidden(own, &first, x, &chosen);

@@ -14,6 +14,8 @@ use panel::{FLOATS, INTEGERS, Panel, ROWS};
 pub(super) const INSTRUCTIONS: Instructions = Instructions {
     name: "avx2",
     has_wide_vectors: false,
+    least_inputs: 1,
+    wants_neighbours: false,
     conversion,
     mix_integers: None,
     mix_bf16: None,

@@ -86,7 +86,7 @@ unsafe fn numbers(rows: &Rows<'_>, row: usize, first: usize, columns: usize) -> 
 /// # Safety
 /// As [`numbers`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn fill_bf16(rows: &Rows<'_>, first: usize, columns: usize, panel: &mut Panel) {
+pub(super) unsafe fn fill_bf16(rows: &Rows<'_>, first: usize, columns: usize, panel: &mut Panel) {
     let bits = |row: usize| {
         // SAFETY: by the contract of this function. A vector of BF16 has the layout of one of
         // integers.

@@ -3,6 +3,7 @@
 //! loops, and `mix` the rows of self-conditioning. A vector has two or four elements of each row of a strip.
 
 mod activations;
+pub(super) mod amx;
 mod decode;
 mod mix;
 mod panel;
@@ -22,6 +23,8 @@ use transpose::Rows;
 pub(super) const INSTRUCTIONS: Instructions = Instructions {
     name: "avx512",
     has_wide_vectors: true,
+    least_inputs: 1,
+    wants_neighbours: false,
     conversion: conversion::<false>,
     mix_integers: Some(mix::mix::<false>),
     mix_bf16: None,

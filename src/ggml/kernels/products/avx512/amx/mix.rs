@@ -1,0 +1,91 @@
+//! Rows of numbers, mixed with weights, both in BF16.
+
+use super::super::super::instructions::STRIP;
+use super::super::super::mixture::{Buffers, Rows as Mixed};
+use super::super::super::scratch::Line;
+use super::super::activations::round;
+use super::super::mix::fill_bf16;
+use super::super::panel::Panel;
+use super::tiles::{DEPTH, ROWS, Rows, TOGETHER};
+use super::{stride, tiles};
+
+/// Lines of the weights of a result, one more than they take: results a power of two apart would share places in the
+/// cache.
+const LINES: usize = 2 * Mixed::MOST / size_of::<Line>() + 1;
+
+/// Adds the mixture of some rows to each result, see [`Mix`](super::super::super::mixture::Mix).
+///
+/// # Safety
+/// As there.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx512bf16")]
+pub(super) unsafe fn mix(rows: &Mixed<'_>, buffers: &mut Buffers) {
+    let scratch = &mut buffers.scratch;
+    // SAFETY: the processor has tiles, by the contract of this function.
+    unsafe { scratch.configure_tiles() };
+    let (panel, weights) = scratch.panel_and_copies::<Panel>();
+    assert!(rows.count <= Mixed::MOST);
+    // The last tile may have rows without a result.
+    let results = rows.out.len();
+    weights.resize(results.next_multiple_of(ROWS) * LINES, Line::default());
+    for (from, to) in rows.weights.iter().zip(weights.chunks_exact_mut(LINES)) {
+        // The rows that fill the last group have the weight 0.
+        let mut whole = [0.0_f32; Mixed::MOST];
+        // SAFETY: by the contract of this function there is a weight for each row; there is room.
+        unsafe {
+            whole
+                .as_mut_ptr()
+                .copy_from_nonoverlapping(*from, rows.count);
+            round(&whole, to.as_mut_ptr().cast());
+        }
+    }
+    for first in (0..rows.columns).step_by(STRIP) {
+        let columns = STRIP.min(rows.columns - first);
+        // SAFETY: by the contract of this function.
+        unsafe { fill_bf16(rows, first, columns, panel) };
+        for t in (0..results).step_by(TOGETHER * ROWS) {
+            let out = &rows.out[t..results.min(t + TOGETHER * ROWS)];
+            let tiles = out.len().div_ceil(ROWS);
+            let inputs = Rows {
+                first: weights[t * LINES..].as_mut_ptr().cast(),
+                stride: LINES * size_of::<Line>(),
+            };
+            // SAFETY: by the contract of this function; the panel has as many elements as the inputs.
+            unsafe { add(tiles, inputs, panel, out, first, columns) };
+        }
+    }
+}
+
+/// Adds the products of the panel with the weights of results to their columns from `first` on.
+///
+/// # Safety
+/// Tiles are configured; there are `tiles` of weights, and the results have these columns, at most [`STRIP`].
+unsafe fn add(
+    tiles: usize,
+    weights: Rows<u8>,
+    panel: &Panel,
+    out: &[*mut f32],
+    first: usize,
+    columns: usize,
+) {
+    let whole = out.len() == tiles * ROWS && columns == STRIP;
+    let product = |sums| {
+        let (values, depth) = (panel.values.as_ptr().cast(), Mixed::MOST / DEPTH);
+        // SAFETY: by the contract of this function; there is a sum for each weight.
+        unsafe { tiles::multiply(tiles, values, depth, weights, sums) };
+    };
+    if let Some(stride) = stride(out.iter().map(|row| row.addr())).filter(|_| whole) {
+        let first = out[0].wrapping_add(first);
+        return product(Rows { first, stride });
+    }
+    let mut sums = [[0.0_f32; STRIP]; TOGETHER * ROWS];
+    product(Rows {
+        first: sums.as_mut_ptr().cast(),
+        stride: 4 * STRIP,
+    });
+    for (out, sums) in out.iter().zip(sums) {
+        for (column, sum) in sums.iter().take(columns).enumerate() {
+            // SAFETY: by the contract of this function.
+            unsafe { *out.add(first + column) += sum };
+        }
+    }
+}
