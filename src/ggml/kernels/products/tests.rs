@@ -479,6 +479,15 @@ fn floats_of_all_sizes_are_multiplied_and_those_that_are_not_finite_remain_so() 
 }
 
 #[test]
+fn few_inputs_are_multiplied_without_tiles() {
+    for own in sets() {
+        let few = own.for_inputs(16);
+        assert_eq!(few.name == own.name, own.name != "amx_bf16");
+        assert_eq!(own.for_inputs(64).name, own.name);
+    }
+}
+
+#[test]
 fn matrices_that_do_not_fit_are_refused() {
     let context = Context::new(16).unwrap();
     let tensor = |ty, ne: &[usize]| context.tensor(ty, ne, "t").unwrap();

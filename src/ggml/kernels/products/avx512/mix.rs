@@ -168,7 +168,7 @@ unsafe fn tile<const T: usize, const BF16: bool>(
     // SAFETY: by the contract of this function.
     unsafe {
         match BF16 {
-            true => tiles::bf16_pairs(panel, inputs, 0, Rows::MOST, ahead, out),
+            true => tiles::bf16_pairs(panel, inputs, Rows::MOST, ahead, out),
             false => {
                 let part = WordRow::new(Rows::MOST).part(0);
                 tiles::words::<T, 1>(panel, inputs, part, Rows::MOST, ahead, out);

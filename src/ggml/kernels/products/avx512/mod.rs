@@ -1,9 +1,11 @@
 //! The products with AVX-512 and VNNI: what they consist of, and how a strip of weights is cut into panels and
 //! tiles. `decode` makes a panel of stored weights, `activations` converts the inputs, `tiles` has the innermost
-//! loops, and `mix` the rows of self-conditioning. A vector has two or four elements of each row of a strip.
+//! loops, and `mix` the rows of self-conditioning. A vector has two or four elements of each row of a strip. Where the
+//! processor multiplies BF16, `bf16` takes such weights as they are stored. `amx` is built on all of this.
 
 mod activations;
 pub(super) mod amx;
+mod bf16;
 mod decode;
 mod mix;
 mod panel;
@@ -46,7 +48,6 @@ const TILE: usize = 12;
 /// What a panel is multiplied with.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Activations {
-    BF16,
     /// A [`WordRow`].
     Words,
     /// A [`ByteRow`].
@@ -54,19 +55,17 @@ enum Activations {
 }
 
 impl Activations {
-    /// `bf16`: whether the processor multiplies BF16.
-    fn of(format: Format, bf16: bool) -> Self {
-        match format {
-            Format::BF16 if bf16 => Self::BF16,
-            Format::F16 | Format::BF16 => Self::Words,
-            _ => Self::Bytes,
+    fn of(format: Format) -> Self {
+        match format.is_float() {
+            true => Self::Words,
+            false => Self::Bytes,
         }
     }
 
     /// Elements of a row that a panel holds.
     fn elements(self) -> usize {
         match self {
-            Self::BF16 | Self::Words => PAIRS,
+            Self::Words => PAIRS,
             Self::Bytes => QUADS,
         }
     }
@@ -77,8 +76,8 @@ fn conversion<const BF16: bool>(format: Format, k: usize) -> Option<Conversion> 
     static ROUND: Convert = activations::round;
     static TO_WORDS: Convert = activations::to_words;
     static TO_BYTES: Convert = activations::to_bytes;
-    let (convert, bytes) = match Activations::of(format, BF16) {
-        Activations::BF16 => (&ROUND, 2 * k),
+    let (convert, bytes) = match Activations::of(format) {
+        _ if BF16 && format == Format::BF16 => (&ROUND, 2 * k),
         Activations::Words => (&TO_WORDS, WordRow::new(k).bytes()),
         Activations::Bytes => (&TO_BYTES, ByteRow::new(k).bytes()),
     };
@@ -93,10 +92,14 @@ fn conversion<const BF16: bool>(format: Format, k: usize) -> Option<Conversion> 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn product<const BF16: bool>(strip: &Strip<'_>, scratch: &mut Scratch, out: &mut [f32]) {
     assert_eq!(out.len(), strip.inputs.len() * STRIP);
-    out.fill(0.0);
-    let panel: &mut Panel = scratch.panel();
     let format = strip.format;
-    let activations = Activations::of(format, BF16);
+    if BF16 && format == Format::BF16 {
+        // SAFETY: by the contract of this function.
+        return unsafe { bf16::product(strip, out) };
+    }
+    out.fill(0.0);
+    let activations = Activations::of(format);
+    let panel: &mut Panel = scratch.panel();
     let most = activations.elements();
     let chunks = strip.k.div_ceil(most);
     let tiles = strip.inputs.len().div_ceil(TILE);
@@ -113,10 +116,7 @@ unsafe fn product<const BF16: bool>(strip: &Strip<'_>, scratch: &mut Scratch, ou
         // SAFETY: `k` elements from `first` on are a part of each row, and fit the panel; `out` has
         // a row for every input.
         unsafe {
-            match activations {
-                Activations::BF16 => decode::bf16_pairs(&rows, k, panel, ahead),
-                _ => decode::decode(format, &rows, k, panel, ahead),
-            }
+            decode::decode(format, &rows, k, panel, ahead);
             let mut t = 0;
             for i in 0..tiles {
                 let n = (strip.inputs.len() - t).div_ceil(tiles - i);
@@ -189,7 +189,6 @@ unsafe fn tile<const T: usize, const C: usize>(
     unsafe {
         let out = out.add(t * STRIP);
         match activations {
-            Activations::BF16 => tiles::bf16_pairs(panel, inputs, first, k, ahead, out),
             Activations::Words => {
                 let part = WordRow::new(strip.k).part(first);
                 tiles::words::<T, C>(panel, inputs, part, k, ahead, out);

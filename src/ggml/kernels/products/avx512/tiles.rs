@@ -19,13 +19,12 @@ const CHAINS: usize = 2;
 /// BF16 times BF16, in pairs that are added in F32.
 ///
 /// # Safety
-/// The inputs have `k` elements from `first` on, whole groups; `out` has [`STRIP`] for each input.
+/// The inputs have `k` elements, whole groups; `out` has [`STRIP`] for each input.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) unsafe fn bf16_pairs<const T: usize>(
     panel: &Panel,
     inputs: [*const u8; T],
-    first: usize,
     k: usize,
     ahead: &mut Ahead,
     out: *mut f32,
@@ -41,7 +40,7 @@ pub(super) unsafe fn bf16_pairs<const T: usize>(
                 for c in 0..CHAINS {
                     let w = pairs(_mm512_load_si512(panel.values.as_ptr().add(i + c).cast()));
                     for t in 0..T {
-                        let x = number(inputs[t], 2 * first, i + c);
+                        let x = number(inputs[t], 0, i + c);
                         sums[c][t] = _mm512_dpbf16_ps(sums[c][t], w, pairs(_mm512_set1_epi32(x)));
                     }
                 }
