@@ -295,8 +295,7 @@ impl Run for CanvasRun {
 
 impl Recipe for DiffusionParams {
     fn validate(&self, limits: &Limits) -> Result<()> {
-        self.validate()?;
-        self.scoring.unwrap_or_default().check_vocab(limits.vocab)?;
+        self.validate_for(limits.vocab)?;
         limits.draws.check(&DrawFeatures {
             fixed_positions: self.templates.iter().any(Template::fixes_any),
             allowed_sets: self.templates.iter().any(Template::has_sets),

@@ -295,9 +295,7 @@ impl Recipe for Edit {
                 "its model is of a masked family, which cannot edit: use a canvas model",
             ));
         };
-        self.params.validate()?;
-        let scoring = self.params.scoring.unwrap_or_default();
-        scoring.check_vocab(limits.vocab)?;
+        self.params.validate_for(limits.vocab)?;
         let is_bounded = match self.params.acceptance {
             AcceptanceRule::Auto => self.original.protects_after(0),
             AcceptanceRule::Reference => false,

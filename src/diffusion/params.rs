@@ -230,6 +230,15 @@ impl DiffusionParams {
         self.scoring.unwrap_or_default().validate()
     }
 
+    /// [`validate`](Self::validate), and what depends on a vocabulary of `vocab` tokens.
+    ///
+    /// # Errors
+    /// As there, and [`Error::InvalidParameter`] for more likely tokens than the vocabulary has.
+    pub(crate) fn validate_for(&self, vocab: usize) -> Result<()> {
+        self.validate()?;
+        self.scoring.unwrap_or_default().check_vocab(vocab)
+    }
+
     /// Maximum number of canvases of `canvas_len` tokens in this generation: what
     /// [`max_tokens`](Self::max_tokens) needs, rounded up, but not more than
     /// [`max_canvases`](Self::max_canvases). `None` is unlimited.

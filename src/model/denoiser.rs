@@ -461,6 +461,9 @@ fn own_experts(model: &Model) -> Result<usize> {
     if !model.own_kernels {
         return Ok(0);
     }
+    if !model.placement.may_offload() {
+        return Ok(usize::MAX);
+    }
     let ctx = Context::new(8)?;
     let tokens = WITHOUT_COPY + 1;
     let experts = ctx.tensor(TensorType::F16, &[32, 32, 2], "experts")?;
@@ -468,9 +471,7 @@ fn own_experts(model: &Model) -> Result<usize> {
     let chosen = ctx.tensor(TensorType::I32, &[1, tokens], "chosen")?;
     let product = ctx.mul_mat_id(&experts, &input, &chosen)?;
     let is_offloaded = |device: &Device| product.is_offloaded_to(*device);
-    let is_offloaded =
-        model.placement.may_offload() && model.placement.devices().iter().any(is_offloaded);
-    Ok(if is_offloaded {
+    Ok(if model.placement.devices().iter().any(is_offloaded) {
         WITHOUT_COPY
     } else {
         usize::MAX

@@ -48,9 +48,7 @@ impl Session {
         cancel: &CancelFlag,
         on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Answer> {
-        params.validate()?;
-        let scoring = params.scoring.unwrap_or_default();
-        scoring.check_vocab(self.limits().vocab)?;
+        params.validate_for(self.limits().vocab)?;
         if params.constraint.is_some() || !params.templates.is_empty() {
             let problem = "the encoder follows neither constraints nor templates: omit them";
             return Err(Error::parameter(Parameter::Ahead, problem));
