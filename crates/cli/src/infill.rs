@@ -173,7 +173,11 @@ impl std::fmt::Display for Summary<'_> {
             InfillStop::Time => ", cut: the time was up",
             InfillStop::Cancelled => ", interrupted",
         };
-        let plural = if answer.tokens_predicted == 1 { "" } else { "s" };
+        let plural = if answer.tokens_predicted == 1 {
+            ""
+        } else {
+            "s"
+        };
         write!(
             f,
             "gap of {} token{plural} in {} steps; prompt of {} tokens ({} cached) in {:.0} ms, steps in {:.0} ms; seed {}{end}",
