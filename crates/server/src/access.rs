@@ -30,15 +30,22 @@ pub struct Access {
 }
 
 /// The number of the key that a request has: whose request it is.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Owner(pub u64);
 
 impl Access {
     /// Access by these keys, for pages of these origins.
     pub fn new(keys: &[String], origins: Origins, is_local: bool) -> Self {
-        let hash = |key: &String| Sha256::digest(key.as_bytes()).into();
+        let mut hashes: Vec<[u8; 32]> = Vec::new();
+        for key in keys {
+            let hash = Sha256::digest(key.as_bytes()).into();
+            // A key with two numbers would have the number of another one.
+            if !hashes.contains(&hash) {
+                hashes.push(hash);
+            }
+        }
         Self {
-            keys: keys.iter().map(hash).collect(),
+            keys: hashes,
             origins,
             is_local,
         }
@@ -176,6 +183,14 @@ mod tests {
             assert_eq!(owner(&[("authorization", wrong)]), None, "{wrong}");
         }
         assert_eq!(owner(&[]), None);
+    }
+
+    #[test]
+    fn a_key_that_is_given_twice_has_one_number() {
+        let access = access(&["one", "two", "two", "three"], &[]);
+        let owner = |key| access.owner(&headers(&[("x-api-key", key)]));
+        let numbers = ["one", "two", "three"].map(|key| owner(key).unwrap().0);
+        assert_eq!(numbers, [0, 1, 2]);
     }
 
     #[test]
