@@ -9,6 +9,7 @@ use llama_diffusion::diffusion::Recipe;
 use llama_diffusion::{CancelFlag, DiffusionParams, TextForm, Token};
 use llama_diffusion_flags::values::random_seed;
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::access::Owner;
@@ -320,9 +321,14 @@ fn meta(served: &Served, id: String) -> Meta {
     }
 }
 
-/// 128 random bits.
+/// 128 bits that nobody can guess: whoever knows an id may ask for its drafts or its response. The hash
+/// keeps one id from saying anything about the seeds of the others.
 fn random_id() -> String {
     use std::hash::{BuildHasher as _, RandomState};
-    let half = |salt: u64| RandomState::new().hash_one(salt);
-    format!("{:016x}{:016x}", half(0), half(1))
+    let seed = |salt: u64| RandomState::new().hash_one(salt).to_le_bytes();
+    let hash = Sha256::digest([seed(0), seed(1)].concat());
+    hash[..16]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
