@@ -41,6 +41,8 @@ const LIVE: &[Group] = &[
             "--max-connections N <--visual-stdio",
             "--drain-timeout N <--visual-stdio",
             "--max-per-key N <--visual-stdio",
+            "--responses-kept N <--visual-stdio",
+            "--responses-ram MIB <--visual-stdio",
             "--visual-stdio",
             "-np --parallel N LLAMA_ARG_N_PARALLEL <--visual-stdio",
             "--queue N <--visual-stdio",

@@ -19,6 +19,7 @@ use crate::body::read_body;
 use crate::drafts::{DraftSlot, Payloads};
 use crate::engine::job::{Class, FormTask, Group, Job, Outlet, Task};
 use crate::followed::{Begin, Followed};
+use crate::keeping::{Keeper, KeptStream};
 use crate::plans::Plan;
 use crate::protocol::answer::Usage;
 use crate::protocol::assemble::{Delta, Finish};
@@ -74,8 +75,14 @@ pub async fn respond(state: Arc<State>, endpoint: Endpoint, owner: Owner, body: 
         Ok(ready) => meta(&ready.served, id),
         Err(refused) => return error(refused),
     };
+    let keeper = reply.kept().cloned();
+    let keeper = keeper.map(|beginning| Keeper::new(Arc::clone(&state.kept), owner, beginning));
     if reply.options.stream {
         let writer = reply.stream(meta);
+        let writer = match keeper {
+            Some(keeper) => Box::new(KeptStream::new(writer, keeper)),
+            None => writer,
+        };
         let ping = match reply.options.ping {
             None => state.config.ping,
             Some(ping) => Some(ping).filter(|ping| !ping.is_zero()),
@@ -89,7 +96,11 @@ pub async fn respond(state: Arc<State>, endpoint: Endpoint, owner: Owner, body: 
                 let finish = finish_name(&choice.finished);
                 state.metrics.answered(endpoint.name, finish);
             }
-            json(&reply.answer(&meta, &choices))
+            let answer = reply.answer(&meta, &choices);
+            if let Some(keeper) = keeper {
+                keeper.keep(&answer);
+            }
+            json(&answer)
         }
         Err(failed) => {
             state.metrics.answered(endpoint.name, "error");
@@ -113,8 +124,11 @@ async fn begin(
     let body = read_body(body, state.config.max_body).await?;
     let served = Arc::clone(&ready.served);
     let caches = state.config.caches_prompts;
-    let prepared =
-        tokio::task::spawn_blocking(move || prepare(&served, endpoint.read, &body, caches));
+    let capabilities = served.capabilities(state.kept.of(owner));
+    let prepared = tokio::task::spawn_blocking(move || {
+        let read = |map: &_| (endpoint.read)(map, &capabilities);
+        prepare(&served, read, &body, caches)
+    });
     let (work, asked) = prepared.await.map_err(|_| panicked())??;
     let prompts: Vec<usize> = asked.iter().map(|asked| asked.prompt.len()).collect();
     let tickets = ready.admission.extend(ticket, &prompts).map_err(refuse)?;
@@ -149,12 +163,12 @@ fn full(state: &State, ready: &Ready, limit: Full) -> ApiError {
 /// Parses a body, and makes prompts and recipes of it. It may take long.
 fn prepare(
     served: &Served,
-    read: Read,
+    read: impl Fn(&Map<String, Value>) -> Result<Work, ApiError>,
     body: &[u8],
     caches: bool,
 ) -> Result<(Work, Vec<Asked>), ApiError> {
     let map = value::body(body)?;
-    let mut work = read(&map, &served.capabilities())?;
+    let mut work = read(&map)?;
     if !caches && !map.contains_key("cache_prompt") {
         work.request.cache_prompt = false;
     }

@@ -6,6 +6,7 @@ use axum::body::Body;
 use llama_diffusion::Token;
 use serde_json::{Map, Value, json};
 
+use crate::access::Owner;
 use crate::body::read_body;
 use crate::engine::board::SlotView;
 use crate::generate::FINGERPRINT;
@@ -155,11 +156,15 @@ pub fn metrics(state: &State) -> Result<String, ApiError> {
         return Err(turned_off("start the server with --metrics"));
     }
     let served = &state.ready()?.served;
-    let text = state.metrics.text(&state.board.read(), served.kv_bytes);
+    let shown = state.board.read();
+    let text = state
+        .metrics
+        .text(&shown, served.kv_bytes, state.kept.size());
     text.map_err(|error| ApiError::new(ErrorKind::Server, error.to_string()))
 }
 
-fn turned_off(how: &str) -> ApiError {
+/// 501, and how to turn an endpoint on.
+pub fn turned_off(how: &str) -> ApiError {
     let message = format!("this endpoint is turned off: {how}");
     ApiError::new(ErrorKind::NotSupported, message)
 }
@@ -171,12 +176,18 @@ pub type Compute = fn(&Served, &Map<String, Value>, &Capabilities) -> Result<Val
 ///
 /// # Errors
 /// Those of the body and of `compute`.
-pub async fn compute(state: &Arc<State>, body: Body, compute: Compute) -> Result<Value, ApiError> {
+pub async fn compute(
+    state: &Arc<State>,
+    owner: Owner,
+    body: Body,
+    compute: Compute,
+) -> Result<Value, ApiError> {
     let served = Arc::clone(&state.ready()?.served);
     let body = read_body(body, state.config.max_body).await?;
+    let responses = state.kept.of(owner);
     let work = tokio::task::spawn_blocking(move || {
         let map = value::body(&body)?;
-        compute(&served, &map, &served.capabilities())
+        compute(&served, &map, &served.capabilities(responses))
     });
     let failed = |_| ApiError::new(ErrorKind::Server, "the request could not be read");
     work.await.map_err(failed)?

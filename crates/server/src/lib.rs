@@ -1,7 +1,7 @@
 //! The parts of `llama-diffusion-server` that can be used and tested without a socket.
 //!
 //! ```text
-//! run ─▶ listen ─▶ routes ─▶ access ─▶ page, generate, info ─▶ protocol ─▶ prompts, plans ─▶ served
+//! run ─▶ listen ─▶ routes ─▶ access ─▶ page, generate, info, retrieve ─▶ protocol ─▶ prompts, plans ─▶ served
 //!  └▶ load ─▶ engine: thread ─▶ scheduler ─▶ batch        │
 //!                                   └▶ updates ─▶ answers ─▶ read ─▶ protocol ─▶ a body, or sse
 //! visual ─▶ load: answers by lines, without HTTP and without the engine
@@ -23,6 +23,8 @@ mod follow;
 mod followed;
 mod generate;
 mod info;
+mod keeping;
+mod kept;
 mod known;
 mod length;
 mod linger;
@@ -36,9 +38,11 @@ mod params;
 mod plans;
 mod prompts;
 pub mod protocol;
+mod query;
 mod read;
 mod refusals;
 mod reply;
+mod retrieve;
 mod routes;
 pub mod run;
 mod served;

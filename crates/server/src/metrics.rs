@@ -258,7 +258,12 @@ impl Metrics {
     ///
     /// # Errors
     /// It cannot be encoded.
-    pub fn text(&self, shown: &Shown, kv_bytes: usize) -> prometheus::Result<String> {
+    pub fn text(
+        &self,
+        shown: &Shown,
+        kv_bytes: usize,
+        (kept, kept_bytes): (usize, usize),
+    ) -> prometheus::Result<String> {
         let processing = shown.slots.iter().filter(|slot| slot.is_busy).count();
         let rate = |tokens: &IntCounter, seconds: &Counter| match seconds.get() {
             0.0 => 0.0,
@@ -300,6 +305,16 @@ impl Metrics {
                 "Bytes of the caches of earlier prompts.",
                 shown.library as f64,
             ),
+            (
+                "llama_diffusion_responses_kept",
+                "Responses that requests can build on.",
+                kept as f64,
+            ),
+            (
+                "llama_diffusion_responses_kept_bytes",
+                "Bytes of these responses and their conversations.",
+                kept_bytes as f64,
+            ),
         ];
         let mut text = TextEncoder::new().encode_to_string(&self.registry.gather())?;
         for (name, help, value) in gauges {
@@ -320,11 +335,13 @@ mod tests {
         metrics.rejected("queue");
         metrics.answered("chat", "stop");
         metrics.cancelled();
-        let text = metrics.text(&Shown::default(), 7).unwrap();
+        let text = metrics.text(&Shown::default(), 7, (3, 500)).unwrap();
         for line in [
             "llamacpp:n_decode_total 1",
             "llamacpp:n_busy_slots_per_decode 2",
             "llama_diffusion_kv_bytes 7",
+            "llama_diffusion_responses_kept 3",
+            "llama_diffusion_responses_kept_bytes 500",
             "llama_diffusion_admission_rejections_total{reason=\"queue\"} 1",
             "llama_diffusion_requests_total{endpoint=\"chat\",finish=\"stop\"} 1",
             "llama_diffusion_cancelled_total{while=\"running\"} 1",

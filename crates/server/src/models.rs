@@ -7,14 +7,12 @@ use serde_json::{Value, json};
 use crate::protocol::error::{ApiError, ErrorKind};
 use crate::protocol::ranges::PAGE;
 use crate::protocol::request::Family;
+use crate::query::Query;
 use crate::served::Served;
 use crate::state::State;
 
 /// The header that all clients of Anthropic send.
 const VERSION: &str = "anthropic-version";
-
-/// Names and values of a query. A name may come several times.
-pub type Query = Vec<(String, String)>;
 
 /// Whether a client speaks Anthropic's protocol: both protocols have the same path.
 pub fn is_anthropic(headers: &HeaderMap) -> bool {
@@ -87,23 +85,11 @@ fn named<'a>(state: &'a State, id: &str) -> Result<&'a Served, ApiError> {
 /// Whether the model is on the page that a query asks for. It is the only one, so no other model stands
 /// before or after it.
 fn shows_model(query: &Query) -> Result<bool, ApiError> {
-    let values = |wanted: &'static str| {
-        let named = query.iter().filter(move |(name, _)| name == wanted);
-        named.map(|(_, value)| value.as_str())
-    };
-    for limit in values("limit") {
-        let limit = limit.parse().ok();
-        if limit.is_none_or(|limit: u32| !PAGE.contains(&limit)) {
-            let (low, high) = (PAGE.start(), PAGE.end());
-            let problem = format!("must be a whole number from {low} to {high}");
-            return Err(ApiError::field("limit", problem));
-        }
-    }
-    let stages: Vec<_> = values("lifecycle[]").chain(values("lifecycle")).collect();
-    let is_first = values("after_id")
-        .chain(values("before_id"))
-        .next()
-        .is_none();
+    query.count("limit", &PAGE)?;
+    let stages = query.values("lifecycle[]");
+    let stages: Vec<_> = stages.chain(query.values("lifecycle")).collect();
+    let mut others = query.values("after_id").chain(query.values("before_id"));
+    let is_first = others.next().is_none();
     Ok(is_first && (stages.is_empty() || stages.contains(&"active")))
 }
 
@@ -168,9 +154,7 @@ mod tests {
     use super::*;
 
     fn shown(query: &[(&str, &str)]) -> Result<bool, String> {
-        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        let query = query.iter().map(owned).collect();
-        shows_model(&query).map_err(|error| error.message)
+        shows_model(&crate::query::tests::query(query)).map_err(|error| error.message)
     }
 
     #[test]

@@ -10,12 +10,13 @@ use crate::protocol::error::ApiError;
 
 /// A JSON body.
 pub fn json(value: &Value) -> Response {
-    with_status(StatusCode::OK, value)
+    json_text(value.to_string())
 }
 
-fn with_status(status: StatusCode, value: &Value) -> Response {
+/// A JSON body that is written already.
+pub fn json_text(body: String) -> Response {
     let kind = HeaderValue::from_static("application/json; charset=utf-8");
-    (status, [(CONTENT_TYPE, kind)], value.to_string()).into_response()
+    ([(CONTENT_TYPE, kind)], body).into_response()
 }
 
 /// A text of some kind.
@@ -35,7 +36,8 @@ pub fn error_response(error: &ApiError) -> Response {
 /// An error with its body.
 pub fn error_with(error: &ApiError, body: &Value) -> Response {
     let status = StatusCode::from_u16(error.status());
-    let mut response = with_status(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), body);
+    let mut response = json(body);
+    *response.status_mut() = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if let Some(seconds) = error.retry_after {
         response
             .headers_mut()

@@ -28,11 +28,19 @@ use crate::page;
 use crate::protocol::error::{ApiError, ErrorKind};
 use crate::protocol::openapi::OPENAPI;
 use crate::protocol::{anthropic, chat, edit, form, native, responses, text};
+use crate::query;
 use crate::reply::{error_response, error_with, json, text as plain};
+use crate::retrieve;
 use crate::slot_files;
 use crate::state::State;
 
 type Result<T> = std::result::Result<T, ApiError>;
+
+/// What stands for `{id}` in a path, if it is text.
+type PathOf = std::result::Result<Path<String>, PathRejection>;
+
+/// The query of a path, if it can be read.
+type QueryOf<T> = std::result::Result<Query<T>, QueryRejection>;
 
 /// Writes an error in the form of a protocol.
 type WriteError = fn(&ApiError) -> Value;
@@ -147,10 +155,18 @@ pub fn router(state: &Arc<State>) -> Router {
         .route("/v1/models", get(list_models))
         .route("/v1/models/{id}", get(model))
         .route("/openapi.json", get(openapi))
+        .route("/responses/{id}", get(response).delete(delete_response))
+        .route("/v1/responses/{id}", get(response).delete(delete_response))
+        .route("/responses/{id}/input_items", get(response_items))
+        .route("/v1/responses/{id}/input_items", get(response_items))
+        .route("/responses/{id}/cancel", post(cancel_response))
+        .route("/v1/responses/{id}/cancel", post(cancel_response))
         .route("/diffusion/drafts/{id}", get(drafts));
     for (path, compute, write) in COMPUTING {
-        let handler = move |Shared(state): Shared<Arc<State>>, body: Body| async move {
-            answer_as(info::compute(&state, body, compute).await, write)
+        let handler = move |Shared(state): Shared<Arc<State>>,
+                            Extension(owner): Extension<Owner>,
+                            body: Body| async move {
+            answer_as(info::compute(&state, owner, body, compute).await, write)
         };
         router = router.route(path, post(handler));
     }
@@ -220,10 +236,7 @@ struct SlotsQuery {
     fail_on_no_slot: Option<String>,
 }
 
-async fn slots(
-    Shared(state): Shared<Arc<State>>,
-    query: std::result::Result<Query<SlotsQuery>, QueryRejection>,
-) -> Response {
+async fn slots(Shared(state): Shared<Arc<State>>, query: QueryOf<SlotsQuery>) -> Response {
     let needs_free = query.is_ok_and(|Query(query)| {
         query
             .fail_on_no_slot
@@ -240,8 +253,8 @@ struct Action {
 
 async fn slot_action(
     Shared(state): Shared<Arc<State>>,
-    id: std::result::Result<Path<String>, PathRejection>,
-    query: std::result::Result<Query<Action>, QueryRejection>,
+    id: PathOf,
+    query: QueryOf<Action>,
     body: Body,
 ) -> Response {
     let Ok(Path(id)) = id else {
@@ -284,7 +297,7 @@ async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
 async fn list_models(
     Shared(state): Shared<Arc<State>>,
     headers: HeaderMap,
-    query: std::result::Result<Query<models::Query>, QueryRejection>,
+    query: QueryOf<query::Query>,
 ) -> Response {
     match models::is_anthropic(&headers) {
         true => {
@@ -296,11 +309,7 @@ async fn list_models(
     }
 }
 
-async fn model(
-    Shared(state): Shared<Arc<State>>,
-    headers: HeaderMap,
-    id: std::result::Result<Path<String>, PathRejection>,
-) -> Response {
+async fn model(Shared(state): Shared<Arc<State>>, headers: HeaderMap, id: PathOf) -> Response {
     match (id, models::is_anthropic(&headers)) {
         (Ok(Path(id)), true) => answer_as(models::anthropic_one(&state, &id), ApiError::anthropic),
         (Ok(Path(id)), false) => answer(models::one(&state, &id)),
@@ -313,10 +322,59 @@ fn unreadable(query: &QueryRejection) -> ApiError {
     ApiError::new(ErrorKind::InvalidRequest, message)
 }
 
+async fn response(
+    Shared(state): Shared<Arc<State>>,
+    Extension(owner): Extension<Owner>,
+    id: PathOf,
+    query: QueryOf<query::Query>,
+) -> Response {
+    let Ok(Path(id)) = id else {
+        return not_found().await; // its bytes are not text
+    };
+    let query = query.map_err(|error| unreadable(&error));
+    let found = query.and_then(|Query(query)| retrieve::one(&state, owner, &id, &query));
+    found.unwrap_or_else(|error| error_response(&error))
+}
+
+async fn delete_response(
+    Shared(state): Shared<Arc<State>>,
+    Extension(owner): Extension<Owner>,
+    id: PathOf,
+) -> Response {
+    match id {
+        Ok(Path(id)) => answer(retrieve::delete(&state, owner, &id)),
+        Err(_) => not_found().await, // its bytes are not text
+    }
+}
+
+async fn response_items(
+    Shared(state): Shared<Arc<State>>,
+    Extension(owner): Extension<Owner>,
+    id: PathOf,
+    query: QueryOf<query::Query>,
+) -> Response {
+    let Ok(Path(id)) = id else {
+        return not_found().await; // its bytes are not text
+    };
+    let query = query.map_err(|error| unreadable(&error));
+    answer(query.and_then(|Query(query)| retrieve::items(&state, owner, &id, &query)))
+}
+
+async fn cancel_response(
+    Shared(state): Shared<Arc<State>>,
+    Extension(owner): Extension<Owner>,
+    id: PathOf,
+) -> Response {
+    match id {
+        Ok(Path(id)) => answer(retrieve::cancel(&state, owner, &id)),
+        Err(_) => not_found().await, // its bytes are not text
+    }
+}
+
 async fn drafts(
     Shared(state): Shared<Arc<State>>,
-    id: std::result::Result<Path<String>, PathRejection>,
-    query: std::result::Result<Query<HashMap<String, String>>, QueryRejection>,
+    id: PathOf,
+    query: QueryOf<HashMap<String, String>>,
 ) -> Response {
     let Ok(Path(id)) = id else {
         return not_found().await; // its bytes are not text

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::engine::board::Board;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::thread::{self, Handle};
+use crate::kept::Kept;
 use crate::listen;
 use crate::load::load;
 use crate::metrics::Metrics;
@@ -81,6 +82,7 @@ async fn serve(args: Args) -> Result<()> {
         Arc::new(metrics),
         Arc::new(Board::default()),
         engine,
+        Kept::new(args.http.kept()),
     ));
     let control = Control::new();
     let router = router(&state);

@@ -1,6 +1,7 @@
 //! The model that is served: its names, its limits, and the tokens of texts and conversations.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use llama_diffusion::chat::{ChatTemplate, RenderOptions};
 use llama_diffusion::diffusion::Limits;
@@ -10,6 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::length::LongestToken;
 use crate::protocol::error::{ApiError, ErrorKind};
+use crate::protocol::kept::Responses;
 use crate::protocol::request::{Capabilities, Chat, Family, Piece};
 use crate::refusals::{refused, rejected};
 
@@ -92,7 +94,7 @@ impl Served {
     }
 
     /// What requests may ask for.
-    pub fn capabilities(&self) -> Capabilities {
+    pub fn capabilities(&self, responses: Option<Arc<dyn Responses>>) -> Capabilities {
         let template = self.template.as_ref();
         Capabilities {
             family: self.family(),
@@ -100,6 +102,7 @@ impl Served {
             vocabulary: self.model.vocab().len(),
             tools: template.is_some_and(|template| template.template.reads("tools")),
             scores: self.family() == Family::Canvas,
+            responses,
         }
     }
 

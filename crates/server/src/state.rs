@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::engine::board::Board;
 use crate::engine::thread::Handle;
 use crate::followed::Register;
+use crate::kept::Kept;
 use crate::metrics::Metrics;
 use crate::protocol::error::{ApiError, ErrorKind};
 use crate::served::Served;
@@ -28,6 +29,8 @@ pub struct State {
     pub engine: Handle,
     /// The requests in progress.
     pub register: Arc<Register>,
+    /// The responses that are kept.
+    pub kept: Arc<Kept>,
     ready: OnceLock<Ready>,
     phase: AtomicU8,
     jobs: AtomicU64,
@@ -64,6 +67,7 @@ impl State {
         metrics: Arc<Metrics>,
         board: Arc<Board>,
         engine: Handle,
+        kept: Kept,
     ) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Self {
@@ -73,6 +77,7 @@ impl State {
             board,
             engine,
             register: Arc::default(),
+            kept: Arc::new(kept),
             ready: OnceLock::new(),
             phase: AtomicU8::new(Phase::Loading as u8),
             jobs: AtomicU64::new(0),

@@ -223,7 +223,7 @@ fn request(bytes: &[u8], served: &Served) -> Result<Request, ApiError> {
     let mut body: Map<String, Value> = OF_CHATS.iter().filter_map(of_chats).collect();
     // The model's turn always follows, also after an assistant's message.
     body.insert("add_generation_prompt".into(), true.into());
-    let mut request = chat::read(&body, &served.capabilities())?.request;
+    let mut request = chat::read(&body, &served.capabilities(None))?.request;
     let own = &mut request.sampler.max_canvases;
     *own = own.or(Some(canvases as usize));
     Ok(request)

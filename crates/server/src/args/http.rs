@@ -9,6 +9,7 @@ use llama_diffusion_flags::input;
 use llama_diffusion_flags::numbers::whole;
 
 use crate::folder::Folder;
+use crate::kept::Limits;
 
 /// The listener and its limits.
 #[derive(Debug, clap::Args)]
@@ -107,6 +108,15 @@ pub struct HttpArgs {
     /// Connections at once
     #[arg(long, value_name = "N", default_value = "1024", value_parser = whole(1..=1_000_000_usize))]
     pub max_connections: usize,
+
+    /// Responses of /v1/responses that are kept in memory, so that requests can build on them by
+    /// previous_response_id; 0 keeps none. The one that was not used for longest goes first
+    #[arg(long, value_name = "N", default_value = "256", value_parser = whole(0..=1_000_000_usize))]
+    responses_kept: usize,
+
+    /// MiB of memory for these responses and what they answer; 0 keeps none
+    #[arg(long, value_name = "MIB", default_value = "64", value_parser = whole(0..=1_usize << 30))]
+    responses_ram: usize,
 
     /// Requests with one API key that wait or run at once; more are refused with 429. Default: any number
     #[arg(long, value_name = "N", value_parser = whole(1..=1_000_000_usize))]
@@ -227,6 +237,14 @@ impl HttpArgs {
     /// Bytes of a body.
     pub fn max_body(&self) -> usize {
         self.max_body << 20
+    }
+
+    /// How many responses are kept.
+    pub fn kept(&self) -> Limits {
+        Limits {
+            count: self.responses_kept,
+            bytes: self.responses_ram.saturating_mul(1 << 20),
+        }
     }
 
     fn has_keys(&self) -> bool {

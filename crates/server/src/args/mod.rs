@@ -261,7 +261,7 @@ mod tests {
         for line in "--host ::1|--port 9|--reuse-port|-a x|--tags x|--api-key k|--api-key-file k|\
             --api-prefix /x|--cors-origins *|--slots|--no-slots|--metrics|--no-ui|--path p|-to 9|\
             --sse-ping-interval 9|--threads-http 2|--max-connections 9|--drain-timeout 9|-np 2|\
-            --queue 9|--queue-tokens 9|--slot-save-path p|--cache-prompt|--no-cache-prompt|-cram 9"
+            --queue 9|--queue-tokens 9|--responses-kept 9|--responses-ram 9|--slot-save-path p|--cache-prompt|--no-cache-prompt|-cram 9"
             .split('|')
         {
             assert_eq!(parse(line).unwrap().warnings, [""; 0], "{line}");

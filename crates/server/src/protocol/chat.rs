@@ -230,6 +230,7 @@ mod tests {
             vocabulary: 100,
             tools: true,
             scores: true,
+            responses: None,
         };
         read(map, &capabilities)
     }

@@ -95,6 +95,8 @@ pub struct ApiError {
     pub message: String,
     /// Path of the field that is wrong, such as `messages[2].content`.
     pub param: Option<String>,
+    /// The code of bodies of OpenAI's style, if clients look for another one than the status.
+    pub code: Option<&'static str>,
     /// After how many seconds to try again.
     pub retry_after: Option<u32>,
 }
@@ -106,6 +108,7 @@ impl ApiError {
             kind,
             message: message.into(),
             param: None,
+            code: None,
             retry_after: None,
         }
     }
@@ -157,6 +160,13 @@ impl ApiError {
         self
     }
 
+    /// With the code that clients look for.
+    #[must_use]
+    pub fn with_code(mut self, code: &'static str) -> Self {
+        self.code = Some(code);
+        self
+    }
+
     /// The HTTP status.
     pub fn status(&self) -> u16 {
         self.kind.status()
@@ -165,7 +175,7 @@ impl ApiError {
     /// The body of OpenAI's endpoints, and of the server's own.
     pub fn openai(&self) -> Value {
         let mut error = json!({
-            "code": self.status(),
+            "code": self.code.map_or_else(|| self.status().into(), Value::from),
             "message": self.message,
             "type": self.kind.openai(),
             "param": self.param,

@@ -104,7 +104,6 @@ pub const COMMON: &[Group] = &[
             "post_sampling_probs",
             "backend_sampling",
             "user",
-            "store",
             "metadata",
             "service_tier",
             "safety_identifier",
@@ -183,6 +182,7 @@ pub const CHAT: Table = &[
                 "vllm_xargs",
             ],
         ),
+        (Class::Ignored(Shape::Any), &["store"]),
         (
             Class::Refused("this model reads and writes only text: remove it"),
             &["audio"],
@@ -216,6 +216,8 @@ pub const RESPONSES: Table = &[
                 "text",
                 "include",
                 "top_logprobs",
+                "store",
+                "previous_response_id",
             ],
         ),
         (
@@ -223,15 +225,15 @@ pub const RESPONSES: Table = &[
             &["max_tool_calls", "truncation"],
         ),
         (
-            Class::Refused("the server keeps no responses: send the whole conversation as input"),
-            &["previous_response_id", "conversation"],
+            Class::Refused("the server keeps no conversations: use previous_response_id"),
+            &["conversation"],
         ),
         (
             Class::Refused("has another name here: use text.format"),
             &["json_schema", "response_format"],
         ),
         (
-            Class::Refused("the server keeps no responses: wait for the answer, or stream it"),
+            Class::Refused("no answer is computed in the background: wait for it, or stream it"),
             &["background"],
         ),
         (

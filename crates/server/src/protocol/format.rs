@@ -88,6 +88,12 @@ pub trait Stream: Send {
         vec![StreamEvent::unnamed(error.openai())]
     }
 
+    /// The answer as it is when it ends early, with this status and error, in protocols whose answers
+    /// are kept.
+    fn unfinished(&self, _status: &str, _error: Option<&ApiError>) -> Option<Value> {
+        None
+    }
+
     /// Whether `data: [DONE]` comes last.
     fn is_marked_done(&self) -> bool {
         false

@@ -37,6 +37,8 @@ pub const PING: RangeInclusive<i64> = -1..=86_400;
 
 /// Entries of a page.
 pub const PAGE: RangeInclusive<u32> = 1..=1000;
+/// Items of a page of a response's input, as OpenAI has it.
+pub const ITEMS: RangeInclusive<u32> = 1..=100;
 
 /// Writes the ends of ranges into a description that has their names.
 pub fn described(text: &str) -> String {
@@ -57,6 +59,7 @@ pub fn described(text: &str) -> String {
         ("interval", ends(INTERVAL)),
         ("ping", ends(PING)),
         ("page", ends(PAGE)),
+        ("items", ends(ITEMS)),
     ];
     let replace = |text: String, (name, ends): (&str, String)| {
         text.replace(&format!("\"range\": \"{name}\""), &ends)

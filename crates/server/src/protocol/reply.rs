@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::anthropic_format::AnthropicStream;
 use super::assemble::{Assembler, Assembly};
@@ -10,9 +10,11 @@ use super::edit_format::EditStream;
 use super::error::ApiError;
 use super::form_format::FormStream;
 use super::format::{Choice, Meta, Stream};
+use super::kept::Beginning;
 use super::native::Echo;
 use super::ranges;
 use super::request::Request;
+use super::responses::Head;
 use super::responses_format::ResponsesStream;
 use super::text_format::{Also, TextStream};
 use super::value::Object;
@@ -52,8 +54,8 @@ pub enum Protocol {
     Fim,
     /// llama-server's own completions.
     Native(Box<Echo>),
-    /// OpenAI's Responses, with what an answer repeats.
-    Responses(Box<Map<String, Value>>),
+    /// OpenAI's Responses, with what is known before the answer.
+    Responses(Box<Head>),
     /// Anthropic's messages.
     Anthropic,
     /// Edits, with the text that changes.
@@ -154,9 +156,8 @@ impl Reply {
                 let echo = echo.as_ref().clone();
                 Box::new(native_format::NativeStream::new(meta, options, echo))
             }
-            Protocol::Responses(echo) => {
-                let echo = echo.as_ref().clone();
-                Box::new(ResponsesStream::new(meta, options, echo))
+            Protocol::Responses(head) => {
+                Box::new(ResponsesStream::new(meta, options, head.echo.clone()))
             }
             Protocol::Anthropic => Box::new(AnthropicStream::new(meta)),
             Protocol::Edit(text) => Box::new(EditStream::new(meta, options, text.clone())),
@@ -171,12 +172,20 @@ impl Reply {
             Protocol::Text => text_format::answer(meta, &self.options, answers, Also::Nothing),
             Protocol::Fim => text_format::answer(meta, &self.options, answers, Also::Message),
             Protocol::Native(echo) => native_format::answer(meta, &self.options, echo, answers),
-            Protocol::Responses(echo) => {
-                responses_format::answer(meta, &self.options, echo, answers)
+            Protocol::Responses(head) => {
+                responses_format::answer(meta, &self.options, &head.echo, answers)
             }
             Protocol::Anthropic => anthropic_format::answer(meta, &self.options, answers),
             Protocol::Edit(text) => edit_format::answer(meta, &self.options, text, answers),
             Protocol::Form => form_format::answer(meta, &self.options, answers),
+        }
+    }
+
+    /// What is kept of the request with its answer, if that is kept.
+    pub fn kept(&self) -> Option<&Beginning> {
+        match &self.protocol {
+            Protocol::Responses(head) => head.kept.as_ref(),
+            _ => None,
         }
     }
 

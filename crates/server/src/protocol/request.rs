@@ -1,12 +1,15 @@
 //! What the endpoints ask of the engine, whatever the protocol.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use llama_diffusion::chat::Message;
 use llama_diffusion::diffusion::{AcceptanceRule, Algorithm, ConstrainAt};
 use llama_diffusion::{FormRequest, InfillRequest, SamplerOverrides, Token};
 use serde_json::{Map, Value};
+
+use super::kept::Responses;
 
 /// What the server and its model can do: a request that needs more is refused.
 #[derive(Clone, Debug)]
@@ -21,6 +24,8 @@ pub struct Capabilities {
     pub tools: bool,
     /// Whether finished canvases can be scored, for log-probabilities.
     pub scores: bool,
+    /// The responses that a request may build on, if the server keeps any.
+    pub responses: Option<Arc<dyn Responses>>,
 }
 
 /// The families of models, which have different parameters.

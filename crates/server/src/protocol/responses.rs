@@ -7,11 +7,15 @@ use super::assemble::Assembly;
 use super::chat::{EFFORTS, constrain, continued};
 use super::error::ApiError;
 use super::fields::{self, RESPONSES};
+use super::kept::{self, Beginning, Turns};
 use super::reply::{Options, Protocol, Reply, Work};
 use super::request::{Capabilities, Chat, Input, Request, TokenLimit};
 use super::tools::{Choice, Function, REQUIRED, Tools, chat_choice, resolve};
 use super::value::{Field, Object};
 use super::{language, messages, ranges, sampling};
+
+/// The field that names the response before.
+const PREVIOUS: &str = "previous_response_id";
 
 /// Reads a request to `/v1/responses`.
 ///
@@ -21,7 +25,8 @@ pub fn read(body: &Map<String, Value>, capabilities: &Capabilities) -> Result<Wo
     let body = Object::root(body);
     let ignored = fields::check(&body, RESPONSES, capabilities.family)?;
     let tools = tools(&body, capabilities)?;
-    let (chat, thoughts) = conversation(&body, &tools)?;
+    let before = before(&body, capabilities)?;
+    let (chat, thoughts) = conversation(&body, &before, &tools)?;
     let mut request = Request::new(vec![Input::Chat(chat)]);
     sampling::read(&mut request, &body, capabilities)?;
     request.thoughts = thoughts;
@@ -35,7 +40,14 @@ pub fn read(body: &Map<String, Value>, capabilities: &Capabilities) -> Result<Wo
         calls: tools.calls,
         ..Assembly::default()
     };
-    let protocol = Protocol::Responses(Box::new(echo(&body)));
+    let is_kept = body.boolean("store")?.unwrap_or(true) && capabilities.responses.is_some();
+    let echo = echo(&body, is_kept);
+    let input = body.get("input").map(|input| input.value.to_string());
+    let kept = is_kept.then(|| Beginning {
+        before,
+        input: input.unwrap_or_else(|| "null".into()).into(),
+    });
+    let protocol = Protocol::Responses(Box::new(Head { echo, kept }));
     let options = Options::read(&body, &request, &protocol, ignored)?;
     Ok(Work {
         request,
@@ -47,13 +59,36 @@ pub fn read(body: &Map<String, Value>, capabilities: &Capabilities) -> Result<Wo
     })
 }
 
-/// The conversation of a request, as `/v1/responses/input_tokens` needs it too, and whether the model
-/// thinks, if the request says so.
-fn conversation(body: &Object<'_>, tools: &Tools) -> Result<(Chat, Option<bool>), ApiError> {
+/// What is known about a response before its answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Head {
+    /// What it repeats of its request.
+    pub echo: Map<String, Value>,
+    /// What is kept of its request, if it is kept.
+    pub kept: Option<Beginning>,
+}
+
+/// The turns before a request.
+fn before(body: &Object<'_>, capabilities: &Capabilities) -> Result<Turns, ApiError> {
+    match body.get(PREVIOUS) {
+        Some(field) => kept::find(&field, capabilities.responses.as_deref()),
+        None => Ok(Turns::default()),
+    }
+}
+
+/// The conversation of a request that has these turns before it, and whether the model thinks, if the
+/// request says so.
+fn conversation(
+    body: &Object<'_>,
+    before: &Turns,
+    tools: &Tools,
+) -> Result<(Chat, Option<bool>), ApiError> {
     let mut messages = Vec::new();
+    // Those of the turns before are not carried over.
     if let Some(instructions) = body.string("instructions")? {
         messages.push(Message::new(Role::System, instructions));
     }
+    kept::add(before, PREVIOUS, &mut messages)?;
     if let Some(input) = body.get("input") {
         take_all(&input, &mut messages)?;
     }
@@ -69,7 +104,10 @@ fn conversation(body: &Object<'_>, tools: &Tools) -> Result<(Chat, Option<bool>)
 }
 
 /// Adds an input, which has at least one message, to the messages.
-fn take_all(input: &Field<'_>, messages: &mut Vec<Message>) -> Result<(), ApiError> {
+///
+/// # Errors
+/// 400 with the item that is wrong.
+pub(super) fn take_all(input: &Field<'_>, messages: &mut Vec<Message>) -> Result<(), ApiError> {
     match input.value {
         Value::String(text) => messages.push(Message::new(Role::User, text.as_str())),
         Value::Array(_) => {
@@ -87,7 +125,10 @@ fn take_all(input: &Field<'_>, messages: &mut Vec<Message>) -> Result<(), ApiErr
 }
 
 /// Adds an item of the input to the messages.
-fn take(item: &Field<'_>, messages: &mut Vec<Message>) -> Result<(), ApiError> {
+///
+/// # Errors
+/// 400 with the field that is wrong.
+pub(super) fn take(item: &Field<'_>, messages: &mut Vec<Message>) -> Result<(), ApiError> {
     let object = item.object()?;
     let kind = object.get("type");
     match kind.as_ref().map(Field::string).transpose()? {
@@ -191,16 +232,15 @@ fn logprobs(body: &Object<'_>, capabilities: &Capabilities) -> Result<Option<usi
     Ok(None)
 }
 
-/// What a response repeats of its request.
-fn echo(body: &Object<'_>) -> Map<String, Value> {
+/// What a response repeats of its request. Whether it is kept is not only up to the request.
+fn echo(body: &Object<'_>, is_kept: bool) -> Map<String, Value> {
     let fields = [
         ("instructions", Value::Null),
         ("max_output_tokens", Value::Null),
         ("metadata", json!({})),
         ("parallel_tool_calls", true.into()),
-        ("previous_response_id", Value::Null),
+        (PREVIOUS, Value::Null),
         ("reasoning", json!({"effort": null, "summary": null})),
-        ("store", false.into()),
         ("temperature", 1.0.into()),
         ("text", json!({"format": {"type": "text"}})),
         ("tool_choice", "auto".into()),
@@ -212,7 +252,8 @@ fn echo(body: &Object<'_>) -> Map<String, Value> {
         let given = body.get(name).map(|field| field.value.clone());
         (name.to_owned(), given.unwrap_or(default))
     });
-    echoed.into_iter().collect()
+    let store = ("store".to_owned(), is_kept.into());
+    echoed.into_iter().chain([store]).collect()
 }
 
 #[cfg(test)]
@@ -306,10 +347,10 @@ mod tests {
             constraint.language,
             Language::JsonSchema(json!({"type": "integer"}))
         );
-        let Protocol::Responses(echo) = work.reply.protocol else {
+        let Protocol::Responses(head) = work.reply.protocol else {
             panic!()
         };
-        assert_eq!(echo["metadata"], json!({"a": "b"}));
+        assert_eq!(head.echo["metadata"], json!({"a": "b"}));
         let tools = json!([{"type": "function", "name": "f", "parameters": {"type": "object"}}]);
         let forced = json!({"tools": tools, "tool_choice": {"type": "function", "name": "f"}});
         let forced = super::tests::work(forced).unwrap().reply.assembly.calls;
@@ -341,6 +382,8 @@ mod tests {
                 json!({"previous_response_id": "resp_1"}),
                 "previous_response_id",
             ),
+            (json!({"store": "yes"}), "store"),
+            (json!({"conversation": "conv_1"}), "conversation"),
             (json!({"background": true}), "background"),
             (json!({"tools": [{"type": "web_search"}]}), "tools[0].type"),
             (

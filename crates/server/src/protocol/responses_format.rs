@@ -286,6 +286,17 @@ impl Stream for ResponsesStream {
         Vec::new()
     }
 
+    fn unfinished(&self, status: &str, error: Option<&ApiError>) -> Option<Value> {
+        let mut response = self.response(status);
+        if let (Some(open), Value::Array(output)) = (&self.open, &mut response["output"]) {
+            output.push(open.item("incomplete", &json!([open.part()])));
+        }
+        if let Some(error) = error {
+            response["error"] = json!({"code": "server_error", "message": error.message});
+        }
+        Some(response)
+    }
+
     fn error(&mut self, error: &ApiError) -> Vec<StreamEvent> {
         let code = &error.openai()["error"]["type"];
         let fields = json!({"code": code, "message": error.message, "param": error.param});
@@ -452,6 +463,29 @@ mod tests {
         assert_eq!(
             last["response"]["incomplete_details"]["reason"],
             "max_output_tokens"
+        );
+    }
+
+    #[test]
+    fn an_answer_that_ends_early_has_what_there_is() {
+        let mut stream = ResponsesStream::new(meta(), options(), echo());
+        stream.begin();
+        stream.deltas(0, deltas()[..3].to_vec());
+        let cancelled = stream.unfinished("cancelled", None).unwrap();
+        let read: Response = serde_json::from_value(cancelled.clone()).unwrap();
+        assert_eq!(read.status, Status::Cancelled);
+        let [thoughts, text] = &cancelled["output"].as_array().unwrap()[..] else {
+            panic!("{cancelled}");
+        };
+        assert_eq!(thoughts["status"], "completed");
+        assert_eq!(text["status"], "incomplete");
+        assert_eq!(text["content"][0]["text"], "Let me ");
+        let broken = ApiError::new(super::super::error::ErrorKind::Server, "broken");
+        let failed = stream.unfinished("failed", Some(&broken)).unwrap();
+        let read: Response = serde_json::from_value(failed).unwrap();
+        assert_eq!(
+            (read.status, read.error.unwrap().message.as_str()),
+            (Status::Failed, "broken")
         );
     }
 

@@ -359,6 +359,7 @@ mod tests {
             vocabulary: 100,
             tools: true,
             scores: true,
+            responses: None,
         };
         read(&mut request, &Object::root(map), &capabilities)?;
         Ok(request)

@@ -217,6 +217,7 @@ mod tests {
             vocabulary: 100,
             tools: template,
             scores: true,
+            responses: None,
         };
         let Value::Object(map) = &body else { panic!() };
         read(&Object::root(map), &capabilities)

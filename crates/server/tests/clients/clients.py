@@ -109,6 +109,38 @@ def test_openai_responses(client):
     assert types[0] == "response.created" and types[-1] == "response.completed"
 
 
+def test_openai_responses_build_on_each_other(client):
+    story = "Tell a story about Grace and a white owl."
+    same = {"seed": 7, "cache_prompt": False}
+    first = client.responses.create(model="demo", input=QUESTION, extra_body=same)
+    second = client.responses.create(
+        model="demo", input=story, previous_response_id=first.id, extra_body=same
+    )
+    assert second.previous_response_id == first.id
+    asked, answered = {"role": "user", "content": QUESTION}, {"role": "assistant", "content": first.output_text}
+    conversation = [asked, answered, {"role": "user", "content": story}]
+    whole = client.responses.create(model="demo", input=conversation, store=False, extra_body=same)
+    assert second.output_text == whole.output_text
+    assert second.usage.input_tokens == whole.usage.input_tokens
+    with client.responses.stream(
+        model="demo", input=story, previous_response_id=first.id, extra_body=same
+    ) as stream:
+        assert stream.get_final_response().output_text == whole.output_text
+
+    assert client.responses.retrieve(second.id).output_text == second.output_text
+    items = list(client.responses.input_items.list(second.id, order="asc", limit=2))
+    assert [item.content[0].text for item in items] == [QUESTION, first.output_text, story]
+    with pytest.raises(openai.BadRequestError):
+        client.responses.cancel(second.id)
+    assert client.responses.delete(second.id) is None
+    for gone in [second.id, whole.id]:
+        with pytest.raises(openai.NotFoundError):
+            client.responses.retrieve(gone)
+    with pytest.raises(openai.BadRequestError) as error:
+        client.responses.create(model="demo", input=story, previous_response_id=second.id)
+    assert error.value.code == "previous_response_not_found"
+
+
 def test_openai_errors_have_their_classes(client):
     with pytest.raises(openai.BadRequestError) as error:
         client.chat.completions.create(model="demo", messages=MESSAGES, logit_bias={"5": 1})

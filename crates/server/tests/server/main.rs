@@ -8,6 +8,7 @@ mod folder;
 mod follow;
 mod gaps;
 mod jobs;
+mod kept;
 mod process;
 mod refusals;
 mod shutdown;

@@ -1,0 +1,93 @@
+//! What clients ask of responses that are kept.
+
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use crate::access::Owner;
+use crate::info::turned_off;
+use crate::protocol::error::{ApiError, ErrorKind};
+use crate::protocol::kept::{self, Page, Turns};
+use crate::protocol::ranges::ITEMS;
+use crate::query::Query;
+use crate::reply::json_text;
+use crate::state::State;
+
+/// Items of a page whose query gives no number.
+const LIMIT: u32 = 20;
+
+/// A response, as it was answered.
+///
+/// # Errors
+/// 400: the client wants its events. 404: it is not kept. 501: none is.
+pub fn one(state: &State, owner: Owner, id: &str, query: &Query) -> Result<Response, ApiError> {
+    let is = [("true", true), ("1", true), ("false", false), ("0", false)];
+    if query.choice("stream", &is)? == Some(true) {
+        let problem = "the events of a response are not kept: leave it out to get the response";
+        return Err(ApiError::field("stream", problem));
+    }
+    let turns = find(state, owner, id)?;
+    let text = turns.last().map(|turn| turn.response.to_string());
+    Ok(json_text(text.unwrap_or_default()))
+}
+
+/// Forgets a response.
+///
+/// # Errors
+/// 404: it is not kept. 501: none is.
+pub fn delete(state: &State, owner: Owner, id: &str) -> Result<Value, ApiError> {
+    check_on(state)?;
+    match state.kept.remove(owner, id) {
+        true => Ok(json!({"id": id, "object": "response", "deleted": true})),
+        false => Err(not_kept(id)),
+    }
+}
+
+/// The items that a response answers, page by page.
+///
+/// # Errors
+/// 400: a wrong page. 404: it is not kept. 501: none is.
+pub fn items(state: &State, owner: Owner, id: &str, query: &Query) -> Result<Value, ApiError> {
+    let limit = query.count("limit", &ITEMS)?.unwrap_or(LIMIT);
+    let ascends = query.choice("order", &[("asc", true), ("desc", false)])?;
+    let turns = find(state, owner, id)?;
+    let page = Page {
+        after: query.values("after").last(),
+        limit: limit as usize,
+        ascends: ascends.unwrap_or(false),
+    };
+    kept::page(&turns, page)
+}
+
+/// Refuses to cancel a response: it has ended.
+///
+/// # Errors
+/// Always. 404: it is not kept. 501: none is.
+pub fn cancel(state: &State, owner: Owner, id: &str) -> Result<Value, ApiError> {
+    find(state, owner, id)?;
+    let message = "only a response in the background can be cancelled, and this server has none: close \
+                   the connection of a stream to cancel its response";
+    Err(ApiError::new(ErrorKind::InvalidRequest, message))
+}
+
+fn find(state: &State, owner: Owner, id: &str) -> Result<Turns, ApiError> {
+    check_on(state)?;
+    state.kept.get(owner, id).ok_or_else(|| not_kept(id))
+}
+
+fn check_on(state: &State) -> Result<(), ApiError> {
+    state.ready_or_draining()?;
+    match state.kept.is_on() {
+        true => Ok(()),
+        false => Err(turned_off(
+            "start the server with more than 0 for --responses-kept and --responses-ram",
+        )),
+    }
+}
+
+fn not_kept(id: &str) -> ApiError {
+    let message = format!(
+        "there is no response with the id '{id}': it was not stored, has not ended, was deleted or had to \
+         make room"
+    );
+    ApiError::new(ErrorKind::NotFound, message)
+}
