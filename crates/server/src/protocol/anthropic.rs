@@ -23,6 +23,7 @@ pub fn read(body: &Map<String, Value>, capabilities: &Capabilities) -> Result<Wo
     let body = Object::root(body);
     let limit = body.require("max_tokens")?.count(ranges::COUNT)?;
     let ignored = fields::check(&body, ANTHROPIC, capabilities.family)?;
+    check_container(&body)?;
     let tools = tools(&body, capabilities)?;
     let mut request = Request::new(vec![Input::Chat(conversation(&body, &tools)?)]);
     sampling::read(&mut request, &body, capabilities)?;
@@ -46,6 +47,24 @@ pub fn read(body: &Map<String, Value>, capabilities: &Capabilities) -> Result<Wo
             options,
         },
     })
+}
+
+/// Checks that no skills come with a container. They would change the answer; the container is only the
+/// place where tools of Anthropic's run, and those are refused.
+fn check_container(body: &Object<'_>) -> Result<(), ApiError> {
+    let Some(field) = body.get("container") else {
+        return Ok(());
+    };
+    let container = match field.value {
+        Value::String(_) => return Ok(()),
+        Value::Object(_) => field.object()?,
+        _ => return Err(field.wrong("a string or an object with an id")),
+    };
+    container.string("id")?;
+    match container.list("skills")?.is_empty() {
+        true => Ok(()),
+        false => Err(container.error("skills", "the server runs no tools: remove it")),
+    }
 }
 
 /// Reads a request to `/v1/messages/count_tokens`.
@@ -380,6 +399,20 @@ mod tests {
     }
 
     #[test]
+    fn a_container_has_no_effect() {
+        for container in [
+            json!("container_1"),
+            json!({"id": "container_1"}),
+            json!({"id": null, "skills": []}),
+        ] {
+            let reply = work(json!({"container": container})).unwrap().reply;
+            assert_eq!(reply.options.ignored, ["container"], "{container}");
+        }
+        let without = work(json!({"container": null})).unwrap().reply;
+        assert_eq!(without.options.ignored, [""; 0]);
+    }
+
+    #[test]
     fn wrong_fields_are_named() {
         let message = |block| json!({"messages": [{"role": "user", "content": [block]}]});
         for (body, param) in [
@@ -411,6 +444,12 @@ mod tests {
             (json!({"thinking": {"type": "much"}}), "thinking.type"),
             (json!({"stop_sequences": "x"}), "stop_sequences"),
             (json!({"mcp_servers": [{}]}), "mcp_servers"),
+            (json!({"container": 5}), "container"),
+            (json!({"container": {"id": 5}}), "container.id"),
+            (
+                json!({"container": {"id": "c", "skills": [{"type": "anthropic"}]}}),
+                "container.skills",
+            ),
             (
                 json!({"output_config": {"effort": 5}}),
                 "output_config.effort",

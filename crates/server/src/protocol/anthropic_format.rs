@@ -199,6 +199,7 @@ fn message(meta: &Meta, content: Value) -> Value {
         "content": content,
         "stop_reason": null,
         "stop_sequence": null,
+        "container": null,
         "usage": {
             "input_tokens": 0, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0,
             "output_tokens": 0,

@@ -263,11 +263,11 @@ pub const ANTHROPIC: Table = &[
         ),
         (
             Class::Ignored(Shape::Any),
-            &["inference_geo", "context_management"],
+            &["inference_geo", "context_management", "container"],
         ),
         (
             Class::Refused("the server runs no tools: remove it"),
-            &["mcp_servers", "container"],
+            &["mcp_servers"],
         ),
         (
             Class::Refused("has another name here: use output_config.format"),
