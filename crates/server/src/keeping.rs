@@ -112,3 +112,83 @@ impl Stream for KeptStream {
         self.stream.is_marked_done()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::kept::Limits;
+    use crate::protocol::error::ErrorKind;
+    use crate::protocol::format::Meta;
+    use crate::protocol::request::{Capabilities, Family};
+    use crate::protocol::responses;
+
+    const ME: Owner = Owner(0);
+
+    fn kept() -> Arc<Kept> {
+        let bytes = 1 << 20;
+        Arc::new(Kept::new(Limits { count: 9, bytes }))
+    }
+
+    /// The stream of a request that builds on another one, if it names one.
+    fn stream(kept: &Arc<Kept>, id: &str, before: Option<&str>) -> KeptStream {
+        let capabilities = Capabilities {
+            family: Family::Canvas,
+            slots: 1,
+            vocabulary: 100,
+            tools: true,
+            scores: true,
+            responses: kept.of(ME),
+        };
+        let body = json!({"input": id, "previous_response_id": before});
+        let work = responses::read(body.as_object().unwrap(), &capabilities);
+        let reply = work.unwrap().reply;
+        let meta = Meta {
+            id: id.into(),
+            created: 0,
+            model: "m".into(),
+            fingerprint: "b1".into(),
+        };
+        let beginning = reply.kept().unwrap().clone();
+        let keeper = Keeper::new(Arc::clone(kept), ME, beginning);
+        let mut stream = KeptStream::new(reply.stream(meta), keeper);
+        stream.begin();
+        let text = Delta::Text {
+            text: "So far".into(),
+            tokens: Vec::new(),
+        };
+        stream.deltas(0, vec![text]);
+        stream
+    }
+
+    fn response(kept: &Kept, id: &str) -> Value {
+        let turns = kept.get(ME, id).unwrap();
+        serde_json::from_str(&turns.last().unwrap().response).unwrap()
+    }
+
+    #[test]
+    fn an_answer_that_ends_early_is_kept_as_it_is() {
+        let kept = kept();
+        let first = stream(&kept, "1", None);
+        assert!(kept.get(ME, "resp_1").is_none(), "it has not ended");
+        drop(first);
+        let cancelled = response(&kept, "resp_1");
+        assert_eq!(cancelled["status"], "cancelled");
+        assert_eq!(cancelled["output"][0]["content"][0]["text"], "So far");
+        let mut second = stream(&kept, "2", Some("resp_1"));
+        let broken = ApiError::new(ErrorKind::Server, "broken");
+        assert_eq!(second.error(&broken)[0].name, Some("error"));
+        let failed = response(&kept, "resp_2");
+        drop(second);
+        // It ends once.
+        assert_eq!(response(&kept, "resp_2"), failed);
+        assert_eq!(
+            (&failed["status"], &failed["error"]["message"]),
+            (&json!("failed"), &json!("broken"))
+        );
+        let turns = kept.get(ME, "resp_2").unwrap();
+        let inputs: Vec<&str> = turns.iter().map(|turn| &*turn.input).collect();
+        assert_eq!(inputs, ["\"1\"", "\"2\""]);
+    }
+}

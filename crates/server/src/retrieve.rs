@@ -1,5 +1,7 @@
 //! What clients ask of responses that are kept.
 
+use std::sync::Arc;
+
 use axum::response::Response;
 use serde_json::{Value, json};
 
@@ -7,27 +9,46 @@ use crate::access::Owner;
 use crate::info::turned_off;
 use crate::protocol::error::{ApiError, ErrorKind};
 use crate::protocol::kept::{self, Page, Turns};
-use crate::protocol::ranges::ITEMS;
+use crate::protocol::ranges::{COUNT_FROM_0, ITEMS};
+use crate::protocol::responses_events::replay;
 use crate::query::Query;
 use crate::reply::json_text;
+use crate::sse;
 use crate::state::State;
 
 /// Items of a page whose query gives no number.
 const LIMIT: u32 = 20;
 
-/// A response, as it was answered.
+/// A response, as it was answered: whole, or as a stream of its events after the one of a number.
 ///
 /// # Errors
-/// 400: the client wants its events. 404: it is not kept. 501: none is.
-pub fn one(state: &State, owner: Owner, id: &str, query: &Query) -> Result<Response, ApiError> {
+/// 400: the query is wrong. 404: it is not kept. 501: none is.
+pub async fn one(
+    state: &State,
+    owner: Owner,
+    id: &str,
+    query: &Query,
+) -> Result<Response, ApiError> {
     let is = [("true", true), ("1", true), ("false", false), ("0", false)];
-    if query.choice("stream", &is)? == Some(true) {
-        let problem = "the events of a response are not kept: leave it out to get the response";
-        return Err(ApiError::field("stream", problem));
-    }
+    let streams = query.choice("stream", &is)?;
+    let after = query.count("starting_after", &COUNT_FROM_0)?;
     let turns = find(state, owner, id)?;
-    let text = turns.last().map(|turn| turn.response.to_string());
-    Ok(json_text(text.unwrap_or_default()))
+    let response = turns.last().map(Arc::clone).ok_or_else(|| not_kept(id))?;
+    if streams != Some(true) {
+        return Ok(json_text(response.response.to_string()));
+    }
+    let events = read(move || Ok(replay(&response.response()?))).await?;
+    let first = after.map_or(0, |after| after as usize + 1);
+    let frames: String = events.iter().skip(first).map(sse::frame).collect();
+    Ok(sse::response(frames.into()))
+}
+
+/// Reads what is kept, on a thread for such work: it may be long.
+async fn read<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let failed = |_| ApiError::new(ErrorKind::Server, "the response could not be read");
+    tokio::task::spawn_blocking(work).await.map_err(failed)?
 }
 
 /// Forgets a response.
@@ -46,16 +67,21 @@ pub fn delete(state: &State, owner: Owner, id: &str) -> Result<Value, ApiError> 
 ///
 /// # Errors
 /// 400: a wrong page. 404: it is not kept. 501: none is.
-pub fn items(state: &State, owner: Owner, id: &str, query: &Query) -> Result<Value, ApiError> {
+pub async fn items(
+    state: &State,
+    owner: Owner,
+    id: &str,
+    query: &Query,
+) -> Result<Value, ApiError> {
     let limit = query.count("limit", &ITEMS)?.unwrap_or(LIMIT);
     let ascends = query.choice("order", &[("asc", true), ("desc", false)])?;
     let turns = find(state, owner, id)?;
     let page = Page {
-        after: query.values("after").last(),
+        after: query.values("after").last().map(str::to_owned),
         limit: limit as usize,
         ascends: ascends.unwrap_or(false),
     };
-    kept::page(&turns, page)
+    read(move || kept::page(&turns, &page)).await
 }
 
 /// Refuses to cancel a response: it has ended.

@@ -331,8 +331,10 @@ async fn response(
     let Ok(Path(id)) = id else {
         return not_found().await; // its bytes are not text
     };
-    let query = query.map_err(|error| unreadable(&error));
-    let found = query.and_then(|Query(query)| retrieve::one(&state, owner, &id, &query));
+    let found = match query {
+        Ok(Query(query)) => retrieve::one(&state, owner, &id, &query).await,
+        Err(error) => Err(unreadable(&error)),
+    };
     found.unwrap_or_else(|error| error_response(&error))
 }
 
@@ -356,8 +358,10 @@ async fn response_items(
     let Ok(Path(id)) = id else {
         return not_found().await; // its bytes are not text
     };
-    let query = query.map_err(|error| unreadable(&error));
-    answer(query.and_then(|Query(query)| retrieve::items(&state, owner, &id, &query)))
+    answer(match query {
+        Ok(Query(query)) => retrieve::items(&state, owner, &id, &query).await,
+        Err(error) => Err(unreadable(&error)),
+    })
 }
 
 async fn cancel_response(

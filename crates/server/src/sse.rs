@@ -104,7 +104,8 @@ impl Writer {
     }
 }
 
-fn frame(event: &StreamEvent) -> String {
+/// The text of an event.
+pub fn frame(event: &StreamEvent) -> String {
     match event.name {
         Some(name) => format!("event: {name}\ndata: {}\n\n", event.data),
         None => format!("data: {}\n\n", event.data),

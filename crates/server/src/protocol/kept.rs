@@ -4,8 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use llama_diffusion::chat::Message;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::error::{ApiError, ErrorKind};
 use super::responses::{take, take_all};
@@ -40,21 +39,24 @@ pub struct Beginning {
     pub input: Arc<str>,
 }
 
-/// What is read of a response.
-#[derive(Deserialize)]
-struct Answer {
-    output: Vec<Value>,
-}
-
 impl Turn {
     fn input(&self) -> Result<Value, ApiError> {
         serde_json::from_str(&self.input).map_err(|error| self.unreadable(&error))
     }
 
+    /// The response.
+    ///
+    /// # Errors
+    /// It is no object in JSON, which would be an error of the server.
+    pub fn response(&self) -> Result<Map<String, Value>, ApiError> {
+        serde_json::from_str(&self.response).map_err(|error| self.unreadable(&error))
+    }
+
     fn output(&self) -> Result<Vec<Value>, ApiError> {
-        let answer: Result<Answer, _> = serde_json::from_str(&self.response);
-        let answer = answer.map_err(|error| self.unreadable(&error))?;
-        Ok(answer.output)
+        match self.response()?.remove("output") {
+            Some(Value::Array(output)) => Ok(output),
+            _ => Ok(Vec::new()),
+        }
     }
 
     fn unreadable(&self, error: &serde_json::Error) -> ApiError {
@@ -112,10 +114,10 @@ pub fn add(turns: &[Arc<Turn>], path: &str, messages: &mut Vec<Message>) -> Resu
 }
 
 /// Which items of a conversation a client wants to see.
-#[derive(Clone, Copy, Debug)]
-pub struct Page<'a> {
+#[derive(Clone, Debug)]
+pub struct Page {
     /// The id of the item before the first one.
-    pub after: Option<&'a str>,
+    pub after: Option<String>,
     /// Maximum number of items.
     pub limit: usize,
     /// Whether the oldest comes first.
@@ -126,14 +128,14 @@ pub struct Page<'a> {
 ///
 /// # Errors
 /// 400: there is no item after which to begin.
-pub fn page(turns: &[Arc<Turn>], page: Page<'_>) -> Result<Value, ApiError> {
+pub fn page(turns: &[Arc<Turn>], page: &Page) -> Result<Value, ApiError> {
     let mut items = listed(turns)?;
     if !page.ascends {
         items.reverse();
     }
-    let begin = match page.after {
+    let begin = match &page.after {
         Some(id) => {
-            let found = items.iter().position(|item| item["id"] == id);
+            let found = items.iter().position(|item| item["id"] == **id);
             let problem = format!("there is no item '{id}': give the last_id of a page");
             found.ok_or_else(|| ApiError::field("after", problem))? + 1
         }
@@ -238,7 +240,6 @@ fn parts(content: &[Value], is_answer: bool) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use llama_diffusion::chat::Role;
-    use serde_json::Map;
 
     use super::super::reply::Work;
     use super::super::request::{Chat, Input};
@@ -380,11 +381,11 @@ mod tests {
     /// The ids of a page.
     fn ids(after: Option<&str>, limit: usize, ascends: bool) -> (Vec<String>, bool) {
         let page = Page {
-            after,
+            after: after.map(str::to_owned),
             limit,
             ascends,
         };
-        let list = super::page(&turns(), page).unwrap();
+        let list = super::page(&turns(), &page).unwrap();
         let data = list["data"].as_array().unwrap();
         let ids: Vec<String> = data
             .iter()
@@ -406,11 +407,11 @@ mod tests {
         assert_eq!(ids(Some("rs_1"), 9, false), (owned(&all[..1]), false));
         assert_eq!(ids(Some("msg_1"), 9, true), (vec![], false));
         let missing = Page {
-            after: Some("x"),
+            after: Some("x".into()),
             limit: 1,
             ascends: true,
         };
-        let error = super::page(&turns(), missing).unwrap_err();
+        let error = super::page(&turns(), &missing).unwrap_err();
         assert_eq!(error.param.as_deref(), Some("after"));
     }
 
@@ -434,7 +435,7 @@ mod tests {
             limit: 100,
             ascends: true,
         };
-        let list = super::page(&turns, all).unwrap();
+        let list = super::page(&turns, &all).unwrap();
         let document = document();
         let schema = validator(&document, &json!({"$ref": "#/components/schemas/ItemList"}));
         assert!(schema.is_valid(&list), "{list:#}");

@@ -36,6 +36,7 @@ pub mod ranges;
 pub mod reply;
 pub mod request;
 pub mod responses;
+pub mod responses_events;
 mod responses_format;
 pub mod sampling;
 pub mod stop;

@@ -10,228 +10,94 @@ use super::format::{
     Choice, Finished, Meta, Progress, Stream, StreamEvent, chat_logprobs, statistics, timings,
 };
 use super::reply::Options;
+use super::responses_events::{Events, Kind};
 
-/// Writes a stream of events, each with its number.
+/// Writes a stream of events.
 pub struct ResponsesStream {
     meta: Meta,
     options: Options,
-    /// What the response repeats of its request.
-    echo: Map<String, Value>,
-    events: Vec<StreamEvent>,
-    count: u64,
-    /// The items that are complete.
-    output: Vec<Value>,
-    open: Option<Open>,
+    /// The response without an answer.
+    head: Value,
+    events: Events,
     calls: usize,
 }
 
-/// An item whose text goes on.
-struct Open {
-    kind: Kind,
-    id: String,
-    text: String,
-    logprobs: Vec<Value>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Reasoning,
-    Message,
-}
-
-impl Open {
-    /// The part that holds the text so far.
-    fn part(&self) -> Value {
-        match self.kind {
-            Kind::Reasoning => json!({"type": "reasoning_text", "text": self.text}),
-            Kind::Message => json!({
-                "type": "output_text", "text": self.text, "annotations": [], "logprobs": self.logprobs,
-            }),
-        }
-    }
-
-    fn item(&self, status: &str, content: &Value) -> Value {
-        match self.kind {
-            Kind::Reasoning => json!({
-                "type": "reasoning", "id": self.id, "summary": [], "content": content, "status": status,
-            }),
-            Kind::Message => json!({
-                "type": "message", "id": self.id, "role": "assistant", "content": content, "status": status,
-            }),
-        }
-    }
-
-    /// The names of the events of its text.
-    fn events(&self) -> [&'static str; 2] {
-        match self.kind {
-            Kind::Reasoning => [
-                "response.reasoning_text.delta",
-                "response.reasoning_text.done",
-            ],
-            Kind::Message => ["response.output_text.delta", "response.output_text.done"],
-        }
-    }
-}
-
 impl ResponsesStream {
-    /// The beginning of a stream.
+    /// The beginning of a stream. `echo` is what the response repeats of its request.
     pub fn new(meta: Meta, options: Options, echo: Map<String, Value>) -> Self {
+        let mut head = json!({
+            "id": format!("resp_{}", meta.id),
+            "object": "response",
+            "created_at": meta.created,
+            "status": null,
+            "background": false,
+            "error": null,
+            "incomplete_details": null,
+            "model": meta.model,
+            "output": null,
+            "usage": null,
+        });
+        if let Value::Object(head) = &mut head {
+            head.extend(echo);
+        }
         Self {
             meta,
             options,
-            echo,
-            events: Vec::new(),
-            count: 0,
-            output: Vec::new(),
-            open: None,
+            head,
+            events: Events::default(),
             calls: 0,
         }
     }
 
-    fn push(&mut self, name: &'static str, fields: Value) {
-        let mut data = json!({"type": name, "sequence_number": self.count});
-        if let (Value::Object(data), Value::Object(fields)) = (&mut data, fields) {
-            data.extend(fields);
-        }
-        self.count += 1;
-        self.events.push(StreamEvent {
-            name: Some(name),
-            data,
-        });
-    }
-
-    /// An event about a text of the open item.
-    fn push_text(&mut self, name: &'static str, fields: Value) {
-        let Some(open) = &self.open else {
-            return;
-        };
-        let mut all = json!({
-            "item_id": open.id, "output_index": self.output.len(), "content_index": 0,
-        });
-        if let (Value::Object(all), Value::Object(fields)) = (&mut all, fields) {
-            all.extend(fields);
-        }
-        self.push(name, all);
-    }
-
-    /// An event about an item.
-    fn push_item(&mut self, name: &'static str, item: &Value) {
-        let index = self.output.len();
-        self.push(name, json!({"output_index": index, "item": item}));
-    }
-
     /// The response in this state.
     fn response(&self, status: &str) -> Value {
-        let mut response = json!({
-            "id": format!("resp_{}", self.meta.id),
-            "object": "response",
-            "created_at": self.meta.created,
-            "status": status,
-            "background": false,
-            "error": null,
-            "incomplete_details": null,
-            "model": self.meta.model,
-            "output": self.output,
-            "usage": null,
-        });
-        if let Value::Object(response) = &mut response {
-            response.extend(self.echo.clone());
-        }
+        let mut response = self.head.clone();
+        response["status"] = status.into();
+        response["output"] = self.events.output().into();
         response
     }
 
+    /// The id of the next item.
+    fn id(&self, prefix: &str) -> String {
+        format!("{prefix}_{}_{}", self.meta.id, self.events.output().len())
+    }
+
+    fn end_item(&mut self) {
+        self.events.end_item("completed");
+    }
+
     fn text(&mut self, kind: Kind, text: &str, tokens: &[AnswerToken]) {
-        if self.open.as_ref().is_none_or(|open| open.kind != kind) {
+        if self.events.open() != Some(kind) {
             self.end_item();
-            self.begin_item(kind);
+            let prefix = match kind {
+                Kind::Reasoning => "rs",
+                Kind::Message => "msg",
+            };
+            self.events.begin_item(kind, self.id(prefix));
         }
         let logprobs = match self.options.logprobs {
             true => chat_logprobs(tokens, false)["content"].take(),
             false => json!([]),
         };
-        let Some(open) = &mut self.open else {
-            return;
-        };
-        open.text += text;
-        open.logprobs
-            .extend(logprobs.as_array().into_iter().flatten().cloned());
-        let name = open.events()[0];
-        let fields = match kind {
-            Kind::Reasoning => json!({ "delta": text }),
-            Kind::Message => json!({"delta": text, "logprobs": logprobs}),
-        };
-        self.push_text(name, fields);
-    }
-
-    fn begin_item(&mut self, kind: Kind) {
-        let prefix = match kind {
-            Kind::Reasoning => "rs",
-            Kind::Message => "msg",
-        };
-        let open = Open {
-            kind,
-            id: format!("{prefix}_{}_{}", self.meta.id, self.output.len()),
-            text: String::new(),
-            logprobs: Vec::new(),
-        };
-        let (item, part) = (open.item("in_progress", &json!([])), open.part());
-        self.push_item("response.output_item.added", &item);
-        self.open = Some(open);
-        self.push_text("response.content_part.added", json!({ "part": part }));
-    }
-
-    fn end_item(&mut self) {
-        let Some(open) = &self.open else {
-            return;
-        };
-        let (part, name) = (open.part(), open.events()[1]);
-        let item = open.item("completed", &json!([part]));
-        let done = match open.kind {
-            Kind::Reasoning => json!({ "text": open.text }),
-            Kind::Message => json!({"text": open.text, "logprobs": open.logprobs}),
-        };
-        self.push_text(name, done);
-        self.push_text("response.content_part.done", json!({ "part": part }));
-        self.push_item("response.output_item.done", &item);
-        self.open = None;
-        self.output.push(item);
+        self.events.text(text, &logprobs);
     }
 
     fn call(&mut self, name: &str, arguments: &str) {
         self.end_item();
-        let index = self.output.len();
-        let id = format!("fc_{}_{index}", self.meta.id);
         let call = call_id(&self.meta, 0, self.calls);
         self.calls += 1;
-        let item = |arguments: &str, status: &str| {
-            json!({
-                "type": "function_call", "id": id, "call_id": call, "name": name,
-                "arguments": arguments, "status": status,
-            })
-        };
-        self.push_item("response.output_item.added", &item("", "in_progress"));
-        let place = |field: &str| json!({"item_id": id, "output_index": index, field: arguments});
-        self.push("response.function_call_arguments.delta", place("delta"));
-        let mut done = place("arguments");
-        done["name"] = name.into();
-        self.push("response.function_call_arguments.done", done);
-        let item = item(arguments, "completed");
-        self.push_item("response.output_item.done", &item);
-        self.output.push(item);
-    }
-
-    fn taken(&mut self) -> Vec<StreamEvent> {
-        std::mem::take(&mut self.events)
+        self.events.call(json!({
+            "type": "function_call", "id": self.id("fc"), "call_id": call, "name": name,
+            "arguments": arguments, "status": "completed",
+        }));
     }
 }
 
 impl Stream for ResponsesStream {
     fn begin(&mut self) -> Vec<StreamEvent> {
         let response = self.response("in_progress");
-        for name in ["response.created", "response.in_progress"] {
-            self.push(name, json!({ "response": response }));
-        }
-        self.taken()
+        self.events.begin(&response);
+        self.events.taken()
     }
 
     // The protocol has no events for these, and its clients read no others.
@@ -253,17 +119,14 @@ impl Stream for ResponsesStream {
                 } => self.call(&name, &arguments),
             }
         }
-        self.taken()
+        self.events.taken()
     }
 
     fn finish(&mut self, _: usize, finished: &Finished) -> Vec<StreamEvent> {
         self.end_item();
-        let (name, status, details) = match finished.finish {
-            Finish::Length => {
-                let details = json!({"reason": "max_output_tokens"});
-                ("response.incomplete", "incomplete", details)
-            }
-            _ => ("response.completed", "completed", Value::Null),
+        let (status, details) = match finished.finish {
+            Finish::Length => ("incomplete", json!({"reason": "max_output_tokens"})),
+            _ => ("completed", Value::Null),
         };
         let usage = finished.end.usage;
         let mut response = self.response(status);
@@ -278,8 +141,8 @@ impl Stream for ResponsesStream {
         });
         response["timings"] = timings(&finished.end);
         response["diffusion"] = statistics(&finished.end, &self.options.ignored);
-        self.push(name, json!({ "response": response }));
-        self.taken()
+        self.events.end(&response);
+        self.events.taken()
     }
 
     fn close(&mut self) -> Vec<StreamEvent> {
@@ -288,9 +151,7 @@ impl Stream for ResponsesStream {
 
     fn unfinished(&self, status: &str, error: Option<&ApiError>) -> Option<Value> {
         let mut response = self.response(status);
-        if let (Some(open), Value::Array(output)) = (&self.open, &mut response["output"]) {
-            output.push(open.item("incomplete", &json!([open.part()])));
-        }
+        response["output"] = self.events.unfinished().into();
         if let Some(error) = error {
             response["error"] = json!({"code": "server_error", "message": error.message});
         }
@@ -300,8 +161,8 @@ impl Stream for ResponsesStream {
     fn error(&mut self, error: &ApiError) -> Vec<StreamEvent> {
         let code = &error.openai()["error"]["type"];
         let fields = json!({"code": code, "message": error.message, "param": error.param});
-        self.push("error", fields);
-        self.taken()
+        self.events.push("error", fields);
+        self.events.taken()
     }
 }
 
@@ -327,6 +188,7 @@ mod tests {
     use async_openai::types::responses::{OutputItem, Response, ResponseStreamEvent, Status};
 
     use super::super::format::tests::{call, finished, meta, text};
+    use super::super::responses_events::replay;
     use super::*;
 
     fn options() -> Options {
@@ -422,6 +284,37 @@ mod tests {
         );
         assert_eq!(done["logprobs"].as_array().unwrap().len(), 11);
         assert_eq!(events[12]["item_id"], events[9]["item"]["id"]);
+    }
+
+    #[test]
+    fn the_events_of_a_kept_response_are_those_of_its_stream() {
+        for finish in [Finish::ToolCalls, Finish::Length] {
+            let mut expected = stream(finish);
+            let Value::Object(kept) = expected.last().unwrap()["response"].clone() else {
+                panic!()
+            };
+            // Each text comes at once.
+            let is_first =
+                |event: &Value| ["Hm", "Let me "].iter().any(|text| event["delta"] == *text);
+            expected.retain(|event| !is_first(event));
+            for event in &mut expected {
+                let done = match event["type"].as_str() {
+                    Some("response.reasoning_text.delta") => json!("Hm."),
+                    Some("response.output_text.delta") => json!("Let me see."),
+                    _ => continue,
+                };
+                event["delta"] = done;
+            }
+            let events = replay(&kept).into_iter().map(|event| event.data);
+            for (number, (event, mut expected)) in events.zip(expected).enumerate() {
+                expected["sequence_number"] = number.into();
+                if event["type"] == "response.output_text.delta" {
+                    assert_eq!(event["logprobs"].as_array().unwrap().len(), 11);
+                    expected["logprobs"] = event["logprobs"].clone();
+                }
+                assert_eq!(event, expected);
+            }
+        }
     }
 
     #[test]

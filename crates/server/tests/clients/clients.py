@@ -128,6 +128,8 @@ def test_openai_responses_build_on_each_other(client):
         assert stream.get_final_response().output_text == whole.output_text
 
     assert client.responses.retrieve(second.id).output_text == second.output_text
+    with client.responses.retrieve(second.id, stream=True) as events:
+        assert [event.type for event in events][-1] == "response.completed"
     items = list(client.responses.input_items.list(second.id, order="asc", limit=2))
     assert [item.content[0].text for item in items] == [QUESTION, first.output_text, story]
     with pytest.raises(openai.BadRequestError):
