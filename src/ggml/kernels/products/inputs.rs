@@ -5,7 +5,7 @@ use super::matrices::input_row;
 use super::scratch::Line;
 use crate::sys;
 
-/// Rows of activations, next to each other where the product reads them faster so.
+/// Rows of activations, copied to be equally far apart where the product needs that.
 #[derive(Default)]
 pub(super) struct Inputs {
     rows: Vec<*const u8>,
@@ -25,18 +25,19 @@ impl Inputs {
     ) -> &[*const u8] {
         self.rows.clear();
         self.rows.extend(numbers.map(|row| input_row(x, row)));
-        if instructions.wants_neighbours {
-            let lines = x.nb[1].div_ceil(size_of::<Line>());
+        if instructions.wants_contiguous {
+            // Odd: rows a power of two apart would share places in the cache.
+            let lines = x.nb[1].div_ceil(size_of::<Line>()) | 1;
             self.copies.resize(self.rows.len() * lines, Line::default());
-            for (row, copy) in self
-                .rows
-                .iter_mut()
-                .zip(self.copies.chunks_exact_mut(lines))
-            {
-                let to = copy.as_mut_ptr().cast::<u8>();
-                // SAFETY: by the contract of this function; the copy has room for the row.
-                unsafe { to.copy_from_nonoverlapping(*row, x.nb[1]) };
-                *row = to;
+            // All rows are read by the address of the first.
+            let first = self.copies.as_mut_ptr();
+            for (i, row) in self.rows.iter_mut().enumerate() {
+                // SAFETY: by the contract of this function; there is room for each row.
+                unsafe {
+                    let copy = first.add(i * lines).cast::<u8>();
+                    copy.copy_from_nonoverlapping(*row, x.nb[1]);
+                    *row = copy;
+                }
             }
         }
         &self.rows

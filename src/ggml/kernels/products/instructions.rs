@@ -32,7 +32,7 @@ impl Strip<'_> {
     pub(super) fn ahead(&self, parts: usize) -> Ahead {
         Ahead {
             next: self.next,
-            each: (self.rows * self.stride).div_ceil(parts),
+            each: (self.rows * self.stride).div_ceil(parts.max(1)),
             due: 0,
             done: 0,
         }
@@ -99,13 +99,13 @@ pub(crate) struct Instructions {
     pub(super) has_wide_vectors: bool,
     /// Inputs of a strip from which on the set is faster than the next one.
     pub(super) least_inputs: usize,
-    /// Whether inputs are read faster if they lie next to each other.
-    pub(super) wants_neighbours: bool,
+    /// Whether the product needs inputs that are equally far apart.
+    pub(super) wants_contiguous: bool,
     /// What rows of `k` activations become before they are multiplied with weights of a format;
     /// `None` if they remain F32.
     pub(super) conversion: fn(Format, usize) -> Option<Conversion>,
     /// Mixes rows as integers, if floats become integers.
-    pub(super) mix_integers: Option<Mix>,
+    pub(in super::super) mix_integers: Option<Mix>,
     /// Mixes rows in BF16, if the processor multiplies BF16.
     pub(in super::super) mix_bf16: Option<Mix>,
     /// Multiplies a strip: [`STRIP`] results for each input, of which those beyond the rows of the
@@ -148,8 +148,8 @@ impl Instructions {
         })
     }
 
-    /// This set, or the best one for as many inputs of a strip as products have at the usual length of a canvas.
-    /// It does not depend on the tokens of one pass, so that these change no bit of a result.
+    /// This set, or the best one for so few inputs of a strip. Callers pass the number at the usual
+    /// length of a canvas, not that of a pass, which is to change no bit of a result.
     pub(super) fn for_inputs(&'static self, inputs: usize) -> &'static Self {
         let mut others = Self::of_this_processor().iter().copied();
         match self.least_inputs <= inputs {

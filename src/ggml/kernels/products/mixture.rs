@@ -16,7 +16,8 @@ pub(crate) struct Rows<'a> {
     pub(crate) stride: usize,
     /// For each result its weights of the rows.
     pub(crate) weights: &'a [*const f32],
-    /// The results: sums to which the mixtures of these rows are added.
+    /// The results: sums to which the mixtures of these rows are added, each as far from the one
+    /// before it.
     pub(crate) out: &'a [*mut f32],
 }
 

@@ -25,7 +25,7 @@ pub(super) struct Scratch {
     /// Decoded weights.
     room: Box<Room>,
     /// Rows of activations.
-    copies: Vec<Line>,
+    rows: Vec<Line>,
     /// The tiles of the thread, after its first product with them.
     #[cfg(target_arch = "x86_64")]
     tiles: Option<Tiles>,
@@ -41,21 +41,21 @@ impl Scratch {
     pub(super) fn new() -> Self {
         Self {
             room: Box::new(Room([0; SIZE])),
-            copies: Vec::new(),
+            rows: Vec::new(),
             #[cfg(target_arch = "x86_64")]
             tiles: None,
         }
     }
 
     pub(super) fn panel<P: Panel>(&mut self) -> &mut P {
-        self.panel_and_copies().0
+        self.panel_and_rows().0
     }
 
-    pub(super) fn panel_and_copies<P: Panel>(&mut self) -> (&mut P, &mut Vec<Line>) {
+    pub(super) fn panel_and_rows<P: Panel>(&mut self) -> (&mut P, &mut Vec<Line>) {
         const { assert!(size_of::<P>() <= SIZE && align_of::<P>() <= align_of::<Room>()) };
         // SAFETY: the memory has the size and the alignment, and all bit patterns are values of `P`.
         let panel = unsafe { &mut *self.room.0.as_mut_ptr().cast() };
-        (panel, &mut self.copies)
+        (panel, &mut self.rows)
     }
 
     /// Configures the tiles of this thread, until the end of this value.

@@ -23,7 +23,7 @@ const TYPES: [TensorType; 8] = [
 /// The sets of instructions of this processor, and AMX as the emulator has it.
 pub(in super::super) fn sets() -> Vec<&'static Instructions> {
     let mut sets = Instructions::of_this_processor().to_vec();
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     if sets.first().is_some_and(|best| best.name == "avx512_bf16") {
         avx512::amx::emulator::install();
         sets.push(&avx512::amx::INSTRUCTIONS);

@@ -15,7 +15,7 @@ pub(super) const INSTRUCTIONS: Instructions = Instructions {
     name: "avx2",
     has_wide_vectors: false,
     least_inputs: 1,
-    wants_neighbours: false,
+    wants_contiguous: false,
     conversion,
     mix_integers: None,
     mix_bf16: None,

@@ -1,4 +1,5 @@
-//! Rows of BF16 times inputs in BF16. Nothing is decoded: lanes are elements of a row, and are added up at its end.
+//! Rows of BF16 times inputs in BF16. Nothing is decoded: lanes are elements of a row, and are added
+//! up at its end.
 
 #![allow(
     clippy::needless_range_loop,
@@ -16,8 +17,8 @@ const ROWS: usize = 4;
 /// Inputs that they are multiplied with together: as many as the registers can hold sums for.
 const INPUTS: usize = 6;
 
-/// Multiplies a strip, see [`Instructions::product`](super::Instructions::product). Each sum is added in the same
-/// order for any number of inputs.
+/// Multiplies a strip, see [`Instructions::product`](super::Instructions::product). Each sum is added
+/// in the same order for any number of inputs.
 ///
 /// # Safety
 /// As there.

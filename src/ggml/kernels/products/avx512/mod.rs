@@ -1,7 +1,8 @@
-//! The products with AVX-512 and VNNI: what they consist of, and how a strip of weights is cut into panels and
-//! tiles. `decode` makes a panel of stored weights, `activations` converts the inputs, `tiles` has the innermost
-//! loops, and `mix` the rows of self-conditioning. A vector has two or four elements of each row of a strip. Where the
-//! processor multiplies BF16, `bf16` takes such weights as they are stored. `amx` is built on all of this.
+//! The products with AVX-512 and VNNI: what they consist of, and how a strip of weights is cut into
+//! panels and tiles. `decode` makes a panel of stored weights, `activations` converts the inputs,
+//! `tiles` has the innermost loops, and `mix` the rows of self-conditioning. A vector has two or four
+//! elements of each row of a strip. Where the processor multiplies BF16, `bf16` takes such weights as
+//! they are stored. `amx` is built on all of this.
 
 mod activations;
 pub(super) mod amx;
@@ -26,7 +27,7 @@ pub(super) const INSTRUCTIONS: Instructions = Instructions {
     name: "avx512",
     has_wide_vectors: true,
     least_inputs: 1,
-    wants_neighbours: false,
+    wants_contiguous: false,
     conversion: conversion::<false>,
     mix_integers: Some(mix::mix::<false>),
     mix_bf16: None,

@@ -12,15 +12,18 @@ pub(in super::super::super) fn is_available() -> bool {
 }
 
 /// Whether the processor has AMX-TILE and AMX-BF16. Source: Intel's manual of instructions, CPUID.
+#[allow(unused_unsafe, reason = "the functions are unsafe before Rust 1.94")]
 fn has_tiles() -> bool {
     use std::arch::x86_64::{__cpuid, __cpuid_count};
     const AMX_BF16: u32 = 1 << 22;
     const AMX_TILE: u32 = 1 << 24;
     const NEEDED: u32 = AMX_BF16 | AMX_TILE;
-    __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & NEEDED == NEEDED
+    // SAFETY: all processors of this architecture have the instruction.
+    unsafe { __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & NEEDED == NEEDED }
 }
 
-/// Asks Linux for the state of tiles, which a process has only after that. All its threads have it then.
+/// Asks Linux for the state of tiles, which a process has only after that. All its threads have it
+/// then.
 #[cfg(target_os = "linux")]
 fn is_permitted() -> bool {
     const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
@@ -53,8 +56,8 @@ struct Configuration {
     rows: [u8; 16],
 }
 
-/// The tiles of this thread, all of [`ROWS`] rows of [`ROW`] bytes. ggml has tiles of another size, which it
-/// configures once for each of its threads: they come back at the end.
+/// The tiles of this thread, all of [`ROWS`] rows of [`ROW`] bytes. ggml has tiles of another size,
+/// which it configures once for each of its threads: they come back at the end.
 pub(in super::super::super) struct Tiles {
     before: Configuration,
     /// They are those of a thread.

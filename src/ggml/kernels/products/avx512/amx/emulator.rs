@@ -1,6 +1,6 @@
-//! Tiles on a processor without them, for tests: the signal of an unknown instruction is caught, and the
-//! instruction computed as Intel's manual of instructions describes it. So the kernels are tested on every
-//! processor with AVX-512 and BF16.
+//! Tiles on a processor without them, for tests: the signal of an unknown instruction is caught, and
+//! the instruction computed as Intel's manual of instructions describes it. So the kernels are tested
+//! on every processor with AVX-512 and BF16.
 
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
@@ -119,7 +119,8 @@ thread_local! {
     };
 }
 
-/// Computes the unknown instruction and continues after it; any other ends the process, as without a handler.
+/// Computes an instruction with tiles and continues after it; any other ends the process, as without
+/// a handler.
 extern "C" fn handle(signal: i32, _: *mut siginfo_t, context: *mut c_void) {
     // SAFETY: the system passes the state of the thread, which has just read the instruction; the state of its
     // tiles is used here alone.

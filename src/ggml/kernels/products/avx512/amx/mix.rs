@@ -6,11 +6,10 @@ use super::super::super::scratch::Line;
 use super::super::activations::round;
 use super::super::mix::fill_bf16;
 use super::super::panel::Panel;
-use super::tiles::{DEPTH, ROWS, Rows, TOGETHER};
-use super::{stride, tiles};
+use super::tiles::{self, DEPTH, ROWS, Rows, TOGETHER};
 
-/// Lines of the weights of a result, one more than they take: results a power of two apart would share places in the
-/// cache.
+/// Lines of the weights of a result, and one more: results a power of two apart would share places
+/// in the cache.
 const LINES: usize = 2 * Mixed::MOST / size_of::<Line>() + 1;
 
 /// Adds the mixture of some rows to each result, see [`Mix`](super::super::super::mixture::Mix).
@@ -22,7 +21,7 @@ pub(super) unsafe fn mix(rows: &Mixed<'_>, buffers: &mut Buffers) {
     let scratch = &mut buffers.scratch;
     // SAFETY: the processor has tiles, by the contract of this function.
     unsafe { scratch.configure_tiles() };
-    let (panel, weights) = scratch.panel_and_copies::<Panel>();
+    let (panel, weights) = scratch.panel_and_rows::<Panel>();
     assert!(rows.count <= Mixed::MOST);
     // The last tile may have rows without a result.
     let results = rows.out.len();
@@ -56,9 +55,11 @@ pub(super) unsafe fn mix(rows: &Mixed<'_>, buffers: &mut Buffers) {
 }
 
 /// Adds the products of the panel with the weights of results to their columns from `first` on.
+/// Sums are added in the same order in whole tiles and in parts of one.
 ///
 /// # Safety
-/// Tiles are configured; there are `tiles` of weights, and the results have these columns, at most [`STRIP`].
+/// Tiles are configured; there are `tiles` of weights, and the results have these columns, at most
+/// [`STRIP`].
 unsafe fn add(
     tiles: usize,
     weights: Rows<u8>,
@@ -67,25 +68,31 @@ unsafe fn add(
     first: usize,
     columns: usize,
 ) {
-    let whole = out.len() == tiles * ROWS && columns == STRIP;
     let product = |sums| {
         let (values, depth) = (panel.values.as_ptr().cast(), Mixed::MOST / DEPTH);
         // SAFETY: by the contract of this function; there is a sum for each weight.
         unsafe { tiles::multiply(tiles, values, depth, weights, sums) };
     };
-    if let Some(stride) = stride(out.iter().map(|row| row.addr())).filter(|_| whole) {
-        let first = out[0].wrapping_add(first);
-        return product(Rows { first, stride });
+    if out.len() == tiles * ROWS && columns == STRIP {
+        return product(Rows {
+            first: out[0].wrapping_add(first),
+            stride: out[1].addr() - out[0].addr(),
+        });
     }
     let mut sums = [[0.0_f32; STRIP]; TOGETHER * ROWS];
-    product(Rows {
-        first: sums.as_mut_ptr().cast(),
-        stride: 4 * STRIP,
-    });
-    for (out, sums) in out.iter().zip(sums) {
-        for (column, sum) in sums.iter().take(columns).enumerate() {
-            // SAFETY: by the contract of this function.
-            unsafe { *out.add(first + column) += sum };
+    // SAFETY: by the contract of this function.
+    unsafe {
+        for (out, sums) in out.iter().zip(&mut sums) {
+            sums.as_mut_ptr()
+                .copy_from_nonoverlapping(out.add(first), columns);
+        }
+        product(Rows {
+            first: sums.as_mut_ptr().cast(),
+            stride: 4 * STRIP,
+        });
+        for (out, sums) in out.iter().zip(&sums) {
+            out.add(first)
+                .copy_from_nonoverlapping(sums.as_ptr(), columns);
         }
     }
 }

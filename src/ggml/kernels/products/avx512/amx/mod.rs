@@ -1,10 +1,10 @@
-//! The products with AMX, whose tiles multiply 16 rows of BF16 with 16 others: weights as the other kernels decode
-//! them, with their scales in BF16, times activations in BF16. So a scale for each group costs nothing between the
-//! products, and the error is smaller than with activations of 8 bits. Weights in F16, which have more bits, are
-//! multiplied as with AVX-512.
+//! The products with AMX, whose tiles multiply 16 rows of BF16 with 16 others: weights as the
+//! other kernels decode them, with their scales in BF16, times activations in BF16. Scales are
+//! applied when weights are decoded, not between products, and the error is smaller than with
+//! activations of 8 bits. Weights in F16, which have more bits, are multiplied as with AVX-512.
 
 mod configuration;
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 pub(in super::super) mod emulator;
 mod mix;
 mod pairs;
@@ -23,9 +23,9 @@ use tiles::{DEPTH, ROWS, Rows, TOGETHER};
 
 pub(in super::super) const INSTRUCTIONS: Instructions = Instructions {
     name: "amx_bf16",
-    // To decode weights takes as long as to multiply them with about so many inputs.
+    // An estimate: to decode weights takes as long as to multiply them with about this many inputs.
     least_inputs: 32,
-    wants_neighbours: true,
+    wants_contiguous: true,
     conversion,
     mix_bf16: Some(mix::mix),
     product,
@@ -66,7 +66,7 @@ unsafe fn product(strip: &Strip<'_>, scratch: &mut Scratch, out: &mut [f32]) {
     out.fill(0.0);
     // SAFETY: the processor has tiles, by the contract of this function.
     unsafe { scratch.configure_tiles() };
-    let (panel, copies) = scratch.panel_and_copies::<Panel>();
+    let (panel, rows) = scratch.panel_and_rows::<Panel>();
     // With each group, as it is decoded and as some inputs are multiplied.
     let times = 1 + Tiled(inputs).count();
     let ahead = &mut strip.ahead(strip.k / GROUP * times);
@@ -78,7 +78,7 @@ unsafe fn product(strip: &Strip<'_>, scratch: &mut Scratch, out: &mut [f32]) {
             let mut sums = out.as_mut_ptr();
             for (tiles, inputs) in Tiled(inputs) {
                 let elements = Elements { first, k };
-                multiply(tiles, inputs, elements, panel, copies, sums);
+                multiply(tiles, inputs, elements, panel, rows, sums);
                 sums = sums.add(inputs.len() * STRIP);
                 ahead.read(k / GROUP);
             }
@@ -139,78 +139,65 @@ unsafe fn decode_pairs(
 /// Adds the products of the panel with inputs in BF16 to `sums`, a row of [`STRIP`] for each input.
 ///
 /// # Safety
-/// Tiles are configured; the panel has the elements of its rows, and each input does; the inputs are at most
-/// those of `tiles`.
+/// Tiles are configured; the panel has the elements of its rows, and each input does; the inputs
+/// fill `tiles`, or a part of one tile, and each is as far from the one before it.
 unsafe fn multiply(
     tiles: usize,
     inputs: &[*const u8],
     elements: Elements,
     panel: &Panel,
-    copies: &mut Vec<Line>,
+    rows: &mut Vec<Line>,
     sums: *mut f32,
 ) {
     let Elements { first, k } = elements;
-    let whole = inputs.len() == tiles * ROWS;
-    let stride = stride(inputs.iter().map(|row| row.addr())).filter(|_| whole);
-    let neighbours = stride.map(|stride| Rows {
-        first: inputs[0].wrapping_add(2 * first).cast_mut(),
-        stride,
-    });
-    // SAFETY: by the contract of this function.
-    unsafe {
-        let rows = neighbours.unwrap_or_else(|| copy(inputs, elements, copies));
+    let product = |inputs, sums| {
         let (values, depth) = (panel.values.as_ptr().cast(), k / DEPTH);
-        let product = |sums| {
-            let stride = 4 * STRIP;
-            tiles::multiply(
-                tiles,
-                values,
-                depth,
-                rows,
-                Rows {
-                    first: sums,
-                    stride,
-                },
-            );
+        let stride = 4 * STRIP;
+        let sums = Rows {
+            first: sums,
+            stride,
         };
-        if whole {
-            return product(sums);
-        }
-        let mut tile = [0.0_f32; ROWS * STRIP];
-        let of_inputs = inputs.len() * STRIP;
+        // SAFETY: by the contract of this function.
+        unsafe { tiles::multiply(tiles, values, depth, inputs, sums) };
+    };
+    if inputs.len() == tiles * ROWS {
+        let contiguous = Rows {
+            first: inputs[0].wrapping_add(2 * first).cast_mut(),
+            stride: inputs[1].addr() - inputs[0].addr(),
+        };
+        return product(contiguous, sums);
+    }
+    let mut tile = [0.0_f32; ROWS * STRIP];
+    let of_inputs = inputs.len() * STRIP;
+    // SAFETY: by the contract of this function; a tile has room for the sums of these inputs.
+    unsafe {
         tile.as_mut_ptr().copy_from_nonoverlapping(sums, of_inputs);
-        product(tile.as_mut_ptr());
+        product(whole_tile(inputs, elements, rows), tile.as_mut_ptr());
         sums.copy_from_nonoverlapping(tile.as_ptr(), of_inputs);
     }
 }
 
-/// The distance in bytes from each address to the next, if all are the same.
-fn stride(addresses: impl Iterator<Item = usize> + Clone) -> Option<usize> {
-    let pairs = addresses.clone().zip(addresses.skip(1));
-    let mut distances = pairs.map(|(one, next)| next.wrapping_sub(one));
-    let first = distances.next()?;
-    distances.all(|other| other == first).then_some(first)
-}
-
-/// Copies elements of BF16 of each input, so that they have the same distance.
+/// Copies elements of BF16 of fewer inputs than a tile has rows. What is in the other rows does not
+/// matter.
 ///
 /// # Safety
 /// The inputs have the elements, at most [`PAIRS`].
-unsafe fn copy(inputs: &[*const u8], elements: Elements, copies: &mut Vec<Line>) -> Rows<u8> {
-    /// One line more than a row has: rows a power of two apart would share places in the cache.
-    const LINES: usize = 2 * PAIRS / size_of::<Line>() + 1;
-    copies.resize(TOGETHER * ROWS * LINES, Line::default());
-    for (from, to) in inputs.iter().zip(copies.chunks_exact_mut(LINES)) {
-        // SAFETY: by the contract of this function.
+unsafe fn whole_tile(inputs: &[*const u8], elements: Elements, rows: &mut Vec<Line>) -> Rows<u8> {
+    rows.resize(ROWS * LINES, Line::default());
+    let first = rows.as_mut_ptr().cast::<u8>();
+    let stride = LINES * size_of::<Line>();
+    for (i, input) in inputs.iter().enumerate() {
+        // SAFETY: by the contract of this function; there is room for a row of each input.
         unsafe {
-            let from = from.add(2 * elements.first);
-            to.as_mut_ptr()
-                .cast::<u8>()
+            let from = input.add(2 * elements.first);
+            first
+                .add(i * stride)
                 .copy_from_nonoverlapping(from, 2 * elements.k);
         }
     }
-    Rows {
-        first: copies.as_mut_ptr().cast(),
-        stride: LINES * size_of::<Line>(),
-    }
+    Rows { first, stride }
 }
+
+/// Lines of a row of BF16 as long as a panel, and one more: rows a power of two apart would share
+/// places in the cache.
+const LINES: usize = 2 * PAIRS / size_of::<Line>() + 1;

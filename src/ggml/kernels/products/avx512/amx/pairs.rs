@@ -10,19 +10,19 @@ use super::super::panel::Panel;
 /// Vectors of four elements in half of a group.
 const HALF: usize = GROUP / 8;
 
-/// Quantized elements of a panel, four in a lane, become numbers, two in a lane: each integer times its scale,
-/// less its minimum, rounded to F32 and then to BF16.
+/// Quantized elements of a panel, four in a lane, become numbers, two in a lane: each integer times
+/// its scale, less its minimum, rounded to F32 and then to BF16.
 ///
 /// # Safety
 /// The panel has `k` elements of the format, whole groups, which fit it in BF16.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub(super) unsafe fn from_quads(format: Format, k: usize, panel: &mut Panel) {
     assert!(k / 2 <= panel.values.len());
-    // A vector becomes two, which begin at twice its place: so the last is the first.
+    // In place: vector i becomes 2 i and 2 i + 1, so from the last to the first.
     for half in (0..k / GROUP * 2).rev() {
         // SAFETY: the panel has the group, and places for its pairs.
         unsafe {
-            let (scale, start) = line(format, half, panel);
+            let (scale, start) = scale_and_start(format, half, panel);
             for quad in (half * HALF..(half + 1) * HALF).rev() {
                 let quads = _mm512_load_si512(panel.values.as_ptr().add(quad).cast());
                 let to = panel.values.as_mut_ptr().add(2 * quad);
@@ -41,7 +41,7 @@ pub(super) unsafe fn from_quads(format: Format, k: usize, panel: &mut Panel) {
 /// The panel has the group.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn line(format: Format, half: usize, panel: &Panel) -> (__m512, __m512) {
+unsafe fn scale_and_start(format: Format, half: usize, panel: &Panel) -> (__m512, __m512) {
     let group = half / 2;
     // SAFETY: by the contract of this function.
     unsafe {
@@ -58,7 +58,8 @@ unsafe fn line(format: Format, half: usize, panel: &Panel) -> (__m512, __m512) {
     }
 }
 
-/// Word 2 r of the pairs is the first number of row r, word 2 r + 1 the second one, which comes after the first ones.
+/// Word 2 r of the pairs is the first number of row r, word 2 r + 1 the second one. Before, all first
+/// numbers come before all second ones.
 const ORDER: [u16; 2 * STRIP] = {
     let mut order = [0; 2 * STRIP];
     let mut row = 0;

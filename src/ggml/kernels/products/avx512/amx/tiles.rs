@@ -6,7 +6,8 @@ use std::arch::asm;
 pub(super) const ROWS: usize = 16;
 /// Bytes of a row of a tile.
 pub(super) const ROW: usize = 64;
-/// Elements of BF16 in a row of a tile: a panel has half as many vectors of pairs for each product of tiles.
+/// Elements of BF16 in a row of a tile. A panel has half as many vectors of pairs for each product
+/// of tiles.
 pub(super) const DEPTH: usize = ROW / 2;
 /// Tiles of inputs that are multiplied together, as many as there is room for sums.
 pub(super) const TOGETHER: usize = 4;
@@ -26,12 +27,13 @@ impl<T> Rows<T> {
     }
 }
 
-/// Adds to `sums` the products of `panel`, vectors of pairs of BF16, with 1 to [`TOGETHER`] tiles of `inputs`,
-/// rows of as many elements in BF16. Source: Intel's manual of instructions, TDPBF16PS.
+/// Adds to `sums` the products of `panel`, vectors of pairs of BF16, with 1 to [`TOGETHER`] tiles of
+/// `inputs`, rows of as many elements in BF16. Source: Intel's manual of instructions, TDPBF16PS.
 ///
 /// # Safety
-/// Tiles are configured; `panel` has `depth` times [`DEPTH`] elements of [`ROWS`] rows, and there are as many in
-/// each of `tiles` times [`ROWS`] rows of `inputs`; `sums` has a row of [`ROWS`] for each input.
+/// Tiles are configured; `panel` has `depth` times [`DEPTH`] elements of [`ROWS`] rows, and there are
+/// as many in each of `tiles` times [`ROWS`] rows of `inputs`; `sums` has a row of [`ROWS`] for each
+/// input.
 pub(super) unsafe fn multiply(
     tiles: usize,
     panel: *const i32,
