@@ -19,7 +19,6 @@ use crate::body::read_body;
 use crate::drafts::{DraftSlot, Payloads};
 use crate::engine::job::{Class, FormTask, Group, Job, Outlet, Task};
 use crate::followed::{Begin, Followed};
-use crate::keeping::{Keeper, KeptStream};
 use crate::plans::Plan;
 use crate::protocol::answer::Usage;
 use crate::protocol::assemble::{Delta, Finish};
@@ -33,6 +32,7 @@ use crate::reply::{error_with, json};
 use crate::served::Served;
 use crate::sse;
 use crate::state::{Ready, State};
+use crate::storing::{Storing, StoringStream};
 
 /// Builds of the server: it begins with `b`, as those of llama-server.
 pub const FINGERPRINT: &str = concat!("b1-", env!("CARGO_PKG_VERSION"));
@@ -75,12 +75,12 @@ pub async fn respond(state: Arc<State>, endpoint: Endpoint, owner: Owner, body: 
         Ok(ready) => meta(&ready.served, id),
         Err(refused) => return error(refused),
     };
-    let keeper = reply.kept().cloned();
-    let keeper = keeper.map(|beginning| Keeper::new(Arc::clone(&state.kept), owner, beginning));
+    let storing = reply.stored().cloned();
+    let storing = storing.map(|request| Storing::new(Arc::clone(&state.responses), owner, request));
     if reply.options.stream {
         let writer = reply.stream(meta);
-        let writer = match keeper {
-            Some(keeper) => Box::new(KeptStream::new(writer, keeper)),
+        let writer = match storing {
+            Some(storing) => Box::new(StoringStream::new(writer, storing)),
             None => writer,
         };
         let ping = match reply.options.ping {
@@ -97,8 +97,8 @@ pub async fn respond(state: Arc<State>, endpoint: Endpoint, owner: Owner, body: 
                 state.metrics.answered(endpoint.name, finish);
             }
             let answer = reply.answer(&meta, &choices);
-            if let Some(keeper) = keeper {
-                keeper.keep(&answer);
+            if let Some(storing) = storing {
+                storing.store(&answer);
             }
             json(&answer)
         }
@@ -124,7 +124,7 @@ async fn begin(
     let body = read_body(body, state.config.max_body).await?;
     let served = Arc::clone(&ready.served);
     let caches = state.config.caches_prompts;
-    let capabilities = served.capabilities(state.kept.of(owner));
+    let capabilities = served.capabilities(state.responses.of(owner));
     let prepared = tokio::task::spawn_blocking(move || {
         let read = |map: &_| (endpoint.read)(map, &capabilities);
         prepare(&served, read, &body, caches)

@@ -159,7 +159,7 @@ pub fn metrics(state: &State) -> Result<String, ApiError> {
     let shown = state.board.read();
     let text = state
         .metrics
-        .text(&shown, served.kv_bytes, state.kept.size());
+        .text(&shown, served.kv_bytes, state.responses.size());
     text.map_err(|error| ApiError::new(ErrorKind::Server, error.to_string()))
 }
 
@@ -184,7 +184,7 @@ pub async fn compute(
 ) -> Result<Value, ApiError> {
     let served = Arc::clone(&state.ready()?.served);
     let body = read_body(body, state.config.max_body).await?;
-    let responses = state.kept.of(owner);
+    let responses = state.responses.of(owner);
     let work = tokio::task::spawn_blocking(move || {
         let map = value::body(&body)?;
         compute(&served, &map, &served.capabilities(responses))

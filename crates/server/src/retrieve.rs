@@ -1,4 +1,4 @@
-//! What clients ask of responses that are kept.
+//! What clients ask of stored responses.
 
 use std::sync::Arc;
 
@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use crate::access::Owner;
 use crate::info::turned_off;
 use crate::protocol::error::{ApiError, ErrorKind};
-use crate::protocol::kept::{self, Page, Turns};
 use crate::protocol::ranges::{COUNT_FROM_0, ITEMS};
 use crate::protocol::responses_events::replay;
+use crate::protocol::turns::{self, Page, Turns};
 use crate::query::Query;
 use crate::reply::json_text;
 use crate::sse;
@@ -22,7 +22,7 @@ const LIMIT: u32 = 20;
 /// A response, as it was answered: whole, or as a stream of its events after the one of a number.
 ///
 /// # Errors
-/// 400: the query is wrong. 404: it is not kept. 501: none is.
+/// 400: the query is wrong. 404: it is not stored. 501: the store is off.
 pub async fn one(
     state: &State,
     owner: Owner,
@@ -33,7 +33,7 @@ pub async fn one(
     let streams = query.choice("stream", &is)?;
     let after = query.count("starting_after", &COUNT_FROM_0)?;
     let turns = find(state, owner, id)?;
-    let response = turns.last().map(Arc::clone).ok_or_else(|| not_kept(id))?;
+    let response = turns.last().map(Arc::clone).ok_or_else(|| not_stored(id))?;
     if streams != Some(true) {
         return Ok(json_text(response.response.to_string()));
     }
@@ -43,7 +43,7 @@ pub async fn one(
     Ok(sse::response(frames.into()))
 }
 
-/// Reads what is kept, on a thread for such work: it may be long.
+/// Reads what is stored, on a thread for such work: it may be long.
 async fn read<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
@@ -54,19 +54,19 @@ async fn read<T: Send + 'static>(
 /// Forgets a response.
 ///
 /// # Errors
-/// 404: it is not kept. 501: none is.
+/// 404: it is not stored. 501: the store is off.
 pub fn delete(state: &State, owner: Owner, id: &str) -> Result<Value, ApiError> {
     check_on(state)?;
-    match state.kept.remove(owner, id) {
+    match state.responses.remove(owner, id) {
         true => Ok(json!({"id": id, "object": "response", "deleted": true})),
-        false => Err(not_kept(id)),
+        false => Err(not_stored(id)),
     }
 }
 
 /// The items that a response answers, page by page.
 ///
 /// # Errors
-/// 400: a wrong page. 404: it is not kept. 501: none is.
+/// 400: a wrong page. 404: it is not stored. 501: the store is off.
 pub async fn items(
     state: &State,
     owner: Owner,
@@ -81,13 +81,13 @@ pub async fn items(
         limit: limit as usize,
         ascends: ascends.unwrap_or(false),
     };
-    read(move || kept::page(&turns, &page)).await
+    read(move || turns::page(&turns, &page)).await
 }
 
-/// Refuses to cancel a response: it has ended.
+/// Rejects the cancellation of a response: it has ended.
 ///
 /// # Errors
-/// Always. 404: it is not kept. 501: none is.
+/// Always. 404: it is not stored. 501: the store is off.
 pub fn cancel(state: &State, owner: Owner, id: &str) -> Result<Value, ApiError> {
     find(state, owner, id)?;
     let message = "only a response in the background can be cancelled, and this server has none: close \
@@ -97,12 +97,12 @@ pub fn cancel(state: &State, owner: Owner, id: &str) -> Result<Value, ApiError> 
 
 fn find(state: &State, owner: Owner, id: &str) -> Result<Turns, ApiError> {
     check_on(state)?;
-    state.kept.get(owner, id).ok_or_else(|| not_kept(id))
+    state.responses.get(owner, id).ok_or_else(|| not_stored(id))
 }
 
 fn check_on(state: &State) -> Result<(), ApiError> {
     state.ready_or_draining()?;
-    match state.kept.is_on() {
+    match state.responses.is_on() {
         true => Ok(()),
         false => Err(turned_off(
             "start the server with more than 0 for --responses-kept and --responses-ram",
@@ -110,7 +110,7 @@ fn check_on(state: &State) -> Result<(), ApiError> {
     }
 }
 
-fn not_kept(id: &str) -> ApiError {
+fn not_stored(id: &str) -> ApiError {
     let message = format!(
         "there is no response with the id '{id}': it was not stored, has not ended, was deleted or had to \
          make room"

@@ -15,10 +15,10 @@ use crate::config::Config;
 use crate::engine::board::Board;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::thread::{self, Handle};
-use crate::kept::Kept;
 use crate::listen;
 use crate::load::load;
 use crate::metrics::Metrics;
+use crate::response_store::ResponseStore;
 use crate::routes::router;
 use crate::slot_files::SlotFiles;
 use crate::state::{Phase, Ready, State};
@@ -82,7 +82,7 @@ async fn serve(args: Args) -> Result<()> {
         Arc::new(metrics),
         Arc::new(Board::default()),
         engine,
-        Kept::new(args.http.kept()),
+        ResponseStore::new(args.http.responses()),
     ));
     let control = Control::new();
     let router = router(&state);

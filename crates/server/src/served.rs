@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 
 use crate::length::LongestToken;
 use crate::protocol::error::{ApiError, ErrorKind};
-use crate::protocol::kept::Responses;
 use crate::protocol::request::{Capabilities, Chat, Family, Piece};
+use crate::protocol::turns::StoredResponses;
 use crate::refusals::{refused, rejected};
 
 /// The model that is served.
@@ -94,7 +94,7 @@ impl Served {
     }
 
     /// What requests may ask for.
-    pub fn capabilities(&self, responses: Option<Arc<dyn Responses>>) -> Capabilities {
+    pub fn capabilities(&self, responses: Option<Arc<dyn StoredResponses>>) -> Capabilities {
         let template = self.template.as_ref();
         Capabilities {
             family: self.family(),

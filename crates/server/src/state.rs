@@ -10,9 +10,9 @@ use crate::config::Config;
 use crate::engine::board::Board;
 use crate::engine::thread::Handle;
 use crate::followed::Register;
-use crate::kept::Kept;
 use crate::metrics::Metrics;
 use crate::protocol::error::{ApiError, ErrorKind};
+use crate::response_store::ResponseStore;
 use crate::served::Served;
 
 /// What all handlers share.
@@ -29,8 +29,8 @@ pub struct State {
     pub engine: Handle,
     /// The requests in progress.
     pub register: Arc<Register>,
-    /// The responses that are kept.
-    pub kept: Arc<Kept>,
+    /// The stored responses.
+    pub responses: Arc<ResponseStore>,
     ready: OnceLock<Ready>,
     phase: AtomicU8,
     jobs: AtomicU64,
@@ -67,7 +67,7 @@ impl State {
         metrics: Arc<Metrics>,
         board: Arc<Board>,
         engine: Handle,
-        kept: Kept,
+        responses: ResponseStore,
     ) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Self {
@@ -77,7 +77,7 @@ impl State {
             board,
             engine,
             register: Arc::default(),
-            kept: Arc::new(kept),
+            responses: Arc::new(responses),
             ready: OnceLock::new(),
             phase: AtomicU8::new(Phase::Loading as u8),
             jobs: AtomicU64::new(0),

@@ -9,7 +9,7 @@ use llama_diffusion_flags::input;
 use llama_diffusion_flags::numbers::whole;
 
 use crate::folder::Folder;
-use crate::kept::Limits;
+use crate::response_store::Limits;
 
 /// The listener and its limits.
 #[derive(Debug, clap::Args)]
@@ -239,8 +239,8 @@ impl HttpArgs {
         self.max_body << 20
     }
 
-    /// How many responses are kept.
-    pub fn kept(&self) -> Limits {
+    /// How many responses are stored.
+    pub fn responses(&self) -> Limits {
         Limits {
             count: self.responses_kept,
             bytes: self.responses_ram.saturating_mul(1 << 20),

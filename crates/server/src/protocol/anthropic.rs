@@ -10,7 +10,7 @@ use super::fields::{self, ANTHROPIC};
 use super::messages::{called, text};
 use super::reply::{Options, Protocol, Reply, Work};
 use super::request::{Capabilities, Chat, Constraint, Input, Request, TokenLimit};
-use super::responses::add_call;
+use super::responses_items::add_call;
 use super::tools::{Choice, Function, Tools, resolve};
 use super::value::Object;
 use super::{language, ranges, sampling};

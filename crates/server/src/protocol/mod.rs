@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! error ─▶ ranges, value ─▶ fields, sampling, messages, tools, language, prompt, known
-//!   ─▶ chat, text, native, responses (kept), anthropic, edit, form ─▶ request ─▶ (the engine)
+//!   ─▶ chat, text, native, responses (responses_items, turns), anthropic, edit, form ─▶ request ─▶ (the engine)
 //! (the engine) ─▶ answer ─▶ assemble (stop, tool_calls) ─▶ format ─▶ *_format
 //! ```
 
@@ -24,7 +24,6 @@ mod form_format;
 pub mod format;
 #[cfg(test)]
 mod hostile;
-pub mod kept;
 mod known;
 pub mod language;
 mod messages;
@@ -38,6 +37,7 @@ pub mod request;
 pub mod responses;
 pub mod responses_events;
 mod responses_format;
+mod responses_items;
 pub mod sampling;
 pub mod stop;
 pub mod text;
@@ -45,6 +45,7 @@ mod text_format;
 pub mod tokens;
 pub mod tool_calls;
 mod tools;
+pub mod turns;
 pub mod value;
 
 use fields::{ANTHROPIC, CHAT, EDIT, FIM, FORM, INFILL, NATIVE, RESPONSES, TEXT, Table};

@@ -10,13 +10,13 @@ use super::edit_format::EditStream;
 use super::error::ApiError;
 use super::form_format::FormStream;
 use super::format::{Choice, Meta, Stream};
-use super::kept::Beginning;
 use super::native::Echo;
 use super::ranges;
 use super::request::Request;
 use super::responses::Head;
 use super::responses_format::ResponsesStream;
 use super::text_format::{Also, TextStream};
+use super::turns::StoredRequest;
 use super::value::Object;
 use super::{
     anthropic_format, chat_format, edit_format, form_format, native_format, responses_format,
@@ -181,10 +181,10 @@ impl Reply {
         }
     }
 
-    /// What is kept of the request with its answer, if that is kept.
-    pub fn kept(&self) -> Option<&Beginning> {
+    /// What is stored of the request with its answer, if that is stored.
+    pub fn stored(&self) -> Option<&StoredRequest> {
         match &self.protocol {
-            Protocol::Responses(head) => head.kept.as_ref(),
+            Protocol::Responses(head) => head.stored.as_ref(),
             _ => None,
         }
     }

@@ -9,7 +9,7 @@ use llama_diffusion::diffusion::{AcceptanceRule, Algorithm, ConstrainAt};
 use llama_diffusion::{FormRequest, InfillRequest, SamplerOverrides, Token};
 use serde_json::{Map, Value};
 
-use super::kept::Responses;
+use super::turns::StoredResponses;
 
 /// What the server and its model can do: a request that needs more is refused.
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ pub struct Capabilities {
     /// Whether finished canvases can be scored, for log-probabilities.
     pub scores: bool,
     /// The responses that a request may build on, if the server keeps any.
-    pub responses: Option<Arc<dyn Responses>>,
+    pub responses: Option<Arc<dyn StoredResponses>>,
 }
 
 /// The families of models, which have different parameters.

@@ -7,12 +7,13 @@ use super::assemble::Assembly;
 use super::chat::{EFFORTS, constrain, continued};
 use super::error::ApiError;
 use super::fields::{self, RESPONSES};
-use super::kept::{self, Beginning, Turns};
 use super::reply::{Options, Protocol, Reply, Work};
 use super::request::{Capabilities, Chat, Input, Request, TokenLimit};
+use super::responses_items::take_all;
 use super::tools::{Choice, Function, REQUIRED, Tools, chat_choice, resolve};
-use super::value::{Field, Object};
-use super::{language, messages, ranges, sampling};
+use super::turns::{self, StoredRequest, Turns};
+use super::value::Object;
+use super::{language, ranges, sampling};
 
 /// The field that names the response before.
 const PREVIOUS: &str = "previous_response_id";
@@ -40,14 +41,14 @@ pub fn read(body: &Map<String, Value>, capabilities: &Capabilities) -> Result<Wo
         calls: tools.calls,
         ..Assembly::default()
     };
-    let is_kept = body.boolean("store")?.unwrap_or(true) && capabilities.responses.is_some();
-    let echo = echo(&body, is_kept);
+    let is_stored = body.boolean("store")?.unwrap_or(true) && capabilities.responses.is_some();
+    let echo = echo(&body, is_stored);
     let input = body.get("input").map(|input| input.value.to_string());
-    let kept = is_kept.then(|| Beginning {
+    let stored = is_stored.then(|| StoredRequest {
         before,
         input: input.unwrap_or_else(|| "null".into()).into(),
     });
-    let protocol = Protocol::Responses(Box::new(Head { echo, kept }));
+    let protocol = Protocol::Responses(Box::new(Head { echo, stored }));
     let options = Options::read(&body, &request, &protocol, ignored)?;
     Ok(Work {
         request,
@@ -64,14 +65,14 @@ pub fn read(body: &Map<String, Value>, capabilities: &Capabilities) -> Result<Wo
 pub struct Head {
     /// What it repeats of its request.
     pub echo: Map<String, Value>,
-    /// What is kept of its request, if it is kept.
-    pub kept: Option<Beginning>,
+    /// What is stored of its request, if it is stored.
+    pub stored: Option<StoredRequest>,
 }
 
 /// The turns before a request.
 fn before(body: &Object<'_>, capabilities: &Capabilities) -> Result<Turns, ApiError> {
     match body.get(PREVIOUS) {
-        Some(field) => kept::find(&field, capabilities.responses.as_deref()),
+        Some(field) => turns::find(&field, capabilities.responses.as_deref()),
         None => Ok(Turns::default()),
     }
 }
@@ -84,11 +85,11 @@ fn conversation(
     tools: &Tools,
 ) -> Result<(Chat, Option<bool>), ApiError> {
     let mut messages = Vec::new();
-    // Those of the turns before are not carried over.
+    // Instructions of earlier turns do not apply.
     if let Some(instructions) = body.string("instructions")? {
         messages.push(Message::new(Role::System, instructions));
     }
-    kept::add(before, PREVIOUS, &mut messages)?;
+    turns::add(before, PREVIOUS, &mut messages)?;
     if let Some(input) = body.get("input") {
         take_all(&input, &mut messages)?;
     }
@@ -101,91 +102,6 @@ fn conversation(
         variables.insert("tools".into(), tools.declared.clone().into());
     }
     Ok((continued("input", messages, variables), effort.flatten()))
-}
-
-/// Adds an input, which has at least one message, to the messages.
-///
-/// # Errors
-/// 400 with the item that is wrong.
-pub(super) fn take_all(input: &Field<'_>, messages: &mut Vec<Message>) -> Result<(), ApiError> {
-    match input.value {
-        Value::String(text) => messages.push(Message::new(Role::User, text.as_str())),
-        Value::Array(_) => {
-            let before = messages.len();
-            for item in input.list()? {
-                take(&item, messages)?;
-            }
-            if messages.len() == before {
-                return Err(input.error("is empty: give at least one item, or leave it out"));
-            }
-        }
-        _ => return Err(input.wrong("a string or a list of items")),
-    }
-    Ok(())
-}
-
-/// Adds an item of the input to the messages.
-///
-/// # Errors
-/// 400 with the field that is wrong.
-pub(super) fn take(item: &Field<'_>, messages: &mut Vec<Message>) -> Result<(), ApiError> {
-    let object = item.object()?;
-    let kind = object.get("type");
-    match kind.as_ref().map(Field::string).transpose()? {
-        None | Some("message") => messages.push(message(&object)?),
-        Some("function_call") => {
-            let name = object.require("name")?.string()?;
-            let arguments = messages::arguments_object(&object.require("arguments")?)?;
-            let call = messages::called(object.string("call_id")?, name, arguments);
-            add_call(messages, call);
-        }
-        Some("function_call_output") => {
-            let mut message = Message::new(Role::Tool, messages::text(&object.require("output")?)?);
-            let id = object.require("call_id")?.string()?;
-            message.extra.insert("tool_call_id".into(), id.into());
-            messages.push(message);
-        }
-        // Thoughts of earlier turns are not shown to the model again.
-        Some("reasoning") => {}
-        Some(other) => {
-            let problem = format!(
-                "is \"{other}\", but must be \"message\", \"function_call\", \
-                 \"function_call_output\" or \"reasoning\""
-            );
-            return Err(object.error("type", problem));
-        }
-    }
-    Ok(())
-}
-
-fn message(object: &Object<'_>) -> Result<Message, ApiError> {
-    let roles = [
-        ("system", Role::System),
-        ("developer", Role::Developer),
-        ("user", Role::User),
-        ("assistant", Role::Assistant),
-    ];
-    let role = object.require("role")?.choice(&roles)?;
-    Ok(Message::new(
-        role,
-        messages::text(&object.require("content")?)?,
-    ))
-}
-
-/// Adds a call to the assistant's message that is last, or to a new one.
-pub(super) fn add_call(messages: &mut Vec<Message>, call: Value) {
-    if messages
-        .last()
-        .is_none_or(|last| last.role != Role::Assistant)
-    {
-        messages.push(Message::new(Role::Assistant, ""));
-    }
-    if let Some(last) = messages.last_mut() {
-        let calls = last.extra.entry("tool_calls").or_insert_with(|| json!([]));
-        if let Value::Array(calls) = calls {
-            calls.push(call);
-        }
-    }
 }
 
 fn tools(body: &Object<'_>, capabilities: &Capabilities) -> Result<Tools, ApiError> {
@@ -232,8 +148,8 @@ fn logprobs(body: &Object<'_>, capabilities: &Capabilities) -> Result<Option<usi
     Ok(None)
 }
 
-/// What a response repeats of its request. Whether it is kept is not only up to the request.
-fn echo(body: &Object<'_>, is_kept: bool) -> Map<String, Value> {
+/// What a response repeats of its request. Whether it is stored is not only up to the request.
+fn echo(body: &Object<'_>, is_stored: bool) -> Map<String, Value> {
     let fields = [
         ("instructions", Value::Null),
         ("max_output_tokens", Value::Null),
@@ -252,7 +168,7 @@ fn echo(body: &Object<'_>, is_kept: bool) -> Map<String, Value> {
         let given = body.get(name).map(|field| field.value.clone());
         (name.to_owned(), given.unwrap_or(default))
     });
-    let store = ("store".to_owned(), is_kept.into());
+    let store = ("store".to_owned(), is_stored.into());
     echoed.into_iter().chain([store]).collect()
 }
 

@@ -1,4 +1,5 @@
-//! Responses that are kept, as later requests build on them and as their items are listed.
+//! The turns of a conversation: stored responses, as later requests build on them and as their items are
+//! listed.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use llama_diffusion::chat::Message;
 use serde_json::{Map, Value, json};
 
 use super::error::{ApiError, ErrorKind};
-use super::responses::{take, take_all};
+use super::responses_items::{take, take_all};
 use super::value::Field;
 
 /// A response and what it answers, as JSON.
@@ -25,14 +26,14 @@ pub struct Turn {
 pub type Turns = Arc<[Arc<Turn>]>;
 
 /// The responses that one client may build on.
-pub trait Responses: Debug + Send + Sync {
+pub trait StoredResponses: Debug + Send + Sync {
     /// The conversation that ends with the response of this id.
     fn turns(&self, id: &str) -> Option<Turns>;
 }
 
-/// What is kept of a request, next to its response.
+/// What is stored of a request, next to its response.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Beginning {
+pub struct StoredRequest {
     /// The turns before it.
     pub before: Turns,
     /// Its `input`, or `null`.
@@ -47,7 +48,7 @@ impl Turn {
     /// The response.
     ///
     /// # Errors
-    /// It is no object in JSON, which would be an error of the server.
+    /// It is not a JSON object, which would be an error of the server.
     pub fn response(&self) -> Result<Map<String, Value>, ApiError> {
         serde_json::from_str(&self.response).map_err(|error| self.unreadable(&error))
     }
@@ -69,7 +70,7 @@ impl Turn {
 ///
 /// # Errors
 /// 400: the server keeps no responses, or not this one.
-pub fn find(field: &Field<'_>, responses: Option<&dyn Responses>) -> Result<Turns, ApiError> {
+pub fn find(field: &Field<'_>, responses: Option<&dyn StoredResponses>) -> Result<Turns, ApiError> {
     let id = field.string()?;
     let Some(responses) = responses else {
         return Err(field.error(
@@ -275,11 +276,11 @@ mod tests {
         ])
     }
 
-    /// Keeps the conversation of [`turns`].
+    /// Stores the conversation of [`turns`].
     #[derive(Debug)]
     struct Three;
 
-    impl Responses for Three {
+    impl StoredResponses for Three {
         fn turns(&self, id: &str) -> Option<Turns> {
             let turns = turns();
             let number = turns.iter().position(|turn| turn.id == id)?;
@@ -333,17 +334,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_of_a_request() {
+    fn what_is_stored_of_a_request() {
         let body =
             json!({"previous_response_id": "resp_1", "input": [{"role": "user", "content": "a"}]});
         let reply = read(&body).unwrap().reply;
-        let kept = reply.kept().unwrap();
-        assert_eq!(*kept.before, turns()[..1]);
-        assert_eq!(&*kept.input, "[{\"role\":\"user\",\"content\":\"a\"}]");
+        let stored = reply.stored().unwrap();
+        assert_eq!(*stored.before, turns()[..1]);
+        assert_eq!(&*stored.input, "[{\"role\":\"user\",\"content\":\"a\"}]");
         let nothing = read(&json!({})).unwrap().reply;
-        assert_eq!(&*nothing.kept().unwrap().input, "null");
-        let unkept = read(&json!({"store": false})).unwrap().reply;
-        assert_eq!(unkept.kept(), None);
+        assert_eq!(&*nothing.stored().unwrap().input, "null");
+        let unstored = read(&json!({"store": false})).unwrap().reply;
+        assert_eq!(unstored.stored(), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Responses that are kept, and requests that build on them.
+//! Stored responses, and requests that build on them.
 
 use std::io::Read as _;
 use std::time::{Duration, Instant};
@@ -167,11 +167,11 @@ fn responses_are_shown_listed_and_deleted() {
 #[test]
 fn what_is_not_stored_is_not_there() {
     let server = Server::start("--responses-kept 1");
-    let unkept = server.ask(PATH, &json!({"input": QUESTION, "store": false}));
-    assert_eq!(unkept["store"], false);
+    let unstored = server.ask(PATH, &json!({"input": QUESTION, "store": false}));
+    assert_eq!(unstored["store"], false);
     let first = server.ask(PATH, &json!({"input": QUESTION}));
     let second = server.ask(PATH, &json!({"input": QUESTION}));
-    for (response, expected) in [(&unkept, 404), (&first, 404), (&second, 200)] {
+    for (response, expected) in [(&unstored, 404), (&first, 404), (&second, 200)] {
         let status = server.get(&of(response)).send().unwrap().status();
         assert_eq!(status, expected);
     }

@@ -1,79 +1,79 @@
-//! An answer is kept when it ends, as it was written.
+//! A response is stored when it ends, as it was written.
 
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use crate::access::Owner;
-use crate::kept::Kept;
 use crate::protocol::assemble::Delta;
 use crate::protocol::error::ApiError;
 use crate::protocol::format::{Finished, Progress, Stream, StreamEvent};
-use crate::protocol::kept::{Beginning, Turn};
+use crate::protocol::turns::{StoredRequest, Turn};
+use crate::response_store::ResponseStore;
 
-/// Where an answer is kept.
-pub struct Keeper {
-    kept: Arc<Kept>,
+/// Where an answer is store.
+pub struct Storing {
+    store: Arc<ResponseStore>,
     owner: Owner,
-    beginning: Beginning,
+    request: StoredRequest,
 }
 
-impl Keeper {
-    /// Keeps the answer to a request of this client.
-    pub fn new(kept: Arc<Kept>, owner: Owner, beginning: Beginning) -> Self {
+impl Storing {
+    /// Stores the answer to a request of this client.
+    pub fn new(store: Arc<ResponseStore>, owner: Owner, request: StoredRequest) -> Self {
         Self {
-            kept,
+            store,
             owner,
-            beginning,
+            request,
         }
     }
 
-    /// Keeps the answer.
-    pub fn keep(self, response: &Value) {
+    /// Stores the answer.
+    pub fn store(self, response: &Value) {
         let turn = Turn {
             id: response["id"].as_str().unwrap_or_default().to_owned(),
-            input: self.beginning.input,
+            input: self.request.input,
             response: response.to_string().into(),
         };
-        let before = self.beginning.before.iter().cloned();
+        let before = self.request.before.iter().cloned();
         let turns = before.chain([Arc::new(turn)]).collect();
-        self.kept.keep(self.owner, turns);
+        self.store.insert(self.owner, turns);
     }
 }
 
-/// A stream whose answer is kept before its client has the last event. If it is dropped before its end, its
+/// A stream whose answer is store before its client has the last event. If it is dropped before its end, its
 /// client is gone, and the answer is cancelled.
-pub struct KeptStream {
+pub struct StoringStream {
     stream: Box<dyn Stream>,
-    keeper: Option<Keeper>,
+    storing: Option<Storing>,
 }
 
-impl KeptStream {
+impl StoringStream {
     /// A stream of which nothing is written yet.
-    pub fn new(stream: Box<dyn Stream>, keeper: Keeper) -> Self {
+    pub fn new(stream: Box<dyn Stream>, storing: Storing) -> Self {
         Self {
             stream,
-            keeper: Some(keeper),
+            storing: Some(storing),
         }
     }
 
-    fn keep_unfinished(&mut self, status: &str, error: Option<&ApiError>) {
-        let Some(keeper) = self.keeper.take() else {
+    fn store_unfinished(&mut self, status: &str, error: Option<&ApiError>) {
+        let Some(storing) = self.storing.take() else {
             return;
         };
         if let Some(response) = self.stream.unfinished(status, error) {
-            keeper.keep(&response);
+            storing.store(&response);
         }
     }
 }
 
-impl Drop for KeptStream {
+impl Drop for StoringStream {
     fn drop(&mut self) {
-        self.keep_unfinished("cancelled", None);
+        self.store_unfinished("cancelled", None);
     }
 }
 
-impl Stream for KeptStream {
+impl Stream for StoringStream {
     fn begin(&mut self) -> Vec<StreamEvent> {
         self.stream.begin()
     }
@@ -93,8 +93,8 @@ impl Stream for KeptStream {
     fn finish(&mut self, choice: usize, finished: &Finished) -> Vec<StreamEvent> {
         let events = self.stream.finish(choice, finished);
         let response = events.last().map(|event| &event.data["response"]);
-        if let (Some(response), Some(keeper)) = (response, self.keeper.take()) {
-            keeper.keep(response);
+        if let (Some(response), Some(storing)) = (response, self.storing.take()) {
+            storing.store(response);
         }
         events
     }
@@ -104,7 +104,7 @@ impl Stream for KeptStream {
     }
 
     fn error(&mut self, error: &ApiError) -> Vec<StreamEvent> {
-        self.keep_unfinished("failed", Some(error));
+        self.store_unfinished("failed", Some(error));
         self.stream.error(error)
     }
 
@@ -118,28 +118,28 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::kept::Limits;
     use crate::protocol::error::ErrorKind;
     use crate::protocol::format::Meta;
     use crate::protocol::request::{Capabilities, Family};
     use crate::protocol::responses;
+    use crate::response_store::Limits;
 
     const ME: Owner = Owner(0);
 
-    fn kept() -> Arc<Kept> {
+    fn store() -> Arc<ResponseStore> {
         let bytes = 1 << 20;
-        Arc::new(Kept::new(Limits { count: 9, bytes }))
+        Arc::new(ResponseStore::new(Limits { count: 9, bytes }))
     }
 
     /// The stream of a request that builds on another one, if it names one.
-    fn stream(kept: &Arc<Kept>, id: &str, before: Option<&str>) -> KeptStream {
+    fn stream(store: &Arc<ResponseStore>, id: &str, before: Option<&str>) -> StoringStream {
         let capabilities = Capabilities {
             family: Family::Canvas,
             slots: 1,
             vocabulary: 100,
             tools: true,
             scores: true,
-            responses: kept.of(ME),
+            responses: store.of(ME),
         };
         let body = json!({"input": id, "previous_response_id": before});
         let work = responses::read(body.as_object().unwrap(), &capabilities);
@@ -150,9 +150,9 @@ mod tests {
             model: "m".into(),
             fingerprint: "b1".into(),
         };
-        let beginning = reply.kept().unwrap().clone();
-        let keeper = Keeper::new(Arc::clone(kept), ME, beginning);
-        let mut stream = KeptStream::new(reply.stream(meta), keeper);
+        let request = reply.stored().unwrap().clone();
+        let storing = Storing::new(Arc::clone(store), ME, request);
+        let mut stream = StoringStream::new(reply.stream(meta), storing);
         stream.begin();
         let text = Delta::Text {
             text: "So far".into(),
@@ -162,32 +162,32 @@ mod tests {
         stream
     }
 
-    fn response(kept: &Kept, id: &str) -> Value {
-        let turns = kept.get(ME, id).unwrap();
+    fn response(store: &ResponseStore, id: &str) -> Value {
+        let turns = store.get(ME, id).unwrap();
         serde_json::from_str(&turns.last().unwrap().response).unwrap()
     }
 
     #[test]
     fn an_answer_that_ends_early_is_kept_as_it_is() {
-        let kept = kept();
-        let first = stream(&kept, "1", None);
-        assert!(kept.get(ME, "resp_1").is_none(), "it has not ended");
+        let store = store();
+        let first = stream(&store, "1", None);
+        assert!(store.get(ME, "resp_1").is_none(), "it has not ended");
         drop(first);
-        let cancelled = response(&kept, "resp_1");
+        let cancelled = response(&store, "resp_1");
         assert_eq!(cancelled["status"], "cancelled");
         assert_eq!(cancelled["output"][0]["content"][0]["text"], "So far");
-        let mut second = stream(&kept, "2", Some("resp_1"));
+        let mut second = stream(&store, "2", Some("resp_1"));
         let broken = ApiError::new(ErrorKind::Server, "broken");
         assert_eq!(second.error(&broken)[0].name, Some("error"));
-        let failed = response(&kept, "resp_2");
+        let failed = response(&store, "resp_2");
         drop(second);
         // It ends once.
-        assert_eq!(response(&kept, "resp_2"), failed);
+        assert_eq!(response(&store, "resp_2"), failed);
         assert_eq!(
             (&failed["status"], &failed["error"]["message"]),
             (&json!("failed"), &json!("broken"))
         );
-        let turns = kept.get(ME, "resp_2").unwrap();
+        let turns = store.get(ME, "resp_2").unwrap();
         let inputs: Vec<&str> = turns.iter().map(|turn| &*turn.input).collect();
         assert_eq!(inputs, ["\"1\"", "\"2\""]);
     }
