@@ -28,11 +28,11 @@ use crate::protocol::reply::{Reply, Work};
 use crate::protocol::request::{Capabilities, TokenLimit};
 use crate::protocol::value;
 use crate::read::Reader;
-use crate::reply::{error_with, json};
+use crate::reply::{error_with, json, json_stored};
 use crate::served::Served;
 use crate::sse;
 use crate::state::{Ready, State};
-use crate::storing::{Storing, StoringStream};
+use crate::storing::Storing;
 
 /// Builds of the server: it begins with `b`, as those of llama-server.
 pub const FINGERPRINT: &str = concat!("b1-", env!("CARGO_PKG_VERSION"));
@@ -75,19 +75,18 @@ pub async fn respond(state: Arc<State>, endpoint: Endpoint, owner: Owner, body: 
         Ok(ready) => meta(&ready.served, id),
         Err(refused) => return error(refused),
     };
-    let storing = reply.stored().cloned();
-    let storing = storing.map(|request| Storing::new(Arc::clone(&state.responses), owner, request));
+    let storing = reply.stored().cloned().map(|request| {
+        let store = Arc::clone(&state.responses);
+        Storing::new(store, owner, meta.response_id(), request)
+    });
     if reply.options.stream {
         let writer = reply.stream(meta);
-        let writer = match storing {
-            Some(storing) => Box::new(StoringStream::new(writer, storing)),
-            None => writer,
-        };
         let ping = match reply.options.ping {
             None => state.config.ping,
             Some(ping) => Some(ping).filter(|ping| !ping.is_zero()),
         };
-        let body = sse::body(answers, writer, ping, Arc::clone(&state), endpoint.name);
+        let state = Arc::clone(&state);
+        let body = sse::body(answers, writer, storing, ping, state, endpoint.name);
         return sse::response(body);
     }
     match collect(answers).await {
@@ -96,11 +95,11 @@ pub async fn respond(state: Arc<State>, endpoint: Endpoint, owner: Owner, body: 
                 let finish = finish_name(&choice.finished);
                 state.metrics.answered(endpoint.name, finish);
             }
-            let answer = reply.answer(&meta, &choices);
-            if let Some(storing) = storing {
-                storing.store(&answer);
+            let answer = || reply.answer(&meta, &choices);
+            match storing {
+                Some(storing) => json_stored(storing.store(answer)),
+                None => json(&answer()),
             }
-            json(&answer)
         }
         Err(failed) => {
             state.metrics.answered(endpoint.name, "error");

@@ -1,12 +1,15 @@
 //! Answers to HTTP requests.
 
-use axum::body::Body;
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::Value;
 
 use crate::protocol::error::ApiError;
+use crate::protocol::turns::Turn;
 
 /// A JSON body.
 pub fn json(value: &Value) -> Response {
@@ -14,9 +17,19 @@ pub fn json(value: &Value) -> Response {
 }
 
 /// A JSON body that is written already.
-pub fn json_text(body: String) -> Response {
-    let kind = HeaderValue::from_static("application/json; charset=utf-8");
-    ([(CONTENT_TYPE, kind)], body).into_response()
+pub fn json_text(body: impl Into<Body>) -> Response {
+    text("application/json; charset=utf-8", body)
+}
+
+/// A stored response, which is not copied.
+pub fn json_stored(turn: Arc<Turn>) -> Response {
+    struct Text(Arc<Turn>);
+    impl AsRef<[u8]> for Text {
+        fn as_ref(&self) -> &[u8] {
+            self.0.response.as_bytes()
+        }
+    }
+    json_text(Bytes::from_owner(Text(turn)))
 }
 
 /// A text of some kind.

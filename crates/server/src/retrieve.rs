@@ -12,7 +12,7 @@ use crate::protocol::ranges::{COUNT_FROM_0, ITEMS};
 use crate::protocol::responses_events::replay;
 use crate::protocol::turns::{self, Page, Turns};
 use crate::query::Query;
-use crate::reply::json_text;
+use crate::reply::json_stored;
 use crate::sse;
 use crate::state::State;
 
@@ -35,7 +35,7 @@ pub async fn one(
     let turns = find(state, owner, id)?;
     let response = turns.last().map(Arc::clone).ok_or_else(|| not_stored(id))?;
     if streams != Some(true) {
-        return Ok(json_text(response.response.to_string()));
+        return Ok(json_stored(response));
     }
     let events = read(move || Ok(replay(&response.response()?))).await?;
     let first = after.map_or(0, |after| after as usize + 1);

@@ -17,21 +17,24 @@ use crate::answers::{Answers, Happening};
 use crate::generate::finish_name;
 use crate::protocol::format::{Stream, StreamEvent};
 use crate::state::State;
+use crate::storing::{Storing, store_end};
 
 /// Events that may wait for a reader, before the answer waits for it.
 const AHEAD: usize = 8;
 
 /// A body that shows answers while they are computed. `ping` is the silence after which a comment is
-/// sent. When the body is dropped, the answers are cancelled.
+/// sent. When the body is dropped, the answers are cancelled. If the response is to be stored, it is so
+/// before its end is sent.
 pub fn body(
     answers: Answers,
     stream: Box<dyn Stream>,
+    storing: Option<Storing>,
     ping: Option<Duration>,
     state: Arc<State>,
     endpoint: &'static str,
 ) -> Body {
     let (writer, body) = channel(state.config.timeout, ping);
-    tokio::spawn(async move { write(answers, stream, writer, &state, endpoint).await });
+    tokio::spawn(async move { write(answers, stream, storing, writer, &state, endpoint).await });
     body
 }
 
@@ -123,11 +126,15 @@ fn with_timings(mut events: Vec<StreamEvent>, timings: Option<Value>) -> Vec<Str
 async fn write(
     mut answers: Answers,
     mut stream: Box<dyn Stream>,
+    mut storing: Option<Storing>,
     writer: Writer,
     state: &State,
     endpoint: &'static str,
 ) {
-    let written = write_all(&mut answers, stream.as_mut(), &writer, state, endpoint).await;
+    let stream = stream.as_mut();
+    let written = write_all(&mut answers, stream, &mut storing, &writer, state, endpoint).await;
+    drop(answers); // what still runs is cancelled
+    store_end(&mut storing, stream);
     if written.is_err() {
         state.metrics.answered(endpoint, "cancelled");
     }
@@ -136,6 +143,7 @@ async fn write(
 async fn write_all(
     answers: &mut Answers,
     stream: &mut dyn Stream,
+    storing: &mut Option<Storing>,
     writer: &Writer,
     state: &State,
     endpoint: &'static str,
@@ -160,7 +168,9 @@ async fn write_all(
                 }
                 Happening::Finished(finished) => {
                     state.metrics.answered(endpoint, finish_name(&finished));
-                    stream.finish(index, &finished)
+                    let events = stream.finish(index, &finished);
+                    store_end(storing, stream);
+                    events
                 }
             },
             Ok(None) => {
@@ -172,7 +182,9 @@ async fn write_all(
             }
             Err(error) => {
                 state.metrics.answered(endpoint, "error");
-                return writer.send_all(stream.error(&error)).await;
+                let events = stream.error(&error);
+                store_end(storing, stream);
+                return writer.send_all(events).await;
             }
         };
         writer.send_all(events).await?;

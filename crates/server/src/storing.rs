@@ -1,115 +1,63 @@
-//! A response is stored when it ends, as it was written.
+//! A response on its way to the store: it is written and stored when it ends, before its client has the
+//! end.
 
 use std::sync::Arc;
 
 use serde_json::Value;
+use tokio::task::block_in_place;
 
 use crate::access::Owner;
-use crate::protocol::assemble::Delta;
-use crate::protocol::error::ApiError;
-use crate::protocol::format::{Finished, Progress, Stream, StreamEvent};
+use crate::protocol::format::Stream;
 use crate::protocol::turns::{StoredRequest, Turn};
 use crate::response_store::ResponseStore;
 
-/// Where an answer is store.
+/// Stores a response.
 pub struct Storing {
     store: Arc<ResponseStore>,
     owner: Owner,
+    id: String,
     request: StoredRequest,
 }
 
 impl Storing {
-    /// Stores the answer to a request of this client.
-    pub fn new(store: Arc<ResponseStore>, owner: Owner, request: StoredRequest) -> Self {
+    /// Stores the response of this id to a request of this client.
+    pub fn new(
+        store: Arc<ResponseStore>,
+        owner: Owner,
+        id: String,
+        request: StoredRequest,
+    ) -> Self {
         Self {
             store,
             owner,
+            id,
             request,
         }
     }
 
-    /// Stores the answer.
-    pub fn store(self, response: &Value) {
-        let turn = Turn {
-            id: response["id"].as_str().unwrap_or_default().to_owned(),
-            input: self.request.input,
-            response: response.to_string().into(),
-        };
-        let before = self.request.before.iter().cloned();
-        let turns = before.chain([Arc::new(turn)]).collect();
-        self.store.insert(self.owner, turns);
+    /// Stores the response. Returns it as it is written. What this thread has to do otherwise moves to
+    /// another one: the response may be long, and so may be those that are evicted.
+    pub fn store(self, response: impl FnOnce() -> Value) -> Arc<Turn> {
+        block_in_place(|| {
+            let turn = Arc::new(Turn {
+                id: self.id,
+                input: self.request.input,
+                response: response().to_string().into(),
+            });
+            let before = self.request.before.iter().cloned();
+            let turns = before.chain([Arc::clone(&turn)]).collect();
+            self.store.insert(self.owner, turns);
+            turn
+        })
     }
 }
 
-/// A stream whose answer is store before its client has the last event. If it is dropped before its end, its
-/// client is gone, and the answer is cancelled.
-pub struct StoringStream {
-    stream: Box<dyn Stream>,
-    storing: Option<Storing>,
-}
-
-impl StoringStream {
-    /// A stream of which nothing is written yet.
-    pub fn new(stream: Box<dyn Stream>, storing: Storing) -> Self {
-        Self {
-            stream,
-            storing: Some(storing),
-        }
-    }
-
-    fn store_unfinished(&mut self, status: &str, error: Option<&ApiError>) {
-        let Some(storing) = self.storing.take() else {
-            return;
-        };
-        if let Some(response) = self.stream.unfinished(status, error) {
-            storing.store(&response);
-        }
-    }
-}
-
-impl Drop for StoringStream {
-    fn drop(&mut self) {
-        self.store_unfinished("cancelled", None);
-    }
-}
-
-impl Stream for StoringStream {
-    fn begin(&mut self) -> Vec<StreamEvent> {
-        self.stream.begin()
-    }
-
-    fn progress(&mut self, choice: usize, progress: &Progress) -> Vec<StreamEvent> {
-        self.stream.progress(choice, progress)
-    }
-
-    fn draft(&mut self, choice: usize, payload: &Value) -> Vec<StreamEvent> {
-        self.stream.draft(choice, payload)
-    }
-
-    fn deltas(&mut self, choice: usize, deltas: Vec<Delta>) -> Vec<StreamEvent> {
-        self.stream.deltas(choice, deltas)
-    }
-
-    fn finish(&mut self, choice: usize, finished: &Finished) -> Vec<StreamEvent> {
-        let events = self.stream.finish(choice, finished);
-        let response = events.last().map(|event| &event.data["response"]);
-        if let (Some(response), Some(storing)) = (response, self.storing.take()) {
-            storing.store(response);
-        }
-        events
-    }
-
-    fn close(&mut self) -> Vec<StreamEvent> {
-        self.stream.close()
-    }
-
-    fn error(&mut self, error: &ApiError) -> Vec<StreamEvent> {
-        self.store_unfinished("failed", Some(error));
-        self.stream.error(error)
-    }
-
-    fn is_marked_done(&self) -> bool {
-        self.stream.is_marked_done()
+/// Stores the response of a stream that has ended or lost its client, once, if it is to be stored.
+pub fn store_end(storing: &mut Option<Storing>, stream: &mut dyn Stream) {
+    if let Some(storing) = storing.take()
+        && let Some(response) = stream.take_response()
+    {
+        storing.store(|| response);
     }
 }
 
@@ -118,7 +66,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::protocol::error::ErrorKind;
+    use crate::protocol::assemble::Delta;
+    use crate::protocol::error::{ApiError, ErrorKind};
     use crate::protocol::format::Meta;
     use crate::protocol::request::{Capabilities, Family};
     use crate::protocol::responses;
@@ -131,8 +80,12 @@ mod tests {
         Arc::new(ResponseStore::new(Limits { count: 9, bytes }))
     }
 
-    /// The stream of a request that builds on another one, if it names one.
-    fn stream(store: &Arc<ResponseStore>, id: &str, before: Option<&str>) -> StoringStream {
+    /// The stream of a request that builds on another one, if it names one, after its first text.
+    fn stream(
+        store: &Arc<ResponseStore>,
+        id: &str,
+        before: Option<&str>,
+    ) -> (Box<dyn Stream>, Option<Storing>) {
         let capabilities = Capabilities {
             family: Family::Canvas,
             slots: 1,
@@ -151,15 +104,15 @@ mod tests {
             fingerprint: "b1".into(),
         };
         let request = reply.stored().unwrap().clone();
-        let storing = Storing::new(Arc::clone(store), ME, request);
-        let mut stream = StoringStream::new(reply.stream(meta), storing);
+        let storing = Storing::new(Arc::clone(store), ME, meta.response_id(), request);
+        let mut stream = reply.stream(meta);
         stream.begin();
         let text = Delta::Text {
             text: "So far".into(),
             tokens: Vec::new(),
         };
         stream.deltas(0, vec![text]);
-        stream
+        (stream, Some(storing))
     }
 
     fn response(store: &ResponseStore, id: &str) -> Value {
@@ -168,20 +121,21 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_ends_early_is_kept_as_it_is() {
+    fn a_response_that_ends_early_is_stored_as_it_is() {
         let store = store();
-        let first = stream(&store, "1", None);
+        let (mut first, mut storing) = stream(&store, "1", None);
         assert!(store.get(ME, "resp_1").is_none(), "it has not ended");
-        drop(first);
+        store_end(&mut storing, first.as_mut());
         let cancelled = response(&store, "resp_1");
         assert_eq!(cancelled["status"], "cancelled");
         assert_eq!(cancelled["output"][0]["content"][0]["text"], "So far");
-        let mut second = stream(&store, "2", Some("resp_1"));
+        let (mut second, mut storing) = stream(&store, "2", Some("resp_1"));
         let broken = ApiError::new(ErrorKind::Server, "broken");
         assert_eq!(second.error(&broken)[0].name, Some("error"));
+        store_end(&mut storing, second.as_mut());
         let failed = response(&store, "resp_2");
-        drop(second);
         // It ends once.
+        store_end(&mut storing, second.as_mut());
         assert_eq!(response(&store, "resp_2"), failed);
         assert_eq!(
             (&failed["status"], &failed["error"]["message"]),
@@ -190,5 +144,15 @@ mod tests {
         let turns = store.get(ME, "resp_2").unwrap();
         let inputs: Vec<&str> = turns.iter().map(|turn| &*turn.input).collect();
         assert_eq!(inputs, ["\"1\"", "\"2\""]);
+    }
+
+    #[test]
+    fn a_response_is_written_once() {
+        let store = store();
+        let (_, storing) = stream(&store, "1", None);
+        let turn = storing.unwrap().store(|| json!({"id": "other"}));
+        // Its id is that of its request, whatever the response says.
+        assert!(Arc::ptr_eq(&turn, &store.get(ME, "resp_1").unwrap()[0]));
+        assert_eq!(&*turn.response, "{\"id\":\"other\"}");
     }
 }

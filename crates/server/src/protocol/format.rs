@@ -23,6 +23,13 @@ pub struct Meta {
     pub fingerprint: String,
 }
 
+impl Meta {
+    /// The id of a response of OpenAI's Responses.
+    pub fn response_id(&self) -> String {
+        format!("resp_{}", self.id)
+    }
+}
+
 /// An event of a stream.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StreamEvent {
@@ -88,9 +95,9 @@ pub trait Stream: Send {
         vec![StreamEvent::unnamed(error.openai())]
     }
 
-    /// The answer as it is when it ends early, with this status and error, in protocols whose answers
-    /// are kept.
-    fn unfinished(&self, _status: &str, _error: Option<&ApiError>) -> Option<Value> {
+    /// The response as it ended, in protocols whose responses are stored: cancelled, if neither
+    /// [`Self::finish`] nor [`Self::error`] was called. To be called once.
+    fn take_response(&mut self) -> Option<Value> {
         None
     }
 

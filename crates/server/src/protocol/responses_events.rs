@@ -194,7 +194,7 @@ impl Events {
     }
 
     /// Ends with the response.
-    pub fn end(&mut self, response: &Value) {
+    pub fn end(&mut self, response: Value) {
         let name = match response["status"].as_str() {
             Some("completed") => "response.completed",
             Some("failed") => "response.failed",
@@ -230,6 +230,6 @@ pub fn replay(response: &Map<String, Value>) -> Vec<StreamEvent> {
         events.text(&text(&part["text"]), &part["logprobs"]);
         events.end_item(&text(&item["status"]));
     }
-    events.end(&response.clone().into());
+    events.end(response.clone().into());
     events.taken()
 }

@@ -20,13 +20,15 @@ pub struct ResponsesStream {
     head: Value,
     events: Events,
     calls: usize,
+    /// The response, once it has ended.
+    ended: Option<Value>,
 }
 
 impl ResponsesStream {
     /// The beginning of a stream. `echo` is what the response repeats of its request.
     pub fn new(meta: Meta, options: Options, echo: Map<String, Value>) -> Self {
         let mut head = json!({
-            "id": format!("resp_{}", meta.id),
+            "id": meta.response_id(),
             "object": "response",
             "created_at": meta.created,
             "status": null,
@@ -46,6 +48,7 @@ impl ResponsesStream {
             head,
             events: Events::default(),
             calls: 0,
+            ended: None,
         }
     }
 
@@ -54,6 +57,13 @@ impl ResponsesStream {
         let mut response = self.head.clone();
         response["status"] = status.into();
         response["output"] = self.events.output().into();
+        response
+    }
+
+    /// The same with the item whose text goes on.
+    fn unfinished(&self, status: &str) -> Value {
+        let mut response = self.response(status);
+        response["output"] = self.events.unfinished().into();
         response
     }
 
@@ -91,6 +101,29 @@ impl ResponsesStream {
             "arguments": arguments, "status": "completed",
         }));
     }
+
+    /// Ends the answer. Returns the response.
+    fn end(&mut self, finished: &Finished) -> Value {
+        self.end_item();
+        let (status, details) = match finished.finish {
+            Finish::Length => ("incomplete", json!({"reason": "max_output_tokens"})),
+            _ => ("completed", Value::Null),
+        };
+        let usage = finished.end.usage;
+        let mut response = self.response(status);
+        response["incomplete_details"] = details;
+        response["usage"] = json!({
+            "input_tokens": usage.prompt,
+            // Writing to the cache costs nothing; clients require the field.
+            "input_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": 0},
+            "output_tokens": usage.completion,
+            "output_tokens_details": {"reasoning_tokens": usage.reasoning},
+            "total_tokens": usage.prompt + usage.completion,
+        });
+        response["timings"] = timings(&finished.end);
+        response["diffusion"] = statistics(&finished.end, &self.options.ignored);
+        response
+    }
 }
 
 impl Stream for ResponsesStream {
@@ -123,25 +156,9 @@ impl Stream for ResponsesStream {
     }
 
     fn finish(&mut self, _: usize, finished: &Finished) -> Vec<StreamEvent> {
-        self.end_item();
-        let (status, details) = match finished.finish {
-            Finish::Length => ("incomplete", json!({"reason": "max_output_tokens"})),
-            _ => ("completed", Value::Null),
-        };
-        let usage = finished.end.usage;
-        let mut response = self.response(status);
-        response["incomplete_details"] = details;
-        response["usage"] = json!({
-            "input_tokens": usage.prompt,
-            // Writing to the cache costs nothing; clients require the field.
-            "input_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": 0},
-            "output_tokens": usage.completion,
-            "output_tokens_details": {"reasoning_tokens": usage.reasoning},
-            "total_tokens": usage.prompt + usage.completion,
-        });
-        response["timings"] = timings(&finished.end);
-        response["diffusion"] = statistics(&finished.end, &self.options.ignored);
-        self.events.end(&response);
+        let response = self.end(finished);
+        self.ended = Some(response.clone());
+        self.events.end(response);
         self.events.taken()
     }
 
@@ -149,20 +166,19 @@ impl Stream for ResponsesStream {
         Vec::new()
     }
 
-    fn unfinished(&self, status: &str, error: Option<&ApiError>) -> Option<Value> {
-        let mut response = self.response(status);
-        response["output"] = self.events.unfinished().into();
-        if let Some(error) = error {
-            response["error"] = json!({"code": "server_error", "message": error.message});
-        }
-        Some(response)
-    }
-
     fn error(&mut self, error: &ApiError) -> Vec<StreamEvent> {
+        let mut response = self.unfinished("failed");
+        response["error"] = json!({"code": "server_error", "message": error.message});
+        self.ended = Some(response);
         let code = &error.openai()["error"]["type"];
         let fields = json!({"code": code, "message": error.message, "param": error.param});
         self.events.push("error", fields);
         self.events.taken()
+    }
+
+    fn take_response(&mut self) -> Option<Value> {
+        let ended = self.ended.take();
+        Some(ended.unwrap_or_else(|| self.unfinished("cancelled")))
     }
 }
 
@@ -174,12 +190,10 @@ pub fn answer(
     answers: &[Choice],
 ) -> Value {
     let mut stream = ResponsesStream::new(meta.clone(), options.clone(), echo.clone());
-    let mut last = Vec::new();
-    if let Some(answer) = answers.first() {
+    let response = answers.first().map(|answer| {
         stream.deltas(0, answer.deltas());
-        last = stream.finish(0, &answer.finished);
-    }
-    let response = last.pop().map(|mut event| event.data["response"].take());
+        stream.end(&answer.finished)
+    });
     response.unwrap_or_default()
 }
 
@@ -364,7 +378,7 @@ mod tests {
         let mut stream = ResponsesStream::new(meta(), options(), echo());
         stream.begin();
         stream.deltas(0, deltas()[..3].to_vec());
-        let cancelled = stream.unfinished("cancelled", None).unwrap();
+        let cancelled = stream.take_response().unwrap();
         let read: Response = serde_json::from_value(cancelled.clone()).unwrap();
         assert_eq!(read.status, Status::Cancelled);
         let [thoughts, text] = &cancelled["output"].as_array().unwrap()[..] else {
@@ -374,7 +388,9 @@ mod tests {
         assert_eq!(text["status"], "incomplete");
         assert_eq!(text["content"][0]["text"], "Let me ");
         let broken = ApiError::new(super::super::error::ErrorKind::Server, "broken");
-        let failed = stream.unfinished("failed", Some(&broken)).unwrap();
+        stream.error(&broken);
+        let failed = stream.take_response().unwrap();
+        assert_eq!(failed["output"], cancelled["output"]);
         let read: Response = serde_json::from_value(failed).unwrap();
         assert_eq!(
             (read.status, read.error.unwrap().message.as_str()),
