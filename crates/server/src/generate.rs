@@ -15,6 +15,7 @@ use tokio::sync::mpsc::unbounded_channel;
 use crate::access::Owner;
 use crate::admission::{Full, Ticket};
 use crate::answers::{Answer, Answers, Happening, Wishes, retry_after};
+use crate::blocking::blocking;
 use crate::body::read_body;
 use crate::drafts::{DraftSlot, Payloads};
 use crate::engine::job::{Class, FormTask, Group, Job, Outlet, Task};
@@ -124,20 +125,16 @@ async fn begin(
     let served = Arc::clone(&ready.served);
     let caches = state.config.caches_prompts;
     let capabilities = served.capabilities(state.responses.of(owner));
-    let prepared = tokio::task::spawn_blocking(move || {
+    let prepared = blocking(move || {
         let read = |map: &_| (endpoint.read)(map, &capabilities);
         prepare(&served, read, &body, caches)
     });
-    let (work, asked) = prepared.await.map_err(|_| panicked())??;
+    let (work, asked) = prepared.await?;
     let prompts: Vec<usize> = asked.iter().map(|asked| asked.prompt.len()).collect();
     let tickets = ready.admission.extend(ticket, &prompts).map_err(refuse)?;
     let from = (endpoint.class, owner);
     let answers = submit(state, ready, &work, asked, tickets, from, id);
     Ok((work.reply, answers))
-}
-
-fn panicked() -> ApiError {
-    ApiError::new(ErrorKind::Server, "the request could not be read")
 }
 
 fn full(state: &State, ready: &Ready, limit: Full) -> ApiError {

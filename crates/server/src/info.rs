@@ -7,6 +7,7 @@ use llama_diffusion::Token;
 use serde_json::{Map, Value, json};
 
 use crate::access::Owner;
+use crate::blocking::blocking;
 use crate::body::read_body;
 use crate::engine::board::SlotView;
 use crate::generate::FINGERPRINT;
@@ -185,12 +186,11 @@ pub async fn compute(
     let served = Arc::clone(&state.ready()?.served);
     let body = read_body(body, state.config.max_body).await?;
     let responses = state.responses.of(owner);
-    let work = tokio::task::spawn_blocking(move || {
+    let work = move || {
         let map = value::body(&body)?;
         compute(&served, &map, &served.capabilities(responses))
-    });
-    let failed = |_| ApiError::new(ErrorKind::Server, "the request could not be read");
-    work.await.map_err(failed)?
+    };
+    blocking(work).await
 }
 
 /// `/tokenize`.

@@ -13,6 +13,7 @@ mod access;
 mod admission;
 mod answers;
 pub mod args;
+mod blocking;
 mod body;
 mod config;
 mod drafts;

@@ -71,8 +71,8 @@ impl ResponseStore {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Stores a response, the last of these turns, if it is not larger than all that may be stored. It
-    /// replaces one with the same id.
+    /// Stores a response, the last of these turns, if it is not larger than all that may be
+    /// stored. It replaces one with the same id.
     pub fn insert(&self, owner: Owner, turns: Turns) {
         let bytes = own_size(&turns) + turns.iter().map(|turn| turn_size(turn)).sum::<usize>();
         if bytes > self.limits.bytes {
@@ -174,8 +174,8 @@ impl Contents {
         Some(entry)
     }
 
-    /// Removes the least recently used response of the key that holds most of what has run out, so that
-    /// no key can evict the responses of the others.
+    /// Removes the least recently used response of the key that holds most of what has run out, so
+    /// that no key can evict the responses of the others.
     fn evict(&mut self, limits: Limits) -> Option<Entry> {
         let is_by_count = self.entries.len() > limits.count;
         let most = self.shares.values().max_by_key(|share| {

@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use axum::response::Response;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use crate::access::Owner;
+use crate::blocking::blocking;
 use crate::info::turned_off;
 use crate::protocol::error::{ApiError, ErrorKind};
 use crate::protocol::ranges::{COUNT_FROM_0, ITEMS};
 use crate::protocol::responses_events::replay;
 use crate::protocol::turns::{self, Page, Turns};
 use crate::query::Query;
-use crate::reply::json_stored;
+use crate::reply::{json_stored, json_text};
 use crate::sse;
 use crate::state::State;
 
@@ -37,18 +39,30 @@ pub async fn one(
     if streams != Some(true) {
         return Ok(json_stored(response));
     }
-    let events = read(move || Ok(replay(&response.response()?))).await?;
-    let first = after.map_or(0, |after| after as usize + 1);
-    let frames: String = events.iter().skip(first).map(sse::frame).collect();
-    Ok(sse::response(frames.into()))
+    let frames = read(move || {
+        let mut frames = String::new();
+        replay(response.response()?, |event| {
+            if event.data["sequence_number"].as_u64() > after.map(u64::from) {
+                frames += &sse::frame(event);
+            }
+        });
+        Ok(frames)
+    });
+    Ok(sse::response(frames.await?.into()))
 }
 
-/// Reads what is stored, on a thread for such work: it may be long.
-async fn read<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
-) -> Result<T, ApiError> {
-    let failed = |_| ApiError::new(ErrorKind::Server, "the response could not be read");
-    tokio::task::spawn_blocking(work).await.map_err(failed)?
+/// Reads what is stored, and writes what the client gets of it: one at a time, as a response takes
+/// several times its memory while it is read, and as requests are read on the same few threads.
+async fn read(
+    work: impl FnOnce() -> Result<String, ApiError> + Send + 'static,
+) -> Result<String, ApiError> {
+    static TURN: Semaphore = Semaphore::const_new(1);
+    let turn = TURN.acquire().await;
+    let work = move || {
+        let _turn = turn; // also if the client has hung up
+        work()
+    };
+    blocking(work).await
 }
 
 /// Forgets a response.
@@ -72,7 +86,7 @@ pub async fn items(
     owner: Owner,
     id: &str,
     query: &Query,
-) -> Result<Value, ApiError> {
+) -> Result<Response, ApiError> {
     let limit = query.count("limit", &ITEMS)?.unwrap_or(LIMIT);
     let ascends = query.choice("order", &[("asc", true), ("desc", false)])?;
     let turns = find(state, owner, id)?;
@@ -81,7 +95,8 @@ pub async fn items(
         limit: limit as usize,
         ascends: ascends.unwrap_or(false),
     };
-    read(move || turns::page(&turns, &page)).await
+    let page = read(move || Ok(turns::page(&turns, &page)?.to_string()));
+    Ok(json_text(page.await?))
 }
 
 /// Rejects the cancellation of a response: it has ended.
@@ -104,16 +119,10 @@ fn check_on(state: &State) -> Result<(), ApiError> {
     state.ready_or_draining()?;
     match state.responses.is_on() {
         true => Ok(()),
-        false => Err(turned_off(
-            "start the server with more than 0 for --responses-kept and --responses-ram",
-        )),
+        false => Err(turned_off(turns::TURN_ON)),
     }
 }
 
 fn not_stored(id: &str) -> ApiError {
-    let message = format!(
-        "there is no response with the id '{id}': it was not stored, has not ended, was deleted or had to \
-         make room"
-    );
-    ApiError::new(ErrorKind::NotFound, message)
+    ApiError::new(ErrorKind::NotFound, turns::not_stored(id))
 }

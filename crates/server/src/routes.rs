@@ -358,10 +358,11 @@ async fn response_items(
     let Ok(Path(id)) = id else {
         return not_found().await; // its bytes are not text
     };
-    answer(match query {
+    let found = match query {
         Ok(Query(query)) => retrieve::items(&state, owner, &id, &query).await,
         Err(error) => Err(unreadable(&error)),
-    })
+    };
+    found.unwrap_or_else(|error| error_response(&error))
 }
 
 async fn cancel_response(

@@ -10,6 +10,7 @@ use llama_diffusion::{Error, Result as Outcome, Snapshot};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+use crate::blocking::blocking;
 use crate::body::read_body;
 use crate::engine::scheduler::Refusal;
 use crate::protocol::error::{ApiError, ErrorKind};
@@ -56,13 +57,12 @@ impl SlotFiles {
     ) -> Result<T, ApiError> {
         let turn = self.turn().await;
         let path = self.directory.join(name);
-        let done = tokio::task::spawn_blocking(move || {
+        let work = move || {
             // Also if the client has hung up.
             let _turn = turn;
             work(&path)
-        });
-        let failed = |_| ApiError::new(ErrorKind::Server, "the file could not be used");
-        done.await.map_err(failed)?
+        };
+        blocking(work).await
     }
 }
 

@@ -22,9 +22,9 @@ use crate::storing::{Storing, store_end};
 /// Events that may wait for a reader, before the answer waits for it.
 const AHEAD: usize = 8;
 
-/// A body that shows answers while they are computed. `ping` is the silence after which a comment is
-/// sent. When the body is dropped, the answers are cancelled. If the response is to be stored, it is so
-/// before its end is sent.
+/// A body that shows answers while they are computed. `ping` is the silence after which a comment
+/// is sent. When the body is dropped, the answers are cancelled. A response that is to be stored is
+/// stored before its end is sent.
 pub fn body(
     answers: Answers,
     stream: Box<dyn Stream>,

@@ -1,5 +1,5 @@
-//! A response on its way to the store: it is written and stored when it ends, before its client has the
-//! end.
+//! A response on its way to the store: it is written and stored when it ends, before its client
+//! has the end.
 
 use std::sync::Arc;
 
@@ -35,8 +35,8 @@ impl Storing {
         }
     }
 
-    /// Stores the response. Returns it as it is written. What this thread has to do otherwise moves to
-    /// another one: the response may be long, and so may be those that are evicted.
+    /// Stores the response. Returns it as it is written. Other tasks of this thread move to another
+    /// one: the response may be long, and so may be those that are evicted.
     pub fn store(self, response: impl FnOnce() -> Value) -> Arc<Turn> {
         block_in_place(|| {
             let turn = Arc::new(Turn {

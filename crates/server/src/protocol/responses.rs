@@ -1,4 +1,5 @@
-//! Requests of OpenAI's Responses, as chats. `responses_format` writes the answers; the paths are in `routes.rs`.
+//! Requests of OpenAI's Responses, as chats. `responses_format` writes the answers; the paths are in
+//! `routes.rs`.
 
 use llama_diffusion::chat::{Message, Role};
 use serde_json::{Map, Value, json};
@@ -77,8 +78,8 @@ fn before(body: &Object<'_>, capabilities: &Capabilities) -> Result<Turns, ApiEr
     }
 }
 
-/// The conversation of a request that has these turns before it, and whether the model thinks, if the
-/// request says so.
+/// The conversation of a request that has these turns before it, and whether the model thinks, if
+/// the request says so.
 fn conversation(
     body: &Object<'_>,
     before: &Turns,

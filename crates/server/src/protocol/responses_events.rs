@@ -1,5 +1,5 @@
-//! The events of OpenAI's Responses, each with its number: while an answer is computed, and again once
-//! it is kept.
+//! The events of OpenAI's Responses, each with its number: while an answer is computed, and again
+//! once it is stored.
 
 use serde_json::{Map, Value, json};
 
@@ -204,9 +204,12 @@ impl Events {
     }
 }
 
-/// The events of a response that has ended, as its stream had them. Each text comes at once.
-pub fn replay(response: &Map<String, Value>) -> Vec<StreamEvent> {
-    let mut events = Events::default();
+/// Writes the events of a stored response, numbered from 0: those of a stream that gets each text at
+/// once. A response that failed ends with `response.failed`, although its stream ended with `error`,
+/// and one that was cancelled with `response.incomplete`, although its stream had no end. So do their
+/// last texts.
+pub fn replay(mut response: Map<String, Value>, mut write: impl FnMut(&StreamEvent)) {
+    let output = response.get_mut("output").map(Value::take);
     let mut begin = response.clone();
     begin.retain(|name, _| !["timings", "diffusion"].contains(&name.as_str()));
     begin.insert("status".into(), "in_progress".into());
@@ -214,22 +217,34 @@ pub fn replay(response: &Map<String, Value>) -> Vec<StreamEvent> {
     for name in ["error", "incomplete_details", "usage"] {
         begin.insert(name.into(), Value::Null);
     }
+    let mut events = Events::default();
+    let mut write_all = |events: &mut Events| events.taken().iter().for_each(&mut write);
     events.begin(&begin.into());
-    for item in response["output"].as_array().into_iter().flatten() {
+    write_all(&mut events);
+    let Some(Value::Array(output)) = output else {
+        return; // no response is without one
+    };
+    for mut item in output {
         let kind = match item["type"].as_str() {
-            Some("reasoning") => Kind::Reasoning,
-            Some("message") => Kind::Message,
-            _ => {
-                events.call(item.clone());
-                continue;
-            }
+            Some("reasoning") => Some(Kind::Reasoning),
+            Some("message") => Some(Kind::Message),
+            _ => None,
         };
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let part = &item["content"][0];
-        events.begin_item(kind, text(&item["id"]));
-        events.text(&text(&part["text"]), &part["logprobs"]);
-        events.end_item(&text(&item["status"]));
+        match kind {
+            Some(kind) => {
+                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                let (id, status) = (text(&item["id"]), text(&item["status"]));
+                let part = item["content"].get_mut(0).map(Value::take);
+                let part = part.unwrap_or_default();
+                events.begin_item(kind, id);
+                events.text(&text(&part["text"]), &part["logprobs"]);
+                events.end_item(&status);
+            }
+            None => events.call(item),
+        }
+        write_all(&mut events);
     }
-    events.end(response.clone().into());
-    events.taken()
+    response.insert("output".into(), std::mem::take(&mut events.output).into());
+    events.end(response.into());
+    write_all(&mut events);
 }

@@ -300,13 +300,59 @@ mod tests {
         assert_eq!(events[12]["item_id"], events[9]["item"]["id"]);
     }
 
+    /// The events of a stored response.
+    fn replayed(response: Value) -> Vec<Value> {
+        let Value::Object(response) = response else {
+            panic!()
+        };
+        let mut events = Vec::new();
+        replay(response, |event| {
+            serde_json::from_value::<ResponseStreamEvent>(event.data.clone())
+                .unwrap_or_else(|error| panic!("{error}: {}", event.data));
+            assert_eq!(event.data["sequence_number"], events.len());
+            events.push(event.data.clone());
+        });
+        events
+    }
+
     #[test]
-    fn the_events_of_a_kept_response_are_those_of_its_stream() {
-        for finish in [Finish::ToolCalls, Finish::Length] {
-            let mut expected = stream(finish);
-            let Value::Object(kept) = expected.last().unwrap()["response"].clone() else {
+    fn the_events_of_a_response_that_ended_early_end() {
+        let broken = ApiError::new(super::super::error::ErrorKind::Server, "broken");
+        for (error, status, end) in [
+            (Some(broken), "failed", "response.failed"),
+            (None, "cancelled", "response.incomplete"),
+        ] {
+            let mut stream = ResponsesStream::new(meta(), options(), echo());
+            stream.begin();
+            stream.deltas(0, deltas()[..3].to_vec());
+            if let Some(error) = error {
+                stream.error(&error);
+            }
+            let response = stream.take_response().unwrap();
+            let events = replayed(response.clone());
+            let [.., item, last] = &events[..] else {
                 panic!()
             };
+            assert_eq!(
+                (&item["type"], &item["item"]),
+                (&json!("response.output_item.done"), &response["output"][1])
+            );
+            assert_eq!(item["item"]["status"], "incomplete");
+            assert_eq!((&last["type"], &last["response"]), (&json!(end), &response));
+            assert_eq!(response["status"], status);
+            let begin = &events[0]["response"];
+            assert_eq!(
+                [&begin["status"], &begin["error"], &begin["output"]],
+                [&json!("in_progress"), &Value::Null, &json!([])]
+            );
+        }
+    }
+
+    #[test]
+    fn the_events_of_a_stored_response_are_those_of_its_stream() {
+        for finish in [Finish::ToolCalls, Finish::Length] {
+            let mut expected = stream(finish);
+            let events = replayed(expected.last().unwrap()["response"].clone());
             // Each text comes at once.
             let is_first =
                 |event: &Value| ["Hm", "Let me "].iter().any(|text| event["delta"] == *text);
@@ -319,8 +365,9 @@ mod tests {
                 };
                 event["delta"] = done;
             }
-            let events = replay(&kept).into_iter().map(|event| event.data);
-            for (number, (event, mut expected)) in events.zip(expected).enumerate() {
+            assert_eq!(events.len(), expected.len());
+            let events = events.into_iter().zip(expected);
+            for (number, (event, mut expected)) in events.enumerate() {
                 expected["sequence_number"] = number.into();
                 if event["type"] == "response.output_text.delta" {
                     assert_eq!(event["logprobs"].as_array().unwrap().len(), 11);

@@ -11,6 +11,18 @@ use super::error::{ApiError, ErrorKind};
 use super::responses_items::{take, take_all};
 use super::value::Field;
 
+/// How the store is turned on.
+pub const TURN_ON: &str =
+    "start the server with more than 0 for --responses-kept and --responses-ram";
+
+/// That there is no response with this id, and why.
+pub fn not_stored(id: &str) -> String {
+    format!(
+        "there is no response with the id '{id}': it was not stored, has not ended, was deleted or was \
+         evicted"
+    )
+}
+
 /// A response and what it answers, as JSON.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Turn {
@@ -69,20 +81,16 @@ impl Turn {
 /// The turns before a request that names the last of them in `field`.
 ///
 /// # Errors
-/// 400: the server keeps no responses, or not this one.
+/// 400: the server stores no responses, or not this one.
 pub fn find(field: &Field<'_>, responses: Option<&dyn StoredResponses>) -> Result<Turns, ApiError> {
     let id = field.string()?;
     let Some(responses) = responses else {
-        return Err(field.error(
-            "the server keeps no responses: send the whole conversation as input, or start the \
-             server with more than 0 for --responses-kept and --responses-ram",
-        ));
+        return Err(field.error(format!(
+            "the server stores no responses: send the whole conversation as input, or {TURN_ON}"
+        )));
     };
     responses.turns(id).ok_or_else(|| {
-        let problem = format!(
-            "there is no response with the id '{id}': it was not stored, has not ended, was deleted or \
-             had to make room; send the whole conversation as input"
-        );
+        let problem = not_stored(id) + "; send the whole conversation as input";
         field
             .error(problem)
             .with_code("previous_response_not_found")
@@ -366,7 +374,7 @@ mod tests {
         );
         let body = json!({"previous_response_id": "resp_1"});
         let off = responses::read(body.as_object().unwrap(), &capabilities()).unwrap_err();
-        assert!(off.message.contains("keeps no responses"), "{off:?}");
+        assert!(off.message.contains("stores no responses"), "{off:?}");
         assert_eq!((off.status(), off.code), (400, None));
     }
 
