@@ -10,9 +10,10 @@ use crate::access::Owner;
 use crate::blocking::blocking;
 use crate::info::turned_off;
 use crate::protocol::error::{ApiError, ErrorKind};
+use crate::protocol::input_items::{self, Page};
 use crate::protocol::ranges::{COUNT_FROM_0, ITEMS};
 use crate::protocol::responses_events::replay;
-use crate::protocol::turns::{self, Page, Turns};
+use crate::protocol::turns::{self, Turns};
 use crate::query::Query;
 use crate::reply::{json_stored, json_text};
 use crate::sse;
@@ -95,7 +96,7 @@ pub async fn items(
         limit: limit as usize,
         ascends: ascends.unwrap_or(false),
     };
-    let page = read(move || Ok(turns::page(&turns, &page)?.to_string()));
+    let page = read(move || Ok(input_items::page(&turns, &page)?.to_string()));
     Ok(json_text(page.await?))
 }
 

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! error ─▶ ranges, value ─▶ fields, sampling, messages, tools, language, prompt, known
-//!   ─▶ chat, text, native, responses (responses_items, turns), anthropic, edit, form ─▶ request ─▶ (the engine)
+//!   ─▶ chat, text, native, responses (turns, *_items), anthropic, edit, form ─▶ request ─▶ (the engine)
 //! (the engine) ─▶ answer ─▶ assemble (stop, tool_calls) ─▶ format ─▶ *_format
 //! ```
 
@@ -24,6 +24,7 @@ mod form_format;
 pub mod format;
 #[cfg(test)]
 mod hostile;
+pub mod input_items;
 mod known;
 pub mod language;
 mod messages;

@@ -1,11 +1,10 @@
-//! The turns of a conversation: stored responses, as later requests build on them and as their items are
-//! listed.
+//! The turns of a conversation: stored responses, as later requests build on them.
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use llama_diffusion::chat::Message;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::error::{ApiError, ErrorKind};
 use super::responses_items::{take, take_all};
@@ -53,7 +52,11 @@ pub struct StoredRequest {
 }
 
 impl Turn {
-    fn input(&self) -> Result<Value, ApiError> {
+    /// The `input` of its request, or null.
+    ///
+    /// # Errors
+    /// It is not JSON, which would be an error of the server.
+    pub fn input(&self) -> Result<Value, ApiError> {
         serde_json::from_str(&self.input).map_err(|error| self.unreadable(&error))
     }
 
@@ -65,7 +68,11 @@ impl Turn {
         serde_json::from_str(&self.response).map_err(|error| self.unreadable(&error))
     }
 
-    fn output(&self) -> Result<Vec<Value>, ApiError> {
+    /// The items of the response.
+    ///
+    /// # Errors
+    /// Those of [`Self::response`].
+    pub fn output(&self) -> Result<Vec<Value>, ApiError> {
         match self.response()?.remove("output") {
             Some(Value::Array(output)) => Ok(output),
             _ => Ok(Vec::new()),
@@ -100,9 +107,11 @@ pub fn find(field: &Field<'_>, responses: Option<&dyn StoredResponses>) -> Resul
 /// Adds the messages of turns that the request has in the field of this path.
 ///
 /// # Errors
-/// 400: an answer cannot be read, such as a call that was cut within its arguments.
+/// 400: an answer cannot be read, such as a call that was cut within its arguments. The path of its
+/// field has the id of its turn.
 pub fn add(turns: &[Arc<Turn>], path: &str, messages: &mut Vec<Message>) -> Result<(), ApiError> {
     for turn in turns {
+        let path = format!("{path}[{}]", turn.id);
         let input = turn.input()?;
         if !input.is_null() {
             let path = format!("{path}.input");
@@ -122,133 +131,10 @@ pub fn add(turns: &[Arc<Turn>], path: &str, messages: &mut Vec<Message>) -> Resu
     Ok(())
 }
 
-/// Which items of a conversation a client wants to see.
-#[derive(Clone, Debug)]
-pub struct Page {
-    /// The id of the item before the first one.
-    pub after: Option<String>,
-    /// Maximum number of items.
-    pub limit: usize,
-    /// Whether the oldest comes first.
-    pub ascends: bool,
-}
-
-/// A page of the items that the last response of a conversation answers: earlier turns, then its input.
-///
-/// # Errors
-/// 400: there is no item after which to begin.
-pub fn page(turns: &[Arc<Turn>], page: &Page) -> Result<Value, ApiError> {
-    let mut items = listed(turns)?;
-    if !page.ascends {
-        items.reverse();
-    }
-    let begin = match &page.after {
-        Some(id) => {
-            let found = items.iter().position(|item| item["id"] == **id);
-            let problem = format!("there is no item '{id}': give the last_id of a page");
-            found.ok_or_else(|| ApiError::field("after", problem))? + 1
-        }
-        None => 0,
-    };
-    let rest = items.len() - begin;
-    let data: Vec<Value> = items.drain(begin..).take(page.limit).collect();
-    Ok(json!({
-        "object": "list",
-        "first_id": data.first().map(|item| &item["id"]),
-        "last_id": data.last().map(|item| &item["id"]),
-        "has_more": rest > data.len(),
-        "data": data,
-    }))
-}
-
-fn listed(turns: &[Arc<Turn>]) -> Result<Vec<Value>, ApiError> {
-    let mut items = Vec::new();
-    for (number, turn) in turns.iter().enumerate() {
-        let number_of = turn.id.trim_start_matches("resp_");
-        match turn.input()? {
-            Value::String(text) => {
-                let message = json!({"role": "user", "content": text});
-                items.push(item(&message, number_of, 0));
-            }
-            Value::Array(list) => {
-                let list = list.iter().enumerate();
-                items.extend(list.map(|(index, given)| item(given, number_of, index)));
-            }
-            _ => {} // there was none
-        }
-        if number + 1 < turns.len() {
-            items.extend(turn.output()?);
-        }
-    }
-    Ok(items)
-}
-
-/// An item of an input with all that clients expect of one. `of` and `index` make its id, if it has none.
-fn item(given: &Value, of: &str, index: usize) -> Value {
-    let kind = given["type"].as_str().unwrap_or("message");
-    let id = |prefix: &str| match given["id"].as_str() {
-        Some(id) => id.to_owned(),
-        None => format!("{prefix}_{of}_in{index}"),
-    };
-    match kind {
-        "function_call" => {
-            let id = id("fc");
-            let arguments = match &given["arguments"] {
-                Value::String(text) => text.clone(),
-                object => object.to_string(),
-            };
-            let call = given["call_id"].as_str().unwrap_or(&id);
-            json!({
-                "type": kind, "id": id, "call_id": call, "name": given["name"], "arguments": arguments,
-                "status": "completed",
-            })
-        }
-        "function_call_output" => {
-            let output = match &given["output"] {
-                Value::Array(list) => parts(list, false).into(),
-                text => text.clone(),
-            };
-            json!({
-                "type": kind, "id": id("fco"), "call_id": given["call_id"], "output": output,
-                "status": "completed",
-            })
-        }
-        "reasoning" => {
-            let list = |name: &str| given[name].as_array().cloned().unwrap_or_default();
-            json!({
-                "type": kind, "id": id("rs"), "summary": list("summary"), "content": list("content"),
-                "status": "completed",
-            })
-        }
-        _ => {
-            let content = match &given["content"] {
-                Value::Array(list) => list.clone(),
-                text => vec![json!({"type": "text", "text": text})],
-            };
-            let role = &given["role"];
-            json!({
-                "type": "message", "id": id("msg"), "role": role,
-                "content": parts(&content, role == "assistant"), "status": "completed",
-            })
-        }
-    }
-}
-
-/// Parts of a content, in the names that Responses have for them.
-fn parts(content: &[Value], is_answer: bool) -> Vec<Value> {
-    let part = |part: &Value| match (part["type"].as_str(), is_answer) {
-        (Some("refusal"), _) => json!({"type": "refusal", "refusal": part["refusal"]}),
-        (_, true) => json!({
-            "type": "output_text", "text": part["text"], "annotations": [], "logprobs": [],
-        }),
-        (_, false) => json!({"type": "input_text", "text": part["text"]}),
-    };
-    content.iter().map(part).collect()
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use llama_diffusion::chat::Role;
+    use serde_json::json;
 
     use super::super::reply::Work;
     use super::super::request::{Chat, Input};
@@ -256,7 +142,7 @@ mod tests {
     use super::super::tests::capabilities;
     use super::*;
 
-    fn turn(id: &str, input: &Value, output: &Value) -> Arc<Turn> {
+    pub fn turn(id: &str, input: &Value, output: &Value) -> Arc<Turn> {
         Arc::new(Turn {
             id: id.into(),
             input: input.to_string().into(),
@@ -267,7 +153,7 @@ mod tests {
     }
 
     /// A turn that calls a function, one with its result, and one that is asked without an input.
-    fn turns() -> Turns {
+    pub fn turns() -> Turns {
         let answer = |text: &str| {
             json!({"type": "message", "id": "msg_1", "role": "assistant", "status": "completed",
                 "content": [{"type": "output_text", "text": text, "annotations": []}]})
@@ -296,7 +182,7 @@ mod tests {
         }
     }
 
-    fn read(body: &Value) -> Result<Work, ApiError> {
+    pub fn read(body: &Value) -> Result<Work, ApiError> {
         let mut capabilities = capabilities();
         capabilities.responses = Some(Arc::new(Three));
         let body: &Map<_, _> = body.as_object().unwrap();
@@ -383,79 +269,7 @@ mod tests {
         let call = json!({"type": "function_call", "name": "f", "arguments": "{\"a\":"});
         let turns = [turn("resp_1", &json!("Hi"), &json!([call]))];
         let error = add(&turns, "previous_response_id", &mut Vec::new()).unwrap_err();
-        let param = "previous_response_id.output[0].arguments";
+        let param = "previous_response_id[resp_1].output[0].arguments";
         assert_eq!(error.param.as_deref(), Some(param));
-    }
-
-    /// The ids of a page.
-    fn ids(after: Option<&str>, limit: usize, ascends: bool) -> (Vec<String>, bool) {
-        let page = Page {
-            after: after.map(str::to_owned),
-            limit,
-            ascends,
-        };
-        let list = super::page(&turns(), &page).unwrap();
-        let data = list["data"].as_array().unwrap();
-        let ids: Vec<String> = data
-            .iter()
-            .map(|item| item["id"].as_str().unwrap().to_owned())
-            .collect();
-        assert_eq!(list["first_id"].as_str(), ids.first().map(String::as_str));
-        assert_eq!(list["last_id"].as_str(), ids.last().map(String::as_str));
-        (ids, list["has_more"] == true)
-    }
-
-    #[test]
-    fn pages_of_items() {
-        let all = ["msg_1_in0", "rs_1", "fc_1", "fco_2_in0", "msg_1"];
-        let owned = |ids: &[&str]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(ids(None, 20, true), (owned(&all), false));
-        assert_eq!(ids(None, 2, true), (owned(&all[..2]), true));
-        assert_eq!(ids(Some("rs_1"), 3, true), (owned(&all[2..]), false));
-        assert_eq!(ids(None, 2, false), (owned(&["msg_1", "fco_2_in0"]), true));
-        assert_eq!(ids(Some("rs_1"), 9, false), (owned(&all[..1]), false));
-        assert_eq!(ids(Some("msg_1"), 9, true), (vec![], false));
-        let missing = Page {
-            after: Some("x".into()),
-            limit: 1,
-            ascends: true,
-        };
-        let error = super::page(&turns(), &missing).unwrap_err();
-        assert_eq!(error.param.as_deref(), Some("after"));
-    }
-
-    /// Whatever an input may have, its items are listed as `/openapi.json` and other clients expect them.
-    #[test]
-    fn items_have_all_that_clients_expect() {
-        use super::super::openapi::tests::{document, validator};
-        let input = json!([
-            {"role": "user", "content": "a"},
-            {"role": "assistant", "content": [{"type": "text", "text": "b"}, {"type": "refusal", "refusal": "no"}]},
-            {"type": "message", "id": "mine", "role": "developer", "content": []},
-            {"type": null, "id": 5, "role": "system", "content": [{"type": "output_text", "text": "c"}]},
-            {"type": "function_call", "name": "f", "arguments": {"a": 1}},
-            {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_text", "text": "d"}]},
-            {"type": "reasoning", "summary": "nonsense"},
-        ]);
-        assert!(read(&json!({"input": input})).is_ok());
-        let turns = [turn("resp_7", &input, &json!([]))];
-        let all = Page {
-            after: None,
-            limit: 100,
-            ascends: true,
-        };
-        let list = super::page(&turns, &all).unwrap();
-        let document = document();
-        let schema = validator(&document, &json!({"$ref": "#/components/schemas/ItemList"}));
-        assert!(schema.is_valid(&list), "{list:#}");
-        let data = list["data"].as_array().unwrap();
-        assert_eq!((data.len(), &data[2]["id"]), (7, &json!("mine")));
-        assert_eq!(
-            data[0]["content"],
-            json!([{"type": "input_text", "text": "a"}])
-        );
-        assert_eq!(data[1]["content"][0]["type"], "output_text");
-        assert_eq!(data[4]["arguments"], "{\"a\":1}");
-        assert_eq!(data[4]["call_id"], data[4]["id"]);
     }
 }
