@@ -9,7 +9,6 @@ use llama_diffusion::diffusion::Recipe;
 use llama_diffusion::{CancelFlag, DiffusionParams, TextForm, Token};
 use llama_diffusion_flags::values::random_seed;
 use serde_json::{Map, Value};
-use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::access::Owner;
@@ -67,8 +66,7 @@ pub async fn respond(state: Arc<State>, endpoint: Endpoint, owner: Owner, body: 
         state.metrics.answered(endpoint.name, "error");
         error_with(&error, &(endpoint.error)(&error))
     };
-    let id = random_id();
-    let (reply, answers) = match begin(&state, endpoint, owner, body, &id).await {
+    let (id, reply, answers) = match begin(&state, endpoint, owner, body).await {
         Ok(begun) => begun,
         Err(refused) => return error(refused),
     };
@@ -109,14 +107,13 @@ pub async fn respond(state: Arc<State>, endpoint: Endpoint, owner: Owner, body: 
     }
 }
 
-/// Reads a request, takes places for its answers and hands them to the engine.
+/// Reads a request, takes places for its answers and hands them to the engine. Returns the id too.
 async fn begin(
     state: &Arc<State>,
     endpoint: Endpoint,
     owner: Owner,
     body: Body,
-    id: &str,
-) -> Result<(Reply, Answers), ApiError> {
+) -> Result<(String, Reply, Answers), ApiError> {
     let ready = state.ready()?;
     // Before any work is done for the request.
     let refuse = |limit| full(state, ready, limit);
@@ -133,8 +130,9 @@ async fn begin(
     let prompts: Vec<usize> = asked.iter().map(|asked| asked.prompt.len()).collect();
     let tickets = ready.admission.extend(ticket, &prompts).map_err(refuse)?;
     let from = (endpoint.class, owner);
-    let answers = submit(state, ready, &work, asked, tickets, from, id);
-    Ok((work.reply, answers))
+    let id = random_id()?;
+    let answers = submit(state, ready, &work, asked, tickets, from, &id);
+    Ok((id, work.reply, answers))
 }
 
 fn full(state: &State, ready: &Ready, limit: Full) -> ApiError {
@@ -331,14 +329,12 @@ fn meta(served: &Served, id: String) -> Meta {
     }
 }
 
-/// 128 bits that nobody can guess: whoever knows an id may ask for its drafts or its response. The hash
-/// keeps one id from saying anything about the seeds of the others.
-fn random_id() -> String {
-    use std::hash::{BuildHasher as _, RandomState};
-    let seed = |salt: u64| RandomState::new().hash_one(salt).to_le_bytes();
-    let hash = Sha256::digest([seed(0), seed(1)].concat());
-    hash[..16]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+/// 128 bits that nobody can guess: whoever knows an id may ask for its drafts or its response.
+fn random_id() -> Result<String, ApiError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| {
+        let message = format!("the system has no random bytes: {error}");
+        ApiError::new(ErrorKind::Server, message)
+    })?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
