@@ -109,13 +109,13 @@ pub struct HttpArgs {
     #[arg(long, value_name = "N", default_value = "1024", value_parser = whole(1..=1_000_000_usize))]
     pub max_connections: usize,
 
-    /// Responses of /v1/responses that are kept in memory, so that requests can build on them by
-    /// previous_response_id; 0 keeps none. The least recently used is evicted, of the API key that
+    /// Responses of /v1/responses that are stored in memory, so that requests can build on them by
+    /// previous_response_id; 0 stores none. The least recently used is evicted, of the API key that
     /// holds most
     #[arg(long, value_name = "N", default_value = "256", value_parser = whole(0..=1_000_000_usize))]
     responses_kept: usize,
 
-    /// MiB of memory for these responses and what they answer, approximately; 0 keeps none
+    /// MiB of memory for these responses and what they answer, approximately; 0 stores none
     #[arg(long, value_name = "MIB", default_value = "64", value_parser = whole(0..=1_usize << 30))]
     responses_ram: usize,
 

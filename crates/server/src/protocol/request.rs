@@ -24,7 +24,7 @@ pub struct Capabilities {
     pub tools: bool,
     /// Whether finished canvases can be scored, for log-probabilities.
     pub scores: bool,
-    /// The responses that a request may build on, if the server keeps any.
+    /// The responses that a request may build on, if the server stores any.
     pub responses: Option<Arc<dyn StoredResponses>>,
 }
 

@@ -165,6 +165,25 @@ fn responses_are_shown_listed_and_deleted() {
 }
 
 #[test]
+fn pages_of_items_with_one_id_end() {
+    let server = Server::start("");
+    let message = json!({"role": "user", "content": "Hi", "id": "mine"});
+    let body = json!({"input": [message, message, message], "max_output_tokens": 1});
+    let path = format!("{}/input_items?limit=1", of(&server.ask(PATH, &body)));
+    let mut ids: Vec<String> = Vec::new();
+    loop {
+        let after = ids.last().map(|id| format!("&after={id}"));
+        let page = server.json(&format!("{path}{}", after.unwrap_or_default()));
+        ids.push(page["last_id"].as_str().unwrap().to_owned());
+        assert!(ids.len() <= 3, "{ids:?}");
+        if page["has_more"] == false {
+            break;
+        }
+    }
+    assert_eq!((ids.len(), ids[2].as_str()), (3, "mine"));
+}
+
+#[test]
 fn what_is_not_stored_is_not_there() {
     let server = Server::start("--responses-kept 1");
     let unstored = server.ask(PATH, &json!({"input": QUESTION, "store": false}));
@@ -228,15 +247,20 @@ fn a_stream_whose_client_hangs_up_is_cancelled() {
     assert_eq!(asked(server.get(&path)).0, 404);
     drop(response);
     let start = Instant::now();
-    let kept = loop {
-        let (status, kept) = asked(server.get(&path));
+    let stored = loop {
+        let (status, stored) = asked(server.get(&path));
         if status == 200 {
-            break kept;
+            break stored;
         }
-        assert!(start.elapsed() < Duration::from_secs(30), "{kept}");
+        assert!(start.elapsed() < Duration::from_secs(30), "{stored}");
     };
     assert_eq!(
-        (&kept["status"], &kept["usage"]),
+        (&stored["status"], &stored["usage"]),
         (&json!("cancelled"), &Value::Null)
     );
+    let events = server.get(&format!("{path}?stream=true")).send().unwrap();
+    let events = events.text().unwrap();
+    let (_, last) = events.rsplit_once("event: ").unwrap();
+    assert!(last.starts_with("response.incomplete\n"), "{last}");
+    assert!(last.contains(&stored.to_string()), "{last}");
 }
