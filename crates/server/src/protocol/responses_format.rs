@@ -104,11 +104,11 @@ impl ResponsesStream {
 
     /// Ends the answer. Returns the response.
     fn end(&mut self, finished: &Finished) -> Value {
-        self.end_item();
         let (status, details) = match finished.finish {
             Finish::Length => ("incomplete", json!({"reason": "max_output_tokens"})),
             _ => ("completed", Value::Null),
         };
+        self.events.end_item(status);
         let usage = finished.end.usage;
         let mut response = self.response(status);
         response["incomplete_details"] = details;
@@ -418,6 +418,18 @@ mod tests {
             last["response"]["incomplete_details"]["reason"],
             "max_output_tokens"
         );
+        // So is the item whose text is cut.
+        for (finish, status) in [
+            (Finish::Length, "incomplete"),
+            (Finish::EndOfText, "completed"),
+        ] {
+            let mut stream = ResponsesStream::new(meta(), options(), echo());
+            stream.deltas(0, deltas()[..3].to_vec());
+            let events = stream.finish(0, &finished(finish));
+            let output = &events.last().unwrap().data["response"]["output"];
+            assert_eq!(output[0]["status"], "completed");
+            assert_eq!(output[1]["status"], status);
+        }
     }
 
     #[test]
