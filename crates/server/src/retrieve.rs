@@ -11,7 +11,7 @@ use crate::blocking::blocking;
 use crate::info::turned_off;
 use crate::protocol::error::{ApiError, ErrorKind};
 use crate::protocol::input_items::{self, Page};
-use crate::protocol::ranges::{COUNT_FROM_0, ITEMS};
+use crate::protocol::ranges::ITEMS;
 use crate::protocol::responses_events::replay;
 use crate::protocol::turns::{self, Turns};
 use crate::query::Query;
@@ -22,10 +22,10 @@ use crate::state::State;
 /// Items of a page whose query gives no number.
 const LIMIT: u32 = 20;
 
-/// A response, as it was answered: whole, or as a stream of its events after the one of a number.
+/// A response, as it was answered: whole, or as a stream of events.
 ///
 /// # Errors
-/// 400: the query is wrong. 404: it is not stored. 501: the store is off.
+/// 400: the query is wrong, or asks for a part of the events. 404: it is not stored. 501: the store is off.
 pub async fn one(
     state: &State,
     owner: Owner,
@@ -34,7 +34,11 @@ pub async fn one(
 ) -> Result<Response, ApiError> {
     let is = [("true", true), ("1", true), ("false", false), ("0", false)];
     let streams = query.choice("stream", &is)?;
-    let after = query.count("starting_after", &COUNT_FROM_0)?;
+    if query.values("starting_after").next().is_some() {
+        let problem = "is not supported: the events of a stored response are written anew, with \
+                       other numbers than in its stream; leave it out for all of them";
+        return Err(ApiError::field("starting_after", problem));
+    }
     let turns = find(state, owner, id)?;
     let response = turns.last().map(Arc::clone).ok_or_else(|| not_stored(id))?;
     if streams != Some(true) {
@@ -42,11 +46,7 @@ pub async fn one(
     }
     let frames = read(move || {
         let mut frames = String::new();
-        replay(response.response()?, |event| {
-            if event.data["sequence_number"].as_u64() > after.map(u64::from) {
-                frames += &sse::frame(event);
-            }
-        });
+        replay(response.response()?, |event| frames += &sse::frame(event));
         Ok(frames)
     });
     Ok(sse::response(frames.await?.into()))

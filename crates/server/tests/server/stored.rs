@@ -70,19 +70,12 @@ fn a_second_turn_is_answered_as_the_whole_conversation() {
     let third = server.ask("/responses", &third);
     assert!(third["usage"]["input_tokens"].as_u64() > second["usage"]["input_tokens"].as_u64());
     assert_eq!(server.json(&of(streamed)), *streamed);
-    let replayed = |query: &str| {
-        let events = server.get(&format!("{}?stream=true{query}", of(streamed)));
-        let events = events.send().unwrap();
-        assert_eq!(events.headers()["content-type"], "text/event-stream");
-        events.text().unwrap()
-    };
-    let all = replayed("");
+    let events = server.get(&format!("{}?stream=true", of(streamed)));
+    let events = events.send().unwrap();
+    assert_eq!(events.headers()["content-type"], "text/event-stream");
+    let all = events.text().unwrap();
     assert!(all.starts_with("event: response.created\ndata: {"), "{all}");
     assert!(all.contains(&streamed.to_string()), "{all}");
-    let count = all.matches("event: ").count();
-    let rest = replayed(&format!("&starting_after={}", count - 2));
-    assert!(rest.starts_with("event: response.completed\n"), "{rest}");
-    assert!(replayed(&format!("&starting_after={count}")).is_empty());
 }
 
 #[test]
@@ -116,7 +109,7 @@ fn responses_are_shown_listed_and_deleted() {
     );
     for (path, param) in [
         ("?stream=perhaps", "stream"),
-        ("?stream=true&starting_after=-1", "starting_after"),
+        ("?stream=true&starting_after=3", "starting_after"),
         ("/input_items?limit=0", "limit"),
         ("/input_items?limit=101", "limit"),
         ("/input_items?order=up", "order"),
