@@ -12,7 +12,7 @@ pub(in super::super::super) fn is_available() -> bool {
 }
 
 /// Whether the processor has AMX-TILE and AMX-BF16. Source: Intel's manual of instructions, CPUID.
-#[allow(unused_unsafe, reason = "the functions are unsafe before Rust 1.94")]
+#[allow(unused_unsafe, reason = "older versions of Rust need it")]
 fn has_tiles() -> bool {
     use std::arch::x86_64::{__cpuid, __cpuid_count};
     const AMX_BF16: u32 = 1 << 22;
