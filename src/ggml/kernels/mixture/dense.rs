@@ -13,7 +13,7 @@ use matrixmultiply::sgemm;
 use super::super::super::context::Context;
 use super::super::super::ops::CpuKernel;
 use super::super::super::tensor::Tensor;
-use super::super::products::{Buffers, Mix, Rows, mixing};
+use super::super::products::{Mix, Rows, Scratch, mixing};
 use super::super::rows::share;
 use super::super::stored::Reader;
 use super::shape;
@@ -110,7 +110,7 @@ unsafe extern "C" fn dense_mixture_kernel(
         let mut panel = vec![0.0_f32; ROWS * width];
         let at = |tensor: *mut c_void, offset: usize| tensor.cast::<f32>().add(offset);
         let mix: &Option<Mix> = &*mix.cast();
-        let mut buffers = Buffers::new();
+        let mut scratch = Scratch::new();
         let positions = part.positions.clone();
         let out: Vec<_> = positions
             .map(|position| at(node.data, position * d + part.columns.start))
@@ -136,7 +136,7 @@ unsafe extern "C" fn dense_mixture_kernel(
                         weights: &weights,
                         out: &out,
                     };
-                    mix(&rows, &mut buffers);
+                    mix(&rows, &mut scratch);
                 }
                 None => sgemm(
                     part.positions.len(),

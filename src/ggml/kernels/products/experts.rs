@@ -165,7 +165,7 @@ unsafe extern "C" fn hidden_kernel(
                 continue;
             }
             let tokens = routes.iter().map(|route| route / used);
-            let inputs = inputs.choose(instructions, x, tokens);
+            let inputs = inputs.choose(instructions, gate.format, x, tokens);
             for buffer in [&mut gates, &mut ups, &mut products] {
                 buffer.resize(routes.len() * STRIP, 0.0_f32);
             }
@@ -203,6 +203,7 @@ unsafe extern "C" fn output_kernel(
         let Some(matrices) = Matrices::of(down) else {
             return;
         };
+        let format = matrices.format;
         let routes = Routes::new(node.src[1], (*down).ne[2] as usize);
         let (d, tokens) = (node.ne[0] as usize, node.ne[1] as usize);
         let used = (*shares).ne[0] as usize;
@@ -217,7 +218,7 @@ unsafe extern "C" fn output_kernel(
             .experts()
             .map(|(expert, routes)| {
                 let mut inputs = Inputs::default();
-                inputs.choose(instructions, x, routes.iter().copied());
+                inputs.choose(instructions, format, x, routes.iter().copied());
                 (expert, routes, inputs)
             })
             .collect();

@@ -1,5 +1,6 @@
 //! The rows of activations that a strip is multiplied with.
 
+use super::format::Format;
 use super::instructions::Instructions;
 use super::matrices::input_row;
 use super::scratch::Line;
@@ -13,19 +14,20 @@ pub(super) struct Inputs {
 }
 
 impl Inputs {
-    /// Those of `x` with these numbers, in place of any before.
+    /// Those of `x` with these numbers, for weights of a format, in place of any before.
     ///
     /// # Safety
     /// `x` is contiguous, in host memory, and has these rows.
     pub(super) unsafe fn choose(
         &mut self,
         instructions: &Instructions,
+        format: Format,
         x: &sys::ggml_tensor,
         numbers: impl Iterator<Item = usize>,
     ) -> &[*const u8] {
         self.rows.clear();
         self.rows.extend(numbers.map(|row| input_row(x, row)));
-        if instructions.wants_contiguous {
+        if (instructions.wants_contiguous)(format) {
             // Odd: rows a power of two apart would share places in the cache.
             let lines = x.nb[1].div_ceil(size_of::<Line>()) | 1;
             self.copies.resize(self.rows.len() * lines, Line::default());

@@ -99,8 +99,8 @@ pub(crate) struct Instructions {
     pub(super) has_wide_vectors: bool,
     /// Inputs of a strip from which on the set is faster than the next one.
     pub(super) least_inputs: usize,
-    /// Whether the product needs inputs that are equally far apart.
-    pub(super) wants_contiguous: bool,
+    /// Whether the product with weights of a format needs inputs that are equally far apart.
+    pub(super) wants_contiguous: fn(Format) -> bool,
     /// What rows of `k` activations become before they are multiplied with weights of a format;
     /// `None` if they remain F32.
     pub(super) conversion: fn(Format, usize) -> Option<Conversion>,

@@ -22,7 +22,7 @@ pub(super) fn unfit(operation: &str, weights: &Tensor, x: &Tensor) -> Error {
 
 /// One matrix, or one of each expert.
 pub(super) struct Matrices {
-    format: Format,
+    pub(super) format: Format,
     data: *const u8,
     /// Bytes from one row to the next, and from one expert to the next.
     strides: [usize; 2],

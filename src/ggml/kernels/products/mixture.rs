@@ -26,27 +26,11 @@ impl Rows<'_> {
     pub(crate) const MOST: usize = 256;
 }
 
-/// Memory of a thread that mixes.
-pub(crate) struct Buffers {
-    pub(super) scratch: Scratch,
-    /// Weights as they are multiplied.
-    pub(super) weights: Vec<f32>,
-}
-
-impl Buffers {
-    pub(crate) fn new() -> Self {
-        Self {
-            scratch: Scratch::new(),
-            weights: Vec::new(),
-        }
-    }
-}
-
 /// Adds the mixture of some rows to each result, summed in F32.
 ///
 /// Safety: the processor has the instructions; the pointers are valid, one of each kind for each
 /// result, to as many weights as there are rows and to as many sums as there are columns.
-pub(crate) type Mix = unsafe fn(&Rows<'_>, &mut Buffers);
+pub(crate) type Mix = unsafe fn(&Rows<'_>, &mut Scratch);
 
 /// How this processor mixes rows of a type: in BF16, to which the reference rounds as well, unless
 /// the type has more bits; or as integers, in groups of 32 rows, with an error below 2^-12 of the

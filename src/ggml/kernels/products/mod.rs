@@ -38,6 +38,7 @@ mod tests;
 
 pub(crate) use experts::FirstMatrices;
 pub(crate) use instructions::Instructions;
-pub(crate) use mixture::{Buffers, Mix, Rows, mixing};
+pub(crate) use mixture::{Mix, Rows, mixing};
+pub(crate) use scratch::Scratch;
 #[cfg(test)]
 pub(super) use tests::sets;

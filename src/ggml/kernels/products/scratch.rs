@@ -21,7 +21,7 @@ impl Default for Line {
 }
 
 /// What a thread needs for some products.
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     /// Decoded weights.
     room: Box<Room>,
     /// Rows of activations.
@@ -38,7 +38,7 @@ pub(super) struct Scratch {
 pub(super) unsafe trait Panel {}
 
 impl Scratch {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             room: Box::new(Room([0; SIZE])),
             rows: Vec::new(),

@@ -15,7 +15,7 @@ pub(super) const INSTRUCTIONS: Instructions = Instructions {
     name: "avx2",
     has_wide_vectors: false,
     least_inputs: 1,
-    wants_contiguous: false,
+    wants_contiguous: |_| false,
     conversion,
     mix_integers: None,
     mix_bf16: None,

@@ -3,42 +3,49 @@
 use std::arch::x86_64::*;
 
 use super::super::format::GROUP;
-use super::super::instructions::{Ahead, STRIP};
-use super::super::mixture::{Buffers, Rows};
+use super::super::instructions::{Ahead, Convert, STRIP};
+use super::super::mixture::Rows;
+use super::super::scratch::{Line, Scratch};
 use super::activations::{GREATEST_OF_WORDS, WordRow, round, to_words};
 use super::panel::{PAIRS, Panel};
 use super::{TILE, tiles};
 
 const _: () = assert!(Rows::MOST <= PAIRS, "a panel holds the rows");
 
-/// Floats that have room for the weights of a result.
-const ROOM: usize = WordRow::new(Rows::MOST).bytes() / 4;
+/// Lines that have room for the converted weights of a result. Odd: results a power of two apart
+/// would share places in the cache.
+pub(super) const LINES: usize = WordRow::new(Rows::MOST).bytes().div_ceil(size_of::<Line>()) | 1;
+
+/// Converts the weights of each result, which are [`LINES`] lines apart then.
+///
+/// # Safety
+/// Each result has a weight for each row; the processor has the instructions of `convert`.
+pub(super) unsafe fn convert_weights(rows: &Rows<'_>, convert: Convert, to: &mut [Line]) {
+    assert!(rows.count <= Rows::MOST);
+    for (from, to) in rows.weights.iter().zip(to.chunks_exact_mut(LINES)) {
+        // The rows that fill the last group have the weight 0.
+        let mut whole = [0.0_f32; Rows::MOST];
+        // SAFETY: by the contract of this function; there is room.
+        unsafe {
+            whole
+                .as_mut_ptr()
+                .copy_from_nonoverlapping(*from, rows.count);
+            convert(&whole, to.as_mut_ptr().cast());
+        }
+    }
+}
 
 /// Adds the mixture of some rows to each result, see [`Mix`](super::super::mixture::Mix).
 ///
 /// # Safety
 /// As there; with `BF16` the processor multiplies that.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(super) unsafe fn mix<const BF16: bool>(rows: &Rows<'_>, buffers: &mut Buffers) {
-    let Buffers { scratch, weights } = buffers;
-    let panel: &mut Panel = scratch.panel();
-    assert!(rows.count <= Rows::MOST);
-    weights.resize(rows.weights.len() * ROOM, 0.0);
-    for (from, to) in rows.weights.iter().zip(weights.chunks_exact_mut(ROOM)) {
-        // The rows that fill the last group have the weight 0.
-        let mut whole = [0.0_f32; Rows::MOST];
-        // SAFETY: by the contract of this function there is a weight for each row; there is room.
-        unsafe {
-            whole
-                .as_mut_ptr()
-                .copy_from_nonoverlapping(*from, rows.count);
-            let to = to.as_mut_ptr().cast();
-            match BF16 {
-                true => round(&whole, to),
-                false => to_words(&whole, to),
-            }
-        }
-    }
+pub(super) unsafe fn mix<const BF16: bool>(rows: &Rows<'_>, scratch: &mut Scratch) {
+    let (panel, weights) = scratch.panel_and_rows::<Panel>();
+    weights.resize(rows.weights.len() * LINES, Line::default());
+    let convert: Convert = if BF16 { round } else { to_words };
+    // SAFETY: by the contract of this function.
+    unsafe { convert_weights(rows, convert, weights) };
     for first in (0..rows.columns).step_by(STRIP) {
         let columns = STRIP.min(rows.columns - first);
         // SAFETY: by the contract of this function.
@@ -152,7 +159,7 @@ unsafe fn fill_integers(rows: &Rows<'_>, first: usize, columns: usize, panel: &m
 unsafe fn tile<const T: usize, const BF16: bool>(
     rows: &Rows<'_>,
     panel: &Panel,
-    weights: &[f32],
+    weights: &[Line],
     t: usize,
     first: usize,
     columns: usize,
@@ -161,7 +168,7 @@ unsafe fn tile<const T: usize, const BF16: bool>(
     let out = sums.as_mut_ptr().cast();
     let mut inputs = [std::ptr::null(); T];
     for (i, input) in inputs.iter_mut().enumerate() {
-        *input = weights[(t + i) * ROOM..].as_ptr().cast();
+        *input = weights[(t + i) * LINES..].as_ptr().cast();
     }
     // The columns of an embedding are next to each other.
     let ahead = &mut Ahead::nothing();

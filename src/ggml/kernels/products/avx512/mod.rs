@@ -27,7 +27,7 @@ pub(super) const INSTRUCTIONS: Instructions = Instructions {
     name: "avx512",
     has_wide_vectors: true,
     least_inputs: 1,
-    wants_contiguous: false,
+    wants_contiguous: |_| false,
     conversion: conversion::<false>,
     mix_integers: Some(mix::mix::<false>),
     mix_bf16: None,

@@ -1,42 +1,27 @@
 //! Rows of numbers, mixed with weights, both in BF16.
 
 use super::super::super::instructions::STRIP;
-use super::super::super::mixture::{Buffers, Rows as Mixed};
-use super::super::super::scratch::Line;
+use super::super::super::mixture::Rows as Mixed;
+use super::super::super::scratch::{Line, Scratch};
 use super::super::activations::round;
-use super::super::mix::fill_bf16;
+use super::super::mix::{LINES, convert_weights, fill_bf16};
 use super::super::panel::Panel;
 use super::tiles::{self, DEPTH, ROWS, Rows, TOGETHER};
-
-/// Lines of the weights of a result, and one more: results a power of two apart would share places
-/// in the cache.
-const LINES: usize = 2 * Mixed::MOST / size_of::<Line>() + 1;
 
 /// Adds the mixture of some rows to each result, see [`Mix`](super::super::super::mixture::Mix).
 ///
 /// # Safety
 /// As there.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx512bf16")]
-pub(super) unsafe fn mix(rows: &Mixed<'_>, buffers: &mut Buffers) {
-    let scratch = &mut buffers.scratch;
+pub(super) unsafe fn mix(rows: &Mixed<'_>, scratch: &mut Scratch) {
     // SAFETY: the processor has tiles, by the contract of this function.
     unsafe { scratch.configure_tiles() };
     let (panel, weights) = scratch.panel_and_rows::<Panel>();
-    assert!(rows.count <= Mixed::MOST);
     // The last tile may have rows without a result.
     let results = rows.out.len();
     weights.resize(results.next_multiple_of(ROWS) * LINES, Line::default());
-    for (from, to) in rows.weights.iter().zip(weights.chunks_exact_mut(LINES)) {
-        // The rows that fill the last group have the weight 0.
-        let mut whole = [0.0_f32; Mixed::MOST];
-        // SAFETY: by the contract of this function there is a weight for each row; there is room.
-        unsafe {
-            whole
-                .as_mut_ptr()
-                .copy_from_nonoverlapping(*from, rows.count);
-            round(&whole, to.as_mut_ptr().cast());
-        }
-    }
+    // SAFETY: by the contract of this function.
+    unsafe { convert_weights(rows, round, weights) };
     for first in (0..rows.columns).step_by(STRIP) {
         let columns = STRIP.min(rows.columns - first);
         // SAFETY: by the contract of this function.

@@ -25,7 +25,7 @@ pub(in super::super) const INSTRUCTIONS: Instructions = Instructions {
     name: "amx_bf16",
     // An estimate: to decode weights takes as long as to multiply them with about this many inputs.
     least_inputs: 32,
-    wants_contiguous: true,
+    wants_contiguous: in_tiles,
     conversion,
     mix_bf16: Some(mix::mix),
     product,
