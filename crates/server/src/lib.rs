@@ -18,6 +18,7 @@ mod body;
 mod config;
 mod drafts;
 mod engine;
+mod extract;
 mod flags;
 mod folder;
 mod follow;

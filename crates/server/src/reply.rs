@@ -8,7 +8,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::Value;
 
-use crate::protocol::error::ApiError;
+use crate::protocol::error::{ApiError, ErrorKind};
 use crate::protocol::turns::Turn;
 
 /// A JSON body.
@@ -44,6 +44,11 @@ pub fn text(kind: &'static str, text: impl Into<Body>) -> Response {
 /// An error, in the form of OpenAI's endpoints.
 pub fn error_response(error: &ApiError) -> Response {
     error_with(error, &error.openai())
+}
+
+/// What there is at a path without anything.
+pub fn not_found() -> Response {
+    error_response(&ApiError::new(ErrorKind::NotFound, "File Not Found"))
 }
 
 /// An error with its body.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Extension, Path, Query, State as Shared};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Extension, Query, State as Shared};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use axum::middleware::{from_fn_with_state, map_request};
 use axum::response::Response;
@@ -19,6 +19,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::access::{self, Owner};
 use crate::engine::job::Class;
+use crate::extract::{Asked, Id, unreadable};
 use crate::follow;
 use crate::generate::{Endpoint, respond};
 use crate::info::{self, Compute};
@@ -29,15 +30,12 @@ use crate::protocol::error::{ApiError, ErrorKind};
 use crate::protocol::openapi::OPENAPI;
 use crate::protocol::{anthropic, chat, edit, form, native, responses, text};
 use crate::query;
-use crate::reply::{error_response, error_with, json, text as plain};
+use crate::reply::{error_response, error_with, json, not_found, text as plain};
 use crate::retrieve;
 use crate::slot_files;
 use crate::state::State;
 
 type Result<T> = std::result::Result<T, ApiError>;
-
-/// What stands for `{id}` in a path, if it is text.
-type PathOf = std::result::Result<Path<String>, PathRejection>;
 
 /// The query of a path, if it can be read.
 type QueryOf<T> = std::result::Result<Query<T>, QueryRejection>;
@@ -186,7 +184,9 @@ pub fn router(state: &Arc<State>) -> Router {
         .with_state(Arc::clone(state));
     let router = match state.config.prefix.as_str() {
         "" => router,
-        prefix => Router::new().nest(prefix, router).fallback(not_found),
+        prefix => Router::new()
+            .nest(prefix, router)
+            .fallback(async || not_found()),
     };
     router
         .layer(cors(state))
@@ -253,13 +253,10 @@ struct Action {
 
 async fn slot_action(
     Shared(state): Shared<Arc<State>>,
-    id: PathOf,
+    Id(id): Id,
     query: QueryOf<Action>,
     body: Body,
 ) -> Response {
-    let Ok(Path(id)) = id else {
-        return not_found().await;
-    };
     let action = query.map(|Query(query)| query.action).unwrap_or_default();
     answer(act(&state, &id, &action, body).await)
 }
@@ -309,85 +306,55 @@ async fn list_models(
     }
 }
 
-async fn model(Shared(state): Shared<Arc<State>>, headers: HeaderMap, id: PathOf) -> Response {
-    match (id, models::is_anthropic(&headers)) {
-        (Ok(Path(id)), true) => answer_as(models::anthropic_one(&state, &id), ApiError::anthropic),
-        (Ok(Path(id)), false) => answer(models::one(&state, &id)),
-        (Err(_), _) => not_found().await, // its bytes are not text
+async fn model(Shared(state): Shared<Arc<State>>, headers: HeaderMap, Id(id): Id) -> Response {
+    match models::is_anthropic(&headers) {
+        true => answer_as(models::anthropic_one(&state, &id), ApiError::anthropic),
+        false => answer(models::one(&state, &id)),
     }
-}
-
-fn unreadable(query: &QueryRejection) -> ApiError {
-    let message = format!("the query cannot be read: {query}");
-    ApiError::new(ErrorKind::InvalidRequest, message)
 }
 
 async fn response(
     Shared(state): Shared<Arc<State>>,
     Extension(owner): Extension<Owner>,
-    id: PathOf,
-    query: QueryOf<query::Query>,
+    Id(id): Id,
+    Asked(query): Asked<query::Query>,
 ) -> Response {
-    let Ok(Path(id)) = id else {
-        return not_found().await; // its bytes are not text
-    };
-    let found = match query {
-        Ok(Query(query)) => retrieve::one(&state, owner, &id, &query).await,
-        Err(error) => Err(unreadable(&error)),
-    };
+    let found = retrieve::one(&state, owner, &id, &query).await;
+    found.unwrap_or_else(|error| error_response(&error))
+}
+
+async fn response_items(
+    Shared(state): Shared<Arc<State>>,
+    Extension(owner): Extension<Owner>,
+    Id(id): Id,
+    Asked(query): Asked<query::Query>,
+) -> Response {
+    let found = retrieve::items(&state, owner, &id, &query).await;
     found.unwrap_or_else(|error| error_response(&error))
 }
 
 async fn delete_response(
     Shared(state): Shared<Arc<State>>,
     Extension(owner): Extension<Owner>,
-    id: PathOf,
+    Id(id): Id,
 ) -> Response {
-    match id {
-        Ok(Path(id)) => answer(retrieve::delete(&state, owner, &id)),
-        Err(_) => not_found().await, // its bytes are not text
-    }
-}
-
-async fn response_items(
-    Shared(state): Shared<Arc<State>>,
-    Extension(owner): Extension<Owner>,
-    id: PathOf,
-    query: QueryOf<query::Query>,
-) -> Response {
-    let Ok(Path(id)) = id else {
-        return not_found().await; // its bytes are not text
-    };
-    let found = match query {
-        Ok(Query(query)) => retrieve::items(&state, owner, &id, &query).await,
-        Err(error) => Err(unreadable(&error)),
-    };
-    found.unwrap_or_else(|error| error_response(&error))
+    answer(retrieve::delete(&state, owner, &id))
 }
 
 async fn cancel_response(
     Shared(state): Shared<Arc<State>>,
     Extension(owner): Extension<Owner>,
-    id: PathOf,
+    Id(id): Id,
 ) -> Response {
-    match id {
-        Ok(Path(id)) => answer(retrieve::cancel(&state, owner, &id)),
-        Err(_) => not_found().await, // its bytes are not text
-    }
+    answer(retrieve::cancel(&state, owner, &id))
 }
 
 async fn drafts(
     Shared(state): Shared<Arc<State>>,
-    id: PathOf,
-    query: QueryOf<HashMap<String, String>>,
+    Id(id): Id,
+    Asked(query): Asked<HashMap<String, String>>,
 ) -> Response {
-    let Ok(Path(id)) = id else {
-        return not_found().await; // its bytes are not text
-    };
-    match query {
-        Ok(Query(query)) => follow::respond(&state, &id, &query),
-        Err(error) => error_response(&unreadable(&error)),
-    }
+    follow::respond(&state, &id, &query)
 }
 
 async fn openapi() -> Response {
@@ -414,12 +381,8 @@ async fn other(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Res
     };
     match file {
         Some(file) => file,
-        None => not_found().await,
+        None => not_found(),
     }
-}
-
-async fn not_found() -> Response {
-    error_response(&ApiError::new(ErrorKind::NotFound, "File Not Found"))
 }
 
 async fn wrong_method(request: Request<Body>) -> Response {
