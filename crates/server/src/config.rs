@@ -23,8 +23,6 @@ pub struct Config {
     pub tags: Vec<String>,
     /// Bytes of a body.
     pub max_body: usize,
-    /// How long a client may send or read nothing.
-    pub timeout: Duration,
     /// After which silence a stream has a comment.
     pub ping: Option<Duration>,
     /// Whether prompts are cached unless a request says more.

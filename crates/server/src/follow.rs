@@ -20,7 +20,7 @@ use crate::protocol::sampling;
 use crate::protocol::value::Object;
 use crate::reply::error_response;
 use crate::served::Served;
-use crate::sse::{self, Gone, Writer};
+use crate::sse::{self, Writer};
 use crate::state::State;
 
 /// A stream of what `diffusion` has in the chunks of a stream of its own.
@@ -41,11 +41,7 @@ fn begin(state: &State, id: &str, query: &HashMap<String, String>) -> Result<Bod
         ApiError::new(ErrorKind::NotFound, message)
     })?;
     let viewer = Viewer::new(followed, served, wanted, state);
-    let (writer, body) = sse::channel(state.config.timeout, state.config.ping);
-    tokio::spawn(async move {
-        let _ = viewer.write(writer).await; // the reader may leave at any time
-    });
-    Ok(body)
+    Ok(sse::body(state.config.ping, |writer| viewer.write(writer)))
 }
 
 /// Which drafts a viewer wants: the fields of `diffusion`, in the query.
@@ -114,10 +110,10 @@ impl Viewer {
     }
 
     /// Writes until all answers have ended.
-    async fn write(mut self, writer: Writer) -> Result<(), Gone> {
+    async fn write(mut self, writer: Writer) {
         for (index, (view, begin)) in self.answers.iter().zip(&self.followed.begins).enumerate() {
             let start = view.payloads.start(&begin.splitter, begin.seed);
-            send(&writer, index, start).await?;
+            write(&writer, index, start);
         }
         let mut pause = None;
         loop {
@@ -126,25 +122,27 @@ impl Viewer {
                 let lines = self.news(index).unwrap_or_else(|error| {
                     vec![ApiError::new(ErrorKind::Server, error.to_string()).openai()]
                 });
-                send(&writer, index, lines).await?;
+                write(&writer, index, lines);
             }
             if self.answers.iter().all(|view| view.has_ended) {
-                return Ok(());
+                return;
             }
             if is_closed {
                 let message = "the answer was cancelled or failed";
                 let error = ApiError::new(ErrorKind::Unavailable, message);
-                return writer.send_data(&error.openai()).await;
+                writer.write_data(&error.openai());
+                return;
             }
             tokio::select! {
                 biased;
-                () = writer.closed() => return Err(Gone),
-                changed = self.story.changed() => changed.map_err(|_| Gone)?,
+                changed = self.story.changed() => if changed.is_err() {
+                    return;
+                },
                 _ = next_draft(Some(&self.slot), pause) => {
                     let interval = self.slot.wanted().min_interval;
                     pause = Some(tokio::time::Instant::now() + interval);
                 }
-                () = writer.silence() => writer.ping().await?,
+                never = writer.ping() => match never {},
             }
         }
     }
@@ -207,11 +205,10 @@ impl View {
     }
 }
 
-/// Sends lines about an answer.
-async fn send(writer: &Writer, index: usize, lines: Vec<Value>) -> Result<(), Gone> {
+/// Writes lines about an answer.
+fn write(writer: &Writer, index: usize, lines: Vec<Value>) {
     for mut line in lines {
         line["index"] = json!(index);
-        writer.send_data(&line).await?;
+        writer.write_data(&line);
     }
-    Ok(())
 }

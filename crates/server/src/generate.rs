@@ -30,7 +30,7 @@ use crate::protocol::value;
 use crate::read::Reader;
 use crate::reply::{error_with, json, json_stored};
 use crate::served::Served;
-use crate::sse;
+use crate::sse::{self, Show};
 use crate::state::{Ready, State};
 use crate::storing::Storing;
 
@@ -79,14 +79,18 @@ pub async fn respond(state: Arc<State>, endpoint: Endpoint, owner: Owner, body: 
         Storing::new(store, owner, meta.response_id(), request)
     });
     if reply.options.stream {
-        let writer = reply.stream(meta);
         let ping = match reply.options.ping {
             None => state.config.ping,
             Some(ping) => Some(ping).filter(|ping| !ping.is_zero()),
         };
-        let state = Arc::clone(&state);
-        let body = sse::body(answers, writer, storing, ping, state, endpoint.name);
-        return sse::response(body);
+        let show = Show {
+            answers: Some(answers),
+            stream: reply.stream(meta),
+            storing,
+            state: Arc::clone(&state),
+            endpoint: endpoint.name,
+        };
+        return sse::response(sse::body(ping, |writer| show.write(writer)));
     }
     match collect(answers).await {
         Ok(choices) => {

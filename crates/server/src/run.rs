@@ -134,7 +134,6 @@ fn config(args: &Args) -> Result<Config> {
         metrics: args.http.metrics,
         tags: args.http.tags.clone(),
         max_body: args.http.max_body(),
-        timeout: args.http.timeout(),
         ping: args.http.ping(),
         caches_prompts: args.slots.caches_prompts(),
     })

@@ -1,7 +1,10 @@
 //! Streams of server-sent events.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::mem::take;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -9,47 +12,12 @@ use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::Value;
-use tokio::sync::mpsc::{self, Sender};
-use tokio_stream::StreamExt as _;
-use tokio_stream::wrappers::ReceiverStream;
 
 use crate::answers::{Answers, Happening};
 use crate::generate::finish_name;
 use crate::protocol::format::{Stream, StreamEvent};
 use crate::state::State;
 use crate::storing::{Storing, store_end};
-
-/// Events that may wait for a reader, before the answer waits for it.
-const AHEAD: usize = 8;
-
-/// A body that shows answers while they are computed. `ping` is the silence after which a comment
-/// is sent. When the body is dropped, the answers are cancelled. A response that is to be stored is
-/// stored before its end is sent.
-pub fn body(
-    answers: Answers,
-    stream: Box<dyn Stream>,
-    storing: Option<Storing>,
-    ping: Option<Duration>,
-    state: Arc<State>,
-    endpoint: &'static str,
-) -> Body {
-    let (writer, body) = channel(state.config.timeout, ping);
-    tokio::spawn(async move { write(answers, stream, storing, writer, &state, endpoint).await });
-    body
-}
-
-/// Where events are written, and the body that has them. A reader that reads nothing for as long as
-/// `timeout` counts as gone.
-pub fn channel(timeout: Duration, ping: Option<Duration>) -> (Writer, Body) {
-    let (sender, receiver) = mpsc::channel(AHEAD);
-    let writer = Writer {
-        sender,
-        timeout,
-        ping,
-    };
-    let body = ReceiverStream::new(receiver).map(Ok::<_, Infallible>);
-    (writer, Body::from_stream(body))
-}
 
 /// A response of events.
 pub fn response(body: Body) -> Response {
@@ -60,50 +28,84 @@ pub fn response(body: Body) -> Response {
     (headers, body).into_response()
 }
 
-/// The reader is gone, or has read nothing for too long.
-pub struct Gone;
+/// A body that `write` writes, in the task of its connection: when the client is ready for more, and no
+/// other task needs to be woken. What `write` holds is dropped with the body when the client is gone.
+/// `ping` is the silence after which a comment is sent.
+pub fn body<F>(ping: Option<Duration>, write: impl FnOnce(Writer) -> F) -> Body
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let frames = Arc::default();
+    let writer = Writer {
+        frames: Arc::clone(&frames),
+        ping,
+    };
+    let writing = Some(Box::pin(write(writer)));
+    Body::from_stream(Frames { writing, frames })
+}
+
+/// What was written and not sent yet.
+type Written = Arc<Mutex<String>>;
+
+fn with<T>(written: &Written, change: impl FnOnce(&mut String) -> T) -> T {
+    change(&mut written.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// The frames of a body.
+struct Frames<F> {
+    /// Until it ends.
+    writing: Option<Pin<Box<F>>>,
+    frames: Written,
+}
+
+impl<F: Future<Output = ()>> tokio_stream::Stream for Frames<F> {
+    type Item = Result<Bytes, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let writing = self.writing.as_mut();
+        if writing.is_some_and(|writing| writing.as_mut().poll(context).is_ready()) {
+            self.writing = None;
+        }
+        let frames = with(&self.frames, take);
+        match (frames.is_empty(), &self.writing) {
+            (false, _) => Poll::Ready(Some(Ok(frames.into()))),
+            (true, Some(_)) => Poll::Pending,
+            (true, None) => Poll::Ready(None),
+        }
+    }
+}
 
 /// Writes events.
 pub struct Writer {
-    sender: Sender<Bytes>,
-    timeout: Duration,
+    frames: Written,
     ping: Option<Duration>,
 }
 
 impl Writer {
-    async fn send(&self, frame: String) -> Result<(), Gone> {
-        let sent = self.sender.send_timeout(frame.into(), self.timeout).await;
-        sent.map_err(|_| Gone)
+    fn write(&self, frame: &str) {
+        with(&self.frames, |frames| frames.push_str(frame));
     }
 
-    /// Sends an event without a name.
-    pub async fn send_data(&self, data: &Value) -> Result<(), Gone> {
-        self.send(format!("data: {data}\n\n")).await
+    /// Writes an event without a name.
+    pub fn write_data(&self, data: &Value) {
+        self.write(&format!("data: {data}\n\n"));
     }
 
-    /// Sends a comment.
-    pub async fn ping(&self) -> Result<(), Gone> {
-        self.send(": ping\n\n".into()).await
-    }
-
-    /// Waits until a comment is due.
-    pub async fn silence(&self) {
-        match self.ping {
-            Some(ping) => tokio::time::sleep(ping).await,
-            None => std::future::pending().await,
+    /// Writes comments, one after each silence.
+    pub async fn ping(&self) -> Infallible {
+        loop {
+            match self.ping {
+                Some(ping) => tokio::time::sleep(ping).await,
+                None => std::future::pending().await,
+            }
+            self.write(": ping\n\n");
         }
     }
 
-    /// Waits until the reader is gone.
-    pub async fn closed(&self) {
-        self.sender.closed().await;
-    }
-
-    async fn send_all(&self, events: Vec<StreamEvent>) -> Result<(), Gone> {
+    fn write_all(&self, events: Vec<StreamEvent>) {
         for event in events {
-            self.send(frame(&event)).await?;
+            self.write(&frame(&event));
         }
-        Ok(())
     }
 }
 
@@ -123,70 +125,86 @@ fn with_timings(mut events: Vec<StreamEvent>, timings: Option<Value>) -> Vec<Str
     events
 }
 
-async fn write(
-    mut answers: Answers,
-    mut stream: Box<dyn Stream>,
-    mut storing: Option<Storing>,
-    writer: Writer,
-    state: &State,
-    endpoint: &'static str,
-) {
-    let stream = stream.as_mut();
-    let written = write_all(&mut answers, stream, &mut storing, &writer, state, endpoint).await;
-    drop(answers); // what still runs is cancelled
-    store_end(&mut storing, stream);
-    if written.is_err() {
-        state.metrics.answered(endpoint, "cancelled");
+/// Shows answers while they are computed. When it is dropped early, the answers are cancelled. A
+/// response that is to be stored is stored before its end is written.
+pub struct Show {
+    /// Until no more of them is shown.
+    pub answers: Option<Answers>,
+    /// Writes their events.
+    pub stream: Box<dyn Stream>,
+    /// The response, if it is to be stored.
+    pub storing: Option<Storing>,
+    /// The server.
+    pub state: Arc<State>,
+    /// The name of the endpoint in `/metrics`.
+    pub endpoint: &'static str,
+}
+
+impl Drop for Show {
+    fn drop(&mut self) {
+        let answers = self.answers.take();
+        let is_cancelled = answers.is_some();
+        drop(answers); // what still runs is cancelled
+        self.store_end();
+        if is_cancelled {
+            self.answered("cancelled");
+        }
     }
 }
 
-async fn write_all(
-    answers: &mut Answers,
-    stream: &mut dyn Stream,
-    storing: &mut Option<Storing>,
-    writer: &Writer,
-    state: &State,
-    endpoint: &'static str,
-) -> Result<(), Gone> {
-    writer.send_all(stream.begin()).await?;
-    loop {
-        let next = tokio::select! {
-            biased;
-            () = writer.closed() => return Err(Gone),
-            next = answers.next() => next,
-            () = writer.silence() => {
-                writer.ping().await?;
-                continue;
-            }
-        };
-        let events = match next {
-            Ok(Some((index, happening))) => match happening {
-                Happening::Progress(progress) => stream.progress(index, &progress),
-                Happening::Payload(payload) => stream.draft(index, &payload),
-                Happening::Deltas { deltas, timings } => {
-                    with_timings(stream.deltas(index, deltas), timings)
+impl Show {
+    /// Writes the events until the last one.
+    pub async fn write(mut self, writer: Writer) {
+        writer.write_all(self.stream.begin());
+        while let Some(answers) = &mut self.answers {
+            let next = tokio::select! {
+                biased;
+                next = answers.next() => next,
+                never = writer.ping() => match never {},
+            };
+            let events = match next {
+                Ok(Some((index, happening))) => self.events(index, happening),
+                Ok(None) => {
+                    self.answers = None;
+                    self.stream.close()
                 }
-                Happening::Finished(finished) => {
-                    state.metrics.answered(endpoint, finish_name(&finished));
-                    let events = stream.finish(index, &finished);
-                    store_end(storing, stream);
-                    events
+                Err(error) => {
+                    self.answers = None;
+                    self.answered("error");
+                    let events = self.stream.error(&error);
+                    self.store_end();
+                    writer.write_all(events);
+                    return;
                 }
-            },
-            Ok(None) => {
-                writer.send_all(stream.close()).await?;
-                return match stream.is_marked_done() {
-                    true => writer.send("data: [DONE]\n\n".into()).await,
-                    false => Ok(()),
-                };
+            };
+            writer.write_all(events);
+        }
+        if self.stream.is_marked_done() {
+            writer.write("data: [DONE]\n\n");
+        }
+    }
+
+    fn events(&mut self, index: usize, happening: Happening) -> Vec<StreamEvent> {
+        match happening {
+            Happening::Progress(progress) => self.stream.progress(index, &progress),
+            Happening::Payload(payload) => self.stream.draft(index, &payload),
+            Happening::Deltas { deltas, timings } => {
+                with_timings(self.stream.deltas(index, deltas), timings)
             }
-            Err(error) => {
-                state.metrics.answered(endpoint, "error");
-                let events = stream.error(&error);
-                store_end(storing, stream);
-                return writer.send_all(events).await;
+            Happening::Finished(finished) => {
+                self.answered(finish_name(&finished));
+                let events = self.stream.finish(index, &finished);
+                self.store_end();
+                events
             }
-        };
-        writer.send_all(events).await?;
+        }
+    }
+
+    fn answered(&self, how: &'static str) {
+        self.state.metrics.answered(self.endpoint, how);
+    }
+
+    fn store_end(&mut self) {
+        store_end(&mut self.storing, self.stream.as_mut());
     }
 }
