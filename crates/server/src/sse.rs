@@ -208,3 +208,72 @@ impl Show {
         store_end(&mut self.storing, self.stream.as_mut());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tokio::runtime::Builder;
+    use tokio::sync::mpsc::unbounded_channel;
+    use tokio_stream::StreamExt as _;
+
+    use super::*;
+
+    /// Runs a test as the connection's task runs a body.
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = Builder::new_current_thread().enable_time().build();
+        runtime.unwrap().block_on(test);
+    }
+
+    #[test]
+    fn what_is_ready_is_sent_together() {
+        run(async {
+            let (sender, mut receiver) = unbounded_channel();
+            let body = body(None, |writer| async move {
+                while let Some(number) = receiver.recv().await {
+                    writer.write_data(&json!(number));
+                }
+                writer.write_data(&json!("end"));
+            });
+            let mut chunks = body.into_data_stream();
+            sender.send(1).unwrap();
+            sender.send(2).unwrap();
+            let first = chunks.next().await.unwrap().unwrap();
+            assert_eq!(first, "data: 1\n\ndata: 2\n\n");
+            sender.send(3).unwrap();
+            drop(sender);
+            let last = chunks.next().await.unwrap().unwrap();
+            assert_eq!(last, "data: 3\n\ndata: \"end\"\n\n");
+            assert!(chunks.next().await.is_none());
+        });
+    }
+
+    #[test]
+    fn a_body_that_is_dropped_drops_what_its_writer_holds() {
+        run(async {
+            let held = Arc::new(());
+            let kept = Arc::clone(&held);
+            let body = body(None, |writer| async move {
+                writer.write_data(&json!(1));
+                std::future::pending::<()>().await;
+                drop(kept);
+            });
+            let mut chunks = body.into_data_stream();
+            assert!(chunks.next().await.is_some());
+            assert_eq!(Arc::strong_count(&held), 2);
+            drop(chunks);
+            assert_eq!(Arc::strong_count(&held), 1);
+        });
+    }
+
+    #[test]
+    fn each_silence_has_a_comment() {
+        run(async {
+            let ping = Some(Duration::from_millis(1));
+            let body = body(ping, |writer| async move { match writer.ping().await {} });
+            let mut chunks = body.into_data_stream();
+            for _ in 0..3 {
+                assert_eq!(chunks.next().await.unwrap().unwrap(), ": ping\n\n");
+            }
+        });
+    }
+}

@@ -2,9 +2,13 @@
 """What the server promises under load: each bar with what was measured. Where they can, bars count tokens and steps or
 take turns, so that other load on the machine does not matter; times mean something on an idle machine only.
 
-    crates/server/tests/load/bars.py target/release/llama-diffusion-server [BAR ...]
+    crates/server/tests/load/bars.py target/release/llama-diffusion-server [-m MODEL] [BAR ...]
+
+-m is for intrusion alone, whose result depends on the length of canvases; the other bars are written for the demo
+model.
 """
 
+import argparse
 import contextlib
 import http.client
 import json
@@ -14,7 +18,7 @@ import sys
 import threading
 import time
 
-from serving import Server, chat, endless, events, percentile, post
+from serving import NEVER, Server, chat, endless, events, percentile, post
 
 CHAT = "/v1/chat/completions"
 QUESTION = "Tell a story about Grace and a white owl."
@@ -25,9 +29,9 @@ STEPS = "llamacpp:n_decode_total"
 READ = "llamacpp:prompt_tokens_total"
 
 
-def open_stream(server, body):
+def open_stream(server, body, path=CHAT):
     connection = server.connect()
-    connection.request("POST", CHAT, json.dumps({**body, "stream": True}))
+    connection.request("POST", path, json.dumps({**body, "stream": True}))
     return connection, connection.getresponse()
 
 
@@ -137,13 +141,15 @@ def prefix(binary):
         print(f"prefix: {hits} of {asked} old tokens found, {hits / asked:.3f}")
 
 
-def intrusion(binary):
-    """A long prompt joins four running answers: a step <= 2.2 times as long, no stall of more than 2 passes."""
+def intrusion(binary, model=None):
+    """A long prompt joins four running answers: a step <= 2.2 times as long, no stall of more than 2 passes.
+    With -m by a model whose context has 10,240 tokens."""
     ratios, stalls = [], []
-    with Server(binary, "-np", "5", "-c", "10240", "-t", "1") as server:
-        drafts = {"drafts": "text", "min_interval_ms": 0}
-        body = endless(QUESTION)
-        body["diffusion"].update(drafts)
+    flags, prompt = ("-c", "10240"), LONG
+    if model:
+        flags, prompt = ("-m", model, "-c", "51200"), "A word. " * 1000
+    with Server(binary, "-np", "5", "-t", "1", *flags) as server:
+        body = {"prompt": QUESTION, "diffusion": {**NEVER, "drafts": "text", "min_interval_ms": 0}}
         arrivals, open_ = [], []
 
         def read(response, arrivals):
@@ -154,7 +160,7 @@ def intrusion(binary):
                         arrivals.append(time.monotonic())
 
         for number in range(4):
-            connection, response = open_stream(server, {**body, "seed": number})
+            connection, response = open_stream(server, {**body, "seed": number}, "/completion")
             open_.append(connection)
             threading.Thread(target=read, args=(response, arrivals if number == 0 else [])).start()
         wait(server, lambda: len(arrivals) > 40)
@@ -162,7 +168,7 @@ def intrusion(binary):
         for _ in range(8):
             time.sleep(0.5)
             begin = time.monotonic()
-            status, answer = post(connection, "/completion", {"prompt": LONG, "n_predict": 0, "cache_prompt": False})
+            status, answer = post(connection, "/completion", {"prompt": prompt, "n_predict": 0, "cache_prompt": False})
             end = time.monotonic()
             assert status == 200, answer
             time.sleep(end - begin)
@@ -320,12 +326,20 @@ BARS = [overhead, cancel, prefix, intrusion, choices, overload, fairness, connec
 
 
 def main():
-    binary, *names = sys.argv[1:] or ["--help"]
-    if binary == "--help":
-        raise SystemExit(f"{__doc__}\n{chr(10).join(f'{bar.__name__:12} {bar.__doc__}' for bar in BARS)}")
+    list_ = "\n".join(f"{bar.__name__:12} {bar.__doc__}" for bar in BARS)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=list_, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("server")
+    parser.add_argument("bars", nargs="*", metavar="BAR")
+    parser.add_argument("-m", dest="model")
+    args = parser.parse_intermixed_args()
+    names = args.bars or [bar.__name__ for bar in BARS]
+    if unknown := set(names) - {bar.__name__ for bar in BARS}:
+        parser.error(f"no such bar: {', '.join(sorted(unknown))}")
     for bar in BARS:
-        if not names or bar.__name__ in names:
-            bar(binary)
+        if bar.__name__ in names:
+            bar(args.server, args.model) if bar is intrusion else bar(args.server)
             sys.stdout.flush()
 
 

@@ -96,6 +96,10 @@ def events(response):
             yield json.loads(line[6:])
 
 
+# What no answer ends with before its client hangs up.
+NEVER = {"confidence_threshold": 0, "max_steps": 100_000}
+
+
 def chat(*messages, **fields):
     """The body of a chat: the user's turn first."""
     roles = ("user", "assistant")
@@ -105,8 +109,7 @@ def chat(*messages, **fields):
 
 def endless(*messages, **fields):
     """A chat whose answer lasts until its client hangs up."""
-    never = {"confidence_threshold": 0, "max_steps": 100_000}
-    return chat(*messages, diffusion=never, **fields)
+    return chat(*messages, diffusion=dict(NEVER), **fields)
 
 
 def percentile(values, percent):
