@@ -4,6 +4,9 @@
 //! whitespace rules, Python's string and dict methods, `tojson` as `json.dumps` writes it,
 //! `raise_exception`, `strftime_now`, `break`, `continue` and `generation`.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, Value, context};
@@ -32,6 +35,8 @@ pub struct RenderOptions {
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    /// The variables that the template reads. To find them is to parse it again.
+    variables: Arc<HashSet<String>>,
 }
 
 const NAME: &str = "chat_template";
@@ -67,13 +72,16 @@ impl ChatTemplate {
         environment
             .add_template_owned(NAME, without_generation(source).into_owned())
             .map_err(template_error)?;
-        Ok(Self { environment })
+        let template = environment.get_template(NAME).map_err(template_error)?;
+        Ok(Self {
+            variables: Arc::new(template.undeclared_variables(false)),
+            environment,
+        })
     }
 
     /// Whether the template reads a variable of that name.
     pub fn reads(&self, variable: &str) -> bool {
-        let template = self.environment.get_template(NAME);
-        template.is_ok_and(|template| template.undeclared_variables(false).contains(variable))
+        self.variables.contains(variable)
     }
 
     /// The prompt for `messages`.
