@@ -37,6 +37,9 @@ use crate::storing::Storing;
 /// Builds of the server: it begins with `b`, as those of llama-server.
 pub const FINGERPRINT: &str = concat!("b1-", env!("CARGO_PKG_VERSION"));
 
+/// Bytes of a body that is read in the task of its connection: to wake another thread would take as long.
+const SHORT: usize = 4 << 10;
+
 /// Reads the body of an endpoint.
 type Read = fn(&Map<String, Value>, &Capabilities) -> Result<Work, ApiError>;
 
@@ -51,6 +54,8 @@ pub struct Endpoint {
     pub error: fn(&ApiError) -> Value,
     /// Which jobs its jobs wait beside.
     pub class: Class,
+    /// Whether its bodies are read in a time that depends on their length alone, constraints aside.
+    pub is_light: bool,
 }
 
 /// An answer that has been asked for: its prompt, how it is made, and its seed.
@@ -126,11 +131,16 @@ async fn begin(
     let served = Arc::clone(&ready.served);
     let caches = state.config.caches_prompts;
     let capabilities = served.capabilities(state.responses.of(owner));
-    let prepared = blocking(move || {
-        let read = |map: &_| (endpoint.read)(map, &capabilities);
-        prepare(&served, read, &body, caches)
-    });
-    let (work, asked) = prepared.await?;
+    let is_short = endpoint.is_light && body.len() <= SHORT;
+    let read = move || read(endpoint, &capabilities, &body, caches);
+    let prepare = move |work| prepare(&served, work);
+    let (work, asked) = match is_short {
+        true => match read()? {
+            work if work.request.constraint.is_none() => prepare(work)?,
+            work => blocking(move || prepare(work)).await?,
+        },
+        false => blocking(move || prepare(read()?)).await?,
+    };
     let prompts: Vec<usize> = asked.iter().map(|asked| asked.prompt.len()).collect();
     let tickets = ready.admission.extend(ticket, &prompts).map_err(refuse)?;
     let from = (endpoint.class, owner);
@@ -158,18 +168,23 @@ fn full(state: &State, ready: &Ready, limit: Full) -> ApiError {
     ApiError::new(kind, format!("{problem}: try again later")).retry_after(seconds)
 }
 
-/// Parses a body, and makes prompts and recipes of it. It may take long.
-fn prepare(
-    served: &Served,
-    read: impl Fn(&Map<String, Value>) -> Result<Work, ApiError>,
+/// Parses a body. It may take long.
+fn read(
+    endpoint: Endpoint,
+    capabilities: &Capabilities,
     body: &[u8],
     caches: bool,
-) -> Result<(Work, Vec<Asked>), ApiError> {
+) -> Result<Work, ApiError> {
     let map = value::body(body)?;
-    let mut work = read(&map)?;
+    let mut work = (endpoint.read)(&map, capabilities)?;
     if !caches && !map.contains_key("cache_prompt") {
         work.request.cache_prompt = false;
     }
+    Ok(work)
+}
+
+/// Makes prompts and recipes. It may take long, above all with a constraint.
+fn prepare(served: &Served, mut work: Work) -> Result<(Work, Vec<Asked>), ApiError> {
     let request = &mut work.request;
     let first = request.seed.or(served.seed).unwrap_or_else(random_seed);
     request.seed = Some(first);

@@ -56,17 +56,26 @@ const fn endpoint(
         read,
         error: ApiError::openai,
         class,
+        is_light: false,
     }
 }
 
-const CHAT: Endpoint = endpoint("chat", chat::read, Class::Other);
-const TEXT: Endpoint = endpoint("completions", text::read, Class::Other);
-const NATIVE: Endpoint = endpoint("completion", native::read, Class::Other);
+/// That of a prompt, whose time does not depend on a conversation that is stored, or on a form.
+const fn light(endpoint: Endpoint) -> Endpoint {
+    Endpoint {
+        is_light: true,
+        ..endpoint
+    }
+}
+
+const CHAT: Endpoint = light(endpoint("chat", chat::read, Class::Other));
+const TEXT: Endpoint = light(endpoint("completions", text::read, Class::Other));
+const NATIVE: Endpoint = light(endpoint("completion", native::read, Class::Other));
 const INFILL: Endpoint = endpoint("infill", native::read_infill, Class::Editor);
 const RESPONSES: Endpoint = endpoint("responses", responses::read, Class::Other);
 const MESSAGES: Endpoint = Endpoint {
     error: ApiError::anthropic,
-    ..endpoint("messages", anthropic::read, Class::Other)
+    ..light(endpoint("messages", anthropic::read, Class::Other))
 };
 const FIM: Endpoint = endpoint("fim", text::read_fim, Class::Editor);
 const EDIT: Endpoint = endpoint("edit", edit::read, Class::Other);
