@@ -43,7 +43,7 @@ pub fn read(body: &Map<String, Value>, capabilities: &Capabilities) -> Result<Wo
         ..Assembly::default()
     };
     let is_stored = body.boolean("store")?.unwrap_or(true) && capabilities.responses.is_some();
-    let echo = echo(&body, is_stored);
+    let echo = echo(&body, is_stored)?;
     let input = body.get("input").map(|input| input.value.to_string());
     let stored = is_stored.then(|| StoredRequest {
         before,
@@ -149,8 +149,15 @@ fn logprobs(body: &Object<'_>, capabilities: &Capabilities) -> Result<Option<usi
     Ok(None)
 }
 
-/// What a response repeats of its request. Whether it is stored is not only up to the request.
-fn echo(body: &Object<'_>, is_stored: bool) -> Map<String, Value> {
+/// What a response repeats of its request, also what has no effect. Whether it is stored is not only
+/// up to the request.
+fn echo(body: &Object<'_>, is_stored: bool) -> Result<Map<String, Value>, ApiError> {
+    if let Some(metadata) = body.object("metadata")? {
+        for name in metadata.members().keys() {
+            metadata.require(name)?.string()?;
+        }
+    }
+    body.choice("truncation", &[("auto", ()), ("disabled", ())])?;
     let fields = [
         ("instructions", Value::Null),
         ("max_output_tokens", Value::Null),
@@ -170,7 +177,7 @@ fn echo(body: &Object<'_>, is_stored: bool) -> Map<String, Value> {
         (name.to_owned(), given.unwrap_or(default))
     });
     let store = ("store".to_owned(), is_stored.into());
-    echoed.into_iter().chain([store]).collect()
+    Ok(echoed.into_iter().chain([store]).collect())
 }
 
 #[cfg(test)]
@@ -278,6 +285,9 @@ mod tests {
     fn wrong_fields_are_named() {
         for (body, param) in [
             (json!({"input": 5}), "input"),
+            (json!({"metadata": "a"}), "metadata"),
+            (json!({"metadata": {"a": 5}}), "metadata.a"),
+            (json!({"truncation": "some"}), "truncation"),
             (json!({"input": []}), "input"),
             (
                 json!({"input": [{"role": "tool", "content": "a"}]}),
