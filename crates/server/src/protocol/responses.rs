@@ -219,7 +219,7 @@ mod tests {
         let empty = json!({"instructions": "Be brief.", "input": []});
         assert_eq!(
             exact(&empty).unwrap_err().message,
-            "input: is empty: give at least one item, or leave it out"
+            "input: has nothing that the model reads: give a message, or leave it out"
         );
         let error = exact(&json!({"input": 5})).unwrap_err();
         assert_eq!(

@@ -98,8 +98,8 @@ fn choices(body: &Object<'_>, capabilities: &Capabilities) -> Result<usize, ApiE
         let count = field.count(ranges::COUNT)?;
         if count > capabilities.slots {
             return Err(field.error(format!(
-                "is {count}, but the server has {} slots: ask for fewer answers, or start it with a larger \
-                 --parallel",
+                "is {count}, but the server computes at most {} together: ask for fewer answers, or start \
+                 it with a larger --parallel",
                 capabilities.slots
             )));
         }
