@@ -20,7 +20,8 @@ pub fn take_all(input: &Field<'_>, messages: &mut Vec<Message>) -> Result<(), Ap
                 take(&item, messages)?;
             }
             if messages.len() == before {
-                return Err(input.error("has nothing that the model reads: give a message, or leave it out"));
+                return Err(input
+                    .error("has nothing that the model reads: give a message, or leave it out"));
             }
         }
         _ => return Err(input.wrong("a string or a list of items")),

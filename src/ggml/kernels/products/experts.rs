@@ -185,6 +185,14 @@ unsafe extern "C" fn hidden_kernel(
     }
 }
 
+/// Strips of each expert that are multiplied before those of the next one: few enough for the cache to
+/// keep their sums, and as many as that allows, because each expert reads its inputs again.
+fn strips_together(tokens: usize) -> usize {
+    /// Bytes of sums: a part of the cache that a core has for itself.
+    const SUMS: usize = 128 << 10;
+    (SUMS / (4 * STRIP * tokens.max(1))).clamp(1, 16)
+}
+
 /// Computes some strips of [`Context::experts_output`].
 ///
 /// # Safety
@@ -209,7 +217,7 @@ unsafe extern "C" fn output_kernel(
         let used = (*shares).ne[0] as usize;
         let shares = std::slice::from_raw_parts((*shares).data.cast::<f32>(), used * tokens);
         let mut scratch = Scratch::new();
-        let (mut products, mut sums) = (Vec::new(), vec![0.0_f32; tokens * STRIP]);
+        let (mut products, mut sums) = (Vec::new(), Vec::new());
         let strips = share(matrices.strips(), index, threads);
         if strips.is_empty() {
             return;
@@ -222,28 +230,36 @@ unsafe extern "C" fn output_kernel(
                 (expert, routes, inputs)
             })
             .collect();
-        for s in strips {
-            sums.fill(0.0);
+        let together = strips_together(tokens);
+        for from in strips.clone().step_by(together) {
+            let block = from..strips.end.min(from + together);
+            sums.clear();
+            sums.resize(block.len() * tokens * STRIP, 0.0_f32);
             for (i, (expert, routes, inputs)) in experts.iter().enumerate() {
                 products.resize(routes.len() * STRIP, 0.0_f32);
-                let next = match experts.get(i + 1) {
-                    Some((expert, ..)) => [*expert, s],
-                    None => [experts[0].0, s + 1],
-                };
-                let strip = matrices.strip([*expert, s], next, inputs.rows());
-                (instructions.product)(&strip, &mut scratch, &mut products);
-                for (route, product) in routes.iter().zip(products.chunks_exact(STRIP)) {
-                    let sum = &mut sums[route / used * STRIP..][..STRIP];
-                    let scale = shares[*route];
-                    sum.iter_mut()
-                        .zip(product)
-                        .for_each(|(s, p)| *s += scale * p);
+                for (s, sums) in block.clone().zip(sums.chunks_exact_mut(tokens * STRIP)) {
+                    let next = match experts.get(i + 1) {
+                        _ if s + 1 < block.end => [*expert, s + 1],
+                        Some((expert, ..)) => [*expert, from],
+                        None => [experts[0].0, block.end],
+                    };
+                    let strip = matrices.strip([*expert, s], next, inputs.rows());
+                    (instructions.product)(&strip, &mut scratch, &mut products);
+                    for (route, product) in routes.iter().zip(products.chunks_exact(STRIP)) {
+                        let sum = &mut sums[route / used * STRIP..][..STRIP];
+                        let scale = shares[*route];
+                        sum.iter_mut()
+                            .zip(product)
+                            .for_each(|(s, p)| *s += scale * p);
+                    }
                 }
             }
-            let rows = STRIP.min(matrices.rows - s * STRIP);
-            for (token, sum) in sums.chunks_exact(STRIP).enumerate() {
-                let to = node.data.cast::<f32>().add(token * d + s * STRIP);
-                to.copy_from_nonoverlapping(sum.as_ptr(), rows);
+            for (s, sums) in block.zip(sums.chunks_exact(tokens * STRIP)) {
+                let rows = STRIP.min(matrices.rows - s * STRIP);
+                for (token, sum) in sums.chunks_exact(STRIP).enumerate() {
+                    let to = node.data.cast::<f32>().add(token * d + s * STRIP);
+                    to.copy_from_nonoverlapping(sum.as_ptr(), rows);
+                }
             }
         }
     }

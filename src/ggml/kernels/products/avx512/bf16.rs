@@ -12,7 +12,7 @@ use std::array::from_fn;
 use super::super::format::GROUP;
 use super::super::instructions::{Ahead, STRIP, Strip};
 
-/// Rows that are multiplied together.
+/// Rows whose sums are added up together.
 const ROWS: usize = 4;
 /// Inputs that they are multiplied with together: as many as the registers can hold sums for.
 const INPUTS: usize = 6;
@@ -27,8 +27,8 @@ pub(super) unsafe fn product(strip: &Strip<'_>, out: &mut [f32]) {
     assert_eq!(out.len(), strip.inputs.len() * STRIP);
     let tiles = strip.inputs.len().div_ceil(INPUTS);
     let blocks = strip.rows.div_ceil(ROWS);
-    // With each group of elements of a tile.
-    let ahead = &mut strip.ahead(strip.k / GROUP * blocks * tiles);
+    // With each group of elements of a row and a tile.
+    let ahead = &mut strip.ahead(strip.k / GROUP * blocks * ROWS * tiles);
     for first in (0..blocks * ROWS).step_by(ROWS) {
         // Beyond the last row the results have no meaning.
         let rows: [_; ROWS] = from_fn(|r| {
@@ -39,27 +39,31 @@ pub(super) unsafe fn product(strip: &Strip<'_>, out: &mut [f32]) {
         for i in 0..tiles {
             let n = (strip.inputs.len() - t).div_ceil(tiles - i);
             macro_rules! tile {
-                ($($n:literal)*) => {
+                ($($n:literal: $r:literal,)*) => {
                     match n {
-                        $($n => tile::<$n>(&rows, strip, t, ahead, &mut out[t * STRIP + first..]),)*
+                        $($n => tile::<$n, $r>(&rows, strip, t, ahead, &mut out[t * STRIP + first..]),)*
                         _ => unreachable!("a tile has 1 to {INPUTS} inputs"),
                     }
                 };
             }
             // SAFETY: by the contract of this function; there are `n` inputs from `t` on.
-            unsafe { tile!(1 2 3 4 5 6) };
+            unsafe {
+                tile! { 1: 1, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, }
+            };
             t += n;
         }
     }
 }
 
-/// The products of some rows with the `T` inputs from `t` on.
+/// The products of some rows, `R` at a time, with the `T` inputs from `t` on. Few inputs wait for
+/// memory, which is read fastest where rows follow each other; many are multiplied fastest with
+/// several rows.
 ///
 /// # Safety
 /// The rows and inputs have the elements of the strip.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn tile<const T: usize>(
+unsafe fn tile<const T: usize, const R: usize>(
     rows: &[*const u8; ROWS],
     strip: &Strip<'_>,
     t: usize,
@@ -69,23 +73,26 @@ unsafe fn tile<const T: usize>(
     let inputs = strip.inputs[t..].first_chunk::<T>();
     let inputs = *inputs.expect("a tile of inputs");
     let mut sums = [[_mm512_setzero_ps(); ROWS]; T];
-    for at in (0..2 * strip.k).step_by(2 * GROUP) {
-        ahead.read(1);
-        // SAFETY: by the contract of this function. A vector of BF16 has the layout of one of integers.
-        let group = |row: *const u8| unsafe {
-            std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(row.add(at).cast()))
-        };
-        let weights: [__m512bh; ROWS] = [
-            group(rows[0]),
-            group(rows[1]),
-            group(rows[2]),
-            group(rows[3]),
-        ];
-        for t in 0..T {
-            let input = group(inputs[t]);
-            for r in 0..ROWS {
-                sums[t][r] = _mm512_dpbf16_ps(sums[t][r], weights[r], input);
+    for first in (0..ROWS).step_by(R) {
+        let mut parts = [[_mm512_setzero_ps(); R]; T];
+        for at in (0..2 * strip.k).step_by(2 * GROUP) {
+            ahead.read(R);
+            // SAFETY: by the contract of this function.
+            unsafe {
+                let mut weights = [_mm512_setzero_si512(); R];
+                for r in 0..R {
+                    weights[r] = _mm512_loadu_si512(rows[first + r].add(at).cast());
+                }
+                for t in 0..T {
+                    let input = bf16(_mm512_loadu_si512(inputs[t].add(at).cast()));
+                    for r in 0..R {
+                        parts[t][r] = _mm512_dpbf16_ps(parts[t][r], bf16(weights[r]), input);
+                    }
+                }
             }
+        }
+        for t in 0..T {
+            sums[t][first..first + R].copy_from_slice(&parts[t]);
         }
     }
     for t in 0..T {
@@ -93,6 +100,14 @@ unsafe fn tile<const T: usize>(
         // SAFETY: as many numbers as a vector has.
         unsafe { _mm_storeu_ps(out.as_mut_ptr(), totals(sums[t])) };
     }
+}
+
+/// Numbers in BF16 by their bits.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn bf16(bits: __m512i) -> __m512bh {
+    // SAFETY: all bits are numbers, and both vectors have the same layout.
+    unsafe { std::mem::transmute(bits) }
 }
 
 /// The sum of each vector.
