@@ -60,39 +60,36 @@ unsafe fn floats<const MANTISSA: u32, const BIAS: i32>(
     /// Bits of the greatest integer.
     const BITS: u32 = GREATEST_OF_WORDS.ilog2() + 1;
     let magnitude = _mm512_set1_epi16(i16::MAX);
-    let (zero, one) = (_mm512_setzero_si512(), _mm512_set1_epi16(1));
-    let exponent = |magnitude| {
-        let bits = _mm512_srl_epi16(magnitude, _mm_cvtsi32_si128(MANTISSA as i32));
-        // Those of subnormal numbers are the least.
-        _mm512_max_epu16(bits, one)
-    };
+    let zero = _mm512_setzero_si512();
+    // The least number that is not subnormal: the first bit of its mantissa is that of its exponent.
+    let normal = _mm512_set1_epi16(1 << MANTISSA);
+    let mantissa = _mm512_set1_epi16((1 << MANTISSA) - 1);
+    // Some shifts are multiplications: processors have as many units for them, and shifts wait for
+    // those that transpose.
+    let exponent = |bits| _mm512_mulhi_epu16(bits, _mm512_set1_epi16(1 << (16 - MANTISSA)));
     // SAFETY: by the contract of this function.
     unsafe {
         let parts = [0, 16, 32, 48].map(|at| transpose(rows, offset + at));
-        let mut most = zero;
+        let mut most = normal;
         for pairs in parts.as_flattened() {
             most = _mm512_max_epu16(most, _mm512_and_si512(*pairs, magnitude));
         }
-        let most = exponent(_mm512_max_epu16(most, _mm512_rol_epi32::<16>(most)));
+        let most = _mm512_max_epu16(most, _mm512_rol_epi32::<16>(most));
+        let last = _mm512_or_si512(most, mantissa);
         for (i, pairs) in parts.as_flattened().iter().enumerate() {
             let number = _mm512_and_si512(*pairs, magnitude);
-            let exponent = exponent(number);
-            // The mantissa with its first bit, which subnormal numbers lack, and one bit more than
-            // an integer has, for rounding.
-            let shift = _mm_cvtsi32_si128((BITS - MANTISSA) as i32);
-            let mantissa = _mm512_sub_epi16(
-                _mm512_sll_epi16(number, shift),
-                _mm512_sll_epi16(
-                    _mm512_sub_epi16(exponent, one),
-                    _mm_cvtsi32_si128(BITS as i32),
-                ),
-            );
-            let value = _mm512_srlv_epi16(mantissa, _mm512_sub_epi16(most, exponent));
-            let value = _mm512_avg_epu16(value, zero);
-            let value = _mm512_mask_sub_epi16(value, _mm512_movepi16_mask(*pairs), zero, value);
+            // The mantissa with its first bit, which subnormal numbers lack.
+            let bits = or_of_and(_mm512_min_epu16(number, normal), number, mantissa);
+            let bits = _mm512_sll_epi16(bits, _mm_cvtsi32_si128((BITS - MANTISSA) as i32));
+            let behind = exponent(_mm512_sub_epi16(last, _mm512_max_epu16(number, normal)));
+            // The sign, and a power of two that is half as large with each exponent.
+            let first = _mm512_set1_epi16(1 << 14);
+            let first = or_of_and(first, *pairs, _mm512_set1_epi16(i16::MIN));
+            let value = _mm512_mulhrs_epi16(bits, _mm512_srav_epi16(first, behind));
             let to = panel.values.as_mut_ptr().add(group * GROUP / 2 + i);
             _mm512_store_si512(to.cast(), value);
         }
+        let most = exponent(most);
         // The exponent of the scale, as F32 has it.
         let most = _mm512_and_si512(most, _mm512_set1_epi32(0xffff));
         let ends = 1 << (15 - MANTISSA);
@@ -103,6 +100,13 @@ unsafe fn floats<const MANTISSA: u32, const BIAS: i32>(
         let scale = _mm512_mask_mov_epi32(nan, is_finite, scale);
         _mm512_store_si512(panel.scales[group].as_mut_ptr().cast(), scale);
     }
+}
+
+/// `a | (b & c)`, bit by bit.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn or_of_and(a: __m512i, b: __m512i, c: __m512i) -> __m512i {
+    _mm512_ternarylogic_epi32::<0xf8>(a, b, c)
 }
 
 /// Pairs of BF16 remain as they are.
