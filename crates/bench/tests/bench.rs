@@ -467,19 +467,24 @@ fn serve() -> String {
     use llama_diffusion::Device;
     use llama_diffusion::internal::serve_rpc;
 
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = free.local_addr().unwrap();
-    drop(free);
-    std::thread::spawn(move || {
-        let cpu = Device::by_name("CPU").unwrap();
-        panic!("{:?}", serve_rpc(address.port(), &[cpu], 1));
-    });
     let start = Instant::now();
-    while TcpStream::connect(address).is_err() {
-        assert!(start.elapsed() < Duration::from_secs(60), "nobody serves");
-        std::thread::sleep(Duration::from_millis(10));
+    loop {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let server = std::thread::spawn(move || {
+            let cpu = Device::by_name("CPU").unwrap();
+            serve_rpc(address.port(), &[cpu], 1)
+        });
+        // It ends where a connection of another test has taken the port meanwhile.
+        while !server.is_finished() {
+            if TcpStream::connect(address).is_ok() && !server.is_finished() {
+                return address.to_string();
+            }
+            assert!(start.elapsed() < Duration::from_secs(60), "nobody serves");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
-    address.to_string()
 }
 
 #[cfg(feature = "rpc")]
