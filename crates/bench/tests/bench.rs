@@ -467,24 +467,23 @@ fn serve() -> String {
     use llama_diffusion::Device;
     use llama_diffusion::internal::serve_rpc;
 
+    // Below those that systems give to connections: a connection to a port where nobody listens yet
+    // may come from that port, and then meets itself.
+    let first = 10_000 + (std::process::id() % 10_000) as u16;
+    let mut free =
+        (first..first + 10_000).filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    let port = free.next().expect("a port is free");
+    let server = std::thread::spawn(move || {
+        let cpu = Device::by_name("CPU").unwrap();
+        serve_rpc(port, &[cpu], 1)
+    });
     let start = Instant::now();
-    loop {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
-        let server = std::thread::spawn(move || {
-            let cpu = Device::by_name("CPU").unwrap();
-            serve_rpc(address.port(), &[cpu], 1)
-        });
-        // It ends where a connection of another test has taken the port meanwhile.
-        while !server.is_finished() {
-            if TcpStream::connect(address).is_ok() && !server.is_finished() {
-                return address.to_string();
-            }
-            assert!(start.elapsed() < Duration::from_secs(60), "nobody serves");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(!server.is_finished(), "{:?}", server.join());
+        assert!(start.elapsed() < Duration::from_secs(60), "nobody serves");
+        std::thread::sleep(Duration::from_millis(10));
     }
+    format!("127.0.0.1:{port}")
 }
 
 #[cfg(feature = "rpc")]
