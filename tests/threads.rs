@@ -40,9 +40,23 @@ fn cores() -> usize {
     std::thread::available_parallelism().unwrap().get()
 }
 
+/// The threads of this process. The system may list one for a while after it has ended, longest on a
+/// busy machine; its flags say so.
 fn tasks() -> HashSet<OsString> {
+    const EXITING: u32 = 4; // PF_EXITING
     let tasks = fs::read_dir("/proc/self/task").unwrap();
-    tasks.map(|task| task.unwrap().file_name()).collect()
+    let is_running = |task: &fs::DirEntry| {
+        let status = fs::read_to_string(task.path().join("stat"));
+        let flags = status.ok().and_then(|status| {
+            // The name before it may have spaces.
+            let (_, fields) = status.rsplit_once(')')?;
+            fields.split_whitespace().nth(6)?.parse().ok()
+        });
+        flags.is_some_and(|flags: u32| flags & EXITING == 0)
+    };
+    let tasks: Vec<_> = tasks.map(Result::unwrap).collect();
+    let running = tasks.into_iter().filter(is_running);
+    running.map(|task| task.file_name()).collect()
 }
 
 /// The maximum number of threads that compute at the same time in a number of passes; fewer passes
@@ -50,7 +64,6 @@ fn tasks() -> HashSet<OsString> {
 fn most(threads: usize, prefill_threads: Option<usize>, passes: usize, enough: usize) -> usize {
     let mut session = session(threads, prefill_threads).unwrap();
     let (peak, done) = (AtomicUsize::new(0), AtomicBool::new(false));
-    // The system may list a thread for a while after it has ended, so a count alone would be wrong.
     let before = tasks();
     std::thread::scope(|scope| {
         scope.spawn(|| {
