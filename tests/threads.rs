@@ -40,23 +40,23 @@ fn cores() -> usize {
     std::thread::available_parallelism().unwrap().get()
 }
 
-/// The threads of this process. The system may list one for a while after it has ended, longest on a
-/// busy machine; its flags say so.
-fn tasks() -> HashSet<OsString> {
+/// The threads that the current one has started: they have its name, unlike those of other tests. The
+/// system may list one for a while after it has ended, longest on a busy machine; its flags say so.
+fn tasks(own: &str) -> HashSet<OsString> {
     const EXITING: u32 = 4; // PF_EXITING
     let tasks = fs::read_dir("/proc/self/task").unwrap();
-    let is_running = |task: &fs::DirEntry| {
+    let counts = |task: &fs::DirEntry| {
         let status = fs::read_to_string(task.path().join("stat"));
-        let flags = status.ok().and_then(|status| {
-            // The name before it may have spaces.
-            let (_, fields) = status.rsplit_once(')')?;
-            fields.split_whitespace().nth(6)?.parse().ok()
-        });
-        flags.is_some_and(|flags: u32| flags & EXITING == 0)
+        // It has ended since.
+        let Ok(status) = status else { return false };
+        let (start, fields) = status.rsplit_once(')').unwrap();
+        let (_, name) = start.split_once('(').unwrap();
+        let flags: u32 = fields.split_whitespace().nth(6).unwrap().parse().unwrap();
+        name == own && flags & EXITING == 0
     };
     let tasks: Vec<_> = tasks.map(Result::unwrap).collect();
-    let running = tasks.into_iter().filter(is_running);
-    running.map(|task| task.file_name()).collect()
+    let counted = tasks.into_iter().filter(counts);
+    counted.map(|task| task.file_name()).collect()
 }
 
 /// The maximum number of threads that compute at the same time in a number of passes; fewer passes
@@ -64,11 +64,13 @@ fn tasks() -> HashSet<OsString> {
 fn most(threads: usize, prefill_threads: Option<usize>, passes: usize, enough: usize) -> usize {
     let mut session = session(threads, prefill_threads).unwrap();
     let (peak, done) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let before = tasks();
+    let name = fs::read_to_string("/proc/thread-self/comm").unwrap();
+    let name = name.trim_end();
+    let before = tasks(name);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Relaxed) {
-                peak.fetch_max(tasks().difference(&before).count(), Relaxed);
+                peak.fetch_max(tasks(name).difference(&before).count(), Relaxed);
             }
         });
         // ggml starts the threads of a pass again each time; another thread counts them.
