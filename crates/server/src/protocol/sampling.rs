@@ -417,7 +417,7 @@ mod tests {
         assert!(
             problem(json!({"n": 5}))
                 .1
-                .contains("the server has 4 slots")
+                .contains("the server computes at most 4 together")
         );
         assert_eq!(problem(json!({"n": 0})).0, "n");
     }
