@@ -1,4 +1,6 @@
-//! Work that may be long, on a thread for such work.
+//! Work that may be long, on a thread for such work, and work that is not.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tokio::task::spawn_blocking;
 
@@ -11,6 +13,17 @@ use crate::protocol::error::{ApiError, ErrorKind};
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    let failed = |_| ApiError::new(ErrorKind::Server, "the request failed");
-    spawn_blocking(work).await.map_err(failed)?
+    spawn_blocking(work).await.map_err(|_| failed())?
+}
+
+/// Works in this task: what takes less time than to wake a thread.
+///
+/// # Errors
+/// As [`blocking`].
+pub fn at_once<T>(work: impl FnOnce() -> Result<T, ApiError>) -> Result<T, ApiError> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_| failed())?
+}
+
+fn failed() -> ApiError {
+    ApiError::new(ErrorKind::Server, "the request failed")
 }

@@ -123,6 +123,7 @@ impl Viewer {
                     vec![ApiError::new(ErrorKind::Server, error.to_string()).openai()]
                 });
                 write(&writer, index, lines);
+                writer.sent().await;
             }
             if self.answers.iter().all(|view| view.has_ended) {
                 return;

@@ -14,7 +14,7 @@ use tokio::sync::mpsc::unbounded_channel;
 use crate::access::Owner;
 use crate::admission::{Full, Ticket};
 use crate::answers::{Answer, Answers, Happening, Wishes, retry_after};
-use crate::blocking::blocking;
+use crate::blocking::{at_once, blocking};
 use crate::body::read_body;
 use crate::drafts::{DraftSlot, Payloads};
 use crate::engine::job::{Class, FormTask, Group, Job, Outlet, Task};
@@ -25,7 +25,7 @@ use crate::protocol::assemble::{Delta, Finish};
 use crate::protocol::error::{ApiError, ErrorKind};
 use crate::protocol::format::{Choice, Finished, Meta};
 use crate::protocol::reply::{Reply, Work};
-use crate::protocol::request::{Capabilities, TokenLimit};
+use crate::protocol::request::{Capabilities, Request, TokenLimit};
 use crate::protocol::value;
 use crate::read::Reader;
 use crate::reply::{error_with, json, json_stored};
@@ -54,7 +54,7 @@ pub struct Endpoint {
     pub error: fn(&ApiError) -> Value,
     /// Which jobs its jobs wait beside.
     pub class: Class,
-    /// Whether its bodies are read in a time that depends on their length alone, constraints aside.
+    /// Whether a body is parsed in a time that depends on its length alone.
     pub is_light: bool,
 }
 
@@ -135,8 +135,8 @@ async fn begin(
     let read = move || read(endpoint, &capabilities, &body, caches);
     let prepare = move |work| prepare(&served, work);
     let (work, asked) = match is_short {
-        true => match read()? {
-            work if work.request.constraint.is_none() => prepare(work)?,
+        true => match at_once(read)? {
+            work if is_quick(&work.request) => at_once(|| prepare(work))?,
             work => blocking(move || prepare(work)).await?,
         },
         false => blocking(move || prepare(read()?)).await?,
@@ -183,7 +183,13 @@ fn read(
     Ok(work)
 }
 
-/// Makes prompts and recipes. It may take long, above all with a constraint.
+/// Whether [`prepare`] takes a time that depends on the length of the body alone: it looks at the
+/// whole vocabulary otherwise.
+fn is_quick(request: &Request) -> bool {
+    request.constraint.is_none() && request.known.is_none() && !request.fills_gap()
+}
+
+/// Makes prompts and recipes. It may take long.
 fn prepare(served: &Served, mut work: Work) -> Result<(Work, Vec<Asked>), ApiError> {
     let request = &mut work.request;
     let first = request.seed.or(served.seed).unwrap_or_else(random_seed);

@@ -60,7 +60,7 @@ const fn endpoint(
     }
 }
 
-/// That of a prompt, whose time does not depend on a conversation that is stored, or on a form.
+/// One whose body is all there is to read: no stored conversation, and no form.
 const fn light(endpoint: Endpoint) -> Endpoint {
     Endpoint {
         is_light: true,

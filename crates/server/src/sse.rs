@@ -1,6 +1,7 @@
 //! Streams of server-sent events.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::mem::take;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,9 +29,10 @@ pub fn response(body: Body) -> Response {
     (headers, body).into_response()
 }
 
-/// A body that `write` writes, in the task of its connection: when the client is ready for more, and no
-/// other task needs to be woken. What `write` holds is dropped with the body when the client is gone.
-/// `ping` is the silence after which a comment is sent.
+/// A body that `write` writes, in the task of its connection: no other task is woken, and `write` is
+/// polled only while the connection has room for more. Therefore what stops an answer early, such as a
+/// stop string, is noticed only then. What `write` holds is dropped with the body when the client is
+/// gone. `ping` is the silence after which a comment is sent.
 pub fn body<F>(ping: Option<Duration>, write: impl FnOnce(Writer) -> F) -> Body
 where
     F: Future<Output = ()> + Send + 'static,
@@ -89,6 +91,17 @@ impl Writer {
     /// Writes an event without a name.
     pub fn write_data(&self, data: &Value) {
         self.write(&format!("data: {data}\n\n"));
+    }
+
+    /// Waits while much is written that is not sent yet: it leaves before more is made.
+    pub async fn sent(&self) {
+        const MUCH: usize = 64 << 10;
+        // Nobody needs to be woken: the body has something to send, and is polled again after that.
+        poll_fn(|_| match with(&self.frames, |frames| frames.len() > MUCH) {
+            true => Poll::Pending,
+            false => Poll::Ready(()),
+        })
+        .await;
     }
 
     /// Writes comments, one after each silence.
@@ -178,6 +191,7 @@ impl Show {
                 }
             };
             writer.write_all(events);
+            writer.sent().await;
         }
         if self.stream.is_marked_done() {
             writer.write("data: [DONE]\n\n");
@@ -244,6 +258,31 @@ mod tests {
             let last = chunks.next().await.unwrap().unwrap();
             assert_eq!(last, "data: 3\n\ndata: \"end\"\n\n");
             assert!(chunks.next().await.is_none());
+        });
+    }
+
+    #[test]
+    fn a_lot_leaves_before_more_is_written() {
+        run(async {
+            let body = body(None, |writer| async move {
+                for number in 0..100 {
+                    writer.write_data(&json!("x".repeat(10_000)));
+                    writer.write_data(&json!(number));
+                    writer.sent().await;
+                }
+            });
+            let mut chunks = body.into_data_stream();
+            let mut all = Vec::new();
+            while let Some(chunk) = chunks.next().await {
+                let chunk = chunk.unwrap();
+                assert!(chunk.len() < 80_000, "{}", chunk.len());
+                all.extend_from_slice(&chunk);
+            }
+            let text = String::from_utf8(all).unwrap();
+            let numbers = text
+                .lines()
+                .filter_map(|line| line.strip_prefix("data: ")?.parse::<i32>().ok());
+            assert!(numbers.eq(0..100_i32));
         });
     }
 

@@ -153,8 +153,10 @@ fn logprobs(body: &Object<'_>, capabilities: &Capabilities) -> Result<Option<usi
 /// up to the request.
 fn echo(body: &Object<'_>, is_stored: bool) -> Result<Map<String, Value>, ApiError> {
     if let Some(metadata) = body.object("metadata")? {
-        for name in metadata.members().keys() {
-            metadata.require(name)?.string()?;
+        for (name, value) in metadata.members() {
+            if !value.is_string() {
+                return Err(metadata.error(name, "must be a string"));
+            }
         }
     }
     body.choice("truncation", &[("auto", ()), ("disabled", ())])?;

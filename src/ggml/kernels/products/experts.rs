@@ -185,12 +185,14 @@ unsafe extern "C" fn hidden_kernel(
     }
 }
 
-/// Strips of each expert that are multiplied before those of the next one: few enough for the cache to
-/// keep their sums, and as many as that allows, because each expert reads its inputs again.
+/// Strips of each expert that are multiplied before those of the next one: many, because each expert
+/// reads its inputs again, but few enough for the cache to keep their sums.
 fn strips_together(tokens: usize) -> usize {
     /// Bytes of sums: a part of the cache that a core has for itself.
     const SUMS: usize = 128 << 10;
-    (SUMS / (4 * STRIP * tokens.max(1))).clamp(1, 16)
+    /// Inputs that are read again for so many strips cost little.
+    const ENOUGH: usize = 16;
+    (SUMS / (4 * STRIP * tokens)).clamp(1, ENOUGH)
 }
 
 /// Computes some strips of [`Context::experts_output`].
@@ -219,7 +221,7 @@ unsafe extern "C" fn output_kernel(
         let mut scratch = Scratch::new();
         let (mut products, mut sums) = (Vec::new(), Vec::new());
         let strips = share(matrices.strips(), index, threads);
-        if strips.is_empty() {
+        if strips.is_empty() || tokens == 0 {
             return;
         }
         let experts: Vec<_> = routes

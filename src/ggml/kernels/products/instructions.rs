@@ -32,6 +32,7 @@ impl Strip<'_> {
     pub(super) fn ahead(&self, parts: usize) -> Ahead {
         Ahead {
             next: self.next,
+            bytes: self.rows * self.stride,
             each: (self.rows * self.stride).div_ceil(parts.max(1)),
             due: 0,
             done: 0,
@@ -43,6 +44,8 @@ impl Strip<'_> {
 /// that is, and would wait for every row.
 pub(super) struct Ahead {
     next: *const u8,
+    /// Of the strip.
+    bytes: usize,
     /// Bytes of a part.
     each: usize,
     due: usize,
@@ -54,6 +57,7 @@ impl Ahead {
     pub(super) fn nothing() -> Self {
         Self {
             next: std::ptr::null(),
+            bytes: 0,
             each: 0,
             due: 0,
             done: 0,
@@ -66,7 +70,7 @@ impl Ahead {
         /// Bytes that are read together.
         const LINE: usize = 64;
         self.due += parts * self.each;
-        while self.done < self.due {
+        while self.done < self.due.min(self.bytes) {
             let at = self.next.wrapping_add(self.done);
             #[cfg(target_arch = "x86_64")]
             // SAFETY: an instruction of all processors, which ignores what cannot be read.

@@ -64,9 +64,7 @@ unsafe fn floats<const MANTISSA: u32, const BIAS: i32>(
     // The least number that is not subnormal: the first bit of its mantissa is that of its exponent.
     let normal = _mm512_set1_epi16(1 << MANTISSA);
     let mantissa = _mm512_set1_epi16((1 << MANTISSA) - 1);
-    // Some shifts are multiplications: processors have as many units for them, and shifts wait for
-    // those that transpose.
-    let exponent = |bits| _mm512_mulhi_epu16(bits, _mm512_set1_epi16(1 << (16 - MANTISSA)));
+    let exponent = |bits| _mm512_srl_epi16(bits, _mm_cvtsi32_si128(MANTISSA as i32));
     // SAFETY: by the contract of this function.
     unsafe {
         let parts = [0, 16, 32, 48].map(|at| transpose(rows, offset + at));
@@ -82,10 +80,11 @@ unsafe fn floats<const MANTISSA: u32, const BIAS: i32>(
             let bits = or_of_and(_mm512_min_epu16(number, normal), number, mantissa);
             let bits = _mm512_sll_epi16(bits, _mm_cvtsi32_si128((BITS - MANTISSA) as i32));
             let behind = exponent(_mm512_sub_epi16(last, _mm512_max_epu16(number, normal)));
-            // The sign, and a power of two that is half as large with each exponent.
-            let first = _mm512_set1_epi16(1 << 14);
-            let first = or_of_and(first, *pairs, _mm512_set1_epi16(i16::MIN));
-            let value = _mm512_mulhrs_epi16(bits, _mm512_srav_epi16(first, behind));
+            // A power of two that is half as large with each exponent. The sign comes after rounding,
+            // which would favor one of them.
+            let power = _mm512_srlv_epi16(_mm512_set1_epi16(1 << 14), behind);
+            let value = _mm512_mulhrs_epi16(bits, power);
+            let value = _mm512_mask_sub_epi16(value, _mm512_movepi16_mask(*pairs), zero, value);
             let to = panel.values.as_mut_ptr().add(group * GROUP / 2 + i);
             _mm512_store_si512(to.cast(), value);
         }

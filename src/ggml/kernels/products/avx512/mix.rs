@@ -21,7 +21,7 @@ pub(super) const LINES: usize = WordRow::new(Rows::MOST).bytes().div_ceil(size_o
 /// # Safety
 /// Each result has a weight for each row; the processor has the instructions of `convert`.
 pub(super) unsafe fn convert_weights(rows: &Rows<'_>, convert: Convert, to: &mut [Line]) {
-    assert!(rows.count <= Rows::MOST);
+    assert!(rows.count <= Rows::MOST && to.len() >= rows.weights.len() * LINES);
     for (from, to) in rows.weights.iter().zip(to.chunks_exact_mut(LINES)) {
         // The rows that fill the last group have the weight 0.
         let mut whole = [0.0_f32; Rows::MOST];
