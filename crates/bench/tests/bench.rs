@@ -461,29 +461,39 @@ fn weights_that_are_not_finite_are_named() {
 /// Serves this machine's processor until the tests end; the address.
 #[cfg(feature = "rpc")]
 fn serve() -> String {
-    use std::net::{TcpListener, TcpStream};
+    use std::io::Read as _;
+    use std::net::{Shutdown, TcpListener, TcpStream};
     use std::time::{Duration, Instant};
 
     use llama_diffusion::Device;
     use llama_diffusion::internal::serve_rpc;
 
-    // Below those that systems give to connections: a connection to a port where nobody listens yet
-    // may come from that port, and then meets itself.
-    let first = 10_000 + (std::process::id() % 10_000) as u16;
-    let mut free =
-        (first..first + 10_000).filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
-    let port = free.next().expect("a port is free");
-    let server = std::thread::spawn(move || {
-        let cpu = Device::by_name("CPU").unwrap();
-        serve_rpc(port, &[cpu], 1)
-    });
     let start = Instant::now();
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(!server.is_finished(), "{:?}", server.join());
-        assert!(start.elapsed() < Duration::from_secs(60), "nobody serves");
-        std::thread::sleep(Duration::from_millis(10));
+    loop {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let server = std::thread::spawn(move || {
+            let cpu = Device::by_name("CPU").unwrap();
+            serve_rpc(address.port(), &[cpu], 1)
+        });
+        // It ends where another connection has its port, or one is gone before it is accepted: then
+        // another server is started.
+        while !server.is_finished() {
+            assert!(start.elapsed() < Duration::from_secs(60), "nobody serves");
+            std::thread::sleep(Duration::from_millis(10));
+            let Ok(mut connection) = TcpStream::connect(address) else {
+                continue;
+            };
+            let hung_up = connection
+                .shutdown(Shutdown::Write)
+                .and_then(|()| connection.read_to_end(&mut Vec::new()));
+            std::thread::sleep(Duration::from_millis(50));
+            if hung_up.is_ok() && !server.is_finished() {
+                return address.to_string();
+            }
+        }
     }
-    format!("127.0.0.1:{port}")
 }
 
 #[cfg(feature = "rpc")]
