@@ -426,11 +426,14 @@ fn floats_of_all_sizes_are_multiplied_and_those_that_are_not_finite_remain_so() 
     for ty in [TensorType::F16, TensorType::BF16] {
         for (own, _) in kernels().filter(|(_, other)| *other == ty) {
             // Rows of normal, subnormal and equal numbers, of one number among zeros, of none.
-            let least = if ty == TensorType::F16 { 6e-8 } else { 1e-30 };
+            let (least, greatest) = match ty {
+                TensorType::F16 => (6e-8, 6e4),
+                _ => (1e-30, 1e36),
+            };
             let noise = noise(4, K);
             let mut rows = vec![vec![0.0; K]; 7];
             for (i, x) in noise.iter().enumerate() {
-                rows[0][i] = x * 6e4;
+                rows[0][i] = x * greatest;
                 rows[1][i] = (x * 9.0).round() * least;
                 rows[2][i] = -0.75;
             }

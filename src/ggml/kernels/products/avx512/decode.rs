@@ -7,7 +7,7 @@ use super::super::format::{BLOCK, Format, GROUP};
 use super::super::instructions::{Ahead, STRIP};
 use super::activations::{GREATEST_OF_WORDS, OFFSET};
 use super::panel::Panel;
-use super::transpose::{Rows, transpose};
+use super::transpose::{Rows, transpose, transpose_twice};
 
 /// Groups of a block of a K type.
 const GROUPS: usize = BLOCK / GROUP;
@@ -44,8 +44,12 @@ pub(super) unsafe fn decode(
     }
 }
 
+/// BF16 is divided by two to the power of this before an addend is added, which leaves it room.
+const SPARE: i32 = 16;
+
 /// Floats of 16 bits become integers, as many bits of each as the exponent of the greatest of its group
-/// leaves. `MANTISSA` and `BIAS` are those of the type. A group that is not finite gets the scale NaN.
+/// leaves; ties become even. `MANTISSA` and `BIAS` are those of the type. A group that is not finite gets the
+/// scale NaN.
 ///
 /// # Safety
 /// The rows have a group of floats at the offset. The panel has the group.
@@ -58,54 +62,76 @@ unsafe fn floats<const MANTISSA: u32, const BIAS: i32>(
     panel: &mut Panel,
 ) {
     /// Bits of the greatest integer.
-    const BITS: u32 = GREATEST_OF_WORDS.ilog2() + 1;
+    const BITS: i32 = GREATEST_OF_WORDS.ilog2().cast_signed() + 1;
     let magnitude = _mm512_set1_epi16(i16::MAX);
-    let zero = _mm512_setzero_si512();
-    // The least number that is not subnormal: the first bit of its mantissa is that of its exponent.
-    let normal = _mm512_set1_epi16(1 << MANTISSA);
-    let mantissa = _mm512_set1_epi16((1 << MANTISSA) - 1);
-    let exponent = |bits| _mm512_srl_epi16(bits, _mm_cvtsi32_si128(MANTISSA as i32));
+    let (zero, one) = (_mm512_setzero_si512(), _mm512_set1_epi32(1));
     // SAFETY: by the contract of this function.
-    unsafe {
-        let parts = [0, 16, 32, 48].map(|at| transpose(rows, offset + at));
-        let mut most = normal;
-        for pairs in parts.as_flattened() {
-            most = _mm512_max_epu16(most, _mm512_and_si512(*pairs, magnitude));
-        }
-        let most = _mm512_max_epu16(most, _mm512_rol_epi32::<16>(most));
-        let last = _mm512_or_si512(most, mantissa);
-        for (i, pairs) in parts.as_flattened().iter().enumerate() {
-            let number = _mm512_and_si512(*pairs, magnitude);
-            // The mantissa with its first bit, which subnormal numbers lack.
-            let bits = or_of_and(_mm512_min_epu16(number, normal), number, mantissa);
-            let bits = _mm512_sll_epi16(bits, _mm_cvtsi32_si128((BITS - MANTISSA) as i32));
-            let behind = exponent(_mm512_sub_epi16(last, _mm512_max_epu16(number, normal)));
-            // A power of two that is half as large with each exponent. The sign comes after rounding,
-            // which would favor one of them.
-            let power = _mm512_srlv_epi16(_mm512_set1_epi16(1 << 14), behind);
-            let value = _mm512_mulhrs_epi16(bits, power);
-            let value = _mm512_mask_sub_epi16(value, _mm512_movepi16_mask(*pairs), zero, value);
+    let parts = [0, 32].map(|at| unsafe { transpose_twice(rows, offset + at) });
+    let mut most = zero;
+    for pairs in parts.as_flattened() {
+        most = _mm512_max_epu16(most, _mm512_and_si512(*pairs, magnitude));
+    }
+    // The exponent of the greatest number. That of subnormal numbers is 1, too.
+    let most = _mm512_max_epu16(most, _mm512_rol_epi32::<16>(most));
+    let most = _mm512_and_si512(most, _mm512_set1_epi32(i16::MAX.into()));
+    let most = _mm512_srl_epi32(most, _mm_cvtsi32_si128(MANTISSA.cast_signed()));
+    let most = _mm512_max_epu32(most, one);
+    // A number, 1.5 times a power of two, so great that the last bit of a sum is the unit of the
+    // integers: the lower bits of the sum are the integer.
+    let spare = if MANTISSA == 10 { 0 } else { SPARE };
+    let exponent = _mm512_add_epi32(most, _mm512_set1_epi32(24 - BITS - spare));
+    let exponent = _mm512_slli_epi32::<23>(_mm512_max_epi32(exponent, one));
+    let addend = _mm512_castsi512_ps(_mm512_or_si512(exponent, _mm512_set1_epi32(1 << 22)));
+    // The lower half of each second sum goes to the upper half.
+    let order = _mm_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13);
+    let order = _mm512_broadcast_i32x4(order);
+    for (i, pairs) in parts.as_flattened().iter().enumerate() {
+        let [first, second] = match MANTISSA {
+            10 => f16_sums(*pairs, addend),
+            _ => bf16_sums(*pairs, addend),
+        };
+        let value = _mm512_mask_shuffle_epi8(first, 0xcccc_cccc_cccc_cccc, second, order);
+        // SAFETY: the panel has the group.
+        unsafe {
             let to = panel.values.as_mut_ptr().add(group * GROUP / 2 + i);
             _mm512_store_si512(to.cast(), value);
         }
-        let most = exponent(most);
-        // The exponent of the scale, as F32 has it.
-        let most = _mm512_and_si512(most, _mm512_set1_epi32(0xffff));
-        let ends = 1 << (15 - MANTISSA);
-        let is_finite = _mm512_cmplt_epi32_mask(most, _mm512_set1_epi32(ends - 1));
-        let scale = _mm512_add_epi32(most, _mm512_set1_epi32(127 - BIAS - BITS as i32 + 1));
-        let scale = _mm512_slli_epi32::<23>(_mm512_max_epi32(scale, zero));
-        let nan = _mm512_set1_epi32(f32::NAN.to_bits().cast_signed());
-        let scale = _mm512_mask_mov_epi32(nan, is_finite, scale);
-        _mm512_store_si512(panel.scales[group].as_mut_ptr().cast(), scale);
     }
+    // The exponent of the scale, as F32 has it.
+    let ends = 1 << (15 - MANTISSA);
+    let is_finite = _mm512_cmplt_epi32_mask(most, _mm512_set1_epi32(ends - 1));
+    let scale = _mm512_add_epi32(most, _mm512_set1_epi32(127 - BIAS - BITS + 1));
+    let scale = _mm512_slli_epi32::<23>(_mm512_max_epi32(scale, zero));
+    let nan = _mm512_set1_epi32(f32::NAN.to_bits().cast_signed());
+    let scale = _mm512_mask_mov_epi32(nan, is_finite, scale);
+    // SAFETY: scales have the alignment of vectors.
+    unsafe { _mm512_store_si512(panel.scales[group].as_mut_ptr().cast(), scale) };
 }
 
-/// `a | (b & c)`, bit by bit.
+/// The bits of the sums of F16 and an addend, of the first number of each pair and of the second. The
+/// bits of F16, three places down, are those of F32 with an exponent that is less by a constant.
+/// They are not multiplied, because some processors multiply subnormal numbers slowly.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn f16_sums(pairs: __m512i, addend: __m512) -> [__m512i; 2] {
+    let without_copies_of_the_sign = _mm512_set1_epi32(0x8fff_ffff_u32.cast_signed());
+    [1 << 13, 1 << 29].map(|place| {
+        let bits = _mm512_madd_epi16(pairs, _mm512_set1_epi32(place));
+        let number = _mm512_castsi512_ps(_mm512_and_si512(bits, without_copies_of_the_sign));
+        _mm512_castps_si512(_mm512_add_ps(number, addend))
+    })
+}
+
+/// [`f16_sums`] of BF16.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn or_of_and(a: __m512i, b: __m512i, c: __m512i) -> __m512i {
-    _mm512_ternarylogic_epi32::<0xf8>(a, b, c)
+fn bf16_sums(pairs: __m512i, addend: __m512) -> [__m512i; 2] {
+    let factor = _mm512_set1_ps(1.0 / (1 << SPARE) as f32);
+    let second = _mm512_and_si512(pairs, _mm512_set1_epi32(-1 << 16));
+    [_mm512_slli_epi32::<16>(pairs), second].map(|bits| {
+        let number = _mm512_castsi512_ps(bits);
+        _mm512_castps_si512(_mm512_fmadd_ps(number, factor, addend))
+    })
 }
 
 /// Pairs of BF16 remain as they are.
@@ -117,10 +143,10 @@ pub(super) unsafe fn bf16_pairs(rows: &Rows, k: usize, panel: &mut Panel, ahead:
     let mut to = panel.values.as_mut_ptr();
     for first in (0..k).step_by(GROUP) {
         ahead.read(1);
-        for i in (first..first + GROUP).step_by(8) {
+        for i in (first..first + GROUP).step_by(GROUP / 2) {
             // SAFETY: by the contract of this function.
             unsafe {
-                for pairs in transpose(rows, 2 * i) {
+                for pairs in transpose_twice(rows, 2 * i) {
                     _mm512_store_si512(to.cast(), pairs);
                     to = to.add(1);
                 }
@@ -187,11 +213,8 @@ unsafe fn q8_0(rows: &Rows, offset: usize, group: usize, panel: &mut Panel) {
     // SAFETY: by the contract of this function.
     unsafe {
         _mm512_store_ps(panel.scales[group].as_mut_ptr(), halves(rows, offset));
-        for half in 0..2 {
-            let values = transpose(rows, offset + 2 + 16 * half);
-            for (column, bytes) in values.into_iter().enumerate() {
-                store(add(bytes, OFFSET), group, 4 * half + column, panel);
-            }
+        for (column, bytes) in transpose_twice(rows, offset + 2).into_iter().enumerate() {
+            store(add(bytes, OFFSET), group, column, panel);
         }
     }
 }
@@ -290,11 +313,10 @@ unsafe fn q4_k(rows: &Rows, offset: usize, group: usize, panel: &mut Panel) {
     // SAFETY: by the contract of this function.
     unsafe {
         k_scales(rows, offset, group, panel);
-        for part in 0..GROUPS {
-            let (pair, half) = (group + part / 2 * 2, part % 2);
-            let values = transpose(rows, offset + 16 + 16 * part);
+        for part in 0..GROUPS / 2 {
+            let pair = group + 2 * part;
+            let values = transpose_twice(rows, offset + 16 + 32 * part);
             for (column, bytes) in values.into_iter().enumerate() {
-                let column = 4 * half + column;
                 store(low_bits(bytes), pair, column, panel);
                 store(high_bits(bytes), pair + 1, column, panel);
             }
@@ -312,20 +334,16 @@ unsafe fn q5_k(rows: &Rows, offset: usize, group: usize, panel: &mut Panel) {
     // SAFETY: by the contract of this function.
     unsafe {
         k_scales(rows, offset, group, panel);
-        for half in 0..2 {
-            let fifths = transpose(rows, offset + 16 + 16 * half);
-            for part in 0..GROUPS / 2 {
-                let values = transpose(rows, offset + 48 + 32 * part + 16 * half);
-                for (column, bytes) in values.into_iter().enumerate() {
-                    for (high, bits) in [low_bits(bytes), high_bits(bytes)].into_iter().enumerate()
-                    {
-                        let g = 2 * part + high;
-                        // Bit g of each byte becomes bit 4.
-                        let turn = _mm512_set1_epi32(4 - g as i32);
-                        let bit = _mm512_and_si512(_mm512_rolv_epi32(fifths[column], turn), fifth);
-                        let values = _mm512_or_si512(bits, bit);
-                        store(values, group + g, 4 * half + column, panel);
-                    }
+        let fifths = transpose_twice(rows, offset + 16);
+        for part in 0..GROUPS / 2 {
+            let values = transpose_twice(rows, offset + 48 + 32 * part);
+            for (column, bytes) in values.into_iter().enumerate() {
+                for (high, bits) in [low_bits(bytes), high_bits(bytes)].into_iter().enumerate() {
+                    let g = 2 * part + high;
+                    // Bit g of each byte becomes bit 4.
+                    let turn = _mm512_set1_epi32(4 - g as i32);
+                    let bit = _mm512_and_si512(_mm512_rolv_epi32(fifths[column], turn), fifth);
+                    store(_mm512_or_si512(bits, bit), group + g, column, panel);
                 }
             }
         }
@@ -355,35 +373,30 @@ unsafe fn q6_k(rows: &Rows, offset: usize, group: usize, panel: &mut Panel) {
             );
         }
         for half in 0..2 {
-            for first in 0..2 {
-                let part = Q6KPart {
-                    twos: transpose(rows, offset + 128 + 32 * half + 16 * first),
-                    fours: [0, 32].map(|i| transpose(rows, offset + 64 * half + i + 16 * first)),
-                    group: group + 4 * half,
-                    first,
-                };
-                part.store::<0>(panel);
-                part.store::<1>(panel);
-                part.store::<2>(panel);
-                part.store::<3>(panel);
-            }
+            let groups = Q6KGroups {
+                twos: transpose_twice(rows, offset + 128 + 32 * half),
+                fours: [0, 32].map(|i| transpose_twice(rows, offset + 64 * half + i)),
+                first: group + 4 * half,
+            };
+            groups.store::<0>(panel);
+            groups.store::<1>(panel);
+            groups.store::<2>(panel);
+            groups.store::<3>(panel);
         }
     }
 }
 
-/// The first or the last 16 values of four groups of Q6_K.
-struct Q6KPart {
+/// Four groups of Q6_K.
+struct Q6KGroups {
     /// Upper two bits of all groups.
-    twos: [__m512i; 4],
+    twos: [__m512i; 8],
     /// Low four bits: of groups 0 and 2, of groups 1 and 3.
-    fours: [[__m512i; 4]; 2],
+    fours: [[__m512i; 8]; 2],
     /// The first group.
-    group: usize,
-    /// 0 for the first values, 1 for the last.
     first: usize,
 }
 
-impl Q6KPart {
+impl Q6KGroups {
     /// Writes the values of group `G`.
     ///
     /// # Safety
@@ -392,8 +405,7 @@ impl Q6KPart {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn store<const G: usize>(&self, panel: &mut Panel) {
         let upper = _mm512_set1_epi8(0x30);
-        for column in 0..4 {
-            let four = self.fours[G % 2][column];
+        for (column, (four, two)) in self.fours[G % 2].into_iter().zip(self.twos).enumerate() {
             let four = if G < 2 {
                 low_bits(four)
             } else {
@@ -401,10 +413,10 @@ impl Q6KPart {
             };
             // Bits 2 G and 2 G + 1 of each byte become bits 4 and 5.
             let turn = _mm512_set1_epi32(4 - 2 * G as i32);
-            let two = _mm512_and_si512(_mm512_rolv_epi32(self.twos[column], turn), upper);
+            let two = _mm512_and_si512(_mm512_rolv_epi32(two, turn), upper);
             let values = add(_mm512_or_si512(four, two), OFFSET - 32);
             // SAFETY: by the contract of this function.
-            unsafe { store(values, self.group + G, 4 * self.first + column, panel) };
+            unsafe { store(values, self.first + G, column, panel) };
         }
     }
 }

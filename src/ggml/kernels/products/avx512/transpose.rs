@@ -1,6 +1,7 @@
 //! Pieces of 16 rows become vectors with a lane for each row.
 
 use std::arch::x86_64::*;
+use std::array::from_fn;
 
 use super::super::instructions::STRIP;
 
@@ -23,7 +24,34 @@ pub(super) unsafe fn transpose(rows: &Rows, offset: usize) -> [__m512i; 4] {
         let all = _mm512_inserti32x4::<2>(all, bytes(i + 8));
         _mm512_inserti32x4::<3>(all, bytes(i + 12))
     };
-    let [a, b, c, d] = [four(0), four(1), four(2), four(3)];
+    square([0, 1, 2, 3].map(four))
+}
+
+/// Reads 32 bytes of each row as [`transpose`] reads 16, with fewer instructions than two of them.
+///
+/// # Safety
+/// As there.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) unsafe fn transpose_twice(rows: &Rows, offset: usize) -> [__m512i; 8] {
+    // SAFETY: by the contract of this function.
+    let bytes = |row: usize| unsafe { _mm256_loadu_si256(rows[row].add(offset).cast()) };
+    // Squares of four rows: of the first and the second 16 bytes of four rows, then of the four after them.
+    let squares = |first: usize| {
+        let two = |row| _mm512_inserti64x4::<1>(_mm512_castsi256_si512(bytes(row)), bytes(row + 4));
+        square([first, first + 1, first + 2, first + 3].map(two))
+    };
+    let (upper, lower) = (squares(0), squares(8));
+    from_fn(|i| match i {
+        0..4 => _mm512_shuffle_i32x4::<0b10_00_10_00>(upper[i], lower[i]),
+        _ => _mm512_shuffle_i32x4::<0b11_01_11_01>(upper[i - 4], lower[i - 4]),
+    })
+}
+
+/// Transposes each square of four rows, which are 128 bits of a vector.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn square([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
     let (ab, cd) = (_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d));
     let (upper_ab, upper_cd) = (_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d));
     [
