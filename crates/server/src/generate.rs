@@ -92,7 +92,7 @@ pub async fn respond(state: Arc<State>, endpoint: Endpoint, owner: Owner, body: 
             answers: Some(answers),
             stream: reply.stream(meta),
             storing,
-            state: Arc::clone(&state),
+            metrics: Arc::clone(&state.metrics),
             endpoint: endpoint.name,
         };
         return sse::response(sse::body(ping, |writer| show.write(writer)));

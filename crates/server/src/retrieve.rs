@@ -46,7 +46,9 @@ pub async fn one(
     }
     let frames = read(move || {
         let mut frames = String::new();
-        replay(response.response()?, |event| frames += &sse::frame(event));
+        replay(response.response()?, |event| {
+            sse::add_frame(&mut frames, event)
+        });
         Ok(frames)
     });
     Ok(sse::response(frames.await?.into()))

@@ -26,7 +26,7 @@ use crate::state::{Phase, Ready, State};
 /// Stacks of threads that read what clients send: some tokenizers and templates call themselves for
 /// each letter of a hostile text.
 pub const STACK: usize = 64 << 20;
-/// Threads that read requests.
+/// Threads for what takes long: to read long requests and those with constraints, stored responses, files.
 const READERS: usize = 2;
 /// What is left of the connections when the answers have ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);

@@ -1,6 +1,7 @@
 //! Streams of server-sent events.
 
 use std::convert::Infallible;
+use std::fmt::Write as _;
 use std::future::poll_fn;
 use std::mem::take;
 use std::pin::Pin;
@@ -16,8 +17,8 @@ use serde_json::Value;
 
 use crate::answers::{Answers, Happening};
 use crate::generate::finish_name;
+use crate::metrics::Metrics;
 use crate::protocol::format::{Stream, StreamEvent};
-use crate::state::State;
 use crate::storing::{Storing, store_end};
 
 /// A response of events.
@@ -116,18 +117,19 @@ impl Writer {
     }
 
     fn write_all(&self, events: Vec<StreamEvent>) {
-        for event in events {
-            self.write(&frame(&event));
-        }
+        with(&self.frames, |frames| {
+            for event in events {
+                add_frame(frames, &event);
+            }
+        });
     }
 }
 
-/// The text of an event.
-pub fn frame(event: &StreamEvent) -> String {
-    match event.name {
-        Some(name) => format!("event: {name}\ndata: {}\n\n", event.data),
-        None => format!("data: {}\n\n", event.data),
-    }
+/// Adds the text of an event.
+pub fn add_frame(frames: &mut String, event: &StreamEvent) {
+    let name = event.name.map(|name| format!("event: {name}\n"));
+    let name = name.as_deref().unwrap_or_default();
+    let _ = write!(frames, "{name}data: {}\n\n", event.data); // a String takes all
 }
 
 /// Events of which the last one has these timings.
@@ -147,8 +149,8 @@ pub struct Show {
     pub stream: Box<dyn Stream>,
     /// The response, if it is to be stored.
     pub storing: Option<Storing>,
-    /// The server.
-    pub state: Arc<State>,
+    /// Counts how they end.
+    pub metrics: Arc<Metrics>,
     /// The name of the endpoint in `/metrics`.
     pub endpoint: &'static str,
 }
@@ -215,7 +217,7 @@ impl Show {
     }
 
     fn answered(&self, how: &'static str) {
-        self.state.metrics.answered(self.endpoint, how);
+        self.metrics.answered(self.endpoint, how);
     }
 
     fn store_end(&mut self) {
@@ -231,10 +233,63 @@ mod tests {
     use tokio_stream::StreamExt as _;
 
     use super::*;
+    use crate::answers::Wishes;
+    use crate::engine::board::Shown;
+    use crate::followed::Register;
+    use crate::storing::tests::{response as stored, store, stream};
+
+    /// Shows no answers, for a response that is to be stored as `resp_1`. Reports afterwards how they
+    /// ended, and what was stored.
+    fn show_none(test: impl FnOnce(Show)) -> (String, Value) {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let register = Arc::new(Register::default());
+        let wishes = Wishes {
+            progress: false,
+            timings: false,
+            thought_budget: None,
+            constraint: None,
+        };
+        let (_updates, receiver) = unbounded_channel();
+        let listed = register.list("1", &Arc::default());
+        let answers = Answers::new(Vec::new(), receiver, None, wishes, listed, &metrics);
+        let store = store();
+        let (stream, storing) = stream(&store, "1", None);
+        test(Show {
+            answers: Some(answers),
+            stream,
+            storing,
+            metrics: Arc::clone(&metrics),
+            endpoint: "responses",
+        });
+        assert!(register.get("1").is_none(), "nobody can follow it now");
+        let text = metrics.text(&Shown::default(), 0, (0, 0)).unwrap();
+        let counts = text.lines().filter(|line| line.contains("endpoint="));
+        (counts.collect(), stored(&store, "resp_1"))
+    }
+
+    #[test]
+    fn a_body_that_is_dropped_before_its_first_event_is_cancelled_once() {
+        let (counts, stored) = show_none(|show| drop(body(None, |writer| show.write(writer))));
+        assert!(counts.contains("finish=\"cancelled\"} 1"), "{counts}");
+        assert_eq!(stored["status"], "cancelled");
+    }
+
+    #[test]
+    fn a_body_that_is_dropped_after_its_last_event_is_not_cancelled() {
+        let (counts, _) = show_none(|show| {
+            run(async {
+                let mut chunks = body(None, |writer| show.write(writer)).into_data_stream();
+                assert!(chunks.next().await.is_some());
+                while chunks.next().await.is_some() {}
+            });
+        });
+        assert_eq!(counts, "");
+    }
 
     /// Runs a test as the connection's task runs a body.
     fn run(test: impl Future<Output = ()>) {
-        let runtime = Builder::new_current_thread().enable_time().build();
+        let mut runtime = Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(1).enable_time().build();
         runtime.unwrap().block_on(test);
     }
 

@@ -62,7 +62,7 @@ pub fn store_end(storing: &mut Option<Storing>, stream: &mut dyn Stream) {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use serde_json::json;
 
     use super::*;
@@ -75,13 +75,13 @@ mod tests {
 
     const ME: Owner = Owner(0);
 
-    fn store() -> Arc<ResponseStore> {
+    pub fn store() -> Arc<ResponseStore> {
         let bytes = 1 << 20;
         Arc::new(ResponseStore::new(Limits { count: 9, bytes }))
     }
 
     /// The stream of a request that builds on another one, if it names one, after its first text.
-    fn stream(
+    pub fn stream(
         store: &Arc<ResponseStore>,
         id: &str,
         before: Option<&str>,
@@ -115,7 +115,7 @@ mod tests {
         (stream, Some(storing))
     }
 
-    fn response(store: &ResponseStore, id: &str) -> Value {
+    pub fn response(store: &ResponseStore, id: &str) -> Value {
         let turns = store.get(ME, id).unwrap();
         serde_json::from_str(&turns.last().unwrap().response).unwrap()
     }
