@@ -68,11 +68,14 @@ struct Weights {
 
 impl Weights {
     fn new(ty: TensorType, ne: [usize; 3], seed: u32) -> Self {
-        let count = ne.iter().product();
-        let values = noise(seed, count);
+        Self::of(ty, ne, &noise(seed, ne.iter().product()))
+    }
+
+    /// These numbers, rounded to the type.
+    fn of(ty: TensorType, ne: [usize; 3], values: &[f32]) -> Self {
         let mut bytes = vec![0; ty.row_bytes(ne[0]).unwrap() * ne[1] * ne[2]];
-        from_f32(ty, &values, ne[0], None, &mut bytes).unwrap();
-        let mut numbers = vec![0.0; count];
+        from_f32(ty, values, ne[0], None, &mut bytes).unwrap();
+        let mut numbers = vec![0.0; values.len()];
         to_f32(ty, &bytes, &mut numbers).unwrap();
         Self {
             ty,
@@ -181,6 +184,19 @@ fn compute(
     let mut out = vec![0.0; node.ne().iter().product()];
     node.read(0, &mut out).unwrap();
     out
+}
+
+/// The output of the only expert for one token.
+fn one_output(own: &'static Instructions, weights: &Weights, x: &[f32]) -> Vec<f32> {
+    let chosen = Chosen {
+        used: 1,
+        numbers: vec![0],
+    };
+    let of_row = (x, &[x.len(), 1, 1][..]);
+    compute(1, &[weights], of_row, &chosen, &[1.0], |ctx, inputs| {
+        let down = &inputs.weights[0];
+        ctx.experts_output(own, down, &inputs.x, &inputs.chosen, &inputs.share)
+    })
 }
 
 /// Root of the mean squared difference, relative to that of `want`.
@@ -425,42 +441,26 @@ fn floats_of_all_sizes_are_multiplied_and_those_that_are_not_finite_remain_so() 
     const K: usize = 64;
     for ty in [TensorType::F16, TensorType::BF16] {
         for (own, _) in kernels().filter(|(_, other)| *other == ty) {
-            // Rows of normal, subnormal and equal numbers, of one number among zeros, of none.
-            let (least, greatest) = match ty {
-                TensorType::F16 => (6e-8, 6e4),
-                _ => (1e-30, 1e36),
+            // Rows of large, small (in F16 subnormal) and equal numbers, of one number among zeros, of none,
+            // and of the greatest of the type.
+            let (least, large, greatest) = match ty {
+                TensorType::F16 => (6e-8, 6e4, 65_504.0),
+                _ => (1e-30, 1e36, 3.38e38),
             };
             let noise = noise(4, K);
-            let mut rows = vec![vec![0.0; K]; 7];
+            let mut rows = vec![vec![0.0; K]; 8];
             for (i, x) in noise.iter().enumerate() {
-                rows[0][i] = x * greatest;
+                rows[0][i] = x * large;
                 rows[1][i] = (x * 9.0).round() * least;
                 rows[2][i] = -0.75;
             }
             rows[3][40] = -least;
             rows[5][K - 1] = f32::NEG_INFINITY;
             rows[6][0] = f32::NAN;
-            let values = rows.concat();
-            let mut bytes = vec![0; ty.row_bytes(K).unwrap() * rows.len()];
-            from_f32(ty, &values, K, None, &mut bytes).unwrap();
-            let mut numbers = vec![0.0; values.len()];
-            to_f32(ty, &bytes, &mut numbers).unwrap();
-            let weights = Weights {
-                ty,
-                ne: [K, rows.len(), 1],
-                bytes,
-                numbers,
-            };
-            let x: Vec<f32> = noise.iter().map(|x| 1.0 + x).collect();
-            let chosen = Chosen {
-                used: 1,
-                numbers: vec![0],
-            };
-            let of_row = (x.as_slice(), &[K, 1, 1][..]);
-            let got = compute(1, &[&weights], of_row, &chosen, &[1.0], |ctx, inputs| {
-                let down = &inputs.weights[0];
-                ctx.experts_output(own, down, &inputs.x, &inputs.chosen, &inputs.share)
-            });
+            (rows[7][3], rows[7][4]) = (greatest, -greatest);
+            let weights = Weights::of(ty, [K, rows.len(), 1], &rows.concat());
+            let x: Vec<f32> = noise.iter().map(|x| 0.25 * (1.0 + x)).collect();
+            let got = one_output(own, &weights, &x);
             let x: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
             for (row, want) in weights.times(0, &x).into_iter().enumerate() {
                 let got = got[row];
@@ -478,6 +478,37 @@ fn floats_of_all_sizes_are_multiplied_and_those_that_are_not_finite_remain_so() 
                     }
                 }
             }
+        }
+    }
+}
+
+/// Weights between two integers, as these are with one weight of 1, are rounded without an error that has
+/// one sign.
+#[test]
+fn ties_are_rounded_alike_for_both_signs() {
+    const K: usize = 64;
+    const COUNT: usize = 31;
+    // Units of the integers are 2^-12 in these kernels, as 1 is 2^12 of them.
+    let ties: Vec<f32> = (0..COUNT).map(|i| (2 * i + 1) as f32 / 8192.0).collect();
+    for (own, ty) in kernels().filter(|(_, ty)| *ty == TensorType::F16) {
+        let mut rows = vec![vec![0.0_f32; K]; 2];
+        for (row, sign) in rows.iter_mut().zip([1.0, -1.0]) {
+            row[0] = 1.0;
+            for (weight, tie) in row[1..].iter_mut().zip(&ties) {
+                *weight = sign * tie;
+            }
+        }
+        let weights = Weights::of(ty, [K, rows.len(), 1], &rows.concat());
+        let got = one_output(own, &weights, &[1.0; K]);
+        // Ties up to even and ties down to even cancel, but for the last one.
+        let sum = f64::from(ties.iter().sum::<f32>());
+        for (got, sign) in got.iter().zip([1.0, -1.0]) {
+            let error = (f64::from(*got) - (1.0 + sign * sum)).abs();
+            assert!(
+                error <= 1.5 / 8192.0,
+                "{}: {got}, sign {sign}: {error:e}",
+                own.name
+            );
         }
     }
 }

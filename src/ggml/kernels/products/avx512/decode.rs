@@ -44,12 +44,12 @@ pub(super) unsafe fn decode(
     }
 }
 
-/// BF16 is divided by two to the power of this before an addend is added, which leaves it room.
+/// BF16 is divided by two to the power of this, so that the addend of the greatest numbers is finite.
 const SPARE: i32 = 16;
 
 /// Floats of 16 bits become integers, as many bits of each as the exponent of the greatest of its group
-/// leaves; ties become even. `MANTISSA` and `BIAS` are those of the type. A group that is not finite gets the
-/// scale NaN.
+/// leaves; ties are rounded to even. `MANTISSA` and `BIAS` are those of the type. A group that is not finite
+/// gets the scale NaN; one whose scale is too small for a normal number of F32, as only BF16 has, zero.
 ///
 /// # Safety
 /// The rows have a group of floats at the offset. The panel has the group.
@@ -76,8 +76,9 @@ unsafe fn floats<const MANTISSA: u32, const BIAS: i32>(
     let most = _mm512_and_si512(most, _mm512_set1_epi32(i16::MAX.into()));
     let most = _mm512_srl_epi32(most, _mm_cvtsi32_si128(MANTISSA.cast_signed()));
     let most = _mm512_max_epu32(most, one);
-    // A number, 1.5 times a power of two, so great that the last bit of a sum is the unit of the
-    // integers: the lower bits of the sum are the integer.
+    // A number so great that the last bit of a sum is the unit of the integers: the lower bits of the sum are
+    // the integer. It is 1.5 times a power of two, so that the exponent of the sum is the same for both signs.
+    // Where it would be too small, the scale is zero.
     let spare = if MANTISSA == 10 { 0 } else { SPARE };
     let exponent = _mm512_add_epi32(most, _mm512_set1_epi32(24 - BITS - spare));
     let exponent = _mm512_slli_epi32::<23>(_mm512_max_epi32(exponent, one));
@@ -109,12 +110,13 @@ unsafe fn floats<const MANTISSA: u32, const BIAS: i32>(
 }
 
 /// The bits of the sums of F16 and an addend, of the first number of each pair and of the second. The
-/// bits of F16, three places down, are those of F32 with an exponent that is less by a constant.
-/// They are not multiplied, because some processors multiply subnormal numbers slowly.
+/// magnitude of F16 at the place of F32's is a number of F32 that is 2^112 times smaller. It is not
+/// multiplied by that, because some processors multiply subnormal numbers slowly.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn f16_sums(pairs: __m512i, addend: __m512) -> [__m512i; 2] {
     let without_copies_of_the_sign = _mm512_set1_epi32(0x8fff_ffff_u32.cast_signed());
+    // A product with 2^13 shifts, and copies the sign into the bits above the magnitude.
     [1 << 13, 1 << 29].map(|place| {
         let bits = _mm512_madd_epi16(pairs, _mm512_set1_epi32(place));
         let number = _mm512_castsi512_ps(_mm512_and_si512(bits, without_copies_of_the_sign));

@@ -36,19 +36,19 @@ pub(super) unsafe fn transpose(rows: &Rows, offset: usize) -> [__m512i; 4] {
 pub(super) unsafe fn transpose_twice(rows: &Rows, offset: usize) -> [__m512i; 8] {
     // SAFETY: by the contract of this function.
     let bytes = |row: usize| unsafe { _mm256_loadu_si256(rows[row].add(offset).cast()) };
-    // Squares of four rows: of the first and the second 16 bytes of four rows, then of the four after them.
+    // The parts of 128 bits are the first and the second 16 bytes of four rows, then those of the next four.
     let squares = |first: usize| {
         let two = |row| _mm512_inserti64x4::<1>(_mm512_castsi256_si512(bytes(row)), bytes(row + 4));
         square([first, first + 1, first + 2, first + 3].map(two))
     };
-    let (upper, lower) = (squares(0), squares(8));
+    let (first, last) = (squares(0), squares(8));
     from_fn(|i| match i {
-        0..4 => _mm512_shuffle_i32x4::<0b10_00_10_00>(upper[i], lower[i]),
-        _ => _mm512_shuffle_i32x4::<0b11_01_11_01>(upper[i - 4], lower[i - 4]),
+        0..4 => _mm512_shuffle_i32x4::<0b10_00_10_00>(first[i], last[i]),
+        _ => _mm512_shuffle_i32x4::<0b11_01_11_01>(first[i - 4], last[i - 4]),
     })
 }
 
-/// Transposes each square of four rows, which are 128 bits of a vector.
+/// Transposes squares of four by four: the same 128 bits of the four vectors.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn square([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
