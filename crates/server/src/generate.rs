@@ -89,6 +89,7 @@ pub async fn respond(state: Arc<State>, endpoint: Endpoint, owner: Owner, body: 
             Some(ping) => Some(ping).filter(|ping| !ping.is_zero()),
         };
         let show = Show {
+            left: answers.len(),
             answers: Some(answers),
             stream: reply.stream(meta),
             storing,

@@ -127,9 +127,11 @@ impl Writer {
 
 /// Adds the text of an event.
 pub fn add_frame(frames: &mut String, event: &StreamEvent) {
-    let name = event.name.map(|name| format!("event: {name}\n"));
-    let name = name.as_deref().unwrap_or_default();
-    let _ = write!(frames, "{name}data: {}\n\n", event.data); // a String takes all
+    // A String takes all.
+    if let Some(name) = event.name {
+        let _ = writeln!(frames, "event: {name}");
+    }
+    let _ = write!(frames, "data: {}\n\n", event.data);
 }
 
 /// Events of which the last one has these timings.
@@ -145,6 +147,8 @@ fn with_timings(mut events: Vec<StreamEvent>, timings: Option<Value>) -> Vec<Str
 pub struct Show {
     /// Until no more of them is shown.
     pub answers: Option<Answers>,
+    /// How many of them have not ended.
+    pub left: usize,
     /// Writes their events.
     pub stream: Box<dyn Stream>,
     /// The response, if it is to be stored.
@@ -158,7 +162,7 @@ pub struct Show {
 impl Drop for Show {
     fn drop(&mut self) {
         let answers = self.answers.take();
-        let is_cancelled = answers.is_some();
+        let is_cancelled = answers.is_some() && self.left > 0;
         drop(answers); // what still runs is cancelled
         self.store_end();
         if is_cancelled {
@@ -208,6 +212,7 @@ impl Show {
                 with_timings(self.stream.deltas(index, deltas), timings)
             }
             Happening::Finished(finished) => {
+                self.left -= 1;
                 self.answered(finish_name(&finished));
                 let events = self.stream.finish(index, &finished);
                 self.store_end();
@@ -238,9 +243,9 @@ mod tests {
     use crate::followed::Register;
     use crate::storing::tests::{response as stored, store, stream};
 
-    /// Shows no answers, for a response that is to be stored as `resp_1`. Reports afterwards how they
-    /// ended, and what was stored.
-    fn show_none(test: impl FnOnce(Show)) -> (String, Value) {
+    /// Shows answers of which so many have not ended, for a response that is to be stored as `resp_1`.
+    /// Reports afterwards how they were counted, and what was stored.
+    fn show(left: usize, test: impl FnOnce(Show)) -> (Vec<String>, Value) {
         let metrics = Arc::new(Metrics::new().unwrap());
         let register = Arc::new(Register::default());
         let wishes = Wishes {
@@ -256,6 +261,7 @@ mod tests {
         let (stream, storing) = stream(&store, "1", None);
         test(Show {
             answers: Some(answers),
+            left,
             stream,
             storing,
             metrics: Arc::clone(&metrics),
@@ -264,26 +270,31 @@ mod tests {
         assert!(register.get("1").is_none(), "nobody can follow it now");
         let text = metrics.text(&Shown::default(), 0, (0, 0)).unwrap();
         let counts = text.lines().filter(|line| line.contains("endpoint="));
+        let counts = counts.map(|line| line.rsplit("finish=").next().unwrap().to_owned());
         (counts.collect(), stored(&store, "resp_1"))
     }
 
     #[test]
     fn a_body_that_is_dropped_before_its_first_event_is_cancelled_once() {
-        let (counts, stored) = show_none(|show| drop(body(None, |writer| show.write(writer))));
-        assert!(counts.contains("finish=\"cancelled\"} 1"), "{counts}");
+        let (counts, stored) = show(1, |show| drop(body(None, |writer| show.write(writer))));
+        assert_eq!(counts, ["\"cancelled\"} 1"]);
         assert_eq!(stored["status"], "cancelled");
     }
 
     #[test]
-    fn a_body_that_is_dropped_after_its_last_event_is_not_cancelled() {
-        let (counts, _) = show_none(|show| {
+    fn a_body_that_is_dropped_after_the_end_of_its_answers_counts_nothing() {
+        // Their end was written, but waits to be sent.
+        let (counts, _) = show(0, |show| drop(body(None, |writer| show.write(writer))));
+        assert!(counts.is_empty(), "{counts:?}");
+        // All was sent.
+        let (counts, _) = show(0, |show| {
             run(async {
                 let mut chunks = body(None, |writer| show.write(writer)).into_data_stream();
                 assert!(chunks.next().await.is_some());
                 while chunks.next().await.is_some() {}
             });
         });
-        assert_eq!(counts, "");
+        assert!(counts.is_empty(), "{counts:?}");
     }
 
     /// Runs a test as the connection's task runs a body.
