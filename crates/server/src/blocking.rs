@@ -27,3 +27,30 @@ pub fn at_once<T>(work: impl FnOnce() -> Result<T, ApiError>) -> Result<T, ApiEr
 fn failed() -> ApiError {
     ApiError::new(ErrorKind::Server, "the request failed")
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_error_of_the_request() {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .build()
+            .unwrap();
+        let errors = [
+            at_once::<()>(|| panic!("in place")).unwrap_err(),
+            runtime
+                .block_on(blocking::<()>(|| panic!("elsewhere")))
+                .unwrap_err(),
+        ];
+        for error in errors {
+            assert_eq!(error.kind, ErrorKind::Server);
+            assert_eq!(error.message, "the request failed");
+        }
+        // The thread that panicked, or another one, works on.
+        assert_eq!(runtime.block_on(blocking(|| Ok(1))).unwrap(), 1);
+    }
+}

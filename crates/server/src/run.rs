@@ -26,7 +26,8 @@ use crate::state::{Phase, Ready, State};
 /// Stacks of threads that read what clients send: some tokenizers and templates call themselves for
 /// each letter of a hostile text.
 pub const STACK: usize = 64 << 20;
-/// Threads for what takes long: to read long requests and those with constraints, stored responses, files.
+/// Threads for what would keep other requests waiting: long and constrained requests, the counting of
+/// tokens, stored responses, files.
 const READERS: usize = 2;
 /// What is left of the connections when the answers have ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
