@@ -1,5 +1,6 @@
 //! The scheduler on an engine without a model, under a clock that the tests turn.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -473,47 +474,95 @@ proptest! {
     }
 }
 
-/// A million answers with as many places as a server has; a tenth of the clients go away. A build
-/// without optimization does a twentieth of it.
+/// A million requests with as many places as a server has: every one is answered as alone, once and
+/// after a bounded time, unless its client goes away, as a tenth of them do, or it waits when the server
+/// ends. A build without optimization does a twentieth of it.
 #[test]
 fn a_million_requests_are_answered() {
-    const REQUESTS: u32 = if cfg!(debug_assertions) {
+    const REQUESTS: usize = if cfg!(debug_assertions) {
         50_000
     } else {
         1_000_000
     };
     const PLACES: usize = 136;
+    /// Twice the steps of an answer, with the pass over its prompt, for each place of a slot.
+    const PATIENCE: u64 = 2 * 3 * (PLACES as u64 / 8);
+    struct Client {
+        prompt: [Token; 2],
+        since: u64,
+        text: Vec<Token>,
+        cancel: CancelFlag,
+    }
     let mut bench = Bench::new(Scripted::new(8), 0);
     let (updates, mut receiver) = unbounded_channel();
-    let mut left = REQUESTS;
-    let (mut ended, mut cancelled) = (0_u32, 0_u32);
-    let mut flags: Vec<CancelFlag> = Vec::new();
-    while left > 0 || !bench.scheduler.is_idle() {
-        while left > 0 && bench.admission.taken() < PLACES {
-            let (mut job, _) = bench.job(&[left as Token % 5, 1]);
+    let mut clients: HashMap<usize, Client> = HashMap::new();
+    let (mut submitted, mut answered, mut cancelled, mut refused) = (0, 0, 0, 0);
+    let mut impatient = Vec::new();
+    let mut longest = 0;
+    while submitted < REQUESTS || !bench.scheduler.is_idle() {
+        let now = bench.clock.load(Ordering::Relaxed);
+        while submitted < REQUESTS && bench.admission.taken() < PLACES {
+            let prompt = [submitted as Token % 5, 1];
+            let (mut job, _) = bench.job(&prompt);
+            job.outlet.index = submitted;
             job.outlet.updates = updates.clone();
-            job.owner = u64::from(left % 7);
-            if left.is_multiple_of(10) {
-                flags.push(job.cancel.clone());
+            job.owner = submitted as u64 % 7;
+            if submitted % 16 == 1 {
+                job.class = Class::Editor;
             }
+            if submitted.is_multiple_of(10) {
+                impatient.push(submitted);
+            }
+            let client = Client {
+                prompt,
+                since: now,
+                text: Vec::new(),
+                cancel: job.cancel.clone(),
+            };
+            clients.insert(submitted, client);
             bench.scheduler.submit(job);
-            left -= 1;
+            submitted += 1;
+            if submitted == REQUESTS {
+                bench.scheduler.refuse_queue();
+            }
         }
-        if flags.len() > 5 {
-            cancelled += flags.len() as u32;
-            flags.drain(..).for_each(|flag| flag.cancel());
+        if impatient.len() > 5 {
+            for client in impatient.drain(..).filter_map(|gone| clients.remove(&gone)) {
+                client.cancel.cancel();
+                cancelled += 1;
+            }
         }
         bench.tick();
-        while let Ok((_, update)) = receiver.try_recv() {
-            ended += u32::from(matches!(update, Update::Ended(_)));
+        while let Ok((index, update)) = receiver.try_recv() {
+            match update {
+                Update::Canvas { canvas, .. } => {
+                    if let Some(client) = clients.get_mut(&index) {
+                        client.text.extend(canvas.answer);
+                    }
+                }
+                Update::Ended(ended) => {
+                    let Some(client) = clients.remove(&index) else {
+                        continue; // its client is gone
+                    };
+                    let got = Got::Answer(client.text, ended.reason);
+                    assert_eq!(got, answer(&client.prompt), "request {index}");
+                    longest = longest.max(now - client.since);
+                    answered += 1;
+                }
+                Update::Failed(Failure::Draining) => {
+                    refused += usize::from(clients.remove(&index).is_some());
+                }
+                Update::Failed(failure) => panic!("request {index}: {failure:?}"),
+                Update::Found { .. } | Update::Begun { .. } | Update::Encoded(_) => {}
+            }
         }
     }
-    assert_eq!(bench.admission.taken(), 0);
-    assert!(
-        ended >= REQUESTS - cancelled,
-        "{ended} ended, {cancelled} cancelled"
-    );
-    assert!(cancelled > REQUESTS / 20);
+    assert_eq!(bench.admission.taken(), 0, "tickets are lost");
+    assert!(clients.is_empty(), "{} requests are lost", clients.len());
+    assert_eq!(answered + cancelled + refused, REQUESTS);
+    assert!(cancelled > REQUESTS / 20, "{cancelled} cancelled");
+    assert!((1..PLACES).contains(&refused), "{refused} refused");
+    assert!(longest <= PATIENCE, "one waited for {longest} steps");
 }
 
 #[test]
