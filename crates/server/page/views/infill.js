@@ -35,7 +35,8 @@ export function infillView(app) {
     if (sides.length !== 2) return setText(message, `Mark one gap with ${GAP}.`);
     setText(message, "");
     const [input_prefix, input_suffix] = sides;
-    const body = { input_prefix, input_suffix, input_extra: [], prompt: "", n_predict: Number(length.value) || undefined };
+    const infill_tokens = Number(length.value) || undefined;
+    const body = { input_prefix, input_suffix, input_extra: [], prompt: "", infill_tokens };
     const current = new Task(app, { path: "infill", body, seed, values: {} }, {
       again: ask,
       given: { before: input_prefix, after: input_suffix },

@@ -43,7 +43,12 @@ test("a gap is filled between its two sides", () =>
     await page.getByRole("button", { name: "Fill" }).click();
     await page.getByRole("button", { name: "Save recording" }).waitFor();
     assert.match((await page.locator(".answer-text").textContent()) ?? "", /^a One Sunday.* b$/s);
-    assert.deepEqual([mock.requests[0].body.input_prefix, mock.requests[0].body.input_suffix], ["a ", " b"]);
+    const { input_prefix, input_suffix, infill_tokens } = mock.requests[0].body;
+    assert.deepEqual([input_prefix, input_suffix, infill_tokens], ["a ", " b", undefined]);
+    await page.getByRole("combobox", { name: "Length" }).selectOption("16 tokens");
+    await page.getByRole("button", { name: "Fill" }).click();
+    await until(() => mock.requests.length > 1);
+    assert.equal(mock.requests[1].body.infill_tokens, 16);
   }));
 
 test("an answer follows the schema", () =>
