@@ -36,6 +36,7 @@ docs_rs_flags := --locked --target-dir target/docs-rs
 
 built_server := LLAMA_DIFFUSION_SERVER=$(call quote,$(abspath $(target_dir))/release/llama-diffusion-server)
 client_tests := $(built_server) crates/server/tests/clients/run.sh
+built_cli := LLAMA_DIFFUSION_CLI=$(call quote,$(abspath $(target_dir))/release/llama-diffusion-cli)
 page_tests := crates/server/tests/page/run.sh
 
 .PHONY: run serve test tools header install ffi-test page-test client-test help
@@ -56,9 +57,9 @@ test: tools
 	DOCS_RS=1 cargo clippy --lib --bins --no-default-features --features cuda,rpc,vulkan $(docs_rs_flags) -- -D warnings
 	DOCS_RS=1 cargo clippy --lib --bins --features cuda,dynamic-backends,portable $(docs_rs_flags) -- -D warnings
 	ffi-tests/run.sh
-	# With the server that `cargo test` has built.
+	# With the programs that `cargo test` has built.
 	$(client_tests)
-	$(built_server) $(page_tests)
+	$(built_server) $(built_cli) $(page_tests)
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
