@@ -122,7 +122,7 @@ const OWN_INERT: &[Group] = &[
         ],
     ),
     (
-        Without("thoughts are always reasoning_content"),
+        Without("thoughts are reasoning_content, unless a request has reasoning_format \"none\""),
         &["--reasoning-format FORMAT LLAMA_ARG_THINK"],
     ),
     (
