@@ -58,29 +58,50 @@ def spread(values):
     return f"p50 {percentile(values, 50):.1f} p95 {percentile(values, 95):.1f} max {max(values):.1f}"
 
 
+def together(count, work):
+    """Runs work(number) in as many threads, and waits for all."""
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def costs(server, streams, level):
+    """Nanoseconds of the server's threads for so many streams of five answers each."""
+    before = server.processor_time()
+
+    def stream(number):
+        connection = server.connect()
+        for seed in range(5):
+            body = chat(QUESTION, seed=5 * number + seed, stream=True, cache_prompt=False, diffusion={"drafts": level})
+            connection.request("POST", CHAT, json.dumps(body))
+            connection.getresponse().read()
+
+    together(streams, stream)
+    return [time - before.get(thread, 0) for thread, time in server.processor_time().items()]
+
+
 def overhead(binary):
-    """The engine's share of the server's processor time >= 0.95; drafts of tokens cost <= 5 %."""
+    """The engine's share of the server's processor time >= 0.95."""
     with Server(binary, "-np", "1", "-t", "1") as server:
-        connection, costs = server.connect(), {"off": [], "tokens": []}
-        shares = []
-        for round_ in range(12):
-            for drafts, cost in costs.items():
-                before = server.processor_time()
-                for seed in range(5):
-                    body = chat(QUESTION, seed=seed, stream=True, cache_prompt=False, diffusion={"drafts": drafts})
-                    connection.request("POST", CHAT, json.dumps(body))
-                    connection.getresponse().read()
-                after = server.processor_time()
-                spent = [time - before.get(thread, 0) for thread, time in after.items()]
-                cost.append(sum(spent))
-                if drafts == "off":
-                    # One thread computes.
-                    shares.append(max(spent) / sum(spent))
-    ratios = [with_drafts / without for with_drafts, without in zip(costs["tokens"], costs["off"])]
+        rounds = [costs(server, 1, "off") for _ in range(12)]
+    # One thread computes.
+    shares = [max(spent) / sum(spent) for spent in rounds]
+    times = [sum(spent) for spent in rounds]
     print(f"overhead: the engine takes {statistics.median(shares):.3f} of the processor time, "
-          f"{statistics.median(costs['off']) / 5e6:.1f} ms an answer")
-    print(f"drafts of tokens: {statistics.median(ratios):.3f} times the processor time "
-          f"({min(ratios):.3f} to {max(ratios):.3f} in {len(ratios)} rounds)")
+          f"{statistics.median(times) / 5e6:.1f} ms an answer")
+
+
+def drafts(binary):
+    """Drafts of tokens cost <= 5 % of the server's processor time, with one stream and with eight."""
+    for slots, streams in [(1, 1), (4, 8)]:
+        with Server(binary, "-np", str(slots), "-t", "1") as server:
+            costs(server, streams, "tokens")
+            pairs = [[sum(costs(server, streams, level)) for level in ("tokens", "off")] for _ in range(12)]
+        ratios = [with_drafts / without for with_drafts, without in pairs]
+        print(f"drafts of tokens, streams: {streams}: {statistics.median(ratios):.3f} times the processor time "
+              f"({min(ratios):.3f} to {max(ratios):.3f} in {len(ratios)} rounds)")
 
 
 def cancel(binary):
@@ -195,18 +216,14 @@ def choices(binary):
             before, start = server.metrics()[READ], time.monotonic()
             status, answer = post(server.connect(), CHAT, chat(LONG, n=4, **{**fields, "cache_prompt": True}))
             assert status == 200, answer
-            together = time.monotonic() - start
+            at_once = time.monotonic() - start
             reads.append((server.metrics()[READ] - before) / answer["usage"]["prompt_tokens"])
             for slot in range(4):
                 server.status("POST", f"/slots/{slot}?action=erase")
             start = time.monotonic()
-            ask = lambda: post(server.connect(), CHAT, chat(LONG, **fields))
-            asks = [threading.Thread(target=ask) for _ in range(4)]
-            for ask in asks:
-                ask.start()
-            for ask in asks:
-                ask.join()
-            ratios.append((time.monotonic() - start) / together)
+            ask = lambda _: post(server.connect(), CHAT, chat(LONG, **fields))
+            together(4, ask)
+            ratios.append((time.monotonic() - start) / at_once)
             for slot in range(4):
                 server.status("POST", f"/slots/{slot}?action=erase")
         print(f"n=4: {statistics.median(ratios):.2f} times as fast as four requests; "
@@ -214,13 +231,14 @@ def choices(binary):
 
 
 def overload(binary):
-    """10 times as many clients as places: all finish, refusals are fast, memory does not grow."""
+    """10 times as many clients as places: all finish, as fast as beside as many clients as places, refusals are
+    fast, memory does not grow."""
     with Server(binary, "-np", "2", "--queue", "2", "-t", "1") as server:
         post(server.connect(), CHAT, chat(QUESTION))
-        before, done, refusals = server.resources(), [], []
+        times, done, refusals = [], [], []
 
-        def client(number):
-            for request in range(2):
+        def client(number, requests=2):
+            for _ in range(requests):
                 while True:
                     start, connection = time.monotonic(), server.connect()
                     connection.request("POST", CHAT, json.dumps(chat(QUESTION, seed=number)))
@@ -228,21 +246,24 @@ def overload(binary):
                     text = response.read()
                     connection.close()
                     if response.status == 200:
+                        times.append((time.monotonic() - start) * 1e3)
                         done.append(json.loads(text)["choices"][0]["message"]["content"])
                         break
                     assert response.status == 503, text
                     refusals.append((time.monotonic() - start) * 1e3)
                     time.sleep(int(response.headers["Retry-After"]))
 
-        clients = [threading.Thread(target=client, args=(number,)) for number in range(40)]
-        for thread in clients:
-            thread.start()
-        for thread in clients:
-            thread.join()
+        together(4, lambda number: client(number, 20))
+        alone, before = list(times), server.resources()
+        for seen in (times, done, refusals):
+            seen.clear()
+        together(40, client)
         wait(server, lambda: server.busy() == 0)
         after = server.resources()
         print(f"overload: {len(done)} of 80 requests of 40 clients answered on 4 places, {len(refusals)} refusals in "
-              f"p50 {percentile(refusals, 50):.1f} p95 {percentile(refusals, 95):.1f} ms, "
+              f"p50 {percentile(refusals, 50):.1f} p95 {percentile(refusals, 95):.1f} ms, accepted ones "
+              f"p50 {percentile(times, 50) / percentile(alone, 50):.2f} p95 "
+              f"{percentile(times, 95) / percentile(alone, 95):.2f} times as long as beside 4 clients, "
               f"resident {before[0] >> 10} to {after[0] >> 10} KiB")
 
 
@@ -322,7 +343,7 @@ def reader(binary):
               f"{metrics['llama_diffusion_drafts_coalesced_total']:.0f}; {done} other answers meanwhile")
 
 
-BARS = [overhead, cancel, prefix, intrusion, choices, overload, fairness, connections, reader]
+BARS = [overhead, drafts, cancel, prefix, intrusion, choices, overload, fairness, connections, reader]
 
 
 def main():
