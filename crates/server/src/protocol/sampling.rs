@@ -158,7 +158,9 @@ fn seed(body: &Object<'_>) -> Result<Option<u64>, ApiError> {
     let Some(field) = body.get("seed") else {
         return Ok(None);
     };
-    Ok(u64::try_from(field.integer(ranges::SEED)?).ok())
+    // Others below zero, which clients of OpenAI may send, are as good as any of 63 bits.
+    let seed = Some(field.integer(ranges::SEED)?).filter(|seed| *seed != -1);
+    Ok(seed.map(|seed| seed.cast_unsigned() & i64::MAX.cast_unsigned()))
 }
 
 /// As llama-server, any number names a slot: editors count their requests.
@@ -382,6 +384,19 @@ mod tests {
             canvas(json!({"seed": -1, "stop": null, "id_slot": -1, "diffusion": {}})),
             nothing
         );
+    }
+
+    #[test]
+    fn any_whole_number_is_a_seed() {
+        let greatest = i64::MAX.cast_unsigned();
+        for (given, seed) in [
+            (0, 0),
+            (-2, greatest - 1),
+            (i64::MIN, 0),
+            (i64::MAX, greatest),
+        ] {
+            assert_eq!(canvas(json!({"seed": given})).seed, Some(seed), "{given}");
+        }
     }
 
     #[test]
