@@ -220,7 +220,7 @@ fn format(body: &Object<'_>) -> Result<Option<Constraint>, ApiError> {
         (current, earlier) => current.or(earlier),
     };
     match format {
-        Some(format) => language::response_format(&format),
+        Some(format) => language::response_format(&format, "schema"),
         None => Ok(None),
     }
 }
@@ -288,6 +288,9 @@ mod tests {
                 Language::JsonSchema(json!({"type": "integer"}))
             );
         }
+        let without = work(json!({"output_config": {"format": {"type": "json_schema"}}}));
+        let param = without.err().unwrap().param;
+        assert_eq!(param.as_deref(), Some("output_config.format.schema"));
     }
 
     #[test]

@@ -18,7 +18,7 @@ const MAX_SCHEMA: usize = 256 << 10;
 pub fn read(body: &Object<'_>) -> Result<Option<Constraint>, ApiError> {
     let format = body
         .object("response_format")?
-        .map(|format| response_format(&format));
+        .map(|format| response_format(&format, "json_schema"));
     let format = format.transpose()?.flatten();
     match (format, body.get("json_schema")) {
         (Some(_), Some(schema)) => {
@@ -37,11 +37,12 @@ enum Kind {
     Regex,
 }
 
-/// Reads the object of `response_format`, or of `text.format` in Responses.
+/// Reads the object of `response_format`, or of `text.format` in Responses. The protocol has the schema in
+/// `place`, the field that is named if there is none.
 ///
 /// # Errors
 /// 400 with the field that is wrong.
-pub fn response_format(format: &Object<'_>) -> Result<Option<Constraint>, ApiError> {
+pub fn response_format(format: &Object<'_>, place: &str) -> Result<Option<Constraint>, ApiError> {
     let kinds = [
         ("text", Kind::Text),
         ("json_object", Kind::JsonObject),
@@ -58,8 +59,11 @@ pub fn response_format(format: &Object<'_>) -> Result<Option<Constraint>, ApiErr
             language: Language::JsonObject,
         })),
         (Kind::JsonSchema, None) => {
-            let named = format.require("json_schema")?.object()?;
-            of_schema(&named.require("schema")?).map(Some)
+            let named = match format.get("json_schema") {
+                Some(named) => named,
+                None => format.require(place)?,
+            };
+            of_schema(&named.object()?.require("schema")?).map(Some)
         }
         (Kind::Regex, _) => {
             let pattern = format.require("pattern")?;

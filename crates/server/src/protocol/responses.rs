@@ -130,7 +130,7 @@ fn format(body: &Object<'_>) -> Result<Option<super::request::Constraint>, ApiEr
         return Ok(None);
     };
     match text.object("format")? {
-        Some(format) => language::response_format(&format),
+        Some(format) => language::response_format(&format, "schema"),
         None => Ok(None),
     }
 }
