@@ -25,7 +25,7 @@ pub const COUNT_FROM_0: RangeInclusive<u32> = 0..=u32::MAX;
 /// A count; -1 means no limit, or no choice.
 pub const COUNT_OR_ANY: RangeInclusive<i64> = -1..=u32::MAX as i64;
 /// A seed; -1 is a random one.
-pub const SEED: RangeInclusive<i64> = i64::MIN..=i64::MAX;
+pub const SEED: RangeInclusive<i64> = -i64::MAX..=i64::MAX;
 /// Log-probabilities of other tokens at a position, as OpenAI has it.
 pub const LOGPROBS: RangeInclusive<u32> = 0..=20;
 /// Steps, or samples, of a form: it is filled at once, while other answers wait.

@@ -392,7 +392,7 @@ mod tests {
         for (given, seed) in [
             (0, 0),
             (-2, greatest - 1),
-            (i64::MIN, 0),
+            (-i64::MAX, 1),
             (i64::MAX, greatest),
         ] {
             assert_eq!(canvas(json!({"seed": given})).seed, Some(seed), "{given}");
