@@ -10,7 +10,7 @@
 # make header                 write include/llama_diffusion.h from crates/capi
 # make ffi-test               run the tests of the C library, in C, C++ and Go
 # make page-test              test the server's page in Chromium; needs Node 20
-# make client-test            test the server with openai, anthropic and others; needs Node 20 and Python 3.11
+# make client-test            test the server with openai, anthropic, aider and others; needs Node 20 and Python 3.11
 # make help                   print this list
 #
 # run, serve and test install missing build tools. Everything is built in one profile, so llama.cpp is compiled once.

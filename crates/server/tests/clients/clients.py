@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ URL = os.environ["SERVER_URL"]
 QUESTION = "What is the capital of Norway?"
 ANSWER = "The capital of Norway is Oslo."
 MESSAGES = [{"role": "user", "content": QUESTION}]
+BIN = Path(sys.executable).parent
+AIDER = Path(__file__).with_name("aider") / "bin" / "aider"
 DRAFTS = {"diffusion": {"drafts": "tokens", "min_interval_ms": 0}}
 
 
@@ -188,6 +191,25 @@ def test_llm(tmp_path):
     models = [{"model_id": "demo", "model_name": "demo", "api_base": f"{URL}/v1"}]
     (tmp_path / "extra-openai-models.yaml").write_text(json.dumps(models))
     environment = {**os.environ, "LLM_USER_PATH": str(tmp_path), "OPENAI_API_KEY": "none"}
-    command = [Path(sys.executable).parent / "llm", "-m", "demo", QUESTION]
+    command = [BIN / "llm", "-m", "demo", QUESTION]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ANSWER
+
+
+@pytest.mark.skipif(not AIDER.exists(), reason="aider cannot be had")
+@pytest.mark.parametrize("stream", ["--stream", "--no-stream"])
+def test_aider(tmp_path, stream):
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    environment = {
+        **os.environ,
+        "HOME": str(tmp_path),
+        "OPENAI_API_KEY": "none",
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    }
+    quiet = ["--no-pretty", "--no-show-model-warnings", "--no-check-update", "--analytics-disable"]
+    command = [AIDER, "--model", "openai/demo", "--openai-api-base", f"{URL}/v1", "--chat-mode", "ask"]
+    command += ["--yes-always", "--message", QUESTION, stream, *quiet]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True
+    )
+    assert re.search(r"Tokens: \d+ sent, [1-9]\d* received", done.stdout), done.stdout

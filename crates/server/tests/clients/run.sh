@@ -15,12 +15,17 @@ command -v "$python" >/dev/null || skip "$python is not installed"
 command -v npm >/dev/null || skip "npm is not installed"
 [ "$(node -p 'process.versions.node.split(".")[0]')" -ge 20 ] || skip "node is older than 20"
 
-# Installed once for each list of versions.
-if ! cmp -s requirements.txt venv/installed.txt; then
-    "$python" -m venv --clear venv || skip "$python has no venv"
-    venv/bin/pip install --quiet --retries 1 --requirement requirements.txt || skip "the Python packages cannot be had"
-    cp requirements.txt venv/installed.txt
-fi
+# environment DIRECTORY LIST: installed once for each list of versions.
+environment() {
+    cmp -s "$2" "$1/installed.txt" && return
+    "$python" -m venv --clear "$1" || skip "$python has no venv"
+    "$1/bin/pip" install --quiet --retries 1 --requirement "$2" || return
+    cp "$2" "$1/installed.txt"
+}
+
+environment venv requirements.txt || skip "the Python packages cannot be had"
+# Its own pins would collide with the others. Without it, only its test is skipped.
+environment aider requirements-aider.txt || rm -rf aider
 if ! cmp -s package-lock.json node_modules/.installed; then
     npm ci --no-audit --no-fund --fetch-retries 1 || skip "the Node packages cannot be had"
     cp package-lock.json node_modules/.installed
@@ -37,5 +42,5 @@ for _ in $(seq 100); do
     sleep 0.1
 done
 export SERVER_URL
-venv/bin/python -m pytest -q -p no:cacheprovider -W ignore clients.py
+venv/bin/python -m pytest -q -rs -p no:cacheprovider -W ignore clients.py
 node --test clients.js
