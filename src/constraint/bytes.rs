@@ -409,11 +409,12 @@ pub(super) mod tests {
             many("a|", 120_000) + r"\pL{4000}",
             nested,
         ] {
-            // Without optimization a fifth of the steps takes longer than all of them do with it.
+            // Twice what the limits promise: neighbours slow a processor down. Without optimization a fifth of
+            // the steps takes longer than all of them do with it.
             let (share, maximum) = if cfg!(debug_assertions) {
                 (5, 40.0)
             } else {
-                (1, 2.0)
+                (1, 4.0)
             };
             let limits = Limits {
                 determinize_steps: Limits::default().determinize_steps / share,
