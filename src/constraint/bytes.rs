@@ -409,23 +409,29 @@ pub(super) mod tests {
             many("a|", 120_000) + r"\pL{4000}",
             nested,
         ] {
-            // Twice what the limits promise: neighbours slow a processor down. Without optimization a fifth of
-            // the steps takes longer than all of them do with it.
+            // Without optimization a fifth of the steps takes longer than all of them do with it.
             let (share, maximum) = if cfg!(debug_assertions) {
                 (5, 40.0)
             } else {
-                (1, 4.0)
+                (1, 2.0)
             };
             let limits = Limits {
                 determinize_steps: Limits::default().determinize_steps / share,
                 ..Limits::default()
             };
-            let start = processor_seconds();
-            let error = ByteAutomaton::from_regex(&pattern, &limits).unwrap_err();
-            let (seconds, shown) = (
-                processor_seconds() - start,
-                &pattern[..pattern.len().min(40)],
-            );
+            let attempt = || {
+                let start = processor_seconds();
+                let error = ByteAutomaton::from_regex(&pattern, &limits).unwrap_err();
+                (processor_seconds() - start, error)
+            };
+            let (mut seconds, error) = attempt();
+            // Neighbours may slow a processor down: the fastest of three attempts counts.
+            for _ in 0..2 {
+                if seconds >= maximum {
+                    seconds = seconds.min(attempt().0);
+                }
+            }
+            let shown = &pattern[..pattern.len().min(40)];
             println!("{seconds:.2} s: {shown}: {error}");
             let expected = matches!(
                 error,
