@@ -17,6 +17,7 @@ import statistics
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from serving import NEVER, Server, chat, endless, events, percentile, post
 
@@ -59,12 +60,9 @@ def spread(values):
 
 
 def together(count, work):
-    """Runs work(number) in as many threads, and waits for all."""
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    """Runs work(number) in as many threads, and waits for all. What one of them raises is raised."""
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(work, range(count)))
 
 
 def costs(server, streams, level):
