@@ -26,8 +26,7 @@ from serving import Server  # noqa: E402
 
 OPENAI, ANTHROPIC = "openai-3.57.0", "anthropic-2.14.0"
 PACKAGES = [
-    "openai[aiohttp]==3.57.0",
-    "anthropic[aiohttp]==2.14.0",
+    *(source.replace("-", "[aiohttp]==") for source in (OPENAI, ANTHROPIC)),
     "http-snapshot[httpx]==0.1.9",
     "inline-snapshot==0.36.1",
     "pytest==9.2.0",
