@@ -13,9 +13,6 @@ import { recordingsView } from "./views/recordings.js";
 import { schemaView } from "./views/schema.js";
 import { serverView } from "./views/server.js";
 
-/** @typedef {import("./app.js").App} App */
-/** @typedef {import("./app.js").View} View */
-
 /** The recording inside a saved page. */
 const inside = document.getElementById("recording");
 const main = /** @type {HTMLElement} */ (document.getElementById("main"));

@@ -15,8 +15,6 @@ export class ServerError extends Error {
 /** A stream that ended before its answer did. */
 export class LostStream extends Error {}
 
-/** @typedef {Record<string, any>} Json */
-
 export class Server {
   /** @param {string} base The address of the page, which the routes are relative to. */
   constructor(base) {

@@ -2,8 +2,6 @@
 
 import { BadLine, Reader } from "./read.js";
 
-/** @typedef {import("./model.js").Recording} Recording */
-
 /** How long the page may be busy before it draws again, in milliseconds. */
 const SLICE = 40;
 
@@ -73,7 +71,7 @@ export function write(recording) {
 }
 
 /**
- * @param {import("./model.js").Canvas} canvas
+ * @param {Canvas} canvas
  * @param {(line: object, ...used: ArrayLike<number>[]) => void} add
  */
 function writeCanvas(canvas, add) {

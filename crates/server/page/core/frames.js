@@ -2,18 +2,6 @@
 
 import { COMMITTED, DRAWN, NOISE, statesOf } from "./states.js";
 
-/** @typedef {import("./model.js").Answer} Answer */
-/** @typedef {import("./model.js").Canvas} Canvas */
-/** @typedef {import("./model.js").Draft} Draft */
-
-/**
- * @typedef {object} Frame
- * @property {Canvas} canvas
- * @property {number} block Index of the canvas.
- * @property {number} draft Index of the draft; -1 before the first step.
- * @property {boolean} done Whether the canvas is finished.
- */
-
 /** Pictures of one canvas. @param {Canvas} canvas */
 function countOf(canvas) {
   return Number(canvas.start !== null) + canvas.drafts.length + Number(canvas.done !== null);

@@ -1,7 +1,5 @@
 /** Prometheus' text format, as far as the page needs it. */
 
-/** @typedef {{ name: string, labels: Record<string, string>, value: number }} Sample */
-
 /** @param {string} text @returns {Sample[]} */
 export function parseMetrics(text) {
   const samples = [];

@@ -2,33 +2,6 @@
 
 import { Pieces } from "./pieces.js";
 
-/**
- * A canvas after a denoising step.
- * @typedef {object} Draft
- * @property {number} step From 0.
- * @property {number} temperature
- * @property {number} meanEntropy In nats.
- * @property {boolean} stable
- * @property {string} progress "running", "converged" or "out-of-steps".
- * @property {Int32Array} canvas The input of the next step: accepted tokens, and noise elsewhere.
- * @property {Int32Array} argmax The most likely tokens.
- * @property {Int32Array} sampled The tokens drawn.
- * @property {Uint8Array} accepted 1 where the drawn token was accepted.
- * @property {Float32Array} entropy In nats.
- * @property {Float32Array | null} probability Of the tokens drawn.
- */
-
-/**
- * A canvas that has been committed.
- * @typedef {object} Finished
- * @property {number} steps
- * @property {boolean} converged
- * @property {Int32Array} tokens The whole canvas.
- * @property {Int32Array} answer What a reader sees of it.
- * @property {number} generated
- * @property {boolean} ended
- */
-
 export class Canvas {
   /** What the first step read. @type {Int32Array | null} */
   start = null;

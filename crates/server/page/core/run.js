@@ -2,19 +2,6 @@
 
 import { Reader } from "./read.js";
 
-/** @typedef {import("./api.js").Server} Server */
-/** @typedef {import("./api.js").Json} Json */
-/** @typedef {import("./model.js").Answer} Answer */
-
-/**
- * What asks for an answer.
- * @typedef {object} Job
- * @property {string} path
- * @property {Json} body
- * @property {number} seed
- * @property {import("./settings.js").Values} values Parameters of the sampler.
- */
-
 export class Run {
   #reader = new Reader();
   #abort = new AbortController();

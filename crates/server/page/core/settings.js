@@ -1,17 +1,5 @@
 /** What an answer depends on beside its prompt, and how the address bar keeps it. */
 
-/**
- * @typedef {object} Parameter
- * @property {string} name As the request spells it.
- * @property {string} label
- * @property {string} hint
- * @property {number} min
- * @property {number} max
- * @property {number} step
- * @property {boolean} [log] Whether its slider has a logarithmic scale.
- * @property {number} initial The reference's default.
- */
-
 /** Parameters of the sampler. @type {Parameter[]} */
 export const PARAMETERS = [
   {
@@ -71,17 +59,6 @@ export const PARAMETERS = [
     initial: 0.005,
   },
 ];
-
-/** Values of parameters that differ from the server's. @typedef {Record<string, number>} Values */
-
-/**
- * What the address bar keeps, so that a run can be shared and repeated.
- * @typedef {object} Place
- * @property {string} view
- * @property {string} prompt
- * @property {string} seed
- * @property {Values} values
- */
 
 /** @param {Place} place @returns {string} */
 export function writeHash({ view, prompt, seed, values }) {

@@ -1,8 +1,5 @@
 /** What happens to the positions of a canvas: their states, and figures of the steps. */
 
-/** @typedef {import("./model.js").Canvas} Canvas */
-/** @typedef {import("./model.js").Draft} Draft */
-
 /** States of a position. The numbers are indices of `STATES`. */
 export const NOISE = 0;
 export const DRAWN = 1;

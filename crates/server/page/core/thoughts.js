@@ -2,9 +2,6 @@
 
 import { isSettled } from "./states.js";
 
-/** @typedef {import("./model.js").Answer} Answer */
-/** @typedef {import("./model.js").Recording} Recording */
-
 /**
  * For each position whether it belongs to a thought, and whether one is open at the end. Noise
  * belongs to what surrounds it, and neither begins nor ends a thought.

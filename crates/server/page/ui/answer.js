@@ -5,9 +5,6 @@ import { opensIn, thoughtsIn } from "../core/thoughts.js";
 import { button, h, setText } from "./dom.js";
 import { TokenView } from "./tokens.js";
 
-/** @typedef {import("../core/model.js").Recording} Recording */
-/** @typedef {import("../core/model.js").Answer} Answer */
-
 export class AnswerView {
   /** @type {TokenView[]} */
   #views = [];
@@ -38,7 +35,7 @@ export class AnswerView {
    * @param {Recording} recording @param {Answer} answer @param {number} index Of the picture.
    * @param {object} [options]
    * @param {boolean} [options.running] Whether drafts may follow.
-   * @param {(block: number, tokens: Int32Array) => Uint8Array | undefined} [options.marks] Positions to mark.
+   * @param {Marks} [options.marks] Positions to mark.
    */
   show(recording, answer, index, { running = false, marks } = {}) {
     const frame = frameAt(answer, index);
@@ -59,8 +56,8 @@ export class AnswerView {
   }
 
   /** @param {TokenView} view @param {Recording} recording @param {Answer} answer
-   *  @param {import("../core/frames.js").Frame} frame
-   *  @param {((block: number, tokens: Int32Array) => Uint8Array | undefined) | undefined} marks */
+   *  @param {Frame} frame
+   *  @param {Marks | undefined} marks */
   #showCanvas(view, recording, answer, frame, marks) {
     const { tokens, states } = shown(frame);
     const texts = recording.pieces.texts(tokens);

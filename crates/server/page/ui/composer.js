@@ -19,7 +19,7 @@ export class Composer {
       id,
       rows: 2,
       placeholder: label,
-      keydown: (/** @type {KeyboardEvent} */ event) => {
+      keydown: (event) => {
         if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
         event.preventDefault();
         if (!this.#isRunning) this.element.requestSubmit();
@@ -30,7 +30,7 @@ export class Composer {
       "form",
       {
         class: "composer",
-        submit: (/** @type {Event} */ event) => {
+        submit: (event) => {
           event.preventDefault();
           const text = this.field.value.trim();
           if (this.#isRunning) stop();

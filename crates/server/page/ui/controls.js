@@ -4,9 +4,6 @@ import { rounded } from "../core/frames.js";
 import { PARAMETERS, isSeed } from "../core/settings.js";
 import { button, freshId, h, setText } from "./dom.js";
 
-/** @typedef {import("../core/settings.js").Parameter} Parameter */
-/** @typedef {import("../core/settings.js").Values} Values */
-
 /** Positions of a slider with a logarithmic scale. */
 const LOG_STEPS = 200;
 

@@ -2,12 +2,10 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** @typedef {Node | string | null | undefined | false} Child */
-
 /**
  * @template {keyof HTMLElementTagNameMap} T
  * @param {T} tag
- * @param {Record<string, unknown>} [attributes] Functions become listeners, booleans are set or left out.
+ * @param {Attributes} [attributes] Functions become listeners, booleans are set or left out.
  * @param {...Child} children
  * @returns {HTMLElementTagNameMap[T]}
  */
@@ -17,7 +15,7 @@ export function h(tag, attributes = {}, ...children) {
 
 /**
  * @template {keyof SVGElementTagNameMap} T
- * @param {T} tag @param {Record<string, unknown>} [attributes] @param {...Child} children
+ * @param {T} tag @param {Attributes} [attributes] @param {...Child} children
  * @returns {SVGElementTagNameMap[T]}
  */
 export function svg(tag, attributes = {}, ...children) {
@@ -26,7 +24,7 @@ export function svg(tag, attributes = {}, ...children) {
 
 /**
  * @template {Element} E
- * @param {E} element @param {Record<string, unknown>} attributes @param {Child[]} children
+ * @param {E} element @param {Attributes} attributes @param {Child[]} children
  */
 function fill(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
@@ -38,7 +36,7 @@ function fill(element, attributes, children) {
   return element;
 }
 
-/** A button with a text. @param {string} label @param {() => void} action @param {Record<string, unknown>} [attributes] */
+/** A button with a text. @param {string} label @param {() => void} action @param {Attributes} [attributes] */
 export function button(label, action, attributes = {}) {
   return h("button", { type: "button", click: action, ...attributes }, label);
 }

@@ -7,9 +7,6 @@ import { h, svg } from "./dom.js";
 /** Entries that are shown at most: the latest. */
 const LIMIT = 48;
 
-/** @typedef {import("../core/model.js").Canvas} Canvas */
-/** @typedef {import("../core/model.js").Recording} Recording */
-
 /** A token in quotes. @param {Recording} recording @param {number | undefined} token */
 export function quoted(recording, token) {
   const text = token === undefined ? "" : (recording.pieces.texts([token])[0] ?? "");
@@ -18,7 +15,7 @@ export function quoted(recording, token) {
 
 /**
  * A position in a picture, in words.
- * @param {Recording} recording @param {import("../core/frames.js").Frame} frame @param {number} position
+ * @param {Recording} recording @param {Frame} frame @param {number} position
  */
 export function describePosition(recording, { canvas, draft: index, done }, position) {
   const draft = canvas.drafts[index];

@@ -10,10 +10,6 @@ import { Player } from "./player.js";
 import { HeatMap, LinePlot, shadeOf } from "./plots.js";
 import { TokenView } from "./tokens.js";
 
-/** @typedef {import("../core/model.js").Recording} Recording */
-/** @typedef {import("../core/model.js").Answer} Answer */
-/** @typedef {import("../core/frames.js").Frame} Frame */
-
 /** What the colours may say. */
 const COLOURS = [
   { name: "state", label: "State" },
@@ -52,9 +48,9 @@ export class Inspector {
     "aria-valuemin": 1,
     "aria-valuenow": 1,
     "aria-valuemax": 1,
-    keydown: (/** @type {KeyboardEvent} */ event) => this.#key(event),
-    pointerover: (/** @type {Event} */ event) => this.#select(this.#view.positionOf(event.target)),
-    click: (/** @type {Event} */ event) => this.#select(this.#view.positionOf(event.target)),
+    keydown: (event) => this.#key(event),
+    pointerover: (event) => this.#select(this.#view.positionOf(event.target)),
+    click: (event) => this.#select(this.#view.positionOf(event.target)),
   });
   #legend = h("div", { class: "legend-place" }, legend());
   #facts = h("dl", { class: "facts" });
@@ -130,7 +126,7 @@ export class Inspector {
     this.#select(Math.min(this.#position, frame.canvas.length - 1), true);
   }
 
-  /** @param {Recording} recording @param {Frame} frame @returns {import("./tokens.js").Picture} */
+  /** @param {Recording} recording @param {Frame} frame @returns {Picture} */
   #picture(recording, frame) {
     const { canvas, draft: index } = frame;
     const picture = shown(frame);

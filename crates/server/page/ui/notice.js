@@ -7,7 +7,7 @@ import { button, h, setText } from "./dom.js";
 const INTERVAL = 1000;
 
 /**
- * @param {Error} error @param {import("../core/api.js").Server} server
+ * @param {Error} error @param {Server} server
  * @param {() => void} again Asks for the answer again.
  */
 export function notice(error, server, again) {
@@ -28,7 +28,7 @@ function messageOf(error) {
   return error.message;
 }
 
-/** @param {import("../core/api.js").Server} server @param {HTMLElement} text @param {HTMLElement} element */
+/** @param {Server} server @param {HTMLElement} text @param {HTMLElement} element */
 function reconnect(server, text, element) {
   const timer = setInterval(async () => {
     if (!element.isConnected) clearInterval(timer);

@@ -93,7 +93,7 @@ export class HeatMap {
   #canvas = h("canvas", { width: 1, height: 1, role: "img" });
   #cursor = h("div", { class: "heat-cursor" });
   #area = h("div", { class: "heat-area" }, this.#canvas, this.#cursor);
-  /** @type {import("../core/model.js").Draft[]} */
+  /** @type {Draft[]} */
   #drafts = [];
 
   /** @param {(draft: number, position: number) => void} onSeek */
@@ -111,7 +111,7 @@ export class HeatMap {
     );
   }
 
-  /** @param {import("../core/model.js").Canvas} canvas */
+  /** @param {Canvas} canvas */
   setCanvas({ drafts, length, block }) {
     if (!drafts.length) return;
     if (this.#drafts === drafts && this.#canvas.width === drafts.length) return;

@@ -3,16 +3,6 @@
 import { STATES, isSettled } from "../core/states.js";
 import { h } from "./dom.js";
 
-/**
- * What a canvas shows; all lists have an entry for each position.
- * @typedef {object} Picture
- * @property {string[]} texts
- * @property {Uint8Array} states
- * @property {Uint8Array} [thought] 1 inside a thought.
- * @property {Uint8Array} [marked] 1 where it differs from another canvas.
- * @property {(string | number)[]} [shades] A shade from 0 to 9 instead of the state's colour.
- */
-
 export class TokenView {
   /** @type {HTMLElement[]} */
   #spans = [];

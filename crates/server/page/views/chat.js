@@ -8,9 +8,6 @@ import { hero } from "../ui/hero.js";
 import { legend } from "../ui/legend.js";
 import { Task } from "./task.js";
 
-/** @typedef {import("../app.js").App} App */
-/** @typedef {{ role: "user" | "assistant", content: string }} Message */
-
 const EXAMPLES = [
   "Tell a story about Grace and a white owl.",
   "What is the capital of Norway?",
@@ -18,7 +15,7 @@ const EXAMPLES = [
 ];
 const STORE = "chat";
 
-/** @param {App} app @returns {import("../app.js").View} */
+/** @param {App} app @returns {View} */
 export function chatView(app) {
   /** @type {Message[]} */
   let messages = [];
@@ -91,7 +88,7 @@ export function chatView(app) {
     void task.start();
   }
 
-  /** @param {import("../core/run.js").Run} run */
+  /** @param {Run} run */
   function onEnd(run) {
     if (run !== task?.run) return;
     composer.setRunning(false);

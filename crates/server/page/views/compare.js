@@ -9,9 +9,7 @@ import { painter } from "../ui/paint.js";
 import { Player } from "../ui/player.js";
 import { Task } from "./task.js";
 
-/** @typedef {import("../app.js").App} App */
-
-/** @param {App} app @returns {import("../app.js").View} */
+/** @param {App} app @returns {View} */
 export function compareView(app) {
   const sides = ["Left", "Right"].map((name) => ({
     controls: new Controls(name),
@@ -37,7 +35,7 @@ export function compareView(app) {
   });
   composer.field.value = app.place.prompt;
 
-  /** The picture of an answer; a shorter one stays at its end. @param {import("../core/model.js").Answer} answer @param {number} index */
+  /** The picture of an answer; a shorter one stays at its end. @param {Answer} answer @param {number} index */
   function at(answer, index) {
     return Math.min(index, frameCount(answer) - 1);
   }
@@ -52,7 +50,7 @@ export function compareView(app) {
     }
   }
 
-  /** Positions whose token differs from the other answer's. @param {import("../core/model.js").Answer} other
+  /** Positions whose token differs from the other answer's. @param {Answer} other
    *  @param {number} index @param {number} block @param {Int32Array} tokens */
   function marksOf(other, index, block, tokens) {
     const frame = frameAt(other, at(other, index));

@@ -5,11 +5,9 @@ import { Composer } from "../ui/composer.js";
 import { button, freshId, h, setText } from "../ui/dom.js";
 import { Task } from "./task.js";
 
-/** @typedef {import("../app.js").App} App */
-
 const SAMPLE = "The bus is late.\nThe cat sits on the mat.\nWe walk home.";
 
-/** @param {App} app @returns {import("../app.js").View} */
+/** @param {App} app @returns {View} */
 export function editView(app) {
   const id = freshId("text");
   const text = h("textarea", { id, rows: 8, class: "document", spellcheck: "false" });

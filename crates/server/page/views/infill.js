@@ -5,13 +5,11 @@ import { freshId, h, setText } from "../ui/dom.js";
 import { announce } from "../ui/announce.js";
 import { Task } from "./task.js";
 
-/** @typedef {import("../app.js").App} App */
-
 /** Marks the gap. */
 const GAP = "▢";
 const SAMPLE = `fn largest(values: &[i32]) -> Option<i32> {\n    ${GAP}\n}\n`;
 
-/** @param {App} app @returns {import("../app.js").View} */
+/** @param {App} app @returns {View} */
 export function infillView(app) {
   const id = freshId("code");
   const code = h("textarea", { id, rows: 10, class: "document code", spellcheck: "false" });
@@ -62,7 +60,7 @@ export function infillView(app) {
         "form",
         {
           class: "panel",
-          submit: (/** @type {Event} */ event) => {
+          submit: (event) => {
             event.preventDefault();
             if (task?.isRunning) task.run.stop();
             else ask();

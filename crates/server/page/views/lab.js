@@ -8,11 +8,9 @@ import { Inspector } from "../ui/inspector.js";
 import { painter } from "../ui/paint.js";
 import { Task } from "./task.js";
 
-/** @typedef {import("../app.js").App} App */
-
 /**
  * @param {App} app
- * @returns {import("../app.js").View & { inspect: App["inspect"] }}
+ * @returns {View & { inspect: App["inspect"] }}
  */
 export function labView(app) {
   const inspector = new Inspector();

@@ -7,13 +7,9 @@ import { button, download, h, setText } from "../ui/dom.js";
 import { exportPage } from "../ui/export.js";
 import { Inspector } from "../ui/inspector.js";
 
-/** @typedef {import("../app.js").App} App */
-/** @typedef {import("../core/model.js").Recording} Recording */
-/** @typedef {import("../core/model.js").Answer} Answer */
-
 /**
  * @param {App} app
- * @returns {import("../app.js").View & { open: (name: string, text: string) => Promise<void> }}
+ * @returns {View & { open: (name: string, text: string) => Promise<void> }}
  */
 export function recordingsView(app) {
   const inspector = new Inspector();
@@ -32,12 +28,12 @@ export function recordingsView(app) {
     {
       class: "panel drop",
       "aria-label": "Open a recording",
-      dragover: (/** @type {DragEvent} */ event) => {
+      dragover: (event) => {
         event.preventDefault();
         drop.classList.add("over");
       },
       dragleave: () => drop.classList.remove("over"),
-      drop: (/** @type {DragEvent} */ event) => {
+      drop: (event) => {
         event.preventDefault();
         drop.classList.remove("over");
         void openFile(event.dataTransfer?.files[0]);

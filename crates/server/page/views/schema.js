@@ -5,8 +5,6 @@ import { Composer } from "../ui/composer.js";
 import { freshId, h, setText } from "../ui/dom.js";
 import { Task } from "./task.js";
 
-/** @typedef {import("../app.js").App} App */
-
 const SAMPLE = {
   type: "object",
   properties: {
@@ -18,7 +16,7 @@ const SAMPLE = {
   additionalProperties: false,
 };
 
-/** @param {App} app @returns {import("../app.js").View} */
+/** @param {App} app @returns {View} */
 export function schemaView(app) {
   const id = freshId("schema");
   const light = h("p", { class: "light", role: "status" });

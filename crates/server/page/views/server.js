@@ -4,13 +4,10 @@ import { rounded } from "../core/frames.js";
 import { buckets, mean, parseMetrics, total } from "../core/metrics.js";
 import { h, setText } from "../ui/dom.js";
 
-/** @typedef {import("../app.js").App} App */
-/** @typedef {import("../core/metrics.js").Sample} Sample */
-
 /** How often it is asked, in milliseconds. */
 const INTERVAL = 1000;
 
-/** @param {App} app @returns {import("../app.js").View} */
+/** @param {App} app @returns {View} */
 export function serverView(app) {
   const slots = h("ul", { class: "slots" });
   const figures = h("dl", { class: "facts" });

@@ -11,17 +11,6 @@ import { notice } from "../ui/notice.js";
 import { painter } from "../ui/paint.js";
 import { Player } from "../ui/player.js";
 
-/** @typedef {import("../core/run.js").Job} Job */
-/** @typedef {import("../app.js").App} App */
-
-/**
- * @typedef {object} TaskOptions
- * @property {(seed: number) => void} again Asks for the answer again.
- * @property {(run: Run) => void} [onEnd]
- * @property {boolean} [noReplay] Whether another player shows its pictures.
- * @property {{ before?: string, after?: string }} [given] Text around the answer.
- */
-
 export class Task {
   #view;
   #status = h("p", { class: "status" });
@@ -68,7 +57,7 @@ export class Task {
 
   /**
    * @param {number} index
-   * @param {(block: number, tokens: Int32Array) => Uint8Array | undefined} [marks]
+   * @param {Marks} [marks]
    */
   showPicture(index, marks) {
     const { answer, recording } = this.run;
