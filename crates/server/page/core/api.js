@@ -1,7 +1,5 @@
 /** The server's routes. */
 
-import { events } from "./sse.js";
-
 /** An error that the server reported, or that kept it from answering. */
 export class ServerError extends Error {
   /** @param {string} message @param {number} status 0 if there was no answer. @param {number} retryAfter Seconds. */
@@ -102,4 +100,36 @@ async function problemOf(response) {
     // The status has to do.
   }
   return new ServerError(message, response.status, Number(response.headers.get("retry-after")) || 0);
+}
+
+/**
+ * The data of each server-sent event of a response to `fetch`, which unlike `EventSource` may follow a POST. Comments
+ * and other fields are ignored.
+ * @param {ReadableStream<Uint8Array>} body
+ * @returns {AsyncGenerator<string>}
+ */
+async function* events(body) {
+  const reader = body.getReader();
+  const decoder = new TextDecoder();
+  let rest = "";
+  /** @type {string[]} */
+  let data = [];
+  try {
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      const lines = (rest + decoder.decode(value, { stream: true })).split("\n");
+      rest = lines.pop() ?? "";
+      for (const ended of lines) {
+        const line = ended.endsWith("\r") ? ended.slice(0, -1) : ended;
+        if (line.startsWith("data:")) data.push(line.slice(line[5] === " " ? 6 : 5));
+        else if (!line && data.length) {
+          yield data.join("\n");
+          data = [];
+        }
+      }
+    }
+  } finally {
+    reader.cancel().catch(() => {});
+  }
 }
