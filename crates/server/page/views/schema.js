@@ -2,7 +2,8 @@
 
 import { randomSeed } from "../core/settings.js";
 import { Composer } from "../ui/composer.js";
-import { freshId, h, setText } from "../ui/dom.js";
+import { h } from "../ui/dom.js";
+import { JsonField, light, show } from "../ui/jsonfield.js";
 import { Task } from "./task.js";
 
 const SAMPLE = {
@@ -16,39 +17,31 @@ const SAMPLE = {
   additionalProperties: false,
 };
 
+/** @param {string} text @returns {[object, string]} */
+function read(text) {
+  const schema = JSON.parse(text);
+  if (typeof schema !== "object" || schema === null) throw new Error("a schema is a JSON object");
+  return [schema, "The schema is valid JSON."];
+}
+
 /** @param {App} app @returns {View} */
 export function schemaView(app) {
-  const id = freshId("schema");
-  const light = h("p", { class: "light", role: "status" });
-  const source = h("textarea", { id, rows: 16, class: "document code", spellcheck: "false", input: () => void schema() });
-  source.value = JSON.stringify(SAMPLE, null, 2);
+  const source = new JsonField("Schema", "The schema", read);
+  source.field.value = JSON.stringify(SAMPLE, null, 2);
   const result = h("section", { class: "panel result code", "aria-label": "Answer", hidden: true });
-  const outcome = h("p", { class: "light", role: "status" });
+  const outcome = light();
   /** @type {Task | null} */
   let task = null;
   const composer = new Composer("Prompt", "Answer", { send: (prompt) => ask(prompt), stop: () => task?.run.stop() });
   composer.field.value = "Anna from Lima is 42 years old. Write that as JSON.";
 
-  /** The schema, if the text is one. @returns {object | null} */
-  function schema() {
-    try {
-      const value = JSON.parse(source.value);
-      if (typeof value !== "object" || value === null) throw new Error("a schema is a JSON object");
-      show(light, "valid", "The schema is valid JSON.");
-      return value;
-    } catch (error) {
-      show(light, "invalid", `The schema is not valid: ${error instanceof Error ? error.message : error}`);
-      return null;
-    }
-  }
-
   /** @param {string} prompt @param {number} [seed] */
   function ask(prompt, seed = randomSeed()) {
-    const value = schema();
-    if (!value) return source.focus();
+    const schema = source.value();
+    if (!schema) return source.field.focus();
     const body = {
       messages: [{ role: "user", content: prompt }],
-      response_format: { type: "json_schema", json_schema: { name: "answer", schema: value } },
+      response_format: { type: "json_schema", json_schema: { name: "answer", schema } },
     };
     const current = new Task(app, { path: "v1/chat/completions", body, seed, values: {} }, {
       again: (next) => ask(prompt, next),
@@ -76,7 +69,7 @@ export function schemaView(app) {
     }
   }
 
-  void schema();
+  source.value();
   return {
     element: h(
       "div",
@@ -85,15 +78,9 @@ export function schemaView(app) {
       h(
         "div",
         { class: "columns" },
-        h("section", { class: "panel", "aria-label": "Schema" }, h("label", { for: id }, "Schema"), source, light),
+        h("section", { class: "panel", "aria-label": "Schema" }, ...source.parts),
         h("div", { class: "stack" }, h("section", { class: "panel", "aria-label": "Prompt" }, composer.element), result),
       ),
     ),
   };
-}
-
-/** @param {HTMLElement} light @param {string} state @param {string} text */
-function show(light, state, text) {
-  light.className = `light ${state}`;
-  setText(light, text);
 }
