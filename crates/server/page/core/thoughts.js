@@ -29,11 +29,14 @@ export function opensIn(recording, answer, block) {
   return open;
 }
 
-/** The text of the finished canvases, without thoughts. @param {Recording} recording @param {Answer} answer */
-export function answerText(recording, answer) {
+/**
+ * The text of the finished canvases, without thoughts.
+ * @param {Recording} recording @param {Answer} answer @param {number} [count] Canvases at most.
+ */
+export function answerText(recording, answer, count) {
   let text = "";
   let open = answer.isThought;
-  for (const { done } of answer.canvases) {
+  for (const { done } of answer.canvases.slice(0, count)) {
     if (!done) break;
     const split = thoughtsIn(recording.channel, done.answer, open);
     open = split.open;

@@ -1,5 +1,6 @@
 /** An answer as running text: finished canvases, and the one at work. Its height only grows. */
 
+import { formIn } from "../core/form.js";
 import { frameAt, shown } from "../core/frames.js";
 import { opensIn, thoughtsIn } from "../core/thoughts.js";
 import { button, h, setText } from "./dom.js";
@@ -17,8 +18,12 @@ export class AnswerView {
   #fold = button("", () => this.#toggle(), { class: "fold", hidden: true });
   #folded = true;
 
-  /** @param {{ before?: string, after?: string }} [given] Text around the answer. */
-  constructor({ before, after } = {}) {
+  /**
+   * @param {{ before?: string, after?: string }} [given] Text around the answer.
+   * @param {string[]} [keys] Those of the schema that it follows.
+   */
+  constructor({ before, after } = {}, keys) {
+    this.keys = keys;
     const given = (/** @type {string | undefined} */ text) => (text ? h("span", { class: "given" }, text) : null);
     this.#text = h("div", { class: "answer-text" }, given(before), this.#body, given(after));
     this.element = h("div", { class: "answer folded" }, this.#fold, this.#text);
@@ -65,7 +70,8 @@ export class AnswerView {
     if (frame.done && frame.canvas.done) texts.fill("", frame.canvas.done.answer.length);
     const open = opensIn(recording, answer, frame.block);
     const { thought } = thoughtsIn(recording.channel, tokens, open, states);
-    view.show({ texts, states, thought, marked: marks?.(frame.block, tokens) });
+    const form = this.keys && formIn(recording, answer, frame, states, this.keys);
+    view.show({ texts, states, thought, form, marked: marks?.(frame.block, tokens) });
     view.element.setAttribute("aria-hidden", String(!frame.done));
     if (thought.includes(1)) this.#fold.hidden = false;
   }

@@ -3,9 +3,9 @@
 import { STATES } from "../core/states.js";
 import { h } from "./dom.js";
 
-/** A legend of the states. */
-export function legend() {
-  const entries = STATES.map(({ name, label, meaning }) =>
+/** A legend of the states. @param {...{ name: string, label: string, meaning: string }} more */
+export function legend(...more) {
+  const entries = [...STATES, ...more].map(({ name, label, meaning }) =>
     h("li", { title: meaning }, h("span", { class: `t ${name} sample` }, label)),
   );
   return h("ul", { class: "legend", "aria-label": "States of a position" }, ...entries);

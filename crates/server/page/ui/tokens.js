@@ -1,5 +1,6 @@
 /** The positions of a canvas as elements, one each, of which only those that change are touched. */
 
+import { FORM } from "../core/form.js";
 import { STATES, isSettled } from "../core/states.js";
 import { h } from "./dom.js";
 
@@ -31,12 +32,12 @@ export class TokenView {
   }
 
   /** @param {Picture} picture */
-  show({ texts, states, thought, marked, shades }) {
+  show({ texts, states, thought, form, marked, shades }) {
     this.#resize(texts.length);
     for (let at = 0; at < texts.length; at++) {
       const state = states[at] ?? 0;
       const text = this.form === "cells" ? cell(texts[at] ?? "") : inline(texts[at] ?? "", state);
-      let name = `t ${shades ? `shade-${shades[at]}` : STATES[state]?.name}`;
+      let name = `t ${shades ? `shade-${shades[at]}` : form?.[at] ? FORM.name : STATES[state]?.name}`;
       if (thought?.[at]) name += " thought";
       if (marked?.[at]) name += " differs";
       if (text !== this.#texts[at]) {

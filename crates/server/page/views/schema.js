@@ -1,9 +1,11 @@
 /** Answers that follow a JSON Schema by construction. */
 
+import { FORM, keysOf } from "../core/form.js";
 import { randomSeed } from "../core/settings.js";
 import { Composer } from "../ui/composer.js";
 import { h } from "../ui/dom.js";
 import { JsonField, light, show } from "../ui/jsonfield.js";
+import { legend } from "../ui/legend.js";
 import { Task } from "./task.js";
 
 const SAMPLE = {
@@ -45,6 +47,7 @@ export function schemaView(app) {
     };
     const current = new Task(app, { path: "v1/chat/completions", body, seed, values: {} }, {
       again: (next) => ask(prompt, next),
+      keys: keysOf(schema),
       onEnd: (run) => {
         if (task !== current) return;
         composer.setRunning(false);
@@ -53,7 +56,7 @@ export function schemaView(app) {
     });
     task = current;
     show(outcome, "", "");
-    result.replaceChildren(current.element, outcome);
+    result.replaceChildren(current.element, outcome, legend(FORM));
     result.hidden = false;
     composer.setRunning(true);
     void current.start();

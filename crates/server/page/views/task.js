@@ -23,7 +23,7 @@ export class Task {
   constructor(app, job, options) {
     this.app = app;
     this.options = options;
-    this.#view = new AnswerView(options.given);
+    this.#view = new AnswerView(options.given, options.keys);
     this.run = new Run(app.server, job);
     this.player = new Player(
       (index) => this.showPicture(index),

@@ -59,6 +59,8 @@ const VIEWS = {
   schema: async (page) => {
     await page.getByRole("button", { name: "Answer" }).click();
     await answered(page);
+    await slider(page).fill("5");
+    await page.locator(".answer .canvas").first().evaluate((canvas) => canvas.removeAttribute("aria-hidden"));
   },
   recordings: async (page) => {
     const file = { name: "run.jsonl", mimeType: "application/jsonl", buffer: Buffer.from(RECORDED) };

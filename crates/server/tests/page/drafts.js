@@ -42,6 +42,7 @@ const WORDS =
  * @param {(string | number[])[]} [options.words] Pieces of the final text, repeated.
  * @param {boolean} [options.restless] Whether no position is kept before the last step.
  * @param {boolean} [options.thinks] Whether the first eight positions are a thought.
+ * @param {boolean} [options.follows] Whether what is drawn is the final text, as if a form forced it.
  */
 export function* scripted({
   length = 256,
@@ -52,6 +53,7 @@ export function* scripted({
   words = WORDS.map((word, at) => (at ? ` ${word}` : word)),
   restless = false,
   thinks = false,
+  follows = false,
 }) {
   const next = random(seed * 7919 + 17);
   const bytes = (/** @type {string | number[]} */ piece) => (Array.isArray(piece) ? piece : [...encoder.encode(piece)]);
@@ -74,7 +76,7 @@ export function* scripted({
         return step >= settle && !(step === settle + 1 && at % 9 === 0);
       });
       const entropy = settles.map((settle) => Math.max(1e-6, 10 ** (((settle - step) / steps) * 3 - 0.5 - next())));
-      const argmax = final.map((token, at) => (last || step >= (settles[at] ?? 0) - 1 ? token : anyNoise()));
+      const argmax = final.map((token, at) => (last || follows || step >= (settles[at] ?? 0) - 1 ? token : anyNoise()));
       yield {
         event: "draft",
         block,

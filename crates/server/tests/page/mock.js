@@ -134,8 +134,8 @@ async function stream({ lines, delay = 0, dropAfter = Infinity }, isChat, body, 
 }
 
 function jsonScript() {
-  const words = ['{"', "name", '":"', "Grace", '","', "age", '":', "7", ',"', "likes", '":[', '"owls"', "]}"];
-  return { lines: scripted({ length: words.length, steps: 8, words }) };
+  const words = ['{"', "name", '":"', "Grace", '","', "age", '":', "7", ',"', "likes", '":["', "{owls}", '","name', ":", '"]}'];
+  return { lines: scripted({ length: words.length, steps: 8, words, follows: true }) };
 }
 
 /** @param {string} path @param {import("node:http").ServerResponse} response */

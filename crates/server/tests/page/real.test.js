@@ -151,6 +151,12 @@ test("an answer follows a schema", options, () =>
     await page.getByText("The answer is complete JSON.").waitFor();
     const answer = JSON.parse((await page.locator(".answer-text .t:not(.thought)").allTextContents()).join(""));
     assert.deepEqual(Object.keys(answer), ["name", "city", "age"]);
+    const form = (await page.locator(".answer-text .t.form").allTextContents()).join("").replace(/\s/g, "");
+    assert.match(form, /^\{"name":.*"city":.*"age":\}$/);
+    assert.doesNotMatch(form, /Anna|Lima|42/);
+    // Before the end, too, what is drawn is a text of the schema, whatever noise is shown between.
+    await slider(page).fill("1");
+    assert.match((await page.locator(".answer-text .t.form").allTextContents()).join(""), /^\{\s*"name"/);
   }));
 
 test("the slots and figures are shown", options, () =>

@@ -46,6 +46,8 @@ for (const colorScheme of /** @type {const} */ (["light", "dark"])) {
       if (view === "compare") await page.getByRole("slider", { name: "Denoising step" }).fill("14");
       await shot(String(view));
     }
+    await page.getByRole("slider", { name: "Denoising step" }).fill("3");
+    await shot("schema-step");
     await page.goto("about:blank");
     await page.goto(`${mock.url}#infill`);
     await page.getByRole("button", { name: "Fill" }).click();

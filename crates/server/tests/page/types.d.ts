@@ -74,6 +74,8 @@ interface Picture {
   states: Uint8Array;
   /** 1 inside a thought. */
   thought?: Uint8Array;
+  /** 1 where the form settled it. */
+  form?: Uint8Array;
   /** 1 where it differs from another canvas. */
   marked?: Uint8Array;
   /** A shade from 0 to 9 instead of the state's colour. */
@@ -139,6 +141,8 @@ interface TaskOptions {
   noReplay?: boolean;
   /** Text around the answer. */
   given?: { before?: string; after?: string };
+  /** Keys of the schema that it follows. */
+  keys?: string[];
 }
 
 /** What the views share: the server, what it can do, and where the page is. */

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { ask, until, withPage } from "./fixture.js";
+import { ask, slider, until, withPage } from "./fixture.js";
 
 test("views whose route the server does not have are not shown", () =>
   withPage({ hash: "#edit", server: { routes: [] } }, async (page) => {
@@ -61,6 +61,35 @@ test("an answer follows the schema", () =>
     await page.getByRole("button", { name: "Answer" }).click();
     await page.getByText("The answer is complete JSON.").waitFor();
     assert.deepEqual(mock.requests[0].body.response_format.json_schema.schema, { type: "object" });
+  }));
+
+test("what a schema forces is grey, and its values are bold", () =>
+  withPage({ hash: "#schema" }, async (page) => {
+    const schema = { type: "object", properties: { name: { type: "string" }, likes: { type: "array" } } };
+    await page.getByRole("textbox", { name: "Schema" }).fill(JSON.stringify(schema));
+    await page.getByRole("button", { name: "Answer" }).click();
+    await page.getByText("The answer is complete JSON.").waitFor();
+    const positions = () => page.locator(".answer .t").evaluateAll((spans) => spans.map((span) => [span.textContent, span.className.split(" ")[1]]));
+    // The schema does not name the key "age", and inside a string nothing is form.
+    const words = ['{"', "name", '":"', "Grace", '","', "age", '":', "7", ',"', "likes", '":["', "{owls}", '","name', ":", '"]}'];
+    const values = ["Grace", "age", "7", "{owls}", '","name', ":"];
+    assert.deepEqual(await positions(), words.map((word) => [word, values.includes(word) ? "committed" : "form"]));
+    const weight = (/** @type {string} */ look) => page.locator(`.answer .${look}`).first().evaluate((span) => getComputedStyle(span).fontWeight);
+    assert.deepEqual([await weight("form"), await weight("committed")], ["400", "600"]);
+    assert.equal(await page.getByRole("listitem").filter({ hasText: "Form" }).count(), 1);
+    // Before the first step nothing is settled; later, what is form depends on all the tokens drawn, not on noise.
+    await slider(page).fill("0");
+    assert.deepEqual(new Set((await positions()).map(([, look]) => look)), new Set(["noise"]));
+    let forms = 0;
+    for (const step of [2, 4, 6]) {
+      await slider(page).fill(String(step));
+      for (const [at, [text, look]] of (await positions()).entries()) {
+        const settled = ["accepted", "kept", "form"].includes(String(look));
+        assert.equal(look === "form", settled && !values.includes(String(words[at])), `step ${step}: ${text} is ${look}`);
+        forms += Number(look === "form");
+      }
+    }
+    assert.ok(forms > 5, `${forms} positions`);
   }));
 
 test("the server's slots and figures are shown while it works", () =>
