@@ -7,7 +7,7 @@ const whole = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
  * control characters other than line ends and tabs, are replaced.
  * @param {string} text
  */
-function harmless(text) {
+export function harmless(text) {
   // eslint-disable-next-line no-control-regex
   return text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
 }

@@ -7,12 +7,12 @@ export class Run {
   #abort = new AbortController();
   /** The answer as the server sent it. */
   text = "";
-  thoughts = "";
+  /** @type {Call[]} */
+  calls = [];
   /** "running", "done", "stopped" or "failed". */
   state = "running";
   /** @type {Error | null} */
   error = null;
-  finishReason = "";
 
   /** @param {Server} server @param {Job} job */
   constructor(server, job) {
@@ -67,9 +67,16 @@ export class Run {
   #take(chunk) {
     if (chunk.diffusion?.event) this.#reader.take(chunk.diffusion);
     const choice = chunk.choices?.[0];
-    this.text += choice?.delta?.content ?? chunk.content ?? "";
-    this.thoughts += choice?.delta?.reasoning_content ?? "";
-    this.finishReason = choice?.finish_reason ?? chunk.stop_type ?? this.finishReason;
+    const part = choice?.delta ?? choice?.message;
+    this.text += part?.content ?? chunk.content ?? "";
+    for (const call of part?.tool_calls ?? []) this.#takeCall(call);
     this.onChange();
+  }
+
+  /** Takes a call, or what follows of one. A call without a place is whole. @param {Json} call */
+  #takeCall({ index = this.calls.length, id, function: part }) {
+    const { function: call } = (this.calls[index] ??= { id, type: "function", function: { name: "", arguments: "" } });
+    call.name += part?.name ?? "";
+    call.arguments += part?.arguments ?? "";
   }
 }

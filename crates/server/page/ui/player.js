@@ -54,6 +54,10 @@ export class Player {
     return this.#index;
   }
 
+  get last() {
+    return this.#count - 1;
+  }
+
   /** Takes the number of pictures; a running answer is followed until the user seeks. @param {number} count */
   setCount(count) {
     this.#count = count;
@@ -65,9 +69,9 @@ export class Player {
   /** @param {number} index */
   seek(index) {
     this.#pause();
-    this.#follows = index >= this.#count - 1;
+    this.#follows = index >= this.last;
     const before = this.range.getBoundingClientRect().top;
-    this.#show(Math.min(Math.max(index, 0), this.#count - 1));
+    this.#show(Math.min(Math.max(index, 0), this.last));
     // The slider stays under the pointer, whatever the height of the text above it.
     if (this.#count) scrollBy(0, this.range.getBoundingClientRect().top - before);
   }
@@ -88,7 +92,7 @@ export class Player {
 
   #toggle() {
     if (this.#timer) return this.#pause();
-    if (this.#index >= this.#count - 1) this.#show(0);
+    if (this.#index >= this.last) this.#show(0);
     this.#follows = false;
     this.#play();
   }
@@ -102,7 +106,7 @@ export class Player {
 
   #next() {
     // The element may have left the page.
-    if (this.#index >= this.#count - 1 || !this.element.isConnected) {
+    if (this.#index >= this.last || !this.element.isConnected) {
       this.#pause();
       this.#follows = true;
       return;

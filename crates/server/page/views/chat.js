@@ -1,11 +1,13 @@
 /** A chat whose answers denoise in place. */
 
 import { randomSeed } from "../core/settings.js";
+import { CallsView } from "../ui/calls.js";
 import { Composer } from "../ui/composer.js";
 import { Controls } from "../ui/controls.js";
 import { button, h } from "../ui/dom.js";
 import { hero } from "../ui/hero.js";
 import { legend } from "../ui/legend.js";
+import { ToolsField } from "../ui/tools.js";
 import { Task } from "./task.js";
 
 const EXAMPLES = [
@@ -21,14 +23,16 @@ export function chatView(app) {
   let messages = [];
   /** @type {Task | null} */
   let task = null;
+  /** Calls that wait for their results. @type {CallsView | null} */
+  let open = null;
   const log = h("div", { class: "log" });
   const controls = new Controls("Sampler", () => app.setPlace({ values: controls.values, seed: controls.seed }));
-  controls.element.hidden = true;
   controls.values = app.place.values;
   controls.seed = app.place.seed;
-  const settings = button("Sampler", () => toggle(), { class: "quiet", "aria-expanded": "false" });
+  const tools = new ToolsField();
+  const toolsFold = fold("Tools", tools.element);
   const clear = button("New chat", () => restart(), { class: "quiet" });
-  const composer = new Composer("Ask something", "Send", { send, stop: () => task?.run.stop() }, settings, clear);
+  const composer = new Composer("Ask something", "Send", { send, stop: () => task?.run.stop() }, fold("Sampler", controls.element), toolsFold, clear);
   composer.field.value = app.place.prompt;
   const welcome = h(
     "div",
@@ -43,11 +47,6 @@ export function chatView(app) {
     ),
   );
 
-  function toggle() {
-    controls.element.hidden = !controls.element.hidden;
-    settings.setAttribute("aria-expanded", String(!controls.element.hidden));
-  }
-
   function restart() {
     task?.run.stop();
     messages = [];
@@ -59,15 +58,23 @@ export function chatView(app) {
 
   function save() {
     try {
-      sessionStorage.setItem(STORE, JSON.stringify(messages));
+      sessionStorage.setItem(STORE, JSON.stringify({ messages, tools: tools.state }));
     } catch {
       // A full or forbidden store: the chat does not survive a reload.
     }
   }
 
+  /** The tools of a request, or null after showing what is wrong with them. */
+  function offered() {
+    const offer = tools.request(messages.findLast(({ role }) => role !== "assistant")?.role === "tool");
+    if (!offer && tools.element.hidden) toolsFold.click();
+    if (!offer) tools.focus();
+    return offer;
+  }
+
   /** @param {string} prompt */
   function send(prompt) {
-    if (task?.isRunning) return;
+    if (task?.isRunning || !offered()) return;
     messages.push({ role: "user", content: prompt });
     composer.field.value = "";
     addBubble("user", h("p", {}, prompt));
@@ -76,11 +83,13 @@ export function chatView(app) {
 
   /** Asks for an answer to the last message of the user. @param {number} seed */
   function ask(seed) {
-    if (task?.isRunning) return;
+    const offer = offered();
+    if (task?.isRunning || !offer) return;
+    open?.close();
     if (messages.at(-1)?.role === "assistant") messages.pop();
     save();
-    app.setPlace({ prompt: messages.at(-1)?.content ?? "", seed: String(seed) });
-    const body = { messages: [...messages] };
+    app.setPlace({ prompt: messages.findLast(({ role }) => role === "user")?.content ?? "", seed: String(seed) });
+    const body = { messages: [...messages], ...offer };
     const job = { path: "v1/chat/completions", body, seed, values: controls.values };
     task = new Task(app, job, { again: ask, onEnd });
     addBubble("assistant", task.element);
@@ -92,12 +101,29 @@ export function chatView(app) {
   function onEnd(run) {
     if (run !== task?.run) return;
     composer.setRunning(false);
-    if (!run.text || !messages.length) return;
-    messages.push({ role: "assistant", content: run.text });
+    // Calls of an answer that was stopped are not complete.
+    const calls = run.state === "done" ? run.calls : [];
+    if (!(run.text || calls.length) || !messages.length) return;
+    messages.push({ role: "assistant", content: run.text, ...(calls.length && { tool_calls: calls }) });
     save();
+    if (calls.length) awaitResults(task.calls, calls);
   }
 
-  /** @param {"user" | "assistant"} role @param {...HTMLElement} content */
+  /** Lets the user say what the called tools return. @param {CallsView} view @param {Call[]} calls */
+  function awaitResults(view, calls) {
+    open = view;
+    view.show(calls);
+    view.ask((results) => {
+      if (!offered()) return;
+      for (const [at, content] of results.entries()) {
+        messages.push({ role: "tool", content, tool_call_id: calls[at]?.id ?? "" });
+        view.tell(content);
+      }
+      ask(Number(controls.seed || randomSeed()));
+    });
+  }
+
+  /** @param {"user" | "assistant"} role @param {...Child} content */
   function addBubble(role, ...content) {
     welcome.hidden = true;
     const name = role === "user" ? "You" : "The model";
@@ -109,12 +135,23 @@ export function chatView(app) {
   /** Shows the chat of before a reload. */
   function restore() {
     try {
-      messages = JSON.parse(sessionStorage.getItem(STORE) ?? "[]");
+      ({ messages, tools: tools.state } = JSON.parse(sessionStorage.getItem(STORE) ?? ""));
     } catch {
       messages = [];
     }
-    for (const { role, content } of messages) addBubble(role, h("p", { class: "answer-text" }, content));
-    if (messages.at(-1)?.role !== "user") return;
+    let view = new CallsView();
+    for (const { role, content, tool_calls = [] } of messages) {
+      if (role === "tool") {
+        view.tell(content);
+        continue;
+      }
+      view = new CallsView();
+      view.show(tool_calls);
+      addBubble(role, content ? h("p", { class: "answer-text" }, content) : null, view.element);
+    }
+    const last = messages.at(-1);
+    if (last?.tool_calls) awaitResults(view, last.tool_calls);
+    if (last?.role !== "user" && last?.role !== "tool") return;
     const seed = Number(app.place.seed || randomSeed());
     const resume = button("Answer again", () => {
       interrupted.remove();
@@ -127,10 +164,24 @@ export function chatView(app) {
 
   restore();
   if (messages.length) composer.field.value = "";
-  const dock = h("div", { class: "dock" }, controls.element, composer.element);
+  const dock = h("div", { class: "dock" }, controls.element, tools.element, composer.element);
   return {
     element: h("div", { class: "view chat" }, welcome, log, dock),
     setProps: (props) => controls.setDefaults(props),
     enter: () => composer.field.focus(),
   };
+}
+
+/** A button that shows and hides an element, hidden at first. @param {string} label @param {HTMLElement} element */
+function fold(label, element) {
+  element.hidden = true;
+  const toggle = button(
+    label,
+    () => {
+      element.hidden = !element.hidden;
+      toggle.setAttribute("aria-expanded", String(!element.hidden));
+    },
+    { class: "quiet", "aria-expanded": "false" },
+  );
+  return toggle;
 }

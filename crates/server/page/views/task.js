@@ -6,6 +6,7 @@ import { Run } from "../core/run.js";
 import { answerText } from "../core/thoughts.js";
 import { announce } from "../ui/announce.js";
 import { AnswerView } from "../ui/answer.js";
+import { CallsView } from "../ui/calls.js";
 import { button, download, h, setText } from "../ui/dom.js";
 import { notice } from "../ui/notice.js";
 import { painter } from "../ui/paint.js";
@@ -13,6 +14,9 @@ import { Player } from "../ui/player.js";
 
 export class Task {
   #view;
+  /** What it says beside its calls. */
+  #said = h("p");
+  calls = new CallsView();
   #status = h("p", { class: "status" });
   #actions = h("div", { class: "actions", hidden: true });
   #problem = h("div", {});
@@ -34,6 +38,8 @@ export class Task {
       "div",
       { class: "task" },
       this.#view.element,
+      this.#said,
+      this.calls.element,
       options.noReplay ? null : this.player.element,
       this.#status,
       this.#problem,
@@ -60,12 +66,17 @@ export class Task {
    * @param {Marks} [marks]
    */
   showPicture(index, marks) {
-    const { answer, recording } = this.run;
+    const { answer, recording, text, calls } = this.run;
+    // At the end, cards say what the canvas spells out.
+    const called = calls.length > 0 && !this.isRunning && index === this.player.last;
+    this.#view.element.classList.toggle("called", called);
+    setText(this.#said, called ? text : "");
     if (answer) this.#view.show(recording, answer, index, { running: this.isRunning, marks });
   }
 
   #paint() {
-    const { answer, recording, text } = this.run;
+    const { answer, recording, text, calls } = this.run;
+    this.calls.show(calls);
     if (!answer?.canvases.length) return this.#view.showText(text);
     this.player.element.hidden = false;
     this.player.setCount(frameCount(answer));
@@ -77,19 +88,20 @@ export class Task {
     }
   }
 
-  #said = "";
+  #heard = "";
 
   /** @param {string} text */
   #sayNew(text) {
-    announce(text.slice(this.#said.length));
-    this.#said = text;
+    announce(text.slice(this.#heard.length));
+    this.#heard = text;
   }
 
   #finish() {
-    const { error, recording, answer, state } = this.run;
+    const { error, recording, answer, state, calls } = this.run;
     this.element.classList.remove("running");
     setText(this.#status, figures(this.run));
     if (state === "stopped") announce("Stopped.");
+    for (const { function: called } of calls) announce(`Call of ${called.name}`);
     if (error) this.#problem.replaceChildren(notice(error, this.app.server, () => this.options.again(this.run.seed)));
     const text = () => this.run.text || (answer ? answerText(recording, answer) : "");
     const copy = button("Copy", async () => {

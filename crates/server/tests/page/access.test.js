@@ -35,6 +35,12 @@ const VIEWS = {
     // The canvas at a step is hidden from screen readers, not from eyes: its contrast counts, too.
     await page.locator(".answer .canvas").first().evaluate((canvas) => canvas.removeAttribute("aria-hidden"));
   },
+  calls: async (page) => {
+    await page.getByRole("button", { name: "Tools" }).click();
+    await page.getByRole("button", { name: "Example" }).click();
+    await ask(page, "The weather in Lima?");
+    await page.getByLabel("Result of get_weather").waitFor();
+  },
   lab: async (page) => {
     await page.getByRole("textbox", { name: "Prompt", exact: true }).fill("long");
     await page.keyboard.press("Enter");
@@ -70,10 +76,13 @@ const VIEWS = {
   server: async (page) => page.getByText("Slot 1").waitFor(),
 };
 
+/** @param {string} view */
+const hashOf = (view) => `#${["welcome", "calls"].includes(view) ? "chat" : view}`;
+
 for (const [view, prepare] of Object.entries(VIEWS)) {
   for (const colorScheme of /** @type {const} */ (["light", "dark"])) {
     test(`axe finds nothing serious: ${view}, ${colorScheme}`, () =>
-      withPage({ hash: `#${view === "welcome" ? "chat" : view}`, context: { colorScheme, reducedMotion: "reduce" } }, async (page) => {
+      withPage({ hash: hashOf(view), context: { colorScheme, reducedMotion: "reduce" } }, async (page) => {
         await prepare(page);
         assert.deepEqual(await findings(page), []);
       }));
@@ -176,7 +185,7 @@ test("nothing is wider than a narrow window", () =>
   withPage({ context: { viewport: { width: 360, height: 740 } } }, async (page, mock) => {
     for (const [view, prepare] of Object.entries(VIEWS)) {
       await page.goto("about:blank");
-      await page.goto(`${mock.url}#${view === "welcome" ? "chat" : view}`);
+      await page.goto(mock.url + hashOf(view));
       await prepare(page);
       const width = await page.evaluate(() => document.documentElement.scrollWidth);
       assert.ok(width <= 360, `${view}: ${width}`);

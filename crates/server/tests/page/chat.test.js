@@ -168,6 +168,101 @@ test("thoughts are folded until they are asked for", () =>
     assert.equal(await thought.isVisible(), true);
   }));
 
+/** Offers a tool in the chat. @param {import("playwright-core").Page} page */
+async function offerTools(page) {
+  await page.getByRole("button", { name: "Tools" }).click();
+  await page.getByRole("button", { name: "Example" }).click();
+  await page.getByText("Offered: get_weather").waitFor();
+}
+
+/** The argument of a card. @param {import("playwright-core").Page} page @param {string} name */
+const argumentsOf = (page, name) => page.getByRole("group", { name: `Call of ${name}` }).locator("pre").first();
+
+test("calls of tools are cards, and their results go back to the model", () =>
+  withPage({}, async (page, mock) => {
+    await offerTools(page);
+    await ask(page, "The weather in Lima?");
+    await answered(page);
+    const [tool] = mock.requests[0].body.tools;
+    assert.deepEqual([tool.type, tool.function.name, mock.requests[0].body.tool_choice], ["function", "get_weather", "auto"]);
+    const expected = '{\n  "city": "Lima",\n  "days": [\n    1,\n    12345678901234567890\n  ],\n  "units": {}\n}';
+    assert.equal(await argumentsOf(page, "get_weather").textContent(), expected);
+    assert.equal(await argumentsOf(page, "get_time").textContent(), "{}");
+    // The cards are in the place of the text that spells the calls, whose steps can still be seen.
+    assert.equal(await page.locator(".answer-text").isVisible(), false);
+    await slider(page).fill("3");
+    assert.equal(await page.locator(".answer-text").isVisible(), true);
+    await page.getByLabel("Result of get_weather").fill("22 °C");
+    await page.getByLabel("Result of get_time").fill("noon");
+    await page.getByRole("button", { name: "Send the results" }).press("Enter");
+    await until(() => mock.requests.length === 2);
+    const [, call, first, second] = mock.requests[1].body.messages;
+    assert.deepEqual(call.tool_calls.map((/** @type {any} */ { id }) => id), ["call_0", "call_1"]);
+    assert.equal(JSON.parse(call.tool_calls[0].function.arguments).city, "Lima");
+    assert.deepEqual(first, { role: "tool", content: "22 °C", tool_call_id: "call_0" });
+    assert.deepEqual(second, { role: "tool", content: "noon", tool_call_id: "call_1" });
+    await answered(page);
+    await page.reload();
+    await page.getByText(STORY).waitFor();
+    await page.getByRole("group", { name: "Call of get_time" }).getByText("noon").waitFor();
+    assert.equal(await page.getByLabel("Result of get_time").count(), 0);
+  }));
+
+test("arguments grow while they arrive, and stay text", () =>
+  withPage({}, async (page) => {
+    await offerTools(page);
+    await ask(page, "slow hostile");
+    const text = argumentsOf(page, "get_weather");
+    await until(async () => (await text.textContent()) === '{\n  "city": "');
+    await answered(page);
+    assert.match((await text.textContent()) ?? "", /"<img src=x onerror=window\.hacked=1>\ufffd"/);
+    assert.equal(await page.evaluate("window.hacked"), undefined);
+    assert.equal(await page.locator("main img").count(), 0);
+  }));
+
+test("a call without its result waits over a reload, and a new message ends that", () =>
+  withPage({}, async (page, mock) => {
+    await offerTools(page);
+    await page.getByLabel("Call one").selectOption("required");
+    await ask(page, "The weather in Lima?");
+    await page.getByLabel("Result of get_weather").waitFor();
+    assert.equal(mock.requests[0].body.tool_choice, "required");
+    await page.reload();
+    await page.getByLabel("Result of get_weather").fill("rain");
+    await page.getByLabel("Result of get_time").fill("noon");
+    await page.getByRole("button", { name: "Send the results" }).click();
+    await answered(page);
+    // Else the model could not but call again.
+    assert.equal(mock.requests[1].body.tool_choice, "none");
+    await ask(page, "And in Oslo?");
+    await page.getByLabel("Result of get_time").waitFor();
+    await ask(page, "Never mind");
+    await until(() => mock.requests.length === 4);
+    await answered(page);
+    assert.equal(await page.getByRole("button", { name: "Send the results" }).count(), 1);
+  }));
+
+test("wrong tools are told, and nothing is asked", () =>
+  withPage({}, async (page, mock) => {
+    const tools = page.getByRole("button", { name: "Tools" });
+    await tools.click();
+    const field = page.getByLabel(/^JSON list of functions/);
+    for (const [text, problem] of [["{}", "it is not a list"], ['[{"name":"f"}]', "entry 1 has no function with a name"], ["[", "JSON"]]) {
+      await field.fill(String(text));
+      await page.getByText(`The list is not valid: `).filter({ hasText: problem }).waitFor();
+    }
+    await tools.click();
+    await ask(page, "Hello");
+    await until(() => field.evaluate((element) => document.activeElement === element));
+    assert.equal(await tools.getAttribute("aria-expanded"), "true");
+    assert.equal(mock.requests.length, 0);
+    assert.equal(await page.getByRole("textbox", { name: "Ask something" }).inputValue(), "Hello");
+    await field.fill("");
+    await ask(page, "Hello");
+    await answered(page);
+    assert.equal(mock.requests[0].body.tools, undefined);
+  }));
+
 test("the text does not shrink while it is denoised", () =>
   withPage({}, async (page) => {
     await ask(page, "steady");

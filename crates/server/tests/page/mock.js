@@ -30,6 +30,7 @@ export const HOSTILE = [
  * @property {Iterable<Record<string, any>>} lines
  * @property {number} [delay] Between drafts, in milliseconds.
  * @property {number} [dropAfter] Drafts after which the connection is lost.
+ * @property {object[][]} [calls] Parts of the calls that are the answer instead of its text.
  */
 
 /** @param {string} prompt @param {number} seed @returns {Script} */
@@ -90,7 +91,8 @@ export async function startMock({ key = "", routes = ["/infill", "/diffusion/edi
       return problem(response, 503, "unavailable_error", "The queue is full.");
     }
     const prompt = body.messages?.at(-1)?.content ?? body.instruction ?? body.input_prefix ?? "";
-    const script = body.response_format ? jsonScript() : scriptOf(prompt, body.seed ?? 0);
+    const isCalled = body.messages?.at(-1)?.role === "tool";
+    const script = body.response_format ? jsonScript() : body.tools && !isCalled ? callScript(prompt) : scriptOf(prompt, body.seed ?? 0);
     mock.active++;
     response.on("close", () => mock.active--);
     response.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-store" });
@@ -104,7 +106,7 @@ export async function startMock({ key = "", routes = ["/infill", "/diffusion/edi
 }
 
 /** @param {Script} script @param {boolean} isChat @param {any} body @param {import("node:http").ServerResponse} response */
-async function stream({ lines, delay = 0, dropAfter = Infinity }, isChat, body, response) {
+async function stream({ lines, delay = 0, dropAfter = Infinity, calls }, isChat, body, response) {
   const send = (/** @type {any} */ delta, /** @type {any} */ diffusion, /** @type {string | null} */ end = null) => {
     const chat = { object: "chat.completion.chunk", choices: [{ index: 0, delta, finish_reason: end }] };
     const native = { content: delta.content ?? "", stop: end !== null };
@@ -120,7 +122,7 @@ async function stream({ lines, delay = 0, dropAfter = Infinity }, isChat, body, 
     const line = original.event === "start" ? { ...original, seed: body.seed } : original;
     for (const [token, bytes] of line.pieces ?? []) pieces.set(token, bytes);
     if (body.diffusion?.drafts === "full") send({}, line);
-    if (line.event === "canvas") send({ content: textOf(pieces, line.answer) }, null);
+    if (line.event === "canvas" && !calls) send({ content: textOf(pieces, line.answer) }, null);
     if (line.event !== "draft") continue;
     if (++drafts >= dropAfter) {
       // What was written may arrive.
@@ -129,13 +131,31 @@ async function stream({ lines, delay = 0, dropAfter = Infinity }, isChat, body, 
     }
     await new Promise((resolve) => (delay ? setTimeout(resolve, delay) : setImmediate(resolve)));
   }
-  send({}, null, "stop");
+  for (const tool_calls of calls ?? []) {
+    send({ tool_calls }, null);
+    if (delay) await new Promise((resolve) => setTimeout(resolve, delay));
+  }
+  send({}, null, calls ? "tool_calls" : "stop");
   response.end(isChat ? "data: [DONE]\n\n" : "");
 }
 
 function jsonScript() {
   const words = ['{"', "name", '":"', "Grace", '","', "age", '":', "7", ',"', "likes", '":["', "{owls}", '","name', ":", '"]}'];
   return { lines: scripted({ length: words.length, steps: 8, words, follows: true }) };
+}
+
+/** Two calls in parts, whose borders are anywhere. @param {string} prompt @returns {Script} */
+function callScript(prompt) {
+  const city = prompt.includes("hostile") ? "<img src=x onerror=window.hacked=1>\u202e" : "Lima";
+  const words = ["call:", "get_weather", "{city:", "Lima", "}", "call:", "get_time", "{}"];
+  const part = (/** @type {number} */ index, /** @type {string} */ text) => ({ index, function: { arguments: text } });
+  const calls = [
+    [{ index: 0, id: "call_0", type: "function", function: { name: "get_weather", arguments: "" } }],
+    [part(0, '{"city":"')],
+    [part(0, `${city}","days":[1,`)],
+    [part(0, '12345678901234567890],"units":{}}'), { index: 1, id: "call_1", type: "function", function: { name: "get_time", arguments: "{}" } }],
+  ];
+  return { lines: scripted({ length: words.length, steps: 8, words }), delay: prompt.includes("slow") ? 300 : 0, calls };
 }
 
 /** @param {string} path @param {import("node:http").ServerResponse} response */

@@ -159,6 +159,21 @@ test("an answer follows a schema", options, () =>
     assert.match((await page.locator(".answer-text .t.form").allTextContents()).join(""), /^\{\s*"name"/);
   }));
 
+test("a tool is called, and its result goes back", options, () =>
+  withServer("", async (page) => {
+    await page.getByRole("button", { name: "Tools" }).click();
+    await page.getByRole("button", { name: "Example" }).click();
+    // The demo model's template has no tools.
+    await page.getByLabel("Call one").selectOption("required");
+    await ask(page, "What is the weather in Lima?");
+    const field = page.getByLabel("Result of get_weather");
+    await field.fill("22 degrees");
+    const shown = await page.getByRole("group", { name: "Call of get_weather" }).locator("pre").textContent();
+    assert.deepEqual(Object.keys(JSON.parse(shown ?? "")), ["city"]);
+    await page.getByRole("button", { name: "Send the result" }).click();
+    await until(async () => (await page.getByRole("button", { name: "Save recording" }).count()) === 2, 20_000);
+  }));
+
 test("the slots and figures are shown", options, () =>
   withServer("#server", async (page) => {
     await page.getByText("Slot 0").waitFor();

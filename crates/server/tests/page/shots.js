@@ -15,9 +15,10 @@ for (const colorScheme of /** @type {const} */ (["light", "dark"])) {
     const page = await browser.newPage({ colorScheme, viewport: { width, height: width > 800 ? 860 : 844 } });
     const shot = async (/** @type {string} */ name) => {
       await page.waitForTimeout(250);
-      // The header of a whole page is at its top.
-      if (name !== "chat") await page.evaluate(() => scrollTo(0, 0));
-      await page.screenshot({ path: `${directory}/${name}-${colorScheme}-${width}.png`, fullPage: name !== "chat" });
+      // The header of a whole page is at its top. A chat is seen as it is scrolled.
+      const whole = !["chat", "calls", "called"].includes(name);
+      if (whole) await page.evaluate(() => scrollTo(0, 0));
+      await page.screenshot({ path: `${directory}/${name}-${colorScheme}-${width}.png`, fullPage: whole });
     };
     await page.goto(mock.url);
     await page.waitForTimeout(2500);
@@ -48,6 +49,22 @@ for (const colorScheme of /** @type {const} */ (["light", "dark"])) {
     }
     await page.getByRole("slider", { name: "Denoising step" }).fill("3");
     await shot("schema-step");
+    await page.goto("about:blank");
+    await page.goto(mock.url);
+    await page.getByRole("button", { name: "New chat" }).click();
+    await page.getByRole("button", { name: "Tools" }).click();
+    await page.getByRole("button", { name: "Example" }).click();
+    await shot("tools");
+    await page.getByRole("button", { name: "Tools" }).click();
+    await prompt.fill("What is the weather in Lima?");
+    await prompt.press("Enter");
+    await page.getByRole("button", { name: "Send the results" }).waitFor();
+    await shot("calls");
+    await page.getByLabel("Result of get_weather").fill("22 °C, light rain");
+    await page.getByLabel("Result of get_time").fill("noon");
+    await page.getByRole("button", { name: "Send the results" }).click();
+    await page.getByRole("button", { name: "Save recording" }).nth(1).waitFor();
+    await shot("called");
     await page.goto("about:blank");
     await page.goto(`${mock.url}#infill`);
     await page.getByRole("button", { name: "Fill" }).click();

@@ -118,10 +118,21 @@ interface Sample {
   value: number;
 }
 
+/** A call of a tool, as an answer asks for it. */
+interface Call {
+  id: string;
+  type: "function";
+  function: { name: string; arguments: string };
+}
+
 /** A message of a chat. */
 interface Message {
-  role: "user" | "assistant";
+  role: "user" | "assistant" | "tool";
   content: string;
+  /** Of an assistant that calls tools. */
+  tool_calls?: Call[];
+  /** Of a tool. */
+  tool_call_id?: string;
 }
 
 /** What asks for an answer. */
