@@ -23,9 +23,23 @@ environment() {
     cp "$2" "$1/installed.txt"
 }
 
+# plugin COMMIT: llama.vim as it was then, fetched once; git checks it by its name. LLAMA_VIM names another folder with it.
+plugin() {
+    LLAMA_VIM=$PWD/llama.vim
+    [ "$(cat llama.vim/.git/HEAD 2>/dev/null)" != "$1" ] || return 0
+    rm -rf llama.vim
+    git init --quiet llama.vim || return
+    timeout 30 git -C llama.vim fetch --quiet --depth 1 https://github.com/ggml-org/llama.vim "$1" || return
+    git -C llama.vim checkout --quiet --detach FETCH_HEAD
+}
+
 environment venv requirements.txt || skip "the Python packages cannot be had"
 # Its own pins would collide with the others. Without it, only its test is skipped.
 environment aider requirements-aider.txt || rm -rf aider
+# There are wheels for some machines only.
+environment neovim requirements-neovim.txt || rm -rf neovim
+[ -n "${LLAMA_VIM:-}" ] || plugin 381730b05805d6561283482dda18097b0189a6d8 || rm -rf llama.vim
+export LLAMA_VIM
 if ! cmp -s package-lock.json node_modules/.installed; then
     npm ci --no-audit --no-fund --fetch-retries 1 || skip "the Node packages cannot be had"
     cp package-lock.json node_modules/.installed
@@ -42,5 +56,5 @@ for _ in $(seq 100); do
     sleep 0.1
 done
 export SERVER_URL
-venv/bin/python -m pytest -q -rs -p no:cacheprovider -W ignore clients.py
+venv/bin/python -m pytest -q -rs -p no:cacheprovider -W ignore clients.py llama_vim.py
 node --test clients.js
