@@ -6,6 +6,8 @@ prompt and seed computed alone; memory, descriptors and threads must not grow.
 """
 
 import argparse
+import contextlib
+import http.client
 import json
 import random
 import statistics
@@ -17,48 +19,138 @@ from serving import Server, chat, endless, events, post
 
 # The model is sure of all answers. Where it wavers between two tokens, the last bit decides, and that depends on the
 # passes in which a prompt was encoded: on what was cached.
+STORY = "Tell a story about Grace and a white owl."
+PERSON = "Anna from Lima is 42 years old. Write that as JSON."
+CAPITAL = "What is the capital of Norway?"
 QUESTIONS = [
-    "What is the capital of Norway?",
-    "Tell a story about Grace and a white owl.",
+    CAPITAL,
+    STORY,
     "Count backwards from 16 to 8.",
-    "Anna from Lima is 42 years old. Write that as JSON.",
+    PERSON,
     "Name the next three months after May.",
     "Put in order, smallest first: 37, 24, 34",
 ]
 DUCK = "I have a gray duck. It is in the park."
 RECALLED = [[DUCK, "That is nice.", "What animal do I have?", None, "Where is my duck?"]]
 GAPS = [("def add(a, b):\n    return ", "\n"), ("The capital of Norway is ", ".")]
+EDITS = [
+    ("Tom takes a red fox.", "Rewrite in the past tense"),
+    ("Anna has a red bag.\nTom sees a red fox.", "Change red to blue"),
+]
+FORMS = [
+    (CAPITAL, "The capital of Norway is ▢.", [["Oslo", "Rome"]]),
+    (PERSON, '{\n  "name": "▢",\n  "age": ▢,\n  "city": "▢"\n}', [["Leo", "Anna"], ["42", "24"], ["Oslo", "Lima"]]),
+]
+
+
+def properties(**types):
+    return {"type": "object", "properties": types, "required": list(types), "additionalProperties": False}
+
+
+SCHEMAS = [
+    (PERSON, properties(name={"type": "string"}, age={"type": "integer"}, city={"type": "string"})),
+    (PERSON, properties(age={"type": "integer"}, city={"enum": ["Oslo", "Lima"]})),
+]
+CALLS = [
+    (CAPITAL, [("find", properties(city={"const": "Oslo"}))]),
+    (PERSON, [("person", properties(city={"enum": ["Oslo", "Lima"]}))]),
+    (PERSON, [("person", properties(name={"enum": ["Anna", "Leo"]}, city={"enum": ["Oslo", "Lima"]}))]),
+    ("Write a Python function that returns the larger of a and b.", [("max", properties()), ("min", properties())]),
+]
 MALFORMED = [{"messages": 3}, {"messages": []}, {"messages": [{"role": "user", "content": "Hi"}], "n": -1}, [], {}]
 SEEDS = range(2)
+CHAT = "/v1/chat/completions"
 
 
-def expect(status, answer):
+def ask(connection, path, body):
+    status, answer = post(connection, path, body)
     if status != 200:
         raise AssertionError(f"{status}: {answer}")
     return answer
 
 
+def choices(connection, *messages, **fields):
+    """The message, the end and the steps of each answer to a chat."""
+    answer = ask(connection, CHAT, chat(*messages, **fields))
+    return [
+        (choice["message"], choice["finish_reason"], choice.get("diffusion", answer["diffusion"])["steps"])
+        for choice in answer["choices"]
+    ]
+
+
 def short(connection, question, seed):
-    answer = expect(*post(connection, "/v1/chat/completions", chat(question, seed=seed)))
-    choice = answer["choices"][0]
-    return choice["message"]["content"], choice["finish_reason"], answer["diffusion"]["steps"]
+    [(answer, finish, steps)] = choices(connection, question, seed=seed)
+    return answer["content"], finish, steps
 
 
-def streamed(connection, question, seed, read_slowly=False):
-    body = chat(question, seed=seed, stream=True)
-    if read_slowly:
-        body["diffusion"] = {"drafts": "full", "min_interval_ms": 0}
-    connection.request("POST", "/v1/chat/completions", json.dumps(body))
-    response = connection.getresponse()
+def several(connection, question, seed):
+    """The answers to one request, with the seeds from this one on."""
+    return [(answer["content"], *rest) for answer, *rest in choices(connection, question, seed=seed, n=3)]
+
+
+def by_schema(connection, subject, seed):
+    question, schema = subject
+    format_ = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    return choices(connection, question, seed=seed, response_format=format_)
+
+
+def called(connection, subject, seed):
+    question, functions = subject
+    tools = [{"type": "function", "function": {"name": name, "parameters": schema}} for name, schema in functions]
+    [(answer, finish, steps)] = choices(connection, question, seed=seed, tools=tools, tool_choice="required")
+    # Their ids are random.
+    return [call["function"] for call in answer["tool_calls"]], finish, steps
+
+
+def canvas(connection, question, seed):
+    """The first tokens of a canvas that is read after a step, in vLLM's fields."""
+    fields = {"diffusion_read_only": True, "diffusion_max_steps": 1, "logprobs": True, "max_tokens": 6}
+    [(answer, finish, steps)] = choices(connection, question, seed=seed, **fields)
+    return answer["content"], finish, steps
+
+
+def begin(connection, question, seed, **diffusion):
+    """The events of a stream."""
+    body = chat(question, seed=seed, stream=True, diffusion=diffusion)
+    connection.request("POST", CHAT, json.dumps(body))
+    return events(connection.getresponse())
+
+
+def received(stream, pause=0):
+    """The text, the end and the steps of a streamed answer."""
     text, finish, steps = "", None, None
-    for event in events(response):
+    for event in stream:
         choice = event["choices"][0]
         text += choice["delta"].get("content") or ""
         finish = choice["finish_reason"] or finish
         if event.get("diffusion", {}).get("event") == "end":
             steps = event["diffusion"]["steps"]
-        if read_slowly:
-            time.sleep(0.05)
+        time.sleep(pause)
+    return text, finish, steps
+
+
+def streamed(connection, question, seed):
+    return received(begin(connection, question, seed))
+
+
+def read_slowly(connection, question, seed):
+    return received(begin(connection, question, seed, drafts="full", min_interval_ms=0), pause=0.05)
+
+
+def followed(connection, question, seed):
+    """A second client sees the drafts of an answer, which takes long enough for it to come in time."""
+    stream = begin(connection, question, seed, confidence_threshold=0, max_steps=40)
+    path = f"/diffusion/drafts/{next(stream)['id']}?min_interval_ms=0"
+    second = http.client.HTTPConnection(connection.host, connection.port, timeout=connection.timeout)
+    with contextlib.closing(second):
+        second.request("GET", path)
+        drafts = second.getresponse()
+        assert drafts.status == 200, drafts.read()
+        seen = list(events(drafts))
+    text, finish, steps = received(stream)
+    # The last draft of each canvas is its text.
+    last = {event["block"]: event["text"] for event in seen if event.get("event") == "draft"}
+    assert ("".join(last.values()), seen[-1].get("steps")) == (text, steps), f"{seen[-1]} and {last} of {text!r}"
     return text, finish, steps
 
 
@@ -69,33 +161,60 @@ def recalled(connection, turns, seed):
 
 
 def reply(connection, history, seed):
-    answer = expect(*post(connection, "/v1/chat/completions", chat(*history, seed=seed)))
-    return answer["choices"][0]["message"]["content"]
+    [(answer, _, _)] = choices(connection, *history, seed=seed)
+    return answer["content"]
 
 
 def infill(connection, gap, seed):
     body = {"input_prefix": gap[0], "input_suffix": gap[1], "n_predict": 24, "seed": seed}
-    return expect(*post(connection, "/infill", body))["content"]
+    return ask(connection, "/infill", body)["content"]
+
+
+def completion(connection, question, seed):
+    body = {"prompt": f"<|turn>user\n{question}<turn|>\n<|turn>model\n", "seed": seed}
+    answer = ask(connection, "/v1/completions", body)
+    return answer["choices"][0]["text"], answer["choices"][0]["finish_reason"], answer["diffusion"]["steps"]
 
 
 def response(connection, question, seed):
-    answer = expect(*post(connection, "/v1/responses", {"input": question, "seed": seed}))
+    answer = ask(connection, "/v1/responses", {"input": question, "seed": seed})
     return answer["output"][-1]["content"][0]["text"]
 
 
 def message(connection, question, seed):
     body = chat(question, seed=seed, max_tokens=128)
-    return expect(*post(connection, "/v1/messages", body))["content"][-1]["text"]
+    return ask(connection, "/v1/messages", body)["content"][-1]["text"]
+
+
+def edit(connection, subject, seed):
+    text, instruction = subject
+    answer = ask(connection, "/diffusion/edit", {"text": text, "instruction": instruction, "seed": seed})
+    return answer["content"], answer["changes"], answer["diffusion"]["steps"]
+
+
+def form(connection, subject, seed):
+    question, text, blanks = subject
+    blanks = [{"name": str(number), "choices": texts} for number, texts in enumerate(blanks)]
+    answer = ask(connection, "/diffusion/fill", chat(question, form=text, blanks=blanks, seed=seed))
+    return answer["text"], [blank["choice"] for blank in answer["blanks"]], answer["passes"]
 
 
 # How often, what, and about what: the answers of these are known.
 KNOWN = [
-    (30, short, QUESTIONS),
-    (30, streamed, QUESTIONS),
+    (18, short, QUESTIONS),
+    (18, streamed, QUESTIONS),
     (15, recalled, RECALLED),
     (10, infill, GAPS),
+    (4, by_schema, SCHEMAS),
+    (4, called, CALLS),
+    (4, several, QUESTIONS),
+    (4, completion, QUESTIONS),
+    (4, edit, EDITS),
     (3, response, QUESTIONS),
     (2, message, QUESTIONS),
+    (2, form, FORMS),
+    (2, canvas, QUESTIONS),
+    (2, followed, [STORY]),
 ]
 
 
@@ -121,22 +240,21 @@ class Soak:
         props = json.loads(self.server.get("/props"))
         context = props["default_generation_settings"]["n_ctx"]
         connection = self.server.connect()
-        _, answer = post(connection, "/tokenize", {"content": "a b c d"})
-        for token in answer["tokens"]:
+        for token in ask(connection, "/tokenize", {"content": "a b c d"})["tokens"]:
             for slot in range(props["total_slots"]):
                 prompt = [token] * (context * 7 // 8)
                 body = {"prompt": prompt, "id_slot": slot, "n_predict": 0}
-                expect(*post(connection, "/completion", body))
+                ask(connection, "/completion", body)
         connection.close()
 
     def stream(self, number):
         """Requests until the time is over."""
         chance = random.Random(number)
         connection = self.server.connect()
-        choices = [*KNOWN, (5, self.hang_up, None), (4, self.malformed, None), (1, self.slow, None)]
-        weights = [weight for weight, _, _ in choices]
+        kinds = [*KNOWN, (5, self.hang_up, None), (4, self.malformed, None), (1, self.slow, None)]
+        weights = [weight for weight, _, _ in kinds]
         while not self.is_over.is_set():
-            _, kind, subjects = chance.choices(choices, weights)[0]
+            _, kind, subjects = chance.choices(kinds, weights)[0]
             try:
                 if subjects is None:
                     kind(connection, chance)
@@ -157,18 +275,17 @@ class Soak:
     def hang_up(self, _, chance):
         connection = self.server.connect()
         body = endless(chance.choice(QUESTIONS), stream=chance.random() < 0.5)
-        connection.request("POST", "/v1/chat/completions", json.dumps(body))
+        connection.request("POST", CHAT, json.dumps(body))
         time.sleep(chance.uniform(0, 0.5))
         connection.close()
 
     def malformed(self, connection, chance):
-        body = chance.choice(MALFORMED)
-        status, answer = post(connection, "/v1/chat/completions", body)
+        status, answer = post(connection, CHAT, chance.choice(MALFORMED))
         assert status == 400 and answer["error"]["message"], (status, answer)
 
     def slow(self, connection, chance):
         index, seed = chance.randrange(len(QUESTIONS)), chance.choice(SEEDS)
-        answer = streamed(connection, QUESTIONS[index], seed, read_slowly=True)
+        answer = read_slowly(connection, QUESTIONS[index], seed)
         self.compare((streamed, index, seed), answer)
 
 
@@ -206,7 +323,7 @@ def main():
     parser.add_argument("server", help="a built llama-diffusion-server")
     parser.add_argument("--minutes", type=float, default=1)
     parser.add_argument("--streams", type=int, default=8)
-    parser.add_argument("--flags", default="-np 4 --cache-ram 8", help="of the server")
+    parser.add_argument("--flags", default="-np 4 --cache-ram 8", help="of the server, which needs three slots")
     args = parser.parse_args()
     with Server(args.server, *args.flags.split()) as server:
         before = settled(server)
