@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Mixed requests for minutes, some of which are malformed, hang up or read slowly. Each answer must be that of the same
-prompt and seed computed alone; memory, descriptors and threads must not grow.
+prompt and seed computed alone; what /metrics counts must add up; memory, descriptors and threads must not grow.
 
     crates/server/tests/load/soak.py target/release/llama-diffusion-server --minutes 10 --streams 8
 """
@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import json
 import random
+import re
 import statistics
 import threading
 import time
@@ -216,6 +217,8 @@ KNOWN = [
     (2, canvas, QUESTIONS),
     (2, followed, [STORY]),
 ]
+# Answers to a request, where it is not one.
+ANSWERS = {"recalled": 2, "several": 3}
 
 
 class Soak:
@@ -223,7 +226,8 @@ class Soak:
 
     def __init__(self, server):
         self.server = server
-        self.counts = Counter()
+        # The kinds of the requests that are done.
+        self.done = []
         self.wrong = []
         self.is_over = threading.Event()
         connection = server.connect()
@@ -261,7 +265,7 @@ class Soak:
                 else:
                     index, seed = chance.randrange(len(subjects)), chance.choice(SEEDS)
                     self.compare((kind, index, seed), kind(connection, subjects[index], seed))
-                self.counts[kind.__name__] += 1
+                self.done.append(kind.__name__)
             except Exception as error:  # of whatever kind: the soak goes on and fails at its end
                 self.wrong.append(f"{kind.__name__}: {error!r}")
                 connection.close()
@@ -287,6 +291,40 @@ class Soak:
         index, seed = chance.randrange(len(QUESTIONS)), chance.choice(SEEDS)
         answer = read_slowly(connection, QUESTIONS[index], seed)
         self.compare((streamed, index, seed), answer)
+
+
+def grown(before, after, *parts):
+    """What counters whose names have these parts have grown by. A labelled one appears when it is first counted."""
+    return sum(after[name] - before.get(name, 0) for name in after if all(part in name for part in parts))
+
+
+def adds_up(server, patience=10):
+    """Whether all answers that have begun and not ended have a slot, each its own. It seems otherwise during a step in
+    which one begins, as the slots are shown at its end."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        metrics = server.metrics()
+        left = metrics["llama_diffusion_queue_seconds_count"] - metrics["llama_diffusion_request_seconds_count"]
+        tasks = [slot["id_task"] for slot in json.loads(server.get("/slots")) if slot["is_processing"]]
+        if left == metrics["llamacpp:requests_processing"] and len(tasks) == len(set(tasks)):
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def miscounted(before, after, done):
+    """What an idle server has counted otherwise than its clients."""
+    answers = sum(ANSWERS.get(kind, 1) for kind in done if kind not in ("hang_up", "malformed"))
+    requests = lambda finish: grown(before, after, "_requests_total", f'finish="{finish}"')
+    answered = sum(map(requests, ("stop", "length", "tool_calls")))
+    pairs = {
+        "answers": (answered, answers),
+        "errors": (requests("error"), done.count("malformed")),
+        "answers that left their slots": (
+            grown(before, after, "_request_seconds_count"), grown(before, after, "_queue_seconds_count")
+        ),
+    }
+    return [f"{name}: {count:.0f} instead of {other:.0f}" for name, (count, other) in pairs.items() if count != other]
 
 
 def slope(samples):
@@ -329,29 +367,34 @@ def main():
         before = settled(server)
         soak = Soak(server)
         soak.fill()
+        begin, first = time.monotonic(), server.metrics()
         streams = [threading.Thread(target=soak.stream, args=(number,)) for number in range(args.streams)]
         for stream in streams:
             stream.start()
-        samples, last, begin = [], {}, time.monotonic()
+        samples, last = [], first
         while time.monotonic() < begin + args.minutes * 60:
             time.sleep(1)
             metrics = server.metrics()
-            falling = [name for name in last if "_total" in name and metrics[name] < last[name]]
-            soak.wrong.extend(f"{name} fell" for name in falling)
+            counters = [name for name in last if re.search(r"_(total|count|sum|bucket)\b", name)]
+            soak.wrong.extend(f"{name} fell" for name in counters if metrics[name] < last[name])
+            if not adds_up(server):
+                soak.wrong.append("there are slots without an answer, or answers without a slot")
             last = metrics
-            samples.append((sum(soak.counts.values()), server.resources()[0]))
+            samples.append((len(soak.done), server.resources()[0]))
         soak.is_over.set()
         for stream in streams:
             stream.join()
-        while server.busy():
+        deadline = time.monotonic() + 60
+        while server.busy() and time.monotonic() < deadline:
             time.sleep(0.1)
+        soak.wrong.extend(miscounted(first, server.metrics(), soak.done))
         after = returned(server, before)
         growth = slope(samples)
-        for name, count in soak.counts.most_common():
+        for name, count in Counter(soak.done).most_common():
             print(f"{name:14} {count}")
-        print(f"{'all':14} {sum(soak.counts.values())} in {time.monotonic() - begin:.0f} s, {len(soak.wrong)} wrong")
-        first, last = samples[0][1] >> 10, samples[-1][1] >> 10
-        print(f"resident       {first} KiB, in the end {last} KiB: {growth:.0f} bytes a request")
+        print(f"{'all':14} {len(soak.done)} in {time.monotonic() - begin:.0f} s, {len(soak.wrong)} wrong")
+        resident = [size >> 10 for _, size in samples]
+        print(f"resident       {resident[0]} KiB, in the end {resident[-1]} KiB: {growth:.0f} bytes a request")
         print(f"descriptors    {before[0]}, in the end {after[0]}")
         print(f"threads        {before[1]}, in the end {after[1]}")
         for wrong in soak.wrong[:20]:
