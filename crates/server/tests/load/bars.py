@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import http.client
 import json
+import random
 import socket
 import statistics
 import sys
@@ -45,12 +46,12 @@ def wait(server, condition, patience=120):
         time.sleep(0.001)
 
 
-def cancelled(server, hang_up, busy):
-    """Steps and milliseconds until only `busy` slots are in use, and nobody waits."""
+def cancelled(server, hang_up, is_gone):
+    """Steps and milliseconds until the server shows that somebody is gone."""
     before = server.metrics()[STEPS]
     start = time.monotonic()
     hang_up()
-    wait(server, lambda: server.busy() <= busy)
+    wait(server, is_gone)
     took = time.monotonic() - start
     return server.metrics()[STEPS] - before, took * 1e3
 
@@ -103,35 +104,70 @@ def drafts(binary):
 
 
 def cancel(binary):
-    """Slot free <= 2 steps + 50 ms after the client has hung up: denoising, prefilling, queued."""
-    rounds = 30
-    with Server(binary, "-np", "1", "-t", "1") as server:
-        slot = lambda: json.loads(server.get("/slots"))[0]
+    """504 times: a slot is free <= 2 steps + 50 ms after its client has hung up, denoising, prefilling or queued, and
+    the answers to another client do not change."""
+    rounds, clients = 21, 8
+    with Server(binary, "-np", str(clients + 1), "-t", "1") as server:
+        slots = lambda: json.loads(server.get("/slots"))
+        limits = lambda: [slot["diffusion"] and slot["diffusion"]["max_steps"] for slot in slots()]
+        waiting = lambda: server.metrics()["llamacpp:requests_deferred"]
         results, after = {"denoising": [], "prefilling": [], "queued": []}, []
+        is_over, answers = threading.Event(), []
+
+        def ask(connection, seed):
+            status, answer = post(connection, CHAT, chat(QUESTION, seed=seed, id_slot=clients))
+            assert status == 200, answer
+            return answer["choices"][0]["message"]["content"], answer["diffusion"]["steps"]
+
+        def witness():
+            connection = server.connect()
+            while not is_over.is_set():
+                seed = len(answers) % len(alone)
+                answers.append(ask(connection, seed) == alone[seed])
+
+        def hang_up(state, connections, is_gone):
+            """One client after the other, 0.1 to 2 s from now; is_gone(n) is asked about the nth of them."""
+            start = time.monotonic()
+            moments = sorted(random.uniform(0.1, 2) for _ in connections)
+            for number, (connection, moment) in enumerate(zip(connections, moments)):
+                time.sleep(max(0, start + moment - time.monotonic()))
+                results[state].append(cancelled(server, connection.close, lambda: is_gone(number)))
+
+        alone = [ask(server.connect(), seed) for seed in range(5)]
+        beside = threading.Thread(target=witness)
+        beside.start()
         for _ in range(rounds):
-            running, _ = open_stream(server, endless(QUESTION))
-            wait(server, lambda: slot()["diffusion"])
-            results["denoising"].append(cancelled(server, running.close, 0))
-            reading = server.connect()
-            reading.request("POST", CHAT, json.dumps(endless(LONG, cache_prompt=False)))
-            wait(server, lambda: slot()["is_processing"])
-            read = slot()["n_prompt_tokens_processed"]
-            results["prefilling"].append(cancelled(server, reading.close, 0))
-            after.append(slot()["n_prompt_tokens_processed"] - read)
-            # The waiting one leaves first: the other one's slot goes to nobody.
-            running, _ = open_stream(server, endless(QUESTION))
-            waiting = server.connect()
-            waiting.request("POST", CHAT, json.dumps(endless(QUESTION)))
-            wait(server, lambda: server.metrics()["llamacpp:requests_deferred"] == 1)
-            waiting.close()
-            before, start = server.metrics()[STEPS], time.monotonic()
-            wait(server, lambda: server.metrics()["llamacpp:requests_deferred"] == 0)
-            results["queued"].append((server.metrics()[STEPS] - before, (time.monotonic() - start) * 1e3))
-            cancelled(server, running.close, 0)
+            running = [open_stream(server, endless(QUESTION, id_slot=slot))[0] for slot in range(clients)]
+            wait(server, lambda: limits()[:clients] == [NEVER["max_steps"]] * clients)
+            hang_up("denoising", running, lambda number: not slots()[number]["is_processing"])
+            for _ in range(clients):
+                # It is encoded at once: there is no time for a pause.
+                reading = server.connect()
+                reading.request("POST", CHAT, json.dumps(endless(LONG, cache_prompt=False, id_slot=0)))
+                wait(server, lambda: slots()[0]["is_processing"])
+                read = slots()[0]["n_prompt_tokens_processed"]
+                is_gone = lambda: not slots()[0]["is_processing"]
+                results["prefilling"].append(cancelled(server, reading.close, is_gone))
+                after.append(slots()[0]["n_prompt_tokens_processed"] - read)
+            # With all slots taken, the witness waits as well. The others who wait leave first.
+            running = [open_stream(server, endless(QUESTION))[0] for _ in range(clients + 1)]
+            wait(server, lambda: limits() == [NEVER["max_steps"]] * (clients + 1) and waiting() == 1)
+            queued = [server.connect() for _ in range(clients)]
+            for connection in queued:
+                connection.request("POST", CHAT, json.dumps(endless(QUESTION)))
+            wait(server, lambda: waiting() == clients + 1)
+            hang_up("queued", queued, lambda number: waiting() == clients - number)
+            for connection in running:
+                connection.close()
+            # The witness may have got the slot of another one, for one answer.
+            wait(server, lambda: [slot["is_processing"] for slot in slots()] == [False] * clients + [True])
+        is_over.set()
+        beside.join()
     for name, pairs in results.items():
         steps, times = [steps for steps, _ in pairs], [ms for _, ms in pairs]
         print(f"cancel, {name}: steps {spread(steps)}; ms {spread(times)}; {len(pairs)} times")
     print(f"cancel, prefilling: tokens read afterwards {spread(after)}")
+    print(f"cancel: {len(answers)} answers to another client, {answers.count(False)} of them not as alone")
 
 
 def prefix(binary):
