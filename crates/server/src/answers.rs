@@ -38,19 +38,12 @@ pub enum Happening {
 }
 
 /// Cancels the jobs of a request when nobody waits for them any more.
-pub struct Guard {
-    flags: Vec<CancelFlag>,
-    left: usize,
-    metrics: Arc<Metrics>,
-}
+struct Guard(Vec<CancelFlag>);
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        for flag in &self.flags {
+        for flag in &self.0 {
             flag.cancel();
-        }
-        if self.left > 0 {
-            self.metrics.cancelled();
         }
     }
 }
@@ -58,6 +51,8 @@ impl Drop for Guard {
 /// The answers to a request.
 pub struct Answers {
     answers: Vec<Answer>,
+    /// How many of them have not ended.
+    left: usize,
     updates: UnboundedReceiver<(usize, Update)>,
     drafts: Option<Arc<DraftSlot>>,
     /// Before which no draft is sent.
@@ -65,7 +60,9 @@ pub struct Answers {
     ready: VecDeque<(usize, Happening)>,
     wishes: Wishes,
     started: Instant,
-    guard: Guard,
+    metrics: Arc<Metrics>,
+    /// Dropped after the updates: what is cancelled by it has nobody who waits.
+    _guard: Guard,
     /// While it lives, others can follow the answers.
     _listed: Listed,
 }
@@ -113,7 +110,8 @@ impl Answers {
         listed: Listed,
         metrics: &Arc<Metrics>,
     ) -> Self {
-        let flags: Vec<_> = answers.iter().map(|answer| answer.cancel.clone()).collect();
+        let flags = answers.iter().map(|answer| answer.cancel.clone());
+        let guard = Guard(flags.collect());
         let mut ready = VecDeque::new();
         for (index, answer) in answers.iter().enumerate() {
             if let Some(payloads) = &answer.payloads {
@@ -126,11 +124,7 @@ impl Answers {
             }
         }
         Self {
-            guard: Guard {
-                left: flags.len(),
-                flags,
-                metrics: Arc::clone(metrics),
-            },
+            left: answers.len(),
             answers,
             updates,
             drafts,
@@ -138,6 +132,8 @@ impl Answers {
             ready,
             wishes,
             started: Instant::now(),
+            metrics: Arc::clone(metrics),
+            _guard: guard,
             _listed: listed,
         }
     }
@@ -157,7 +153,7 @@ impl Answers {
             if let Some(happening) = self.ready.pop_front() {
                 return Ok(Some(happening));
             }
-            if self.guard.left == 0 {
+            if self.left == 0 {
                 return Ok(None);
             }
             let draft = next_draft(self.drafts.as_deref(), self.pause);
@@ -212,7 +208,7 @@ impl Answers {
             },
             Update::Ended(ended) => self.end(index, &ended)?,
             Update::Failed(failure) => {
-                self.guard.left -= 1;
+                self.left -= 1;
                 return Err(error_of(failure, self.wishes.constraint.as_deref()));
             }
         }
@@ -241,7 +237,7 @@ impl Answers {
         for shown in drafts.take_until(index, answer.block) {
             let lines = payloads.show(&shown, answer.reader.splitter());
             let lines = lines.map_err(|error| internal(&error))?;
-            self.guard.metrics.draft_sent();
+            self.metrics.draft_sent();
             self.ready.extend(
                 lines
                     .into_iter()
@@ -299,7 +295,7 @@ impl Answers {
     }
 
     fn end(&mut self, index: usize, ended: &Ended) -> Result<(), ApiError> {
-        self.guard.left -= 1;
+        self.left -= 1;
         let answer = &mut self.answers[index];
         let rest = answer.reader.finish();
         let rest = rest.map_err(|error| internal(&error))?;

@@ -16,6 +16,17 @@ const SECONDS: [f64; 14] = [
 /// Bounds of small counts.
 const COUNTS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0];
 
+/// The stage of an answer that nobody waits for any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Abandoned {
+    /// It waits for a slot.
+    Queued,
+    /// Its prompt is being encoded.
+    Prefilling,
+    /// Its canvases are being denoised.
+    Running,
+}
+
 /// All counters.
 pub struct Metrics {
     registry: Registry,
@@ -217,15 +228,15 @@ impl Metrics {
         }
     }
 
-    /// Clients went away while their jobs waited.
-    pub fn cancelled_in_queue(&self, jobs: usize) {
-        let counter = self.cancelled.with_label_values(&["queued"]);
-        counter.inc_by(jobs as u64);
-    }
-
-    /// A client went away while its answer was computed.
-    pub fn cancelled(&self) {
-        self.cancelled.with_label_values(&["running"]).inc();
+    /// Clients went away while so many answers were in this stage.
+    pub fn cancelled(&self, stage: Abandoned, answers: usize) {
+        let name = match stage {
+            Abandoned::Queued => "queued",
+            Abandoned::Prefilling => "prefilling",
+            Abandoned::Running => "running",
+        };
+        let counter = self.cancelled.with_label_values(&[name]);
+        counter.inc_by(answers as u64);
     }
 
     /// A request was not taken.
@@ -334,7 +345,7 @@ mod tests {
         metrics.stepped(2, Duration::from_millis(5));
         metrics.rejected("queue");
         metrics.answered("chat", "stop");
-        metrics.cancelled();
+        metrics.cancelled(Abandoned::Prefilling, 1);
         let text = metrics.text(&Shown::default(), 7, (3, 500)).unwrap();
         for line in [
             "llamacpp:n_decode_total 1",
@@ -344,7 +355,7 @@ mod tests {
             "llama_diffusion_responses_kept_bytes 500",
             "llama_diffusion_admission_rejections_total{reason=\"queue\"} 1",
             "llama_diffusion_requests_total{endpoint=\"chat\",finish=\"stop\"} 1",
-            "llama_diffusion_cancelled_total{while=\"running\"} 1",
+            "llama_diffusion_cancelled_total{while=\"prefilling\"} 1",
             "llama_diffusion_step_seconds_count 1",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}:\n{text}");

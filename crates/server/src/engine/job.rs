@@ -262,6 +262,11 @@ pub struct Outlet {
 }
 
 impl Outlet {
+    /// Whether nobody waits for the answer any more.
+    pub fn is_abandoned(&self) -> bool {
+        self.updates.is_closed()
+    }
+
     /// Sends an update. If nobody receives it, the job is cancelled anyway.
     pub fn send(&self, update: Update) {
         self.followed.record(self.index, &update);

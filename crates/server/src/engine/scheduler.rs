@@ -14,7 +14,7 @@ use super::library::Library;
 use super::queue::Queue;
 use super::running::{Running, Step};
 use super::{Engine, Saved as _};
-use crate::metrics::Metrics;
+use crate::metrics::{Abandoned, Metrics};
 
 /// Steps that may fail in a row before the engine counts as broken.
 const FAILURES: u32 = 3;
@@ -161,7 +161,7 @@ impl<E: Engine> Scheduler<E> {
     /// Too many steps failed in a row. All clients have been told.
     pub fn tick(&mut self) -> Result<(), Broken> {
         let gone = self.queue.drop_cancelled();
-        self.metrics.cancelled_in_queue(gone);
+        self.metrics.cancelled(Abandoned::Queued, gone);
         self.admit();
         let now = (self.clock)();
         let running = &mut self.running;
@@ -321,6 +321,13 @@ impl<E: Engine> Scheduler<E> {
         let Some(mut running) = self.running[slot].take() else {
             return;
         };
+        if running.job.outlet.is_abandoned() {
+            let stage = match running.is_encoded() {
+                true => Abandoned::Running,
+                false => Abandoned::Prefilling,
+            };
+            self.metrics.cancelled(stage, 1);
+        }
         // The client may ask again, or look at the slots, as soon as it has its answer.
         running.job.ticket.release();
         self.board.write(|shown| {

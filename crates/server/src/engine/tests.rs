@@ -10,7 +10,7 @@ use llama_diffusion::{CancelFlag, DiffusionParams, Token};
 use proptest::prelude::*;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::board::Board;
+use super::board::{Board, Shown};
 use super::job::{Class, Failure, FormTask, Found, Group, Job, Outlet, Task, Update};
 use super::scheduler::{Broken, Refusal, Scheduler};
 use super::scripted::{PASS, Scripted};
@@ -22,6 +22,7 @@ use crate::protocol::answer::EndReason;
 /// A scheduler, and the milliseconds of its clock.
 struct Bench {
     scheduler: Scheduler<Scripted>,
+    metrics: Arc<Metrics>,
     clock: Arc<AtomicU64>,
     start: Instant,
     admission: Admission,
@@ -39,7 +40,8 @@ impl Bench {
         let metrics = Arc::new(Metrics::new().unwrap());
         let board = Arc::new(Board::default());
         Self {
-            scheduler: Scheduler::new(engine, library, Box::new(now), board, metrics),
+            scheduler: Scheduler::new(engine, library, Box::new(now), board, Arc::clone(&metrics)),
+            metrics,
             clock,
             start,
             admission: Admission::new(Limits {
@@ -227,32 +229,54 @@ fn every_client_has_the_answer_to_its_own_prompt() {
 fn cancelled_jobs_leave_at_the_next_step_wherever_they_are() {
     let mut bench = Bench::new(Scripted::new(1), 0);
     let long: Vec<Token> = [3; 40].into_iter().chain([900]).collect();
-    let (prefilling, _updates) = bench.job(&long);
+    let (prefilling, its_updates) = bench.job(&long);
     let cancel = prefilling.cancel.clone();
     bench.scheduler.submit(prefilling);
-    let (queued, _updates) = bench.job(&[1, 1]);
+    let (queued, queued_updates) = bench.job(&[1, 1]);
     let queued_cancel = queued.cancel.clone();
     bench.scheduler.submit(queued);
     let mut last = bench.submit(&[5, 1]);
     bench.tick();
     assert_eq!(bench.admission.taken(), 3);
+    drop(queued_updates);
     queued_cancel.cancel();
     bench.tick();
     assert_eq!(bench.admission.taken(), 2, "queued");
+    drop(its_updates);
     cancel.cancel();
     bench.tick();
     assert_eq!(bench.admission.taken(), 1, "prefilling");
     bench.finish();
     assert_eq!(received(&mut last), answer(&[5, 1]));
-    let (denoising, _updates) = bench.job(&[900]);
-    let cancel = denoising.cancel.clone();
-    bench.scheduler.submit(denoising);
-    for _ in 0..5 {
+    // The client of the first one is gone, that of the second one has read enough.
+    for is_gone in [true, false] {
+        let (denoising, mut updates) = bench.job(&[900]);
+        let cancel = denoising.cancel.clone();
+        bench.scheduler.submit(denoising);
+        for _ in 0..5 {
+            bench.tick();
+        }
+        if is_gone {
+            updates.close();
+        }
+        cancel.cancel();
         bench.tick();
+        assert!(bench.scheduler.is_idle());
     }
-    cancel.cancel();
-    bench.tick();
-    assert!(bench.scheduler.is_idle());
+    let counted = bench.metrics.text(&Shown::default(), 0, (0, 0)).unwrap();
+    let mut counted: Vec<_> = counted
+        .lines()
+        .filter_map(|line| line.strip_prefix("llama_diffusion_cancelled_total"))
+        .collect();
+    counted.sort_unstable();
+    assert_eq!(
+        counted,
+        [
+            "{while=\"prefilling\"} 1",
+            "{while=\"queued\"} 1",
+            "{while=\"running\"} 1"
+        ]
+    );
 }
 
 #[test]
