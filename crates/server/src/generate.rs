@@ -236,6 +236,12 @@ fn submit(
     if let Some(drafts) = &drafts {
         followed.add(drafts);
     }
+    let wishes = Wishes {
+        progress: work.reply.options.progress,
+        timings: work.reply.options.timings,
+        thought_budget: request.thought_budget.or(ready.served.thought_budget),
+        constraint: request.constraint.as_ref().map(|it| it.field.clone()),
+    };
     let mut leader = Group::default();
     let mut answers = Vec::new();
     for (index, (asked, ticket)) in asked.into_iter().zip(tickets).enumerate() {
@@ -286,6 +292,7 @@ fn submit(
             outlet: Outlet {
                 index,
                 updates: sender.clone(),
+                reports_prompt: wishes.progress || wishes.timings,
                 followed: Arc::clone(&followed),
             },
             slot: request.slot,
@@ -300,12 +307,6 @@ fn submit(
             ticket,
         });
     }
-    let wishes = Wishes {
-        progress: work.reply.options.progress,
-        timings: work.reply.options.timings,
-        thought_budget: request.thought_budget.or(ready.served.thought_budget),
-        constraint: request.constraint.as_ref().map(|it| it.field.clone()),
-    };
     Answers::new(answers, updates, drafts, wishes, listed, &state.metrics)
 }
 

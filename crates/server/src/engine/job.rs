@@ -169,12 +169,12 @@ impl Drop for Job {
 /// What happens to a job.
 #[derive(Debug)]
 pub enum Update {
-    /// It has a slot. So many tokens of its prompt were cached.
+    /// It has a slot. Only if the client wants to know how its prompt is read.
     Begun {
         /// Cached tokens of the prompt.
         reused: usize,
     },
-    /// A pass over a part of the prompt is complete.
+    /// A pass over a part of the prompt is complete. Only if the client wants to know.
     Encoded(PromptProgress),
     /// A canvas is finished, or the time is up and this is its draft.
     Canvas {
@@ -257,6 +257,9 @@ pub struct Outlet {
     pub index: usize,
     /// The channel. It holds at most an update for each pass and each canvas.
     pub updates: UnboundedSender<(usize, Update)>,
+    /// Whether the client wants to know how its prompt is read. Otherwise nothing wakes its task before
+    /// there is something to show.
+    pub reports_prompt: bool,
     /// Where drafts go, and what others than the client follow.
     pub followed: Arc<Followed>,
 }

@@ -152,7 +152,9 @@ impl Running {
 
     fn take_progress(&mut self, progress: PromptProgress, now: Instant) -> ControlFlow<()> {
         self.view.encoded = progress.encoded;
-        self.job.outlet.send(Update::Encoded(progress));
+        if self.job.outlet.reports_prompt {
+            self.job.outlet.send(Update::Encoded(progress));
+        }
         if progress.encoded < progress.total {
             return ControlFlow::Continue(());
         }

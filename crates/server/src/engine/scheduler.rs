@@ -242,7 +242,9 @@ impl<E: Engine> Scheduler<E> {
             reused,
             now.saturating_duration_since(job.submitted),
         );
-        job.outlet.send(Update::Begun { reused });
+        if job.outlet.reports_prompt {
+            job.outlet.send(Update::Begun { reused });
+        }
         let mut running = Running::new(job, slot, reused, now);
         if self.engine.stage(slot) != Some(Stage::Prefilling) {
             running.encoded(now);

@@ -65,6 +65,7 @@ impl Bench {
             outlet: Outlet {
                 index: 0,
                 updates,
+                reports_prompt: true,
                 followed: Arc::default(),
             },
             slot: None,
@@ -277,6 +278,17 @@ fn cancelled_jobs_leave_at_the_next_step_wherever_they_are() {
             "{while=\"running\"} 1"
         ]
     );
+}
+
+#[test]
+fn a_client_that_asks_for_no_progress_is_woken_by_its_first_canvas() {
+    let mut bench = Bench::new(Scripted::new(1), 0);
+    let (mut job, mut updates) = bench.job(&[3; 2 * PASS]);
+    job.outlet.reports_prompt = false;
+    bench.scheduler.submit(job);
+    bench.finish();
+    let (_, first) = updates.try_recv().unwrap();
+    assert!(matches!(first, Update::Canvas { .. }), "{first:?}");
 }
 
 #[test]
