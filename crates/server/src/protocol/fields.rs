@@ -1,5 +1,7 @@
 //! Every field that an endpoint knows, and what becomes of it. All others are ignored.
 
+use serde_json::Value;
+
 use super::error::ApiError;
 use super::ranges;
 use super::request::Family;
@@ -12,7 +14,7 @@ pub enum Class {
     Used,
     /// It is accepted without effect, and listed in the answer's `diffusion.ignored`.
     Ignored(Shape),
-    /// It would change the answer and is refused, unless it says nothing (null, false, 0 or empty).
+    /// It would change the answer and is refused, unless it [asks for nothing](asks_for_nothing).
     Refused(&'static str),
 }
 
@@ -404,7 +406,7 @@ pub fn check(body: &Object<'_>, table: Table, family: Family) -> Result<Vec<Stri
             };
             match class {
                 Class::Used => {}
-                Class::Refused(_) if says_nothing(field.value) => {}
+                Class::Refused(_) if asks_for_nothing(name, field.value) => {}
                 Class::Refused(reason) => return Err(field.error(reason)),
                 Class::Ignored(shape) => {
                     match shape {
@@ -425,9 +427,24 @@ pub fn check(body: &Object<'_>, table: Table, family: Family) -> Result<Vec<Stri
 /// Fields without effect on canvases that masked models honour.
 pub const MASKED: [&str; 3] = ["temperature", "top_k", "top_p"];
 
-/// Whether a value asks for nothing.
-pub fn says_nothing(value: &serde_json::Value) -> bool {
-    use serde_json::Value;
+/// Whether a field that is refused changes nothing: its value says nothing, or what its protocol has for that.
+fn asks_for_nothing(name: &str, value: &Value) -> bool {
+    let is_zero = |bias: &Value| bias.as_f64() == Some(0.0);
+    match (name, value) {
+        // Tokens with their biases.
+        ("logit_bias", Value::Object(biases)) => biases.values().all(is_zero),
+        ("logit_bias", Value::Array(biases)) => {
+            biases.iter().all(|bias| bias.get(1).is_some_and(is_zero))
+        }
+        // A search with the usual options.
+        ("web_search_options", Value::Object(_)) => false,
+        ("function_call", Value::String(choice)) => choice == "none",
+        _ => says_nothing(value),
+    }
+}
+
+/// Whether a value is null, false, 0 or empty.
+pub fn says_nothing(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Bool(on) => !on,
@@ -441,7 +458,7 @@ pub fn says_nothing(value: &serde_json::Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     fn checked(body: Value, family: Family) -> Result<Vec<String>, String> {
         let Value::Object(map) = &body else { panic!() };
@@ -481,8 +498,17 @@ mod tests {
                 .message
                 .contains("the object diffusion")
         );
-        let neutral = json!({"logit_bias": {}, "grammar": "", "lora": [], "ignore_eos": false});
-        assert_eq!(checked(neutral, Family::Canvas), Ok(vec![]));
+        assert!(message(json!({"logit_bias": {"5": 0, "6": false}})).starts_with("logit_bias: "));
+        assert!(message(json!({"logit_bias": [[5, 0], [6, 1]]})).starts_with("logit_bias: "));
+        assert!(message(json!({"web_search_options": {}})).contains("searches nothing"));
+        assert!(message(json!({"function_call": "auto"})).contains("use tools"));
+        for neutral in [
+            json!({"logit_bias": {}, "grammar": "", "lora": [], "ignore_eos": false}),
+            json!({"logit_bias": {"5": 0, "6": 0.0}, "function_call": "none", "functions": []}),
+            json!({"logit_bias": [[5, 0], ["text", 0.0]], "web_search_options": null}),
+        ] {
+            assert_eq!(checked(neutral, Family::Canvas), Ok(vec![]));
+        }
     }
 
     /// The fields of a group of tables, as the documentation lists them.
