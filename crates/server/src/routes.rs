@@ -138,7 +138,7 @@ const COMPUTING: [(&str, Compute, WriteError); 8] = [
 ];
 
 /// Paths of llama-server that make no sense for a diffusion model.
-const ABSENT: [&str; 8] = [
+const ABSENT: [&str; 9] = [
     "/embedding",
     "/embeddings",
     "/v1/embeddings",
@@ -146,7 +146,8 @@ const ABSENT: [&str; 8] = [
     "/reranking",
     "/v1/rerank",
     "/v1/reranking",
-    "/lora-adapters",
+    "/chat/completions/control",
+    "/v1/chat/completions/control",
 ];
 
 /// All routes.
@@ -158,6 +159,7 @@ pub fn router(state: &Arc<State>) -> Router {
         .route("/slots", get(slots))
         .route("/slots/{id}", post(slot_action))
         .route("/metrics", get(metrics))
+        .route("/lora-adapters", get(adapters).post(absent))
         .route("/models", get(list_models))
         .route("/v1/models", get(list_models))
         .route("/v1/models/{id}", get(model))
@@ -364,6 +366,11 @@ async fn drafts(
     Asked(query): Asked<HashMap<String, String>>,
 ) -> Response {
     follow::respond(&state, &id, &query)
+}
+
+/// None: they are not supported.
+async fn adapters() -> Response {
+    json(&object!([]))
 }
 
 async fn openapi() -> Response {

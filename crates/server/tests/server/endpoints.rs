@@ -124,6 +124,12 @@ fn errors_are_json_whatever_is_wrong() {
         ("/v1/responses", json!({"input": []}), 400),
         ("/v1/responses/input_tokens", json!({"input": 5}), 400),
         ("/v1/embeddings", json!({"input": "x"}), 501),
+        ("/lora-adapters", json!([]), 501),
+        (
+            "/v1/chat/completions/control",
+            json!({"id": "x", "action": "reasoning_end"}),
+            501,
+        ),
         ("/infill", json!({"input_prefix": "a"}), 400),
         (
             "/infill",
@@ -135,6 +141,7 @@ fn errors_are_json_whatever_is_wrong() {
     ] {
         assert_eq!(server.refused(path, &body).0, status, "{path} {body}");
     }
+    assert_eq!(server.json("/lora-adapters"), json!([]));
     let anthropic = server.post("/v1/messages/count_tokens", &json!({"messages": 1}));
     let error: serde_json::Value = anthropic.send().unwrap().json().unwrap();
     assert_eq!(error["type"], "error", "{error}");
