@@ -13,7 +13,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use serde::Deserialize;
 use serde_json::{Value, json as object};
-use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::catch_panic::{CatchPanicLayer, ResponseForPanic};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 
@@ -177,7 +177,7 @@ pub fn router(state: &Arc<State>) -> Router {
                             body: Body| async move {
             answer_as(info::compute(&state, owner, body, compute).await, write)
         };
-        router = router.route(path, post(handler));
+        router = router.route(path, post(handler).layer(catching(write)));
     }
     for path in ABSENT {
         router = router.route(path, get(absent).post(absent));
@@ -186,7 +186,7 @@ pub fn router(state: &Arc<State>) -> Router {
         let handler = move |Shared(state): Shared<Arc<State>>,
                             Extension(owner): Extension<Owner>,
                             body: Body| respond(state, endpoint, owner, body);
-        router = router.route(path, post(handler));
+        router = router.route(path, post(handler).layer(catching(endpoint.error)));
     }
     let router = router
         .fallback(other)
@@ -201,14 +201,20 @@ pub fn router(state: &Arc<State>) -> Router {
     };
     router
         .layer(cors(state))
-        .layer(CatchPanicLayer::custom(|_| {
-            error_response(&ApiError::new(ErrorKind::Server, "the request failed"))
-        }))
+        .layer(catching(ApiError::openai))
         .layer(SetResponseHeaderLayer::if_not_present(
             HeaderName::from_static("x-content-type-options"),
             HeaderValue::from_static("nosniff"),
         ))
         .layer(map_request(async |request: Request<Body>| linger(request)))
+}
+
+/// Answers a request whose handler panics, in the form of a protocol.
+fn catching(write: WriteError) -> CatchPanicLayer<impl ResponseForPanic<ResponseBody = Body>> {
+    CatchPanicLayer::custom(move |_| {
+        let error = ApiError::new(ErrorKind::Server, "the request failed");
+        error_with(&error, &write(&error))
+    })
 }
 
 fn cors(state: &Arc<State>) -> CorsLayer {
@@ -409,7 +415,40 @@ async fn wrong_method(request: Request<Body>) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::to_bytes;
+    use tokio::runtime::Builder;
+    use tower::ServiceExt as _;
+
     use super::*;
+
+    /// The error of a request whose handler panics.
+    fn panicked(write: WriteError) -> (u16, Value) {
+        async fn handler() {
+            panic!("in a handler");
+        }
+        let router = Router::new().route("/", get(handler).layer(catching(write)));
+        let answered = async {
+            let request = Request::new(Body::empty());
+            let response = router.layer(catching(ApiError::openai)).oneshot(request);
+            let (head, body) = response.await.unwrap().into_parts();
+            (head.status, to_bytes(body, 1 << 20).await.unwrap())
+        };
+        let runtime = Builder::new_current_thread().build().unwrap();
+        let (status, body) = runtime.block_on(answered);
+        (status.as_u16(), serde_json::from_slice(&body).unwrap())
+    }
+
+    #[test]
+    fn a_panic_of_a_handler_is_an_error_in_the_form_of_its_protocol() {
+        let (status, error) = panicked(ApiError::openai);
+        assert_eq!(
+            (status, &error["error"]["type"]),
+            (500, &object!("server_error"))
+        );
+        let (status, error) = panicked(ApiError::anthropic);
+        assert_eq!((status, &error["type"]), (500, &object!("error")));
+        assert_eq!(error["error"]["type"], "api_error");
+    }
 
     #[test]
     fn every_path_is_described() {
