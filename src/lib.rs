@@ -83,8 +83,8 @@ pub use model::{
 };
 pub use parameter::Parameter;
 pub use session::{
-    Answer, CanvasRow, Events, FinishedMember, MemberId, OnLogits, RowsReport, Session,
-    SessionBatch, Snapshot,
+    Answer, CanvasRow, Events, Filling, FinishedMember, MemberId, OnLogits, RowsReport, RowsRun,
+    Session, SessionBatch, Snapshot,
 };
 pub use text::Utf8Stream;
 pub use text_edit::edit_message;

@@ -2,7 +2,7 @@
 //! stands in the blanks.
 
 use super::Session;
-use super::rows::CanvasRow;
+use super::rows::{CanvasRow, RowsRun};
 use crate::constraint::Constraint;
 use crate::diffusion::{AcceptanceRule, CancelFlag, DiffusionParams, Template, Token};
 use crate::error::{Error, Result};
@@ -41,13 +41,32 @@ impl Session {
         params: &FormParams,
         cancel: &CancelFlag,
     ) -> Result<FilledForm> {
+        let mut filling = self.begin_fill(prompt, before, form, params)?;
+        loop {
+            if let Some(filled) = filling.advance(self, cancel)? {
+                return Ok(filled);
+            }
+        }
+    }
+
+    /// Prepares to [fill a form](Self::fill) one forward pass at a time.
+    ///
+    /// # Errors
+    /// Those of [`fill`](Self::fill) that are known before the first pass.
+    pub fn begin_fill(
+        &self,
+        prompt: &[Token],
+        before: &[Vec<Token>],
+        form: &Form,
+        params: &FormParams,
+    ) -> Result<Filling> {
         let frame = Frame::within(&self.limits(), form, before, &self.end, params)?;
         let widths = form.blanks().map(|blank| Width::Open(blank.longest()));
-        Filling {
-            prompt,
-            form,
-            params,
-            cancel,
+        let mut filling = Filling {
+            prompt: prompt.to_vec(),
+            before: before.to_vec(),
+            form: form.clone(),
+            params: params.clone(),
             widths: widths.collect(),
             answers: vec![None; form.blanks().count()],
             report: FilledForm {
@@ -59,24 +78,62 @@ impl Session {
                 reused: 0,
             },
             frame,
-            session: self,
-        }
-        .run(before)
+            reading: None,
+        };
+        filling.reading = filling.next(self)?;
+        Ok(filling)
     }
 }
 
-/// A form that is being filled.
-struct Filling<'a> {
-    session: &'a mut Session,
-    prompt: &'a [Token],
-    form: &'a Form,
-    params: &'a FormParams,
-    cancel: &'a CancelFlag,
+/// A form that is being filled, a forward pass at a time. Other sessions may work between the passes.
+pub struct Filling {
+    prompt: Vec<Token>,
+    /// What the model may write before the form, as long as it has not decided.
+    before: Vec<Vec<Token>>,
+    form: Form,
+    params: FormParams,
     frame: Frame,
     /// What the canvases have in each blank, and what it is filled with.
     widths: Vec<Width>,
     answers: Vec<Option<FilledBlank>>,
     report: FilledForm,
+    /// The canvases at work, and what they are read for; `None` after the last ones.
+    reading: Option<(RowsRun, Reading)>,
+}
+
+/// What canvases are read for.
+enum Reading {
+    /// What the model would write before the text: for each text a layout, and a score of each sample.
+    Before {
+        layouts: Vec<Layout>,
+        scores: Vec<Vec<f64>>,
+    },
+    /// A blank with choices of which some have several tokens.
+    Choices {
+        index: usize,
+        canvases: Vec<ChoiceCanvas>,
+        tally: ChoiceTally,
+    },
+    /// A blank with a language whose texts differ in length: for each length a layout.
+    Lengths {
+        index: usize,
+        lengths: Vec<usize>,
+        layouts: Vec<Layout>,
+        tally: Box<LanguageTally>,
+    },
+    /// The other blanks, all from the same canvases.
+    Open {
+        blanks: Vec<OpenBlank>,
+        /// For each position that is read the number of the blank, and the index in it.
+        read: Vec<(usize, usize, usize)>,
+    },
+}
+
+/// A blank that is read from the canvases of all such blanks.
+struct OpenBlank {
+    index: usize,
+    length: usize,
+    tally: Tally,
 }
 
 /// What canvases say of a blank whose texts all have the same number of tokens, choices one.
@@ -123,68 +180,131 @@ impl Tally {
     }
 }
 
-impl Filling<'_> {
-    fn run(mut self, before: &[Vec<Token>]) -> Result<FilledForm> {
-        let form = self.form;
-        if before.len() > 1 {
-            self.frame.before = self.choose(before)?;
-        }
-        for (index, blank) in form.blanks().enumerate() {
-            if blank.is_judged() {
-                let answer = match &blank.kind {
-                    BlankKind::Choices(choices) => self.judge_choices(index, blank, choices)?,
-                    BlankKind::Language { language, .. } => {
-                        self.judge_lengths(index, blank, language)?
-                    }
-                    BlankKind::Free(_) => continue,
-                };
-                self.widths[index] = Width::Known(answer.tokens.clone());
-                self.answers[index] = Some(answer);
+impl Filling {
+    /// Does the next forward pass. Returns the form once it is filled. All calls take the same session, whose
+    /// prompt and canvases nothing else changes between them.
+    ///
+    /// # Errors
+    /// As [`Session::fill`]. The form cannot be filled then.
+    pub fn advance(
+        &mut self,
+        session: &mut Session,
+        cancel: &CancelFlag,
+    ) -> Result<Option<FilledForm>> {
+        if let Some((mut rows, mut reading)) = self.reading.take() {
+            if !self.pass(&mut rows, &mut reading, session, cancel)? {
+                self.reading = Some((rows, reading));
+                return Ok(None);
             }
+            let report = rows.report();
+            if self.report.rows == 0 {
+                self.report.reused = report.reused;
+            }
+            self.report.rows += rows.len();
+            self.report.passes += report.passes;
+            self.conclude(reading);
+            self.reading = self.next(session)?;
         }
-        self.read_open()?;
-        let blanks: Vec<FilledBlank> = self.answers.into_iter().flatten().collect();
+        Ok(self.reading.is_none().then(|| self.filled()))
+    }
+
+    fn filled(&self) -> FilledForm {
+        let blanks: Vec<FilledBlank> = self.answers.iter().flatten().cloned().collect();
         let tokens: Vec<&[Token]> = blanks.iter().map(|blank| &blank.tokens[..]).collect();
-        Ok(FilledForm {
-            tokens: form.filled(&tokens),
+        FilledForm {
+            tokens: self.form.filled(&tokens),
             blanks,
-            ..self.report
+            ..self.report.clone()
+        }
+    }
+
+    /// What is read next: the text before the form, then each blank that has canvases of its own, in order,
+    /// then all others together.
+    fn next(&self, session: &Session) -> Result<Option<(RowsRun, Reading)>> {
+        let judged = self.form.blanks().enumerate();
+        let mut judged = judged
+            .filter(|(index, blank)| self.answers[*index].is_none() && blank.is_judged())
+            .filter_map(|(index, blank)| match &blank.kind {
+                BlankKind::Choices(choices) => Some(self.choices(index, blank, choices)),
+                BlankKind::Language { language, .. } => Some(self.lengths(index, blank, language)),
+                BlankKind::Free(_) => None,
+            });
+        let (rows, reading) = match self.before.len() {
+            0 | 1 => match judged.next().or_else(|| self.open()) {
+                Some(next) => next,
+                None => return Ok(None),
+            },
+            _ => self.texts_before(),
+        };
+        let params = DiffusionParams {
+            max_steps: self.steps(&reading),
+            canvas: Some(self.frame.canvas),
+            seed: self.params.seed,
+            acceptance: AcceptanceRule::Bounded,
+            ..DiffusionParams::default()
+        };
+        let rows = session.begin_rows(&self.prompt, rows, &params)?;
+        Ok(Some((rows, reading)))
+    }
+
+    fn steps(&self, reading: &Reading) -> u32 {
+        match reading {
+            Reading::Open { .. } => self.params.steps,
+            _ => 1,
+        }
+    }
+
+    /// Does a pass, and takes what is read. Returns whether it was the last one.
+    fn pass(
+        &self,
+        rows: &mut RowsRun,
+        reading: &mut Reading,
+        session: &mut Session,
+        cancel: &CancelFlag,
+    ) -> Result<bool> {
+        let (samples, ends) = (self.params.samples, &self.frame.end.ids);
+        let steps = self.steps(reading);
+        rows.advance(session, cancel, &mut |row, position, logits| {
+            // Each canvas has a row for each sample.
+            let (canvas, sample) = (row / samples, row % samples);
+            let logits = RowLogits::new(logits).ok_or(Error::NotFinite {
+                block: sample as u32,
+                step: steps - 1,
+                position,
+            })?;
+            reading.take(canvas, sample, (position, &logits), ends)
         })
     }
 
-    /// What the model would write before the text, of these.
-    fn choose(&mut self, before: &[Vec<Token>]) -> Result<Vec<Token>> {
-        let samples = self.params.samples;
-        let layouts: Vec<Layout> = before
-            .iter()
-            .map(|tokens| {
-                let frame = Frame {
-                    before: tokens.clone(),
-                    ..self.frame.clone()
-                };
-                Layout::new(self.form, &frame, &self.widths, Judged::Before, false)
-            })
-            .collect();
-        let rows: Vec<CanvasRow> = layouts
-            .iter()
-            .flat_map(|layout| self.judged_rows(layout, &[]))
-            .collect();
-        let mut scores = vec![vec![0.0; samples]; before.len()];
-        let ends = self.frame.end.ids.clone();
-        self.denoise(&rows, 1, &mut |row, position, logits| {
-            let (which, sample) = (row / samples, row % samples);
-            if let Some(held_out) = layouts[which].held_out_at(position) {
-                scores[which][sample] += held_out.logprob(logits, &ends);
+    /// Keeps what was read.
+    fn conclude(&mut self, reading: Reading) {
+        let names: Vec<&str> = self.form.blanks().map(|blank| &blank.name[..]).collect();
+        let (index, answer) = match reading {
+            Reading::Before { scores, .. } => {
+                let sums = scores.iter().map(|scores| log_sum(scores.iter().copied()));
+                // The first of equals.
+                let best = sums
+                    .enumerate()
+                    .reduce(|best, other| match other.1 > best.1 {
+                        true => other,
+                        false => best,
+                    });
+                let best = best.map_or(0, |(index, _)| index);
+                self.frame.before = self.before.swap_remove(best);
+                self.before.clear();
+                return;
             }
-            Ok(())
-        })?;
-        let mut best = 0;
-        for (index, score) in scores.iter().enumerate() {
-            if log_sum(score.iter().copied()) > log_sum(scores[best].iter().copied()) {
-                best = index;
+            Reading::Open { blanks, .. } => {
+                for blank in blanks {
+                    self.answers[blank.index] = Some(blank.tally.answer(names[blank.index]));
+                }
+                return;
             }
-        }
-        Ok(before[best].clone())
+            Reading::Choices { index, tally, .. } => (index, tally.answer(names[index])),
+            Reading::Lengths { index, tally, .. } => (index, tally.answer(names[index])),
+        };
+        self.widths[index] = Width::Known(answer.tokens.clone());
+        self.answers[index] = Some(answer);
     }
 
     /// A canvas of each sample, of which these positions are read.
@@ -204,15 +324,30 @@ impl Filling<'_> {
         self.samples_of(&layout.template, &read)
     }
 
-    /// Fills a blank with choices of which some have several tokens.
-    fn judge_choices(
-        &mut self,
+    fn texts_before(&self) -> (Vec<CanvasRow>, Reading) {
+        let layouts = self.before.iter().map(|tokens| {
+            let frame = Frame {
+                before: tokens.clone(),
+                ..self.frame.clone()
+            };
+            Layout::new(&self.form, &frame, &self.widths, Judged::Before, false)
+        });
+        let layouts: Vec<Layout> = layouts.collect();
+        let rows = layouts
+            .iter()
+            .flat_map(|layout| self.judged_rows(layout, &[]));
+        let rows = rows.collect();
+        let scores = vec![vec![0.0; self.params.samples]; layouts.len()];
+        (rows, Reading::Before { layouts, scores })
+    }
+
+    fn choices(
+        &self,
         index: usize,
         blank: &Blank,
         choices: &[Vec<Token>],
-    ) -> Result<FilledBlank> {
-        let (lengths, samples) = (blank.lengths(), self.params.samples);
-        let longest = blank.longest();
+    ) -> (Vec<CanvasRow>, Reading) {
+        let (lengths, longest) = (blank.lengths(), blank.longest());
         let layout = |known: &[Token], length: usize| {
             let mut widths = self.widths.clone();
             widths[index] = Width::Begun(known.to_vec(), length - known.len());
@@ -221,134 +356,128 @@ impl Filling<'_> {
                 1 => Judged::Nothing,
                 _ => Judged::Blank { index, spare },
             };
-            Layout::new(self.form, &self.frame, &widths, judged, false)
+            Layout::new(&self.form, &self.frame, &widths, judged, false)
         };
         let canvases = ChoiceCanvas::of(choices, &lengths, index, &layout);
         let rows = canvases.iter();
         let rows = rows.flat_map(|canvas| self.samples_of(&canvas.template, &canvas.positions()));
-        let rows: Vec<CanvasRow> = rows.collect();
-        let mut tally = ChoiceTally::new(choices, lengths.len(), samples);
-        let ends = self.frame.end.ids.clone();
-        self.denoise(&rows, 1, &mut |row, position, logits| {
-            canvases[row / samples].take(&mut tally, row % samples, (position, logits), &ends);
-            Ok(())
-        })?;
-        Ok(tally.answer(&blank.name))
+        let rows = rows.collect();
+        let reading = Reading::Choices {
+            index,
+            canvases,
+            tally: ChoiceTally::new(choices, lengths.len(), self.params.samples),
+        };
+        (rows, reading)
     }
 
-    /// Fills a blank with a language whose texts differ in length.
-    fn judge_lengths(
-        &mut self,
+    fn lengths(
+        &self,
         index: usize,
         blank: &Blank,
         language: &Constraint,
-    ) -> Result<FilledBlank> {
-        let (lengths, samples) = (blank.lengths(), self.params.samples);
-        let layouts: Vec<Layout> = lengths
-            .iter()
-            .map(|length| {
-                let mut widths = self.widths.clone();
-                widths[index] = Width::Open(*length);
-                let judged = Judged::Blank { index, spare: 0 };
-                Layout::new(self.form, &self.frame, &widths, judged, false)
-            })
-            .collect();
+    ) -> (Vec<CanvasRow>, Reading) {
+        let lengths = blank.lengths();
+        let layouts = lengths.iter().map(|length| {
+            let mut widths = self.widths.clone();
+            widths[index] = Width::Open(*length);
+            let judged = Judged::Blank { index, spare: 0 };
+            Layout::new(&self.form, &self.frame, &widths, judged, false)
+        });
+        let layouts: Vec<Layout> = layouts.collect();
         let mut rows = Vec::new();
         for (layout, length) in layouts.iter().zip(&lengths) {
             let start = layout.starts[index];
             let own: Vec<usize> = (start..start + length).collect();
             rows.extend(self.judged_rows(layout, &own));
         }
-        let mut tally = LanguageTally::new(language, &lengths, samples);
-        let ends = self.frame.end.ids.clone();
-        self.denoise(&rows, 1, &mut |row, position, logits| {
-            let (which, sample) = (row / samples, row % samples);
-            let (layout, length) = (&layouts[which], lengths[which]);
-            match layout.held_out_at(position) {
-                Some(held_out) => {
-                    tally.take_held_out(sample, length, held_out.logprob(logits, &ends));
-                    Ok(())
-                }
-                None => tally.take(sample, length, position - layout.starts[index], logits),
-            }
-        })?;
-        Ok(tally.answer(&blank.name))
+        let tally = LanguageTally::new(language, &lengths, self.params.samples);
+        let reading = Reading::Lengths {
+            index,
+            lengths,
+            layouts,
+            tally: Box::new(tally),
+        };
+        (rows, reading)
     }
 
-    /// Fills the other blanks, all from the same canvases.
-    fn read_open(&mut self) -> Result<()> {
-        let (steps, samples) = (self.params.steps, self.params.samples);
+    /// `None` if no blank is left.
+    fn open(&self) -> Option<(Vec<CanvasRow>, Reading)> {
+        let FormParams { steps, samples, .. } = self.params;
         let layout = Layout::new(
-            self.form,
+            &self.form,
             &self.frame,
             &self.widths,
             Judged::Nothing,
             steps > 1,
         );
-        // For each of them its index and its number of tokens.
-        let mut tallies: Vec<(usize, usize, Tally)> = Vec::new();
-        // For each position that is read, the blank and the index in it.
-        let mut read: Vec<(usize, usize, usize)> = Vec::new();
+        let mut blanks = Vec::new();
+        let mut read = Vec::new();
         for (index, blank) in self.form.blanks().enumerate() {
             if self.answers[index].is_some() {
                 continue;
             }
-            let start = layout.starts[index];
-            let positions = (0..blank.longest()).map(|i| (start + i, tallies.len(), i));
-            read.extend(positions);
-            tallies.push((index, blank.longest(), Tally::new(blank, samples)));
+            let (start, length) = (layout.starts[index], blank.longest());
+            read.extend((0..length).map(|i| (start + i, blanks.len(), i)));
+            blanks.push(OpenBlank {
+                index,
+                length,
+                tally: Tally::new(blank, samples),
+            });
         }
-        if tallies.is_empty() {
-            return Ok(());
+        if blanks.is_empty() {
+            return None;
         }
         let positions: Vec<usize> = read.iter().map(|(position, ..)| *position).collect();
         let rows = self.samples_of(&layout.template, &positions);
-        self.denoise(&rows, steps, &mut |sample, position, logits| {
-            let found = read.iter().find(|(p, ..)| *p == position);
-            let Some((_, tally, index)) = found.copied() else {
-                return Ok(());
-            };
-            let (_, length, tally) = &mut tallies[tally];
-            tally.take(sample, *length, index, logits)
-        })?;
-        let names: Vec<&str> = self.form.blanks().map(|blank| &blank.name[..]).collect();
-        for (index, _, tally) in tallies {
-            self.answers[index] = Some(tally.answer(names[index]));
-        }
-        Ok(())
+        Some((rows, Reading::Open { blanks, read }))
     }
+}
 
-    /// Denoises rows and reads their distributions.
-    fn denoise(
+impl Reading {
+    /// Takes a position of a sample's canvas; `ends` are the end tokens.
+    fn take(
         &mut self,
-        rows: &[CanvasRow],
-        steps: u32,
-        on_row: &mut dyn FnMut(usize, usize, &RowLogits<'_>) -> Result<()>,
+        canvas: usize,
+        sample: usize,
+        (position, row): (usize, &RowLogits<'_>),
+        ends: &[Token],
     ) -> Result<()> {
-        let params = DiffusionParams {
-            max_steps: steps,
-            canvas: Some(self.frame.canvas),
-            seed: self.params.seed,
-            acceptance: AcceptanceRule::Bounded,
-            ..DiffusionParams::default()
-        };
-        let (prompt, cancel) = (self.prompt, self.cancel);
-        let on_logits = &mut |row: usize, position: usize, logits: &[f32]| {
-            let distribution = RowLogits::new(logits).ok_or(Error::NotFinite {
-                block: rows[row].noise,
-                step: steps - 1,
-                position,
-            })?;
-            on_row(row, position, &distribution)
-        };
-        let report = self
-            .session
-            .denoise_rows(prompt, rows, &params, cancel, on_logits)?;
-        if self.report.rows == 0 {
-            self.report.reused = report.reused;
+        match self {
+            Self::Before { layouts, scores } => {
+                if let Some(held_out) = layouts[canvas].held_out_at(position) {
+                    scores[canvas][sample] += held_out.logprob(row, ends);
+                }
+                Ok(())
+            }
+            Self::Choices {
+                canvases, tally, ..
+            } => {
+                canvases[canvas].take(tally, sample, (position, row), ends);
+                Ok(())
+            }
+            Self::Lengths {
+                index,
+                lengths,
+                layouts,
+                tally,
+            } => {
+                let (layout, length) = (&layouts[canvas], lengths[canvas]);
+                match layout.held_out_at(position) {
+                    Some(held_out) => {
+                        tally.take_held_out(sample, length, held_out.logprob(row, ends));
+                        Ok(())
+                    }
+                    None => tally.take(sample, length, position - layout.starts[*index], row),
+                }
+            }
+            Self::Open { blanks, read } => {
+                let found = read.iter().find(|(p, ..)| *p == position);
+                let Some((_, blank, index)) = found.copied() else {
+                    return Ok(());
+                };
+                let OpenBlank { length, tally, .. } = &mut blanks[blank];
+                tally.take(sample, *length, index, row)
+            }
         }
-        self.report.rows += rows.len();
-        self.report.passes += report.passes;
-        Ok(())
     }
 }

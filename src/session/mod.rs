@@ -28,7 +28,8 @@ use crate::parameter::Parameter;
 
 pub use batch::{FinishedMember, MemberId, SessionBatch};
 pub use events::Events;
-pub use rows::{CanvasRow, OnLogits, RowsReport};
+pub use fill::Filling;
+pub use rows::{CanvasRow, OnLogits, RowsReport, RowsRun};
 pub use snapshot::Snapshot;
 
 /// Operations of a denoising step that are worth a thread: some 10 ms of work. Threads synchronize

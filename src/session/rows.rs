@@ -51,6 +51,21 @@ impl Session {
         cancel: &CancelFlag,
         on_logits: &mut OnLogits<'_>,
     ) -> Result<RowsReport> {
+        let mut run = self.begin_rows(prompt, rows.to_vec(), params)?;
+        while !run.advance(self, cancel, on_logits)? {}
+        Ok(run.report())
+    }
+
+    /// Prepares to [denoise rows](Self::denoise_rows) one forward pass at a time.
+    ///
+    /// # Errors
+    /// Those of [`denoise_rows`](Self::denoise_rows) that are known before the first pass.
+    pub fn begin_rows(
+        &self,
+        prompt: &[Token],
+        rows: Vec<CanvasRow>,
+        params: &DiffusionParams,
+    ) -> Result<RowsRun> {
         let limits = self.limits();
         let is_bounded = rows.iter().any(|row| row.template.fixes_any());
         let params = DiffusionParams {
@@ -77,72 +92,166 @@ impl Session {
             let problem = format!("{position} is not one of the {len} of the canvas");
             return Err(Error::parameter(Parameter::Position, problem));
         }
-        let reused = self.encode(prompt, cancel)?;
         let room = limits
             .canvas
             .unwrap_or(len)
             .min(limits.context - prompt.len());
-        let mut passes = 0;
-        for (group, first) in rows.chunks(room / len).zip((0..).step_by(room / len)) {
-            let on_logits =
-                &mut |row, position, logits: &[f32]| on_logits(first + row, position, logits);
-            let denoised = self.denoise_group(group, len, &params, cancel, on_logits);
-            passes += denoised.map_err(|error| self.explain(error))?;
-        }
-        Ok(RowsReport { reused, passes })
+        Ok(RowsRun {
+            prompt: prompt.to_vec(),
+            encoded: None,
+            rows,
+            noise: CounterNoise::new(params.seed, self.model().vocab_size())?,
+            params,
+            len,
+            at_once: room / len,
+            begun: 0,
+            group: None,
+            report: RowsReport {
+                reused: 0,
+                passes: 0,
+            },
+        })
     }
+}
 
-    /// Encodes a prompt, reusing its cached part. Returns the number of reused tokens.
-    fn encode(&mut self, prompt: &[Token], cancel: &CancelFlag) -> Result<usize> {
-        let (reused, pass) = (self.usable_prefix(prompt), self.limits().pass);
-        self.keep_for(prompt, reused)?;
-        for tokens in prompt[reused..].chunks(pass) {
-            check_cancelled(cancel)?;
-            self.denoiser().prefill(tokens)?;
-        }
-        Ok(reused)
-    }
+/// Canvases that are denoised after one prompt, a forward pass at a time. Other sessions may work between
+/// the passes.
+pub struct RowsRun {
+    prompt: Vec<Token>,
+    /// Its encoded tokens, after the first call.
+    encoded: Option<usize>,
+    rows: Vec<CanvasRow>,
+    noise: CounterNoise,
+    params: DiffusionParams,
+    /// Tokens of a canvas.
+    len: usize,
+    /// Rows that fit a canvas of the trained length.
+    at_once: usize,
+    /// Rows that have begun.
+    begun: usize,
+    group: Option<Group>,
+    report: RowsReport,
+}
 
-    /// Denoises rows that fit a canvas of the trained length. Returns the number of passes.
-    fn denoise_group(
+/// Rows that share their passes.
+struct Group {
+    /// The index of the first one.
+    first: usize,
+    runs: Vec<CanvasRun>,
+    /// Steps that are done.
+    steps: u32,
+}
+
+impl RowsRun {
+    /// Does the next forward pass, over a part of the prompt or over canvases. Returns whether it was the
+    /// last one. All calls take the same session, whose prompt and canvases nothing else changes between
+    /// them.
+    ///
+    /// # Errors
+    /// As [`Session::denoise_rows`]. There is no next pass then.
+    pub fn advance(
         &mut self,
-        rows: &[CanvasRow],
-        len: usize,
-        params: &DiffusionParams,
+        session: &mut Session,
         cancel: &CancelFlag,
         on_logits: &mut OnLogits<'_>,
-    ) -> Result<usize> {
-        let noise = CounterNoise::new(params.seed, self.model().vocab_size())?;
-        let begun = rows.iter().map(|row| {
-            let template = row.template.clone();
-            CanvasRun::with_template(params, template, row.noise, len, &noise)
-        });
-        let mut runs: Vec<CanvasRun> = begun.collect::<Result<_>>()?;
-        let denoiser = self.canvas_denoiser()?;
-        denoiser.begin_canvases(len, rows.len())?;
-        for _ in 0..params.max_steps {
-            check_cancelled(cancel)?;
-            let begun = runs.iter_mut().map(|run| run.begin_step(&noise));
-            let (inputs, draws): (Vec<_>, Vec<_>) =
-                begun.collect::<Result<Vec<_>>>()?.into_iter().unzip();
-            let joined = Joined::new(&inputs);
-            let mut all = Draws::new(len * rows.len(), 0);
-            denoiser.step(&joined.input(), &mut all)?;
-            for (index, (draws, input)) in draws.into_iter().zip(&inputs).enumerate() {
-                draws.copy_free(&all, index * len, input.free);
+    ) -> Result<bool> {
+        check_cancelled(cancel)?;
+        if self.encode(session)? {
+            return Ok(false);
+        }
+        let denoised = self.denoise(session, on_logits);
+        denoised.map_err(|error| session.explain(error))
+    }
+
+    /// Number of rows.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// What it has taken so far.
+    pub fn report(&self) -> RowsReport {
+        self.report
+    }
+
+    /// Does a pass over the prompt, of which the cached part is reused. Returns whether one was left.
+    fn encode(&mut self, session: &mut Session) -> Result<bool> {
+        let encoded = match self.encoded {
+            Some(encoded) => encoded,
+            None => {
+                let reused = session.usable_prefix(&self.prompt);
+                session.keep_for(&self.prompt, reused)?;
+                self.report.reused = reused;
+                reused
             }
-            for run in &mut runs {
-                run.end_step(&noise)?;
+        };
+        let rest = &self.prompt[encoded..];
+        let pass = &rest[..rest.len().min(session.limits().pass)];
+        self.encoded = Some(encoded + pass.len());
+        if pass.is_empty() {
+            return Ok(false);
+        }
+        session.denoiser().prefill(pass)?;
+        Ok(true)
+    }
+
+    /// Does a step of the rows at work, or of the next ones. Returns whether it was the last one of all.
+    fn denoise(&mut self, session: &mut Session, on_logits: &mut OnLogits<'_>) -> Result<bool> {
+        let denoiser = session.canvas_denoiser()?;
+        let mut group = match self.group.take() {
+            Some(group) => group,
+            None => {
+                let group = self.next_group()?;
+                if group.runs.is_empty() {
+                    return Ok(true);
+                }
+                denoiser.begin_canvases(self.len, group.runs.len())?;
+                group
             }
+        };
+        let begun = group.runs.iter_mut();
+        let begun = begun.map(|run| run.begin_step(&self.noise));
+        let (inputs, draws): (Vec<_>, Vec<_>) =
+            begun.collect::<Result<Vec<_>>>()?.into_iter().unzip();
+        let joined = Joined::new(&inputs);
+        let mut all = Draws::new(joined.canvas.len(), 0);
+        denoiser.step(&joined.input(), &mut all)?;
+        for (index, (draws, input)) in draws.into_iter().zip(&inputs).enumerate() {
+            draws.copy_free(&all, index * self.len, input.free);
+        }
+        for run in &mut group.runs {
+            run.end_step(&self.noise)?;
+        }
+        group.steps += 1;
+        self.report.passes += 1;
+        if group.steps < self.params.max_steps {
+            self.group = Some(group);
+            return Ok(false);
         }
         let mut logits = Vec::new();
-        for (index, row) in rows.iter().enumerate() {
-            for &position in &row.read {
-                denoiser.logits_row(index * len + position, &mut logits)?;
-                on_logits(index, position, &logits)?;
+        for (index, row) in (group.first..self.begun).enumerate() {
+            for &position in &self.rows[row].read {
+                denoiser.logits_row(index * self.len + position, &mut logits)?;
+                on_logits(row, position, &logits)?;
             }
         }
-        Ok(params.max_steps as usize)
+        Ok(self.begun == self.rows.len())
+    }
+
+    /// Begins the next rows, as many as fit.
+    fn next_group(&mut self) -> Result<Group> {
+        let first = self.begun;
+        let rows = self.rows[first..].iter().take(self.at_once);
+        let runs = rows.map(|row| {
+            let template = row.template.clone();
+            CanvasRun::with_template(&self.params, template, row.noise, self.len, &self.noise)
+        });
+        let runs: Vec<CanvasRun> = runs.collect::<Result<_>>()?;
+        self.begun += runs.len();
+        Ok(Group {
+            first,
+            runs,
+            steps: 0,
+        })
     }
 }
 

@@ -16,7 +16,7 @@ use llama_diffusion::internal::synthetic::masked::{MaskedFamily, write_masked};
 use llama_diffusion::internal::synthetic::{Geometry, WeightTypes, write_synthetic};
 use llama_diffusion::model::MaskedModel;
 use llama_diffusion::{
-    CancelFlag, CanvasRow, DiffusionParams, EndTokens, Event, KvType, Model, Session,
+    CancelFlag, CanvasRow, DiffusionParams, EndTokens, Error, Event, KvType, Model, Session,
     SessionParams, Token,
 };
 use llama_diffusion_testing::placements::on_cpu;
@@ -482,6 +482,68 @@ fn the_model_decides_what_comes_before_the_text() {
         assert_eq!(chosen.rows, alone.rows + 2 * SAMPLES);
         assert_eq!(chosen.blanks, alone.blanks, "{candidates:?}");
     }
+}
+
+/// Sessions that work between the passes of a form change nothing in it, and it nothing in them.
+#[test]
+fn a_form_is_filled_a_pass_at_a_time_beside_other_sessions() {
+    let pieces = [
+        text(&[20, 21]),
+        choices("judged", &[&[30], &[31, 32]]),
+        text(&[22]),
+        free("open", 2),
+    ];
+    let form = Form::new(pieces.to_vec()).unwrap();
+    let params = FormParams {
+        steps: 3,
+        ..params(2 * TRAINED)
+    };
+    let (before, cancel) = ([vec![40], Vec::new()], CancelFlag::default());
+    let fill = |session: &mut Session, prompt: &[Token]| {
+        session.fill(prompt, &before, &form, &params, &cancel)
+    };
+    let prompts = [prompt(9), prompt(70)];
+    let expected = [&prompts[0], &prompts[1]].map(|prompt| fill(&mut session(), prompt).unwrap());
+    let answer = |session: &mut Session| {
+        let params = row_params();
+        let go_on = &mut |_: Event<'_>| ControlFlow::Continue(());
+        session
+            .generate(&prompt(5), &params, &cancel, go_on)
+            .unwrap()
+            .generation
+            .tokens
+    };
+    let alone = answer(&mut session());
+    let mut fillings = [0, 1].map(|which| {
+        let session = session();
+        let filling = session.begin_fill(&prompts[which], &before, &form, &params);
+        (session, filling.unwrap(), None)
+    });
+    let mut calls = 0;
+    while fillings.iter().any(|(_, _, filled)| filled.is_none()) {
+        for (session, filling, filled) in &mut fillings {
+            if filled.is_none() {
+                *filled = filling.advance(session, &cancel).unwrap();
+            }
+        }
+        let mut other = session();
+        if calls % 16 == 0 {
+            assert_eq!(answer(&mut other), alone);
+        }
+        calls += 1;
+    }
+    let filled = fillings.map(|(_, _, filled)| filled.unwrap());
+    assert_eq!(filled, expected);
+    assert!(calls >= expected[1].passes, "{calls}");
+    // Cancelled between two passes.
+    let mut late = session();
+    let mut filling = late
+        .begin_fill(&prompts[0], &before, &form, &params)
+        .unwrap();
+    assert_eq!(filling.advance(&mut late, &cancel).unwrap(), None);
+    cancel.cancel();
+    let error = filling.advance(&mut late, &cancel).unwrap_err();
+    assert!(matches!(error, Error::Cancelled), "{error}");
 }
 
 /// Rows of several steps, with fixed positions and a set.
