@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 
 use llama_diffusion::diffusion::{Recipe, Stage, TokenScore};
 use llama_diffusion::{
-    Answer, CancelFlag, CanvasRow, EndTokens, Error, MemberId, Result, Session, SessionBatch,
-    Snapshot, Token,
+    Answer, CancelFlag, CanvasRow, EndTokens, Error, Filling, MemberId, Result, RowsRun, Session,
+    SessionBatch, Snapshot, Token,
 };
 
 use super::job::{CanvasReport, FormTask, Found, ReadTask, Task};
@@ -17,6 +17,8 @@ pub struct BatchEngine {
     end: EndTokens,
     /// The answer on each slot.
     members: Vec<Option<MemberId>>,
+    /// The task on each slot.
+    tasks: Vec<Option<Performing>>,
 }
 
 impl BatchEngine {
@@ -28,6 +30,7 @@ impl BatchEngine {
         let end = sessions.first().map(|session| session.end_tokens().clone());
         Ok(Self {
             members: vec![None; sessions.len()],
+            tasks: sessions.iter().map(|_| None).collect(),
             end: end.unwrap_or_default(),
             batch: SessionBatch::new(sessions)?,
         })
@@ -112,65 +115,94 @@ impl Engine for BatchEngine {
     }
 
     fn remove(&mut self, slot: usize) {
+        self.tasks[slot] = None;
         if let Some(member) = self.members[slot].take() {
             self.batch.leave(member);
         }
     }
 
-    fn perform(
-        &mut self,
-        slot: usize,
-        prompt: &[Token],
-        task: &Task,
-        cancel: &CancelFlag,
-    ) -> Result<Found> {
+    fn begin_task(&mut self, slot: usize, prompt: &[Token], task: &Task) -> Result<()> {
         let session = self.idle(slot)?;
-        match task {
+        let begun = match task {
             Task::Form(FormTask {
                 before,
                 form,
                 params,
-            }) => {
-                let filled = session.fill(prompt, before, form, params, cancel)?;
-                Ok(Found::Form(filled))
-            }
-            Task::Read(task) => Ok(Found::Read(read(session, prompt, task, cancel)?)),
+            }) => session
+                .begin_fill(prompt, before, form, params)
+                .map(|filling| Performing::Form(Box::new(filling))),
+            Task::Read(task) => Performing::read(session, prompt, task),
+        };
+        self.tasks[slot] = Some(begun?);
+        Ok(())
+    }
+
+    fn advance_task(&mut self, slot: usize, cancel: &CancelFlag) -> Result<Option<Found>> {
+        let Some(mut task) = self.tasks[slot].take() else {
+            return Err(no_slot(slot));
+        };
+        let found = task.advance(self.idle(slot)?, cancel)?;
+        if found.is_none() {
+            self.tasks[slot] = Some(task);
         }
+        Ok(found)
     }
 }
 
-/// Reads a canvas after a prompt.
-fn read(
-    session: &mut Session,
-    prompt: &[Token],
-    task: &ReadTask,
-    cancel: &CancelFlag,
-) -> Result<CanvasReport> {
-    let row = CanvasRow {
-        template: task.template.clone(),
-        noise: 0,
-        read: (0..task.positions).collect(),
-    };
-    let mut scores = Vec::new();
-    let report = session.denoise_rows(
-        prompt,
-        &[row],
-        &task.params,
-        cancel,
-        &mut |_, position, logits| {
-            let score = task.score(logits).ok_or(Error::NotFinite {
-                block: 0,
-                step: task.params.max_steps - 1,
-                position,
-            });
-            scores.push(score?);
-            Ok(())
-        },
-    )?;
-    Ok(CanvasReport {
-        scores,
-        passes: report.passes,
-    })
+/// A task in progress.
+enum Performing {
+    /// A form is filled.
+    Form(Box<Filling>),
+    /// A canvas is read.
+    Read {
+        task: Box<ReadTask>,
+        canvas: Box<RowsRun>,
+        scores: Vec<TokenScore>,
+    },
+}
+
+impl Performing {
+    /// Reads a canvas after a prompt.
+    fn read(session: &Session, prompt: &[Token], task: &ReadTask) -> Result<Self> {
+        let row = CanvasRow {
+            template: task.template.clone(),
+            noise: 0,
+            read: (0..task.positions).collect(),
+        };
+        Ok(Self::Read {
+            canvas: Box::new(session.begin_rows(prompt, vec![row], &task.params)?),
+            task: Box::new(task.clone()),
+            scores: Vec::new(),
+        })
+    }
+
+    /// Does a forward pass.
+    fn advance(&mut self, session: &mut Session, cancel: &CancelFlag) -> Result<Option<Found>> {
+        match self {
+            Self::Form(filling) => Ok(filling.advance(session, cancel)?.map(Found::Form)),
+            Self::Read {
+                task,
+                canvas,
+                scores,
+            } => {
+                let is_done = canvas.advance(session, cancel, &mut |_, position, logits| {
+                    let score = task.score(logits).ok_or(Error::NotFinite {
+                        block: 0,
+                        step: task.params.max_steps - 1,
+                        position,
+                    });
+                    scores.push(score?);
+                    Ok(())
+                })?;
+                Ok(is_done.then(|| {
+                    Found::Read(CanvasReport {
+                        scores: std::mem::take(scores),
+                        passes: canvas.report().passes,
+                    })
+                }))
+            }
+        }
+    }
 }
 
 impl ReadTask {

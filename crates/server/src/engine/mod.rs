@@ -86,20 +86,20 @@ pub trait Engine {
     /// The step fails for all answers that took part. They stay, but cannot go on.
     fn step(&mut self, on_event: &mut Handler<'_>) -> Result<Vec<(usize, Result<Answer>)>>;
 
-    /// Removes an unfinished answer.
+    /// Removes an unfinished answer, or task.
     fn remove(&mut self, slot: usize);
 
-    /// Does a task after a prompt, on an idle slot that has it cached.
+    /// Begins a task after a prompt, on an idle slot that has it cached.
     ///
     /// # Errors
-    /// The task does not fit the model, it is cancelled, or the device fails.
-    fn perform(
-        &mut self,
-        slot: usize,
-        prompt: &[Token],
-        task: &Task,
-        cancel: &CancelFlag,
-    ) -> Result<Found>;
+    /// The task does not fit the model.
+    fn begin_task(&mut self, slot: usize, prompt: &[Token], task: &Task) -> Result<()>;
+
+    /// Advances the task of a slot by one forward pass. Returns what it has found after the last one.
+    ///
+    /// # Errors
+    /// The task cannot go on: it is cancelled, or the device fails. It is removed.
+    fn advance_task(&mut self, slot: usize, cancel: &CancelFlag) -> Result<Option<Found>>;
 }
 
 /// A copy of a cache on the host.

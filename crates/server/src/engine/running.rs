@@ -51,8 +51,10 @@ pub struct Running {
     /// Steps that it took part in, and the canvases in all of them together.
     steps: u64,
     shared: u64,
-    /// What its task took.
+    /// What its task has taken.
     effort: Effort,
+    /// The encoded prompt, while its task is performed.
+    performing: Option<Option<Answer>>,
     /// Whether the present step denoises its canvas.
     pub is_stepped: bool,
     /// What `/slots` shows.
@@ -83,6 +85,7 @@ impl Running {
             steps: 0,
             shared: 0,
             effort: Effort::default(),
+            performing: None,
             is_stepped: false,
             view,
         }
@@ -100,20 +103,33 @@ impl Running {
         self.shared += canvases as u64;
     }
 
-    /// Its task is done, which took so long until `now`.
-    pub fn found(&mut self, found: Found, time: Duration, now: Instant) {
+    /// Its task begins, after its prompt was encoded as `prompt` says.
+    pub fn perform(&mut self, prompt: Option<Answer>) {
+        self.performing = Some(prompt);
+    }
+
+    /// Whether its task is being performed.
+    pub fn performs(&self) -> bool {
+        self.performing.is_some()
+    }
+
+    /// A pass of its task took so long.
+    pub fn performed(&mut self, time: Duration) {
+        self.effort.time += time;
+        self.view.step += 1;
+    }
+
+    /// Its task is done. Returns how its prompt was encoded.
+    pub fn found(&mut self, found: Found, now: Instant) -> Option<Answer> {
         let (canvases, passes, written) = match &found {
             Found::Form(form) => (form.rows, form.passes, form.tokens.len()),
             Found::Read(canvas) => (1, canvas.passes, canvas.scores.len()),
         };
-        self.effort = Effort {
-            canvases,
-            passes,
-            time,
-        };
+        (self.effort.canvases, self.effort.passes) = (canvases, passes);
         self.written = written;
         let timings = self.timings(now);
         self.job.outlet.send(Update::Found { found, timings });
+        self.performing.take().flatten()
     }
 
     /// Its prompt is in the cache.

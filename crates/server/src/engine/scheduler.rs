@@ -59,6 +59,8 @@ pub struct Scheduler<E: Engine> {
     board: Arc<Board>,
     metrics: Arc<Metrics>,
     failures: u32,
+    /// The slot whose task had the last turn.
+    turn: usize,
     end: EndTokens,
 }
 
@@ -85,6 +87,7 @@ impl<E: Engine> Scheduler<E> {
             board,
             metrics,
             failures: 0,
+            turn: 0,
         }
     }
 
@@ -189,6 +192,7 @@ impl<E: Engine> Scheduler<E> {
             }
             Err(error) => self.fail_step(&error),
         };
+        self.perform();
         self.show();
         outcome
     }
@@ -319,10 +323,72 @@ impl<E: Engine> Scheduler<E> {
         Ok(())
     }
 
+    /// Takes the end of an answer, or of the prompt of a task.
     fn end(&mut self, slot: usize, answer: llama_diffusion::Result<Answer>) {
+        let Some(running) = self.running[slot].take() else {
+            return;
+        };
+        match answer {
+            Ok(answer) => self.conclude(running, Some(answer)),
+            Err(error) => self.leave(running, |running| running.fail(Failure::of(&error))),
+        }
+    }
+
+    /// Ends an answer that has no more steps, or begins the task that comes after its prompt.
+    fn conclude(&mut self, mut running: Running, answer: Option<Answer>) {
+        let (slot, job) = (running.slot, &running.job);
+        let task = job.task.as_ref().filter(|_| running.is_encoded());
+        let Some(task) = task else {
+            return self.finish(running, answer.as_ref());
+        };
+        match self.engine.begin_task(slot, &job.prompt, task) {
+            Ok(()) => {
+                running.perform(answer);
+                self.running[slot] = Some(running);
+            }
+            Err(error) => self.leave(running, |running| running.fail(Failure::of(&error))),
+        }
+    }
+
+    /// Advances one of the tasks by a pass: they take turns, so that a step of the others takes at most one
+    /// pass longer.
+    fn perform(&mut self) {
+        let slots = self.running.len();
+        let turns = (1..=slots).map(|turn| (self.turn + turn) % slots);
+        let performs = |slot: &usize| self.running[*slot].as_ref().is_some_and(Running::performs);
+        let Some(slot) = { turns }.find(performs) else {
+            return;
+        };
+        self.turn = slot;
         let Some(mut running) = self.running[slot].take() else {
             return;
         };
+        let start = (self.clock)();
+        let advanced = self.engine.advance_task(slot, &running.job.cancel);
+        let now = (self.clock)();
+        running.performed(now.saturating_duration_since(start));
+        match advanced {
+            Ok(None) => self.running[slot] = Some(running),
+            Ok(Some(found)) => {
+                let answer = running.found(found, now);
+                self.finish(running, answer.as_ref());
+            }
+            // Its client reads nothing of it, but it is counted as any other answer.
+            Err(Error::Cancelled) if running.job.outlet.is_abandoned() => {
+                self.finish(running, None);
+            }
+            Err(error) => self.leave(running, |running| running.fail(Failure::of(&error))),
+        }
+    }
+
+    fn finish(&mut self, running: Running, answer: Option<&Answer>) {
+        let (now, metrics) = ((self.clock)(), Arc::clone(&self.metrics));
+        self.leave(running, |running| running.finish(answer, now, &metrics));
+    }
+
+    /// Takes an answer from its slot before its client has the end: it may ask again, or look at the slots, as
+    /// soon as it has it.
+    fn leave(&mut self, mut running: Running, end: impl FnOnce(Running)) {
         if running.job.outlet.is_abandoned() {
             let stage = match running.is_encoded() {
                 true => Abandoned::Running,
@@ -330,38 +396,20 @@ impl<E: Engine> Scheduler<E> {
             };
             self.metrics.cancelled(stage, 1);
         }
-        // The client may ask again, or look at the slots, as soon as it has its answer.
         running.job.ticket.release();
         self.board.write(|shown| {
-            let view = shown.slots.get_mut(slot);
+            let view = shown.slots.get_mut(running.slot);
             view.into_iter().for_each(|view| view.is_busy = false);
         });
-        match answer {
-            Ok(answer) => self.conclude(running, Some(&answer)),
-            Err(error) => running.fail(Failure::of(&error)),
-        }
+        end(running);
     }
 
-    /// Ends an answer that has no more steps, after its task is done, if it has one.
-    fn conclude(&mut self, mut running: Running, answer: Option<&Answer>) {
-        let (slot, job) = (running.slot, &running.job);
-        if let Some(task) = job.task.as_ref().filter(|_| running.is_encoded()) {
-            let start = (self.clock)();
-            let found = self.engine.perform(slot, &job.prompt, task, &job.cancel);
-            let now = (self.clock)();
-            match found {
-                Ok(found) => running.found(found, now.saturating_duration_since(start), now),
-                Err(error) => return job.outlet.send(Update::Failed(Failure::of(&error))),
-            }
-        }
-        running.finish(answer, (self.clock)(), &self.metrics);
-    }
-
-    /// Tells the clients of a failed step. Prompts that are being encoded go on.
+    /// Tells the clients of a failed step. Prompts that are being encoded go on, and so do tasks.
     fn fail_step(&mut self, error: &Error) -> Result<(), Broken> {
         tracing::error!("a step failed: {error}");
         for slot in 0..self.running.len() {
-            if self.engine.stage(slot) == Some(Stage::Prefilling) {
+            let performs = self.running[slot].as_ref().is_some_and(Running::performs);
+            if performs || self.engine.stage(slot) == Some(Stage::Prefilling) {
                 continue;
             }
             if let Some(running) = self.running[slot].take() {

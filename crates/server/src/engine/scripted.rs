@@ -35,6 +35,9 @@ pub(super) struct Scripted {
 struct Slot {
     cached: Vec<Token>,
     member: Option<Member>,
+    task: Option<FilledForm>,
+    /// Passes of the task that are done.
+    passes: usize,
 }
 
 struct Member {
@@ -149,7 +152,7 @@ impl Engine for Scripted {
         }
         let reused = self.usable_prefix(slot, prompt);
         let slot = &mut self.slots[slot];
-        assert!(slot.member.is_none(), "the slot is in use");
+        assert!(slot.member.is_none() && slot.task.is_none(), "it is in use");
         slot.cached.truncate(reused);
         slot.member = Some(Member {
             prompt: prompt.to_vec(),
@@ -214,39 +217,48 @@ impl Engine for Scripted {
 
     fn remove(&mut self, slot: usize) {
         self.slots[slot].member = None;
+        self.slots[slot].task = None;
     }
 
     /// The tokens of the prompt stand in the form, and its seed says how many passes that takes; 0 is an error.
-    fn perform(
-        &mut self,
-        slot: usize,
-        prompt: &[Token],
-        task: &Task,
-        cancel: &CancelFlag,
-    ) -> Result<Found> {
+    fn begin_task(&mut self, slot: usize, prompt: &[Token], task: &Task) -> Result<()> {
         let Task::Form(task) = task else {
             unreachable!("tests read no canvas")
         };
-        assert!(self.slots[slot].member.is_none(), "the slot is in use");
-        assert_eq!(self.slots[slot].cached, prompt);
-        if cancel.is_cancelled() {
-            return Err(Error::Cancelled);
-        }
-        match task.params.seed {
-            0 => Err(Error::ContextFull {
+        let slot = &mut self.slots[slot];
+        assert!(slot.member.is_none() && slot.task.is_none(), "it is in use");
+        assert_eq!(slot.cached, prompt);
+        if task.params.seed == 0 {
+            return Err(Error::ContextFull {
                 prompt: prompt.len(),
                 canvas: PASS,
                 context: PASS,
-            }),
-            passes => Ok(Found::Form(FilledForm {
-                tokens: prompt.to_vec(),
-                blanks: Vec::new(),
-                canvas: PASS,
-                rows: task.params.samples,
-                passes: passes as usize,
-                reused: prompt.len(),
-            })),
+            });
         }
+        slot.task = Some(FilledForm {
+            tokens: prompt.to_vec(),
+            blanks: Vec::new(),
+            canvas: PASS,
+            rows: task.params.samples,
+            passes: task.params.seed as usize,
+            reused: prompt.len(),
+        });
+        slot.passes = 0;
+        Ok(())
+    }
+
+    fn advance_task(&mut self, slot: usize, cancel: &CancelFlag) -> Result<Option<Found>> {
+        let slot = &mut self.slots[slot];
+        let form = slot.task.take().unwrap();
+        if cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        slot.passes += 1;
+        if slot.passes == form.passes {
+            return Ok(Some(Found::Form(form)));
+        }
+        slot.task = Some(form);
+        Ok(None)
     }
 }
 

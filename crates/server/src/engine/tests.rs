@@ -22,6 +22,7 @@ use crate::protocol::answer::EndReason;
 /// A scheduler, and the milliseconds of its clock.
 struct Bench {
     scheduler: Scheduler<Scripted>,
+    board: Arc<Board>,
     metrics: Arc<Metrics>,
     clock: Arc<AtomicU64>,
     start: Instant,
@@ -40,7 +41,14 @@ impl Bench {
         let metrics = Arc::new(Metrics::new().unwrap());
         let board = Arc::new(Board::default());
         Self {
-            scheduler: Scheduler::new(engine, library, Box::new(now), board, Arc::clone(&metrics)),
+            scheduler: Scheduler::new(
+                engine,
+                library,
+                Box::new(now),
+                Arc::clone(&board),
+                Arc::clone(&metrics),
+            ),
+            board,
             metrics,
             clock,
             start,
@@ -278,6 +286,66 @@ fn cancelled_jobs_leave_at_the_next_step_wherever_they_are() {
             "{while=\"running\"} 1"
         ]
     );
+}
+
+/// Others answer between the passes of two forms, which take turns and keep their places and slots.
+#[test]
+fn forms_are_filled_between_the_steps_of_answers() {
+    const PASSES: u64 = 50;
+    let mut bench = Bench::new(Scripted::new(3), 0);
+    let mut forms = Vec::new();
+    for prompt in [[1], [2]] {
+        let (mut job, updates) = bench.job(&prompt);
+        job.task = Some(form(PASSES));
+        forms.push((job.cancel.clone(), updates));
+        bench.scheduler.submit(job);
+    }
+    // Both prompts are encoded, and a pass of the first one is done.
+    bench.tick();
+    let busy = |bench: &Bench| {
+        let shown = bench.board.read();
+        shown.slots.iter().filter(|slot| slot.is_busy).count()
+    };
+    assert_eq!((busy(&bench), bench.admission.taken()), (2, 2));
+    let mut client = bench.submit(&[7, 2]);
+    // A pass over its prompt, and two canvases of two steps.
+    for _ in 0..5 {
+        bench.tick();
+    }
+    assert_eq!(received(&mut client), answer(&[7, 2]));
+    assert_eq!((busy(&bench), bench.admission.taken()), (2, 2));
+    // A client of a form hangs up.
+    let (cancel, updates) = forms.remove(0);
+    drop(updates);
+    cancel.cancel();
+    let ticks = bench.finish();
+    let (_, mut other) = forms.remove(0);
+    assert!(matches!(received(&mut other), Got::Answer(..)));
+    assert!(ticks < PASSES as usize, "{ticks} passes after the hang-up");
+    let text = bench.metrics.text(&Shown::default(), 0, (0, 0)).unwrap();
+    for line in [
+        "llama_diffusion_cancelled_total{while=\"running\"} 1",
+        "llama_diffusion_queue_seconds_count 3",
+        "llama_diffusion_request_seconds_count 3",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}:\n{text}");
+    }
+}
+
+#[test]
+fn a_failed_step_of_others_is_not_one_of_a_form() {
+    let engine = Scripted::new(2).fail([false, true]);
+    let mut bench = Bench::new(engine, 0);
+    let (mut job, mut updates) = bench.job(&[1]);
+    job.task = Some(form(5));
+    bench.scheduler.submit(job);
+    let mut other = bench.submit(&[3, 2]);
+    bench.finish();
+    assert!(matches!(received(&mut updates), Got::Answer(..)));
+    assert!(matches!(
+        received(&mut other),
+        Got::Failed(Failure::Engine(_))
+    ));
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub const COUNT_OR_ANY: RangeInclusive<i64> = -1..=u32::MAX as i64;
 pub const SEED: RangeInclusive<i64> = -i64::MAX..=i64::MAX;
 /// Log-probabilities of other tokens at a position, as OpenAI has it.
 pub const LOGPROBS: RangeInclusive<u32> = 0..=20;
-/// Steps, or samples, of a form: it is filled at once, while other answers wait.
+/// Steps, or samples, of a form.
 pub const PASSES: RangeInclusive<u32> = 1..=64;
 /// Milliseconds between drafts.
 pub const INTERVAL: RangeInclusive<u32> = 0..=60_000;

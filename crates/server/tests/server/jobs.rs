@@ -13,7 +13,7 @@ use llama_diffusion::{
 };
 use serde_json::{Value, json};
 
-use crate::process::{Server, chat, endless};
+use crate::process::{ANSWER, QUESTION, Server, chat, endless};
 
 /// The demo model without a server.
 struct Alone {
@@ -264,6 +264,34 @@ fn a_form_is_that_of_the_model_alone_beside_others() {
     }
     drop(other);
     server.wait_until_idle();
+}
+
+/// The longest form takes thousands of passes, of which others wait for one in each step.
+#[test]
+fn a_short_answer_does_not_wait_for_a_long_form() {
+    let server = Server::start("-np 2 -c 4096 -t 1");
+    let mut body = chat(QUESTION);
+    let long = json!({"form": "It is ▢▢.", "samples": 64, "steps": 64});
+    body.as_object_mut()
+        .unwrap()
+        .extend(long.as_object().unwrap().clone());
+    let request = server.post("/diffusion/fill", &body);
+    let form = std::thread::spawn(move || request.send());
+    let steps = |server: &Server| {
+        let slots = server.json("/slots");
+        let mut busy = slots.as_array().unwrap().iter();
+        let busy = busy.find(|slot| slot["is_processing"] == true);
+        busy.and_then(|slot| slot["diffusion"]["step"].as_u64())
+    };
+    while steps(&server).is_none_or(|steps| steps < 3) {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let answer = server.ask("/v1/chat/completions", &chat(QUESTION));
+    assert_eq!(answer["choices"][0]["message"]["content"], ANSWER);
+    assert!(steps(&server).is_some_and(|steps| steps < 64 * 64));
+    assert!(!form.is_finished());
+    drop(server);
+    assert!(form.join().unwrap().is_err(), "the server has ended");
 }
 
 #[test]
