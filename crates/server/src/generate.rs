@@ -19,9 +19,10 @@ use crate::body::read_body;
 use crate::drafts::{DraftSlot, Payloads};
 use crate::engine::job::{Class, FormTask, Group, Job, Outlet, Task};
 use crate::followed::{Begin, Followed};
+use crate::outcomes::Outcomes;
 use crate::plans::Plan;
 use crate::protocol::answer::Usage;
-use crate::protocol::assemble::{Delta, Finish};
+use crate::protocol::assemble::Delta;
 use crate::protocol::error::{ApiError, ErrorKind};
 use crate::protocol::format::{Choice, Finished, Meta};
 use crate::protocol::reply::{Reply, Work};
@@ -83,26 +84,24 @@ pub async fn respond(state: Arc<State>, endpoint: Endpoint, owner: Owner, body: 
         let store = Arc::clone(&state.responses);
         Storing::new(store, owner, meta.response_id(), request)
     });
+    let mut outcomes = Outcomes::new(&state.metrics, endpoint.name, answers.len());
     if reply.options.stream {
         let ping = match reply.options.ping {
             None => state.config.ping,
             Some(ping) => Some(ping).filter(|ping| !ping.is_zero()),
         };
         let show = Show {
-            left: answers.len(),
+            outcomes,
             answers: Some(answers),
             stream: reply.stream(meta),
             storing,
-            metrics: Arc::clone(&state.metrics),
-            endpoint: endpoint.name,
         };
         return sse::response(sse::body(ping, |writer| show.write(writer)));
     }
     match collect(answers).await {
         Ok(choices) => {
             for choice in &choices {
-                let finish = finish_name(&choice.finished);
-                state.metrics.answered(endpoint.name, finish);
+                outcomes.finished(&choice.finished);
             }
             let answer = || reply.answer(&meta, &choices);
             match storing {
@@ -111,7 +110,7 @@ pub async fn respond(state: Arc<State>, endpoint: Endpoint, owner: Owner, body: 
             }
         }
         Err(failed) => {
-            state.metrics.answered(endpoint.name, "error");
+            outcomes.failed();
             error_with(&failed, &reply.error(&failed))
         }
     }
@@ -335,15 +334,6 @@ async fn collect(mut answers: Answers) -> Result<Vec<Choice>, ApiError> {
         .into_iter()
         .filter_map(|(deltas, finished)| Some(Choice::new(deltas, finished?)));
     Ok(choices.collect())
-}
-
-/// How an answer ended, for `/metrics`.
-pub fn finish_name(finished: &Finished) -> &'static str {
-    match finished.finish {
-        Finish::EndOfText | Finish::StopString(_) => "stop",
-        Finish::ToolCalls => "tool_calls",
-        Finish::Length => "length",
-    }
 }
 
 fn meta(served: &Served, id: String) -> Meta {

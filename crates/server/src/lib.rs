@@ -33,6 +33,7 @@ mod load;
 mod memory;
 mod metrics;
 mod models;
+mod outcomes;
 mod page;
 mod params;
 mod plans;

@@ -16,8 +16,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde_json::Value;
 
 use crate::answers::{Answers, Happening};
-use crate::generate::finish_name;
-use crate::metrics::Metrics;
+use crate::outcomes::Outcomes;
 use crate::protocol::format::{Stream, StreamEvent};
 use crate::storing::{Storing, store_end};
 
@@ -147,27 +146,18 @@ fn with_timings(mut events: Vec<StreamEvent>, timings: Option<Value>) -> Vec<Str
 pub struct Show {
     /// Until no more of them is shown.
     pub answers: Option<Answers>,
-    /// How many of them have not ended.
-    pub left: usize,
+    /// Counts how they end.
+    pub outcomes: Outcomes,
     /// Writes their events.
     pub stream: Box<dyn Stream>,
     /// The response, if it is to be stored.
     pub storing: Option<Storing>,
-    /// Counts how they end.
-    pub metrics: Arc<Metrics>,
-    /// The name of the endpoint in `/metrics`.
-    pub endpoint: &'static str,
 }
 
 impl Drop for Show {
     fn drop(&mut self) {
-        let answers = self.answers.take();
-        let is_cancelled = answers.is_some() && self.left > 0;
-        drop(answers); // what still runs is cancelled
+        self.answers = None; // what still runs is cancelled
         self.store_end();
-        if is_cancelled {
-            self.answered("cancelled");
-        }
     }
 }
 
@@ -189,7 +179,7 @@ impl Show {
                 }
                 Err(error) => {
                     self.answers = None;
-                    self.answered("error");
+                    self.outcomes.failed();
                     let events = self.stream.error(&error);
                     self.store_end();
                     writer.write_all(events);
@@ -212,17 +202,12 @@ impl Show {
                 with_timings(self.stream.deltas(index, deltas), timings)
             }
             Happening::Finished(finished) => {
-                self.left -= 1;
-                self.answered(finish_name(&finished));
+                self.outcomes.finished(&finished);
                 let events = self.stream.finish(index, &finished);
                 self.store_end();
                 events
             }
         }
-    }
-
-    fn answered(&self, how: &'static str) {
-        self.metrics.answered(self.endpoint, how);
     }
 
     fn store_end(&mut self) {
@@ -241,6 +226,7 @@ mod tests {
     use crate::answers::Wishes;
     use crate::engine::board::Shown;
     use crate::followed::Register;
+    use crate::metrics::Metrics;
     use crate::storing::tests::{response as stored, store, stream};
 
     /// Shows answers of which so many have not ended, for a response that is to be stored as `resp_1`.
@@ -261,11 +247,9 @@ mod tests {
         let (stream, storing) = stream(&store, "1", None);
         test(Show {
             answers: Some(answers),
-            left,
+            outcomes: Outcomes::new(&metrics, "responses", left),
             stream,
             storing,
-            metrics: Arc::clone(&metrics),
-            endpoint: "responses",
         });
         assert!(register.get("1").is_none(), "nobody can follow it now");
         let text = metrics.text(&Shown::default(), 0, (0, 0)).unwrap();
@@ -275,9 +259,9 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_dropped_before_its_first_event_is_cancelled_once() {
-        let (counts, stored) = show(1, |show| drop(body(None, |writer| show.write(writer))));
-        assert_eq!(counts, ["\"cancelled\"} 1"]);
+    fn each_answer_of_a_body_that_is_dropped_before_its_first_event_is_cancelled_once() {
+        let (counts, stored) = show(3, |show| drop(body(None, |writer| show.write(writer))));
+        assert_eq!(counts, ["\"cancelled\"} 3"]);
         assert_eq!(stored["status"], "cancelled");
     }
 

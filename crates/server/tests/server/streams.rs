@@ -209,10 +209,12 @@ fn a_client_that_hangs_up_frees_its_slot() {
         assert!(waited < Duration::from_secs(2), "{waited:?}");
     }
     let metrics = server.get("/metrics").send().unwrap().text().unwrap();
-    assert!(
-        metrics.contains("llama_diffusion_cancelled_total{while=\"running\"} 2"),
-        "{metrics}"
-    );
+    for line in [
+        "llama_diffusion_cancelled_total{while=\"running\"} 2",
+        "llama_diffusion_requests_total{endpoint=\"chat\",finish=\"cancelled\"} 2",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{metrics}");
+    }
 }
 
 #[test]
