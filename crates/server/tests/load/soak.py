@@ -317,12 +317,16 @@ def miscounted(before, after, done):
     answers = sum(ANSWERS.get(kind, 1) for kind in done if kind not in ("hang_up", "malformed"))
     requests = lambda finish: grown(before, after, "_requests_total", f'finish="{finish}"')
     answered = sum(map(requests, ("stop", "length", "tool_calls")))
+    begun = grown(before, after, "_queue_seconds_count")
+    cancelled = grown(before, after, "_cancelled_total")
     pairs = {
         "answers": (answered, answers),
         "errors": (requests("error"), done.count("malformed")),
-        "answers that left their slots": (
-            grown(before, after, "_request_seconds_count"), grown(before, after, "_queue_seconds_count")
+        "answers that left their slots": (grown(before, after, "_request_seconds_count"), begun),
+        "answers that were cancelled on a slot": (
+            cancelled - grown(before, after, "_cancelled_total", "queued"), begun - answered
         ),
+        "answers that were cancelled": (cancelled, requests("cancelled")),
     }
     return [f"{name}: {count:.0f} instead of {other:.0f}" for name, (count, other) in pairs.items() if count != other]
 
