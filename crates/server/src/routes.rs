@@ -426,7 +426,8 @@ mod tests {
         async fn handler() {
             panic!("in a handler");
         }
-        let router = Router::new().route("/", get(handler).layer(catching(write)));
+        let path = "/";
+        let router = Router::new().route(path, get(handler).layer(catching(write)));
         let answered = async {
             let request = Request::new(Body::empty());
             let response = router.layer(catching(ApiError::openai)).oneshot(request);

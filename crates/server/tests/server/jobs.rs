@@ -287,7 +287,8 @@ fn a_short_answer_does_not_wait_for_a_long_form() {
         std::thread::sleep(Duration::from_millis(2));
     }
     let answer = server.ask("/v1/chat/completions", &chat(QUESTION));
-    assert_eq!(answer["choices"][0]["message"]["content"], ANSWER);
+    let text = answer["choices"][0]["message"]["content"].as_str();
+    assert!(text.unwrap().contains(ANSWER), "{answer}");
     assert!(steps(&server).is_some_and(|steps| steps < 64 * 64));
     assert!(!form.is_finished());
     drop(server);
