@@ -15,6 +15,7 @@ mod answers;
 pub mod args;
 mod blocking;
 mod body;
+mod comments;
 mod config;
 mod drafts;
 mod engine;

@@ -14,6 +14,9 @@ use axum::response::{IntoResponse as _, Response};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use rust_embed::{Embed, EmbeddedFile};
+use sha2::{Digest as _, Sha256};
+
+use crate::comments;
 
 /// What the page may load: its own files, and what it makes itself.
 const POLICY: &str = "default-src 'self'; img-src 'self' data: blob:; \
@@ -34,10 +37,9 @@ pub fn file(path: &str) -> Option<EmbeddedFile> {
 /// Answers with a file. `path` is where it was found.
 pub fn respond(path: &str, file: EmbeddedFile, headers: &HeaderMap) -> Response {
     let is_packed = accepts_gzip(headers);
-    let hash = file.metadata.sha256_hash();
-    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let sent = sent(path, file);
     // The two forms of a file are different bytes.
-    let tag = format!("\"{hash}{}\"", if is_packed { "-gzip" } else { "" });
+    let tag = format!("\"{}{}\"", sent.hash, if is_packed { "-gzip" } else { "" });
     let fixed = [
         (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
         (CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
@@ -50,9 +52,9 @@ pub fn respond(path: &str, file: EmbeddedFile, headers: &HeaderMap) -> Response 
     match is_packed {
         true => {
             let encoding = [(CONTENT_ENCODING, HeaderValue::from_static("gzip"))];
-            (fixed, encoding, [(ETAG, tag)], packed(hash, &file)).into_response()
+            (fixed, encoding, [(ETAG, tag)], sent.packed).into_response()
         }
-        false => (fixed, [(ETAG, tag)], file.data.into_owned()).into_response(),
+        false => (fixed, [(ETAG, tag)], sent.plain).into_response(),
     }
 }
 
@@ -83,20 +85,50 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
     any
 }
 
-/// The compressed file with this hash, which is kept.
-fn packed(hash: String, file: &EmbeddedFile) -> Bytes {
-    static PACKED: Mutex<BTreeMap<String, Bytes>> = Mutex::new(BTreeMap::new());
-    let mut packed = PACKED.lock().unwrap_or_else(PoisonError::into_inner);
-    let pack = || {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-        let written = encoder.write_all(&file.data);
-        // A vector takes everything.
-        written
-            .and_then(|()| encoder.finish())
-            .unwrap_or_default()
-            .into()
+/// A file as it is sent, in both forms.
+#[derive(Clone)]
+struct Sent {
+    plain: Bytes,
+    packed: Bytes,
+    /// Of the plain form: another version of this program may send another one of the same file.
+    hash: String,
+}
+
+/// What is sent of a file, which is kept.
+fn sent(path: &str, file: EmbeddedFile) -> Sent {
+    static KEPT: Mutex<BTreeMap<(&str, [u8; 32]), Sent>> = Mutex::new(BTreeMap::new());
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let key = (kind(path), file.metadata.sha256_hash());
+    let prepare = || {
+        let plain = without_comments(path, file.data.into_owned());
+        let hash = Sha256::digest(&plain);
+        Sent {
+            packed: packed(&plain).into(),
+            hash: hash.iter().map(|byte| format!("{byte:02x}")).collect(),
+            plain: plain.into(),
+        }
     };
-    packed.entry(hash).or_insert_with(pack).clone()
+    kept.entry(key).or_insert_with(prepare).clone()
+}
+
+/// A file as browsers need it.
+fn without_comments(path: &str, data: Vec<u8>) -> Vec<u8> {
+    let has_slashes = match path.rsplit_once('.') {
+        Some((_, "js")) => true,
+        Some((_, "css")) => false,
+        _ => return data,
+    };
+    match String::from_utf8(data) {
+        Ok(source) => comments::removed(&source, has_slashes).into_bytes(),
+        Err(error) => error.into_bytes(),
+    }
+}
+
+fn packed(data: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    let written = encoder.write_all(data);
+    // A vector takes everything.
+    written.and_then(|()| encoder.finish()).unwrap_or_default()
 }
 
 /// The type of a file, by its name.
@@ -179,13 +211,60 @@ mod tests {
             assert_eq!(accepts_gzip(&headers), expected, "{accepted}");
         }
         assert!(!accepts_gzip(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn both_forms_of_a_file_are_the_same_text() {
         for name in Files::iter() {
-            let file = Files::get(&name).unwrap();
-            let packed = packed(format!("test {name}"), &file);
+            let sent = sent(&name, Files::get(&name).unwrap());
             let mut unpacked = Vec::new();
-            let mut decoder = flate2::read::GzDecoder::new(packed.as_ref());
+            let mut decoder = flate2::read::GzDecoder::new(sent.packed.as_ref());
             std::io::Read::read_to_end(&mut decoder, &mut unpacked).unwrap();
-            assert_eq!(unpacked, file.data.as_ref(), "{name}");
+            assert_eq!(unpacked, sent.plain, "{name}");
+            if !has_comments(&name) {
+                let source = Files::get(&name).unwrap().data;
+                assert_eq!(sent.plain, source.as_ref(), "{name}");
+            }
+        }
+    }
+
+    fn has_comments(name: &str) -> bool {
+        name.ends_with(".js") || name.ends_with(".css")
+    }
+
+    /// What `comments` takes for granted, and what it leaves.
+    #[test]
+    fn no_line_that_begins_like_a_comment_is_part_of_something_else() {
+        for name in Files::iter().filter(|name| has_comments(name)) {
+            let source = Files::get(&name).unwrap();
+            let source = std::str::from_utf8(&source.data).unwrap();
+            let sent = sent(&name, Files::get(&name).unwrap()).plain;
+            let sent = std::str::from_utf8(&sent).unwrap();
+            assert_eq!(sent.lines().count(), source.lines().count(), "{name}");
+            for line in sent.lines() {
+                let count = |part: &str| line.matches(part).count();
+                let ends = |part: &str| line.rfind(part);
+                assert!(
+                    count("`") % 2 == 0,
+                    "{name}: a template's second line: {line}"
+                );
+                assert!(
+                    count("${") <= count("}"),
+                    "{name}: a template's second line: {line}"
+                );
+                assert!(
+                    !line.ends_with('\\'),
+                    "{name}: a string's second line: {line}"
+                );
+                assert!(
+                    ends("/*") <= ends("*/"),
+                    "{name}: a comment's second line: {line}"
+                );
+                let start = line.trim_start();
+                assert!(!start.starts_with("//"), "{name}: {line}");
+                let is_comment = start.starts_with("/*") && line.trim_end().ends_with("*/");
+                assert!(!is_comment, "{name}: {line}");
+            }
         }
     }
 }
