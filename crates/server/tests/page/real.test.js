@@ -1,19 +1,17 @@
 /** The main cases against the server itself, with the demo model. */
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 
 import { launch } from "./browser.js";
 import { answered, ask, slider, until } from "./fixture.js";
+import { PROGRAM, options, startServer } from "./server.js";
 
-const PROGRAM = process.env.LLAMA_DIFFUSION_SERVER;
 const PAGE = fileURLToPath(new URL("../../page/", import.meta.url));
-const options = { skip: PROGRAM ? false : "LLAMA_DIFFUSION_SERVER does not name the server" };
 
-/** @type {import("node:child_process").ChildProcess} */
+/** @type {Awaited<ReturnType<typeof startServer>> | undefined} */
 let server;
 /** @type {import("playwright-core").Browser} */
 let browser;
@@ -21,20 +19,8 @@ let url = "";
 
 before(async () => {
   if (!PROGRAM) return;
-  server = spawn(PROGRAM, ["--port", "0", "--metrics"], { stdio: ["ignore", "pipe", "pipe"] });
-  const log = new Promise((resolve, reject) => {
-    let text = "";
-    const read = (/** @type {Buffer} */ part) => {
-      text += part;
-      const found = /listening on (http:\/\/[\w.:]+)/.exec(text);
-      if (found) resolve(`${found[1]}/`);
-    };
-    server.stdout?.on("data", read);
-    server.stderr?.on("data", read);
-    server.on("exit", (status) => reject(new Error(`the server ended with status ${status}: ${text}`)));
-  });
-  url = String(await log);
-  await until(async () => (await fetch(`${url}health`)).ok, 60_000);
+  server = await startServer();
+  url = server.url;
   browser = await launch();
 });
 
