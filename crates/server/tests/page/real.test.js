@@ -1,12 +1,16 @@
 /** The main cases against the server itself, with the demo model. */
 
 import assert from "node:assert/strict";
+import { mkdtempSync } from "node:fs";
 import { readFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 
 import { launch } from "./browser.js";
-import { answered, ask, slider, until } from "./fixture.js";
+import { RECORDED } from "./drafts.js";
+import { answered, ask, slider, until, withFile } from "./fixture.js";
 import { PROGRAM, options, startServer } from "./server.js";
 
 const PAGE = fileURLToPath(new URL("../../page/", import.meta.url));
@@ -158,6 +162,19 @@ test("a tool is called, and its result goes back", options, () =>
     assert.deepEqual(Object.keys(JSON.parse(shown ?? "")), ["city"]);
     await page.getByRole("button", { name: "Send the result" }).click();
     await until(async () => (await page.getByRole("button", { name: "Save recording" }).count()) === 2, 20_000);
+  }));
+
+test("the page as it is sent can be saved as one file", options, () =>
+  withServer("#recordings", async (page) => {
+    const [file] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Save this viewer" }).click()]);
+    const path = join(mkdtempSync(join(tmpdir(), "page-")), "viewer.html");
+    await file.saveAs(path);
+    await withFile(path, async (saved) => {
+      const recording = { name: "run.jsonl", mimeType: "application/jsonl", buffer: Buffer.from(RECORDED) };
+      await saved.getByLabel("Recording", { exact: true }).setInputFiles(recording);
+      await saved.getByText("run.jsonl: 1 answer.", { exact: true }).waitFor();
+      assert.equal(await saved.locator(".cells .t").first().evaluate((cell) => getComputedStyle(cell).cursor), "crosshair");
+    });
   }));
 
 test("the slots and figures are shown", options, () =>
