@@ -65,16 +65,16 @@ export function describe(answer, frame) {
   const draft = canvas.drafts[frame.draft];
   if (done && canvas.done) {
     const how = canvas.done.converged ? "converged" : "stopped";
-    return `${of}${how} after ${steps(canvas.done.steps)}`;
+    return `${of}${how} after ${counted(canvas.done.steps, "step", "steps")}`;
   }
   if (!draft) return `${of}before step 1 of ${canvas.maxSteps}`;
   const state = draft.progress === "converged" ? ", converged" : draft.stable ? ", stable" : "";
   return `${of}step ${draft.step + 1} of ${canvas.maxSteps}, entropy ${rounded(draft.meanEntropy)}${state}`;
 }
 
-/** @param {number} count */
-function steps(count) {
-  return count === 1 ? "1 step" : `${count} steps`;
+/** How many there are, in words. @param {number} count @param {string} one @param {string} many */
+export function counted(count, one, many) {
+  return `${count} ${count === 1 ? one : many}`;
 }
 
 /** A figure with about three digits. @param {number} value */

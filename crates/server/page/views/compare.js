@@ -1,6 +1,6 @@
 /** Two answers to the same prompt, side by side: other seeds, or other parameters. */
 
-import { describe, frameAt, frameCount, shown } from "../core/frames.js";
+import { counted, describe, frameAt, frameCount, shown } from "../core/frames.js";
 import { randomSeed } from "../core/settings.js";
 import { Composer } from "../ui/composer.js";
 import { Controls } from "../ui/controls.js";
@@ -77,7 +77,7 @@ export function compareView(app) {
       const theirs = second.canvases[block]?.done?.tokens;
       done?.tokens.forEach((token, position) => (differ += Number(token !== theirs?.[position])));
     }
-    setText(difference, differ ? `The finished canvases differ at ${differ} positions.` : "Both answers are the same.");
+    setText(difference, differ ? `The finished canvases differ at ${counted(differ, "position", "positions")}.` : "Both answers are the same.");
   }
 
   /** @param {string} prompt */

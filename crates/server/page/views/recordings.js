@@ -1,6 +1,7 @@
 /** Recordings as files: of `llama-diffusion-cli --record`, or saved by this page. */
 
 import { parse, write } from "../core/file.js";
+import { counted } from "../core/frames.js";
 import { answerText } from "../core/thoughts.js";
 import { announce } from "../ui/announce.js";
 import { button, download, h, setText } from "../ui/dom.js";
@@ -82,7 +83,7 @@ export function recordingsView(app) {
   /** @param {string} name @param {Recording} recording */
   function show(name, recording) {
     const answers = recording.answers.filter(({ canvases }) => canvases[0]?.length);
-    const count = answers.length === 1 ? "1 answer" : `${answers.length} answers`;
+    const count = counted(answers.length, "answer", "answers");
     const note = recording.missing ? ` It is not complete: ${recording.missing}.` : "";
     setText(message, `${name}: ${count}.${note}`);
     announce(`${name}: ${count}`);

@@ -1,7 +1,7 @@
 /** An answer that was asked for: the running text, its replay, and what can be done with it. */
 
 import { write } from "../core/file.js";
-import { describe, frameAt, frameCount, rounded } from "../core/frames.js";
+import { counted, describe, frameAt, frameCount, rounded } from "../core/frames.js";
 import { Run } from "../core/run.js";
 import { answerText } from "../core/thoughts.js";
 import { announce } from "../ui/announce.js";
@@ -130,14 +130,9 @@ function figures(run) {
     state === "stopped" ? "stopped" : "",
     canvases.length ? counted(canvases.length, "canvas", "canvases") : "",
     steps ? counted(Number(end.steps ?? steps), "step", "steps") : "",
-    end.tokens_per_step ? `${rounded(end.tokens_per_step)} tokens per step` : "",
+    end.tokens_per_step ? counted(Number(rounded(end.tokens_per_step)), "token per step", "tokens per step") : "",
     time ? `${Math.round(time)} ms` : "",
     `seed ${seed}`,
   ];
   return parts.filter(Boolean).join(" · ");
-}
-
-/** @param {number} count @param {string} one @param {string} many */
-function counted(count, one, many) {
-  return `${count} ${count === 1 ? one : many}`;
 }

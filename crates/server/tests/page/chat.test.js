@@ -188,6 +188,7 @@ test("calls of tools are cards, and their results go back to the model", () =>
     const expected = '{\n  "city": "Lima",\n  "days": [\n    1,\n    12345678901234567890\n  ],\n  "units": {}\n}';
     assert.equal(await argumentsOf(page, "get_weather").textContent(), expected);
     assert.equal(await argumentsOf(page, "get_time").textContent(), "{}");
+    await page.getByText("1 canvas · 8 steps · 1 token per step · 652 ms").waitFor();
     // The cards are in the place of the text that spells the calls, whose steps can still be seen.
     assert.equal(await page.locator(".answer-text").isVisible(), false);
     await slider(page).fill("3");
