@@ -21,7 +21,7 @@ pub fn removed(source: &str, has_slashes: bool) -> String {
     kept
 }
 
-/// Where the comment ends that these lines begin with, if nothing is before it or behind it.
+/// Where the comment ends that these lines begin with, if nothing is before it or after it.
 fn comment_end(lines: &str, has_slashes: bool) -> Option<usize> {
     let text = lines.trim_start_matches([' ', '\t']);
     let line_end = |from: usize| text[from..].find('\n').map_or(text.len(), |end| from + end);
