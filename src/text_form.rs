@@ -231,6 +231,14 @@ impl TextModel {
         texts.push(rest);
         let known = texts.iter().map(|text| self.spell(text));
         let known: Vec<Vec<Token>> = known.collect::<Result<_>>()?;
+        let tokens: usize = known.iter().map(Vec::len).sum();
+        let canvas = self.model().canvas_length().unwrap_or(usize::MAX);
+        // Each choice is spelled with the texts around it, which it never makes half as long.
+        if gaps.iter().any(|gap| gap.choices.is_some()) && tokens / 2 > canvas {
+            return Err(refusal(format!(
+                "its text has {tokens} tokens, but a canvas has {canvas}: shorten it"
+            )));
+        }
         let choices = self.spelled_choices(gaps, &texts, &known)?;
         let mut pieces = Vec::new();
         let mut taken = 0;

@@ -98,7 +98,7 @@ impl Allowed<'_> {
 }
 
 /// A set of tokens.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct TokenSet {
     words: Vec<u64>,
 }

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::parameter::Parameter;
 
 /// One canvas position of a [`Template`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Slot {
     /// Any token.
     #[default]
@@ -20,7 +20,7 @@ pub enum Slot {
 }
 
 /// What is known about one canvas. Positions after its end are free.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Template {
     slots: Vec<Slot>,
     sets: Vec<TokenSet>,

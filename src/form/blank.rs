@@ -77,6 +77,9 @@ impl FormParams {
     pub const MAX_STEPS: u32 = 4096;
     /// The maximum of [`samples`](Self::samples).
     pub const MAX_SAMPLES: usize = 4096;
+    /// The maximum number of canvases that are read for the same blanks, samples included: they are in memory
+    /// together.
+    pub const MAX_ROWS: usize = 1 << 16;
 
     /// Checks them.
     ///

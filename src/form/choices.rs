@@ -1,6 +1,8 @@
 //! Which canvases the choices of a blank are read from, if some have several tokens. The tokens of a choice
 //! depend on each other: what the model expects at a position counts given the tokens before it.
 
+use std::collections::HashMap;
+
 use super::layout::{HeldOut, Layout};
 use super::tally::{ChoiceTally, RowLogits};
 use crate::diffusion::{Template, Token};
@@ -27,26 +29,24 @@ impl ChoiceCanvas {
     ///
     /// A token is read after those before it, as far as these tell its choice from others: the first
     /// tokens that do so are known on a canvas from which all further ones are read.
+    ///
+    /// `None`: these are more than `most` canvases.
     pub(crate) fn of(
         choices: &[Vec<Token>],
         lengths: &[usize],
         index: usize,
+        most: usize,
         layout: &dyn Fn(&[Token], usize) -> Layout,
-    ) -> Vec<Self> {
-        let mut all = Vec::new();
+    ) -> Option<Vec<Self>> {
+        let mut all = Canvases::default();
         for (which, length) in lengths.iter().enumerate() {
             let of_length = layout(&[], *length);
             let judged = of_length.held_out.iter().cloned();
             let readings =
                 judged.map(|(position, token)| (position, Reading::Length(which, token)));
-            Self::add(&mut all, &of_length.template, readings);
+            all.add(of_length.template, readings);
         }
-        for (number, choice) in choices.iter().enumerate() {
-            let others = choices
-                .iter()
-                .enumerate()
-                .filter(|(other, _)| *other != number);
-            let shared = others.map(|(_, other)| common_prefix(choice, other)).max();
+        for (number, (choice, shared)) in choices.iter().zip(shared_prefixes(choices)).enumerate() {
             // One more token tells it from the others, unless it is the beginning of one.
             let telling = shared.map_or(0, |shared| choice.len().min(shared + 1));
             for known in 0..=telling {
@@ -59,29 +59,13 @@ impl ChoiceCanvas {
                 let readings = own.chain(after);
                 let readings =
                     readings.map(|(position, token)| (position, Reading::Choice(number, token)));
-                Self::add(&mut all, &canvas.template, readings);
+                all.add(canvas.template, readings);
+            }
+            if all.canvases.len() > most {
+                return None;
             }
         }
-        all
-    }
-
-    /// Adds readings of a canvas.
-    fn add(
-        all: &mut Vec<Self>,
-        template: &Template,
-        readings: impl Iterator<Item = (usize, Reading)>,
-    ) {
-        let mut readings = readings.peekable();
-        if readings.peek().is_none() {
-            return;
-        }
-        match all.iter_mut().find(|canvas| canvas.template == *template) {
-            Some(canvas) => canvas.readings.extend(readings),
-            None => all.push(Self {
-                template: template.clone(),
-                readings: readings.collect(),
-            }),
-        }
+        Some(all.canvases)
     }
 
     /// The positions that are read.
@@ -117,7 +101,68 @@ impl ChoiceCanvas {
     }
 }
 
+/// Canvases, each once.
+#[derive(Default)]
+struct Canvases {
+    canvases: Vec<ChoiceCanvas>,
+    /// Where the canvas of a template is.
+    of: HashMap<Template, usize>,
+}
+
+impl Canvases {
+    /// Adds readings of a canvas.
+    fn add(&mut self, template: Template, readings: impl Iterator<Item = (usize, Reading)>) {
+        let mut readings = readings.peekable();
+        if readings.peek().is_none() {
+            return;
+        }
+        let index = *self.of.entry(template).or_insert_with_key(|template| {
+            self.canvases.push(ChoiceCanvas {
+                template: template.clone(),
+                readings: Vec::new(),
+            });
+            self.canvases.len() - 1
+        });
+        self.canvases[index].readings.extend(readings);
+    }
+}
+
+/// How many tokens each text begins with that another one begins with, too; `None` if there is no other.
+fn shared_prefixes(texts: &[Vec<Token>]) -> Vec<Option<usize>> {
+    let mut sorted: Vec<usize> = (0..texts.len()).collect();
+    sorted.sort_unstable_by_key(|index| &texts[*index]);
+    let mut shared = vec![None; texts.len()];
+    // The text that has most in common with one is next to it.
+    for pair in sorted.windows(2) {
+        let common = common_prefix(&texts[pair[0]], &texts[pair[1]]);
+        for index in pair {
+            shared[*index] = shared[*index].max(Some(common));
+        }
+    }
+    shared
+}
+
 /// How many tokens two texts begin with in common.
 fn common_prefix(a: &[Token], b: &[Token]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn shared_prefixes_are_those_of_all_pairs(
+            texts in prop::collection::vec(prop::collection::vec(0..3, 0..5), 0..12),
+        ) {
+            let expected = texts.iter().enumerate().map(|(index, text)| {
+                let others = texts.iter().enumerate().filter(|(other, _)| *other != index);
+                others.map(|(_, other)| common_prefix(text, other)).max()
+            });
+            prop_assert_eq!(shared_prefixes(&texts), expected.collect::<Vec<_>>());
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! Fills a form: its canvases are rows that share the cache of the prompt, and their logits decide what
 //! stands in the blanks.
 
+use std::sync::Arc;
+
 use super::Session;
 use super::rows::{CanvasRow, RowsRun};
 use crate::constraint::Constraint;
@@ -10,6 +12,7 @@ use crate::form::{
     Blank, BlankKind, ChoiceCanvas, ChoiceTally, FilledBlank, FilledForm, Form, FormParams, Frame,
     FreeTally, Judged, LanguageTally, Layout, RowLogits, Width, log_sum,
 };
+use crate::parameter::Parameter;
 
 impl Session {
     /// Fills a form as the answer to `prompt`; `before` has what the model may write before its answer,
@@ -226,16 +229,21 @@ impl Filling {
             .filter(|(index, blank)| self.answers[*index].is_none() && blank.is_judged())
             .filter_map(|(index, blank)| match &blank.kind {
                 BlankKind::Choices(choices) => Some(self.choices(index, blank, choices)),
-                BlankKind::Language { language, .. } => Some(self.lengths(index, blank, language)),
+                BlankKind::Language { language, .. } => {
+                    Some(Ok(self.lengths(index, blank, language)))
+                }
                 BlankKind::Free(_) => None,
             });
         let (rows, reading) = match self.before.len() {
-            0 | 1 => match judged.next().or_else(|| self.open()) {
-                Some(next) => next,
+            0 | 1 => match judged.next().or_else(|| self.open().map(Ok)) {
+                Some(next) => next?,
                 None => return Ok(None),
             },
             _ => self.texts_before(),
         };
+        if rows.len() > FormParams::MAX_ROWS {
+            return Err(too_many(rows.len()));
+        }
         let params = DiffusionParams {
             max_steps: self.steps(&reading),
             canvas: Some(self.frame.canvas),
@@ -309,8 +317,9 @@ impl Filling {
 
     /// A canvas of each sample, of which these positions are read.
     fn samples_of(&self, template: &Template, read: &[usize]) -> Vec<CanvasRow> {
+        let template = Arc::new(template.clone());
         let row = |sample: usize| CanvasRow {
-            template: template.clone(),
+            template: Arc::clone(&template),
             noise: sample as u32,
             read: read.to_vec(),
         };
@@ -346,7 +355,7 @@ impl Filling {
         index: usize,
         blank: &Blank,
         choices: &[Vec<Token>],
-    ) -> (Vec<CanvasRow>, Reading) {
+    ) -> Result<(Vec<CanvasRow>, Reading)> {
         let (lengths, longest) = (blank.lengths(), blank.longest());
         let layout = |known: &[Token], length: usize| {
             let mut widths = self.widths.clone();
@@ -358,7 +367,9 @@ impl Filling {
             };
             Layout::new(&self.form, &self.frame, &widths, judged, false)
         };
-        let canvases = ChoiceCanvas::of(choices, &lengths, index, &layout);
+        let most = FormParams::MAX_ROWS / self.params.samples;
+        let canvases = ChoiceCanvas::of(choices, &lengths, index, most, &layout);
+        let canvases = canvases.ok_or_else(|| too_many((most + 1) * self.params.samples))?;
         let rows = canvases.iter();
         let rows = rows.flat_map(|canvas| self.samples_of(&canvas.template, &canvas.positions()));
         let rows = rows.collect();
@@ -367,7 +378,7 @@ impl Filling {
             canvases,
             tally: ChoiceTally::new(choices, lengths.len(), self.params.samples),
         };
-        (rows, reading)
+        Ok((rows, reading))
     }
 
     fn lengths(
@@ -431,6 +442,15 @@ impl Filling {
         let rows = self.samples_of(&layout.template, &positions);
         Some((rows, Reading::Open { blanks, read }))
     }
+}
+
+fn too_many(rows: usize) -> Error {
+    let max = FormParams::MAX_ROWS;
+    let problem = format!(
+        "its blanks have to be read from at least {rows} canvases at once, but may be from {max}: give fewer \
+         choices or samples"
+    );
+    Error::parameter(Parameter::Form, problem)
 }
 
 impl Reading {

@@ -1,6 +1,8 @@
 //! Canvases that follow one prompt and share its cache: they are denoised together, as many at once as
 //! a canvas of the trained length has room for, and do not see each other.
 
+use std::sync::Arc;
+
 use super::Session;
 use crate::diffusion::generation::check_prompt;
 use crate::diffusion::{
@@ -13,8 +15,8 @@ use crate::parameter::Parameter;
 /// One of several canvases that follow the same prompt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CanvasRow {
-    /// What is known about it.
-    pub template: Template,
+    /// What is known about it. Rows may share it.
+    pub template: Arc<Template>,
     /// Which canvas of an answer has its noise: rows with the same number begin with the same noise.
     pub noise: u32,
     /// The positions whose logits are read after the last step.
@@ -74,7 +76,7 @@ impl Session {
                 (AcceptanceRule::Auto, true) => AcceptanceRule::Bounded,
                 (rule, _) => rule,
             },
-            templates: rows.iter().map(|row| row.template.clone()).collect(),
+            templates: distinct(&rows),
             constraint: None,
             scoring: None,
             ..params.clone()
@@ -242,7 +244,7 @@ impl RowsRun {
         let first = self.begun;
         let rows = self.rows[first..].iter().take(self.at_once);
         let runs = rows.map(|row| {
-            let template = row.template.clone();
+            let template = (*row.template).clone();
             CanvasRun::with_template(&self.params, template, row.noise, self.len, &self.noise)
         });
         let runs: Vec<CanvasRun> = runs.collect::<Result<_>>()?;
@@ -253,6 +255,13 @@ impl RowsRun {
             steps: 0,
         })
     }
+}
+
+/// The templates of rows, of which neighbours often share one.
+fn distinct(rows: &[CanvasRow]) -> Vec<Template> {
+    let mut templates: Vec<&Arc<Template>> = rows.iter().map(|row| &row.template).collect();
+    templates.dedup_by(|a, b| Arc::ptr_eq(a, b));
+    templates.into_iter().map(|it| (**it).clone()).collect()
 }
 
 fn check_cancelled(cancel: &CancelFlag) -> Result<()> {

@@ -484,6 +484,42 @@ fn the_model_decides_what_comes_before_the_text() {
     }
 }
 
+/// All texts of three tokens of 36: their canvases are found without comparing each text with all others.
+#[test]
+fn tens_of_thousands_of_choices_are_read_from_few_canvases_or_refused() {
+    const TOKENS: Token = 36;
+    let tokens = 8..8 + TOKENS;
+    let pairs = tokens
+        .clone()
+        .flat_map(|a| tokens.clone().map(move |b| [a, b]));
+    let texts: Vec<Vec<Token>> = pairs
+        .flat_map(|[a, b]| tokens.clone().map(move |c| vec![a, b, c]))
+        .collect();
+    let piece = Piece::Blank(Blank {
+        name: "any".into(),
+        kind: BlankKind::Choices(texts),
+    });
+    let form = Form::new(vec![text(&[20, 21]), piece]).unwrap();
+    let fill = |samples: usize| {
+        let cancel = CancelFlag::default();
+        session().fill(&prompt(9), &[], &form, &params(samples), &cancel)
+    };
+    let filled = fill(1).unwrap();
+    // What is known are no tokens, the first one, or the first two.
+    assert_eq!(filled.rows, (1 + TOKENS + TOKENS * TOKENS) as usize);
+    let total: f64 = filled.blanks[0]
+        .choices
+        .iter()
+        .map(|choice| choice.probability)
+        .sum();
+    assert!((total - 1.0).abs() < 1e-6, "{total}");
+    let error = fill(64).unwrap_err().to_string();
+    assert!(
+        error.contains("but may be from 65536: give fewer choices or samples"),
+        "{error}"
+    );
+}
+
 /// Sessions that work between the passes of a form change nothing in it, and it nothing in them.
 #[test]
 fn a_form_is_filled_a_pass_at_a_time_beside_other_sessions() {
@@ -555,7 +591,7 @@ fn row(noise: u32) -> CanvasRow {
         .within([20, 21, 22].into_iter().collect());
     template.free().fixed(&[12 + noise as Token]);
     CanvasRow {
-        template,
+        template: Arc::new(template),
         noise,
         read: vec![2, 3, 4],
     }
@@ -606,7 +642,7 @@ fn rows_do_not_change_each_other_and_are_canvases_of_an_answer() {
     }
     // An answer whose first canvas has the template draws the same.
     let params = DiffusionParams {
-        templates: vec![row(0).template],
+        templates: vec![(*row(0).template).clone()],
         ..row_params()
     };
     let mut last: Option<OwnedDraft> = None;

@@ -1,6 +1,7 @@
 //! The engine on a model: a batch of sessions.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use llama_diffusion::diffusion::{Recipe, Stage, TokenScore};
 use llama_diffusion::{
@@ -165,7 +166,7 @@ impl Performing {
     /// Reads a canvas after a prompt.
     fn read(session: &Session, prompt: &[Token], task: &ReadTask) -> Result<Self> {
         let row = CanvasRow {
-            template: task.template.clone(),
+            template: Arc::new(task.template.clone()),
             noise: 0,
             read: (0..task.positions).collect(),
         };

@@ -3,7 +3,8 @@
 use std::io::Read as _;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use llama_diffusion::chat::{Message, Role};
 use llama_diffusion::diffusion::Template;
@@ -295,6 +296,37 @@ fn a_short_answer_does_not_wait_for_a_long_form() {
     assert!(form.join().unwrap().is_err(), "the server has ended");
 }
 
+/// A form must not hold the engine, nor a thread of the server, before its first pass.
+#[test]
+fn a_form_of_many_choices_is_refused_at_once() {
+    let server = Server::start("-np 2");
+    let word = |n: u32| ["a", "be", "see", "do", "he", "if", "gg", "ha"][n as usize % 8];
+    let choice = |n: u32| format!("{}{}{n}", word(n / 7), word(n));
+    let choices: Vec<String> = (0..60_000).map(choice).collect();
+    let form = |text: &str, choices: &[String]| {
+        json!({"form": text, "samples": 64, "prompt": "Who?",
+            "blanks": [{"name": "who", "choices": choices}]})
+    };
+    let start = Instant::now();
+    let (status, error) = server.refused("/diffusion/fill", &form("It is ▢.", &choices));
+    let problem = error["message"].as_str().unwrap().to_owned();
+    assert_eq!(status, 400, "{problem}");
+    assert!(
+        problem.contains("give fewer choices or samples"),
+        "{problem}"
+    );
+    let long = "It was not. ".repeat(20_000);
+    let (status, error) = server.refused("/diffusion/fill", &form(&(long + "It is ▢."), &choices));
+    let problem = error["message"].as_str().unwrap().to_owned();
+    assert_eq!(status, 400, "{problem}");
+    assert!(problem.contains("tokens, but a canvas has"), "{problem}");
+    assert!(
+        start.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
 #[test]
 fn a_form_may_follow_a_prompt_as_it_is() {
     let server = Server::start("");
@@ -370,7 +402,7 @@ fn a_canvas_is_read_as_clients_of_vllm_ask() {
     }
     template.begin_with(canvas.iter().copied().map(Some).collect());
     let row = CanvasRow {
-        template,
+        template: Arc::new(template),
         noise: 0,
         read: (0..len).collect(),
     };
