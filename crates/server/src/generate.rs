@@ -98,11 +98,8 @@ pub async fn respond(state: Arc<State>, endpoint: Endpoint, owner: Owner, body: 
         };
         return sse::response(sse::body(ping, |writer| show.write(writer)));
     }
-    match collect(answers).await {
+    match collect(answers, &mut outcomes).await {
         Ok(choices) => {
-            for choice in &choices {
-                outcomes.finished(&choice.finished);
-            }
             let answer = || reply.answer(&meta, &choices);
             match storing {
                 Some(storing) => json_stored(storing.store(answer)),
@@ -319,14 +316,17 @@ fn form_task(form: &TextForm) -> FormTask {
 }
 
 /// Waits for all answers.
-async fn collect(mut answers: Answers) -> Result<Vec<Choice>, ApiError> {
+async fn collect(mut answers: Answers, outcomes: &mut Outcomes) -> Result<Vec<Choice>, ApiError> {
     let mut parts: Vec<(Vec<Delta>, Option<Finished>)> = Vec::new();
     parts.resize_with(answers.len(), Default::default);
     while let Some((index, happening)) = answers.next().await? {
         let (deltas, finished) = &mut parts[index];
         match happening {
             Happening::Deltas { deltas: more, .. } => deltas.extend(more),
-            Happening::Finished(end) => *finished = Some(*end),
+            Happening::Finished(end) => {
+                outcomes.finished(&end);
+                *finished = Some(*end);
+            }
             Happening::Progress(_) | Happening::Payload(_) => {}
         }
     }

@@ -69,7 +69,10 @@ impl Running {
             is_busy: true,
             prompt: job.prompt.len(),
             encoded: reused,
-            limit: job.recipe.max_tokens(),
+            limit: match job.task {
+                Some(_) => None,
+                None => job.recipe.max_tokens(),
+            },
             ..SlotView::default()
         };
         Self {

@@ -173,16 +173,21 @@ impl<E: Engine> Scheduler<E> {
             end: &self.end,
             metrics: &self.metrics,
         };
-        let stepped = match running.iter().any(Option::is_some) {
-            true => self.engine.step(&mut |slot, event| {
-                let running = running.get_mut(slot).and_then(Option::as_mut);
-                let flow = running.map(|running| running.take(&event, &step));
-                flow.unwrap_or(ControlFlow::Break(()))
-            }),
-            false => Ok(Vec::new()),
+        let steps = |running: &Option<Running>| running.as_ref().is_some_and(|it| !it.performs());
+        let stepped = match running.iter().any(steps) {
+            true => self
+                .engine
+                .step(&mut |slot, event| {
+                    let running = running.get_mut(slot).and_then(Option::as_mut);
+                    let flow = running.map(|running| running.take(&event, &step));
+                    flow.unwrap_or(ControlFlow::Break(()))
+                })
+                .map(Some),
+            false => Ok(None),
         };
         let outcome = match stepped {
-            Ok(finished) => {
+            Ok(None) => Ok(()),
+            Ok(Some(finished)) => {
                 self.count_step(now);
                 self.failures = 0;
                 for (slot, answer) in finished {
@@ -192,7 +197,7 @@ impl<E: Engine> Scheduler<E> {
             }
             Err(error) => self.fail_step(&error),
         };
-        self.perform();
+        let outcome = outcome.and_then(|()| self.perform());
         self.show();
         outcome
     }
@@ -330,38 +335,40 @@ impl<E: Engine> Scheduler<E> {
         };
         match answer {
             Ok(answer) => self.conclude(running, Some(answer)),
-            Err(error) => self.leave(running, |running| running.fail(Failure::of(&error))),
+            Err(error) => self.fail(running, &error),
         }
     }
 
     /// Ends an answer that has no more steps, or begins the task that comes after its prompt.
     fn conclude(&mut self, mut running: Running, answer: Option<Answer>) {
         let (slot, job) = (running.slot, &running.job);
-        let task = job.task.as_ref().filter(|_| running.is_encoded());
-        let Some(task) = task else {
+        let Some(task) = &job.task else {
             return self.finish(running, answer.as_ref());
         };
+        if !running.is_encoded() {
+            return self.fail(running, &Error::Cancelled);
+        }
         match self.engine.begin_task(slot, &job.prompt, task) {
             Ok(()) => {
                 running.perform(answer);
                 self.running[slot] = Some(running);
             }
-            Err(error) => self.leave(running, |running| running.fail(Failure::of(&error))),
+            Err(error) => self.fail(running, &error),
         }
     }
 
     /// Advances one of the tasks by a pass: they take turns, so that a step of the others takes at most one
     /// pass longer.
-    fn perform(&mut self) {
+    fn perform(&mut self) -> Result<(), Broken> {
         let slots = self.running.len();
         let turns = (1..=slots).map(|turn| (self.turn + turn) % slots);
         let performs = |slot: &usize| self.running[*slot].as_ref().is_some_and(Running::performs);
         let Some(slot) = { turns }.find(performs) else {
-            return;
+            return Ok(());
         };
         self.turn = slot;
         let Some(mut running) = self.running[slot].take() else {
-            return;
+            return Ok(());
         };
         let start = (self.clock)();
         let advanced = self.engine.advance_task(slot, &running.job.cancel);
@@ -373,11 +380,28 @@ impl<E: Engine> Scheduler<E> {
                 let answer = running.found(found, now);
                 self.finish(running, answer.as_ref());
             }
-            // Its client reads nothing of it, but it is counted as any other answer.
-            Err(Error::Cancelled) if running.job.outlet.is_abandoned() => {
-                self.finish(running, None);
+            Err(error) => {
+                let is_of_engine = matches!(Failure::of(&error), Failure::Engine(_));
+                self.fail(running, &error);
+                if is_of_engine {
+                    return self.count_failure(&error);
+                }
             }
-            Err(error) => self.leave(running, |running| running.fail(Failure::of(&error))),
+        }
+        self.failures = 0;
+        Ok(())
+    }
+
+    /// Ends an answer or a task that fails alone, or is cancelled.
+    fn fail(&mut self, running: Running, error: &Error) {
+        let failure = Failure::of(error);
+        if matches!(failure, Failure::Engine(_)) {
+            tracing::error!("an answer failed: {error}");
+        }
+        // Nobody reads the end of what is abandoned, but it is counted as any other one.
+        match running.job.outlet.is_abandoned() {
+            true => self.finish(running, None),
+            false => self.leave(running, |running| running.fail(failure)),
         }
     }
 
@@ -419,6 +443,11 @@ impl<E: Engine> Scheduler<E> {
                 running.fail(Failure::Engine(error.to_string()));
             }
         }
+        self.count_failure(error)
+    }
+
+    /// Counts a step, or a pass of a task, that failed. The last one in a row ends everything.
+    fn count_failure(&mut self, error: &Error) -> Result<(), Broken> {
         self.failures += 1;
         match self.failures >= FAILURES {
             true => {

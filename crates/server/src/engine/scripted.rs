@@ -23,7 +23,7 @@ pub(super) const PASS: usize = 4;
 pub(super) struct Scripted {
     slots: Vec<Slot>,
     end: EndTokens,
-    /// Steps that fail, by their number from here on.
+    /// Steps, and passes of tasks, that fail, by their number from here on.
     failures: VecDeque<bool>,
     /// Answers that cannot begin, by their number from here on.
     refusals: VecDeque<bool>,
@@ -176,10 +176,7 @@ impl Engine for Scripted {
 
     fn step(&mut self, on_event: &mut Handler<'_>) -> Result<Vec<(usize, Result<Answer>)>> {
         if self.failures.pop_front() == Some(true) {
-            return Err(Error::Input {
-                name: "device".into(),
-                problem: "lost".into(),
-            });
+            return Err(lost());
         }
         let mut finished = Vec::new();
         for (index, slot) in self.slots.iter_mut().enumerate() {
@@ -248,8 +245,12 @@ impl Engine for Scripted {
     }
 
     fn advance_task(&mut self, slot: usize, cancel: &CancelFlag) -> Result<Option<Found>> {
+        let fails = self.failures.pop_front() == Some(true);
         let slot = &mut self.slots[slot];
         let form = slot.task.take().unwrap();
+        if fails {
+            return Err(lost());
+        }
         if cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }
@@ -259,6 +260,13 @@ impl Engine for Scripted {
         }
         slot.task = Some(form);
         Ok(None)
+    }
+}
+
+fn lost() -> Error {
+    Error::Input {
+        name: "device".into(),
+        problem: "lost".into(),
     }
 }
 

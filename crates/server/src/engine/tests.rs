@@ -333,8 +333,58 @@ fn forms_are_filled_between_the_steps_of_answers() {
 }
 
 #[test]
+fn three_forms_that_fail_in_a_row_break_the_engine() {
+    let engine = Scripted::new(1).fail([false, true, false, false, true, true, true]);
+    let mut bench = Bench::new(engine, 0);
+    let submit = |bench: &mut Bench| {
+        let (mut job, updates) = bench.job(&[1]);
+        job.task = Some(form(2));
+        bench.scheduler.submit(job);
+        updates
+    };
+    // The prompt is encoded once. The second form is filled, so that the first does not count.
+    let mut clients: Vec<Updates> = (0..5).map(|_| submit(&mut bench)).collect();
+    let mut outcome = Ok(());
+    for _ in 0..20 {
+        outcome = outcome.and_then(|()| bench.scheduler.tick());
+    }
+    assert_eq!(outcome, Err(Broken));
+    let got: Vec<bool> = clients
+        .iter_mut()
+        .map(|client| matches!(received(client), Got::Answer(..)))
+        .collect();
+    assert_eq!(got, [false, true, false, false, false]);
+}
+
+/// What was found of a form that the end of the server cuts short is no answer.
+#[test]
+fn a_form_that_is_stopped_has_no_answer_wherever_it_is() {
+    let mut bench = Bench::new(Scripted::new(3), 0);
+    let mut clients = Vec::new();
+    for prompt in [vec![1], vec![2; 3 * PASS]] {
+        let (mut job, updates) = bench.job(&prompt);
+        job.task = Some(form(50));
+        clients.push(updates);
+        bench.scheduler.submit(job);
+    }
+    let mut chat = bench.submit(&[900]);
+    bench.tick();
+    bench.tick();
+    bench.scheduler.stop_running();
+    bench.finish();
+    for client in &mut clients {
+        assert_eq!(received(client), Got::Failed(Failure::Draining));
+    }
+    assert!(matches!(
+        received(&mut chat),
+        Got::Answer(_, EndReason::Stopped)
+    ));
+}
+
+#[test]
 fn a_failed_step_of_others_is_not_one_of_a_form() {
-    let engine = Scripted::new(2).fail([false, true]);
+    // Both are encoded, then a pass of the form and the failing step.
+    let engine = Scripted::new(2).fail([false, false, true]);
     let mut bench = Bench::new(engine, 0);
     let (mut job, mut updates) = bench.job(&[1]);
     job.task = Some(form(5));
