@@ -84,7 +84,7 @@ pub async fn respond(state: Arc<State>, endpoint: Endpoint, owner: Owner, body: 
         let store = Arc::clone(&state.responses);
         Storing::new(store, owner, meta.response_id(), request)
     });
-    let mut outcomes = Outcomes::new(&state.metrics, endpoint.name, answers.len());
+    let outcomes = Outcomes::new(&state.metrics, endpoint.name, answers.len());
     if reply.options.stream {
         let ping = match reply.options.ping {
             None => state.config.ping,
@@ -98,7 +98,7 @@ pub async fn respond(state: Arc<State>, endpoint: Endpoint, owner: Owner, body: 
         };
         return sse::response(sse::body(ping, |writer| show.write(writer)));
     }
-    match collect(answers, &mut outcomes).await {
+    match collect(answers, outcomes).await {
         Ok(choices) => {
             let answer = || reply.answer(&meta, &choices);
             match storing {
@@ -106,10 +106,7 @@ pub async fn respond(state: Arc<State>, endpoint: Endpoint, owner: Owner, body: 
                 None => json(&answer()),
             }
         }
-        Err(failed) => {
-            outcomes.failed();
-            error_with(&failed, &reply.error(&failed))
-        }
+        Err(failed) => error_with(&failed, &reply.error(&failed)),
     }
 }
 
@@ -315,11 +312,11 @@ fn form_task(form: &TextForm) -> FormTask {
     }
 }
 
-/// Waits for all answers.
-async fn collect(mut answers: Answers, outcomes: &mut Outcomes) -> Result<Vec<Choice>, ApiError> {
+/// Waits for all answers. If the client hangs up, the outcomes are dropped before the answers.
+async fn collect(mut answers: Answers, mut outcomes: Outcomes) -> Result<Vec<Choice>, ApiError> {
     let mut parts: Vec<(Vec<Delta>, Option<Finished>)> = Vec::new();
     parts.resize_with(answers.len(), Default::default);
-    while let Some((index, happening)) = answers.next().await? {
+    while let Some((index, happening)) = answers.next().await.inspect_err(|_| outcomes.failed())? {
         let (deltas, finished) = &mut parts[index];
         match happening {
             Happening::Deltas { deltas: more, .. } => deltas.extend(more),

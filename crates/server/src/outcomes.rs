@@ -40,12 +40,17 @@ impl Outcomes {
         self.left = 0;
         self.metrics.answered(self.endpoint, "error");
     }
+
+    /// The client is gone. Called before the answers are dropped: they are counted before their slots are free.
+    pub fn cancelled(&mut self) {
+        for _ in 0..std::mem::take(&mut self.left) {
+            self.metrics.answered(self.endpoint, "cancelled");
+        }
+    }
 }
 
 impl Drop for Outcomes {
     fn drop(&mut self) {
-        for _ in 0..self.left {
-            self.metrics.answered(self.endpoint, "cancelled");
-        }
+        self.cancelled();
     }
 }

@@ -156,6 +156,7 @@ pub struct Show {
 
 impl Drop for Show {
     fn drop(&mut self) {
+        self.outcomes.cancelled();
         self.answers = None; // what still runs is cancelled
         self.store_end();
     }
