@@ -102,17 +102,18 @@ impl ByteAutomaton {
                 });
             }
         }
-        // Dead states have no transitions left, so they do not disturb the others' classes.
-        let class_of = classes_of_states(&dfa.accepting, &transitions);
-        transitions.sort_unstable_by_key(|t| (t.from, t.label));
-        let merged = Self::merged(&dfa, &class_of, &transitions, classes, class_count);
-        if merged.state_count() > limits.states {
-            return Err(ConstraintError::TooLarge {
+        // Dead states have no transitions left: they are one class more, and do not disturb the others.
+        let class_of = classes_of_states(&dfa.accepting, &transitions, limits.states + 1);
+        let merged = class_of.map(|class_of| {
+            transitions.sort_unstable_by_key(|t| (t.from, t.label));
+            Self::merged(&dfa, &class_of, &transitions, classes, class_count)
+        });
+        merged
+            .filter(|merged| merged.state_count() <= limits.states)
+            .ok_or(ConstraintError::TooLarge {
                 what: "states",
                 limit: limits.states,
-            });
-        }
-        Ok(merged)
+            })
     }
 
     /// One state for each class, in the order in which they are found from the start.

@@ -13,8 +13,12 @@ pub(super) struct Transition {
 }
 
 /// For each state the number of its class: two states are in one class if they accept the same texts.
-/// All states have to lead to an accepting one.
-pub(super) fn classes_of_states(accepting: &[bool], transitions: &[Transition]) -> Vec<u32> {
+/// All states have to lead to an accepting one. `None`: there are more than `most` classes.
+pub(super) fn classes_of_states(
+    accepting: &[bool],
+    transitions: &[Transition],
+    most: usize,
+) -> Option<Vec<u32>> {
     let mut states = Partition::new(accepting.len());
     (0..accepting.len())
         .filter(|&s| accepting[s])
@@ -34,6 +38,10 @@ pub(super) fn classes_of_states(accepting: &[bool], transitions: &[Transition]) 
             states.mark(transitions[transition as usize].from);
         }
         states.split_marked();
+        // Classes are only ever split.
+        if states.len() > most {
+            return None;
+        }
         bundle += 1;
         while class < states.len() {
             for index in states.range(class) {
@@ -45,7 +53,7 @@ pub(super) fn classes_of_states(accepting: &[bool], transitions: &[Transition]) 
             class += 1;
         }
     }
-    states.set_of
+    Some(states.set_of)
 }
 
 /// A partition of 0..n whose sets can be split in time proportional to the marked elements.
