@@ -5,7 +5,7 @@ import { Composer } from "../ui/composer.js";
 import { button, freshId, h, setText } from "../ui/dom.js";
 import { Task } from "./task.js";
 
-const SAMPLE = "The bus is late.\nThe cat sits on the mat.\nWe walk home.";
+const SAMPLE = "Dear Anna,\nTom takes a red fox.\nThe red fox is in the park.";
 
 /** @param {App} app @returns {View} */
 export function editView(app) {
@@ -13,14 +13,14 @@ export function editView(app) {
   const text = h("textarea", { id, rows: 8, class: "document", spellcheck: "false" });
   text.value = SAMPLE;
   const strengthId = freshId("strength");
-  const strengthValue = h("output", { for: strengthId }, "0.5");
+  const strengthValue = h("output", { for: strengthId }, "0.3");
   const strength = h("input", {
     type: "range",
     id: strengthId,
     min: 0.05,
     max: 1,
     step: 0.05,
-    value: 0.5,
+    value: 0.3,
     input: () => setText(strengthValue, strength.value),
   });
   const result = h("section", { class: "panel result", "aria-label": "Edited text", hidden: true });
@@ -28,6 +28,7 @@ export function editView(app) {
   /** @type {Task | null} */
   let task = null;
   const composer = new Composer("What to change", "Edit", { send: (instruction) => ask(instruction), stop: () => task?.run.stop() });
+  composer.field.value = "Rewrite in the past tense";
 
   /** Lines outside the selection stay; without a selection all may change. @returns {[number, number][]} */
   function protectedLines() {
@@ -82,7 +83,7 @@ export function editView(app) {
       h(
         "section",
         { class: "panel", "aria-label": "Text" },
-        h("label", { for: id }, "Text. Select the lines that may change; without a selection all may."),
+        h("label", { for: id }, "Text. Select the lines that may change; if none are selected, all may change."),
         text,
         h("div", { class: "field slider" }, h("label", { for: strengthId }, "Strength"), strengthValue, strength),
         composer.element,

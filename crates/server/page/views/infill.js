@@ -7,7 +7,9 @@ import { Task } from "./task.js";
 
 /** Marks the gap. */
 const GAP = "▢";
-const SAMPLE = `fn largest(values: &[i32]) -> Option<i32> {\n    ${GAP}\n}\n`;
+const SAMPLE = `Today Mia found a ${GAP} in the park. It was old, but it was nice. In the evening Mia told everyone about the red lamp.\n`;
+/** A gap ends in time, also where a model finds no end. */
+const LIMIT = 256;
 
 /** @param {App} app @returns {View} */
 export function infillView(app) {
@@ -34,7 +36,7 @@ export function infillView(app) {
     setText(message, "");
     const [input_prefix, input_suffix] = sides;
     const infill_tokens = Number(length.value) || undefined;
-    const body = { input_prefix, input_suffix, input_extra: [], prompt: "", infill_tokens };
+    const body = { input_prefix, input_suffix, input_extra: [], prompt: "", infill_tokens, n_predict: LIMIT };
     const current = new Task(app, { path: "infill", body, seed, values: {} }, {
       again: ask,
       given: { before: input_prefix, after: input_suffix },

@@ -12,10 +12,10 @@ const SAMPLE = {
   type: "object",
   properties: {
     name: { type: "string", maxLength: 20 },
-    city: { type: "string", maxLength: 20 },
     age: { type: "integer", minimum: 0, maximum: 120 },
+    city: { type: "string", maxLength: 20 },
   },
-  required: ["name", "city", "age"],
+  required: ["name", "age", "city"],
   additionalProperties: false,
 };
 

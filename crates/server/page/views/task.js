@@ -14,8 +14,8 @@ import { Player } from "../ui/player.js";
 
 export class Task {
   #view;
-  /** What it says beside its calls. */
-  #said = h("p");
+  /** What it says in the end, where that is not what the canvas shows. */
+  #said = h("p", { class: "said" });
   calls = new CallsView();
   #status = h("p", { class: "status" });
   #actions = h("div", { class: "actions", hidden: true });
@@ -56,7 +56,7 @@ export class Task {
   /** Computes the answer. */
   async start() {
     this.element.classList.add("running");
-    setText(this.#status, "Reading the prompt…");
+    setText(this.#status, "Waiting for the first draft…");
     await this.run.start();
     this.#finish();
   }
@@ -67,10 +67,12 @@ export class Task {
    */
   showPicture(index, marks) {
     const { answer, recording, text, calls } = this.run;
-    // At the end, cards say what the canvas spells out.
-    const called = calls.length > 0 && !this.isRunning && index === this.player.last;
-    this.#view.element.classList.toggle("called", called);
-    setText(this.#said, called ? text : "");
+    // At the end, cards say what the canvas spells out, and a gap has its text: its tokens may lie across its edges.
+    const { given } = this.options;
+    const isEnd = !this.isRunning && index === this.player.last;
+    const isSaid = isEnd && (calls.length > 0 || Boolean(given && text));
+    this.#view.element.classList.toggle("called", isSaid);
+    setText(this.#said, isSaid ? (given?.before ?? "") + text + (given?.after ?? "") : "");
     if (answer) this.#view.show(recording, answer, index, { running: this.isRunning, marks });
   }
 

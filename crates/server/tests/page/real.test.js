@@ -128,10 +128,10 @@ test("an edit keeps the lines that are not selected", options, () =>
 
 test("a gap is filled between its two sides", options, () =>
   withServer("#infill", async (page) => {
-    await page.getByRole("textbox", { name: /^Text with one gap/ }).fill("The capital of Norway is ▢.");
     await page.getByRole("button", { name: "Fill" }).click();
     await page.getByRole("button", { name: "Save recording" }).waitFor();
-    assert.match((await page.locator(".answer-text").textContent()) ?? "", /^The capital of Norway is .*\.$/s);
+    // Tokens of the canvas lie across the edges of the gap.
+    assert.match((await page.locator(".said").textContent()) ?? "", /^Today Mia found a red lamp in the park\. It was old/);
   }));
 
 test("an answer follows a schema", options, () =>
@@ -140,9 +140,9 @@ test("an answer follows a schema", options, () =>
     await page.getByRole("button", { name: "Answer" }).click();
     await page.getByText("The answer is complete JSON.").waitFor();
     const answer = JSON.parse((await page.locator(".answer-text .t:not(.thought)").allTextContents()).join(""));
-    assert.deepEqual(Object.keys(answer), ["name", "city", "age"]);
+    assert.deepEqual(Object.keys(answer), ["name", "age", "city"]);
     const form = (await page.locator(".answer-text .t.form").allTextContents()).join("").replace(/\s/g, "");
-    assert.match(form, /^\{"name":.*"city":.*"age":\}$/);
+    assert.match(form, /^\{"name":.*"age":.*"city":.*\}$/);
     assert.doesNotMatch(form, /Anna|Lima|42/);
     // Before the end, too, what is drawn is a text of the schema, whatever noise is shown between.
     await slider(page).fill("1");
