@@ -239,6 +239,18 @@ impl TextModel {
                 "its text has {tokens} tokens, but a canvas has {canvas}: shorten it"
             )));
         }
+        for gap in gaps {
+            let (count, max) = (
+                gap.choices.as_ref().map_or(0, Vec::len),
+                FormParams::MAX_ROWS,
+            );
+            if count > max {
+                return Err(refusal(format!(
+                    "blank '{}': it has {count} choices, but may have {max}",
+                    gap.name
+                )));
+            }
+        }
         let choices = self.spelled_choices(gaps, &texts, &known)?;
         let mut pieces = Vec::new();
         let mut taken = 0;

@@ -100,7 +100,7 @@ pub struct Filling {
     widths: Vec<Width>,
     answers: Vec<Option<FilledBlank>>,
     report: FilledForm,
-    /// The canvases at work, and what they are read for; `None` after the last ones.
+    /// The canvases at work, and what they are read for; `None` after the last ones, and after an error.
     reading: Option<(RowsRun, Reading)>,
 }
 
@@ -188,26 +188,28 @@ impl Filling {
     /// prompt and canvases nothing else changes between them.
     ///
     /// # Errors
-    /// As [`Session::fill`]. The form cannot be filled then.
+    /// As [`Session::fill`]. The form cannot be filled then: each further call is an error.
     pub fn advance(
         &mut self,
         session: &mut Session,
         cancel: &CancelFlag,
     ) -> Result<Option<FilledForm>> {
-        if let Some((mut rows, mut reading)) = self.reading.take() {
-            if !self.pass(&mut rows, &mut reading, session, cancel)? {
-                self.reading = Some((rows, reading));
-                return Ok(None);
-            }
-            let report = rows.report();
-            if self.report.rows == 0 {
-                self.report.reused = report.reused;
-            }
-            self.report.rows += rows.len();
-            self.report.passes += report.passes;
-            self.conclude(reading);
-            self.reading = self.next(session)?;
+        let Some((mut rows, mut reading)) = self.reading.take() else {
+            let problem = "it is filled already, or has failed: begin again";
+            return Err(Error::parameter(Parameter::Form, problem));
+        };
+        if !self.pass(&mut rows, &mut reading, session, cancel)? {
+            self.reading = Some((rows, reading));
+            return Ok(None);
         }
+        let report = rows.report();
+        if self.report.rows == 0 {
+            self.report.reused = report.reused;
+        }
+        self.report.rows += rows.len();
+        self.report.passes += report.passes;
+        self.conclude(reading);
+        self.reading = self.next(session)?;
         Ok(self.reading.is_none().then(|| self.filled()))
     }
 

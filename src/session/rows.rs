@@ -112,6 +112,7 @@ impl Session {
                 reused: 0,
                 passes: 0,
             },
+            has_failed: false,
         })
     }
 }
@@ -133,6 +134,7 @@ pub struct RowsRun {
     begun: usize,
     group: Option<Group>,
     report: RowsReport,
+    has_failed: bool,
 }
 
 /// Rows that share their passes.
@@ -150,8 +152,23 @@ impl RowsRun {
     /// them.
     ///
     /// # Errors
-    /// As [`Session::denoise_rows`]. There is no next pass then.
+    /// As [`Session::denoise_rows`]. There is no next pass then: each further call is an error.
     pub fn advance(
+        &mut self,
+        session: &mut Session,
+        cancel: &CancelFlag,
+        on_logits: &mut OnLogits<'_>,
+    ) -> Result<bool> {
+        if self.has_failed {
+            let problem = "its canvases have failed before: begin again";
+            return Err(Error::parameter(Parameter::Session, problem));
+        }
+        let passed = self.pass(session, cancel, on_logits);
+        self.has_failed = passed.is_err();
+        passed
+    }
+
+    fn pass(
         &mut self,
         session: &mut Session,
         cancel: &CancelFlag,

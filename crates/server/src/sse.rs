@@ -179,8 +179,8 @@ impl Show {
                     self.stream.close()
                 }
                 Err(error) => {
-                    self.answers = None;
                     self.outcomes.failed();
+                    self.answers = None;
                     let events = self.stream.error(&error);
                     self.store_end();
                     writer.write_all(events);

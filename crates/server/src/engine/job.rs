@@ -56,7 +56,8 @@ impl Job {
     }
 }
 
-/// Work on canvases that share the cache of a prompt, instead of an answer. It is done at once.
+/// Work on canvases that share the cache of a prompt, instead of an answer: a forward pass
+/// at a time, between the steps of answers.
 #[derive(Clone)]
 pub enum Task {
     /// A form is filled.

@@ -381,11 +381,14 @@ impl<E: Engine> Scheduler<E> {
                 self.finish(running, answer.as_ref());
             }
             Err(error) => {
-                let is_of_engine = matches!(Failure::of(&error), Failure::Engine(_));
+                // Logits that are not finite are a fault of this prompt, or of the model.
+                let is_of_device = !matches!(error, Error::NotFinite { .. })
+                    && matches!(Failure::of(&error), Failure::Engine(_));
                 self.fail(running, &error);
-                if is_of_engine {
-                    return self.count_failure(&error);
-                }
+                return match is_of_device {
+                    true => self.count_failure(&error),
+                    false => Ok(()),
+                };
             }
         }
         self.failures = 0;

@@ -240,7 +240,8 @@ test("a call without its result waits over a reload, and a new message ends that
     await ask(page, "Never mind");
     await until(() => mock.requests.length === 4);
     await answered(page);
-    assert.equal(await page.getByRole("button", { name: "Send the results" }).count(), 1);
+    // The cards come a moment after the last picture.
+    await until(async () => (await page.getByRole("button", { name: "Send the results" }).count()) === 1);
   }));
 
 test("wrong tools are told, and nothing is asked", () =>

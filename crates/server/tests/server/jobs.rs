@@ -285,12 +285,12 @@ fn a_short_answer_does_not_wait_for_a_long_form() {
         busy.and_then(|slot| slot["diffusion"]["step"].as_u64())
     };
     while steps(&server).is_none_or(|steps| steps < 3) {
+        assert!(!form.is_finished(), "it has ended already");
         std::thread::sleep(Duration::from_millis(2));
     }
     let answer = server.ask("/v1/chat/completions", &chat(QUESTION));
     let text = answer["choices"][0]["message"]["content"].as_str();
     assert!(text.unwrap().contains(ANSWER), "{answer}");
-    assert!(steps(&server).is_some_and(|steps| steps < 64 * 64));
     assert!(!form.is_finished());
     drop(server);
     assert!(form.join().unwrap().is_err(), "the server has ended");
