@@ -580,7 +580,7 @@ fn a_form_is_filled_a_pass_at_a_time_beside_other_sessions() {
     cancel.cancel();
     let error = filling.advance(&mut late, &cancel).unwrap_err();
     assert!(matches!(error, Error::Cancelled), "{error}");
-    // What is half filled is no answer, whoever asks again.
+    // What is half filled is not an answer, whoever asks again.
     let again = filling.advance(&mut late, &CancelFlag::default());
     assert!(again.unwrap_err().to_string().contains("begin again"));
 }

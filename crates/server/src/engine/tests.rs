@@ -356,7 +356,7 @@ fn three_forms_that_fail_in_a_row_break_the_engine() {
     assert_eq!(got, [false, true, false, false, false]);
 }
 
-/// What was found of a form that the end of the server cuts short is no answer.
+/// What was found of a form that the end of the server cuts short is not an answer.
 #[test]
 fn a_form_that_is_stopped_has_no_answer_wherever_it_is() {
     let mut bench = Bench::new(Scripted::new(3), 0);
