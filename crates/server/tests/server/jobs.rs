@@ -291,6 +291,7 @@ fn a_short_answer_does_not_wait_for_a_long_form() {
     let answer = server.ask("/v1/chat/completions", &chat(QUESTION));
     let text = answer["choices"][0]["message"]["content"].as_str();
     assert!(text.unwrap().contains(ANSWER), "{answer}");
+    assert!(steps(&server).is_some(), "its slot is shown as free");
     assert!(!form.is_finished());
     drop(server);
     assert!(form.join().unwrap().is_err(), "the server has ended");
