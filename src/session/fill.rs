@@ -188,7 +188,7 @@ impl Filling {
     /// prompt and canvases nothing else changes between them.
     ///
     /// # Errors
-    /// As [`Session::fill`]. The form cannot be filled then: each further call is an error.
+    /// As [`Session::fill`]. Each further call is an error then.
     pub fn advance(
         &mut self,
         session: &mut Session,

@@ -152,7 +152,7 @@ impl RowsRun {
     /// them.
     ///
     /// # Errors
-    /// As [`Session::denoise_rows`]. There is no next pass then: each further call is an error.
+    /// As [`Session::denoise_rows`]. Each further call is an error then.
     pub fn advance(
         &mut self,
         session: &mut Session,

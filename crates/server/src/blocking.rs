@@ -24,7 +24,8 @@ pub fn at_once<T>(work: impl FnOnce() -> Result<T, ApiError>) -> Result<T, ApiEr
     catch_unwind(AssertUnwindSafe(work)).map_err(|_| failed())?
 }
 
-fn failed() -> ApiError {
+/// The error of a request that panicked.
+pub fn failed() -> ApiError {
     ApiError::new(ErrorKind::Server, "the request failed")
 }
 

@@ -18,6 +18,7 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::access::{self, Owner};
+use crate::blocking::failed;
 use crate::engine::job::Class;
 use crate::extract::{Asked, Id, unreadable};
 use crate::follow;
@@ -212,7 +213,7 @@ pub fn router(state: &Arc<State>) -> Router {
 /// Answers a request whose handler panics, in the form of a protocol.
 fn catching(write: WriteError) -> CatchPanicLayer<impl ResponseForPanic<ResponseBody = Body>> {
     CatchPanicLayer::custom(move |_| {
-        let error = ApiError::new(ErrorKind::Server, "the request failed");
+        let error = failed();
         error_with(&error, &write(&error))
     })
 }
