@@ -83,7 +83,7 @@ pub use model::{
 };
 pub use parameter::Parameter;
 pub use session::{
-    Answer, CanvasRow, Events, Filling, FinishedMember, MemberId, OnLogits, RowsReport, RowsRun,
+    Answer, CanvasRow, Events, FinishedMember, FormRun, MemberId, OnLogits, RowsReport, RowsRun,
     Session, SessionBatch, Snapshot,
 };
 pub use text::Utf8Stream;

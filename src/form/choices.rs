@@ -9,7 +9,7 @@ use crate::diffusion::{Template, Token};
 
 /// What a position of a canvas says.
 #[derive(Debug, Clone, PartialEq)]
-enum Reading {
+enum Evidence {
     /// How likely a token is that stands in a choice, or is judged after it.
     Choice(usize, HeldOut),
     /// How likely a token is that is judged after a text of the length with this index.
@@ -20,7 +20,7 @@ enum Reading {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ChoiceCanvas {
     pub(crate) template: Template,
-    readings: Vec<(usize, Reading)>,
+    evidence: Vec<(usize, Evidence)>,
 }
 
 impl ChoiceCanvas {
@@ -42,9 +42,9 @@ impl ChoiceCanvas {
         for (which, length) in lengths.iter().enumerate() {
             let of_length = layout(&[], *length);
             let judged = of_length.held_out.iter().cloned();
-            let readings =
-                judged.map(|(position, token)| (position, Reading::Length(which, token)));
-            all.add(of_length.template, readings);
+            let evidence =
+                judged.map(|(position, token)| (position, Evidence::Length(which, token)));
+            all.add(of_length.template, evidence);
         }
         for (number, (choice, shared)) in choices.iter().zip(shared_prefixes(choices)).enumerate() {
             // One more token tells it from the others, unless it is the beginning of one.
@@ -56,10 +56,10 @@ impl ChoiceCanvas {
                 let read = known..if last { choice.len() } else { known + 1 };
                 let own = read.map(|i| (start + i, HeldOut::Text(choice[i])));
                 let after = canvas.held_out.iter().filter(|_| last).cloned();
-                let readings = own.chain(after);
-                let readings =
-                    readings.map(|(position, token)| (position, Reading::Choice(number, token)));
-                all.add(canvas.template, readings);
+                let evidence = own.chain(after);
+                let evidence =
+                    evidence.map(|(position, token)| (position, Evidence::Choice(number, token)));
+                all.add(canvas.template, evidence);
             }
             if all.canvases.len() > most {
                 return None;
@@ -71,7 +71,7 @@ impl ChoiceCanvas {
     /// The positions that are read.
     pub(crate) fn positions(&self) -> Vec<usize> {
         let mut positions: Vec<usize> = self
-            .readings
+            .evidence
             .iter()
             .map(|(position, _)| *position)
             .collect();
@@ -88,12 +88,12 @@ impl ChoiceCanvas {
         (position, row): (usize, &RowLogits<'_>),
         ends: &[Token],
     ) {
-        for (_, reading) in self.readings.iter().filter(|(at, _)| *at == position) {
-            match reading {
-                Reading::Choice(choice, token) => {
+        for (_, evidence) in self.evidence.iter().filter(|(at, _)| *at == position) {
+            match evidence {
+                Evidence::Choice(choice, token) => {
                     tally.take(sample, *choice, token.logprob(row, ends));
                 }
-                Reading::Length(length, token) => {
+                Evidence::Length(length, token) => {
                     tally.take_length(sample, *length, token.logprob(row, ends));
                 }
             }
@@ -110,20 +110,20 @@ struct Canvases {
 }
 
 impl Canvases {
-    /// Adds readings of a canvas.
-    fn add(&mut self, template: Template, readings: impl Iterator<Item = (usize, Reading)>) {
-        let mut readings = readings.peekable();
-        if readings.peek().is_none() {
+    /// Adds evidence of a canvas.
+    fn add(&mut self, template: Template, evidence: impl Iterator<Item = (usize, Evidence)>) {
+        let mut evidence = evidence.peekable();
+        if evidence.peek().is_none() {
             return;
         }
         let index = *self.of.entry(template).or_insert_with_key(|template| {
             self.canvases.push(ChoiceCanvas {
                 template: template.clone(),
-                readings: Vec::new(),
+                evidence: Vec::new(),
             });
             self.canvases.len() - 1
         });
-        self.canvases[index].readings.extend(readings);
+        self.canvases[index].evidence.extend(evidence);
     }
 }
 

@@ -44,9 +44,9 @@ impl Session {
         params: &FormParams,
         cancel: &CancelFlag,
     ) -> Result<FilledForm> {
-        let mut filling = self.begin_fill(prompt, before, form, params)?;
+        let mut run = self.begin_fill(prompt, before, form, params)?;
         loop {
-            if let Some(filled) = filling.advance(self, cancel)? {
+            if let Some(filled) = run.advance(self, cancel)? {
                 return Ok(filled);
             }
         }
@@ -62,10 +62,10 @@ impl Session {
         before: &[Vec<Token>],
         form: &Form,
         params: &FormParams,
-    ) -> Result<Filling> {
+    ) -> Result<FormRun> {
         let frame = Frame::within(&self.limits(), form, before, &self.end, params)?;
         let widths = form.blanks().map(|blank| Width::Open(blank.longest()));
-        let mut filling = Filling {
+        let mut run = FormRun {
             prompt: prompt.to_vec(),
             before: before.to_vec(),
             form: form.clone(),
@@ -81,15 +81,15 @@ impl Session {
                 reused: 0,
             },
             frame,
-            reading: None,
+            purpose: None,
         };
-        filling.reading = filling.next(self)?;
-        Ok(filling)
+        run.purpose = run.next(self)?;
+        Ok(run)
     }
 }
 
 /// A form that is being filled, a forward pass at a time. Other sessions may work between the passes.
-pub struct Filling {
+pub struct FormRun {
     prompt: Vec<Token>,
     /// What the model may write before the form, as long as it has not decided.
     before: Vec<Vec<Token>>,
@@ -101,11 +101,11 @@ pub struct Filling {
     answers: Vec<Option<FilledBlank>>,
     report: FilledForm,
     /// The canvases at work, and what they are read for; `None` after the last ones, and after an error.
-    reading: Option<(RowsRun, Reading)>,
+    purpose: Option<(RowsRun, Purpose)>,
 }
 
 /// What canvases are read for.
-enum Reading {
+enum Purpose {
     /// What the model would write before the text: for each text a layout, and a score of each sample.
     Before {
         layouts: Vec<Layout>,
@@ -183,7 +183,7 @@ impl Tally {
     }
 }
 
-impl Filling {
+impl FormRun {
     /// Does the next forward pass. Returns the form once it is filled. All calls take the same session, whose
     /// prompt and canvases nothing else changes between them.
     ///
@@ -194,12 +194,12 @@ impl Filling {
         session: &mut Session,
         cancel: &CancelFlag,
     ) -> Result<Option<FilledForm>> {
-        let Some((mut rows, mut reading)) = self.reading.take() else {
+        let Some((mut rows, mut purpose)) = self.purpose.take() else {
             let problem = "it is filled already, or has failed: begin again";
             return Err(Error::parameter(Parameter::Form, problem));
         };
-        if !self.pass(&mut rows, &mut reading, session, cancel)? {
-            self.reading = Some((rows, reading));
+        if !self.pass(&mut rows, &mut purpose, session, cancel)? {
+            self.purpose = Some((rows, purpose));
             return Ok(None);
         }
         let report = rows.report();
@@ -208,9 +208,9 @@ impl Filling {
         }
         self.report.rows += rows.len();
         self.report.passes += report.passes;
-        self.conclude(reading);
-        self.reading = self.next(session)?;
-        Ok(self.reading.is_none().then(|| self.filled()))
+        self.conclude(purpose);
+        self.purpose = self.next(session)?;
+        Ok(self.purpose.is_none().then(|| self.filled()))
     }
 
     fn filled(&self) -> FilledForm {
@@ -225,7 +225,7 @@ impl Filling {
 
     /// What is read next: the text before the form, then each blank that has canvases of its own, in order,
     /// then all others together.
-    fn next(&self, session: &Session) -> Result<Option<(RowsRun, Reading)>> {
+    fn next(&self, session: &Session) -> Result<Option<(RowsRun, Purpose)>> {
         let judged = self.form.blanks().enumerate();
         let mut judged = judged
             .filter(|(index, blank)| self.answers[*index].is_none() && blank.is_judged())
@@ -236,7 +236,7 @@ impl Filling {
                 }
                 BlankKind::Free(_) => None,
             });
-        let (rows, reading) = match self.before.len() {
+        let (rows, purpose) = match self.before.len() {
             0 | 1 => match judged.next().or_else(|| self.open().map(Ok)) {
                 Some(next) => next?,
                 None => return Ok(None),
@@ -247,19 +247,19 @@ impl Filling {
             return Err(too_many(rows.len()));
         }
         let params = DiffusionParams {
-            max_steps: self.steps(&reading),
+            max_steps: self.steps(&purpose),
             canvas: Some(self.frame.canvas),
             seed: self.params.seed,
             acceptance: AcceptanceRule::Bounded,
             ..DiffusionParams::default()
         };
         let rows = session.begin_rows(&self.prompt, rows, &params)?;
-        Ok(Some((rows, reading)))
+        Ok(Some((rows, purpose)))
     }
 
-    fn steps(&self, reading: &Reading) -> u32 {
-        match reading {
-            Reading::Open { .. } => self.params.steps,
+    fn steps(&self, purpose: &Purpose) -> u32 {
+        match purpose {
+            Purpose::Open { .. } => self.params.steps,
             _ => 1,
         }
     }
@@ -268,12 +268,12 @@ impl Filling {
     fn pass(
         &self,
         rows: &mut RowsRun,
-        reading: &mut Reading,
+        purpose: &mut Purpose,
         session: &mut Session,
         cancel: &CancelFlag,
     ) -> Result<bool> {
         let (samples, ends) = (self.params.samples, &self.frame.end.ids);
-        let steps = self.steps(reading);
+        let steps = self.steps(purpose);
         rows.advance(session, cancel, &mut |row, position, logits| {
             // Each canvas has a row for each sample.
             let (canvas, sample) = (row / samples, row % samples);
@@ -282,15 +282,15 @@ impl Filling {
                 step: steps - 1,
                 position,
             })?;
-            reading.take(canvas, sample, (position, &logits), ends)
+            purpose.take(canvas, sample, (position, &logits), ends)
         })
     }
 
     /// Keeps what was read.
-    fn conclude(&mut self, reading: Reading) {
+    fn conclude(&mut self, purpose: Purpose) {
         let names: Vec<&str> = self.form.blanks().map(|blank| &blank.name[..]).collect();
-        let (index, answer) = match reading {
-            Reading::Before { scores, .. } => {
+        let (index, answer) = match purpose {
+            Purpose::Before { scores, .. } => {
                 let sums = scores.iter().map(|scores| log_sum(scores.iter().copied()));
                 // The first of equals.
                 let best = sums
@@ -304,14 +304,14 @@ impl Filling {
                 self.before.clear();
                 return;
             }
-            Reading::Open { blanks, .. } => {
+            Purpose::Open { blanks, .. } => {
                 for blank in blanks {
                     self.answers[blank.index] = Some(blank.tally.answer(names[blank.index]));
                 }
                 return;
             }
-            Reading::Choices { index, tally, .. } => (index, tally.answer(names[index])),
-            Reading::Lengths { index, tally, .. } => (index, tally.answer(names[index])),
+            Purpose::Choices { index, tally, .. } => (index, tally.answer(names[index])),
+            Purpose::Lengths { index, tally, .. } => (index, tally.answer(names[index])),
         };
         self.widths[index] = Width::Known(answer.tokens.clone());
         self.answers[index] = Some(answer);
@@ -335,7 +335,7 @@ impl Filling {
         self.samples_of(&layout.template, &read)
     }
 
-    fn texts_before(&self) -> (Vec<CanvasRow>, Reading) {
+    fn texts_before(&self) -> (Vec<CanvasRow>, Purpose) {
         let layouts = self.before.iter().map(|tokens| {
             let frame = Frame {
                 before: tokens.clone(),
@@ -349,7 +349,7 @@ impl Filling {
             .flat_map(|layout| self.judged_rows(layout, &[]));
         let rows = rows.collect();
         let scores = vec![vec![0.0; self.params.samples]; layouts.len()];
-        (rows, Reading::Before { layouts, scores })
+        (rows, Purpose::Before { layouts, scores })
     }
 
     fn choices(
@@ -357,7 +357,7 @@ impl Filling {
         index: usize,
         blank: &Blank,
         choices: &[Vec<Token>],
-    ) -> Result<(Vec<CanvasRow>, Reading)> {
+    ) -> Result<(Vec<CanvasRow>, Purpose)> {
         let (lengths, longest) = (blank.lengths(), blank.longest());
         let layout = |known: &[Token], length: usize| {
             let mut widths = self.widths.clone();
@@ -375,12 +375,12 @@ impl Filling {
         let rows = canvases.iter();
         let rows = rows.flat_map(|canvas| self.samples_of(&canvas.template, &canvas.positions()));
         let rows = rows.collect();
-        let reading = Reading::Choices {
+        let purpose = Purpose::Choices {
             index,
             canvases,
             tally: ChoiceTally::new(choices, lengths.len(), self.params.samples),
         };
-        Ok((rows, reading))
+        Ok((rows, purpose))
     }
 
     fn lengths(
@@ -388,7 +388,7 @@ impl Filling {
         index: usize,
         blank: &Blank,
         language: &Constraint,
-    ) -> (Vec<CanvasRow>, Reading) {
+    ) -> (Vec<CanvasRow>, Purpose) {
         let lengths = blank.lengths();
         let layouts = lengths.iter().map(|length| {
             let mut widths = self.widths.clone();
@@ -404,17 +404,17 @@ impl Filling {
             rows.extend(self.judged_rows(layout, &own));
         }
         let tally = LanguageTally::new(language, &lengths, self.params.samples);
-        let reading = Reading::Lengths {
+        let purpose = Purpose::Lengths {
             index,
             lengths,
             layouts,
             tally: Box::new(tally),
         };
-        (rows, reading)
+        (rows, purpose)
     }
 
     /// `None` if no blank is left.
-    fn open(&self) -> Option<(Vec<CanvasRow>, Reading)> {
+    fn open(&self) -> Option<(Vec<CanvasRow>, Purpose)> {
         let FormParams { steps, samples, .. } = self.params;
         let layout = Layout::new(
             &self.form,
@@ -442,7 +442,7 @@ impl Filling {
         }
         let positions: Vec<usize> = read.iter().map(|(position, ..)| *position).collect();
         let rows = self.samples_of(&layout.template, &positions);
-        Some((rows, Reading::Open { blanks, read }))
+        Some((rows, Purpose::Open { blanks, read }))
     }
 }
 
@@ -455,7 +455,7 @@ fn too_many(rows: usize) -> Error {
     Error::parameter(Parameter::Form, problem)
 }
 
-impl Reading {
+impl Purpose {
     /// Takes a position of a sample's canvas; `ends` are the end tokens.
     fn take(
         &mut self,

@@ -28,7 +28,7 @@ use crate::parameter::Parameter;
 
 pub use batch::{FinishedMember, MemberId, SessionBatch};
 pub use events::Events;
-pub use fill::Filling;
+pub use fill::FormRun;
 pub use rows::{CanvasRow, OnLogits, RowsReport, RowsRun};
 pub use snapshot::Snapshot;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use llama_diffusion::diffusion::{Recipe, Stage, TokenScore};
 use llama_diffusion::{
-    Answer, CancelFlag, CanvasRow, EndTokens, Error, Filling, MemberId, Result, RowsRun, Session,
+    Answer, CancelFlag, CanvasRow, EndTokens, Error, FormRun, MemberId, Result, RowsRun, Session,
     SessionBatch, Snapshot, Token,
 };
 
@@ -19,7 +19,7 @@ pub struct BatchEngine {
     /// The answer on each slot.
     members: Vec<Option<MemberId>>,
     /// The task on each slot.
-    tasks: Vec<Option<Performing>>,
+    tasks: Vec<Option<TaskRun>>,
 }
 
 impl BatchEngine {
@@ -131,8 +131,8 @@ impl Engine for BatchEngine {
                 params,
             }) => session
                 .begin_fill(prompt, before, form, params)
-                .map(|filling| Performing::Form(Box::new(filling))),
-            Task::Read(task) => Performing::read(session, prompt, task),
+                .map(|run| TaskRun::Form(Box::new(run))),
+            Task::Read(task) => TaskRun::read(session, prompt, task),
         };
         self.tasks[slot] = Some(begun?);
         Ok(())
@@ -151,9 +151,9 @@ impl Engine for BatchEngine {
 }
 
 /// A task in progress.
-enum Performing {
+enum TaskRun {
     /// A form is filled.
-    Form(Box<Filling>),
+    Form(Box<FormRun>),
     /// A canvas is read.
     Read {
         task: Box<ReadTask>,
@@ -162,7 +162,7 @@ enum Performing {
     },
 }
 
-impl Performing {
+impl TaskRun {
     /// Reads a canvas after a prompt.
     fn read(session: &Session, prompt: &[Token], task: &ReadTask) -> Result<Self> {
         let row = CanvasRow {
@@ -180,7 +180,7 @@ impl Performing {
     /// Does a forward pass.
     fn advance(&mut self, session: &mut Session, cancel: &CancelFlag) -> Result<Option<Found>> {
         match self {
-            Self::Form(filling) => Ok(filling.advance(session, cancel)?.map(Found::Form)),
+            Self::Form(run) => Ok(run.advance(session, cancel)?.map(Found::Form)),
             Self::Read {
                 task,
                 canvas,

@@ -53,8 +53,8 @@ pub struct Running {
     shared: u64,
     /// What its task has taken.
     effort: Effort,
-    /// The encoded prompt, while its task is performed.
-    performing: Option<Option<Answer>>,
+    /// The encoded prompt, while its task goes on.
+    task: Option<Option<Answer>>,
     /// Whether the present step denoises its canvas.
     pub is_stepped: bool,
     /// What `/slots` shows.
@@ -88,7 +88,7 @@ impl Running {
             steps: 0,
             shared: 0,
             effort: Effort::default(),
-            performing: None,
+            task: None,
             is_stepped: false,
             view,
         }
@@ -107,17 +107,17 @@ impl Running {
     }
 
     /// Its task begins, after its prompt was encoded as `prompt` says.
-    pub fn perform(&mut self, prompt: Option<Answer>) {
-        self.performing = Some(prompt);
+    pub fn begin_task(&mut self, prompt: Option<Answer>) {
+        self.task = Some(prompt);
     }
 
-    /// Whether its task is being performed.
-    pub fn performs(&self) -> bool {
-        self.performing.is_some()
+    /// Whether its task has begun.
+    pub fn has_task(&self) -> bool {
+        self.task.is_some()
     }
 
     /// A pass of its task took so long.
-    pub fn performed(&mut self, time: Duration) {
+    pub fn advanced_task(&mut self, time: Duration) {
         self.effort.time += time;
         self.view.step += 1;
     }
@@ -132,7 +132,7 @@ impl Running {
         self.written = written;
         let timings = self.timings(now);
         self.job.outlet.send(Update::Found { found, timings });
-        self.performing.take().flatten()
+        self.task.take().flatten()
     }
 
     /// Its prompt is in the cache.

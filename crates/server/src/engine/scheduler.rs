@@ -173,7 +173,7 @@ impl<E: Engine> Scheduler<E> {
             end: &self.end,
             metrics: &self.metrics,
         };
-        let steps = |running: &Option<Running>| running.as_ref().is_some_and(|it| !it.performs());
+        let steps = |running: &Option<Running>| running.as_ref().is_some_and(|it| !it.has_task());
         let stepped = match running.iter().any(steps) {
             true => self
                 .engine
@@ -197,7 +197,7 @@ impl<E: Engine> Scheduler<E> {
             }
             Err(error) => self.fail_step(&error),
         };
-        let outcome = outcome.and_then(|()| self.perform());
+        let outcome = outcome.and_then(|()| self.advance_task());
         self.show();
         outcome
     }
@@ -350,7 +350,7 @@ impl<E: Engine> Scheduler<E> {
         }
         match self.engine.begin_task(slot, &job.prompt, task) {
             Ok(()) => {
-                running.perform(answer);
+                running.begin_task(answer);
                 self.running[slot] = Some(running);
             }
             Err(error) => self.fail(running, &error),
@@ -359,11 +359,11 @@ impl<E: Engine> Scheduler<E> {
 
     /// Advances one of the tasks by a pass: they take turns, so that a step of the others takes at most one
     /// pass longer.
-    fn perform(&mut self) -> Result<(), Broken> {
+    fn advance_task(&mut self) -> Result<(), Broken> {
         let slots = self.running.len();
         let turns = (1..=slots).map(|turn| (self.turn + turn) % slots);
-        let performs = |slot: &usize| self.running[*slot].as_ref().is_some_and(Running::performs);
-        let Some(slot) = { turns }.find(performs) else {
+        let has_task = |slot: &usize| self.running[*slot].as_ref().is_some_and(Running::has_task);
+        let Some(slot) = { turns }.find(has_task) else {
             return Ok(());
         };
         self.turn = slot;
@@ -373,7 +373,7 @@ impl<E: Engine> Scheduler<E> {
         let start = (self.clock)();
         let advanced = self.engine.advance_task(slot, &running.job.cancel);
         let now = (self.clock)();
-        running.performed(now.saturating_duration_since(start));
+        running.advanced_task(now.saturating_duration_since(start));
         match advanced {
             Ok(None) => self.running[slot] = Some(running),
             Ok(Some(found)) => {
@@ -435,8 +435,8 @@ impl<E: Engine> Scheduler<E> {
     fn fail_step(&mut self, error: &Error) -> Result<(), Broken> {
         tracing::error!("a step failed: {error}");
         for slot in 0..self.running.len() {
-            let performs = self.running[slot].as_ref().is_some_and(Running::performs);
-            if performs || self.engine.stage(slot) == Some(Stage::Prefilling) {
+            let has_task = self.running[slot].as_ref().is_some_and(Running::has_task);
+            if has_task || self.engine.stage(slot) == Some(Stage::Prefilling) {
                 continue;
             }
             if let Some(running) = self.running[slot].take() {
