@@ -246,7 +246,7 @@ impl TextModel {
             );
             if count > max {
                 return Err(refusal(format!(
-                    "blank '{}': it has {count} choices, but may have {max}",
+                    "blank '{}': it has {count} choices, but may have {max}: give fewer",
                     gap.name
                 )));
             }

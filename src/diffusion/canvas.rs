@@ -293,14 +293,20 @@ impl Run for CanvasRun {
     }
 }
 
-impl Recipe for DiffusionParams {
-    fn validate(&self, limits: &Limits) -> Result<()> {
+impl DiffusionParams {
+    /// Checks them for canvases of which these templates are known, in place of their own.
+    pub(crate) fn validate_with<'a>(
+        &self,
+        templates: impl Iterator<Item = &'a Template> + Clone,
+        limits: &Limits,
+    ) -> Result<()> {
         self.validate_for(limits.vocab)?;
+        let fixes_any = templates.clone().any(Template::fixes_any);
         limits.draws.check(&DrawFeatures {
-            fixed_positions: self.templates.iter().any(Template::fixes_any),
-            allowed_sets: self.templates.iter().any(Template::has_sets),
+            fixed_positions: fixes_any,
+            allowed_sets: templates.clone().any(Template::has_sets),
             averages: match self.acceptance {
-                AcceptanceRule::Auto => self.templates.iter().any(Template::fixes_any),
+                AcceptanceRule::Auto => fixes_any,
                 AcceptanceRule::Reference => false,
                 AcceptanceRule::Bounded => true,
             },
@@ -316,7 +322,7 @@ impl Recipe for DiffusionParams {
         })?;
         let canvas = self.canvas.unwrap_or(trained);
         check_canvas_length(canvas, trained)?;
-        for template in &self.templates {
+        for template in templates {
             template.check(Some(canvas), limits.vocab)?;
             let (first, max) = (template.first_step(), self.max_steps);
             if first > max {
@@ -325,6 +331,12 @@ impl Recipe for DiffusionParams {
             }
         }
         Ok(())
+    }
+}
+
+impl Recipe for DiffusionParams {
+    fn validate(&self, limits: &Limits) -> Result<()> {
+        self.validate_with(self.templates.iter(), limits)
     }
 
     fn canvas_len(&self, _: usize, limits: &Limits) -> Result<usize> {

@@ -79,7 +79,7 @@ impl FormParams {
     pub const MAX_SAMPLES: usize = 4096;
     /// The maximum number of canvases that are read for the same blanks, samples included: they are in memory
     /// together.
-    pub const MAX_ROWS: usize = 1 << 16;
+    pub const MAX_ROWS: usize = 1 << 14;
 
     /// Checks them.
     ///

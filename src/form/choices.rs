@@ -2,6 +2,7 @@
 //! depend on each other: what the model expects at a position counts given the tokens before it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::layout::{HeldOut, Layout};
 use super::tally::{ChoiceTally, RowLogits};
@@ -19,7 +20,7 @@ enum Evidence {
 /// A canvas, and what it is read for.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ChoiceCanvas {
-    pub(crate) template: Template,
+    pub(crate) template: Arc<Template>,
     evidence: Vec<(usize, Evidence)>,
 }
 
@@ -106,7 +107,7 @@ impl ChoiceCanvas {
 struct Canvases {
     canvases: Vec<ChoiceCanvas>,
     /// Where the canvas of a template is.
-    of: HashMap<Template, usize>,
+    of: HashMap<Arc<Template>, usize>,
 }
 
 impl Canvases {
@@ -116,9 +117,10 @@ impl Canvases {
         if evidence.peek().is_none() {
             return;
         }
-        let index = *self.of.entry(template).or_insert_with_key(|template| {
+        let entry = self.of.entry(Arc::new(template));
+        let index = *entry.or_insert_with_key(|template| {
             self.canvases.push(ChoiceCanvas {
-                template: template.clone(),
+                template: Arc::clone(template),
                 evidence: Vec::new(),
             });
             self.canvases.len() - 1

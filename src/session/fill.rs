@@ -1,6 +1,7 @@
 //! Fills a form: its canvases are rows that share the cache of the prompt, and their logits decide what
 //! stands in the blanks.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::Session;
@@ -102,6 +103,13 @@ pub struct FormRun {
     report: FilledForm,
     /// The canvases at work, and what they are read for; `None` after the last ones, and after an error.
     purpose: Option<(RowsRun, Purpose)>,
+}
+
+/// A canvas, of which each sample has a row.
+struct Canvas {
+    template: Arc<Template>,
+    /// The positions that are read.
+    read: Vec<usize>,
 }
 
 /// What canvases are read for.
@@ -236,15 +244,16 @@ impl FormRun {
                 }
                 BlankKind::Free(_) => None,
             });
-        let (rows, purpose) = match self.before.len() {
+        let (canvases, purpose) = match self.before.len() {
             0 | 1 => match judged.next().or_else(|| self.open().map(Ok)) {
                 Some(next) => next?,
                 None => return Ok(None),
             },
             _ => self.texts_before(),
         };
-        if rows.len() > FormParams::MAX_ROWS {
-            return Err(too_many(rows.len()));
+        let rows = canvases.len().saturating_mul(self.params.samples);
+        if rows > FormParams::MAX_ROWS {
+            return Err(too_many(purpose.blank(&self.form), rows));
         }
         let params = DiffusionParams {
             max_steps: self.steps(&purpose),
@@ -253,7 +262,8 @@ impl FormRun {
             acceptance: AcceptanceRule::Bounded,
             ..DiffusionParams::default()
         };
-        let rows = session.begin_rows(&self.prompt, rows, &params)?;
+        let rows = canvases.iter().flat_map(|canvas| self.samples_of(canvas));
+        let rows = session.begin_rows(&self.prompt, rows.collect(), &params)?;
         Ok(Some((rows, purpose)))
     }
 
@@ -317,25 +327,17 @@ impl FormRun {
         self.answers[index] = Some(answer);
     }
 
-    /// A canvas of each sample, of which these positions are read.
-    fn samples_of(&self, template: &Template, read: &[usize]) -> Vec<CanvasRow> {
-        let template = Arc::new(template.clone());
+    /// The rows of a canvas.
+    fn samples_of(&self, canvas: &Canvas) -> impl Iterator<Item = CanvasRow> {
         let row = |sample: usize| CanvasRow {
-            template: Arc::clone(&template),
+            template: Arc::clone(&canvas.template),
             noise: sample as u32,
-            read: read.to_vec(),
+            read: canvas.read.clone(),
         };
-        (0..self.params.samples).map(row).collect()
+        (0..self.params.samples).map(row)
     }
 
-    /// A canvas of each sample, of which what is left out is read, and more.
-    fn judged_rows(&self, layout: &Layout, more: &[usize]) -> Vec<CanvasRow> {
-        let held_out = layout.held_out.iter().map(|(position, _)| *position);
-        let read: Vec<usize> = more.iter().copied().chain(held_out).collect();
-        self.samples_of(&layout.template, &read)
-    }
-
-    fn texts_before(&self) -> (Vec<CanvasRow>, Purpose) {
+    fn texts_before(&self) -> (Vec<Canvas>, Purpose) {
         let layouts = self.before.iter().map(|tokens| {
             let frame = Frame {
                 before: tokens.clone(),
@@ -344,12 +346,10 @@ impl FormRun {
             Layout::new(&self.form, &frame, &self.widths, Judged::Before, false)
         });
         let layouts: Vec<Layout> = layouts.collect();
-        let rows = layouts
-            .iter()
-            .flat_map(|layout| self.judged_rows(layout, &[]));
-        let rows = rows.collect();
+        let canvases = layouts.iter().map(|layout| Canvas::judged(layout, 0..0));
+        let canvases = canvases.collect();
         let scores = vec![vec![0.0; self.params.samples]; layouts.len()];
-        (rows, Purpose::Before { layouts, scores })
+        (canvases, Purpose::Before { layouts, scores })
     }
 
     fn choices(
@@ -357,7 +357,7 @@ impl FormRun {
         index: usize,
         blank: &Blank,
         choices: &[Vec<Token>],
-    ) -> Result<(Vec<CanvasRow>, Purpose)> {
+    ) -> Result<(Vec<Canvas>, Purpose)> {
         let (lengths, longest) = (blank.lengths(), blank.longest());
         let layout = |known: &[Token], length: usize| {
             let mut widths = self.widths.clone();
@@ -371,16 +371,19 @@ impl FormRun {
         };
         let most = FormParams::MAX_ROWS / self.params.samples;
         let canvases = ChoiceCanvas::of(choices, &lengths, index, most, &layout);
-        let canvases = canvases.ok_or_else(|| too_many((most + 1) * self.params.samples))?;
-        let rows = canvases.iter();
-        let rows = rows.flat_map(|canvas| self.samples_of(&canvas.template, &canvas.positions()));
-        let rows = rows.collect();
+        let canvases =
+            canvases.ok_or_else(|| too_many(Some(blank), (most + 1) * self.params.samples))?;
+        let read = canvases.iter().map(|canvas| Canvas {
+            template: Arc::clone(&canvas.template),
+            read: canvas.positions(),
+        });
+        let read = read.collect();
         let purpose = Purpose::Choices {
             index,
             canvases,
             tally: ChoiceTally::new(choices, lengths.len(), self.params.samples),
         };
-        Ok((rows, purpose))
+        Ok((read, purpose))
     }
 
     fn lengths(
@@ -388,7 +391,7 @@ impl FormRun {
         index: usize,
         blank: &Blank,
         language: &Constraint,
-    ) -> (Vec<CanvasRow>, Purpose) {
+    ) -> (Vec<Canvas>, Purpose) {
         let lengths = blank.lengths();
         let layouts = lengths.iter().map(|length| {
             let mut widths = self.widths.clone();
@@ -397,12 +400,11 @@ impl FormRun {
             Layout::new(&self.form, &self.frame, &widths, judged, false)
         });
         let layouts: Vec<Layout> = layouts.collect();
-        let mut rows = Vec::new();
-        for (layout, length) in layouts.iter().zip(&lengths) {
+        let canvases = layouts.iter().zip(&lengths).map(|(layout, length)| {
             let start = layout.starts[index];
-            let own: Vec<usize> = (start..start + length).collect();
-            rows.extend(self.judged_rows(layout, &own));
-        }
+            Canvas::judged(layout, start..start + length)
+        });
+        let canvases = canvases.collect();
         let tally = LanguageTally::new(language, &lengths, self.params.samples);
         let purpose = Purpose::Lengths {
             index,
@@ -410,11 +412,11 @@ impl FormRun {
             layouts,
             tally: Box::new(tally),
         };
-        (rows, purpose)
+        (canvases, purpose)
     }
 
     /// `None` if no blank is left.
-    fn open(&self) -> Option<(Vec<CanvasRow>, Purpose)> {
+    fn open(&self) -> Option<(Vec<Canvas>, Purpose)> {
         let FormParams { steps, samples, .. } = self.params;
         let layout = Layout::new(
             &self.form,
@@ -440,22 +442,47 @@ impl FormRun {
         if blanks.is_empty() {
             return None;
         }
-        let positions: Vec<usize> = read.iter().map(|(position, ..)| *position).collect();
-        let rows = self.samples_of(&layout.template, &positions);
-        Some((rows, Purpose::Open { blanks, read }))
+        let canvas = Canvas {
+            template: Arc::new(layout.template),
+            read: read.iter().map(|(position, ..)| *position).collect(),
+        };
+        Some((vec![canvas], Purpose::Open { blanks, read }))
     }
 }
 
-fn too_many(rows: usize) -> Error {
+impl Canvas {
+    /// A canvas of which what is left out is read, and more.
+    fn judged(layout: &Layout, more: Range<usize>) -> Self {
+        let held_out = layout.held_out.iter().map(|(position, _)| *position);
+        Self {
+            template: Arc::new(layout.template.clone()),
+            read: more.chain(held_out).collect(),
+        }
+    }
+}
+
+/// The error that a blank, or the text before the form, is read from too many canvases.
+fn too_many(blank: Option<&Blank>, rows: usize) -> Error {
     let max = FormParams::MAX_ROWS;
+    let what = blank.map_or("what comes before it".to_owned(), |blank| {
+        format!("blank '{}'", blank.name)
+    });
     let problem = format!(
-        "its blanks have to be read from at least {rows} canvases at once, but may be from {max}: give fewer \
-         choices or samples"
+        "{what} takes at least {rows} canvases, samples included, but may take {max}: give fewer samples or \
+         choices"
     );
     Error::parameter(Parameter::Form, problem)
 }
 
 impl Purpose {
+    /// The blank that has the canvases for itself.
+    fn blank<'f>(&self, form: &'f Form) -> Option<&'f Blank> {
+        match self {
+            Self::Choices { index, .. } | Self::Lengths { index, .. } => form.blanks().nth(*index),
+            Self::Before { .. } | Self::Open { .. } => None,
+        }
+    }
+
     /// Takes a position of a sample's canvas; `ends` are the end tokens.
     fn take(
         &mut self,

@@ -76,17 +76,13 @@ impl Session {
                 (AcceptanceRule::Auto, true) => AcceptanceRule::Bounded,
                 (rule, _) => rule,
             },
-            templates: distinct(&rows),
+            templates: Vec::new(), // each row has its own
             constraint: None,
             scoring: None,
             ..params.clone()
         };
-        Recipe::validate(&params, &limits)?;
-        let params = DiffusionParams {
-            // Each row is made with its own template and a copy of the parameters.
-            templates: Vec::new(),
-            ..params
-        };
+        let templates = distinct(&rows);
+        params.validate_with(templates.iter().copied(), &limits)?;
         let len = params.canvas_len(prompt.len(), &limits)?;
         check_prompt(prompt.len(), len, &limits)?;
         let beyond = rows.iter().flat_map(|row| &row.read).find(|p| **p >= len);
@@ -275,10 +271,10 @@ impl RowsRun {
 }
 
 /// The templates of rows, of which neighbours often share one.
-fn distinct(rows: &[CanvasRow]) -> Vec<Template> {
-    let mut templates: Vec<&Arc<Template>> = rows.iter().map(|row| &row.template).collect();
-    templates.dedup_by(|a, b| Arc::ptr_eq(a, b));
-    templates.into_iter().map(|it| (**it).clone()).collect()
+fn distinct(rows: &[CanvasRow]) -> Vec<&Template> {
+    let mut templates: Vec<&Template> = rows.iter().map(|row| &*row.template).collect();
+    templates.dedup_by(|a, b| std::ptr::eq(*a, *b));
+    templates
 }
 
 fn check_cancelled(cancel: &CancelFlag) -> Result<()> {

@@ -515,9 +515,33 @@ fn tens_of_thousands_of_choices_are_read_from_few_canvases_or_refused() {
     assert!((total - 1.0).abs() < 1e-6, "{total}");
     let error = fill(64).unwrap_err().to_string();
     assert!(
-        error.contains("but may be from 65536: give fewer choices or samples"),
+        error.starts_with("form: blank 'any' takes at least")
+            && error.ends_with("may take 16384: give fewer samples or choices"),
         "{error}"
     );
+}
+
+/// Canvases are counted before there are any.
+#[test]
+fn what_is_read_from_too_many_canvases_is_named() {
+    let language = Constraint::new(automaton("a+", &[]));
+    let name = "long".into();
+    let kind = BlankKind::Language {
+        language,
+        tokens: 40,
+    };
+    let long = Form::new(vec![Piece::Blank(Blank { name, kind })]).unwrap();
+    let short = Form::new(vec![choices("short", &[&[20], &[21]])]).unwrap();
+    let before: Vec<Vec<Token>> = (10..15).map(|token| vec![token]).collect();
+    let (samples, session) = (FormParams::MAX_SAMPLES, session());
+    for (form, before, expected) in [
+        (&long, &[][..], "form: blank 'long' takes at least 163840"),
+        (&short, &before, "form: what comes before it takes at least"),
+    ] {
+        let begun = session.begin_fill(&prompt(9), before, form, &params(samples));
+        let error = begun.err().expect("too many canvases").to_string();
+        assert!(error.starts_with(expected), "{error}");
+    }
 }
 
 /// Sessions that work between the passes of a form change nothing in it, and it nothing in them.
@@ -550,16 +574,16 @@ fn a_form_is_filled_a_pass_at_a_time_beside_other_sessions() {
             .tokens
     };
     let alone = answer(&mut session());
-    let mut fillings = [0, 1].map(|which| {
+    let mut runs = [0, 1].map(|which| {
         let session = session();
         let filling = session.begin_fill(&prompts[which], &before, &form, &params);
         (session, filling.unwrap(), None)
     });
     let mut calls = 0;
-    while fillings.iter().any(|(_, _, filled)| filled.is_none()) {
-        for (session, filling, filled) in &mut fillings {
+    while runs.iter().any(|(_, _, filled)| filled.is_none()) {
+        for (session, run, filled) in &mut runs {
             if filled.is_none() {
-                *filled = filling.advance(session, &cancel).unwrap();
+                *filled = run.advance(session, &cancel).unwrap();
             }
         }
         let mut other = session();
@@ -568,20 +592,20 @@ fn a_form_is_filled_a_pass_at_a_time_beside_other_sessions() {
         }
         calls += 1;
     }
-    let filled = fillings.map(|(_, _, filled)| filled.unwrap());
+    let filled = runs.map(|(_, _, filled)| filled.unwrap());
     assert_eq!(filled, expected);
     assert!(calls >= expected[1].passes, "{calls}");
     // Cancelled between two passes.
     let mut late = session();
-    let mut filling = late
+    let mut run = late
         .begin_fill(&prompts[0], &before, &form, &params)
         .unwrap();
-    assert_eq!(filling.advance(&mut late, &cancel).unwrap(), None);
+    assert_eq!(run.advance(&mut late, &cancel).unwrap(), None);
     cancel.cancel();
-    let error = filling.advance(&mut late, &cancel).unwrap_err();
+    let error = run.advance(&mut late, &cancel).unwrap_err();
     assert!(matches!(error, Error::Cancelled), "{error}");
     // What is half filled is not an answer, whoever asks again.
-    let again = filling.advance(&mut late, &CancelFlag::default());
+    let again = run.advance(&mut late, &CancelFlag::default());
     assert!(again.unwrap_err().to_string().contains("begin again"));
 }
 
