@@ -53,6 +53,8 @@ pub struct Running {
     shared: u64,
     /// What its task has taken.
     effort: Effort,
+    /// Turns that its task has had.
+    turns: u32,
     /// The encoded prompt, while its task goes on.
     task: Option<Option<Answer>>,
     /// Whether the present step denoises its canvas.
@@ -88,6 +90,7 @@ impl Running {
             steps: 0,
             shared: 0,
             effort: Effort::default(),
+            turns: 0,
             task: None,
             is_stepped: false,
             view,
@@ -119,7 +122,8 @@ impl Running {
     /// A pass of its task took so long.
     pub fn advanced_task(&mut self, time: Duration) {
         self.effort.time += time;
-        self.view.step += 1;
+        self.view.step = self.turns;
+        self.turns += 1;
     }
 
     /// Its task is done. Returns how its prompt was encoded.

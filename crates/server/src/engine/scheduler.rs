@@ -42,6 +42,13 @@ pub enum Refusal {
     Ended,
 }
 
+/// How a job on a slot ends.
+enum End {
+    /// With this answer; `None` is nothing that has steps.
+    Finished(Option<Answer>),
+    Failed(Failure),
+}
+
 /// The time, which tests invent.
 pub type Clock = Box<dyn Fn() -> Instant + Send>;
 
@@ -109,8 +116,12 @@ impl<E: Engine> Scheduler<E> {
 
     /// Refuses all jobs that wait.
     pub fn refuse_queue(&mut self) {
+        self.refuse_all(&Failure::Draining);
+    }
+
+    fn refuse_all(&mut self, failure: &Failure) {
         for job in self.queue.drain() {
-            job.outlet.send(Update::Failed(Failure::Draining));
+            refuse(job, failure.clone());
         }
     }
 
@@ -165,6 +176,7 @@ impl<E: Engine> Scheduler<E> {
     pub fn tick(&mut self) -> Result<(), Broken> {
         let gone = self.queue.drop_cancelled();
         self.metrics.cancelled(Abandoned::Queued, gone);
+        self.end_cancelled_tasks();
         self.admit();
         let now = (self.clock)();
         let running = &mut self.running;
@@ -235,14 +247,14 @@ impl<E: Engine> Scheduler<E> {
             Ok(reused) => reused,
             Err(error) => {
                 let failure = Failure::Engine(error.to_string());
-                return job.outlet.send(Update::Failed(failure));
+                return refuse(job, failure);
             }
         };
         let begun = self
             .engine
             .begin(slot, &job.prompt, job.recipe.as_ref(), &job.cancel);
         if let Err(error) = begun {
-            return job.outlet.send(Update::Failed(Failure::of(&error)));
+            return refuse(job, Failure::of(&error));
         }
         self.begun += 1;
         self.used[slot] = self.begun;
@@ -343,7 +355,7 @@ impl<E: Engine> Scheduler<E> {
     fn conclude(&mut self, mut running: Running, answer: Option<Answer>) {
         let (slot, job) = (running.slot, &running.job);
         let Some(task) = &job.task else {
-            return self.finish(running, answer.as_ref());
+            return self.leave(running, End::Finished(answer));
         };
         if !running.is_encoded() {
             return self.fail(running, &Error::Cancelled);
@@ -354,6 +366,18 @@ impl<E: Engine> Scheduler<E> {
                 self.running[slot] = Some(running);
             }
             Err(error) => self.fail(running, &error),
+        }
+    }
+
+    /// Ends the tasks that are cancelled, which would keep their slots until their next turn.
+    fn end_cancelled_tasks(&mut self) {
+        let is_cancelled =
+            |running: &mut Running| running.has_task() && running.job.cancel.is_cancelled();
+        for slot in 0..self.running.len() {
+            if let Some(running) = self.running[slot].take_if(is_cancelled) {
+                self.engine.remove(slot);
+                self.fail(running, &Error::Cancelled);
+            }
         }
     }
 
@@ -378,7 +402,7 @@ impl<E: Engine> Scheduler<E> {
             Ok(None) => self.running[slot] = Some(running),
             Ok(Some(found)) => {
                 let answer = running.found(found, now);
-                self.finish(running, answer.as_ref());
+                self.leave(running, End::Finished(answer));
             }
             Err(error) => {
                 // Logits that are not finite are a fault of this prompt, or of the model.
@@ -401,22 +425,14 @@ impl<E: Engine> Scheduler<E> {
         if matches!(failure, Failure::Engine(_)) {
             tracing::error!("an answer failed: {error}");
         }
-        // Nobody reads the end of what is abandoned, but it is counted as any other one.
-        match running.job.outlet.is_abandoned() {
-            true => self.finish(running, None),
-            false => self.leave(running, |running| running.fail(failure)),
-        }
-    }
-
-    fn finish(&mut self, running: Running, answer: Option<&Answer>) {
-        let (now, metrics) = ((self.clock)(), Arc::clone(&self.metrics));
-        self.leave(running, |running| running.finish(answer, now, &metrics));
+        self.leave(running, End::Failed(failure));
     }
 
     /// Takes an answer from its slot before its client has the end: it may ask again, or look at the slots, as
     /// soon as it has it.
-    fn leave(&mut self, mut running: Running, end: impl FnOnce(Running)) {
-        if running.job.outlet.is_abandoned() {
+    fn leave(&mut self, mut running: Running, end: End) {
+        let is_abandoned = running.job.outlet.is_abandoned();
+        if is_abandoned {
             let stage = match running.is_encoded() {
                 true => Abandoned::Running,
                 false => Abandoned::Prefilling,
@@ -428,7 +444,13 @@ impl<E: Engine> Scheduler<E> {
             let view = shown.slots.get_mut(running.slot);
             view.into_iter().for_each(|view| view.is_busy = false);
         });
-        end(running);
+        let now = (self.clock)();
+        match end {
+            End::Finished(answer) => running.finish(answer.as_ref(), now, &self.metrics),
+            // Nobody reads the end of what is abandoned, but it is counted as any other one.
+            End::Failed(_) if is_abandoned => running.finish(None, now, &self.metrics),
+            End::Failed(failure) => running.fail(failure),
+        }
     }
 
     /// Tells the clients of a failed step. Prompts that are being encoded go on, and so do tasks.
@@ -443,7 +465,7 @@ impl<E: Engine> Scheduler<E> {
                 self.engine.remove(slot);
                 // A device that fails again is noticed by the next step.
                 let _ = self.engine.clear(slot);
-                running.fail(Failure::Engine(error.to_string()));
+                self.leave(running, End::Failed(Failure::Engine(error.to_string())));
             }
         }
         self.count_failure(error)
@@ -452,19 +474,17 @@ impl<E: Engine> Scheduler<E> {
     /// Counts a step, or a pass of a task, that failed. The last one in a row ends everything.
     fn count_failure(&mut self, error: &Error) -> Result<(), Broken> {
         self.failures += 1;
-        match self.failures >= FAILURES {
-            true => {
-                for running in self.running.iter_mut().filter_map(Option::take) {
-                    running.fail(Failure::Engine(error.to_string()));
-                }
-                for job in self.queue.drain() {
-                    let failure = Failure::Engine(error.to_string());
-                    job.outlet.send(Update::Failed(failure));
-                }
-                Err(Broken)
-            }
-            false => Ok(()),
+        if self.failures < FAILURES {
+            return Ok(());
         }
+        let failure = Failure::Engine(error.to_string());
+        for slot in 0..self.running.len() {
+            if let Some(running) = self.running[slot].take() {
+                self.leave(running, End::Failed(failure.clone()));
+            }
+        }
+        self.refuse_all(&failure);
+        Err(Broken)
     }
 
     fn show(&self) {
@@ -479,4 +499,10 @@ impl<E: Engine> Scheduler<E> {
             shown.library = self.library.bytes();
         });
     }
+}
+
+/// Ends a job that has no slot. Its place is free before its client knows.
+fn refuse(mut job: Job, failure: Failure) {
+    job.ticket.release();
+    job.outlet.send(Update::Failed(failure));
 }
