@@ -61,10 +61,10 @@ pub struct Answers {
     wishes: Wishes,
     started: Instant,
     metrics: Arc<Metrics>,
-    /// Dropped after the updates: what is cancelled by it has nobody who waits.
-    _guard: Guard,
     /// While it lives, others can follow the answers.
     _listed: Listed,
+    /// Dropped last: what is cancelled by it has nobody who waits, and nobody can follow it.
+    _guard: Guard,
 }
 
 /// What the client wants to see, and where it wants to stop.
@@ -133,8 +133,8 @@ impl Answers {
             wishes,
             started: Instant::now(),
             metrics: Arc::clone(metrics),
-            _guard: guard,
             _listed: listed,
+            _guard: guard,
         }
     }
 
