@@ -302,7 +302,10 @@ fn byte_classes(dfa: &Determinized) -> ([u8; 256], usize) {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use super::super::timed::timed;
     use super::*;
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     fn automaton(pattern: &str) -> Result<ByteAutomaton> {
@@ -412,45 +415,32 @@ pub(super) mod tests {
         ] {
             // Without optimization a fifth of the steps takes longer than all of them do with it.
             let (share, maximum) = if cfg!(debug_assertions) {
-                (5, 40.0)
+                (5, 40)
             } else {
-                (1, 2.0)
+                (1, 2)
             };
+            let maximum = Duration::from_secs(maximum);
             let limits = Limits {
                 determinize_steps: Limits::default().determinize_steps / share,
                 ..Limits::default()
             };
-            let attempt = || {
-                let start = processor_seconds();
-                let error = ByteAutomaton::from_regex(&pattern, &limits).unwrap_err();
-                (processor_seconds() - start, error)
-            };
-            let (mut seconds, error) = attempt();
+            let attempt = || timed(|| ByteAutomaton::from_regex(&pattern, &limits).unwrap_err());
+            let (mut took, error) = attempt();
             // Neighbours may slow a processor down: the fastest of three attempts counts.
             for _ in 0..2 {
-                if seconds >= maximum {
-                    seconds = seconds.min(attempt().0);
+                if took >= maximum {
+                    took = took.min(attempt().0);
                 }
             }
             let shown = &pattern[..pattern.len().min(40)];
-            println!("{seconds:.2} s: {shown}: {error}");
+            println!("{took:.2?}: {shown}: {error}");
             let expected = matches!(
                 error,
                 ConstraintError::TooLarge { .. } | ConstraintError::Pattern { .. }
             );
             assert!(expected, "{shown}: {error}");
-            assert!(seconds < maximum, "{shown}: {seconds} s");
+            assert!(took < maximum, "{shown}: {took:?}");
         }
-    }
-
-    /// Time that this thread ran, where the system tells: other processes do not matter.
-    fn processor_seconds() -> f64 {
-        let schedule = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-        let nanoseconds = schedule
-            .split(' ')
-            .next()
-            .and_then(|n| n.parse::<f64>().ok());
-        nanoseconds.unwrap_or_default() * 1e-9
     }
 
     /// Expressions over few letters, with everything that combines them.

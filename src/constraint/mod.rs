@@ -47,6 +47,8 @@ mod sums;
 pub mod tables;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod timed;
 mod trellis;
 pub mod vocabulary;
 

@@ -1,23 +1,14 @@
 //! Schemas made to take for ever, or all memory.
 
-use std::time::{Duration, Instant};
-
-/// Time that this thread has had a processor, where the system counts it: other processes do not matter.
-fn processor_time(start: Instant) -> Duration {
-    let counted = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
-    let counted = counted.and_then(|fields| fields.split(' ').next()?.parse().ok());
-    counted.map_or_else(|| start.elapsed(), Duration::from_nanos)
-}
+use std::time::Duration;
 
 use super::*;
+use crate::constraint::timed::timed;
 
 /// An error within a time that leaves the rest of the two seconds to other parts. Builds without
 /// optimization are given more.
 fn ends(name: &str, schema: &Value) {
-    let start = Instant::now();
-    let before = processor_time(start);
-    let result = json_schema(schema, &SchemaOptions::default());
-    let took = processor_time(start).saturating_sub(before);
+    let (took, result) = timed(|| json_schema(schema, &SchemaOptions::default()));
     eprintln!(
         "{name}: {took:?} {}",
         result.as_ref().map_or_else(
