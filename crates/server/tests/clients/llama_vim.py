@@ -61,8 +61,6 @@ class Editor:
         environment = {**os.environ, "XDG_STATE_HOME": str(folder)}
         quiet = {stream: subprocess.DEVNULL for stream in ["stdin", "stdout", "stderr"]}
         self.process = subprocess.Popen(command, cwd=folder, env=environment, **quiet)
-        until((folder / "socket").exists, "Neovim listens")
-        until(lambda: self.value("v:vim_did_enter"), "Neovim has started")
 
     def remote(self, *arguments):
         command = [NVIM, "--server", "./socket", *arguments]
@@ -107,9 +105,13 @@ def recorder():
 @pytest.fixture
 def editor(recorder, tmp_path):
     editor = Editor(tmp_path, f"http://127.0.0.1:{recorder.server_port}")
-    yield editor
-    editor.process.kill()
-    editor.process.wait()
+    try:
+        until((tmp_path / "socket").exists, "Neovim listens")
+        until(lambda: editor.value("v:vim_did_enter"), "Neovim has started")
+        yield editor
+    finally:
+        editor.process.kill()
+        editor.process.wait()
 
 
 def test_a_suggestion_is_shown_and_accepted(editor, recorder):
