@@ -57,6 +57,7 @@ KNOWN = {
     "audio: ": "the model reads and writes only text",
     "web_search_options: ": "the server searches nothing",
     "logit_bias: ": "text diffusion draws all tokens together",
+    "echo: ": "with logprobs it asks for those of the prompt, which has none; llama-server refuses it too",
     "conversation: ": "no conversations are kept; OpenAI refuses them together with previous_response_id too",
     "previous_response_id: there is no response": "it was never stored; OpenAI refuses it too",
     "container.skills: ": "the server runs no tools",
