@@ -15,7 +15,7 @@ use crate::token::Token;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct State(pub(super) u32);
 
-/// A language of texts over the tokens of a vocabulary, behind a [`Scaffold`].
+/// A language of texts over the tokens of a vocabulary, after a [`Scaffold`].
 ///
 /// Tokens with the same effect on every state form a class; class and state decide the next state. From
 /// every state some tokens lead to acceptance.

@@ -8,7 +8,7 @@ use super::language::CanvasLanguage;
 pub(super) struct Trellis<'a> {
     pub language: &'a CanvasLanguage<'a>,
     pub automaton: &'a TokenAutomaton,
-    /// The tail's number, behind those of the automaton's states.
+    /// The tail's number, after those of the automaton's states.
     pub tail: usize,
     /// Fewest tokens from the start to each state.
     reached: Vec<usize>,

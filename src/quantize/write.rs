@@ -55,7 +55,7 @@ impl Plan {
         let threads = self.params.threads.unwrap_or_else(parallel::cores);
         let total = self.bytes().0.max(1);
         let mut data = self.writer.clone().begin(out)?;
-        let mut behind = 0;
+        let mut converted = 0;
         for ((part, tensor), planned) in self.file.tensors().zip(self.tensors()) {
             let importance = match &self.params.importance {
                 Some(all) if planned.to != planned.from => {
@@ -75,13 +75,13 @@ impl Plan {
                 // The pages of the old file count as memory of this process.
                 gguf.release(released..start + bytes);
                 released = start + bytes;
-                match progress((behind + bytes) as f32 / total as f32) {
+                match progress((converted + bytes) as f32 / total as f32) {
                     ControlFlow::Continue(()) => Ok(()),
                     ControlFlow::Break(()) => Err(Error::Cancelled),
                 }
             };
             data.write_with(|out| conversion.run(threads, out, &mut done))?;
-            behind += tensor.data.len();
+            converted += tensor.data.len();
         }
         data.finish()?;
         Ok(())

@@ -282,7 +282,7 @@ fn samples_follow_the_distribution_given_the_language() {
 
 #[test]
 fn the_tail_counts_by_its_likeliest_tokens_on_the_best_path() {
-    // Padding is likely behind the end: the short text wins over one that is likelier token by token only
+    // Padding is likely after the end: the short text wins over one that is likelier token by token only
     // if the tail counted as nothing, and loses where it counts by what the model says.
     let tokens = few_tokens();
     let automaton = tokens.automaton("a|ab{3}").unwrap();

@@ -214,7 +214,7 @@ fn scaffolds_come_before_the_text() {
     }
 }
 
-/// States of `a+b` behind a scaffold of one state.
+/// States of `a+b` after a scaffold of one state.
 fn until_states() -> usize {
     4
 }

@@ -153,7 +153,7 @@ fn short_flags_are_not_run_together() {
 }
 
 #[test]
-fn a_flag_goes_before_the_model_and_the_general_one_behind_the_special_one() {
+fn flags_take_precedence_over_the_model_and_the_special_one_over_the_general_one() {
     let model = SamplerOverrides {
         max_steps: Some(7),
         t_max: Some(0.9),
