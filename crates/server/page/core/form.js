@@ -54,6 +54,7 @@ export function formIn(recording, answer, { canvas, block, draft, done }, states
   return Uint8Array.from(texts, (text, at) => {
     const start = end;
     end += text.length;
-    return Number(isSettled(states[at] ?? 0) && marks.subarray(start, end).every(Boolean));
+    // Thoughts have no text here, and a schema forces none of them.
+    return Number(text !== "" && isSettled(states[at] ?? 0) && marks.subarray(start, end).every(Boolean));
   });
 }

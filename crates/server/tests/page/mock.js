@@ -92,7 +92,7 @@ export async function startMock({ key = "", routes = ["/infill", "/diffusion/edi
     }
     const prompt = body.messages?.at(-1)?.content ?? body.instruction ?? body.input_prefix ?? "";
     const isCalled = body.messages?.at(-1)?.role === "tool";
-    const script = body.response_format ? jsonScript() : body.tools && !isCalled ? callScript(prompt) : scriptOf(prompt, body.seed ?? 0);
+    const script = body.response_format ? jsonScript(prompt.includes("think")) : body.tools && !isCalled ? callScript(prompt) : scriptOf(prompt, body.seed ?? 0);
     mock.active++;
     response.on("close", () => mock.active--);
     response.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-store" });
@@ -139,9 +139,12 @@ async function stream({ lines, delay = 0, dropAfter = Infinity, calls }, isChat,
   response.end(isChat ? "data: [DONE]\n\n" : "");
 }
 
-function jsonScript() {
-  const words = ['{"', "name", '":"', "Grace", '","', "age", '":', "7", ',"', "likes", '":["', "{owls}", '","name', ":", '"]}'];
-  return { lines: scripted({ length: words.length, steps: 8, words, follows: true }) };
+/** @param {boolean} thinks */
+function jsonScript(thinks) {
+  // The scripted drafts put the tokens around a thought at its places 0 and 8.
+  const thought = thinks ? ["", "An", " owl", ":", " {", "name", "}", ".", ""] : [];
+  const words = [...thought, '{"', "name", '":"', "Grace", '","', "age", '":', "7", ',"', "likes", '":["', "{owls}", '","name', ":", '"]}'];
+  return { lines: scripted({ length: words.length, steps: 8, words, thinks, follows: true }) };
 }
 
 /** Two calls in parts, whose borders are anywhere. @param {string} prompt @returns {Script} */

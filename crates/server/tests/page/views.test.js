@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { ask, slider, until, withPage } from "./fixture.js";
+import { answered, ask, slider, until, withPage } from "./fixture.js";
 
 test("views whose route the server does not have are not shown", () =>
   withPage({ hash: "#edit", server: { routes: [] } }, async (page) => {
@@ -90,6 +90,24 @@ test("what a schema forces is grey, and its values are bold", () =>
       }
     }
     assert.ok(forms > 5, `${forms} positions`);
+  }));
+
+test("the thought before an answer that follows a schema is not grey", () =>
+  withPage({ hash: "#schema" }, async (page) => {
+    const prompt = page.getByRole("textbox", { name: "Prompt" });
+    await prompt.fill("think");
+    await prompt.press("Enter");
+    await answered(page);
+    const looks = (/** @type {string} */ which) =>
+      page.locator(`.answer .t${which}`).evaluateAll((spans) => spans.map((span) => span.className.split(" ")[1]));
+    for (const step of ["6", "8", "9"]) {
+      await slider(page).fill(step);
+      assert.ok(!(await looks(".thought")).includes("form"), `step ${step}: ${await looks(".thought")}`);
+      assert.ok((await looks(":not(.thought)")).includes("form"), `step ${step}`);
+    }
+    assert.deepEqual(await looks(".thought"), Array(9).fill("committed"));
+    // Nor is it bold, as values are.
+    assert.equal(await page.locator(".answer .thought").first().evaluate((span) => getComputedStyle(span).fontWeight), "400");
   }));
 
 test("the server's slots and figures are shown while it works", () =>
