@@ -71,7 +71,7 @@ export class Task {
     const { given } = this.options;
     const isEnd = !this.isRunning && index === this.player.last;
     const isSaid = isEnd && (calls.length > 0 || Boolean(given && text));
-    this.#view.element.classList.toggle("called", isSaid);
+    this.#view.element.classList.toggle(given ? "filled" : "called", isSaid);
     setText(this.#said, isSaid ? (given?.before ?? "") + text + (given?.after ?? "") : "");
     if (answer) this.#view.show(recording, answer, index, { running: this.isRunning, marks });
   }

@@ -189,6 +189,8 @@ test("calls of tools are cards, and their results go back to the model", () =>
     assert.equal(await argumentsOf(page, "get_weather").textContent(), expected);
     assert.equal(await argumentsOf(page, "get_time").textContent(), "{}");
     await page.getByText("1 canvas · 8 steps · 1 token per step · 652 ms").waitFor();
+    assert.equal(await page.locator(".answer.called").count(), 1);
+    assert.equal(await page.locator(".answer.filled").count(), 0);
     // The cards are in the place of the text that spells the calls, whose steps can still be seen.
     assert.equal(await page.locator(".answer-text").isVisible(), false);
     await slider(page).fill("3");

@@ -43,6 +43,9 @@ test("a gap is filled between its two sides", () =>
     await page.getByRole("button", { name: "Fill" }).click();
     await page.getByRole("button", { name: "Save recording" }).waitFor();
     assert.match((await page.locator(".answer-text").textContent()) ?? "", /^a One Sunday.* b$/s);
+    assert.equal(await page.locator(".answer.filled").count(), 1);
+    assert.equal(await page.locator(".answer.called").count(), 0);
+    assert.equal(await page.locator(".answer-text").isVisible(), false);
     const { input_prefix, input_suffix, infill_tokens } = mock.requests[0].body;
     assert.deepEqual([input_prefix, input_suffix, infill_tokens], ["a ", " b", undefined]);
     await page.getByRole("combobox", { name: "Length" }).selectOption("16 tokens");
