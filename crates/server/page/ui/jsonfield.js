@@ -1,21 +1,21 @@
-/** A field for JSON, with a light that says whether it is what it has to be. */
+/** A field for JSON, with a line below it that says whether it is what it has to be. */
 
 import { freshId, h, setText } from "./dom.js";
 
-/** A light without a state yet. */
-export function light() {
-  return h("p", { class: "light", role: "status" });
+/** A line that says whether something is valid; empty at first. */
+export function validityLine() {
+  return h("p", { class: "validity", role: "status" });
 }
 
-/** @param {HTMLElement} light @param {string} state @param {string} text */
-export function show(light, state, text) {
-  light.className = `light ${state}`;
-  setText(light, text);
+/** @param {HTMLElement} line @param {"valid" | "invalid" | ""} state @param {string} text */
+export function setValidity(line, state, text) {
+  line.className = `validity ${state}`;
+  setText(line, text);
 }
 
 /** @template T */
 export class JsonField {
-  #light = light();
+  #validity = validityLine();
 
   /**
    * @param {string} label @param {string} what Names its value in a sentence.
@@ -26,17 +26,17 @@ export class JsonField {
     this.what = what;
     this.read = read;
     this.field = h("textarea", { id, rows: 16, class: "document code", spellcheck: "false", input: () => void this.value() });
-    this.parts = [h("label", { for: id }, label), this.field, this.#light];
+    this.parts = [h("label", { for: id }, label), this.field, this.#validity];
   }
 
-  /** Its value, or null if it has none, which the light says. @returns {T | null} */
+  /** Its value, or null if it has none, which the line says. @returns {T | null} */
   value() {
     try {
       const [value, text] = this.read(this.field.value);
-      show(this.#light, text && "valid", text);
+      setValidity(this.#validity, text ? "valid" : "", text);
       return value;
     } catch (error) {
-      show(this.#light, "invalid", `${this.what} is not valid: ${error instanceof Error ? error.message : error}`);
+      setValidity(this.#validity, "invalid", `${this.what} is not valid: ${error instanceof Error ? error.message : error}`);
       return null;
     }
   }

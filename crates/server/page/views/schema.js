@@ -4,7 +4,7 @@ import { FORM, keysOf } from "../core/form.js";
 import { randomSeed } from "../core/settings.js";
 import { Composer } from "../ui/composer.js";
 import { h } from "../ui/dom.js";
-import { JsonField, light, show } from "../ui/jsonfield.js";
+import { JsonField, setValidity, validityLine } from "../ui/jsonfield.js";
 import { legend } from "../ui/legend.js";
 import { Task } from "./task.js";
 
@@ -31,7 +31,7 @@ export function schemaView(app) {
   const source = new JsonField("Schema", "The schema", read);
   source.field.value = JSON.stringify(SAMPLE, null, 2);
   const result = h("section", { class: "panel result code", "aria-label": "Answer", hidden: true });
-  const outcome = light();
+  const outcome = validityLine();
   /** @type {Task | null} */
   let task = null;
   const composer = new Composer("Prompt", "Answer", { send: (prompt) => ask(prompt), stop: () => task?.run.stop() });
@@ -55,7 +55,7 @@ export function schemaView(app) {
       },
     });
     task = current;
-    show(outcome, "", "");
+    setValidity(outcome, "", "");
     result.replaceChildren(current.element, outcome, legend(FORM));
     result.hidden = false;
     composer.setRunning(true);
@@ -66,9 +66,9 @@ export function schemaView(app) {
   function check(text) {
     try {
       JSON.parse(text);
-      show(outcome, "valid", "The answer is complete JSON.");
+      setValidity(outcome, "valid", "The answer is complete JSON.");
     } catch {
-      show(outcome, "invalid", "The answer is not complete.");
+      setValidity(outcome, "invalid", "The answer is not complete.");
     }
   }
 

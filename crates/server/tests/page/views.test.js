@@ -58,9 +58,9 @@ test("an answer follows the schema", () =>
   withPage({ hash: "#schema" }, async (page, mock) => {
     const schema = page.getByRole("textbox", { name: "Schema" });
     await schema.fill("{");
-    await page.getByText(/^The schema is not valid/).waitFor();
+    await page.locator(".validity.invalid", { hasText: /^The schema is not valid/ }).waitFor();
     await schema.fill('{"type":"object"}');
-    await page.getByText("The schema is valid JSON.").waitFor();
+    await page.locator(".validity.valid", { hasText: "The schema is valid JSON." }).waitFor();
     await page.getByRole("button", { name: "Answer" }).click();
     await page.getByText("The answer is complete JSON.").waitFor();
     assert.deepEqual(mock.requests[0].body.response_format.json_schema.schema, { type: "object" });
