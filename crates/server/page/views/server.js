@@ -1,5 +1,6 @@
 /** The server at work: its slots, its queue, and figures of its steps. */
 
+import { ServerError } from "../core/api.js";
 import { rounded } from "../core/frames.js";
 import { buckets, mean, parseMetrics, total } from "../core/metrics.js";
 import { h, setText } from "../ui/dom.js";
@@ -12,7 +13,11 @@ export function serverView(app) {
   const slots = h("ul", { class: "slots" });
   const figures = h("dl", { class: "facts" });
   const histogram = h("div", { class: "histograms" });
-  const message = h("p", { class: "status" });
+  const message = h("p", { class: "status", role: "status" });
+  const noSlots = h("p", { class: "status" });
+  const noFigures = h("p", { class: "status" });
+  /** What the server has: to ask for what is turned off would be an error. @type {Json | null} */
+  let props = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer;
   let isShown = false;
@@ -21,15 +26,32 @@ export function serverView(app) {
   async function refresh() {
     if (busy) return;
     busy = true;
-    const [found, metrics] = await Promise.allSettled([app.server.json("slots"), app.server.text("metrics")]);
+    let isLocked = false;
+    try {
+      await ask();
+      setText(message, "");
+    } catch (error) {
+      setText(message, error instanceof Error ? error.message : String(error));
+      // A server that comes back may have other options.
+      props = null;
+      isLocked = error instanceof ServerError && error.status === 401;
+    }
     busy = false;
-    if (!isShown) return;
-    const problems = [found, metrics].flatMap((result) => (result.status === "rejected" ? [result.reason.message] : []));
-    setText(message, [...new Set(problems)].join(" "));
-    if (found.status === "fulfilled") slots.replaceChildren(...found.value.map(slot));
-    if (metrics.status === "fulfilled") showMetrics(parseMetrics(metrics.value));
     clearTimeout(timer);
-    timer = setTimeout(refresh, INTERVAL);
+    // Who gave no key is not asked for it every second.
+    if (isShown && !isLocked) timer = setTimeout(refresh, INTERVAL);
+  }
+
+  async function ask() {
+    props ??= /** @type {Json} */ (await app.server.json("props"));
+    setText(noSlots, props.endpoint_slots ? "" : "The server was started with --no-slots. Start it without that option to see its slots.");
+    setText(noFigures, props.endpoint_metrics ? "" : "Start the server with --metrics to see figures.");
+    const [found, metrics] = await Promise.all([
+      props.endpoint_slots ? app.server.json("slots") : [],
+      props.endpoint_metrics ? app.server.text("metrics") : null,
+    ]);
+    slots.replaceChildren(...found.map(slot));
+    if (metrics !== null) showMetrics(parseMetrics(metrics));
   }
 
   /** @param {Sample[]} samples */
@@ -61,11 +83,12 @@ export function serverView(app) {
       { class: "view server" },
       h("h1", {}, "Server"),
       message,
-      h("section", { class: "panel", "aria-label": "Slots" }, h("h2", {}, "Slots"), slots),
-      h("section", { class: "panel", "aria-label": "Figures" }, h("h2", {}, "Figures"), figures, histogram),
+      h("section", { class: "panel", "aria-label": "Slots" }, h("h2", {}, "Slots"), noSlots, slots),
+      h("section", { class: "panel", "aria-label": "Figures" }, h("h2", {}, "Figures"), noFigures, figures, histogram),
     ),
     enter() {
       isShown = true;
+      props = null;
       void refresh();
     },
     leave() {

@@ -46,8 +46,8 @@ function scriptOf(prompt, seed) {
   return { lines: linesOf(RECORDED) };
 }
 
-/** @param {{ key?: string, routes?: string[], port?: number }} [options] */
-export async function startMock({ key = "", routes = ["/infill", "/diffusion/edit"], port: wanted = 0 } = {}) {
+/** @param {{ key?: string, routes?: string[], off?: string[], port?: number }} [options] `off` has what is turned off. */
+export async function startMock({ key = "", routes = ["/infill", "/diffusion/edit"], off = [], port: wanted = 0 } = {}) {
   const mock = {
     url: "",
     /** Answers that are being computed. */
@@ -72,7 +72,8 @@ export async function startMock({ key = "", routes = ["/infill", "/diffusion/edi
     if (key && request.headers.authorization !== `Bearer ${key}`) {
       return problem(response, 401, "authentication_error", "Invalid API Key");
     }
-    if (path === "/props") return json(response, 200, props(routes));
+    if (path === "/props") return json(response, 200, props(routes, off));
+    if (off.includes(path)) return problem(response, 501, "not_supported_error", "this endpoint is turned off");
     if (path === "/slots") return json(response, 200, slots(mock.active));
     if (path === "/metrics") return metrics(response, mock.active);
     if (request.method !== "POST") return problem(response, 404, "not_found_error", "File Not Found");
@@ -185,9 +186,11 @@ function problem(response, code, type, message) {
   json(response, code, { error: { code, type, message, param: null } });
 }
 
-/** @param {string[]} routes */
-function props(routes) {
+/** @param {string[]} routes @param {string[]} off */
+function props(routes, off) {
   return {
+    endpoint_slots: !off.includes("/slots"),
+    endpoint_metrics: !off.includes("/metrics"),
     total_slots: 2,
     model_path: "/models/demo-q8_0.gguf",
     model_alias: "demo",

@@ -113,6 +113,32 @@ test("the thought before an answer that follows a schema is not grey", () =>
     assert.equal(await page.locator(".answer .thought").first().evaluate((span) => getComputedStyle(span).fontWeight), "400");
   }));
 
+test("a server without figures or slots says how to have them, and shows the rest", async () => {
+  // Each request for what is turned off would be an error in the console.
+  await withPage({ hash: "#server", server: { off: ["/metrics"] } }, async (page) => {
+    await page.getByText("Start the server with --metrics to see figures.").waitFor();
+    await page.getByText("Slot 1").waitFor();
+    // Longer than it waits before it asks again.
+    await page.waitForTimeout(1200);
+    assert.equal(await page.getByText("Slot 1").count(), 1);
+  });
+  await withPage({ hash: "#server", server: { off: ["/slots"] } }, async (page) => {
+    await page.getByText(/started with --no-slots/).waitFor();
+    await page.getByText("91 %").waitFor();
+  });
+});
+
+test("without its key, a server is not asked again until the view is opened again", () =>
+  withPage({ hash: "#server", server: { key: "owl" }, expected: /401/ }, async (page) => {
+    const cancel = page.getByRole("button", { name: "Cancel" });
+    await cancel.click();
+    await page.getByText("Invalid API Key").last().waitFor();
+    await page.waitForTimeout(1500);
+    assert.equal(await cancel.count(), 0);
+    await page.getByRole("link", { name: "Server" }).click();
+    await cancel.waitFor();
+  }));
+
 test("the server's slots and figures are shown while it works", () =>
   withPage({}, async (page) => {
     await ask(page, "slow");
