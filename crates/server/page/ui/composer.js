@@ -18,7 +18,6 @@ export class Composer {
     this.field = h("textarea", {
       id,
       rows: 2,
-      placeholder: label,
       keydown: (event) => {
         if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
         event.preventDefault();
@@ -38,7 +37,7 @@ export class Composer {
           else this.field.focus();
         },
       },
-      h("label", { for: id, class: "hidden" }, label),
+      h("label", { for: id }, label),
       this.field,
       h("div", { class: "row" }, ...extra, this.#send),
     );

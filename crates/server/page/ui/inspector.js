@@ -25,7 +25,8 @@ const TOKENS = [
   { name: "sampled", label: "Drawn" },
 ];
 
-const FORMS = [
+/** How the positions may lie. */
+const LAYOUTS = [
   { name: "cells", label: "Cells" },
   { name: "text", label: "Text" },
 ];
@@ -73,7 +74,7 @@ export class Inspector {
     const choices = h(
       "div",
       { class: "choices" },
-      choice("Form", FORMS, (name) => this.#setForm(name)),
+      choice("Layout", LAYOUTS, (name) => this.#setLayout(name)),
       choice("Tokens", TOKENS, (name) => this.#set(() => (this.#tokens = name))),
       choice("Colour", COLOURS, (name) => this.#setColour(name)),
     );
@@ -250,7 +251,7 @@ export class Inspector {
   }
 
   /** @param {string} name */
-  #setForm(name) {
+  #setLayout(name) {
     this.#set(() => {
       this.#view = name === "text" ? this.#views.text : this.#views.cells;
       this.#board.replaceChildren(this.#view.element);

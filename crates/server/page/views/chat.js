@@ -34,6 +34,7 @@ export function chatView(app) {
   const clear = button("New chat", () => restart(), { class: "quiet" });
   const composer = new Composer("Ask something", "Send", { send, stop: () => task?.run.stop() }, fold("Sampler", controls.element), toolsFold, clear);
   composer.field.value = app.place.prompt;
+  composer.field.placeholder = "Ask something";
   const welcome = h(
     "div",
     { class: "welcome" },

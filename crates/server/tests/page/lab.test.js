@@ -39,6 +39,15 @@ test("a canvas has a cell for each position, and its history", () =>
     await page.getByText(/^Position 21 of 256, step 11: /).waitFor();
   }));
 
+test("choices have names in sight", () =>
+  withPage({ hash: "#lab" }, async (page) => {
+    await denoise(page);
+    for (const name of ["Layout", "Tokens", "Colour"]) {
+      const box = await page.getByRole("group", { name, exact: true }).locator("legend").boundingBox();
+      assert.ok(box && box.width > 20, `${name}: ${JSON.stringify(box)}`);
+    }
+  }));
+
 test("colours, forms and tokens can be chosen", () =>
   withPage({ hash: "#lab" }, async (page) => {
     await denoise(page);

@@ -139,6 +139,15 @@ test("without its key, a server is not asked again until the view is opened agai
     await cancel.waitFor();
   }));
 
+test("a field that has a text still says what it is for", async () => {
+  for (const [hash, label] of [["#lab", "Prompt"], ["#compare", "Prompt for both"], ["#edit", "What to change"], ["#schema", "Prompt"]]) {
+    await withPage({ hash }, async (page) => {
+      const box = await page.locator(".composer label", { hasText: label }).boundingBox();
+      assert.ok(box && box.width > 20 && box.height > 10, `${hash}: ${JSON.stringify(box)}`);
+    });
+  }
+});
+
 test("the server's slots and figures are shown while it works", () =>
   withPage({}, async (page) => {
     await ask(page, "slow");
