@@ -7,10 +7,10 @@ import { h, svg } from "./dom.js";
 /** Entries that are shown at most: the latest. */
 const LIMIT = 48;
 
-/** A token in quotes. @param {Recording} recording @param {number | undefined} token */
+/** A token in quotes, between which no line ends. @param {Recording} recording @param {number | undefined} token */
 export function quoted(recording, token) {
   const text = token === undefined ? "" : (recording.pieces.texts([token])[0] ?? "");
-  return text ? `“${text.replace(/\n/g, "⏎")}”` : `control token ${token}`;
+  return text ? `“${text.replace(/\n/g, "⏎").replace(/ /g, "\u00a0")}”` : `control token ${token}`;
 }
 
 /**

@@ -133,7 +133,7 @@ function figures(run) {
     canvases.length ? counted(canvases.length, "canvas", "canvases") : "",
     steps ? counted(Number(end.steps ?? steps), "step", "steps") : "",
     end.tokens_per_step ? counted(Number(rounded(end.tokens_per_step)), "token per step", "tokens per step") : "",
-    time ? `${Math.round(time)} ms` : "",
+    time ? `${Math.round(time)}\u00a0ms` : "",
     `seed ${seed}`,
   ];
   return parts.filter(Boolean).join(" · ");

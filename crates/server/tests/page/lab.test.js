@@ -48,6 +48,22 @@ test("choices have names in sight", () =>
     }
   }));
 
+test("the scale of a plot hides no line", () =>
+  withPage({ hash: "#lab" }, async (page) => {
+    await denoise(page);
+    const overlaps = await page.locator(".area").evaluateAll((areas) =>
+      areas.map((area) => {
+        const right = area.querySelector("svg")?.getBoundingClientRect().right ?? 0;
+        return Array.from(area.querySelectorAll("span"), (span) => span.getBoundingClientRect().left < right);
+      }),
+    );
+    assert.deepEqual(overlaps, Array(4).fill([false, false]));
+    // Nor does a line end after the quote before a space, as of the second word.
+    await slider(page).fill("25");
+    await page.getByRole("slider", { name: "Position" }).press("ArrowRight");
+    await until(async () => /“\u00a0\w+”/.test((await page.locator(".position").textContent()) ?? ""));
+  }));
+
 test("colours, forms and tokens can be chosen", () =>
   withPage({ hash: "#lab" }, async (page) => {
     await denoise(page);
