@@ -19,14 +19,14 @@ export class CallsView {
       const { card, name, text } = (this.#cards[at] ??= this.#add());
       setText(name, harmless(call.function.name));
       setText(text, harmless(indented(call.function.arguments)));
-      card.setAttribute("aria-label", `Call of ${name.textContent}`);
+      card.setAttribute("aria-label", `Call to ${name.textContent}`);
     }
   }
 
   #add() {
     const name = h("code", {});
     const text = h("pre", {});
-    const card = h("div", { class: "call", role: "group" }, h("p", {}, "Call of ", name), text);
+    const card = h("div", { class: "call", role: "group" }, h("p", {}, "Call to ", name), text);
     this.element.append(card);
     return { card, name, text };
   }

@@ -27,7 +27,7 @@ function read(text) {
 }
 
 export class ToolsField {
-  #json = new JsonField("JSON list of functions, as OpenAI has them", "The list", read);
+  #json = new JsonField("JSON list of functions, in OpenAI's format", "The list", read);
   #choice = h("select", {}, h("option", { value: "auto" }, "if the model wants to"), h("option", { value: "required" }, "always, then an answer"));
 
   constructor() {

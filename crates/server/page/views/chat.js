@@ -39,7 +39,7 @@ export function chatView(app) {
     "div",
     { class: "welcome" },
     hero("Text out of noise"),
-    h("p", {}, "The model begins with a canvas of random tokens, and keeps in each step what it is sure of."),
+    h("p", {}, "The model begins with a canvas of random tokens, and in each step keeps what it is sure of."),
     legend(),
     h(
       "div",

@@ -41,7 +41,7 @@ export function recordingsView(app) {
       },
     },
     h("h1", {}, "Recordings"),
-    h("p", {}, "Drop a recording here: a .jsonl of ", h("code", {}, "llama-diffusion-cli --record"), ", or one saved by this page. It stays on this machine."),
+    h("p", {}, "Drop a recording here: a .jsonl file from ", h("code", {}, "llama-diffusion-cli --record"), ", or one saved by this page. It does not leave the browser."),
     h("label", { class: "file" }, h("span", {}, "Choose a file"), file),
     app.isFile
       ? null
@@ -68,7 +68,7 @@ export function recordingsView(app) {
       list.replaceChildren();
       actions.replaceChildren();
       const problem = error instanceof Error ? error.message : String(error);
-      setText(message, `${name}: ${problem}: give a recording.`);
+      setText(message, `${name} is not a recording: ${problem}.`);
     }
   }
 

@@ -59,16 +59,16 @@ export function serverView(app) {
     const queries = total(samples, "llama_diffusion_prefix_cache_queries_total");
     const hits = total(samples, "llama_diffusion_prefix_cache_hits_total");
     const rows = [
-      ["At work", whole(total(samples, "llamacpp:requests_processing"))],
-      ["Waiting", whole(total(samples, "llamacpp:requests_deferred"))],
+      ["Requests running", whole(total(samples, "llamacpp:requests_processing"))],
+      ["Requests waiting", whole(total(samples, "llamacpp:requests_deferred"))],
       ["Prompt tokens read", whole(total(samples, "llamacpp:prompt_tokens_total"))],
       ["Answer tokens", whole(total(samples, "llamacpp:tokens_predicted_total"))],
       ["Prompt tokens per second", figure(total(samples, "llamacpp:prompt_tokens_seconds"))],
       ["Answer tokens per second", figure(total(samples, "llamacpp:predicted_tokens_seconds"))],
       ["Tokens per step", figure(mean(samples, "llama_diffusion_tokens_per_step"))],
       ["Steps per canvas", figure(mean(samples, "llama_diffusion_steps_per_canvas"))],
-      ["Time of a step", milliseconds(mean(samples, "llama_diffusion_step_seconds"))],
-      ["Prompt tokens found in the cache", queries ? `${Math.round((100 * (hits ?? 0)) / queries)} %` : "–"],
+      ["Time per step", milliseconds(mean(samples, "llama_diffusion_step_seconds"))],
+      ["Prompt tokens found in the cache", queries ? `${Math.round((100 * (hits ?? 0)) / queries)}%` : "–"],
     ];
     figures.replaceChildren(...rows.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
     histogram.replaceChildren(
@@ -115,7 +115,7 @@ function slot({ id, is_processing, n_ctx, diffusion = {} }) {
     max_steps && is_processing
       ? h("progress", { max: max_steps, value: (step ?? 0) + 1, "aria-label": `Steps of slot ${id}` })
       : null,
-    h("small", {}, `${n_ctx ?? "?"} positions`),
+    h("small", {}, `context of ${whole(n_ctx ?? null)} tokens`),
   );
 }
 
@@ -149,7 +149,7 @@ function whole(value) {
 
 /** @param {number | null} value */
 function figure(value) {
-  return value === null ? "–" : rounded(value);
+  return value === null ? "–" : value.toLocaleString("en", { maximumSignificantDigits: 3 });
 }
 
 /** @param {number | null} seconds */

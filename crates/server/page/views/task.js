@@ -103,7 +103,7 @@ export class Task {
     this.element.classList.remove("running");
     setText(this.#status, figures(this.run));
     if (state === "stopped") announce("Stopped.");
-    for (const { function: called } of calls) announce(`Call of ${called.name}`);
+    for (const { function: called } of calls) announce(`Call to ${called.name}`);
     if (error) this.#problem.replaceChildren(notice(error, this.app.server, () => this.options.again(this.run.seed)));
     const text = () => this.run.text || (answer ? answerText(recording, answer) : "");
     const copy = button("Copy", async () => {

@@ -176,7 +176,7 @@ async function offerTools(page) {
 }
 
 /** The argument of a card. @param {import("playwright-core").Page} page @param {string} name */
-const argumentsOf = (page, name) => page.getByRole("group", { name: `Call of ${name}` }).locator("pre").first();
+const argumentsOf = (page, name) => page.getByRole("group", { name: `Call to ${name}` }).locator("pre").first();
 
 test("calls of tools are cards, and their results go back to the model", () =>
   withPage({}, async (page, mock) => {
@@ -207,7 +207,7 @@ test("calls of tools are cards, and their results go back to the model", () =>
     await answered(page);
     await page.reload();
     await page.getByText(STORY).waitFor();
-    await page.getByRole("group", { name: "Call of get_time" }).getByText("noon").waitFor();
+    await page.getByRole("group", { name: "Call to get_time" }).getByText("noon").waitFor();
     assert.equal(await page.getByLabel("Result of get_time").count(), 0);
   }));
 

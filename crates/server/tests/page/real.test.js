@@ -158,7 +158,7 @@ test("a tool is called, and its result goes back", options, () =>
     await ask(page, "What is the weather in Lima?");
     const field = page.getByLabel("Result of get_weather");
     await field.fill("22 degrees");
-    const shown = await page.getByRole("group", { name: "Call of get_weather" }).locator("pre").textContent();
+    const shown = await page.getByRole("group", { name: "Call to get_weather" }).locator("pre").textContent();
     assert.deepEqual(Object.keys(JSON.parse(shown ?? "")), ["city"]);
     await page.getByRole("button", { name: "Send the result" }).click();
     await until(async () => (await page.getByRole("button", { name: "Save recording" }).count()) === 2, 20_000);

@@ -82,8 +82,8 @@ for (const [name, problem, text] of [
     withPage({ hash: "#recordings" }, async (page) => {
       await open(page, String(text));
       const message = page.locator(".drop [role=status]");
-      await until(async () => (await message.textContent())?.includes(`run.jsonl: ${problem}`));
-      assert.match((await message.textContent()) ?? "", /: give a recording\.$/);
+      await until(async () => (await message.textContent())?.includes(`run.jsonl is not a recording: ${problem}`));
+      assert.match((await message.textContent()) ?? "", /\.$/);
     }));
 }
 

@@ -124,7 +124,7 @@ test("a server without figures or slots says how to have them, and shows the res
   });
   await withPage({ hash: "#server", server: { off: ["/slots"] } }, async (page) => {
     await page.getByText(/started with --no-slots/).waitFor();
-    await page.getByText("91 %").waitFor();
+    await page.getByText("91%").waitFor();
   });
 });
 
@@ -154,8 +154,8 @@ test("the server's slots and figures are shown while it works", () =>
     await page.locator(".answer .t").first().waitFor();
     await page.getByRole("link", { name: "Server" }).click();
     await page.getByText("canvas 1, step 8, entropy 0.31").waitFor();
-    await until(async () => (await page.locator(".server .facts").textContent())?.includes("At work1"));
+    await until(async () => (await page.locator(".server .facts").textContent())?.includes("Requests running1"));
     await page.getByText("7.5", { exact: true }).waitFor();
-    await page.getByText("91 %").waitFor();
+    await page.getByText("91%").waitFor();
     assert.deepEqual(await page.locator(".bars li > :last-child").allTextContents(), ["5", "12", "5", "2"]);
   }));
