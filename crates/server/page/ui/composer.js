@@ -43,6 +43,11 @@ export class Composer {
     );
   }
 
+  /** Takes the focus that a removed element had. */
+  rescueFocus() {
+    if (document.activeElement === document.body) this.#send.focus();
+  }
+
   /** @param {boolean} running */
   setRunning(running) {
     this.#isRunning = running;

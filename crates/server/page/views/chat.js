@@ -95,6 +95,7 @@ export function chatView(app) {
     task = new Task(app, job, { again: ask, onEnd });
     addBubble("assistant", task.element);
     composer.setRunning(true);
+    composer.rescueFocus();
     void task.start();
   }
 

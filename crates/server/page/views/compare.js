@@ -103,6 +103,7 @@ export function compareView(app) {
     task.run.onChange = () => repaint(task.run.state !== "running");
     side.place.replaceChildren(task.element);
     composer.setRunning(true);
+    composer.rescueFocus();
     void task.start();
   }
 

@@ -61,6 +61,7 @@ export function editView(app) {
     result.replaceChildren(current.element, verdict);
     result.hidden = false;
     composer.setRunning(true);
+    composer.rescueFocus();
     void current.start();
   }
 

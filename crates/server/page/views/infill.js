@@ -50,6 +50,8 @@ export function infillView(app) {
     result.replaceChildren(current.element);
     result.hidden = false;
     setText(fill, "Stop");
+    // The button that asked again is gone.
+    if (document.activeElement === document.body) fill.focus();
     void current.start();
   }
 

@@ -47,6 +47,7 @@ export function labView(app) {
     result.replaceChildren(current.element);
     result.hidden = false;
     composer.setRunning(true);
+    composer.rescueFocus();
     void current.start();
   }
 

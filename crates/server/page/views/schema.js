@@ -59,6 +59,7 @@ export function schemaView(app) {
     result.replaceChildren(current.element, outcome, legend(FORM));
     result.hidden = false;
     composer.setRunning(true);
+    composer.rescueFocus();
     void current.start();
   }
 

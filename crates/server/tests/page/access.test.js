@@ -163,6 +163,20 @@ test("the keyboard is enough", () =>
     }
   }));
 
+test("a button that goes away hands its focus on", async () => {
+  const focused = (/** @type {Page} */ page) => page.evaluate(() => document.activeElement?.tagName);
+  for (const view of ["lab", "compare", "edit", "infill", "schema", "calls"]) {
+    await withPage({ hash: hashOf(view) }, async (page) => {
+      await VIEWS[view]?.(page);
+      if (view === "calls") {
+        for (const result of await page.getByLabel(/^Result of/).all()) await result.fill("noon");
+      }
+      await page.getByRole("button", { name: view === "calls" ? "Send the results" : "Next seed" }).first().press("Enter");
+      await until(async () => (await focused(page)) === "BUTTON", 2000);
+    });
+  }
+});
+
 test("with reduced motion, drafts come twice a second and nothing moves by itself", () =>
   withPage({ context: { reducedMotion: "reduce" } }, async (page) => {
     assert.equal(await page.locator(".hero > span").last().textContent(), "Text out of noise");
