@@ -114,6 +114,8 @@ export function chatView(app) {
   /** Lets the user say what the called tools return. @param {CallsView} view @param {Call[]} calls */
   function awaitResults(view, calls) {
     open = view;
+    // They would lie over the form in a narrow window.
+    if (!tools.element.hidden) toolsFold.click();
     view.show(calls);
     view.ask((results) => {
       if (!offered()) return;

@@ -33,6 +33,7 @@ export function labView(app) {
       again: (next) => ask(prompt, next),
       onEnd: () => task === current && composer.setRunning(false),
       noReplay: true,
+      isLab: true,
     });
     task = current;
     const { run } = current;

@@ -114,7 +114,7 @@ export class Task {
       text() ? copy : "",
       button("Next seed", () => this.options.again(this.run.seed + 1), { title: "Answer again with the next seed" }),
       answer ? button("Save recording", () => download("recording.jsonl", "application/jsonl", write(recording))) : "",
-      answer ? button("Open in the lab", () => this.app.inspect(recording, answer)) : "",
+      answer && !this.options.isLab ? button("Open in the lab", () => this.app.inspect(recording, answer)) : "",
     );
     this.#actions.hidden = false;
     this.options.onEnd?.(this.run);

@@ -183,6 +183,7 @@ test("calls of tools are cards, and their results go back to the model", () =>
     await offerTools(page);
     await ask(page, "The weather in Lima?");
     await answered(page);
+    assert.equal(await page.locator(".tools").isVisible(), false);
     const [tool] = mock.requests[0].body.tools;
     assert.deepEqual([tool.type, tool.function.name, mock.requests[0].body.tool_choice], ["function", "get_weather", "auto"]);
     const expected = '{\n  "city": "Lima",\n  "days": [\n    1,\n    12345678901234567890\n  ],\n  "units": {}\n}';

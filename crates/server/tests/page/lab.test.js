@@ -39,6 +39,18 @@ test("a canvas has a cell for each position, and its history", () =>
     await page.getByText(/^Position 21 of 256, step 11: /).waitFor();
   }));
 
+test("the lab and the comparison show nothing to no purpose", async () => {
+  await withPage({ hash: "#lab" }, async (page) => {
+    await denoise(page);
+    await page.getByRole("button", { name: "Save recording" }).waitFor();
+    assert.equal(await page.getByRole("button", { name: "Open in the lab" }).count(), 0);
+  });
+  await withPage({ hash: "#compare" }, async (page) => {
+    await page.getByRole("textbox", { name: "Prompt for both" }).waitFor();
+    assert.equal(await page.locator(".side:visible").count(), 0);
+  });
+});
+
 test("choices have names in sight", () =>
   withPage({ hash: "#lab" }, async (page) => {
     await denoise(page);

@@ -150,6 +150,8 @@ interface TaskOptions {
   onEnd?: (run: Run) => void;
   /** Whether another player shows its pictures. */
   noReplay?: boolean;
+  /** Whether the lab shows it already. */
+  isLab?: boolean;
   /** Text around the answer. */
   given?: { before?: string; after?: string };
   /** Keys of the schema that it follows. */
