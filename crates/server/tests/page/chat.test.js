@@ -205,7 +205,8 @@ test("calls of tools are cards, and their results go back to the model", () =>
     assert.equal(JSON.parse(call.tool_calls[0].function.arguments).city, "Lima");
     assert.deepEqual(first, { role: "tool", content: "22 °C", tool_call_id: "call_0" });
     assert.deepEqual(second, { role: "tool", content: "noon", tool_call_id: "call_1" });
-    await answered(page);
+    // The first answer has the button, too.
+    await until(async () => (await page.getByRole("button", { name: "Save recording" }).count()) === 2);
     await page.reload();
     await page.getByText(STORY).waitFor();
     await page.getByRole("group", { name: "Call to get_time" }).getByText("noon").waitFor();
