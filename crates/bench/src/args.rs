@@ -31,7 +31,7 @@ use llama_diffusion_flags::streams::say;
 #[derive(Debug, Parser)]
 #[command(name = "llama-diffusion-bench", version, max_term_width = 100)]
 pub struct Args {
-    /// Model files (GGUF); of a split one the first part
+    /// Model files (GGUF), or the first parts of split ones
     #[arg(short, long, value_name = "FILE,…", value_delimiter = ',')]
     model: Vec<PathBuf>,
 
@@ -161,7 +161,7 @@ pub struct Args {
     #[arg(long, value_name = "FORMAT")]
     pub output_err: Option<Format>,
 
-    /// Print the devices and end
+    /// Print the devices and exit
     #[arg(long)]
     pub list_devices: bool,
 

@@ -83,12 +83,12 @@ fn version() -> String {
 /// Control tokens that a message spells out, such as <turn|>, are text; with --raw they are control
 /// tokens.
 ///
-/// Flags may be spelled as for llama.cpp, with a single dash (-ngl, -cnv). Those of its flags that
-/// are not listed here have no effect, and a warning says so, or are refused by name. A flag goes
-/// before the environment variable that is named with it.
+/// Flags may be spelled as for llama.cpp, with a single dash (-ngl, -cnv). A flag of llama.cpp that
+/// is not listed here is accepted with a warning that it has no effect, or rejected by name. A flag
+/// takes precedence over its environment variable.
 ///
-/// Exit status: 0 done, 1 error, 130 interrupted (Ctrl-C; press it twice to end at once), 143 and
-/// 129 after SIGTERM and SIGHUP.
+/// Exit status: 0 success, 1 error, 130 interrupted (Ctrl-C; press it twice to exit at once), 143
+/// and 129 after SIGTERM and SIGHUP.
 #[derive(Debug, Parser)]
 #[command(
     name = "llama-diffusion-cli",

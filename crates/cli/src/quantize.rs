@@ -22,7 +22,7 @@ const OUTPUT: &str = "output.weight";
 
 #[derive(Debug, clap::Args)]
 pub struct QuantizeArgs {
-    /// Model file (GGUF) in F32, F16 or BF16; of a split one the first part
+    /// Model file (GGUF) in F32, F16 or BF16, or the first part of a split one
     #[arg(value_name = "IN")]
     pub input: PathBuf,
 
@@ -59,7 +59,7 @@ pub struct QuantizeArgs {
     #[arg(long)]
     pure: bool,
 
-    /// Type of the matrices whose names match a regular expression; may be given again, the first
+    /// Type of the matrices whose names match a regular expression; may be repeated, and the first
     /// match applies
     #[arg(long, value_name = "REGEX=TYPE", value_parser = parse_override)]
     tensor_type: Vec<TypeOverride>,

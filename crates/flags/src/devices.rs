@@ -53,12 +53,12 @@ pub struct DeviceArgs {
     )]
     pub rpc_timeout: u64,
 
-    /// How several GPUs share the model: by layers, or none for one GPU alone. row and tensor are
+    /// How several GPUs share the model: by layers, or none for a single GPU. row and tensor are
     /// treated as layer
     #[arg(long, value_name = "HOW", default_value = "layer")]
     pub split_mode: SplitMode,
 
-    /// Which GPU that is, counted from 0
+    /// The GPU of --split-mode none, counted from 0
     #[arg(
         long,
         value_name = "INDEX",
@@ -85,8 +85,8 @@ pub struct DeviceArgs {
         hide_default_value = true, value_parser = whole(0..=usize::MAX))]
     pub n_cpu_moe: usize,
 
-    /// Keep the tensors whose names match a regular expression in that memory; several are
-    /// separated by commas, the first match applies
+    /// Keep the tensors whose names match the regular expression in this memory; several rules are
+    /// separated by commas, and the first match applies
     #[arg(long, value_name = "REGEX=MEMORY", value_delimiter = ',', value_parser = parse_override)]
     pub override_tensor: Vec<TensorOverride>,
 

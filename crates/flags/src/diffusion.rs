@@ -14,9 +14,9 @@ pub struct DiffusionArgs {
     #[arg(long = "diffusion-blocks", value_name = "N", value_parser = whole(1..=usize::MAX))]
     blocks: Option<usize>,
 
-    /// Tokens of a canvas, 16 or a multiple of it up to the length that the model was trained with,
-    /// which is the default; auto is the shortest that holds the -n tokens. Steps are shorter, and answers
-    /// less often right
+    /// Tokens of a canvas: a multiple of 16 below the length that the model was trained with, or
+    /// that length, which is the default; auto is the shortest that holds the -n tokens. With
+    /// shorter canvases steps are faster, and answers less often right
     #[arg(long = "canvas", value_name = "N|auto", value_parser = parse_canvas_length)]
     canvas: Option<CanvasLength>,
 
@@ -29,7 +29,7 @@ pub struct DiffusionArgs {
     #[arg(long = "diffusion-eb-max-steps", value_name = "N", value_parser = whole(1..=u32::MAX))]
     max_steps: Option<u32>,
 
-    /// Temperature towards the last step [model, else 0.4]
+    /// Temperature that the last step approaches [model, else 0.4]
     #[arg(long = "diffusion-eb-t-min", value_name = "T", value_parser = real(0.0..))]
     t_min: Option<f32>,
 
@@ -37,8 +37,9 @@ pub struct DiffusionArgs {
     #[arg(long = "diffusion-eb-t-max", value_name = "T", value_parser = real(DiffusionParams::MIN_T_MAX..))]
     t_max: Option<f32>,
 
-    /// Entropy in nats that the tokens accepted in a step may have together [model, else 0.1]. For a
-    /// masked model with --diffusion-algorithm entropy-bound
+    /// A step accepts tokens in ascending order of entropy, while the entropies before them sum to
+    /// at most this, in nats [model, else 0.1]. A masked model reads it with --diffusion-algorithm
+    /// entropy-bound
     #[arg(long = "diffusion-eb-entropy-bound", value_name = "NATS", value_parser = real(ABOVE_0))]
     pub entropy_bound: Option<f32>,
 

@@ -27,7 +27,7 @@ pub struct LogArgs {
     )]
     pub color: When,
 
-    /// Say more about what happens
+    /// Print more messages
     #[arg(short, long)]
     pub verbose: bool,
 
@@ -39,8 +39,8 @@ pub struct LogArgs {
     #[arg(long, value_name = "FILE")]
     pub log_file: Option<PathBuf>,
 
-    /// Write nothing to the standard error but errors, answers to commands of a chat, and what was asked for
-    /// by another flag; as --log-verbosity 0
+    /// Write nothing to the standard error but errors, answers to commands of a chat, and what
+    /// another flag asks for; as --log-verbosity 0
     #[arg(long)]
     log_disable: bool,
 }

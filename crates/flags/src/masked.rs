@@ -28,8 +28,8 @@ pub struct MaskedArgs {
         hide_default_value = true, value_parser = real(0.0..1.0))]
     eps: f32,
 
-    /// Block schedule, with blocks of so many tokens. They divide -n (or -ub without -n), and the
-    /// number of blocks divides --diffusion-steps
+    /// Block schedule, with blocks of N tokens. N must divide -n (or -ub without -n), and the
+    /// number of blocks must divide --diffusion-steps
     #[arg(
         long = "diffusion-block-length",
         value_name = "N",
@@ -37,9 +37,9 @@ pub struct MaskedArgs {
         hide_default_value = true, value_parser = whole(0..=usize::MAX))]
     block_length: usize,
 
-    /// Which tokens are unmasked first: 0 any, each with the schedule's probability, 1 of least
-    /// entropy, 2 of the largest margin to the next best, 3 any, 4 the most likely ones; entropy-bound of
-    /// least entropy, and more than the schedule's while --diffusion-eb-entropy-bound allows
+    /// Which tokens are unmasked first: 0 each with the schedule's probability, 1 lowest entropy, 2
+    /// largest margin to the next best, 3 random, 4 most likely; entropy-bound: lowest entropy, and
+    /// more tokens than the schedule's while --diffusion-eb-entropy-bound allows
     #[arg(
         long = "diffusion-algorithm",
         value_name = "N|NAME",
@@ -57,8 +57,8 @@ pub struct MaskedArgs {
     )]
     threshold: Option<f32>,
 
-    /// Faster, approximate: each step also unmasks the N most likely tokens, as many as there are with
-    /// (N + 1)(1 - P) below this, where P is the probability of the last
+    /// Faster, approximate: each step also unmasks the N most likely tokens, with the largest N for
+    /// which (N + 1)(1 - P) is below this; P is the probability of the last of them
     #[arg(long = "diffusion-factor", value_name = "F", value_parser = real(ABOVE_0))]
     factor: Option<f32>,
 
@@ -71,12 +71,13 @@ pub struct MaskedArgs {
     )]
     early_stop: Option<f32>,
 
-    /// Temperature of that choice; 0 takes the best
+    /// Temperature of the choice by --diffusion-algorithm; 0 takes the best
     #[arg(long = "diffusion-alg-temp", value_name = "T", default_value = "0", value_parser = real(0.0..))]
     alg_temp: f32,
 
-    /// Canvases that a pass reads: that of the next step, and guesses at those after it, which save their
-    /// passes where they are right. The answer is the same. auto reads more than one where that is faster
+    /// Number of canvases that a pass reads: that of the next step, and guesses at later ones. A
+    /// right guess saves a pass; the answer is the same. auto reads more than one where that is
+    /// faster
     #[arg(
         long = "diffusion-lookahead",
         value_name = "N|auto",
@@ -110,7 +111,7 @@ pub struct MaskedArgs {
     #[arg(long, value_name = "N", default_value = "40", value_parser = whole(i64::MIN..=i64::MAX))]
     top_k: i64,
 
-    /// Draw from the most likely tokens only that have this probability together; 1 is all
+    /// Draw only from the most likely tokens whose probabilities sum to this; 1: from all
     #[arg(
         long,
         value_name = "P",

@@ -20,13 +20,13 @@ use crate::values::parse_metadata;
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Model and devices")]
 pub struct PlacementArgs {
-    /// Model file (GGUF), the first part of a split one. Without it, a small demo model inside
+    /// Model file (GGUF), or the first part of a split one. Without it, a small demo model inside
     /// this program is used, if it was built in
     #[arg(short, long, value_name = "FILE")]
     pub model: Option<PathBuf>,
 
     /// Model file in Hugging Face's cache (LLAMA_CACHE, HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME),
-    /// Q4_K_M unless told. If it is not there, the command is named that fetches it
+    /// Q4_K_M by default. If it is not there, the error names the command that downloads it
     #[arg(long, value_name = "USER/MODEL[:QUANT]")]
     hf_repo: Option<String>,
 
@@ -34,11 +34,11 @@ pub struct PlacementArgs {
     #[arg(long, value_name = "FILE", requires = "hf_repo")]
     hf_file: Option<String>,
 
-    /// Address of the model file: the command is named that fetches it
+    /// Address of the model file. Nothing is downloaded: the error names the command that does it
     #[arg(long, value_name = "URL")]
     model_url: Option<String>,
 
-    /// Print the devices and end
+    /// Print the devices and exit
     #[arg(long)]
     pub list_devices: bool,
 

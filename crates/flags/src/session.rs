@@ -8,12 +8,12 @@ use crate::numbers::whole;
 /// The size of a session, and how its passes are computed.
 #[derive(Debug, clap::Args)]
 pub struct SessionArgs {
-    /// Tokens that prompt and answer may have together, 0 for what the model was trained for.
-    /// Default: the same, at most 8192
+    /// Maximum number of tokens of prompt and answer together, 0 for what the model was trained
+    /// for. Default: what it was trained for, at most 8192
     #[arg(short, long, value_name = "N", value_parser = whole(0..=usize::MAX))]
     ctx_size: Option<usize>,
 
-    /// Threads of the CPU; 0 or less is one for each core, fewer for a small model
+    /// Threads of the CPU; 0 or less is one for each core, or fewer for a small model
     #[arg(
         short,
         long,

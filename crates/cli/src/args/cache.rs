@@ -21,7 +21,7 @@ pub struct CacheArgs {
     #[arg(long)]
     prompt_cache_ro: bool,
 
-    /// Maximum number of prompts to whose end a chat can go back beyond the sliding window
+    /// Number of latest prompts to whose ends a chat can return, even beyond the sliding window
     /// (default 3)
     #[arg(
         long,

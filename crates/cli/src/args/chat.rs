@@ -16,11 +16,11 @@ pub struct ChatArgs {
     pub conversation: bool,
 
     /// Ask for each message of a chat with an empty line and "> " on the standard output, as
-    /// llama.cpp does, and without a line editor: for programs that lead a chat
+    /// llama.cpp does, and without a line editor: for programs that drive a chat
     #[arg(long)]
     pub simple_io: bool,
 
-    /// Answer one message and end
+    /// Answer one message and exit
     #[arg(long, conflicts_with = "raw")]
     pub single_turn: bool,
 
@@ -35,8 +35,8 @@ pub struct ChatArgs {
     #[command(flatten)]
     pub template: TemplateArgs,
 
-    /// Ask the model to think, and show its thoughts on the standard error. Unless told, the
-    /// template decides, and thoughts are hidden
+    /// Ask the model to think, and show its thoughts on the standard error. By default the template
+    /// decides, and thoughts are hidden
     #[arg(long, conflicts_with_all = ["raw", "no_thinking"])]
     pub show_thinking: bool,
 

@@ -15,7 +15,7 @@ pub struct CommonArgs {
     prompt: Option<String>,
 
     /// File with the prompt, in UTF-8; one newline at its end is left out. Without -p and -f the
-    /// prompt is read from the standard input; a terminal begins a chat
+    /// prompt is read from the standard input; on a terminal, a chat begins
     #[arg(short, long, value_name = "FILE", conflicts_with = "prompt")]
     file: Option<PathBuf>,
 
@@ -27,9 +27,10 @@ pub struct CommonArgs {
     #[arg(long, overrides_with = "escape")]
     no_escape: bool,
 
-    /// Maximum number of tokens in an answer, -1 for no limit. Whole canvases are denoised, and the last one
-    /// is cut. Default: 256, or no limit if --diffusion-blocks is given. For a masked model, the
-    /// tokens of its answer; without -n, prompt and answer together have those of -ub
+    /// Maximum number of tokens in an answer, -1 for no limit. Whole canvases are denoised, and the
+    /// last one is cut. Default: 256, or no limit if --diffusion-blocks is given. For a masked
+    /// model, the number of tokens in its answer; without -n, -ub is the number in prompt and
+    /// answer together
     #[arg(short = 'n', long, value_name = "N", value_parser = parse_limit)]
     pub predict: Option<Limit>,
 

@@ -9,8 +9,8 @@ use llama_diffusion_flags::numbers::real;
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Edit")]
 pub struct EditArgs {
-    /// Edit the text of a file as --instruction says, or as an answer to the prompt of -p or -f, and print
-    /// the result: with what has changed in colours on a terminal
+    /// Edit the text of a file as --instruction says, or as an answer to the prompt of -p or -f,
+    /// and print the result; on a terminal, changes are in colours
     #[arg(long, value_name = "FILE")]
     pub edit: Option<PathBuf>,
 
@@ -18,7 +18,8 @@ pub struct EditArgs {
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["prompt", "file"])]
     pub instruction: Option<String>,
 
-    /// Share of the text that begins as noise: 0 shows the model all of it, 1 nothing
+    /// Share of the text that is replaced by noise at the beginning: 0 shows the model the whole
+    /// text, 1 nothing of it
     #[arg(long, value_name = "SHARE", default_value = "0.3", value_parser = real(0.0..=1.0))]
     pub strength: f32,
 

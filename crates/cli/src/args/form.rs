@@ -11,7 +11,7 @@ pub struct FormArgs {
     #[arg(long, value_name = "FILE")]
     pub form: Option<PathBuf>,
 
-    /// Begin the answer with the text of a file; each ▢ in it is a token that is not known
+    /// Begin the answer with the text of a file; each ▢ in it is an unknown token
     #[arg(
         id = "known_text",
         long = "template",

@@ -87,11 +87,11 @@ pub struct OutputArgs {
     )]
     no_perf: bool,
 
-    /// Print the completion of the bash shell and end
+    /// Print the completion script for bash and exit
     #[arg(long)]
     completion_bash: bool,
 
-    /// Print the completion of a shell and end
+    /// Print the completion script for a shell and exit
     #[arg(long, value_name = "SHELL")]
     completion: Option<Shell>,
 }

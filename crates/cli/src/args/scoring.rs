@@ -16,8 +16,8 @@ pub struct ScoringArgs {
     #[arg(long, value_name = "MIN_LOGPROB", value_parser = check)]
     verify: Option<Check>,
 
-    /// Write the first N tokens of an answer one by one with the model's causal encoder, then canvases.
-    /// Refused where the encoder is not trained for that
+    /// Write the first N tokens of an answer one by one with the model's causal encoder, then
+    /// canvases. Refused if the encoder is not trained for that
     #[arg(long, value_name = "N", value_parser = whole(1..=usize::MAX), conflicts_with_all = ["record", "json_schema", "json_schema_file", "grammar_regex"])]
     ar: Option<usize>,
 
@@ -25,7 +25,8 @@ pub struct ScoringArgs {
     #[arg(long, value_name = "FILE")]
     pub logprobs: Option<PathBuf>,
 
-    /// With --logprobs, the N most likely tokens at each position too, at most those of the vocabulary
+    /// With --logprobs, write the N most likely tokens at each position too; N may be at most the
+    /// size of the vocabulary
     #[arg(long, value_name = "N", default_value = "0", value_parser = whole(0..=usize::MAX))]
     top_logprobs: usize,
 }

@@ -27,16 +27,16 @@ pub struct HttpArgs {
     #[arg(long, value_parser = BoolishValueParser::new())]
     pub reuse_port: bool,
 
-    /// Names of the model, separated by commas; the first one in the alphabet is its id. Default: the
-    /// name of the file
+    /// Names of the model, separated by commas; the alphabetically first one is its id. Default:
+    /// the name of the file
     #[arg(short, long, value_name = "NAMES", value_delimiter = ',')]
     alias: Vec<String>,
 
-    /// Tags of the model, separated by commas: they are listed with it, and mean nothing here
+    /// Tags of the model, separated by commas: they are listed with it, and have no other effect
     #[arg(long, value_name = "TAGS", value_delimiter = ',')]
     pub tags: Vec<String>,
 
-    /// Keys that requests must have one of, separated by commas
+    /// Keys, separated by commas: each request must have one of them
     #[arg(
         long,
         value_name = "KEYS",
@@ -49,7 +49,7 @@ pub struct HttpArgs {
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
 
-    /// Path that all paths begin with
+    /// Prefix of all paths
     #[arg(
         long,
         value_name = "PREFIX",
@@ -73,7 +73,7 @@ pub struct HttpArgs {
     #[allow(dead_code, reason = "only overrides its opposite")]
     slots: bool,
 
-    /// Do not show it
+    /// Do not show them
     #[arg(long, overrides_with = "slots", value_parser = BoolishValueParser::new())]
     no_slots: bool,
 
@@ -101,29 +101,30 @@ pub struct HttpArgs {
     #[arg(long, value_name = "N", default_value = "-1", value_parser = whole(-1..=1024))]
     threads_http: i32,
 
-    /// MiB that the body of a request may have
+    /// Maximum size of the body of a request, in MiB
     #[arg(long, value_name = "MIB", default_value = "16", value_parser = whole(1..=1024_usize))]
     max_body: usize,
 
-    /// Connections at once
+    /// Maximum number of connections at once
     #[arg(long, value_name = "N", default_value = "1024", value_parser = whole(1..=1_000_000_usize))]
     pub max_connections: usize,
 
-    /// Responses of /v1/responses that are stored in memory, so that requests can build on them by
-    /// previous_response_id; 0 stores none. The least recently used is evicted, of the API key that
-    /// holds most
+    /// Maximum number of responses of /v1/responses that are stored in memory, so that requests can
+    /// build on them by previous_response_id; 0 stores none. If there are more, the API key that
+    /// holds the most loses its least recently used one
     #[arg(long, value_name = "N", default_value = "256", value_parser = whole(0..=1_000_000_usize))]
     responses_kept: usize,
 
-    /// MiB of memory for these responses and what they answer, approximately; 0 stores none
+    /// Approximate memory for these responses and what they answer, in MiB; 0 stores none
     #[arg(long, value_name = "MIB", default_value = "64", value_parser = whole(0..=1_usize << 30))]
     responses_ram: usize,
 
-    /// Requests with one API key that wait or run at once; more are refused with 429. Default: any number
+    /// Maximum number of requests with one API key that wait or run at once; further ones are
+    /// refused with 429. Default: no limit
     #[arg(long, value_name = "N", value_parser = whole(1..=1_000_000_usize))]
     max_per_key: Option<usize>,
 
-    /// Seconds that answers in progress get when the server is asked to end
+    /// Seconds that answers in progress have when the server is asked to end
     #[arg(long, value_name = "N", default_value = "3", value_parser = whole(0..=86_400_u64))]
     drain_timeout: u64,
 }

@@ -30,9 +30,9 @@ use tls::TlsArgs;
 /// Serves a text diffusion model by HTTP: OpenAI's chat, completions and responses, Anthropic's
 /// messages, and llama-server's own endpoints.
 ///
-/// Without -m, a small demo model answers. Flags may be spelled as for llama-server, with a single dash
-/// (-ngl, -np). Those of its flags that are not listed here have no effect, and a warning says so, or
-/// are refused by name. A flag goes before the environment variable that is named with it.
+/// Without -m, a small demo model answers. Flags may be spelled as for llama-server, with a single
+/// dash (-ngl, -np). A flag of llama-server that is not listed here is accepted with a warning that
+/// it has no effect, or rejected by name. A flag takes precedence over its environment variable.
 ///
 /// SIGTERM and Ctrl-C end the server after the answers in progress, within --drain-timeout; a second
 /// one ends it at once. Exit status: 0 ended by a signal, 1 error.

@@ -15,17 +15,17 @@ const QUEUE: (usize, usize) = (16, 64);
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Slots")]
 pub struct SlotArgs {
-    /// Answers at once: each slot has the context of -c divided by their number. Default: 4 slots with
-    /// a whole -c each where there is a GPU, else 1
+    /// Number of slots, that is, of answers at once; they share the context of -c. Default: with a
+    /// GPU 4 slots, each with a whole -c, else 1
     #[arg(long, value_name = "N", default_value = "-1", hide_default_value = true, value_parser = whole(-1..=256_i64))]
     parallel: i64,
 
-    /// Requests that wait for a slot. Default: 16 for each slot, at least 64
+    /// Maximum number of requests that wait for a slot. Default: 16 for each slot, at least 64
     #[arg(long, value_name = "N", value_parser = whole(0..=1_000_000_usize))]
     queue: Option<usize>,
 
-    /// Tokens in the prompts that wait for a slot; -1 is any number. A prompt that would wait alone is
-    /// always taken
+    /// Maximum number of tokens in the prompts that wait for a slot; -1 for no limit. A prompt is
+    /// always accepted if no other one waits
     #[arg(long, value_name = "N", default_value = "-1", hide_default_value = true, value_parser = whole(-1..=i64::MAX))]
     queue_tokens: i64,
 
@@ -41,11 +41,11 @@ pub struct SlotArgs {
     #[arg(long, overrides_with = "cache_prompt", value_parser = BoolishValueParser::new())]
     no_cache_prompt: bool,
 
-    /// MiB of memory for the caches of prompts that slots had before; 0 keeps none, -1 all
+    /// Memory for the caches of earlier prompts of the slots, in MiB; 0 keeps none, -1 all
     #[arg(long, value_name = "MIB", default_value = "8192", value_parser = whole(-1..=1_i64 << 40))]
     cache_ram: i64,
 
-    /// Maximum number of prompts to whose end a slot can go back beyond the sliding window
+    /// Number of latest prompts to whose ends a slot can return, even beyond the sliding window
     /// (default 3)
     #[arg(long = "ctx-checkpoints", value_name = "N", value_parser = whole(0..=usize::MAX))]
     pub checkpoints: Option<usize>,
