@@ -212,7 +212,7 @@ static void loading(const char *path, const char *no_model_file) {
     params.tensor_split = (const float *)(const void *)&params;
     params.tensor_split_count = (size_t)-1;
     FAILS(diffusion_model_load(path, &params, &no_model, &error),
-          DIFFUSION_STATUS_INVALID_ARGUMENT, "tensor_split: 18446744073709551615 is no length");
+          DIFFUSION_STATUS_INVALID_ARGUMENT, "tensor_split: 18446744073709551615 is not a length");
     CHECK(no_model == NULL);
 
     FAILS(diffusion_load_backends("/no/such/directory", &error), DIFFUSION_STATUS_INVALID_ARGUMENT,
@@ -317,7 +317,7 @@ static void generating(void) {
     FAILS(GENERATE(long_prompt, 2048, CAPACITY), DIFFUSION_STATUS_CONTEXT_FULL,
           "the prompt has 2048 tokens and 32 more are needed for a canvas");
     FAILS(GENERATE(prompt.items, (size_t)-1, CAPACITY), DIFFUSION_STATUS_INVALID_ARGUMENT,
-          "prompt: 18446744073709551615 is no length");
+          "prompt: 18446744073709551615 is not a length");
     FAILS(diffusion_generate_text(context, "\xc3", 1, NULL, &text, NULL, &error),
           DIFFUSION_STATUS_INVALID_ARGUMENT, "prompt: the byte at offset 0 is not UTF-8");
     CHECK(count == UNTOUCHED && text == NULL);

@@ -187,7 +187,7 @@ fn alignment_of(metadata: &HashMap<String, Slot>, bytes: &[u8]) -> Result<u32, S
         Some(Slot::Scalar(ty @ ValueType::U32, range)) => {
             match decode(*ty, &bytes[range.clone()]) {
                 Some(Value::U32(alignment)) if alignment.is_power_of_two() => Ok(alignment),
-                _ => Err(format!("metadata key '{ALIGNMENT}' is no power of two")),
+                _ => Err(format!("metadata key '{ALIGNMENT}' is not a power of two")),
             }
         }
         Some(_) => Err(format!("metadata key '{ALIGNMENT}' is not of type u32")),
@@ -266,7 +266,7 @@ fn read_tensor_info(
         .ok_or_else(|| malformed(format!("the type id {type_id} is unknown or was withdrawn")))?;
     if !shape[0].is_multiple_of(ty.block_len()) {
         return Err(malformed(format!(
-            "rows of {} elements are no whole number of {ty} blocks of {}",
+            "rows of {} elements are not a whole number of {ty} blocks of {}",
             shape[0],
             ty.block_len()
         )));

@@ -25,7 +25,7 @@ impl Mapping {
             let what = if metadata.is_dir() {
                 "is a directory"
             } else {
-                "is no regular file"
+                "is not a regular file"
             };
             return Err(Error::Gguf {
                 path: path.to_owned(),

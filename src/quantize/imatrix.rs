@@ -48,7 +48,7 @@ impl ImportanceMatrix {
         if this.entries.is_empty() {
             return Err(Error::Gguf {
                 path: path.to_owned(),
-                problem: format!("no importance matrix: there are no tensors named …{SUMS}"),
+                problem: format!("not an importance matrix: there are no tensors named …{SUMS}"),
             });
         }
         for (name, values) in &this.entries {

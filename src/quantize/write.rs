@@ -101,7 +101,7 @@ impl Plan {
             return refused("is a directory: give the name of a file");
         }
         if !metadata.is_file() {
-            return refused("is no regular file: give the name of one");
+            return refused("is not a regular file: give the name of one");
         }
         let path = fs::canonicalize(output).map_err(Error::io(output))?;
         for part in self.file.parts() {

@@ -187,7 +187,7 @@ fn every_prefix_of_a_file_is_reported_as_truncated() {
         .step_by(41)
         .chain((data..bytes.len() - 32).step_by(997))
     {
-        let message = problem(bytes[..len].to_vec()).expect("a prefix is no model");
+        let message = problem(bytes[..len].to_vec()).expect("a prefix is not a model");
         assert!(message.contains("truncated in"), "{len} bytes: {message}");
     }
 }

@@ -676,7 +676,7 @@ fn bad_models_and_outputs_are_named() {
             &input,
             Path::new("/dev/null"),
             q8_0(),
-            &["/dev/null", "no regular file"],
+            &["/dev/null", "not a regular file"],
         );
         let link = at("link.gguf");
         std::os::unix::fs::symlink(&input, &link).unwrap();
@@ -800,7 +800,7 @@ fn bad_overrides_and_importance_matrices_are_named() {
         "{error}"
     );
     let error = ImportanceMatrix::open(&input).unwrap_err().to_string();
-    assert!(error.contains("no importance matrix"), "{error}");
+    assert!(error.contains("not an importance matrix"), "{error}");
     let legacy = dir.path().join("imatrix.dat");
     write_legacy(&legacy, &importances(&input));
     let bytes = fs::read(&legacy).unwrap();

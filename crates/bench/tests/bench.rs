@@ -34,7 +34,7 @@ fn json(args: &[&str]) -> Value {
 fn number(row: &Value, key: &str) -> f64 {
     row[key]
         .as_f64()
-        .unwrap_or_else(|| panic!("{key} of {row} is no number"))
+        .unwrap_or_else(|| panic!("{key} of {row} is not a number"))
 }
 
 #[test]

@@ -123,7 +123,7 @@ pub(super) unsafe fn slice<'a, T>(pointer: *const T, count: usize, name: &str) -
     if count > isize::MAX as usize / size_of::<T>() {
         return Err(Failure::argument(
             name,
-            format_args!("{count} is no length"),
+            format_args!("{count} is not a length"),
         ));
     }
     // SAFETY: as the caller promises.

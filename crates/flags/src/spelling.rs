@@ -51,7 +51,7 @@ fn with_dashes(flag: &str) -> String {
 }
 
 /// Whether what follows a flag is its value. Where it may be left out, as in older releases of
-/// llama.cpp, another flag is no value; `-1` may be one of its choices. clap gathers several values
+/// llama.cpp, another flag is not a value; `-1` may be one of its choices. clap gathers several values
 /// itself.
 fn takes(flag: &Arg, next: &OsString) -> bool {
     let optional = flag

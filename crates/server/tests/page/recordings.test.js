@@ -76,7 +76,7 @@ for (const [name, problem, text] of [
   ["a token without bytes", "line 2: token 5 has no bytes", '{"event":"start","format":1}\n{"event":"begin","block":0,"max_steps":8,"tokens":[5]}\n'],
   ["a missing canvas", "line 2: its block is 1, but block 0 is at work", '{"event":"start","format":1}\n{"event":"begin","block":1,"max_steps":8,"tokens":[]}\n'],
   ["a list that is none", "line 2: tokens is not a list", '{"event":"start","format":1}\n{"event":"begin","block":0,"max_steps":8,"tokens":{"length":1e9}}\n'],
-  ["a line that is no object", "line 2: it is not a JSON object", '{"event":"start","format":1}\nnull\n'],
+  ["a line that is not an object", "line 2: it is not a JSON object", '{"event":"start","format":1}\nnull\n'],
 ]) {
   test(`${name} is refused with its reason`, () =>
     withPage({ hash: "#recordings" }, async (page) => {
