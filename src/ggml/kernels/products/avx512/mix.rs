@@ -83,9 +83,17 @@ unsafe fn numbers(rows: &Rows<'_>, row: usize, first: usize, columns: usize) -> 
     if row >= rows.count {
         return _mm512_setzero_ps();
     }
-    let mask = (1_u32 << columns).wrapping_sub(1) as __mmask16;
     // SAFETY: by the contract of this function.
-    unsafe { _mm512_maskz_loadu_ps(mask, rows.numbers.add(row * rows.stride + first)) }
+    unsafe {
+        let numbers = rows.numbers.add(row * rows.stride + first);
+        _mm512_maskz_loadu_ps(mask(columns), numbers)
+    }
+}
+
+/// The lanes of so many columns, at most [`STRIP`].
+#[inline]
+fn mask(columns: usize) -> __mmask16 {
+    (1_u32 << columns).wrapping_sub(1) as __mmask16
 }
 
 /// Writes some columns to the panel, in pairs of rows of BF16.
@@ -181,11 +189,12 @@ unsafe fn tile<const T: usize, const BF16: bool>(
                 tiles::words::<T, 1>(panel, inputs, part, Rows::MOST, ahead, out);
             }
         }
+        let mask = mask(columns);
         for (i, sums) in sums.iter().enumerate() {
             let to = rows.out[t + i].add(first);
-            for (column, sum) in sums.iter().take(columns).enumerate() {
-                *to.add(column) += sum;
-            }
+            let before = _mm512_maskz_loadu_ps(mask, to);
+            let after = _mm512_add_ps(before, _mm512_loadu_ps(sums.as_ptr()));
+            _mm512_mask_storeu_ps(to, mask, after);
         }
     }
 }
