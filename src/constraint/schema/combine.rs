@@ -93,7 +93,7 @@ impl<'a> Compiler<'a> {
         }
         alternative.waiting.extend(all_of(&located, keywords)?);
         if let Some(reference) = keywords.get("$ref") {
-            let Target::Schema(target) = located.follow(self.root(), reference)? else {
+            let Target::Schema(target) = located.follow(reference)? else {
                 return Err(located.at("$ref").refuse(
                     "leads back to itself for the same value: put a property or an item in between",
                 ));

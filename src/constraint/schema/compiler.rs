@@ -162,10 +162,6 @@ impl<'a> Compiler<'a> {
             .clone()
     }
 
-    pub(super) fn root(&self) -> &'a Value {
-        self.root
-    }
-
     pub(super) fn depth(&self) -> usize {
         self.options.depth
     }

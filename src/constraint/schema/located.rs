@@ -15,8 +15,15 @@ pub(super) struct Located<'a> {
     /// JSON pointer of the schema.
     pub(super) pointer: Rc<str>,
     pub(super) scope: Rc<Scope>,
-    /// Whether an `$id` between the root and the schema gives its references another base.
-    embedded: bool,
+    /// The document, or the schema with an `$id` of its own, around this one.
+    around: Resource<'a>,
+}
+
+/// What references begin at: the document, or a schema in it with an `$id` of its own.
+#[derive(Clone)]
+struct Resource<'a> {
+    schema: &'a Value,
+    pointer: Rc<str>,
 }
 
 /// The definitions inside which a schema stands.
@@ -44,11 +51,12 @@ impl<'a> Located<'a> {
             here: 1,
             reentries: 0,
         };
+        let pointer: Rc<str> = "".into();
         Self {
             schema,
-            pointer: "".into(),
+            pointer: pointer.clone(),
             scope: Rc::new(scope),
-            embedded: false,
+            around: Resource { schema, pointer },
         }
     }
 
@@ -65,7 +73,7 @@ impl<'a> Located<'a> {
             schema,
             pointer: pointer_to(&pointer_to(&self.pointer, keyword), &index.to_string()).into(),
             scope: self.scope.clone(),
-            embedded: self.is_embedded(),
+            around: self.resource(),
         }
     }
 
@@ -84,26 +92,27 @@ impl<'a> Located<'a> {
             schema,
             pointer: pointer.into(),
             scope,
-            embedded: self.is_embedded(),
+            around: self.resource(),
         }
     }
 
-    fn is_embedded(&self) -> bool {
-        self.embedded || !self.pointer.is_empty() && has_id(self.schema)
+    /// What the references of this schema begin at.
+    fn resource(&self) -> Resource<'a> {
+        match has_id(self.schema) {
+            true => Resource {
+                schema: self.schema,
+                pointer: self.pointer.clone(),
+            },
+            false => self.around.clone(),
+        }
     }
 
     /// What the `$ref` of this schema means.
-    pub(super) fn follow(
-        &self,
-        root: &'a Value,
-        reference: &Value,
-    ) -> Result<Target<'a>, ConstraintError> {
+    pub(super) fn follow(&self, reference: &Value) -> Result<Target<'a>, ConstraintError> {
         let at = self.at("$ref");
         let reference = reference.as_str().ok_or_else(|| at.malformed("a string"))?;
-        if self.is_embedded() {
-            return Err(at.refuse("stands in a schema with an $id of its own: remove that $id"));
-        }
-        let (schema, pointer) = look_up(root, reference, at)?;
+        let around = self.resource();
+        let (schema, pointer) = around.look_up(reference, at)?;
         let scope = &self.scope;
         if scope.open[scope.open.len() - scope.here..].contains(&pointer) {
             return Ok(Target::Endless);
@@ -116,8 +125,55 @@ impl<'a> Located<'a> {
             schema,
             pointer,
             scope: Rc::new(scope),
-            embedded: false,
+            around,
         }))
+    }
+}
+
+impl<'a> Resource<'a> {
+    /// The schema that a reference in it names, and the pointer of that.
+    fn look_up(
+        &self,
+        reference: &str,
+        at: At<'_>,
+    ) -> Result<(&'a Value, Rc<str>), ConstraintError> {
+        let id = self.schema.get("$id").and_then(Value::as_str);
+        let id = id.unwrap_or_default();
+        let id = id.strip_suffix('#').unwrap_or(id);
+        let local = reference
+            .strip_prefix(id)
+            .filter(|rest| rest.starts_with('#'));
+        let Some(fragment) = local.or_else(|| reference.strip_prefix('#').map(|_| reference))
+        else {
+            return Err(at.refuse(format!(
+                "'{reference}' is not in this document: copy it to $defs"
+            )));
+        };
+        let fragment = decoded(&fragment[1..])
+            .ok_or_else(|| at.malformed("a reference in valid percent-encoding"))?;
+        if !fragment.is_empty() && !fragment.starts_with('/') {
+            return Err(at.refuse(format!(
+                "'{reference}' names an anchor: write a JSON pointer, such as #/$defs/name"
+            )));
+        }
+        let mut schema = self.schema;
+        let mut pointer = self.pointer.to_string();
+        for token in fragment.split('/').skip(1) {
+            let token = token.replace("~1", "/").replace("~0", "~");
+            let next = match schema {
+                Value::Object(members) => members.get(&token),
+                Value::Array(items) => token.parse().ok().and_then(|index: usize| items.get(index)),
+                _ => None,
+            };
+            schema = next.ok_or_else(|| at.refuse(format!("'{reference}' leads nowhere")))?;
+            pointer = pointer_to(&pointer, &token);
+            if has_id(schema) {
+                return Err(at.refuse(format!(
+                    "'{reference}' leads into a schema with an $id of its own: remove that $id"
+                )));
+            }
+        }
+        Ok((schema, pointer.into()))
     }
 }
 
@@ -129,49 +185,6 @@ impl Scope {
         open.dedup();
         (open, self.reentries)
     }
-}
-
-/// The schema that a reference names, and its pointer.
-fn look_up<'a>(
-    root: &'a Value,
-    reference: &str,
-    at: At<'_>,
-) -> Result<(&'a Value, Rc<str>), ConstraintError> {
-    let own = root.get("$id").and_then(Value::as_str).unwrap_or_default();
-    let own = own.strip_suffix('#').unwrap_or(own);
-    let local = reference
-        .strip_prefix(own)
-        .filter(|rest| rest.starts_with('#'));
-    let Some(fragment) = local.or_else(|| reference.strip_prefix('#').map(|_| reference)) else {
-        return Err(at.refuse(format!(
-            "'{reference}' is not in this document: copy it to $defs"
-        )));
-    };
-    let fragment = decoded(&fragment[1..])
-        .ok_or_else(|| at.malformed("a reference in valid percent-encoding"))?;
-    if !fragment.is_empty() && !fragment.starts_with('/') {
-        return Err(at.refuse(format!(
-            "'{reference}' names an anchor: write a JSON pointer, such as #/$defs/name"
-        )));
-    }
-    let mut schema = root;
-    let mut pointer = String::new();
-    for token in fragment.split('/').skip(1) {
-        let token = token.replace("~1", "/").replace("~0", "~");
-        let next = match schema {
-            Value::Object(members) => members.get(&token),
-            Value::Array(items) => token.parse().ok().and_then(|index: usize| items.get(index)),
-            _ => None,
-        };
-        schema = next.ok_or_else(|| at.refuse(format!("'{reference}' leads nowhere")))?;
-        pointer = pointer_to(&pointer, &token);
-        if has_id(schema) {
-            return Err(at.refuse(format!(
-                "'{reference}' leads into a schema with an $id of its own: remove that $id"
-            )));
-        }
-    }
-    Ok((schema, pointer.into()))
 }
 
 fn has_id(schema: &Value) -> bool {

@@ -433,6 +433,18 @@ fn references() {
     check(schema, &["{\"a\":1,\"b\":2}"], &["{\"a\":2}"]);
     let schema = json!({"$ref": "#/definitions/n", "minimum": 3, "definitions": {"n": {"type": "integer", "maximum": 4}}});
     check(schema, &["3", "4"], &["2", "5", "\"\""]);
+    // A schema with an identifier has definitions of its own.
+    let embedded = |id: &str, value: u32| {
+        json!({"$id": id, "properties": {"x": {"$ref": "#/$defs/v"}, "y": {"$ref": format!("{id}#/$defs/v")}},
+            "$defs": {"v": {"const": value}}})
+    };
+    let schema = json!({"properties": {"a": embedded("a", 1), "b": embedded("b", 2), "c": {"$ref": "#/$defs/v"}},
+        "$defs": {"v": {"const": 3}}});
+    check(
+        schema,
+        &["{\"a\":{\"x\":1,\"y\":1},\"b\":{\"x\":2,\"y\":2},\"c\":3}"],
+        &["{\"a\":{\"x\":3}}", "{\"b\":{\"y\":1}}", "{\"c\":1}"],
+    );
 }
 
 #[test]

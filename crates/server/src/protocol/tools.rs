@@ -30,7 +30,10 @@ impl Function {
             return Err(name.error("is empty"));
         }
         let parameters = match object.object(parameters)? {
-            Some(schema) => Value::Object(schema.members().clone()),
+            Some(schema) => {
+                check_object(&schema)?;
+                Value::Object(schema.members().clone())
+            }
             None => json!({"type": "object", "properties": {}}),
         };
         Ok(Self {
@@ -49,6 +52,36 @@ impl Function {
         }
         function.insert("parameters".into(), self.parameters.clone());
         json!({"type": "function", "function": function})
+    }
+
+    /// The schema of its arguments for a call that is forced: they are an object whatever the schema says, and
+    /// its references begin at it, wherever it stands.
+    fn arguments(&self) -> Value {
+        let mut schema = self.parameters.clone();
+        if let Value::Object(members) = &mut schema {
+            members.insert("type".into(), "object".into());
+            let id = members.entry("$id").or_insert(Value::Null);
+            if id.is_null() {
+                *id = format!("function:{}", self.name).into();
+            }
+        }
+        schema
+    }
+}
+
+/// Refuses a schema that allows no object.
+fn check_object(schema: &Object<'_>) -> Result<(), ApiError> {
+    let Some(kind) = schema.get("type") else {
+        return Ok(());
+    };
+    let is_object = |kind: &Value| kind == "object";
+    let allows = match kind.value {
+        Value::Array(kinds) => kinds.iter().any(is_object),
+        kind => is_object(kind),
+    };
+    match allows {
+        true => Ok(()),
+        false => Err(kind.error("arguments are an object: say \"object\"")),
     }
 }
 
@@ -182,7 +215,7 @@ pub fn resolve(
             Ok(forced(Calls::Object, any_of(schemas)))
         }
         Choice::Named(name) => match functions.iter().find(|function| function.name == name) {
-            Some(function) => Ok(forced(Calls::Arguments(name), function.parameters.clone())),
+            Some(function) => Ok(forced(Calls::Arguments(name), function.arguments())),
             None => refuse(&format!("names \"{name}\", which is not one of the tools")),
         },
     }
@@ -192,7 +225,7 @@ pub fn resolve(
 fn call_schema(function: &Function) -> Value {
     json!({
         "type": "object",
-        "properties": {"name": {"const": function.name}, "arguments": function.parameters},
+        "properties": {"name": {"const": function.name}, "arguments": function.arguments()},
         "required": ["name", "arguments"],
         "additionalProperties": false,
     })
@@ -255,6 +288,51 @@ mod tests {
         )
         .unwrap();
         assert_eq!(named.calls, Calls::Arguments("g".into()));
+    }
+
+    /// Clients generate them from nested types, with the same names for each function.
+    #[test]
+    fn definitions_are_those_of_each_function() {
+        let function = |name, value: u32| {
+            let parameters = json!({"properties": {"a": {"$ref": "#/$defs/A"}}, "required": ["a"],
+                "additionalProperties": false, "$defs": {"A": {"const": value}}});
+            json!({"type": "function", "function": {"name": name, "parameters": parameters}})
+        };
+        let functions = json!([function("f", 1), function("g", 2)]);
+        let body = json!({"tools": functions, "tool_choice": "required"});
+        let language = tools(body, false).unwrap().constraint.unwrap();
+        let language = language.automaton().unwrap();
+        for (call, is_right) in [
+            (r#"{"name": "f", "arguments": {"a": 1}}"#, true),
+            (r#"{"name": "g", "arguments": {"a": 2}}"#, true),
+            (r#"{"name": "g", "arguments": {"a": 1}}"#, false),
+        ] {
+            assert_eq!(language.matches(call.as_bytes()), is_right, "{call}");
+        }
+    }
+
+    #[test]
+    fn arguments_are_an_object() {
+        let function = |parameters| json!([{"type": "function", "function": {"name": "f", "parameters": parameters}}]);
+        for (parameters, arguments) in [
+            (json!({}), r#"{"a": [1]}"#),
+            (json!({"description": "none"}), r#"{"a": [1]}"#),
+            (json!({"type": ["object", "null"]}), r#"{"a": [1]}"#),
+            (json!(null), "{}"),
+        ] {
+            let choice = json!({"type": "function", "name": "f"});
+            let body = json!({"tools": function(parameters), "tool_choice": choice});
+            let language = tools(body.clone(), false).unwrap().constraint.unwrap();
+            let language = language.automaton().unwrap();
+            assert!(language.matches(arguments.as_bytes()), "{body}");
+            assert!(!language.matches(b"42") && !language.matches(b"null"));
+        }
+        for kind in [json!("string"), json!(["array", "null"]), json!(1)] {
+            let body = json!({"tools": function(json!({"type": kind}))});
+            let error = tools(body, true).unwrap_err();
+            let param = error.param.as_deref();
+            assert_eq!(param, Some("tools[0].function.parameters.type"));
+        }
     }
 
     #[test]

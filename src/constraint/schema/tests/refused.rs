@@ -140,9 +140,14 @@ fn malformed_schemas_are_named() {
             "cannot be checked",
         ),
         (
-            json!({"properties": {"a": {"$id": "b", "items": {"$ref": "#"}}}}),
-            "'#/properties/a/items'",
+            json!({"properties": {"a": {"$id": "b", "items": true}, "c": {"$ref": "#/properties/a/items"}}}),
+            "'#/properties/c'",
             "an $id of its own",
+        ),
+        (
+            json!({"properties": {"a": {"$id": "b", "items": {"$ref": "#/$defs/c"}}}, "$defs": {"c": true}}),
+            "'#/properties/a/items'",
+            "'#/$defs/c' leads nowhere",
         ),
     ] {
         let error = refusal(&schema);
