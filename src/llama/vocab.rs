@@ -181,6 +181,12 @@ impl Vocab {
         (token >= 0).then_some(token)
     }
 
+    /// Whether [`tokenize`](Self::tokenize) with special tokens begins a text with [`bos`](Self::bos).
+    pub fn adds_bos(&self) -> bool {
+        // SAFETY: a live vocabulary.
+        unsafe { sys::llama_vocab_get_add_bos(self.raw()) }
+    }
+
     /// The end-of-sequence token, if there is one.
     pub fn eos(&self) -> Option<Token> {
         // SAFETY: a live vocabulary.

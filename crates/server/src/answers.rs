@@ -143,6 +143,11 @@ impl Answers {
         self.answers.len()
     }
 
+    /// Tokens of the prompt of the first one.
+    pub fn prompt(&self) -> usize {
+        self.answers.first().map_or(0, |answer| answer.usage.prompt)
+    }
+
     /// What happens next, with the number of the answer; `None` after the last one is complete.
     /// Dropping the future loses nothing.
     ///

@@ -92,8 +92,8 @@ pub async fn respond(state: Arc<State>, endpoint: Endpoint, owner: Owner, body: 
         };
         let show = Show {
             outcomes,
+            stream: reply.stream(meta, answers.prompt()),
             answers: Some(answers),
-            stream: reply.stream(meta),
             storing,
         };
         return sse::response(sse::body(ping, |writer| show.write(writer)));

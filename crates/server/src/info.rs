@@ -220,7 +220,7 @@ pub fn detokenize(
     Ok(json!({"content": text.map_err(|error| refused(&error))?}))
 }
 
-/// `/apply-template`.
+/// `/apply-template`. The prompt is without the token that `/completion` puts before it, as llama-server's is.
 pub fn apply_template(
     served: &Served,
     body: &Map<String, Value>,
@@ -228,7 +228,14 @@ pub fn apply_template(
 ) -> Result<Value, ApiError> {
     let (chat, thoughts, opens) = tokens::apply_template(body, capabilities)?;
     let text = served.rendered(&chat, thoughts, opens)?.text;
-    Ok(json!({"prompt": text + &chat.prefix}))
+    let vocab = served.model.vocab();
+    let bos = match vocab.bos().filter(|_| vocab.adds_bos()) {
+        Some(bos) => vocab.detokenize(&[bos], true),
+        None => Ok(String::new()),
+    };
+    let bos = bos.map_err(|error| refused(&error))?;
+    let text = text.strip_prefix(&bos).unwrap_or(&text);
+    Ok(json!({"prompt": text.to_owned() + &chat.prefix}))
 }
 
 /// The number of tokens of a conversation.

@@ -105,7 +105,7 @@ pub mod tests {
         };
         let request = reply.stored().unwrap().clone();
         let storing = Storing::new(Arc::clone(store), ME, meta.response_id(), request);
-        let mut stream = reply.stream(meta);
+        let mut stream = reply.stream(meta, 1);
         stream.begin();
         let text = Delta::Text {
             text: "So far".into(),

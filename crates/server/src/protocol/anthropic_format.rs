@@ -11,6 +11,8 @@ use super::reply::Options;
 /// Writes a stream of events.
 pub struct AnthropicStream {
     meta: Meta,
+    /// Tokens of the prompt. How many of them are cached is known at the end.
+    prompt: usize,
     events: Vec<StreamEvent>,
     /// Blocks so far, and the kind of the one that is open.
     blocks: usize,
@@ -24,10 +26,11 @@ enum Kind {
 }
 
 impl AnthropicStream {
-    /// The beginning of a stream.
-    pub fn new(meta: Meta) -> Self {
+    /// The beginning of a stream after a prompt of so many tokens.
+    pub fn new(meta: Meta, prompt: usize) -> Self {
         Self {
             meta,
+            prompt,
             events: Vec::new(),
             blocks: 0,
             open: None,
@@ -110,7 +113,8 @@ impl AnthropicStream {
 
 impl Stream for AnthropicStream {
     fn begin(&mut self) -> Vec<StreamEvent> {
-        let message = message(&self.meta, json!([]));
+        let mut message = message(&self.meta, json!([]));
+        message["usage"]["input_tokens"] = self.prompt.into();
         self.push("message_start", json!({ "message": message }));
         self.taken()
     }
@@ -288,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_stream_adds_up_to_the_whole_answer() {
-        let mut stream = AnthropicStream::new(meta());
+        let mut stream = AnthropicStream::new(meta(), 12);
         let mut events = stream.begin();
         events.extend(stream.deltas(0, deltas()));
         events.extend(stream.finish(0, &finished(Finish::ToolCalls)));
@@ -318,7 +322,7 @@ mod tests {
 
     #[test]
     fn a_message_starts_with_all_its_fields() {
-        let events = AnthropicStream::new(meta()).begin();
+        let events = AnthropicStream::new(meta(), 12).begin();
         let message = &events[0].data["message"];
         for (name, value) in [
             ("type", json!("message")),
@@ -333,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_thought_is_signed_before_it_ends() {
-        let mut stream = AnthropicStream::new(meta());
+        let mut stream = AnthropicStream::new(meta(), 12);
         let events = stream.deltas(0, vec![Delta::Thought("a".into()), text("b")]);
         let kinds: Vec<_> = events
             .iter()
@@ -360,7 +364,7 @@ mod tests {
         );
         assert_eq!(stop(&Finish::Length).0, "max_tokens");
         let error = ApiError::field("x", "is wrong");
-        let events = AnthropicStream::new(meta()).error(&error);
+        let events = AnthropicStream::new(meta(), 12).error(&error);
         assert_eq!(
             (events[0].name, &events[0].data["type"]),
             (Some("error"), &json!("error"))

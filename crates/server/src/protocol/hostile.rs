@@ -241,7 +241,7 @@ proptest! {
             .map(|_| Choice::new(deltas(), finished(Finish::Length)))
             .collect();
         prop_assert!(!work.reply.answer(&meta(), &answers).is_null());
-        let mut stream = work.reply.stream(meta());
+        let mut stream = work.reply.stream(meta(), 1);
         stream.begin();
         for choice in 0..answers.len() {
             stream.deltas(choice, deltas());

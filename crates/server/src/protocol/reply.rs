@@ -145,8 +145,8 @@ impl Reply {
         Assembler::new(&self.assembly)
     }
 
-    /// Writes a stream.
-    pub fn stream(&self, meta: Meta) -> Box<dyn Stream> {
+    /// Writes a stream after a prompt of so many tokens.
+    pub fn stream(&self, meta: Meta, prompt: usize) -> Box<dyn Stream> {
         let options = self.options.clone();
         match &self.protocol {
             Protocol::Chat => Box::new(chat_format::ChatStream::new(meta, options)),
@@ -159,7 +159,7 @@ impl Reply {
             Protocol::Responses(head) => {
                 Box::new(ResponsesStream::new(meta, options, head.echo.clone()))
             }
-            Protocol::Anthropic => Box::new(AnthropicStream::new(meta)),
+            Protocol::Anthropic => Box::new(AnthropicStream::new(meta, prompt)),
             Protocol::Edit(text) => Box::new(EditStream::new(meta, options, text.clone())),
             Protocol::Form => Box::new(FormStream::new(meta, options)),
         }

@@ -125,12 +125,18 @@ fn log_probabilities() {
 fn text_completions() {
     let server = Server::start("");
     let prompt = server.ask("/apply-template", &chat(QUESTION))["prompt"].clone();
-    let tokens = server.ask("/tokenize", &json!({"content": prompt}))["tokens"].clone();
+    // What the chat template makes of it, which does not begin twice.
+    let whole = server.ask("/completion", &json!({"prompt": prompt, "seed": 7}));
+    let asked = server.ask("/v1/chat/completions/input_tokens", &chat(QUESTION));
+    assert_eq!(whole["tokens_evaluated"], asked["input_tokens"]);
+    let content = json!({"content": prompt, "add_special": true});
+    let tokens = server.ask("/tokenize", &content)["tokens"].clone();
     let openai = server.ask("/v1/completions", &json!({"prompt": tokens, "seed": 7}));
     let text = openai["choices"][0]["text"].as_str().unwrap();
     assert!(text.contains(ANSWER), "{openai}");
     let native = server.ask("/completion", &json!({"prompt": tokens, "seed": 7}));
     assert_eq!(native["content"], text);
+    assert_eq!(whole["content"], text);
     assert_eq!(native["stop_type"], "eos");
     let fields =
         json!({"prompt": tokens, "seed": 7, "response_fields": ["content", "timings/prompt_n"]});
@@ -203,6 +209,8 @@ fn responses_and_messages() {
     let used = |name: &str| message["usage"][name].as_u64().unwrap_or(0);
     let read = used("input_tokens") + used("cache_read_input_tokens");
     assert_eq!(count["input_tokens"], read);
+    let start = &events[0]["message"]["usage"];
+    assert_eq!(start["input_tokens"], read);
     let wrong = server
         .post("/v1/messages", &json!({"max_tokens": 1}))
         .send()
