@@ -14,7 +14,7 @@ use subtle::{Choice, ConstantTimeEq as _};
 use crate::args::Origins;
 use crate::page;
 use crate::protocol::error::{ApiError, ErrorKind};
-use crate::reply::error_response;
+use crate::reply::error_at;
 use crate::state::State;
 
 /// Paths that need no key.
@@ -125,7 +125,8 @@ pub async fn check(
     next: Next,
 ) -> Response {
     let access = &state.access;
-    let refuse = |kind, message: &str| error_response(&ApiError::new(kind, message));
+    let path = request.uri().path().to_owned();
+    let refuse = |kind, message: &str| error_at(&path, &ApiError::new(kind, message));
     if !access.is_host_known(request.uri(), request.headers()) {
         let message = "the name in the header Host is not one of this machine: use localhost, or start the server with --api-key";
         return refuse(ErrorKind::Permission, message);
@@ -135,9 +136,8 @@ pub async fn check(
         let message = "pages of this origin may not use the server: start it with --cors-origins";
         return refuse(ErrorKind::Permission, message);
     }
-    let path = request.uri().path();
-    let is_page = state.config.folder.is_none() && page::file(path).is_some();
-    let is_public = request.method() != Method::POST && (is_page || is_public(path));
+    let is_page = state.config.folder.is_none() && page::file(&path).is_some();
+    let is_public = request.method() != Method::POST && (is_page || is_public(&path));
     match access.owner(request.headers()) {
         Some(owner) => {
             request.extensions_mut().insert(owner);

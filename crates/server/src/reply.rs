@@ -46,6 +46,14 @@ pub fn error_response(error: &ApiError) -> Response {
     error_with(error, &error.openai())
 }
 
+/// An error of a request that reaches no handler, in the form of the protocol that has its path.
+pub fn error_at(path: &str, error: &ApiError) -> Response {
+    match path.starts_with("/v1/messages") {
+        true => error_with(error, &error.anthropic()),
+        false => error_response(error),
+    }
+}
+
 /// What there is at a path without anything.
 pub fn not_found() -> Response {
     error_response(&ApiError::new(ErrorKind::NotFound, "File Not Found"))

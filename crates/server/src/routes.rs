@@ -31,7 +31,7 @@ use crate::protocol::error::{ApiError, ErrorKind};
 use crate::protocol::openapi::OPENAPI;
 use crate::protocol::{anthropic, chat, edit, form, native, responses, text};
 use crate::query;
-use crate::reply::{error_response, error_with, json, not_found, text as plain};
+use crate::reply::{error_at, error_response, error_with, json, not_found, text as plain};
 use crate::retrieve;
 use crate::slot_files;
 use crate::state::State;
@@ -411,7 +411,8 @@ async fn other(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Res
 async fn wrong_method(request: Request<Body>) -> Response {
     let method = request.method();
     let message = format!("this path has other methods than {method}, see the header Allow");
-    error_response(&ApiError::new(ErrorKind::MethodNotAllowed, message))
+    let error = ApiError::new(ErrorKind::MethodNotAllowed, message);
+    error_at(request.uri().path(), &error)
 }
 
 #[cfg(test)]

@@ -56,7 +56,6 @@ FLAGS = ["-a", "gpt-6-astra", "--chat-template", TEMPLATE, "-s", "7", "-t", "1"]
 KNOWN = {
     "audio: ": "the model reads and writes only text",
     "web_search_options: ": "the server searches nothing",
-    "logit_bias: ": "text diffusion draws all tokens together",
     "echo: ": "with logprobs it asks for those of the prompt, which has none; llama-server refuses it too",
     "conversation: ": "no conversations are kept; OpenAI refuses them together with previous_response_id too",
     "previous_response_id: there is no response": "it was never stored; OpenAI refuses it too",

@@ -1,6 +1,6 @@
 //! Who may use the server.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::process::Server;
 
@@ -26,6 +26,20 @@ fn keys() {
     );
     let body = server.get("/props").send().unwrap().text().unwrap();
     assert!(body.contains("authentication_error"), "{body}");
+    // Anthropic's clients read errors of another form.
+    let message = json!({"messages": []});
+    for (request, expected) in [
+        (server.post("/v1/messages", &message), 401),
+        (server.get("/v1/messages").bearer_auth("one"), 405),
+    ] {
+        let refused = request.send().unwrap();
+        assert_eq!(refused.status(), expected);
+        let body: Value = refused.json().unwrap();
+        assert_eq!(
+            (&body["type"], body["error"].is_object()),
+            (&json!("error"), true)
+        );
+    }
 }
 
 #[test]
