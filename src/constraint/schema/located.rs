@@ -187,8 +187,10 @@ impl Scope {
     }
 }
 
+/// Whether references in a schema begin at it. An `$id` that is a fragment is an anchor of draft 7.
 fn has_id(schema: &Value) -> bool {
-    schema.get("$id").is_some_and(Value::is_string)
+    let id = schema.get("$id").and_then(Value::as_str);
+    id.is_some_and(|id| !id.starts_with('#'))
 }
 
 fn decoded(fragment: &str) -> Option<String> {

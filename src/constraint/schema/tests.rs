@@ -445,6 +445,10 @@ fn references() {
         &["{\"a\":{\"x\":1,\"y\":1},\"b\":{\"x\":2,\"y\":2},\"c\":3}"],
         &["{\"a\":{\"x\":3}}", "{\"b\":{\"y\":1}}", "{\"c\":1}"],
     );
+    // An anchor is none.
+    let anchored = json!({"$id": "#a", "properties": {"x": {"$ref": "#/definitions/v"}}});
+    let schema = json!({"properties": {"a": anchored}, "definitions": {"v": {"const": 3}}});
+    check(schema, &["{\"a\":{\"x\":3}}"], &["{\"a\":{\"x\":1}}"]);
 }
 
 #[test]
