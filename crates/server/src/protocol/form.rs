@@ -57,7 +57,8 @@ fn answered(body: &Object<'_>, capabilities: &Capabilities) -> Result<(Input, bo
             let pieces = prompt::pieces(&prompt, capabilities.vocabulary)?;
             Ok((Input::Prompt(pieces), false))
         }
-        _ => {
+        (None, None) => Err(body.error("messages", "is missing: give a conversation, or a prompt")),
+        (Some(_), None) => {
             let (chat, thoughts) = conversation(body, &Tools::default())?;
             Ok((Input::Chat(chat), thoughts.unwrap_or(false)))
         }

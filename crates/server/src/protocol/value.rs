@@ -89,7 +89,10 @@ impl<'a> Field<'a> {
             )
         };
         let Value::Number(number) = self.value else {
-            return Err(self.wrong(&wanted(false)));
+            return Err(self.wrong(&match is_any(&range) {
+                true => "a whole number".to_owned(),
+                false => wanted(false),
+            }));
         };
         // Beyond i64, `f64` shows the side: i64::MAX is 2⁶³ there.
         let is_above = number.as_i64().map_or_else(
@@ -128,7 +131,10 @@ impl<'a> Field<'a> {
     pub fn number(&self, range: RangeInclusive<f32>) -> Result<f32, ApiError> {
         let wanted = |above| format!("a number {}", bounds(range.start(), range.end(), above));
         let Some(number) = self.value.as_f64() else {
-            return Err(self.wrong(&wanted(false)));
+            return Err(self.wrong(&match is_any(&range) {
+                true => "a number".to_owned(),
+                false => wanted(false),
+            }));
         };
         let single = number as f32;
         let is_above = single > *range.end();
@@ -319,18 +325,32 @@ fn bounds<T: Debug + Bounded>(low: &T, high: &T, above: bool) -> String {
     }
 }
 
-/// Types whose greatest value stands for no bound.
+/// Whether a range has no bounds.
+fn is_any<T: Bounded>(range: &RangeInclusive<T>) -> bool {
+    range.start().is_minimum() && range.end().is_maximum()
+}
+
+/// Types whose least and greatest values stand for no bound.
 trait Bounded {
+    fn is_minimum(&self) -> bool;
     fn is_maximum(&self) -> bool;
 }
 
 impl Bounded for i64 {
+    fn is_minimum(&self) -> bool {
+        *self <= -Self::MAX
+    }
+
     fn is_maximum(&self) -> bool {
         *self >= i64::from(u32::MAX)
     }
 }
 
 impl Bounded for f32 {
+    fn is_minimum(&self) -> bool {
+        *self == Self::MIN
+    }
+
     fn is_maximum(&self) -> bool {
         *self == f32::MAX
     }
@@ -388,6 +408,10 @@ mod tests {
             "x: is a string, but must be a whole number from -1 to 10"
         );
         assert_eq!(
+            message(of(&json!("5")).integer(-i64::MAX..=i64::MAX)),
+            "x: is a string, but must be a whole number"
+        );
+        assert_eq!(
             message(of(&json!(-1)).count(0..=u32::MAX)),
             "x: is -1, but must be a whole number of 0 or more"
         );
@@ -411,6 +435,10 @@ mod tests {
         assert_eq!(
             message(of(&json!("NaN")).number(0.0..=2.0)),
             "x: is a string, but must be a number from 0.0 to 2.0"
+        );
+        assert_eq!(
+            message(of(&json!("1")).number(f32::MIN..=f32::MAX)),
+            "x: is a string, but must be a number"
         );
     }
 
