@@ -13,7 +13,7 @@ use crate::known;
 use crate::params::{canvas_params, masked_params};
 use crate::prompts::{AskedGap, Prompt, Task};
 use crate::protocol::error::ApiError;
-use crate::protocol::request::{Input, Request};
+use crate::protocol::request::{Input, Request, TokenLimit};
 use crate::refusals::{refused, refused_in};
 use crate::served::{Defaults, Served};
 
@@ -150,7 +150,9 @@ impl Served {
         input: &Input,
         prompt: &[Token],
     ) -> Result<Option<Constraint>, ApiError> {
-        let constraint = request.constraint.as_ref();
+        // Without an answer there is nothing to constrain.
+        let is_answered = request.tokens != TokenLimit::Tokens(0);
+        let constraint = request.constraint.as_ref().filter(|_| is_answered);
         let constraint = constraint.map(|constraint| {
             let thoughts = self.scaffold(input, request.thoughts);
             let language = constraint.automaton()?;

@@ -252,8 +252,10 @@ impl Running {
             Some(FinishReason::Length | FinishReason::ContextFull) | None => EndReason::Length,
         };
         let last = generation.and_then(|generation| generation.canvases.last());
-        let has_end =
-            last.is_some_and(|canvas| canvas.ended && canvas.generated > canvas.answer.len());
+        // It counts as far as the limit on tokens goes.
+        let has_room = self.view.limit.is_none_or(|limit| self.written < limit);
+        let has_end = has_room
+            && last.is_some_and(|canvas| canvas.ended && canvas.generated > canvas.answer.len());
         let completion = match reason {
             EndReason::EndOfText => self.written + usize::from(has_end),
             _ => self.written,

@@ -58,6 +58,17 @@ fn limits_and_stop_strings() {
     let only_read = server.ask("/completion", &json!({"prompt": "Hello", "n_predict": 0}));
     assert_eq!(only_read["content"], "");
     assert_eq!(only_read["tokens_predicted"], 0);
+    let constrained = json!({"prompt": "Hello", "n_predict": 0, "json_schema": {"type": "object"}});
+    assert_eq!(server.ask("/completion", &constrained)["content"], "");
+    // The end token comes after the limit, and does not count.
+    let mut body = chat(QUESTION);
+    let whole = &full["usage"]["completion_tokens"];
+    let text = whole.as_u64().unwrap() - 1;
+    body["max_tokens"] = text.into();
+    let limited = server.ask("/v1/chat/completions", &body);
+    assert_eq!(content(&limited), content(&full));
+    assert_eq!(limited["usage"]["completion_tokens"], text);
+    assert_eq!(limited["choices"][0]["finish_reason"], "stop");
 }
 
 #[test]
