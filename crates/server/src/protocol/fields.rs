@@ -14,7 +14,7 @@ pub enum Class {
     Used,
     /// It is accepted without effect, and listed in the answer's `diffusion.ignored`.
     Ignored(Shape),
-    /// It would change the answer and is refused, unless it [asks for nothing](asks_for_nothing).
+    /// It would change the answer and is refused, unless it asks for nothing.
     Refused(&'static str),
 }
 
