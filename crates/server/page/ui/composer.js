@@ -1,6 +1,6 @@
 /** A prompt with a button to send it, which stops the answer while there is one. */
 
-import { freshId, h, setText } from "./dom.js";
+import { freshId, h, rescueFocus, setText } from "./dom.js";
 
 export class Composer {
   #isRunning = false;
@@ -45,7 +45,7 @@ export class Composer {
 
   /** Takes the focus that a removed element had. */
   rescueFocus() {
-    if (document.activeElement === document.body) this.#send.focus();
+    rescueFocus(this.#send);
   }
 
   /** @param {boolean} running */

@@ -62,3 +62,8 @@ export function download(name, type, content) {
   link.remove();
   setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
+
+/** Gives an element the focus that a removed one had. @param {HTMLElement} element */
+export function rescueFocus(element) {
+  if (document.activeElement === document.body) element.focus();
+}

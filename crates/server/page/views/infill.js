@@ -1,7 +1,7 @@
 /** Fills a gap in a text, which its two sides decide. */
 
 import { randomSeed } from "../core/settings.js";
-import { freshId, h, setText } from "../ui/dom.js";
+import { freshId, h, rescueFocus, setText } from "../ui/dom.js";
 import { announce } from "../ui/announce.js";
 import { Task } from "./task.js";
 
@@ -51,7 +51,7 @@ export function infillView(app) {
     result.hidden = false;
     setText(fill, "Stop");
     // The button that asked again is gone.
-    if (document.activeElement === document.body) fill.focus();
+    rescueFocus(fill);
     void current.start();
   }
 
