@@ -125,27 +125,33 @@ pub async fn check(
     next: Next,
 ) -> Response {
     let access = &state.access;
-    let path = request.uri().path().to_owned();
-    let refuse = |kind, message: &str| error_at(&path, &ApiError::new(kind, message));
     if !access.is_host_known(request.uri(), request.headers()) {
         let message = "the name in the header Host is not one of this machine: use localhost, or start the server with --api-key";
-        return refuse(ErrorKind::Permission, message);
+        return refuse(&request, ErrorKind::Permission, message);
     }
     let origin = request.headers().get(ORIGIN);
     if origin.is_some_and(|origin| !access.allows(origin)) {
         let message = "pages of this origin may not use the server: start it with --cors-origins";
-        return refuse(ErrorKind::Permission, message);
+        return refuse(&request, ErrorKind::Permission, message);
     }
-    let is_page = state.config.folder.is_none() && page::file(&path).is_some();
-    let is_public = request.method() != Method::POST && (is_page || is_public(&path));
+    let path = request.uri().path();
+    let is_page = state.config.folder.is_none() && page::file(path).is_some();
+    let is_public = request.method() != Method::POST && (is_page || is_public(path));
     match access.owner(request.headers()) {
         Some(owner) => {
             request.extensions_mut().insert(owner);
             next.run(request).await
         }
         None if is_public => next.run(request).await,
-        None => refuse(ErrorKind::Authentication, "the API key is missing or wrong"),
+        None => {
+            let message = "the API key is missing or wrong";
+            refuse(&request, ErrorKind::Authentication, message)
+        }
     }
+}
+
+fn refuse(request: &Request, kind: ErrorKind, message: &str) -> Response {
+    error_at(request.uri().path(), &ApiError::new(kind, message))
 }
 
 fn is_public(path: &str) -> bool {

@@ -37,10 +37,6 @@ pub fn props(state: &State) -> Result<Value, ApiError> {
     let served = &state.ready()?.served;
     let template = served.template.as_ref();
     let reads = |name: &str| template.is_some_and(|template| template.template.reads(name));
-    let text = |token: Option<Token>| {
-        let text = token.map(|token| served.model.vocab().detokenize(&[token], true));
-        text.and_then(Result::ok).unwrap_or_default()
-    };
     let vocab = served.model.vocab();
     Ok(json!({
         "default_generation_settings": {
@@ -59,12 +55,18 @@ pub fn props(state: &State) -> Result<Value, ApiError> {
             "supports_tools": reads("tools"),
             "supports_thinking": reads("enable_thinking"),
         },
-        "bos_token": text(vocab.bos()),
-        "eos_token": text(vocab.eos()),
+        "bos_token": text_of(served, vocab.bos()),
+        "eos_token": text_of(served, vocab.eos()),
         "build_info": FINGERPRINT,
         "is_sleeping": false,
         "diffusion": diffusion(served),
     }))
+}
+
+/// The text of a token; none has no text.
+fn text_of(served: &Served, token: Option<Token>) -> String {
+    let text = token.map(|token| served.model.vocab().detokenize(&[token], true));
+    text.and_then(Result::ok).unwrap_or_default()
 }
 
 fn max_tokens(served: &Served) -> Value {
@@ -229,11 +231,7 @@ pub fn apply_template(
     let (chat, thoughts, opens) = tokens::apply_template(body, capabilities)?;
     let text = served.rendered(&chat, thoughts, opens)?.text;
     let vocab = served.model.vocab();
-    let bos = match vocab.bos().filter(|_| vocab.adds_bos()) {
-        Some(bos) => vocab.detokenize(&[bos], true),
-        None => Ok(String::new()),
-    };
-    let bos = bos.map_err(|error| refused(&error))?;
+    let bos = text_of(served, vocab.bos().filter(|_| vocab.adds_bos()));
     let text = text.strip_prefix(&bos).unwrap_or(&text);
     Ok(json!({"prompt": text.to_owned() + &chat.prefix}))
 }

@@ -82,17 +82,8 @@ impl<'a> Field<'a> {
     /// # Errors
     /// It is something else, or out of range.
     pub fn integer(&self, range: RangeInclusive<i64>) -> Result<i64, ApiError> {
-        let wanted = |above| {
-            format!(
-                "a whole number {}",
-                bounds(range.start(), range.end(), above)
-            )
-        };
         let Value::Number(number) = self.value else {
-            return Err(self.wrong(&match is_any(&range) {
-                true => "a whole number".to_owned(),
-                false => wanted(false),
-            }));
+            return Err(self.wrong(&one_of("a whole number", &range)));
         };
         // Beyond i64, `f64` shows the side: i64::MAX is 2⁶³ there.
         let is_above = number.as_i64().map_or_else(
@@ -110,9 +101,11 @@ impl<'a> Field<'a> {
                 .filter(|f| f.fract() == 0.0 && f.abs() < 2_f64.powi(53));
             float.map(|float| float as i64)
         });
-        whole
-            .filter(|whole| range.contains(whole))
-            .ok_or_else(|| self.error(format!("is {number}, but must be {}", wanted(is_above))))
+        let whole = whole.filter(|whole| range.contains(whole));
+        whole.ok_or_else(|| {
+            let bounds = bounds(range.start(), range.end(), is_above);
+            self.error(format!("is {number}, but must be a whole number {bounds}"))
+        })
     }
 
     /// The whole number as a count.
@@ -129,22 +122,18 @@ impl<'a> Field<'a> {
     /// # Errors
     /// It is something else, or out of range.
     pub fn number(&self, range: RangeInclusive<f32>) -> Result<f32, ApiError> {
-        let wanted = |above| format!("a number {}", bounds(range.start(), range.end(), above));
         let Some(number) = self.value.as_f64() else {
-            return Err(self.wrong(&match is_any(&range) {
-                true => "a number".to_owned(),
-                false => wanted(false),
-            }));
+            return Err(self.wrong(&one_of("a number", &range)));
         };
         let single = number as f32;
         let is_above = single > *range.end();
         match single.is_finite() && range.contains(&single) {
             true => Ok(single),
-            false => Err(self.error(format!(
-                "is {}, but must be {}",
-                self.value,
-                wanted(is_above)
-            ))),
+            false => {
+                let bounds = bounds(range.start(), range.end(), is_above);
+                let value = self.value;
+                Err(self.error(format!("is {value}, but must be a number {bounds}")))
+            }
         }
     }
 
@@ -325,9 +314,13 @@ fn bounds<T: Debug + Bounded>(low: &T, high: &T, above: bool) -> String {
     }
 }
 
-/// Whether a range has no bounds.
-fn is_any<T: Bounded>(range: &RangeInclusive<T>) -> bool {
-    range.start().is_minimum() && range.end().is_maximum()
+/// A number of a range in words, where something else stands.
+fn one_of<T: Debug + Bounded>(kind: &str, range: &RangeInclusive<T>) -> String {
+    let (low, high) = (range.start(), range.end());
+    match low.is_minimum() && high.is_maximum() {
+        true => kind.to_owned(),
+        false => format!("{kind} {}", bounds(low, high, false)),
+    }
 }
 
 /// Types whose least and greatest values stand for no bound.
